@@ -1,0 +1,42 @@
+"""The frameworks that can train a trial: `names()` lists them, `load(name)` imports one."""
+
+import importlib
+from functools import lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from backends.contract import Backend
+from backends.errors import MixlabError, choices
+
+_GROUP = "mixlab.backends"
+
+
+def names() -> list[str]:
+    """Every backend by name, installed or not: folders beside this file, then entry points."""
+    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+    return folders + sorted(point.name for point in entry_points(group=_GROUP) if point.name not in folders)
+
+
+def check(name: str) -> None:
+    """Raises: MixlabError: no backend has that name. Imports nothing."""
+    if name not in names():
+        raise MixlabError(f"backend: {name!r} is not a backend; {choices(name, names())}")
+
+
+@lru_cache(maxsize=None)
+def load(name: str) -> Backend:
+    """Import a backend.
+
+    Raises: MixlabError: no backend has that name, or its framework is not installed.
+    """
+    check(name)
+    external = {point.name: point for point in entry_points(group=_GROUP)}
+    try:
+        if name in external:
+            return external[name].load()  # type: ignore[no-any-return]
+        return importlib.import_module(f"backends.{name}").BACKEND  # type: ignore[no-any-return]
+    except ModuleNotFoundError as error:
+        raise MixlabError(
+            f"backend: {name!r} needs the package {error.name!r}, which is not installed; "
+            f"install it with: pip install -c constraints.txt -e '.[{name}]'"
+        ) from error
