@@ -1,0 +1,91 @@
+"""Lists for the terminal: a plan, a status, one trial."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from analysis.frame import STATUSES, status
+from analysis.table import aligned
+from backends import parameters
+from experiments.grid import GridTrial
+from experiments.store import Store
+
+
+def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
+    """A line a trial: id, state, settings, steps, parameters, GFLOP of one image's forward pass, training memory."""
+    layout = [["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]]
+    for planned in trials:
+        trial = planned.trial
+        memory = parameters.training_memory_bytes(
+            trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size
+        )
+        layout.append(
+            [
+                trial.id,
+                status(store, trial.id)[0],
+                planned.label,
+                str(trial.num_steps),
+                f"{parameters.count(trial.model):,}",
+                f"{2 * parameters.forward_macs(trial.model) / 1e9:.4g}",
+                f"{memory / 2**20:,.1f}",
+            ]
+        )
+    return [*aligned(layout), "", _totals([row[1] for row in layout[1:]])]
+
+
+def status_lines(labels: Mapping[str, str], store: Store) -> list[str]:
+    """A line a trial: id, state, settings, and why it failed or how far it is."""
+    states = {trial_id: status(store, trial_id) for trial_id in labels}
+    layout = [[trial_id, states[trial_id][0], label, states[trial_id][1]] for trial_id, label in labels.items()]
+    return [*aligned([["id", "state", "settings", ""], *layout]), "", _totals([state for state, *_ in states.values()])]
+
+
+def overview_lines(store: Store) -> list[str]:
+    """A line for each ablation that was run with the store."""
+    layout = [["ablation", *STATUSES]]
+    for name in store.ablations():
+        counts = Counter(status(store, trial_id)[0] for trial_id in store.ablation_labels(name))
+        layout.append([name, *(str(counts[state]) for state in STATUSES)])
+    return aligned(layout) if len(layout) > 1 else [f"no ablation has been run with the store {store.root}"]
+
+
+def _totals(states: Sequence[str]) -> str:
+    counts = Counter(states)
+    return f"{len(states)} trials: " + ", ".join(f"{counts[state]} {state}" for state in STATUSES if counts[state])
+
+
+def show_lines(prefix: str, store: Store) -> list[str]:
+    """One trial: spec, environment, curve and result, as far as they are there.
+
+    Raises: MixlabError: no trial's id begins with `prefix`, or several do.
+    """
+    trial_id = store.find(prefix)
+    folder = store.folder(trial_id)
+    state, why, record = status(store, trial_id)
+    lines = [f"trial {trial_id}: {state}{': ' if why else ''}{why}", f"folder {folder}"]
+    for title, file in (("spec", "spec.json"), ("environment", "env.json")):
+        if (folder / file).exists():
+            lines += ["", f"{title}:", *_yaml(json.loads((folder / file).read_text()))]
+    if record is not None:
+        omitted = ("spec", "environment", "curve", "metrics")
+        lines += ["", "result:", *_yaml({key: value for key, value in record.items() if key not in omitted})]
+    curve = folder / "metrics.jsonl"
+    points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+    return [*lines, "", "curve:", *_curve(points)]
+
+
+def _yaml(tree: dict[str, Any]) -> list[str]:
+    return ["  " + line for line in OmegaConf.to_yaml(OmegaConf.create(tree)).splitlines()]
+
+
+def _curve(points: list[dict[str, Any]]) -> list[str]:
+    splits = ("train", "validation", "test")
+    layout = [["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]]
+    for point in points:
+        numbers = [(point[split] or {}).get(value) for split in splits for value in ("accuracy", "loss")]
+        cells = ["—" if number is None else f"{number:.4f}" for number in (point["loss"], *numbers)]
+        layout.append([str(point["step"]), f"{point['learning_rate']:.3g}", *cells])
+    return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]

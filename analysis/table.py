@@ -1,0 +1,152 @@
+"""The table of an ablation: mean, standard deviation and n over seeds, laid out as the YAML says."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from experiments.grid import Ablation
+
+FORMATS = ("text", "csv", "markdown", "json")
+
+
+def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
+    """A row for each cell of the table, in the order of the grid.
+
+    Columns: the fields of report.rows and report.columns; n, the trials that are done; planned; failed; running;
+    missing; mean and std of the metric over the n (std with n - 1 in the denominator, NaN for n = 1). A trial that is
+    not done counts in its own column and never in the mean. difference: mean minus the baseline's, NaN without one.
+    """
+    keys = [*ablation.report.rows, *ablation.report.columns]
+    metric = ablation.report.metric
+    rows = []
+    for values, group in _groups(frame, keys):
+        done = group[group["status"] == "done"]
+        numbers = done[metric].astype(float) if metric in done else pd.Series([float("nan")] * len(done))
+        counts = {state: int((group["status"] == state).sum()) for state in ("failed", "running", "missing")}
+        rows.append(
+            {
+                **dict(zip(keys, values, strict=True)),
+                "n": len(done),
+                "planned": len(group),
+                **counts,
+                "mean": numbers.mean(skipna=False),
+                "std": numbers.std(ddof=1, skipna=False),
+            }
+        )
+    table = pd.DataFrame(rows)
+    table["difference"] = _differences(ablation, table)
+    return table
+
+
+def _differences(ablation: Ablation, table: pd.DataFrame) -> list[float]:
+    """Each mean minus that of the cell with the baseline's settings and the same settings otherwise."""
+    baseline, keys = ablation.report.baseline, [*ablation.report.rows, *ablation.report.columns]
+    labels = [dict(zip(keys, label, strict=True)) for label in _labels(table, keys)]
+    means = {tuple(label.items()): mean for label, mean in zip(labels, table["mean"], strict=True)}
+    nothing = float("nan")
+    if not baseline:
+        return [nothing] * len(table)
+    return [
+        mean - means.get(tuple({**label, **baseline}.items()), nothing)
+        for label, mean in zip(labels, table["mean"], strict=True)
+    ]
+
+
+def _groups(frame: pd.DataFrame, keys: list[str]) -> list[tuple[tuple[Any, ...], pd.DataFrame]]:
+    """Rows of the frame that agree in the keys, in order of appearance; None is a value like others."""
+    labels = [tuple(row) for row in frame[keys].astype(object).itertuples(index=False)] if keys else [()] * len(frame)
+    order = dict.fromkeys(labels)
+    return [(values, frame[[label == values for label in labels]]) for values in order]
+
+
+def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
+    """The table as text, csv, markdown or json.
+
+    csv and json hold the numbers of `cells`; text and markdown are laid out in rows and columns.
+    """
+    table = cells(ablation, frame)
+    if style == "csv":
+        return table.to_csv(index=False)
+    if style == "json":
+        rows = json.loads(table.to_json(orient="records", double_precision=15))
+        return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
+    layout = _layout(ablation, table)
+    lines = _markdown(layout) if style == "markdown" else aligned(layout)
+    return "\n".join([*_heading(ablation), "", *lines, "", *_notes(table, frame)]).rstrip() + "\n"
+
+
+def _heading(ablation: Ablation) -> list[str]:
+    unit = "%" if ablation.report.metric.endswith("accuracy") else "nats"
+    baseline = " ".join(f"{_short(name)}={_plain(value)}" for name, value in ablation.report.baseline.items())
+    return [
+        f"{ablation.name}: {ablation.question}" if ablation.question else ablation.name,
+        f"{ablation.report.metric} in {unit}, mean ± standard deviation over seeds (n)"
+        + (f", and the difference to {baseline}" if baseline else ""),
+    ]
+
+
+def _layout(ablation: Ablation, table: pd.DataFrame) -> list[list[str]]:
+    """Header and rows of the table as strings."""
+    rows, columns, metric = list(ablation.report.rows), list(ablation.report.columns), ablation.report.metric
+    heads = [values for values, _ in _groups(table, columns)]
+    body = []
+    for values, group in _groups(table, rows):
+        line = {columns_of: cell_text(group.iloc[i], metric) for i, columns_of in enumerate(_labels(group, columns))}
+        body.append([*map(_plain, values), *(line.get(head, "—") for head in heads)])
+    header = [*map(_short, rows), *(" ".join(map(_plain, head)) or metric for head in heads)]
+    return [header, *body]
+
+
+def _labels(group: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
+    return [tuple(row) for row in group[columns].astype(object).itertuples(index=False)] if columns else [()] * len(group)
+
+
+def cell_text(cell: "pd.Series[Any]", metric: str) -> str:
+    """One cell: `86.1 ± 0.4 (3)`; `(2 of 3)` where seeds are not done; why, where none is."""
+    n, planned = int(cell["n"]), int(cell["planned"])
+    if n == 0:
+        states = [f"{int(cell[state])} {state}" for state in ("failed", "running", "missing") if cell[state]]
+        return ", ".join(states)
+    scale, digits = (100, 1) if metric.endswith("accuracy") else (1, 4)
+    if pd.isna(cell["mean"]):
+        return f"no {metric} ({n})"
+    spread = f"{scale * cell['std']:.{digits}f}" if n > 1 else "?"
+    count = f"{n}" if n == planned else f"{n} of {planned}"
+    difference = "" if pd.isna(cell["difference"]) else f" {scale * cell['difference']:+.{digits}f}"
+    return f"{scale * cell['mean']:.{digits}f} ± {spread} ({count}){difference}"
+
+
+def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+    """What a reader must know about cells that are not whole."""
+    notes = []
+    if (table["n"] == 1).any():
+        notes.append("± ? : one seed has no spread.")
+    for _, row in frame[frame["status"] != "done"].iterrows():
+        notes.append(f"{row['id']} {row['status']}{': ' if row['why'] else ''}{row['why']}")
+    limit = 20
+    return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])
+
+
+def aligned(layout: list[list[str]]) -> list[str]:
+    """Lines of a table for a terminal; the first row is the header."""
+    widths = [max(map(len, column)) for column in zip(*layout, strict=True)]
+    pad: Callable[[list[str]], str] = lambda row: "  ".join(  # noqa: E731
+        cell.ljust(width) for cell, width in zip(row, widths, strict=True)
+    ).rstrip()
+    return [pad(layout[0]), "  ".join("-" * width for width in widths), *map(pad, layout[1:])]
+
+
+def _markdown(layout: list[list[str]]) -> list[str]:
+    escaped = [[cell.replace("|", "\\|") for cell in row] for row in layout]
+    lines = ["| " + " | ".join(row) + " |" for row in escaped]
+    return [lines[0], "|" + "---|" * len(layout[0]), *lines[1:]]
+
+
+def _short(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,5 @@
+"""The JAX backend (Flax, Optax)."""
+
+from backends.jax.train import JaxBackend
+
+BACKEND = JaxBackend()

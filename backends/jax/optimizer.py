@@ -1,0 +1,56 @@
+"""What one step does with the gradient, built from Optax."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from backends.contract import OptimizerSpec
+from backends.parameters import is_decayed
+
+State = dict[str, dict[str, Array]]  # params and each slot, by parameter name
+Scalars = dict[str, Array]  # the numbers of OptimizerSpec.scalars
+
+
+def apply_gradient(
+    spec: OptimizerSpec, scalars: Scalars, state: State, gradient: dict[str, Array], rate: Array, corrections: Array
+) -> tuple[State, Array]:
+    """The next state, and the norm of the gradient before clipping.
+
+    Args: corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
+    """
+    norm = optax.tree.norm(gradient)
+    if spec.clip_norm:
+        gradient = optax.tree.scale(scalars["clip_norm"] / jnp.maximum(norm, scalars["clip_norm"]), gradient)
+    direction = adamw if spec.optimizer == "adamw" else sgd
+    update, moments = direction(spec, scalars, state, gradient, corrections)
+    params = state["params"]
+    if spec.weight_decay:
+        decayed = {name: is_decayed(name, spec.decay) for name in params}
+        decay = optax.add_decayed_weights(scalars["weight_decay"], mask=decayed)
+        update, _ = decay.update(update, decay.init(params), params)
+    params = optax.apply_updates(params, optax.tree.scale(-rate, update))
+    if spec.ema_decay:
+        moments["average"] = optax.tree.update_moment(params, state["average"], scalars["ema_decay"], 1)
+    return {"params": params, **moments}, norm
+
+
+def adamw(
+    spec: OptimizerSpec, scalars: Scalars, state: State, gradient: dict[str, Array], corrections: Array
+) -> tuple[dict[str, Array], State]:
+    """The direction of Adam.  Source: arXiv 1412.6980, algorithm 1; decay apart from it: arXiv 1711.05101."""
+    first = optax.tree.update_moment(gradient, state["first_moment"], scalars["b1"], 1)
+    second = optax.tree.update_moment_per_elem_norm(gradient, state["second_moment"], scalars["b2"], 2)
+    update = jax.tree.map(
+        lambda m, v: (m * corrections[0]) / (jnp.sqrt(v * corrections[1]) + scalars["epsilon"]), first, second
+    )
+    return update, {"first_moment": first, "second_moment": second}
+
+
+def sgd(spec: OptimizerSpec, scalars: Scalars, state: State, gradient: dict[str, Array], _: Any) -> tuple[Any, State]:
+    """The direction of SGD with momentum: m <- momentum m + g."""
+    momentum = optax.trace(decay=scalars["momentum"], nesterov=spec.nesterov)
+    update, trace = momentum.update(gradient, optax.TraceState(trace=state["momentum"]))
+    return update, {"momentum": trace.trace}

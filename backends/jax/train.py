@@ -1,0 +1,286 @@
+"""The training program in JAX."""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import unflatten_dict
+from jax.typing import DTypeLike
+
+from backends.contract import (
+    Array,
+    ArrayDataset,
+    ModelSpec,
+    OptimizerSpec,
+    Predictions,
+    RunSpec,
+    State,
+    StepMetrics,
+    StepPlan,
+)
+from backends.errors import MixlabError
+from backends.jax.batch import Data, batch, gather, scale
+from backends.jax.model import Chance, MlpMixer
+from backends.jax.optimizer import apply_gradient
+from backends.parameters import shapes, slots
+
+# Every array here has an explicit type, so 64-bit types can be on for all precisions in one process.
+jax.config.update("jax_enable_x64", True)
+
+# Precision: (parameters, moments, losses and statistics; matrix products and activations; rounding inside a product).
+DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
+    "float64": (jnp.float64, jnp.float64, "highest"),
+    "float32": (jnp.float32, jnp.float32, "highest"),
+    "tf32": (jnp.float32, jnp.float32, "tensorfloat32"),
+    "bfloat16": (jnp.float32, jnp.bfloat16, "default"),
+}
+
+# Steps that a compiled chunk has room for; fewer run in the same program.
+CHUNK_STEPS = 32
+
+
+def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
+    """Mean over the batch; the sigmoid loss is summed over classes, as the authors do."""
+    if spec.loss == "softmax":
+        return optax.softmax_cross_entropy(logits_bk, targets_bk).mean()
+    return optax.sigmoid_binary_cross_entropy(logits_bk, targets_bk).sum(-1).mean()
+
+
+class JaxProgram:
+    """See contract.Program. The state is a tree {group: {name: array (replicas, ...)}}."""
+
+    def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
+        self.model, self.optimizer, self.run = model, optimizer, run
+        self.device = _device(run.device)
+        self.master = DTYPES[run.precision][0]
+        self.data = _place(dataset, self.device)
+        self.compile_s = 0.0
+        self.traced = Traced(model.structure(), optimizer.structure(), run.precision)
+        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in optimizer.scalars().items()})
+        self.state: Any = {}
+
+    def load(self, states: Sequence[Mapping[str, Array]]) -> None:
+        self.state = self._put(
+            {
+                group: {
+                    name: np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master)
+                    for name in shapes(self.model)
+                }
+                for group in ("params", *slots(self.optimizer))
+            }
+        )
+
+    def states(self) -> list[State]:
+        arrays = jax.device_get(self.state)
+        return [
+            {
+                f"{group}/{name}": array[replica].copy()
+                for group, named in arrays.items()
+                for name, array in named.items()
+            }
+            for replica in range(self._num_replicas)
+        ]
+
+    def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
+        steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
+        for first in range(0, num_steps, CHUNK_STEPS):
+            num = min(CHUNK_STEPS, num_steps - first)
+            chunk = {name: _pad(array[first : first + num]) for name, array in steps.items()}
+            arguments = (self.data, self._put(chunk), self.scalars, self._rate(plans), np.int32(num))
+            self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
+            metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
+        loss_nr, norm_nr = (np.concatenate(values) for values in zip(*metrics, strict=True))
+        return [StepMetrics(*columns) for columns in zip(loss_nr.T, norm_nr.T, strict=True)]
+
+    def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
+        step = self._put({name: array[0] for name, array in self._steps(plans).items()})
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
+        return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
+
+    def predict(self, images: Array) -> list[Predictions]:
+        pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1, self.model.image_channels))
+        params = self.state["average" if self.optimizer.ema_decay else "params"]
+        logits, features = jax.device_get(self._call(self.traced.predict, params, pixels, self.data.pixel_order))
+        return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
+
+    def peak_memory_bytes(self) -> int | None:
+        return (self.device.memory_stats() or {}).get("peak_bytes_in_use")
+
+    @property
+    def _num_replicas(self) -> int:
+        return len(self.state["params"]["head/bias"])
+
+    def _put(self, tree: Any) -> Any:
+        return jax.device_put(tree, self.device)
+
+    def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
+        """The plans' arrays: (steps, replicas, ...)."""
+        return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+
+    def _rate(self, plans: Sequence[StepPlan]) -> Array:
+        return np.float64(plans[0].dropout_rate or 0.0)
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call the compiled form of a function of `Traced`, compiling it at the first call with such shapes."""
+        leaves, structure = jax.tree.flatten(arguments)
+        key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
+        if key not in _compiled:
+            start = time.perf_counter()
+            donated = (0,) if function.__name__ == "train" else ()
+            with jax.default_device(self.device):
+                _compiled[key] = jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+            self.compile_s += time.perf_counter() - start
+        return _compiled[key](*arguments)
+
+
+_compiled: dict[Any, Callable[..., Any]] = {}  # by function, structure and shapes: trials of a grid share them
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What is compiled, for one structure; every number that may differ between trials is an argument."""
+
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    precision: str
+
+    def train(
+        self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """The first num_steps of the steps: the next state, and loss and gradient norm (steps, replicas)."""
+        num_replicas = steps["learning_rate"].shape[1]
+
+        def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
+            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout_rate)
+            rate, corrections = (step[name].astype(value.dtype) for name in ("learning_rate", "moment_corrections"))
+            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections)
+            return state, value, norm
+
+        def body(i: jax.Array, carry: Any) -> Any:
+            state, losses, norms = carry
+            step = {name: array[i] for name, array in steps.items()}
+            state, value, norm = _over_replicas(one_step, num_replicas)(state, step)
+            return state, losses.at[i].set(value), norms.at[i].set(norm)
+
+        zeros = jnp.zeros(steps["learning_rate"].shape, DTYPES[self.precision][0])
+        return jax.lax.fori_loop(0, num_steps, body, (state, zeros, zeros))
+
+    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+        """Gradient of one step's loss, by name: (replicas, ...)."""
+
+        def gradient(params: Any, step: Any) -> Any:
+            return self.loss_and_gradient(params, data, step, scalars, dropout_rate)[1]
+
+        return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
+
+    def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
+        """Logits (replicas, b, k) and features (replicas, b, c)."""
+        data, step = Data(pixels, pixels, pixel_order), {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
+        side, channels = self.model.image_size, self.model.image_channels
+        images_bhwc = scale(gather(data, step), DTYPES[self.precision][0]).reshape(-1, side, side, channels)
+        return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), len(params["head/bias"]))(params)
+
+    def loss_and_gradient(
+        self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
+    ) -> tuple[jax.Array, Any]:
+        """Of one replica's batch."""
+        smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
+        images_bhwc, targets_bk = batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
+        chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate)
+
+        def replica_loss(params: Any) -> jax.Array:
+            logits_bk, _ = self.forward(params, images_bhwc, chance)
+            return loss(self.optimizer, logits_bk, targets_bk)
+
+        return jax.value_and_grad(replica_loss)(params)
+
+    def forward(self, params: Any, images_bhwc: jax.Array, chance: Chance) -> tuple[jax.Array, jax.Array]:
+        _, compute, products = DTYPES[self.precision]
+        with jax.default_matmul_precision(products):
+            variables = {"params": unflatten_dict(params, sep="/")}
+            outputs: tuple[jax.Array, jax.Array] = MlpMixer(self.model).apply(variables, images_bhwc, chance, compute)
+        return outputs
+
+
+def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[..., Any]:
+    """A function of one replica, over trees whose leading axis is the replica."""
+    if num_replicas > 1:
+        return jax.vmap(function)
+
+    def of_one(*trees: Any) -> Any:
+        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], trees)))
+
+    return of_one
+
+
+def _pad(array: Array) -> Array:
+    return np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
+
+
+class JaxBackend:
+    """See contract.Backend."""
+
+    name = "jax"
+
+    def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
+        _set_numerics(run)
+        _check(run)
+        return JaxProgram(model, optimizer, dataset, run)
+
+    def about(self, run: RunSpec) -> dict[str, str]:
+        return {
+            "jax": jax.__version__,
+            "flax": flax.__version__,
+            "optax": optax.__version__,
+            "device": _device(run.device).device_kind,
+            "threads": str(len(os.sched_getaffinity(0))),
+            "float32_matmul_precision": DTYPES[run.precision][2],
+            "xla_flags": os.environ["XLA_FLAGS"].strip(),
+            "compile": "True",
+        }
+
+
+def _device(name: str) -> jax.Device:
+    if name == "auto":
+        return jax.devices()[0]
+    platform, _, index = name.partition(":")
+    return jax.devices(platform)[int(index or 0)]
+
+
+def _check(run: RunSpec) -> None:
+    try:
+        device = _device(run.device)
+    except (RuntimeError, ValueError, IndexError) as error:
+        seen = ", ".join(str(device) for device in jax.devices())
+        raise MixlabError(
+            f"run.device: {run.device!r} is not there; jax sees {seen}; allowed: auto, cpu, cuda, cuda:1, ..."
+        ) from error
+    if run.precision == "tf32" and device.platform != "gpu":
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.platform!r}; use float32")
+
+
+def _set_numerics(run: RunSpec) -> None:
+    """XLA reads its flags when the first device is opened: no wider rounding in fused chains; a GPU repeats its bits."""
+    flags = f"--xla_allow_excess_precision=false --xla_gpu_deterministic_ops={str(run.deterministic).lower()}"
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_allow_excess_precision" not in given:
+        os.environ["XLA_FLAGS"] = f"{flags} {given}"
+
+
+_placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, which trials of a grid share
+
+
+def _place(dataset: ArrayDataset, device: jax.Device) -> Data:
+    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
+        images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
+        placed = jax.device_put(Data(images, dataset.labels, dataset.pixel_order), device)
+        _placed[:] = [(dataset, device, placed)]
+    return _placed[0][2]

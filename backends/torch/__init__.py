@@ -1,0 +1,5 @@
+"""The PyTorch backend."""
+
+from backends.torch.train import TorchBackend
+
+BACKEND = TorchBackend()

@@ -1,0 +1,212 @@
+"""MLP-Mixer in PyTorch.
+
+b batch   p pixels of a patch times image channels   s tokens   c channels   d hidden units of an MLP   k classes
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from backends.contract import ModelSpec
+from backends.parameters import dropout_site, shapes
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+}
+
+Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, kernel, bias) -> y
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The random choices of one step; None: that part is off. See StepPlan and parameters.dropout_site."""
+
+    branch_scales: Tensor | None = None  # (num_blocks, 2, b)
+    dropout_key: Tensor | None = None  # int32, the bits of the plan's uint32
+    dropout_rate: float = 0.0
+
+
+def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
+    """One Dense over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
+    return kernel_sd.T.expand(len(x_bsc), -1, -1) @ x_bsc + bias_d[:, None]
+
+
+def dense_tokens_untied(x_bsc: Tensor, kernel_csd: Tensor, bias_cd: Tensor) -> Tensor:
+    """A Dense over the tokens for each channel: (b, s, c) -> (b, d, c)."""
+    y_cbd = x_bsc.permute(2, 0, 1) @ kernel_csd + bias_cd[:, None, :]
+    return y_cbd.permute(1, 2, 0)
+
+
+def dense_channels(x_bsc: Tensor, kernel_cd: Tensor, bias_d: Tensor) -> Tensor:
+    """One Dense over the channels, shared by all tokens: (b, s, c) -> (b, s, d)."""
+    y_nd = x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cd + bias_d
+    return y_nd.reshape(*x_bsc.shape[:-1], -1)
+
+
+def dense_patches(x_bsp: Tensor, kernel_ppqc: Tensor, bias_c: Tensor) -> Tensor:
+    """The stem: a Dense over the pixels of each patch, its kernel laid out as a convolution's: -> (b, s, c)."""
+    return dense_channels(x_bsp, kernel_ppqc.flatten(0, 2), bias_c)
+
+
+def dense_channels_untied(x_bsc: Tensor, kernel_scd: Tensor, bias_sd: Tensor) -> Tensor:
+    """A Dense over the channels for each token: (b, s, c) -> (b, s, d)."""
+    y_sbd = x_bsc.transpose(0, 1) @ kernel_scd + bias_sd[:, None, :]
+    return y_sbd.transpose(0, 1)
+
+
+def dropout(x: Tensor, site: int, chance: Chance) -> Tensor:
+    """Zero elements by the hash of parameters.dropout_site, and rescale the rest."""
+    if chance.dropout_key is None:
+        return x
+    # int32 products wrap as uint32 ones do; a right shift of int32 copies the sign, so the copies are masked off.
+    bits = torch.arange(x.numel(), dtype=torch.int64, device=x.device).to(torch.int32).reshape(x.shape)
+    bits = bits * _int32(0x9E3779B9) + (chance.dropout_key + _int32(site * 0x85EBCA6B))
+    bits = (bits ^ (bits >> 16 & 0xFFFF)) * _int32(0x21F0AAAD)
+    bits = (bits ^ (bits >> 15 & 0x1FFFF)) * _int32(0xD35A2D97)
+    bits = bits ^ (bits >> 15 & 0x1FFFF)
+    kept = (bits >> 8 & 0xFFFFFF) >= round(chance.dropout_rate * 2**24)
+    return x * (kept.to(x.dtype) * (1 / (1 - chance.dropout_rate)))
+
+
+def _int32(value: int) -> int:
+    return (value + 2**31) % 2**32 - 2**31
+
+
+class Dense(nn.Module):
+    """x @ kernel + bias along the axis that `operation` mixes, in the precision of x."""
+
+    def __init__(self, spec: ModelSpec, name: str, operation: Operation):
+        super().__init__()
+        self.operation = operation
+        self.kernel = nn.Parameter(torch.empty(shapes(spec)[f"{name}/kernel"]))
+        self.bias = nn.Parameter(torch.empty(shapes(spec)[f"{name}/bias"]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation(x, self.kernel.to(x.dtype), self.bias.to(x.dtype))
+
+
+class LayerNorm(nn.Module):
+    """Normalisation over the channels with centred variance; statistics in at least float32."""
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.epsilon = spec.norm_epsilon
+        self.scale = nn.Parameter(torch.empty(spec.hidden_dim))
+        self.bias = nn.Parameter(torch.empty(spec.hidden_dim))
+
+    def forward(self, x_bsc: Tensor) -> Tensor:
+        y_bsc = F.layer_norm(x_bsc.to(self.scale.dtype), self.scale.shape, self.scale, self.bias, self.epsilon)
+        return y_bsc.to(x_bsc.dtype)
+
+
+class MlpBlock(nn.Module):
+    """Dense, activation, Dense."""
+
+    def __init__(self, spec: ModelSpec, name: str, operation: Operation):
+        super().__init__()
+        self.activation = ACTIVATIONS[spec.activation]
+        self.Dense_0 = Dense(spec, f"{name}/Dense_0", operation)
+        self.Dense_1 = Dense(spec, f"{name}/Dense_1", operation)
+
+    def forward(self, x: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
+        x = dropout(self.activation(self.Dense_0(x)), dropout_site(block, mixing, 0), chance)
+        return dropout(self.Dense_1(x), dropout_site(block, mixing, 1), chance)
+
+
+class TokenMixing(MlpBlock):
+    """The MLP over tokens: shared by all channels, one for each channel, or shared by groups of channels.
+
+    Grouping reshapes (s, c) to (s G, c / G): row s G + g of column j is channel j G + g of token s, so that G
+    neighbouring columns are concatenated. With learned views a linear map of the channels comes first.
+    """
+
+    def __init__(self, spec: ModelSpec, name: str):
+        super().__init__(spec, name, dense_tokens_untied if spec.token_mixing == "untied" else dense_tokens)
+        self.groups = spec.token_groups
+        if spec.token_mixing == "grouped_views":
+            self.views = nn.ParameterDict({"kernel": torch.empty(shapes(spec)[f"{name}/views/kernel"])})
+
+    def forward(self, x: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
+        if hasattr(self, "views"):
+            kernel_cc = self.views["kernel"].to(x.dtype)
+            x = (x.reshape(-1, x.shape[-1]) @ kernel_cc).reshape(x.shape)
+        if self.groups == 1:
+            return super().forward(x, block, mixing, chance)
+        b, s, c = x.shape
+        x = x.reshape(b, s, c // self.groups, self.groups).transpose(2, 3).reshape(b, s * self.groups, -1)
+        x = super().forward(x, block, mixing, chance)
+        return x.reshape(b, s, self.groups, c // self.groups).transpose(2, 3).reshape(b, s, c)
+
+
+class ChannelMixing(MlpBlock):
+    """The MLP over channels: shared by all tokens, or one for each token."""
+
+    def __init__(self, spec: ModelSpec, name: str):
+        super().__init__(spec, name, dense_channels_untied if spec.channel_mixing == "untied" else dense_channels)
+
+
+class MixerBlock(nn.Module):
+    """x + token mixing of norm of x, then x + channel mixing of norm of x.  Source: arXiv 2105.01601, eq. 1."""
+
+    def __init__(self, spec: ModelSpec, name: str):
+        super().__init__()
+        self.LayerNorm_0 = LayerNorm(spec)
+        self.token_mixing = TokenMixing(spec, f"{name}/token_mixing")
+        self.LayerNorm_1 = LayerNorm(spec)
+        self.channel_mixing = ChannelMixing(spec, f"{name}/channel_mixing")
+
+    def forward(self, x_bsc: Tensor, block: int, chance: Chance) -> Tensor:
+        y_bsc = self.token_mixing(self.LayerNorm_0(x_bsc), block, 0, chance)
+        x_bsc = x_bsc + scale_branch(y_bsc, block, 0, chance)
+        y_bsc = self.channel_mixing(self.LayerNorm_1(x_bsc), block, 1, chance)
+        return x_bsc + scale_branch(y_bsc, block, 1, chance)
+
+
+def scale_branch(x_bsc: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
+    """Stochastic depth: multiply the branch of each example by the plan's factor."""
+    if chance.branch_scales is None:
+        return x_bsc
+    return x_bsc * chance.branch_scales[block, mixing][:, None, None].to(x_bsc.dtype)
+
+
+class MlpMixer(nn.Module):
+    """Images (b, h, w, channels) to logits (b, k) and features (b, c), both in at least float32."""
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.spec = spec
+        self.stem = Dense(spec, "stem", dense_patches)
+        if spec.position_embedding == "learned":
+            self.position_embedding = nn.Parameter(torch.empty(spec.num_tokens, spec.hidden_dim))
+        for i in range(1 if spec.share_blocks else spec.num_blocks):
+            self.add_module(f"MixerBlock_{i}", MixerBlock(spec, f"MixerBlock_{i}"))
+        if spec.pre_head_norm:
+            self.pre_head_layer_norm = LayerNorm(spec)
+        self.head = Dense(spec, "head", dense_channels)
+
+    def forward(self, images_bhwc: Tensor, chance: Chance, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        spec = self.spec
+        x_bsp = patches(images_bhwc.to(dtype), spec.patch_size)
+        x_bsc = self.stem(x_bsp)
+        if spec.position_embedding == "learned":
+            x_bsc = x_bsc + self.position_embedding.to(dtype)
+        for i in range(spec.num_blocks):
+            block = self.get_submodule(f"MixerBlock_{0 if spec.share_blocks else i}")
+            x_bsc = block(x_bsc, i, chance)
+        if spec.pre_head_norm:
+            x_bsc = self.pre_head_layer_norm(x_bsc)
+        features_bc = x_bsc.to(self.head.kernel.dtype).mean(1)
+        return self.head(features_bc), features_bc
+
+
+def patches(images_bhwc: Tensor, size: int) -> Tensor:
+    """Cut images into patches in raster order: (b, h, w, channels) -> (b, s, size * size * channels)."""
+    b, h, w, channels = images_bhwc.shape
+    grid = images_bhwc.reshape(b, h // size, size, w // size, size, channels).transpose(2, 3)
+    return grid.reshape(b, (h // size) * (w // size), size * size * channels)

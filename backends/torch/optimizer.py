@@ -1,0 +1,42 @@
+"""What one step does with the gradient, on all parameters as one flat array (replicas, n), decayed ones first."""
+
+import torch
+from torch import Tensor
+
+from backends.contract import OptimizerSpec
+
+State = dict[str, Tensor]  # params and each slot
+
+
+@torch.no_grad()
+def apply_gradient(
+    spec: OptimizerSpec, state: State, gradient: Tensor, rate: float, corrections: tuple[float, float], num_decayed: int
+) -> Tensor:
+    """Update the state in place; returns the norm of the gradient before clipping, (replicas,).
+
+    Args: corrections: 1 / (1 - b1^t) and 1 / (1 - b2^t).    num_decayed: leading parameters that weight decay acts on.
+    """
+    norm = gradient.norm(dim=1)
+    if spec.clip_norm:
+        gradient = gradient * (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None]
+    update = adamw(spec, state, gradient, corrections) if spec.optimizer == "adamw" else sgd(spec, state, gradient)
+    params = state["params"]
+    if spec.weight_decay:
+        update[:, :num_decayed] += spec.weight_decay * params[:, :num_decayed]
+    params -= rate * update
+    if spec.ema_decay:
+        state["average"].mul_(spec.ema_decay).add_(params, alpha=1 - spec.ema_decay)
+    return norm
+
+
+def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: tuple[float, float]) -> Tensor:
+    """The direction of Adam.  Source: arXiv 1412.6980, algorithm 1; decay apart from it: arXiv 1711.05101."""
+    first = state["first_moment"].mul_(spec.b1).add_(gradient, alpha=1 - spec.b1)
+    second = state["second_moment"].mul_(spec.b2).addcmul_(gradient, gradient, value=1 - spec.b2)
+    return (first * corrections[0]) / ((second * corrections[1]).sqrt_() + spec.epsilon)
+
+
+def sgd(spec: OptimizerSpec, state: State, gradient: Tensor) -> Tensor:
+    """The direction of SGD with momentum: m <- momentum m + g."""
+    momentum = state["momentum"].mul_(spec.momentum).add_(gradient)
+    return gradient + spec.momentum * momentum if spec.nesterov else momentum.clone()

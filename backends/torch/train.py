@@ -1,0 +1,228 @@
+"""The training program in PyTorch."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from backends.contract import (
+    Array,
+    ArrayDataset,
+    ModelSpec,
+    OptimizerSpec,
+    Predictions,
+    RunSpec,
+    State,
+    StepMetrics,
+    StepPlan,
+)
+from backends.errors import MixlabError
+from backends.parameters import is_decayed, shapes, slots
+from backends.torch.batch import Data, batch, gather, scale
+from backends.torch.model import Chance, MlpMixer
+from backends.torch.optimizer import apply_gradient
+
+# Precision: (parameters, moments, losses and statistics; matrix products and activations).
+DTYPES = {
+    "float64": (torch.float64, torch.float64),
+    "float32": (torch.float32, torch.float32),
+    "tf32": (torch.float32, torch.float32),
+    "bfloat16": (torch.float32, torch.bfloat16),
+}
+
+
+def loss(spec: OptimizerSpec, logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
+    """Mean over the batch; the sigmoid loss is summed over classes, as the authors do."""
+    if spec.loss == "softmax":
+        return -(targets_bk * F.log_softmax(logits_bk, dim=-1)).sum(-1).mean()
+    positive, negative = F.logsigmoid(logits_bk), F.logsigmoid(-logits_bk)
+    return -(targets_bk * positive + (1 - targets_bk) * negative).sum(-1).mean()
+
+
+class TorchProgram:
+    """See contract.Program. Parameters and slots are flat arrays (replicas, n), decayed parameters first."""
+
+    def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
+        self.model, self.optimizer, self.run = model, optimizer, run
+        self.device = _device(run.device)
+        self.master, self.compute = DTYPES[run.precision]
+        self.data = _place(dataset, self.device)
+        self.compile_s = 0.0
+        decayed = {name: is_decayed(name, optimizer.decay) for name in shapes(model)}
+        self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
+        self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        self.num_decayed = sum(size for size, name in zip(self.sizes, self.shapes, strict=True) if decayed[name])
+        self.forward = _forward(model.structure(), run.compile)
+        self.state: dict[str, Tensor] = {}
+
+    def load(self, states: Sequence[Mapping[str, Array]]) -> None:
+        for group in ("params", *slots(self.optimizer)):
+            rows = [np.concatenate([state[f"{group}/{name}"].ravel() for name in self.shapes]) for state in states]
+            self.state[group] = torch.tensor(np.stack(rows), dtype=self.master, device=self.device)
+
+    def states(self) -> list[State]:
+        arrays = {group: self._named(flat.T).items() for group, flat in self.state.items()}
+        return [
+            {
+                f"{group}/{name}": array[..., replica].cpu().numpy().copy()
+                for group, named in arrays.items()
+                for name, array in named
+            }
+            for replica in range(self._num_replicas)
+        ]
+
+    def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
+        steps, losses, norms = self._steps(plans), [], []
+        for i in range(plans[0].num_steps):
+            step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
+            rate, corrections = plans[0].learning_rate[i], plans[0].moment_corrections[i]
+            norms.append(
+                apply_gradient(
+                    self.optimizer, self.state, gradient, float(rate), (*map(float, corrections),), self.num_decayed
+                )
+            )
+            losses.append(step_losses)
+        loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
+        return [StepMetrics(*metrics) for metrics in zip(loss_rn, norm_rn, strict=True)]
+
+    def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
+        steps = self._steps(plans)
+        _, gradient = self._gradient({name: array[0] for name, array in steps.items()}, plans)
+        return [{name: array.cpu().numpy() for name, array in self._named(row).items()} for row in gradient]
+
+    @torch.no_grad()
+    def predict(self, images: Array) -> list[Predictions]:
+        _set_numerics(self.run)
+        side, channels = self.model.image_size, self.model.image_channels
+        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).reshape(len(images), -1, channels)
+        data = Data(pixels, pixels, self.data.pixel_order)
+        pixels = scale(gather(data, {"examples": torch.arange(len(pixels), device=self.device)}), self.master)
+        images_bhwc = pixels.reshape(-1, side, side, channels)
+        outputs = [
+            self.forward(self._named(row), images_bhwc, Chance(), self.compute)
+            for row in self.state["average" if self.optimizer.ema_decay else "params"]
+        ]
+        return [Predictions(logits.cpu().numpy(), features.cpu().numpy()) for logits, features in outputs]
+
+    def peak_memory_bytes(self) -> int | None:
+        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
+    @property
+    def _num_replicas(self) -> int:
+        return len(self.state["params"])
+
+    def _named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a flat array (n, ...) by parameter name."""
+        parts = flat.split(self.sizes)
+        return {
+            name: part.reshape(*shape, *flat.shape[1:])
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
+        """The plans' arrays on the device: (steps, replicas, ...)."""
+        _set_numerics(self.run)
+        stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+        if "dropout_keys" in stacked:
+            stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)
+        return {name: torch.from_numpy(array).to(self.device) for name, array in stacked.items()}
+
+    def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
+        """Loss (replicas,) and its gradient (replicas, n) in one step's batch."""
+        rate = plans[0].dropout_rate or 0.0
+
+        def replica_loss(flat: Tensor, step: dict[str, Tensor]) -> Tensor:
+            smoothing, num_classes = self.optimizer.label_smoothing, self.model.num_classes
+            images_bhwc, targets_bk = batch(self.data, step, num_classes, smoothing, self.master)
+            chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), rate)
+            logits_bk, _ = self.forward(self._named(flat), images_bhwc, chance, self.compute)
+            return loss(self.optimizer, logits_bk, targets_bk)
+
+        flat = self.state["params"].detach().requires_grad_()
+        if len(flat) == 1:
+            losses = replica_loss(flat[0], {name: array[0] for name, array in step.items()})[None]
+        else:
+            losses = torch.vmap(replica_loss)(flat, step)
+        (gradient,) = torch.autograd.grad(losses.sum(), flat)
+        return losses.detach(), gradient
+
+
+class TorchBackend:
+    """See contract.Backend."""
+
+    name = "torch"
+
+    def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
+        _check(run)
+        _set_numerics(run)
+        return TorchProgram(model, optimizer, dataset, run)
+
+    def about(self, run: RunSpec) -> dict[str, str]:
+        device = _device(run.device)
+        return {
+            "torch": torch.__version__,
+            "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+            "cuda": str(torch.version.cuda),
+            "threads": str(torch.get_num_threads()),
+            "float32_matmul_precision": torch.get_float32_matmul_precision(),
+            "cudnn_allow_tf32": str(torch.backends.cudnn.allow_tf32),
+            "bf16_reduced_precision_reduction": str(
+                torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+            ),
+            "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
+            "compile": str(run.compile),
+        }
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def _check(run: RunSpec) -> None:
+    try:
+        device = _device(run.device)
+    except RuntimeError as error:
+        raise MixlabError(f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ...") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MixlabError(f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
+    if run.precision == "tf32" and device.type != "cuda":
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
+
+
+def _set_numerics(run: RunSpec) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(run.threads)
+    torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.use_deterministic_algorithms(run.deterministic)
+
+
+_placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share
+
+
+def _place(dataset: ArrayDataset, device: torch.device) -> Data:
+    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
+        images, labels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1]), dataset.labels
+        order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order, device=device).long()
+        placed = Data(torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), order)
+        _placed[:] = [(dataset, device, placed)]
+    return _placed[0][2]
+
+
+@lru_cache(maxsize=64)
+def _forward(model: ModelSpec, compiled: bool) -> Callable[..., Any]:
+    """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
+    with torch.device("meta"):
+        module = MlpMixer(model)
+
+    def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
+        return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)
+
+    return torch.compile(forward, dynamic=False) if compiled else forward

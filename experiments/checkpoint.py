@@ -1,0 +1,60 @@
+"""Neutral checkpoints: a training state as safetensors, with canonical names and a checksum.
+
+Arrays are float32 or float64 under their state names (`params/...`, `first_moment/...`, ...). The metadata holds, as
+JSON, what else is needed to go on: see experiments/trial.py. The checksum covers both.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from backends.contract import Array, State
+from experiments.files import write_whole
+
+
+class CorruptCheckpoint(Exception):
+    """The file is truncated, changed, or of another model. The text says how."""
+
+
+def write(path: Path, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
+    """Replace the checkpoint once the new one is whole.
+
+    Raises: StoreError: no space, no permission; the checkpoint before is as it was.
+    """
+    text = json.dumps(progress, sort_keys=True)
+    arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
+    metadata = {"mixlab": text, "sha256": _checksum(arrays, text)}
+    write_whole(path, save(arrays, metadata=metadata))
+
+
+def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict[str, Any]]:
+    """The state and the progress.
+
+    Args:   shapes: what the model's state must look like, by name.
+    Raises: CorruptCheckpoint.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CorruptCheckpoint(f"it does not load ({error})") from error
+    if set(metadata) != {"mixlab", "sha256"} or metadata["sha256"] != _checksum(state, metadata["mixlab"]):
+        raise CorruptCheckpoint("its checksum does not match its content")
+    if {name: array.shape for name, array in state.items()} != dict(shapes):
+        raise CorruptCheckpoint("its arrays are those of another model or optimizer")
+    return state, json.loads(metadata["mixlab"])
+
+
+def _checksum(arrays: Mapping[str, Array], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
+        digest.update(arrays[name].data)
+    return digest.hexdigest()

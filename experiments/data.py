@@ -1,0 +1,163 @@
+"""The data of a trial: what a source holds, its splits and subsets, and the permutation of its pixels.
+
+Every choice is drawn from `split_seed`, so all seeds of a trial see the same examples.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from backends.contract import Array
+from backends.errors import MixlabError
+from experiments import decoded
+from experiments.decoded import About
+from experiments.fingerprints import fingerprint
+from experiments.spec import DataConfig, DataInfo
+from experiments.streams import permutations, words
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Examples as arrays, and which of them are for what.
+
+    images: uint8 (n, h, w, c), memory-mapped: every example of the source, the training split first.
+    labels: int32 (n,).   train, validation, test: int32 indices into both.
+    train is in nested order: with a smaller `fraction` it is a prefix of this one.
+    """
+
+    images: Array
+    labels: Array
+    train: Array
+    validation: Array
+    test: Array
+
+
+def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
+    """What the source holds. The first time it is decoded into the cache; afterwards small files are read.
+
+    Args:   cache: folder of decoded images.   where: what an error begins with, such as a file name.
+    Raises: MixlabError: names the field at fault.
+    """
+    if config.image_channels == 2:
+        raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
+    try:
+        content = fingerprint(config, cache, where)
+        entry = decoded.find(config, content, cache) or decoded.build(config, content, cache, where)
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
+    about = entry.about
+    return DataInfo(content, about.image_size, about.image_channels, about.num_classes, *_counts(config, about, where))
+
+
+def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
+    """The examples that `describe` told of. The source itself is needed only where the cache has lost them.
+
+    Raises: MixlabError: the source is needed and is gone or has changed, or the cache cannot be read.
+    """
+    where = "this trial"
+    config = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
+    try:
+        entry = decoded.find(config, info.fingerprint, cache)
+        if entry is None:
+            if fingerprint(config, cache, where) != info.fingerprint:
+                raise MixlabError(
+                    f"{where}: data.source: the content of {config.source!r} is not what it was when the trial was "
+                    f"planned; bring it back, or plan the trial anew"
+                )
+            entry = decoded.build(config, info.fingerprint, cache, where)
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
+    train, validation, test = _split(config, entry.about, entry.labels, where)
+    assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
+    return Splits(entry.images, entry.labels, train, validation, test)
+
+
+def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
+    """The source, in the image row by row, of each pixel of the permuted image: int32 (h*w,); None: as it is.
+
+    "patches" shuffles the order of the patches, and the pixels within each by one permutation shared by all.
+    "pixels" shuffles the pixels of the whole image.
+
+    Source: arXiv 2105.01601, section 3.4.
+    """
+    order: Array
+    if permutation == "none":
+        return None
+    if permutation == "pixels":
+        order = permutations(seed, "data/pixels", 0, 1, image_size**2)[0]
+        return order
+    side = image_size // patch_size
+    outer = permutations(seed, "data/patches", 0, 1, side**2)[0]
+    inner = permutations(seed, "data/pixels within a patch", 0, 1, patch_size**2)[0]
+    grid = np.arange(image_size**2, dtype=np.int32).reshape(side, patch_size, side, patch_size)
+    patches = grid.transpose(0, 2, 1, 3).reshape(side**2, patch_size**2)[outer][:, inner]
+    order = patches.reshape(side, side, patch_size, patch_size).transpose(0, 2, 1, 3).reshape(-1)
+    return order
+
+
+def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:
+    """Examples to train on, to validate on and to test on.
+
+    Raises: MixlabError: a fraction leaves nothing to train or to test on.
+    """
+    num_test = about.num_test or round(config.test_fraction * about.num_train)
+    rest = about.num_train if about.num_test else about.num_train - num_test
+    num_validation = round(config.validation_fraction * rest)
+    what = f"of {about.num_train} examples in the training split"
+    if num_test == 0:
+        raise MixlabError(
+            f"{where}: data.test_fraction: {config.test_fraction} {what} leaves none to test on; raise it"
+        )
+    if rest == 0:
+        raise MixlabError(
+            f"{where}: data.test_fraction: {config.test_fraction} {what} leaves none to train on; lower it"
+        )
+    if rest == num_validation:
+        raise MixlabError(
+            f"{where}: data.validation_fraction: {config.validation_fraction} {what} leaves none to train on; lower it"
+        )
+    num_train = max(1, round(config.fraction * (rest - num_validation)))
+    return num_train, num_validation, num_test
+
+
+def _split(config: DataConfig, about: About, labels: Array, where: str) -> tuple[Array, Array, Array]:
+    """Indices to train on, to validate on and to test on."""
+    num_train, num_validation, num_test = _counts(config, about, where)
+    rest, total = np.arange(about.num_train, dtype=np.int32), about.num_train + about.num_test
+    if about.num_test:
+        test = np.arange(about.num_train, total, dtype=np.int32)
+    else:
+        test, rest = _cut(rest, labels, num_test, config.split_seed, "data/test")
+    validation, rest = _cut(rest, labels, num_validation, config.split_seed, "data/validation")
+    train = _nested(rest, labels, config.split_seed, "data/train")[:num_train]
+    return train, validation, test
+
+
+def _cut(indices: Array, labels: Array, num: int, seed: int, purpose: str) -> tuple[Array, Array]:
+    """`num` of the indices, by class, and those that are left; both ascending."""
+    order = _nested(indices, labels, seed, purpose)
+    return np.sort(order[:num]), np.sort(order[num:])
+
+
+def _nested(indices: Array, labels: Array, seed: int, purpose: str) -> Array:
+    """The indices in an order of which each prefix holds the classes in about the shares of the whole.
+
+    The example of rank r among the n of its class, in random order, stands at (r + 1/2) / n; ties are drawn.
+    """
+    keys, ties = words(seed, purpose, 0, 2, len(indices))
+    classes = labels[indices]
+    by_class = np.lexsort((keys, classes))
+    _, first, nums = np.unique(classes[by_class], return_index=True, return_counts=True)
+    rank = np.arange(len(indices)) - np.repeat(first, nums)
+    position = (rank + 0.5) / np.repeat(nums, nums)
+    order: Array = indices[by_class[np.lexsort((ties, position))]]
+    return order
+
+
+def _cache_error(cache: Path, error: OSError, where: str) -> MixlabError:
+    return MixlabError(
+        f"{where}: run.data_cache: the folder {cache} cannot be used: {error.strerror or error}; free space there, "
+        f"or name a folder that can be written"
+    )

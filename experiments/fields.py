@@ -1,0 +1,101 @@
+"""Fields of a trial by dotted name: which there are, their types, and how to set one."""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from backends.errors import MixlabError, choices
+from experiments.spec import TrialConfig
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """Every field by dotted name: `model.hidden_dim`, ..., `backend`, `seed`."""
+    return tuple(_names(TrialConfig(), ""))
+
+
+def _names(config: Any, prefix: str) -> list[str]:
+    found = []
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        nested = dataclasses.is_dataclass(value)
+        found += _names(value, f"{prefix}{f.name}.") if nested else [prefix + f.name]
+    return found
+
+
+def check_name(name: str, where: str) -> None:
+    """Raises: MixlabError: no field has that name; says the nearest."""
+    if name not in names():
+        last = {known.rpartition(".")[2]: known for known in names()}
+        near = last.get(name.rpartition(".")[2])
+        hint = f"did you mean {near!r}?" if near else _allowed(name)
+        raise MixlabError(f"{where}: {name!r} is not a field of a trial; {hint}")
+
+
+def _allowed(name: str) -> str:
+    section = [known for known in names() if known.startswith(name.partition(".")[0] + ".")]
+    return choices(name, section or names())
+
+
+def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
+    """A nested mapping as dotted names and values; dotted keys are allowed in it too.
+
+    Raises: MixlabError: a key is not a field or a section of fields.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        is_section = any(known.startswith(f"{name}.") for known in names())
+        if is_section and isinstance(value, Mapping):
+            flat |= flatten(value, where, f"{name}.")
+        elif is_section:
+            raise MixlabError(f"{where}: {name}: {value!r} came where a mapping of fields is allowed")
+        else:
+            check_name(name, where)
+            flat[name] = value
+    return flat
+
+
+def typed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values converted to the types of their fields.
+
+    Raises: MixlabError: names the field, what came, and what is allowed.
+    """
+    converted = {}
+    for name, value in values.items():
+        if value is not None and not isinstance(value, (bool, int, float, str)):
+            raise MixlabError(f"{where}: {name}: {value!r} came where one value is allowed")
+        nested: Any = value
+        for part in reversed(name.split(".")):
+            nested = {part: nested}
+        try:
+            converted[name] = OmegaConf.select(OmegaConf.merge(_schema(), nested), name)
+        except OmegaConfBaseException as error:
+            raise MixlabError(f"{where}: {name}: {str(error).splitlines()[0]}") from error
+    return converted
+
+
+@lru_cache(maxsize=1)
+def _schema() -> Any:
+    return OmegaConf.structured(TrialConfig)
+
+
+def set_fields(config: Any, values: Mapping[str, Any]) -> Any:
+    """The config with some fields replaced, by dotted name."""
+    here = {name: value for name, value in values.items() if "." not in name}
+    sections = {name.partition(".")[0] for name in values if "." in name}
+    for section in sections:
+        inner = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
+        here[section] = set_fields(getattr(config, section), inner)
+    return dataclasses.replace(config, **here)
+
+
+def get_field(config: Any, name: str) -> Any:
+    """The value of a field by dotted name."""
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config

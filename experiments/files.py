@@ -1,0 +1,86 @@
+"""Files that exist whole or not at all, on a store that many processes share."""
+
+import contextlib
+import errno
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from backends.errors import MixlabError
+
+_REASONS = {
+    errno.ENOSPC: "no space is left",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EROFS: "the file system is read-only",
+    errno.EACCES: "permission is denied",
+    errno.EPERM: "permission is denied",
+    errno.ENOTDIR: "a part of the path is a file",
+}
+
+
+class StoreError(MixlabError):
+    """The store cannot be written or read; no trial can go on."""
+
+
+@contextlib.contextmanager
+def store_errors(path: Path) -> Iterator[None]:
+    """Turn what a disk can do to us into one sentence.
+
+    Raises: StoreError: names the path and the cause.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REASONS:
+            raise
+        raise StoreError(
+            f"store: cannot write {path}: {_REASONS[error.errno]}; nothing was lost, mend it or choose another "
+            f"place with --store, and give the same command again"
+        ) from error
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Replace a file at once: written under a temporary name, synced, renamed.
+
+    Raises: StoreError: no space, no permission; the file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with store_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """As `write_whole`; NaN and infinity are written as null, so that every JSON reader accepts the file."""
+    write_whole(path, json.dumps(finite(value), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def finite(value: Any) -> Any:
+    """The same tree with NaN and infinities as None."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and (value != value or abs(value) == float("inf")) else value
+
+
+def set_aside(path: Path) -> Path:
+    """Move a file that cannot be used out of the way, never over another; returns its new path."""
+    for number in range(10_000):
+        aside = path.with_name(f"{path.name}.corrupt-{number}")
+        if not aside.exists():
+            with store_errors(path):
+                path.rename(aside)
+            return aside
+    raise StoreError(f"store: {path} has been set aside 10,000 times")

@@ -1,0 +1,86 @@
+"""What stands for a source's content in a trial's id, so that the same data in another folder is the same trial."""
+
+import hashlib
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from backends.errors import MixlabError, choices
+from experiments import folders, notes
+from experiments.sources import BUILT_IN, HUB_FOLDER, SYNTHETIC_VERSION
+from experiments.spec import DataConfig
+
+
+def fingerprint(config: DataConfig, cache: Path, where: str) -> str:
+    """Of the source's content.
+
+    Raises: MixlabError: the source is not there or cannot be read.  OSError: the cache cannot be written.
+    """
+    if config.source in BUILT_IN:
+        return SYNTHETIC_VERSION if config.source == "synthetic" else config.source
+    folder = Path(config.source).expanduser()
+    if folder.is_dir():
+        return _of_folder(folder.resolve(), cache, f"{where}: data.source: {config.source!r}")
+    if folder.exists():
+        raise MixlabError(f"{where}: data.source: {config.source!r} is a file; name the folder that holds it")
+    return _of_hub(config.source, cache, where)
+
+
+def _of_folder(folder: Path, cache: Path, where: str) -> str:
+    """SHA-256 over the names and contents of the files; files that were seen before are only listed."""
+    try:
+        files = _list_files(folder)
+        if not files:
+            raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
+        question = ["folder", str(folder), files]
+        known = notes.recall(cache, question)
+        answer = known or _hash_files(folder, [str(name) for name, _, _ in files])
+    except OSError as error:
+        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+    if not known:
+        notes.remember(cache, question, answer)
+    return str(answer)
+
+
+def _of_hub(source: str, cache: Path, where: str) -> str:
+    """The id with the commit that its files come from; it stays what it was when first asked for."""
+    question = ["hub", source]
+    known = notes.recall(cache, question)
+    if known:
+        return str(known)
+    # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
+    why = "not asked: this is a path or a slip"
+    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+    if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
+        try:
+            builder = folders.library().load_dataset_builder(source, cache_dir=str(cache / HUB_FOLDER))
+            answer = f"hub:{source}:{builder.hash}"
+            notes.remember(cache, question, answer)
+            return answer
+        except Exception as error:  # the library documents no common type
+            folders.raise_if_full(error)
+            why = folders.reason(error)
+    raise MixlabError(
+        f"{where}: data.source: {source!r} is neither an existing folder nor a data set reachable on the hub "
+        f"({why}); {choices(source, (*BUILT_IN, 'an existing folder', 'the id of a data set on the hub'))}"
+    )
+
+
+def _list_files(folder: Path) -> list[list[str | int]]:
+    """Name relative to the folder, bytes and time of change in ns of each file that is not hidden, by name."""
+    files: list[list[str | int]] = []
+    for parent, inner, names in os.walk(folder, followlinks=True):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            stat = path.stat()
+            files.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
+    return sorted(files)
+
+
+def _hash_files(folder: Path, names: list[str]) -> str:
+    total = hashlib.sha256()
+    for name in names:
+        with (folder / name).open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        total.update(f"{name}\0{content}\n".encode())
+    return total.hexdigest()

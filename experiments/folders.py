@@ -1,0 +1,180 @@
+"""A folder, or a data set on the Hugging Face hub, as a raw source.
+
+A folder holds Parquet or Arrow files, what `Dataset.save_to_disk` wrote, or image files in one folder a class.
+"""
+
+import errno
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from backends.contract import Array
+from backends.errors import MixlabError, choices
+from experiments.sources import Raw, RawSource, RawSplit, choose_splits
+from experiments.spec import DataConfig
+
+BATCH_ROWS = 256
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def read(config: DataConfig, scratch: Path, where: str) -> RawSource:
+    """See sources.read_source."""
+    opened = _open(config.source, scratch, where)
+    train_name, test_name = choose_splits(config, opened, where)
+    train = opened[train_name]
+    image_column = _image_column(config, train.features, where)
+    label_column = _label_column(config, train.features, where)
+    labels_where = f"{where}: data.label_column: {label_column!r}"
+    classes = _classes(train.features[label_column], _values(train, label_column), labels_where)
+    splits = []
+    for name in filter(None, (train_name, test_name)):
+        part = opened[name]
+        if any(part.features.get(column) != train.features[column] for column in (image_column, label_column)):
+            raise MixlabError(
+                f"{where}: data.test_split: columns {image_column!r} and {label_column!r} of split {name!r} are not as "
+                f"in split {train_name!r}; its columns: {', '.join(part.column_names)}"
+            )
+        labels = _numbered(_values(part, label_column), classes, f"{labels_where} of split {name!r}")
+        splits.append(RawSplit(name, labels, _Images(part, image_column, f"{where}: data.image_column")))
+    return RawSource(len(classes), splits[0], splits[1] if test_name else None)
+
+
+def _values(part: Any, column: str) -> list[Any]:
+    values: list[Any] = part.select_columns([column]).with_format("arrow")[:][column].to_pylist()
+    return values
+
+
+class _Images:
+    """The raw images of a split, at each call anew."""
+
+    def __init__(self, part: Any, column: str, where: str):
+        import datasets
+
+        try:
+            self.part = part.select_columns([column]).cast_column(column, datasets.Image(decode=False))
+        except Exception as error:  # pyarrow raises many types
+            raise MixlabError(f"{where}: {column!r} does not hold images: {reason(error)}") from None
+        self.column = column
+
+    def __call__(self) -> Iterator[Raw]:
+        for table in self.part.with_format("arrow").iter(batch_size=BATCH_ROWS):
+            for value in table[self.column].to_pylist():
+                yield None if value is None else value["bytes"] or value["path"]
+
+
+def library() -> ModuleType:
+    """The library, told to print nothing."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    datasets.utils.logging.set_verbosity(datasets.utils.logging.CRITICAL)
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
+    module: ModuleType = datasets
+    return module
+
+
+def _open(source: str, scratch: Path, where: str) -> Mapping[str, Any]:
+    """The splits by name. Working files go to `scratch`.
+
+    Raises: OSError: `scratch` is full.
+    """
+    datasets, folder = library(), Path(source).expanduser().resolve()
+    try:
+        if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+            saved = datasets.load_from_disk(str(folder))
+            return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
+        path = str(folder) if folder.is_dir() else source
+        return dict(datasets.load_dataset(path, cache_dir=str(scratch)))
+    except Exception as error:  # the library documents no common type
+        raise_if_full(error)
+        raise MixlabError(
+            f"{where}: data.source: {source!r} cannot be read as Parquet, Arrow, saved data set or image folder: "
+            f"{reason(error)}"
+        ) from None
+
+
+def raise_if_full(error: BaseException | None) -> None:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            raise error
+        error = error.__cause__ or error.__context__
+
+
+def reason(error: BaseException) -> str:
+    """The first line of the error that began it: the library's own outermost ones say only that something failed."""
+    while error.__cause__:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+def _image_column(config: DataConfig, features: Mapping[str, Any], where: str) -> str:
+    import datasets
+
+    def is_image(feature: Any) -> bool:
+        # Parquet that other tools wrote has the struct of an image without the note that it is one.
+        return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+    found = [name for name, feature in features.items() if is_image(feature)]
+    return _one_column(config.image_column, found, features, f"{where}: data.image_column: ", "of images")
+
+
+def _label_column(config: DataConfig, features: Mapping[str, Any], where: str) -> str:
+    kinds = {name: _label_kind(feature) for name, feature in features.items()}
+    found: list[str] = []
+    for kind in ("class", "integer", "string"):
+        found = found or [name for name in features if kinds[name] == kind]
+    where = f"{where}: data.label_column: "
+    column = _one_column(config.label_column, found, features, where, "of classes, whole numbers or words")
+    if kinds[column] is None:
+        usable = [name for name in features if kinds[name]]
+        raise MixlabError(f"{where}{column!r} holds no classes, whole numbers or words; {choices(column, usable)}")
+    return column
+
+
+def _label_kind(feature: Any) -> str | None:
+    import datasets
+
+    if isinstance(feature, datasets.ClassLabel):
+        return "class"
+    dtype = feature.dtype if isinstance(feature, datasets.Value) else ""
+    if dtype.startswith(("int", "uint", "bool")):
+        return "integer"
+    return "string" if dtype in ("string", "large_string") else None
+
+
+def _one_column(given: str | None, found: list[str], features: Mapping[str, Any], where: str, what: str) -> str:
+    if given is not None:
+        if given not in features:
+            raise MixlabError(f"{where}there is no column {given!r}; {choices(given, features)}")
+        return given
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise MixlabError(f"{where}several columns {what}: {', '.join(found)}; name one of them")
+    raise MixlabError(f"{where}no column {what} among the columns: {', '.join(features) or 'none'}; name one of them")
+
+
+def _classes(feature: Any, values: list[Any], where: str) -> dict[Any, int]:
+    """The number of each class, by what stands for it in the column."""
+    if _label_kind(feature) == "class":
+        return {number: number for number in range(feature.num_classes)}
+    seen = sorted({value for value in values if value is not None})
+    if _label_kind(feature) == "integer" and seen != list(range(len(seen))):
+        missing = next(number for number in range(len(seen) + 1) if number not in seen)
+        raise MixlabError(
+            f"{where}: the classes of the training split run from {seen[0]} to {seen[-1]} and lack {missing}; "
+            f"allowed: 0 to the number of classes less 1, none left out; number them so, or store them as words"
+        )
+    return {value: number for number, value in enumerate(seen)}
+
+
+def _numbered(values: list[Any], classes: Mapping[Any, int], where: str) -> Array:
+    for row, value in enumerate(values):
+        if value not in classes:
+            shown = ", ".join([str(name) for name in classes][:10]) + (", ..." if len(classes) > 10 else "")
+            raise MixlabError(f"{where}: {value!r} in row {row} is no class of the training split; allowed: {shown}")
+    return np.array([classes[value] for value in values], np.int32)

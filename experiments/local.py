@@ -1,0 +1,223 @@
+"""Trials on this machine: a bounded pool of workers, each on its share of the cores."""
+
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from backends.errors import MixlabError
+from experiments.environment import environment
+from experiments.grid import GridTrial
+from experiments.store import Store
+from experiments.worker import WorkerSpec, main
+
+BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
+
+
+class Reporter(Protocol):
+    """What watches a run; see progress.py."""
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        """kind: start, step, done, failed, stopped, busy."""
+
+
+@dataclass
+class Summary:
+    """What became of the trials of a run, by id."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # id -> reason
+    left: list[str] = field(default_factory=list)  # stopped or never begun
+
+
+@dataclass
+class Slot:
+    """A share of the cores, and the worker on it."""
+
+    cpus: tuple[int, ...]
+    process: Any = None
+    connection: Connection | None = None
+    backend: str | None = None
+    trial: GridTrial | None = None
+
+
+class LocalRun:
+    """Runs trials until all have ended, a stop is asked for, or an error concerns them all."""
+
+    def __init__(self, trials: Sequence[GridTrial], store: Store, cache: Path, jobs: int, reporter: Reporter):
+        self.store, self.cache, self.reporter = store, cache, reporter
+        self.waiting = sorted(trials, key=lambda planned: (planned.trial.backend, repr(planned.trial.model.structure())))
+        self.busy: list[GridTrial] = []  # run by another process now
+        self.slots = [Slot(cpus) for cpus in _shares(jobs)]
+        self.summary = Summary()
+        self.stopping = False
+        self.error: str | None = None
+
+    def run(self) -> Summary:
+        """Raises: MixlabError: a mistake that concerns every trial; what ran has saved its state."""
+        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            while self._assign() or self._working() or (self.busy and not self.stopping):
+                self._listen()
+        finally:
+            for slot in self.slots:
+                _dismiss(slot)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        self.summary.left += [planned.trial.id for planned in (*self.waiting, *self.busy)]
+        if self.error:
+            raise MixlabError(self.error)
+        return self.summary
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        """The first signal saves and stops; the second ends the workers at once, which loses steps and nothing else."""
+        if self.stopping:
+            for slot in self.slots:
+                if slot.process:
+                    slot.process.kill()
+        self._stop()
+
+    def _stop(self) -> None:
+        self.stopping = True
+        for slot in self.slots:
+            if slot.connection and slot.trial:
+                _send(slot, ("stop", None))
+
+    def _working(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.trial]
+
+    def _assign(self) -> bool:
+        """Give every idle slot a trial, one of its backend first; True if any was given."""
+        given = False
+        for slot in self.slots:
+            if slot.trial or self.stopping or not self.waiting:
+                continue
+            backend = self._backend_for(slot)
+            planned = next(planned for planned in self.waiting if planned.trial.backend == backend)
+            self.waiting.remove(planned)
+            if slot.backend != backend or not slot.process.is_alive():
+                _dismiss(slot)
+                self._hire(slot, backend)
+            slot.trial, given = planned, True
+            self.reporter.event("start", planned, None)
+            _send(slot, ("run", asdict(planned.trial)))
+        return given
+
+    def _backend_for(self, slot: Slot) -> str:
+        """The slot's own backend while trials of it wait, else the one that most trials a worker wait for."""
+        waiting = [planned.trial.backend for planned in self.waiting]
+        if slot.backend in waiting:
+            return str(slot.backend)
+        workers = [other.backend for other in self._working()]
+        return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
+
+    def _hire(self, slot: Slot, backend: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        slot.connection, theirs = context.Pipe()
+        spec = WorkerSpec(backend, slot.cpus, self.store.root, self.cache, environment())
+        slot.process = context.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
+        slot.process.start()
+        theirs.close()
+        slot.backend = backend
+
+    def _listen(self) -> None:
+        """Handle the events that are there, or wait a moment for one."""
+        connections = {slot.connection: slot for slot in self._working()}
+        if not connections:
+            time.sleep(BUSY_POLL_S)
+        for ready in wait(list(connections), timeout=BUSY_POLL_S) if connections else []:
+            slot = connections[ready]  # type: ignore[index]
+            assert slot.connection is not None
+            try:
+                kind, _, detail = slot.connection.recv()
+            except (EOFError, OSError):
+                self._bury(slot)
+                continue
+            self._handle(slot, kind, detail)
+        free = [planned for planned in self.busy if self.store.owner(planned.trial.id) is None]
+        self.busy = [planned for planned in self.busy if planned not in free]
+        self.waiting += free
+
+    def _handle(self, slot: Slot, kind: str, detail: Any) -> None:
+        planned = slot.trial
+        assert planned is not None
+        trial_id = planned.trial.id
+        if kind != "error":
+            self.reporter.event(kind, planned, detail)
+        if kind == "step":
+            return
+        slot.trial = None
+        if kind == "done":
+            self.summary.done.append(trial_id)
+        elif kind == "failed":
+            self.summary.failed[trial_id] = detail
+        elif kind == "busy":
+            self.busy.append(planned)
+        else:
+            self.summary.left.append(trial_id)
+        if kind == "error":
+            self.error = self.error or detail
+            self._stop()
+
+    def _bury(self, slot: Slot) -> None:
+        """A worker died with a trial in hand, by a signal (such as the kernel's, out of memory) or a crash."""
+        slot.process.join()
+        code, planned = slot.process.exitcode, slot.trial
+        assert planned is not None
+        slot.trial = slot.process = slot.connection = slot.backend = None
+        if self.stopping:
+            self.summary.left.append(planned.trial.id)
+            return
+        how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        reason = f"its process was {how}" if code < 0 else f"its process {how}"
+        self.summary.failed[planned.trial.id] = reason
+        self.reporter.event("failed", planned, reason)
+
+
+def _send(slot: Slot, message: tuple[str, Any]) -> None:
+    """Send to a worker; one that has just died is found out by its silence."""
+    assert slot.connection is not None
+    try:
+        slot.connection.send(message)
+    except OSError:
+        return
+
+
+def _dismiss(slot: Slot) -> None:
+    if slot.process is None:
+        return
+    _send(slot, ("end", None))
+    slot.process.join(timeout=10)
+    if slot.process.is_alive():
+        slot.process.kill()
+        slot.process.join()
+    slot.process = slot.connection = slot.backend = None
+
+
+def _shares(jobs: int) -> list[tuple[int, ...]]:
+    """The cores of this process dealt out to the jobs; jobs beyond the cores share them."""
+    cpus = sorted(os.sched_getaffinity(0))
+    return [tuple(cpus[i::jobs]) or (cpus[i % len(cpus)],) for i in range(jobs)]
+
+
+def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
+    """The trials that are not done, and did not diverge; a corrupt record is set aside and its trial runs again."""
+    left = []
+    for planned in trials:
+        if sentence := store.set_aside_corrupt_record(planned.trial.id):
+            warn(sentence)
+        record = store.record(planned.trial.id)
+        if record is None or (record["status"] == "failed" and not _is_final(record)):
+            left.append(planned)
+    return left
+
+
+def _is_final(record: dict[str, Any]) -> bool:
+    """A divergence comes again with every repetition; other failures may be the machine's."""
+    return str(record["reason"]).startswith("diverged")

@@ -1,0 +1,93 @@
+"""The arrays that describe a chunk of steps: learning rates, data order, augmentation, masks."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+
+from backends.contract import Array, StepPlan
+from experiments import streams
+from experiments.spec import TrainConfig, Trial
+
+
+def learning_rates(train: TrainConfig, first_step: int, num_steps: int) -> Array:
+    """Rate of each step, float64 (num_steps,).
+
+    Step t counts from 0. It rises as (t + 1) / warmup_steps, then falls from 1 to 0 over the steps that are left, by
+    half a cosine or a line, so that the last step is just above 0.
+    """
+    assert train.steps is not None  # resolve() sets it
+    t = np.arange(first_step, first_step + num_steps)
+    progress = np.clip((t - train.warmup_steps) / max(1, train.steps - train.warmup_steps), 0, 1)
+    falling = {
+        "cosine": (1 + np.cos(math.pi * progress)) / 2,
+        "linear": 1 - progress,
+        "constant": np.ones(num_steps),
+    }[train.schedule]
+    rising = np.minimum(1, (t + 1) / max(1, train.warmup_steps))
+    return np.asarray(train.learning_rate * rising * falling)
+
+
+def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) -> StepPlan:
+    """The plan of steps first_step, ..., first_step + num_steps - 1, the same however a run is cut into chunks.
+
+    Args: examples: int32 (n,), the training examples as indices into the images.
+    """
+    train, model, augment = trial.train, trial.model, trial.data.augment
+    draw = (trial.seed, first_step, num_steps)
+    t = np.arange(first_step + 1, first_step + num_steps + 1)[:, None]
+    return StepPlan(
+        first_step=first_step,
+        learning_rate=learning_rates(train, first_step, num_steps),
+        moment_corrections=1 / (1 - np.array([[train.b1, train.b2]]) ** t),
+        examples=examples[_order(trial, len(examples), first_step, num_steps)],
+        crops=_crops(*draw, train.batch_size, augment.crop) if augment.crop else None,
+        flips=_flips(*draw, train.batch_size) if augment.flip else None,
+        mixup_partners=_partners(*draw, train.batch_size) if augment.mixup else None,
+        mixup_weights=streams.betas(trial.seed, "mixup_weights", *draw[1:], augment.mixup) if augment.mixup else None,
+        branch_scales=_branch_scales(trial, first_step, num_steps) if model.stochastic_depth else None,
+        dropout_keys=_dropout_keys(*draw) if model.dropout else None,
+        dropout_rate=model.dropout if model.dropout else None,
+    )
+
+
+def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> Array:
+    batch, steps = trial.train.batch_size, range(first_step, first_step + num_steps)
+    per_epoch = num_examples // batch
+    rows = []
+    for step in steps:
+        epoch, i = divmod(step, per_epoch)
+        rows.append(_epoch_order(trial.seed, epoch, num_examples)[i * batch : (i + 1) * batch])
+    return np.stack(rows)
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, num_examples: int) -> Array:
+    return streams.permutations(seed, "order", epoch, 1, num_examples)[0]
+
+
+def _crops(seed: int, first: int, num: int, batch: int, padding: int) -> Array:
+    return streams.integers(seed, "crops", first, num, (batch, 2), 2 * padding + 1) - np.int32(padding)
+
+
+def _flips(seed: int, first: int, num: int, batch: int) -> Array:
+    return streams.uniforms(seed, "flips", first, num, (batch,)) < 0.5
+
+
+def _partners(seed: int, first: int, num: int, batch: int) -> Array:
+    return streams.permutations(seed, "mixup_partners", first, num, batch)
+
+
+def _dropout_keys(seed: int, first: int, num: int) -> Array:
+    return (streams.words(seed, "dropout", first, num, 1)[:, 0] >> np.uint64(32)).astype(np.uint32)
+
+
+def _branch_scales(trial: Trial, first: int, num: int) -> Array:
+    """Stochastic depth.  Source: google-research/vision_transformer, models_mixer.py.  Differs: `rescale`."""
+    model, shape = trial.model, (trial.model.num_blocks, 2, trial.train.batch_size)
+    rates = model.stochastic_depth * np.arange(model.num_blocks) / max(1, model.num_blocks - 1)
+    if model.num_blocks == 1:
+        rates[:] = model.stochastic_depth
+    rates = rates[:, None, None]
+    kept = streams.uniforms(trial.seed, "stochastic_depth", first, num, shape) >= rates
+    return kept / (1 - rates) if model.rescale else kept.astype(np.float64)

@@ -1,0 +1,69 @@
+"""How a run is shown: live bars on a terminal, plain lines elsewhere."""
+
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from experiments.grid import GridTrial
+
+
+class PlainReporter:
+    """A line for each trial that begins or ends."""
+
+    def __init__(self, console: Console, total: int):
+        self.console, self.total, self.ended = console, total, 0
+
+    def __enter__(self) -> "PlainReporter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return None
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        if kind == "step":
+            return
+        self.ended += kind in ("done", "failed")
+        words = {"busy": "is run by another process, waiting", "stopped": "stopped, its state is saved"}.get(kind, kind)
+        self._print(f"[{self.ended}/{self.total}] {trial.trial.id} {trial.label}: {words}")
+        for note in detail if kind == "done" else [detail] if kind == "failed" else []:
+            self._print(f"    {note}")
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+class LiveReporter(PlainReporter):
+    """The same lines, above a bar of all trials and a bar for each trial that runs."""
+
+    def __init__(self, console: Console, total: int):
+        super().__init__(console, total)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self.bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[said]}"), console=console)
+        self.all = self.bars.add_task("trials", total=total, said="")
+        self.tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "LiveReporter":
+        self.bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.bars.stop()
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        if kind != "start":
+            super().event(kind, trial, detail)
+        if kind == "start":
+            steps = trial.trial.num_steps
+            self.tasks[trial.trial.id] = self.bars.add_task(trial.label, total=steps, said="starting")
+        elif kind == "step":
+            said = f"loss {detail['loss']:.4f}  {detail['images_per_s']:,.0f} images/s"
+            self.bars.update(self.tasks[trial.trial.id], completed=detail["step"], said=said)
+        else:
+            self.bars.remove_task(self.tasks.pop(trial.trial.id))
+            self.bars.update(self.all, completed=self.ended)
+
+
+def reporter(console: Console, total: int) -> PlainReporter:
+    return LiveReporter(console, total) if console.is_terminal else PlainReporter(console, total)

@@ -1,0 +1,222 @@
+"""The one loop: train, evaluate, checkpoint, resume, stop; a trial goes in and a record comes out."""
+
+import json
+import math
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy.special import log_expit, log_softmax
+
+from backends import parameters
+from backends.contract import Array, Program, StepMetrics
+from backends.errors import Diverged
+from experiments import checkpoint, streams
+from experiments.data import Splits
+from experiments.files import finite, set_aside, write_whole
+from experiments.plan import learning_rates, step_plan
+from experiments.spec import Trial
+from experiments.store import Claim, ClaimLost, Store
+
+# A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
+CHUNK_S = 0.5
+MAX_CHUNK_STEPS = 1024
+PREDICT_BATCH = 256  # images a call
+
+
+class Stopped(Exception):
+    """The trial was asked to stop and has saved its state."""
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside the arrays."""
+
+    step: int = 0
+    loss_sum: float = 0.0  # over the steps since the last evaluation
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compile", "train", "evaluate"), 0.0))
+    sessions: int = 0  # processes that have worked on the trial
+
+
+class TrialRun:
+    """One trial on one program, in a store."""
+
+    def __init__(self, trial: Trial, store: Store, claim: Claim, splits: Splits, program: Program):
+        self.trial, self.store, self.claim, self.splits, self.program = trial, store, claim, splits, program
+        self.folder = store.folder(trial.id)
+        self.progress = Progress()
+        self.notes: list[str] = []  # what was set aside
+        self.saved_at = time.monotonic()
+        self.step_s = 0.0
+
+    def run(self, should_stop: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+        """Train to the last step, from the newest whole checkpoint if there is one.
+
+        Args:    should_stop: asked after each chunk of steps.    tell: called with step, loss and images/s.
+        Raises:  Stopped: the state is saved.    Diverged: the loss is not finite.    StoreError.    ClaimLost.
+        """
+        self._restore()
+        self.progress.sessions += 1
+        while self.progress.step < self.trial.num_steps:
+            metrics = self._train(self._chunk())
+            every = self.trial.train.evaluate_every or self.trial.num_steps
+            if self.progress.step % every == 0 or self.progress.step == self.trial.num_steps:
+                self._evaluate()
+            self._tell(metrics, tell)
+            if not self.claim.is_held():
+                raise ClaimLost(self.trial.id)
+            if should_stop() and self.progress.step < self.trial.num_steps:
+                self._save()
+                raise Stopped
+            if time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
+                self._save()
+
+    def result(self) -> dict[str, Any]:
+        """The part of the record that the training made."""
+        progress, trial = self.progress, self.trial
+        macs = parameters.forward_macs(trial.model)
+        images = progress.step * trial.train.batch_size
+        return {
+            "steps": progress.step,
+            "sessions": progress.sessions,
+            "seconds": progress.seconds,
+            "images_per_s": images / progress.seconds["train"] if progress.seconds["train"] else None,
+            "parameters": parameters.count(trial.model),
+            "forward_flops_per_image": 2 * macs,
+            "training_flops": 6 * macs * images,
+            "peak_memory_bytes": self.program.peak_memory_bytes() or _peak_process_bytes(),
+            "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
+            "curve": progress.curve,
+            "notes": self.notes,
+        }
+
+    def _restore(self) -> None:
+        path = self.folder / "checkpoint.safetensors"
+        shapes = parameters.state_shapes(self.trial.model, self.trial.optimizer)
+        try:
+            state, progress = checkpoint.read(path, shapes)
+            self.progress = Progress(**progress)
+        except FileNotFoundError:
+            state = initial_state(self.trial)
+        except (checkpoint.CorruptCheckpoint, TypeError) as error:
+            self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}, started again")
+            state = initial_state(self.trial)
+        self.program.load([state])
+        self._write_curve()
+
+    def _chunk(self) -> int:
+        """Steps until the next evaluation or the end, at most half a second's worth."""
+        step, every = self.progress.step, self.trial.train.evaluate_every or self.trial.num_steps
+        until = min(every - step % every, self.trial.num_steps - step)
+        affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
+        return max(1, min(until, affordable, MAX_CHUNK_STEPS))
+
+    def _train(self, num_steps: int) -> StepMetrics:
+        plan = step_plan(self.trial, self.splits.train, self.progress.step, num_steps)
+        start, compiled = time.perf_counter(), self.program.compile_s
+        metrics = self.program.train([plan])[0]
+        seconds = self._spend("train", start, compiled)
+        self.step_s = seconds / num_steps
+        for loss in metrics.loss:
+            self.progress.step += 1
+            if not math.isfinite(loss):
+                raise Diverged(self.progress.step)
+            self.progress.loss_sum += float(loss)
+        return metrics
+
+    def _evaluate(self) -> None:
+        progress, train = self.progress, self.trial.train
+        start, compiled = time.perf_counter(), self.program.compile_s
+        since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
+        point: dict[str, Any] = {
+            "step": progress.step,
+            "loss": progress.loss_sum / since,
+            "learning_rate": float(learning_rates(train, progress.step - 1, 1)[0]),
+        }
+        subsets = {
+            "train": self.splits.train[: train.evaluate_train_examples],
+            "validation": self.splits.validation,
+            "test": self.splits.test,
+        }
+        for name, indices in subsets.items():
+            point[name] = evaluate(self.program, self.splits, indices, train.loss) if len(indices) else None
+        progress.curve.append(point)
+        progress.loss_sum = 0.0
+        self._spend("evaluate", start, compiled)
+        self._write_curve()
+
+    def _spend(self, what: str, start: float, compiled: float) -> float:
+        """Book the time since `start`, compilation apart; returns the seconds without it."""
+        compile_s = self.program.compile_s - compiled
+        seconds = time.perf_counter() - start - compile_s
+        self.progress.seconds[what] += seconds
+        self.progress.seconds["compile"] += compile_s
+        return seconds
+
+    def _tell(self, metrics: StepMetrics, tell: Callable[[dict[str, Any]], None]) -> None:
+        said = {
+            "step": self.progress.step,
+            "steps": self.trial.num_steps,
+            "loss": float(metrics.loss[-1]),
+            "images_per_s": self.trial.train.batch_size / self.step_s,
+        }
+        self.claim.said |= said
+        tell(said)
+
+    def _save(self) -> None:
+        checkpoint.write(self.folder / "checkpoint.safetensors", self.program.states()[0], asdict(self.progress))
+        self.saved_at = time.monotonic()
+
+    def _write_curve(self) -> None:
+        lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)
+        write_whole(self.folder / "metrics.jsonl", lines.encode())
+
+
+def initial_state(trial: Trial) -> dict[str, Array]:
+    """The arrays that a trial starts from, by state name, float64."""
+
+    def uniforms(name: str, shape: tuple[int, ...]) -> Array:
+        return np.asarray(streams.uniforms(trial.seed, f"weights/{name}", 0, 1, shape)[0])
+
+    return parameters.initial_state(trial.model, trial.optimizer, uniforms)
+
+
+def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
+    """Accuracy and mean loss, in float64, over the examples at `indices`; each counts once."""
+    logits = np.concatenate([_predict(program, splits.images, part) for part in _batches(indices)])
+    labels = splits.labels[indices]
+    if loss == "softmax":
+        losses = -log_softmax(logits, axis=1)[np.arange(len(labels)), labels]
+    else:
+        signs = np.where(np.arange(logits.shape[1]) == labels[:, None], 1, -1)
+        losses = -log_expit(signs * logits).sum(1)
+    return {"accuracy": float(np.mean(logits.argmax(1) == labels)), "loss": float(losses.mean())}
+
+
+def _batches(indices: Array) -> list[Array]:
+    return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
+
+
+def _predict(program: Program, images: Array, indices: Array) -> Array:
+    """Logits in float64; a short batch is filled up to the size that is compiled, and cut again."""
+    filled = np.resize(indices, PREDICT_BATCH)
+    return program.predict(images[filled])[0].logits[: len(indices)].astype(np.float64)
+
+
+def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first point of highest validation accuracy; without a validation split, the last point."""
+    if not curve or curve[-1]["validation"] is None:
+        return curve[-1] if curve else None
+    return max(curve, key=lambda point: point["validation"]["accuracy"])
+
+
+def _peak_process_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _json_line(point: dict[str, Any]) -> str:
+    return json.dumps(finite(point), allow_nan=False)

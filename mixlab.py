@@ -1,0 +1,189 @@
+"""Mixlab's command line: plan, run, status, report, show."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.errors import MixlabError
+
+if TYPE_CHECKING:
+    from experiments.grid import Ablation, GridTrial
+    from experiments.store import Store
+
+# Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
+USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
+
+COMMANDS = {
+    "plan": "List an ablation's trials: id, settings, parameters, GFLOP, memory, and whether each is done.",
+    "run": "Train the trials that are not done, here, and print the table.",
+    "status": "Say what is done, running, failed (and why) and missing.",
+    "report": "Print an ablation's table: mean, standard deviation and n over seeds.",
+    "show": "Print one trial: its spec, environment, curve and result.",
+}
+EXAMPLES = {
+    "plan": "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10",
+    "run": "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2",
+    "status": "mixlab status tying",
+    "report": "mixlab report experiments/ablations/tying.yaml --format markdown",
+    "show": "mixlab show 3f9c",
+}
+OVERRIDES = "fields to set, as key=value; a list of values makes an axis: seed=[0,1,2]"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if hasattr(arguments, "overrides"):
+        arguments.overrides += rest
+    try:
+        return int(arguments.command(arguments))
+    except MixlabError as error:
+        print(f"mixlab: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 0
+    except KeyboardInterrupt:
+        return STOPPED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = {"plan": _plan, "run": _run, "status": _status, "report": _report, "show": _show}
+    for name, command in commands.items():
+        sub = subparsers.add_parser(
+            name,
+            help=COMMANDS[name],
+            description=COMMANDS[name],
+            epilog=f"Example: {EXAMPLES[name]}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=command)
+        sub.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
+        if name in ("plan", "run", "report"):
+            sub.add_argument("ablation", type=Path, help="the ablation's YAML file")
+            sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=OVERRIDES)
+        if name == "run":
+            sub.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
+            sub.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
+            sub.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
+        if name == "status":
+            sub.add_argument("ablation", nargs="?", help="its name in the store, or its YAML file (default: all)")
+        if name == "report":
+            formats = ("text", "csv", "markdown", "json")
+            sub.add_argument("--format", choices=formats, default="text", help="(default: text)")
+        if name == "show":
+            sub.add_argument("id", help="the trial's id, or the beginning of it")
+    return parser
+
+
+def _load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    from experiments import grid
+    from experiments.store import Store
+
+    store = Store(arguments.store)
+    ablation = grid.load_ablation(arguments.ablation, arguments.overrides)
+    return store, ablation, grid.trials(ablation, _cache(ablation, store))
+
+
+def _cache(ablation: "Ablation", store: "Store") -> Path:
+    return Path(ablation.base.get("run.data_cache") or store.data)
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from analysis.listing import plan_lines
+
+    store, _, trials = _load(arguments)
+    print("\n".join(plan_lines(trials, store)))
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis.listing import plan_lines
+    from experiments import local, progress
+
+    if arguments.jobs < 1:
+        raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+    store, ablation, trials = _load(arguments)
+    if arguments.only:
+        trials = _only(trials, arguments.only)
+    if arguments.dry_run:
+        print("\n".join(plan_lines(trials, store)))
+        return 0
+    store.check_writable()
+    console = Console(stderr=True)
+    todo = local.pending(trials, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    if not arguments.only:
+        store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    with progress.reporter(console, len(todo)) as reporter:
+        summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
+    if summary.left:
+        done = len(trials) - len(summary.left) - len(summary.failed)
+        again = "mixlab " + " ".join(sys.argv[1:])
+        print(f"mixlab: stopped with {done} of {len(trials)} trials done; go on with: {again}", file=sys.stderr)
+        return STOPPED
+    print(_table(ablation, trials, store, "text"), end="")
+    failed = [planned for planned in trials if (store.record(planned.trial.id) or {}).get("status") == "failed"]
+    return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
+    from backends.errors import choices
+
+    found = [planned for planned in trials if planned.trial.id.startswith(prefix)]
+    if not found:
+        ids = [planned.trial.id for planned in trials]
+        raise MixlabError(f"command line: --only: no trial's id begins with {prefix!r}; {choices(prefix, ids)}")
+    return found
+
+
+def _table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
+    from analysis.frame import trials_frame
+    from analysis.table import render
+
+    return render(ablation, trials_frame(ablation, trials, store), style)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    store, ablation, trials = _load(arguments)
+    print(_table(ablation, trials, store, arguments.format), end="")
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    from analysis.listing import overview_lines, status_lines
+    from experiments.store import Store
+
+    store = Store(arguments.store)
+    if arguments.ablation is None:
+        print("\n".join(overview_lines(store)))
+        return 0
+    if arguments.ablation.endswith((".yaml", ".yml")):
+        arguments.ablation, arguments.overrides = Path(arguments.ablation), []
+        _, _, trials = _load(arguments)
+        labels = {planned.trial.id: planned.label for planned in trials}
+    else:
+        labels = store.ablation_labels(arguments.ablation)
+    print("\n".join(status_lines(labels, store)))
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    from analysis.listing import show_lines
+    from experiments.store import Store
+
+    print("\n".join(show_lines(arguments.id, Store(arguments.store))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

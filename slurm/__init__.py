@@ -1,0 +1,1 @@
+"""Where grids will go to a Slurm cluster; nothing is here yet."""

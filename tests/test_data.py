@@ -1,0 +1,567 @@
+"""What experiments/data.py promises of sources, the cache of decoded images, splits and permutations."""
+
+import dataclasses
+import errno
+import io
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` is imported: no test may reach for the network
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from backends.contract import Array
+from backends.errors import MixlabError
+from experiments import data, decoded, fingerprints, folders, pictures
+from experiments.sources import Raw
+from experiments.spec import DataConfig, DataInfo
+
+WHERE = "trial.yaml"
+SIDE = 6  # pixels of the images made here
+# Of the generator "synthetic-1": four images of 5 x 5. Other numbers need another version of the generator.
+SYNTHETIC_SUM, SYNTHETIC_PIXEL = 37873, [23, 147, 233]
+
+
+def png(value: int, mode: str = "L", size: tuple[int, int] = (SIDE, SIDE)) -> bytes:
+    file = io.BytesIO()
+    colour = (value, 0, 255 - value) if mode == "RGB" else value
+    Image.new(mode, size, colour).save(file, "PNG")
+    return file.getvalue()
+
+
+def write_parquet(path: Path, images: Sequence[bytes | None], labels: list[Any], label_name: str = "label") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    struct = [None if image is None else {"bytes": image, "path": None} for image in images]
+    kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    pq.write_table(pa.table({"img": pa.array(struct, kind), label_name: labels}), path)
+
+
+def parquet_folder(folder: Path, num_train: int = 20, num_test: int = 4, mode: str = "L") -> Path:
+    """Image i is all of the value i; labels alternate between 0 and 1; test values go on after the training ones."""
+    values = list(range(num_train + num_test))
+    for name, part in (("train", values[:num_train]), ("test", values[num_train:])):
+        if part:
+            write_parquet(
+                folder / f"{name}-00000-of-00001.parquet", [png(v, mode) for v in part], [v % 2 for v in part]
+            )
+    return folder
+
+
+def image_folder(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), num: int = 8) -> Path:
+    for name in classes:
+        for row in range(num):
+            path = folder / "train" / name / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(10 * row + len(name)))
+    return folder
+
+
+def config(source: Path | str = "digits", **fields: Any) -> DataConfig:
+    return DataConfig(source=str(source), **fields)
+
+
+def describe_and_load(given: DataConfig, cache: Path) -> tuple[DataInfo, data.Splits]:
+    info = data.describe(given, cache, WHERE)
+    return info, data.load(given, info, cache)
+
+
+def assert_fails(given: DataConfig, cache: Path, *parts: str) -> None:
+    """The error is one line that begins with the place and the field and holds the parts; nothing half-made stays."""
+    with pytest.raises(MixlabError) as caught:
+        data.describe(given, cache, WHERE)
+    message = str(caught.value)
+    assert message.startswith(f"{WHERE}: {parts[0]}: ")
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+    assert not cache.is_dir() or not [path for path in cache.iterdir() if path.name.startswith(".")]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("digits")
+
+
+# Sources
+
+
+def test_digits_fill_the_range_of_bytes(digits_cache: Path) -> None:
+    info, splits = describe_and_load(config(), digits_cache)
+    assert (info.image_size, info.image_channels, info.num_classes) == (8, 1, 10)
+    assert splits.images.shape == (1797, 8, 8, 1) and splits.images.dtype == np.uint8
+    assert splits.images.max() == 255 and set(np.unique(splits.images)) == {round(v * 255 / 16) for v in range(17)}
+    assert splits.labels.dtype == np.int32 and isinstance(splits.images, np.memmap)
+
+
+def test_synthetic_classes_are_balanced_and_learnable_but_not_trivial(cache: Path) -> None:
+    given = config("synthetic", num_examples=1000, image_size=16)
+    info, splits = describe_and_load(given, cache)
+    assert info.num_test == 200 and np.bincount(splits.labels).tolist() == [100] * 10
+    x = splits.images.reshape(1000, -1).astype(float)
+    means = np.stack([x[splits.train][splits.labels[splits.train] == k].mean(0) for k in range(10)])
+    nearest = np.argmin(((x[splits.test][:, None] - means) ** 2).sum(2), axis=1)
+    accuracy = np.mean(nearest == splits.labels[splits.test])
+    assert 0.4 < accuracy < 0.95  # chance: 0.1; seen: 0.79
+
+
+def test_synthetic_pixels_are_those_of_its_version(cache: Path) -> None:
+    _, splits = describe_and_load(config("synthetic", num_examples=4, image_size=5, num_classes=2), cache)
+    assert int(splits.images.astype(np.int64).sum()) == SYNTHETIC_SUM
+    assert splits.images[3, 4, 4].tolist() == SYNTHETIC_PIXEL
+
+
+def test_synthetic_follows_the_split_seed(cache: Path) -> None:
+    given = config("synthetic", num_examples=8, image_size=4)
+    first, second = (describe_and_load(dataclasses.replace(given, split_seed=s), cache)[1].images for s in (0, 1))
+    assert not np.array_equal(first, second)
+
+
+def test_parquet_keeps_rows_pixels_and_labels(tmp_path: Path, cache: Path) -> None:
+    info, splits = describe_and_load(config(parquet_folder(tmp_path / "set")), cache)
+    assert dataclasses.astuple(info)[1:] == (SIDE, 1, 2, 18, 2, 4)
+    assert splits.images[:, 0, 0, 0].tolist() == list(range(24))
+    assert splits.labels.tolist() == [v % 2 for v in range(24)]
+    assert splits.test.tolist() == [20, 21, 22, 23]
+
+
+def test_image_folders_and_saved_data_sets_are_read(tmp_path: Path, cache: Path) -> None:
+    import datasets
+
+    folder = image_folder(tmp_path / "set")
+    info, splits = describe_and_load(config(folder), cache)
+    assert (info.num_classes, len(splits.labels)) == (2, 16)
+    assert {int(v) % 10 for v in splits.images[splits.labels == 0, 0, 0, 0]} == {3}
+    saved = datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "arrow"))
+    saved.save_to_disk(str(tmp_path / "saved"))
+    saved["train"].save_to_disk(str(tmp_path / "saved_split"))
+    for name in ("saved", "saved_split"):
+        assert np.array_equal(describe_and_load(config(tmp_path / name), cache)[1].images, splits.images)
+
+
+def test_words_become_classes_in_sorted_order(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [png(v) for v in range(10)], ["dog", "cat"] * 5)
+    _, splits = describe_and_load(config(tmp_path / "set"), cache)
+    assert splits.labels.tolist() == [1, 0] * 5
+
+
+def test_colour_is_kept_if_any_image_has_it_and_made_grey_on_request(tmp_path: Path, cache: Path) -> None:
+    images = [png(v) for v in range(9)] + [png(200, "RGB")]
+    write_parquet(tmp_path / "set" / "train.parquet", images, [0, 1] * 5)
+    info, splits = describe_and_load(config(tmp_path / "set"), cache)
+    assert info.image_channels == 3
+    assert splits.images[4, 0, 0].tolist() == [4, 4, 4] and splits.images[9, 0, 0].tolist() == [200, 0, 55]
+    grey, splits = describe_and_load(config(tmp_path / "set", image_channels=1), cache)
+    assert grey.image_channels == 1 and splits.images[9, 0, 0, 0] == round(0.299 * 200 + 0.114 * 55)
+
+
+def test_sixteen_bit_greys_are_scaled_and_not_cut_off(tmp_path: Path, cache: Path) -> None:
+    file = io.BytesIO()
+    Image.fromarray(np.full((SIDE, SIDE), 257 * 100, np.uint16)).save(file, "PNG")
+    write_parquet(tmp_path / "set" / "train.parquet", [file.getvalue()] * 10, [0, 1] * 5)
+    info, splits = describe_and_load(config(tmp_path / "set"), cache)
+    assert info.image_channels == 1 and set(np.unique(splits.images)) == {100}
+
+
+def test_images_are_resized_with_averaging(tmp_path: Path, cache: Path) -> None:
+    stripes = np.zeros((16, 16), np.uint8)
+    stripes[:, ::2] = 200
+    file = io.BytesIO()
+    Image.fromarray(stripes).save(file, "PNG")
+    write_parquet(tmp_path / "set" / "train.parquet", [file.getvalue(), png(7, size=(9, 4))] * 5, [0, 1] * 5)
+    info, splits = describe_and_load(config(tmp_path / "set", image_size=4), cache)
+    assert info.image_size == 4
+    assert np.abs(splits.images[0, :, 1:3, 0].astype(int) - 100).max() <= 12  # without averaging: 0 or 200
+    assert (splits.images[1] == 7).all()
+
+
+# Mistakes
+
+
+def test_a_source_that_is_nowhere_names_the_nearest(cache: Path) -> None:
+    assert_fails(config("digit"), cache, "data.source", "'digit' is neither", "did you mean 'digits'")
+    assert_fails(config("./no/such"), cache, "data.source", "neither an existing folder nor", "synthetic")
+
+
+def test_an_unreachable_hub_id_is_an_error(cache: Path) -> None:
+    assert_fails(config("someone/something"), cache, "data.source", "neither an existing folder nor", "hub")
+
+
+def test_an_empty_folder_or_a_file_is_an_error(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / ".hidden").write_text("x")
+    assert_fails(config(tmp_path / "set"), cache, "data.source", "is an empty folder")
+    assert_fails(config(tmp_path / "set" / ".hidden"), cache, "data.source", "is a file")
+
+
+def test_a_folder_without_data_is_an_error(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.parquet").write_text("no parquet")
+    assert_fails(config(tmp_path / "set"), cache, "data.source", "cannot be read as Parquet")
+
+
+def test_a_split_without_rows_is_an_error(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.Value("int64")})
+    full = datasets.Dataset.from_dict({"img": [{"bytes": png(1), "path": None}] * 2, "label": [0, 1]}, features)
+    monkeypatch.setattr(folders, "_open", lambda *_: {"train": full, "test": full.select([])})
+    assert_fails(config(parquet_folder(tmp_path / "set")), cache, "data.source", "split 'test'", "no examples")
+
+
+@pytest.mark.parametrize("field", ["train_split", "test_split"])
+def test_a_split_that_does_not_exist_is_an_error(tmp_path: Path, cache: Path, field: str) -> None:
+    folder = parquet_folder(tmp_path / "set")
+    hint = ("allowed: train, test", "did you mean 'train'")
+    assert_fails(config(folder, **{field: "trian"}), cache, f"data.{field}", "no split 'trian'", *hint)
+    assert_fails(config(**{field: "trian"}), cache, f"data.{field}", "no split 'trian'", "allowed: train;")
+
+
+def test_testing_on_the_training_split_is_an_error(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"), test_split="train")
+    assert_fails(given, cache, "data.test_split", "is the training split", "allowed: test")
+
+
+def test_one_class_only_is_an_error(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [png(v) for v in range(10)], [0] * 10)
+    assert_fails(config(tmp_path / "set"), cache, "data.source", "of one class", "at least 2")
+
+
+def test_columns_that_cannot_be_found_are_listed(tmp_path: Path, cache: Path) -> None:
+    folder = parquet_folder(tmp_path / "set")
+    assert_fails(config(folder, image_column="imgs"), cache, "data.image_column", "img, label", "did you mean 'img'")
+    assert_fails(config(folder, label_column="lable"), cache, "data.label_column", "img, label", "mean 'label'")
+    assert_fails(config(folder, label_column="img"), cache, "data.label_column", "'img' holds no classes")
+    assert_fails(config(folder, image_column="label"), cache, "data.image_column", "does not hold images")
+    (tmp_path / "text").mkdir()
+    pq.write_table(pa.table({"label": [0, 1], "note": ["a", "b"]}), tmp_path / "text" / "train.parquet")
+    assert_fails(config(tmp_path / "text"), cache, "data.image_column", "no column of images", "label, note")
+
+
+def test_several_columns_that_fit_are_listed(tmp_path: Path, cache: Path) -> None:
+    path = parquet_folder(tmp_path / "set", num_test=0) / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.append_column("coarse", table["label"]), path)
+    assert_fails(config(tmp_path / "set"), cache, "data.label_column", "several columns", "label, coarse")
+    assert data.describe(config(tmp_path / "set", label_column="coarse"), cache, WHERE).num_classes == 2
+
+
+def test_numbers_that_leave_a_class_out_are_an_error(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [png(v) for v in range(10)], [1, 2] * 5)
+    assert_fails(config(tmp_path / "set"), cache, "data.label_column", "from 1 to 2", "lack 0")
+
+
+def test_a_test_label_that_was_never_trained_on_is_an_error(tmp_path: Path, cache: Path) -> None:
+    folder = parquet_folder(tmp_path / "set", num_test=0)
+    write_parquet(folder / "test.parquet", [png(1), png(2)], [1, 2])
+    assert_fails(config(folder), cache, "data.label_column", "split 'test'", "2 in row 1", "allowed: 0, 1")
+
+
+def test_a_missing_label_is_an_error(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "set" / "train.parquet", [png(v) for v in range(10)], [0, 1, None] + [1] * 7)
+    assert_fails(config(tmp_path / "set"), cache, "data.label_column", "None in row 2", "split 'train'")
+
+
+def test_images_of_unequal_size_or_not_square_name_the_size_found(tmp_path: Path, cache: Path) -> None:
+    write_parquet(tmp_path / "a" / "train.parquet", [png(1)] * 9 + [png(1, size=(7, 7))], [0, 1] * 5)
+    assert_fails(config(tmp_path / "a"), cache, "data.image_size", "image 9 of split 'train' is 7 x 7", "6 x 6")
+    write_parquet(tmp_path / "b" / "train.parquet", [png(1, size=(7, 5))] * 10, [0, 1] * 5)
+    assert_fails(config(tmp_path / "b"), cache, "data.image_size", "is 7 x 5", "such as 5")
+
+
+@pytest.mark.parametrize("bad", [b"no image", png(3)[:-30], None], ids=["foreign", "truncated", "missing"])
+def test_an_unreadable_image_names_its_split_and_row(tmp_path: Path, cache: Path, bad: bytes | None) -> None:
+    folder = parquet_folder(tmp_path / "set", num_test=0)
+    write_parquet(folder / "test.parquet", [png(1), png(1), bad], [0, 1, 0])
+    assert_fails(config(folder), cache, "data.source", "image 2 of split 'test' cannot be read")
+
+
+def test_two_channels_are_an_error(cache: Path) -> None:
+    assert_fails(config(image_channels=2), cache, "data.image_channels", "2 is not known", "1 (grey), 3 (colour)")
+
+
+def test_data_larger_than_memory_is_an_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = type("Memory", (), {"available": 3 * 2**20})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    given = config("synthetic", num_examples=1000, image_size=64)
+    assert_fails(given, cache, "data.source", "0.01 GiB", "0.00 GiB of memory", "data.image_size")
+    assert data.describe(dataclasses.replace(given, image_size=8), cache, WHERE).image_size == 8
+
+
+@pytest.mark.parametrize(
+    ("field", "fields"),
+    [
+        ("validation_fraction", {"num_examples": 5, "validation_fraction": 0.9}),
+        ("test_fraction", {"num_examples": 4, "test_fraction": 0.01}),
+        ("test_fraction", {"num_examples": 4, "test_fraction": 0.9}),
+    ],
+)
+def test_a_fraction_that_leaves_nothing_is_an_error(cache: Path, field: str, fields: dict[str, Any]) -> None:
+    assert_fails(config("synthetic", image_size=4, **fields), cache, f"data.{field}", str(fields[field]))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_cache_that_cannot_be_written_is_named(cache: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    assert_fails(config("synthetic", image_size=4), cache, "run.data_cache", str(cache), os.strerror(number))
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_fills_up_while_the_library_converts_is_named(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    def fill(*_: Any, **__: Any) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise datasets.exceptions.DatasetGenerationError("generation failed") from error
+
+    monkeypatch.setattr(datasets, "load_dataset", fill)
+    assert_fails(config(parquet_folder(tmp_path / "set")), cache, "run.data_cache", str(cache), "No space left")
+
+
+def test_a_cache_below_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    given = config("synthetic", image_size=4)
+    assert_fails(given, tmp_path / "file" / "cache", "run.data_cache", str(tmp_path / "file" / "cache"))
+
+
+# Cache
+
+
+def fail(*_: Any, **__: Any) -> Any:
+    raise AssertionError("called again")
+
+
+def test_a_known_source_is_neither_read_nor_hashed_again(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    info = data.describe(given, cache, WHERE)
+    monkeypatch.setattr(decoded, "read_source", fail)
+    monkeypatch.setattr(fingerprints, "_hash_files", fail)
+    assert data.describe(given, cache, WHERE) == info
+    resolved = dataclasses.replace(given, image_size=info.image_size, image_channels=info.image_channels)
+    assert data.describe(resolved, cache, WHERE) == info
+    shutil.rmtree(tmp_path / "set")
+    assert len(data.load(resolved, info, cache).labels) == 24
+
+
+def test_describing_a_known_source_imports_nothing_heavy(digits_cache: Path) -> None:
+    data.describe(config(), digits_cache, WHERE)
+    code = (
+        "import sys; from pathlib import Path; from experiments import data; from experiments.spec import DataConfig;"
+        f"data.describe(DataConfig(), Path({str(digits_cache)!r}), 'x');"
+        "print([name for name in ('datasets', 'sklearn', 'PIL', 'pyarrow') if name in sys.modules])"
+    )
+    root = Path(data.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_same_content_in_another_folder_is_the_same_data(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = data.describe(config(parquet_folder(tmp_path / "set")), cache, WHERE)
+    shutil.copytree(tmp_path / "set", tmp_path / "other")
+    (tmp_path / "other" / ".hidden").write_text("x")
+    monkeypatch.setattr(decoded, "read_source", fail)
+    assert data.describe(config(tmp_path / "other"), cache, WHERE) == first
+
+
+def test_changed_content_is_other_data_and_the_planned_trial_says_so(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    first = data.describe(given, cache, WHERE)
+    parquet_folder(tmp_path / "set", num_train=22)
+    second = data.describe(given, cache, WHERE)
+    assert first.fingerprint != second.fingerprint and second.num_train == 20
+    assert len(data.load(given, first, cache).labels) == 24  # from the cache
+    shutil.rmtree(cache)
+    with pytest.raises(MixlabError, match=r"data\.source: .*not what it was"):
+        data.load(given, first, cache)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+@pytest.mark.parametrize("name", ["images.npy", "labels.npy", "about.json"])
+@pytest.mark.parametrize(
+    "damage",
+    [truncate, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"[1]"), Path.unlink],
+    ids=["truncated", "emptied", "overwritten", "removed"],
+)
+def test_a_damaged_entry_is_built_anew(cache: Path, name: str, damage: Callable[[Path], object]) -> None:
+    given = config("synthetic", num_examples=8, image_size=4)
+    info, splits = describe_and_load(given, cache)
+    kept = np.array(splits.images)
+    damage(next(cache.glob(f"*/{name}")))
+    again, splits = describe_and_load(given, cache)
+    assert again == info and np.array_equal(splits.images, kept)
+    assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
+
+
+def test_two_that_build_at_once_leave_one_whole_entry(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config("synthetic", num_examples=8, image_size=4)
+    both, publish, infos = threading.Barrier(2, timeout=20), decoded._publish, []
+
+    def publish_together(made: Path, folder: Path) -> None:
+        both.wait()
+        publish(made, folder)
+
+    monkeypatch.setattr(decoded, "_publish", publish_together)
+    threads = [threading.Thread(target=lambda: infos.append(data.describe(given, cache, WHERE))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(infos) == 2 and infos[0] == infos[1]
+    assert len(list(cache.glob("*/about.json"))) == 1
+    assert {path.name for path in cache.iterdir()} == {"seen", next(cache.glob("*/about.json")).parent.name}
+    assert len(data.load(given, infos[0], cache).labels) == 8
+
+
+def test_no_working_files_of_the_library_stay(tmp_path: Path, cache: Path) -> None:
+    data.describe(config(parquet_folder(tmp_path / "set")), cache, WHERE)
+    assert {path.suffix for path in cache.rglob("*") if path.is_file()} == {".npy", ".json"}
+    assert len(list(cache.iterdir())) == 2
+
+
+# Splits
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder with a training split alone, of 100, 40 and 10 images; and a cache."""
+    folder = tmp_path_factory.mktemp("uneven")
+    labels = [0] * 100 + [1] * 40 + [2] * 10
+    write_parquet(folder / "set" / "train.parquet", [png(v) for v in range(150)], labels)
+    return folder / "set", folder / "cache"
+
+
+def uneven_splits(uneven: tuple[Path, Path], **fields: Any) -> data.Splits:
+    return describe_and_load(config(uneven[0], **fields), uneven[1])[1]
+
+
+def test_splits_are_disjoint_and_cover_the_source(uneven: tuple[Path, Path]) -> None:
+    splits = uneven_splits(uneven)
+    parts = [splits.train, splits.validation, splits.test]
+    assert [len(part) for part in parts] == [108, 12, 30]
+    assert sorted(np.concatenate(parts).tolist()) == list(range(150))
+    assert all(part.dtype == np.int32 for part in parts)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.37, 0.5, 1.0])
+def test_every_part_holds_the_classes_in_their_shares(uneven: tuple[Path, Path], seed: int, fraction: float) -> None:
+    splits = uneven_splits(uneven, fraction=fraction, split_seed=seed)
+    for part in (splits.train, splits.validation, splits.test):
+        shares = np.array([100, 40, 10]) / 150 * len(part)
+        assert np.abs(np.bincount(splits.labels[part], minlength=3) - shares).max() <= 1
+
+
+def test_the_ten_percent_lies_inside_the_thirty(uneven: tuple[Path, Path]) -> None:
+    whole, thirty, ten = (uneven_splits(uneven, fraction=f).train for f in (1.0, 0.3, 0.1))
+    assert (len(thirty), len(ten)) == (32, 11)
+    assert np.array_equal(whole[:32], thirty) and np.array_equal(thirty[:11], ten)
+
+
+def test_validation_and_test_do_not_depend_on_the_fraction(uneven: tuple[Path, Path]) -> None:
+    whole, tenth = (uneven_splits(uneven, fraction=f) for f in (1.0, 0.1))
+    assert np.array_equal(whole.validation, tenth.validation) and np.array_equal(whole.test, tenth.test)
+
+
+def test_splits_follow_the_split_seed(uneven: tuple[Path, Path]) -> None:
+    first, again, second = (uneven_splits(uneven, split_seed=seed) for seed in (0, 0, 1))
+    for name in ("train", "validation", "test"):
+        assert np.array_equal(getattr(first, name), getattr(again, name))
+        assert not np.array_equal(getattr(first, name), getattr(second, name))
+
+
+def test_the_smallest_fraction_leaves_one_example(uneven: tuple[Path, Path]) -> None:
+    assert len(uneven_splits(uneven, fraction=1e-6).train) == 1
+
+
+def test_validation_may_be_empty(uneven: tuple[Path, Path]) -> None:
+    splits = uneven_splits(uneven, validation_fraction=0.0)
+    assert len(splits.validation) == 0 and len(splits.train) == 120
+
+
+def test_a_validation_split_is_tested_on_where_there_is_no_test_split(tmp_path: Path, cache: Path) -> None:
+    folder = parquet_folder(tmp_path / "set")
+    (folder / "test-00000-of-00001.parquet").rename(folder / "validation-00000-of-00001.parquet")
+    info, splits = describe_and_load(config(folder), cache)
+    assert info.num_test == 4 and splits.test.tolist() == [20, 21, 22, 23]
+
+
+# Permutations
+
+
+def test_no_permutation_is_none() -> None:
+    assert data.pixel_order("none", 8, 4, 0) is None
+
+
+def ordered(permutation: str, patch_size: int, seed: int) -> Array:
+    order = data.pixel_order(permutation, 12, patch_size, seed)
+    assert order is not None and order.dtype == np.int32
+    assert sorted(order.tolist()) == list(range(144))
+    assert order.tolist() != list(range(144))
+    return order
+
+
+@pytest.mark.parametrize("patch_size", [2, 3, 4, 6])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_patches_move_whole_and_are_shuffled_alike_inside(patch_size: int, seed: int) -> None:
+    side = 12 // patch_size
+    order = ordered("patches", patch_size, seed).reshape(side, patch_size, side, patch_size).transpose(0, 2, 1, 3)
+    rows, columns = np.divmod(order.reshape(side**2, patch_size**2), 12)
+    patch = rows // patch_size * side + columns // patch_size
+    within = rows % patch_size * patch_size + columns % patch_size
+    assert (patch == patch[:, :1]).all() and sorted(patch[:, 0].tolist()) == list(range(side**2))
+    assert (within == within[:1]).all()
+
+
+def test_patches_are_shuffled_both_outside_and_inside() -> None:
+    order = ordered("patches", 4, 0)
+    corners, first = order.reshape(12, 12)[::4, ::4].ravel(), order.reshape(12, 12)[:4, :4].ravel()
+    assert (corners // 48 * 3 + corners % 12 // 4).tolist() != list(range(9))
+    assert (first // 12 % 4 * 4 + first % 12 % 4).tolist() != list(range(16))
+
+
+def test_pixels_leave_their_patches_and_follow_the_seed() -> None:
+    order = ordered("pixels", 4, 0)
+    patches = {(int(source) // 12 // 4, int(source) % 12 // 4) for source in order[:4]}
+    assert len(patches) > 1
+    assert np.array_equal(order, ordered("pixels", 6, 0)) and not np.array_equal(order, ordered("pixels", 4, 1))
+
+
+def test_images_of_colour_are_opened_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Raw] = []
+    really_open = pictures._open
+
+    def count(raw: Raw) -> Image.Image:
+        opened.append(raw)
+        return really_open(raw)
+
+    monkeypatch.setattr(pictures, "_open", count)
+    data.describe(config(parquet_folder(tmp_path / "set", mode="RGB")), cache, WHERE)
+    assert len(opened) == 25  # the first also tells size and channels
