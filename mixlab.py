@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from backends.errors import MixlabError
 
 if TYPE_CHECKING:
-    from experiments.grid import Ablation, GridTrial
+    from experiments.ablation import Ablation, GridTrial
     from experiments.store import Store
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
@@ -85,12 +85,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
-    from experiments import grid
+    from experiments import ablation as ablations
     from experiments.store import Store
 
     store = Store(arguments.store)
-    ablation = grid.load_ablation(arguments.ablation, arguments.overrides)
-    return store, ablation, grid.trials(ablation, _cache(ablation, store))
+    ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
+    return store, ablation, ablations.trials(ablation, _cache(ablation, store))
 
 
 def _cache(ablation: "Ablation", store: "Store") -> Path:

@@ -6,9 +6,9 @@ from typing import Any
 import pandas as pd
 
 from experiments import fields
-from experiments.grid import Ablation, GridTrial
-from experiments.store import CorruptRecord, Store
+from experiments.ablation import Ablation, GridTrial
 from experiments.spec import TrialConfig
+from experiments.store import CorruptRecord, Store
 
 STATUSES = ("done", "running", "failed", "missing")
 
@@ -33,7 +33,7 @@ def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) 
     """A row a trial, in the order of the grid, finished or not.
 
     Columns: id; status and why (see `status`); each field that the grid sets or the table names; each metric of
-    grid.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train, seconds.evaluate;
+    ablation.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train, seconds.evaluate;
     images_per_s; parameters; training_flops; peak_memory_bytes. What a trial has no record of is NaN.
     """
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from analysis.frame import STATUSES, status
 from analysis.table import aligned
 from backends import parameters
-from experiments.grid import GridTrial
+from experiments.ablation import GridTrial
 from experiments.store import Store
 
 
@@ -83,7 +83,9 @@ def _yaml(tree: dict[str, Any]) -> list[str]:
 
 def _curve(points: list[dict[str, Any]]) -> list[str]:
     splits = ("train", "validation", "test")
-    layout = [["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]]
+    layout = [
+        ["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]
+    ]
     for point in points:
         numbers = [(point[split] or {}).get(value) for split in splits for value in ("accuracy", "loss")]
         cells = ["—" if number is None else f"{number:.4f}" for number in (point["loss"], *numbers)]

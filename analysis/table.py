@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.grid import Ablation
+from experiments.ablation import Ablation
 
 FORMATS = ("text", "csv", "markdown", "json")
 
@@ -100,7 +100,9 @@ def _layout(ablation: Ablation, table: pd.DataFrame) -> list[list[str]]:
 
 
 def _labels(group: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
-    return [tuple(row) for row in group[columns].astype(object).itertuples(index=False)] if columns else [()] * len(group)
+    return (
+        [tuple(row) for row in group[columns].astype(object).itertuples(index=False)] if columns else [()] * len(group)
+    )
 
 
 def cell_text(cell: "pd.Series[Any]", metric: str) -> str:

@@ -1,7 +1,7 @@
 """The frameworks that can train a trial: `names()` lists them, `load(name)` imports one."""
 
 import importlib
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def check(name: str) -> None:
         raise MixlabError(f"backend: {name!r} is not a backend; {choices(name, names())}")
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> Backend:
     """Import a backend.
 

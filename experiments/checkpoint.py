@@ -37,13 +37,13 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict
     """The state and the progress.
 
     Args:   shapes: what the model's state must look like, by name.
-    Raises: CorruptCheckpoint.
+    Raises: CorruptCheckpoint.   FileNotFoundError: there is none.
     """
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, ValueError) as error:
         raise CorruptCheckpoint(f"it does not load ({error})") from error
     if set(metadata) != {"mixlab", "sha256"} or metadata["sha256"] != _checksum(state, metadata["mixlab"]):
         raise CorruptCheckpoint("its checksum does not match its content")

@@ -12,8 +12,8 @@ from types import FrameType
 from typing import Any, Protocol
 
 from backends.errors import MixlabError
+from experiments.ablation import GridTrial
 from experiments.environment import environment
-from experiments.grid import GridTrial
 from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
@@ -52,7 +52,9 @@ class LocalRun:
 
     def __init__(self, trials: Sequence[GridTrial], store: Store, cache: Path, jobs: int, reporter: Reporter):
         self.store, self.cache, self.reporter = store, cache, reporter
-        self.waiting = sorted(trials, key=lambda planned: (planned.trial.backend, repr(planned.trial.model.structure())))
+        self.waiting = sorted(
+            trials, key=lambda planned: (planned.trial.backend, repr(planned.trial.model.structure()))
+        )
         self.busy: list[GridTrial] = []  # run by another process now
         self.slots = [Slot(cpus) for cpus in _shares(jobs)]
         self.summary = Summary()

@@ -156,7 +156,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class Trial:
-    """One training run, fully resolved. Its id depends on everything that can change the result, and on nothing else."""
+    """One training run, fully resolved. Its id depends on what can change the result, and on nothing else."""
 
     model: ModelSpec
     data: DataConfig
@@ -235,7 +235,8 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
     if data.augment.crop > info.image_size:
         raise MixlabError(
-            f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed the image of {info.image_size} pixels"
+            f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
+            f"the image of {info.image_size} pixels"
         )
     return Trial(model, data, train, info, config.backend, config.seed, config.run)
 

@@ -123,7 +123,9 @@ class Store:
         if not isinstance(record, dict) or record.get("id") != trial_id:
             raise CorruptRecord(path, f"it is not the record of trial {trial_id}")
         if record.get("schema") != RECORD_SCHEMA or record.get("status") not in ("done", "failed"):
-            raise CorruptRecord(path, f"its schema is {record.get('schema')!r}, not {RECORD_SCHEMA}, or it has no status")
+            raise CorruptRecord(
+                path, f"its schema is {record.get('schema')!r}, not {RECORD_SCHEMA}, or it has no status"
+            )
         return record
 
     def set_aside_corrupt_record(self, trial_id: str) -> str | None:

@@ -170,11 +170,43 @@ def test_colour_is_kept_if_any_image_has_it_and_made_grey_on_request(tmp_path: P
 
 
 def test_sixteen_bit_greys_are_scaled_and_not_cut_off(tmp_path: Path, cache: Path) -> None:
-    file = io.BytesIO()
-    Image.fromarray(np.full((SIDE, SIDE), 257 * 100, np.uint16)).save(file, "PNG")
-    write_parquet(tmp_path / "set" / "train.parquet", [file.getvalue()] * 10, [0, 1] * 5)
+    files = []
+    for value in (257 * 100, 2**16 - 1):
+        files.append(io.BytesIO())
+        Image.fromarray(np.full((SIDE, SIDE), value, np.uint16)).save(files[-1], "PNG")
+    write_parquet(tmp_path / "set" / "train.parquet", [file.getvalue() for file in files] * 5, [0, 1] * 5)
     info, splits = describe_and_load(config(tmp_path / "set"), cache)
-    assert info.image_channels == 1 and set(np.unique(splits.images)) == {100}
+    assert info.image_channels == 1 and splits.images[:, 0, 0, 0].tolist() == [100, 255] * 5
+
+
+def test_a_photograph_is_turned_as_its_camera_noted(tmp_path: Path, cache: Path) -> None:
+    pixels = np.arange(SIDE**2, dtype=np.uint8).reshape(SIDE, SIDE)
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 3  # upside down
+    Image.fromarray(pixels).save(file, "PNG", exif=exif)
+    write_parquet(tmp_path / "set" / "train.parquet", [file.getvalue()] * 10, [0, 1] * 5)
+    _, splits = describe_and_load(config(tmp_path / "set"), cache)
+    assert np.array_equal(splits.images[0, :, :, 0], pixels[::-1, ::-1])
+
+
+def save_to_disk(folder: Path, **parts: dict[str, list[Any]]) -> Path:
+    """Splits with a column `img`, a column `kind` of classes and whole numbers in all other columns."""
+    import datasets
+
+    kinds = {"img": datasets.Image(), "kind": datasets.ClassLabel(names=["a", "b", "c"])}
+    made = {}
+    for name, columns in parts.items():
+        features = datasets.Features({key: kinds.get(key, datasets.Value("int64")) for key in columns})
+        images = [{"bytes": png(1), "path": None}] * len(next(iter(columns.values())))
+        made[name] = datasets.Dataset.from_dict({**columns, "img": images}, features)
+    datasets.DatasetDict(made).save_to_disk(str(folder))
+    return folder
+
+
+def test_a_column_of_classes_comes_before_whole_numbers(tmp_path: Path, cache: Path) -> None:
+    columns = {"row": [5, 6, 7, 8], "kind": [0, 1, 0, 1], "img": []}
+    info, splits = describe_and_load(config(save_to_disk(tmp_path / "set", train=columns), test_fraction=0.5), cache)
+    assert info.num_classes == 3 and splits.labels.tolist() == [0, 1, 0, 1]
 
 
 def test_images_are_resized_with_averaging(tmp_path: Path, cache: Path) -> None:
@@ -271,6 +303,12 @@ def test_a_test_label_that_was_never_trained_on_is_an_error(tmp_path: Path, cach
     assert_fails(config(folder), cache, "data.label_column", "split 'test'", "2 in row 1", "allowed: 0, 1")
 
 
+def test_a_test_split_with_other_columns_is_an_error(tmp_path: Path, cache: Path) -> None:
+    train, test = {"kind": [0, 1], "img": []}, {"other": [0, 1], "img": []}
+    folder = save_to_disk(tmp_path / "set", train=train, test=test)
+    assert_fails(config(folder), cache, "data.test_split", "'kind' of split 'test'", "its columns: other, img")
+
+
 def test_a_missing_label_is_an_error(tmp_path: Path, cache: Path) -> None:
     write_parquet(tmp_path / "set" / "train.parquet", [png(v) for v in range(10)], [0, 1, None] + [1] * 7)
     assert_fails(config(tmp_path / "set"), cache, "data.label_column", "None in row 2", "split 'train'")
@@ -322,6 +360,25 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "fsync", refuse)
     assert_fails(config("synthetic", image_size=4), cache, "run.data_cache", str(cache), os.strerror(number))
     assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("successes", [0, 1, 2, 3])
+def test_nothing_half_written_stays_wherever_the_disk_fills_up(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, successes: int
+) -> None:
+    calls: list[int] = []
+
+    def refuse(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > successes:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    given = config("synthetic", image_size=4)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", refuse)
+        assert_fails(given, cache, "run.data_cache", "No space left on device")
+    assert not list(cache.rglob(".*"))
+    assert data.describe(given, cache, WHERE).image_size == 4
 
 
 def test_a_disk_that_fills_up_while_the_library_converts_is_named(
@@ -404,19 +461,25 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
 
+def extend(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"more")
+
+
 @pytest.mark.parametrize("name", ["images.npy", "labels.npy", "about.json"])
 @pytest.mark.parametrize(
     "damage",
-    [truncate, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"[1]"), Path.unlink],
-    ids=["truncated", "emptied", "overwritten", "removed"],
+    [truncate, extend, lambda path: path.write_bytes(b""), lambda path: path.write_bytes(b"[1]"), Path.unlink],
+    ids=["truncated", "extended", "emptied", "overwritten", "removed"],
 )
 def test_a_damaged_entry_is_built_anew(cache: Path, name: str, damage: Callable[[Path], object]) -> None:
     given = config("synthetic", num_examples=8, image_size=4)
     info, splits = describe_and_load(given, cache)
     kept = np.array(splits.images)
-    damage(next(cache.glob(f"*/{name}")))
+    path = next(cache.glob(f"*/{name}"))
+    whole = path.read_bytes()
+    damage(path)
     again, splits = describe_and_load(given, cache)
-    assert again == info and np.array_equal(splits.images, kept)
+    assert again == info and np.array_equal(splits.images, kept) and path.read_bytes() == whole
     assert [path.name for path in cache.iterdir() if path.name.startswith(".")] == []
 
 

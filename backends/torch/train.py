@@ -171,9 +171,7 @@ class TorchBackend:
             "threads": str(torch.get_num_threads()),
             "float32_matmul_precision": torch.get_float32_matmul_precision(),
             "cudnn_allow_tf32": str(torch.backends.cudnn.allow_tf32),
-            "bf16_reduced_precision_reduction": str(
-                torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
-            ),
+            "bf16_reduced_precision_reduction": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
             "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
             "compile": str(run.compile),
         }
@@ -189,9 +187,13 @@ def _check(run: RunSpec) -> None:
     try:
         device = _device(run.device)
     except RuntimeError as error:
-        raise MixlabError(f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ...") from error
+        raise MixlabError(
+            f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ..."
+        ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MixlabError(f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
+        raise MixlabError(
+            f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices"
+        )
     if run.precision == "tf32" and device.type != "cuda":
         raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
 

@@ -1,0 +1,222 @@
+"""An ablation: a question in YAML, and the trials that answer it.
+
+    name: tying
+    question: Does untying the token-mixing MLP help?
+    base: ../bases/small.yaml            # or the fields themselves, or nothing: the defaults
+    grid:                                # axes; their product
+      model.num_blocks: [2, 4]
+      setting:                           # an axis whose values are mappings: fields that change together
+        - {model.token_mixing: tied}
+        - {model.token_mixing: grouped, model.token_groups: 4}
+      seed: [0, 1, 2]
+    exclude:                             # trials that match all fields of one of these
+      - {model.num_blocks: 4, model.token_mixing: grouped}
+    report: {rows: [model.num_blocks], columns: [model.token_mixing, backend], metric: last.test.accuracy}
+
+A grid may also be a list of such mappings: the trials of each, one after the other.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import backends
+from backends.errors import MixlabError, choices
+from experiments import data, fields, grid
+from experiments.grid import Axes, Point
+from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig, check_ranges, resolve
+from experiments.yaml_files import read_mapping
+
+KEYS = ("name", "question", "base", "grid", "exclude", "report")
+METRICS = tuple(
+    f"{when}.{split}.{value}"
+    for when in ("last", "best")
+    for split in ("test", "validation", "train")
+    for value in ("accuracy", "loss")
+)
+COMMAND_LINE = "command line"
+ONE_OF = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # an override of one takes the other back
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """How the table is laid out. Fields that vary and are neither rows nor columns must be the seed."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    metric: str = METRICS[0]
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A question and its trials."""
+
+    name: str
+    question: str
+    text: str  # the YAML as it was read, and the overrides
+    base: Mapping[str, Any]  # field -> value
+    points: tuple[Point, ...]
+    report: ReportSpec
+    where: str  # the file, for error sentences
+
+    @property
+    def axes(self) -> dict[str, list[Any]]:
+        """Fields that the grid sets, with their values in order of appearance."""
+        values: dict[str, list[Any]] = {}
+        for point in self.points:
+            for name, value in point.items():
+                seen = values.setdefault(name, [])
+                if value not in seen:
+                    seen.append(value)
+        return values
+
+
+@dataclass(frozen=True)
+class GridTrial:
+    """A trial and the grid's settings that lead to it."""
+
+    trial: Trial
+    settings: Point
+
+    @property
+    def label(self) -> str:
+        return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in self.settings.items())
+
+
+def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+    """Read an ablation.
+
+    Args:   overrides: OmegaConf dot-list; a list of values makes an axis, a field of the grid is replaced there.
+    Raises: MixlabError: names the file, the key, what came and what is allowed.
+    """
+    where = str(path)
+    tree = read_mapping(path)
+    if unknown := [key for key in tree if key not in KEYS]:
+        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of an ablation; {choices(unknown[0], KEYS)}")
+    name = str(tree.get("name", path.stem))
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise MixlabError(f"{where}: name: {name!r} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
+    base = _base(tree.get("base"), path)
+    axes = grid.read_axes(tree.get("grid"), where)
+    _apply_overrides(base, axes, overrides)
+    points = grid.exclude(grid.products(axes, where), tree.get("exclude"), where)
+    text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
+    typed_base = fields.typed(base, where)
+    report = _report(tree.get("report"), points, where)
+    return Ablation(name, str(tree.get("question", "")), text, typed_base, tuple(points), report, where)
+
+
+def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
+    """Every trial of the grid, resolved against its data.
+
+    Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats.
+    """
+    config = fields.set_fields(TrialConfig(), ablation.base)
+    check_ranges(config, ablation.where)
+    found: dict[str, GridTrial] = {}
+    for point in ablation.points:
+        trial = _trial(fields.set_fields(config, point), cache, ablation.where)
+        planned = GridTrial(trial, point)
+        if trial.id in found:
+            raise MixlabError(
+                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({found[trial.id].label}): "
+                f"both resolve to {trial.id}"
+            )
+        found[trial.id] = planned
+    return list(found.values())
+
+
+def _trial(config: TrialConfig, cache: Path, where: str) -> Trial:
+    check_ranges(config, where)
+    try:
+        backends.check(config.backend)
+    except MixlabError as error:
+        raise MixlabError(f"{where}: {error}") from error
+    return resolve(config, _describe(config.data, cache, where), where)
+
+
+@lru_cache(maxsize=256)
+def _describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
+    return data.describe(config, cache, where)
+
+
+def _base(given: Any, path: Path) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if isinstance(given, str):
+        file = path.parent / given
+        return fields.flatten(read_mapping(file), str(file))
+    if isinstance(given, dict):
+        return fields.flatten(given, f"{path}: base")
+    raise MixlabError(f"{path}: base: {given!r} came where a file name or a mapping of fields is allowed")
+
+
+def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]) -> None:
+    for override in overrides:
+        name, equals, _ = override.partition("=")
+        if not equals:
+            raise MixlabError(f"{COMMAND_LINE}: {override!r} came where key=value is allowed")
+        fields.check_name(name, COMMAND_LINE)
+        try:
+            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override[len(name) + 1 :]}"]))["value"]  # type: ignore[index,call-overload]
+        except (yaml.YAMLError, OmegaConfBaseException) as error:
+            raise MixlabError(f"{COMMAND_LINE}: {override!r} is not a YAML value") from error
+        if name in ONE_OF:
+            base[ONE_OF[name]] = None
+        holders = [mapping for mapping in mappings if name in mapping]
+        for mapping in mappings:
+            for axis, points in mapping.items():
+                if axis != name and any(name in point for point in points):
+                    raise MixlabError(
+                        f"{COMMAND_LINE}: {name} is set by the axis {axis!r} of the grid, with other fields"
+                    )
+        if holders or isinstance(value, list):
+            for mapping in holders or mappings:
+                mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
+        else:
+            base[name] = fields.typed({name: value}, COMMAND_LINE)[name]
+
+
+def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
+    where = f"{where}: report"
+    given = given or {}
+    keys = ("rows", "columns", "metric", "baseline")
+    if not isinstance(given, dict):
+        raise MixlabError(f"{where}: {given!r} came where a mapping is allowed")
+    if unknown := [key for key in given if key not in keys]:
+        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of a report; {choices(unknown[0], keys)}")
+    varying = list(grid.varying(points))
+    columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
+    default_rows = [name for name in varying if name != "seed" and name not in columns]
+    rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
+    metric = str(given.get("metric", METRICS[0]))
+    if metric not in METRICS:
+        raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")
+    left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
+    if left_out:
+        raise MixlabError(
+            f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
+            f"average over it; name it in report.rows or report.columns"
+        )
+    baseline = fields.flatten(given.get("baseline") or {}, f"{where}: baseline")
+    if outside := [name for name in baseline if name not in (*rows, *columns)]:
+        raise MixlabError(
+            f"{where}: baseline: {outside[0]} is neither a row nor a column; {choices(outside[0], (*rows, *columns))}"
+        )
+    return ReportSpec(rows, columns, metric, fields.typed(baseline, f"{where}: baseline"))
+
+
+def _field_list(given: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        raise MixlabError(f"{where}: {given!r} came where a list of fields is allowed")
+    for name in given:
+        fields.check_name(str(name), where)
+    return tuple(str(name) for name in given)
