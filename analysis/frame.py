@@ -5,28 +5,11 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.states import status
 from experiments import fields
 from experiments.ablation import Ablation, GridTrial
 from experiments.spec import TrialConfig
-from experiments.store import CorruptRecord, Store
-
-STATUSES = ("done", "running", "failed", "missing")
-
-
-def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None]:
-    """(done, running, failed or missing; why or how far; the record if there is one)."""
-    try:
-        record = store.record(trial_id)
-    except CorruptRecord as error:
-        return "missing", f"{error}; the trial runs again with the next run", None
-    if record is not None and record["status"] == "done":
-        return "done", "", record
-    if (owner := store.owner(trial_id)) is not None:
-        step = f"step {owner['step']} of {owner['steps']}, " if "step" in owner else ""
-        return "running", f"{step}process {owner.get('pid')} on {owner.get('host')}", None
-    if record is not None:
-        return "failed", str(record["reason"]), record
-    return "missing", "", None
+from experiments.store import Store
 
 
 def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> pd.DataFrame:

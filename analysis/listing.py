@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from analysis.frame import STATUSES, status
-from analysis.table import aligned
+from analysis.layout import aligned
+from analysis.states import STATUSES, status
 from backends import parameters
 from experiments.ablation import GridTrial
 from experiments.store import Store

@@ -1,11 +1,11 @@
 """The table of an ablation: mean, standard deviation and n over seeds, laid out as the YAML says."""
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pandas as pd
 
+from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
 
 FORMATS = ("text", "csv", "markdown", "json")
@@ -73,7 +73,7 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
         rows = json.loads(table.to_json(orient="records", double_precision=15))
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = _layout(ablation, table)
-    lines = _markdown(layout) if style == "markdown" else aligned(layout)
+    lines = markdown(layout) if style == "markdown" else aligned(layout)
     return "\n".join([*_heading(ablation), "", *lines, "", *_notes(table, frame)]).rstrip() + "\n"
 
 
@@ -129,21 +129,6 @@ def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         notes.append(f"{row['id']} {row['status']}{': ' if row['why'] else ''}{row['why']}")
     limit = 20
     return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])
-
-
-def aligned(layout: list[list[str]]) -> list[str]:
-    """Lines of a table for a terminal; the first row is the header."""
-    widths = [max(map(len, column)) for column in zip(*layout, strict=True)]
-    pad: Callable[[list[str]], str] = lambda row: "  ".join(  # noqa: E731
-        cell.ljust(width) for cell, width in zip(row, widths, strict=True)
-    ).rstrip()
-    return [pad(layout[0]), "  ".join("-" * width for width in widths), *map(pad, layout[1:])]
-
-
-def _markdown(layout: list[list[str]]) -> list[str]:
-    escaped = [[cell.replace("|", "\\|") for cell in row] for row in layout]
-    lines = ["| " + " | ".join(row) + " |" for row in escaped]
-    return [lines[0], "|" + "---|" * len(layout[0]), *lines[1:]]
 
 
 def _short(name: str) -> str:

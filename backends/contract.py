@@ -90,7 +90,8 @@ class OptimizerSpec:
 
     def structure(self) -> "OptimizerSpec":
         """The part that a compiled program depends on: a number becomes 0 or 1 where only its presence matters."""
-        return replace(self, **{name: float(value > 0) for name, value in self.scalars().items()})
+        presence: dict[str, Any] = {name: float(value > 0) for name, value in self.scalars().items()}
+        return replace(self, **presence)
 
     def scalars(self) -> dict[str, float]:
         """The numbers that may change without compiling again, by field name."""

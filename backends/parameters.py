@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import lru_cache
 
 import numpy as np
-from scipy.special import ndtr, ndtri
 
 from backends.contract import Array, ModelSpec, OptimizerSpec, State
 
@@ -135,6 +134,8 @@ def _initial(name: str, shape: Shape, uniforms: Callable[[str, Shape], Array]) -
     else:
         fan_in = math.prod(shape[:3]) if name == "stem/kernel" else shape[-2]
         std = math.sqrt(1 / fan_in) / TRUNCATED_STD
+    from scipy.special import ndtr, ndtri  # a fifth of a second that planning does not need
+
     low, high = ndtr(-2.0), ndtr(2.0)
     return np.asarray(std * ndtri(low + (high - low) * uniforms(name, shape)))
 

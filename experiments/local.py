@@ -130,12 +130,13 @@ class LocalRun:
 
     def _listen(self) -> None:
         """Handle the events that are there, or wait a moment for one."""
-        connections = {slot.connection: slot for slot in self._working()}
-        if not connections:
+        working = self._working()
+        if not working:
             time.sleep(BUSY_POLL_S)
-        for ready in wait(list(connections), timeout=BUSY_POLL_S) if connections else []:
-            slot = connections[ready]  # type: ignore[index]
-            assert slot.connection is not None
+        ready = wait([slot.connection for slot in working if slot.connection], timeout=BUSY_POLL_S) if working else []
+        for slot in working:
+            if slot.connection is None or slot.connection not in ready:
+                continue
             try:
                 kind, _, detail = slot.connection.recv()
             except (EOFError, OSError):

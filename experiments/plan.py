@@ -71,7 +71,7 @@ def _crops(seed: int, first: int, num: int, batch: int, padding: int) -> Array:
 
 
 def _flips(seed: int, first: int, num: int, batch: int) -> Array:
-    return streams.uniforms(seed, "flips", first, num, (batch,)) < 0.5
+    return np.asarray(streams.uniforms(seed, "flips", first, num, (batch,)) < 0.5)
 
 
 def _partners(seed: int, first: int, num: int, batch: int) -> Array:

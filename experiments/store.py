@@ -195,7 +195,7 @@ class Claim:
 
     def is_held(self) -> bool:
         """Whether the heartbeat is still this claim's, not one of a process that took the trial over."""
-        return _token(self.path) == self.said["token"]
+        return _token(self.path) == str(self.said["token"])
 
     def release(self) -> None:
         if self.is_held():

@@ -7,7 +7,6 @@ import hashlib
 import math
 
 import numpy as np
-from scipy.special import betaincinv
 
 from backends.contract import Array
 
@@ -40,4 +39,6 @@ def permutations(seed: int, purpose: str, first: int, num: int, size: int) -> Ar
 
 def betas(seed: int, purpose: str, first: int, num: int, alpha: float) -> Array:
     """Random float64 (num,) from Beta(alpha, alpha), by the inverse of its distribution function."""
+    from scipy.special import betaincinv  # a fifth of a second that planning does not need
+
     return np.asarray(betaincinv(alpha, alpha, uniforms(seed, purpose, first, num, ())))

@@ -67,6 +67,7 @@ def dropout(x: Array, site: int, chance: Chance) -> Array:
     """Zero elements by the hash of parameters.dropout_site, and rescale the rest."""
     if chance.dropout_key is None:
         return x
+    assert chance.dropout_rate is not None  # it comes with the key
     bits = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
     bits = bits * jnp.uint32(0x9E3779B9) + (chance.dropout_key + jnp.uint32(site * 0x85EBCA6B % 2**32))
     bits = (bits ^ (bits >> 16)) * jnp.uint32(0x21F0AAAD)

@@ -126,7 +126,7 @@ class JaxProgram:
         return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
 
     def _rate(self, plans: Sequence[StepPlan]) -> Array:
-        return np.float64(plans[0].dropout_rate or 0.0)
+        return np.asarray(plans[0].dropout_rate or 0.0, np.float64)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call the compiled form of a function of `Traced`, compiling it at the first call with such shapes."""
@@ -206,8 +206,7 @@ class Traced:
         _, compute, products = DTYPES[self.precision]
         with jax.default_matmul_precision(products):
             variables = {"params": unflatten_dict(params, sep="/")}
-            outputs: tuple[jax.Array, jax.Array] = MlpMixer(self.model).apply(variables, images_bhwc, chance, compute)
-        return outputs
+            return MlpMixer(self.model).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
 
 
 def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[..., Any]:
@@ -281,6 +280,6 @@ _placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, 
 def _place(dataset: ArrayDataset, device: jax.Device) -> Data:
     if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
         images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
-        placed = jax.device_put(Data(images, dataset.labels, dataset.pixel_order), device)
-        _placed[:] = [(dataset, device, placed)]
+        arrays = (images, dataset.labels, dataset.pixel_order)
+        _placed[:] = [(dataset, device, Data(*jax.device_put(arrays, device)))]
     return _placed[0][2]

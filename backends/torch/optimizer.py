@@ -10,7 +10,7 @@ State = dict[str, Tensor]  # params and each slot
 
 @torch.no_grad()
 def apply_gradient(
-    spec: OptimizerSpec, state: State, gradient: Tensor, rate: float, corrections: tuple[float, float], num_decayed: int
+    spec: OptimizerSpec, state: State, gradient: Tensor, rate: float, corrections: list[float], num_decayed: int
 ) -> Tensor:
     """Update the state in place; returns the norm of the gradient before clipping, (replicas,).
 
@@ -29,7 +29,7 @@ def apply_gradient(
     return norm
 
 
-def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: tuple[float, float]) -> Tensor:
+def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: list[float]) -> Tensor:
     """The direction of Adam.  Source: arXiv 1412.6980, algorithm 1; decay apart from it: arXiv 1711.05101."""
     first = state["first_moment"].mul_(spec.b1).add_(gradient, alpha=1 - spec.b1)
     second = state["second_moment"].mul_(spec.b2).addcmul_(gradient, gradient, value=1 - spec.b2)

@@ -80,12 +80,8 @@ class TorchProgram:
         steps, losses, norms = self._steps(plans), [], []
         for i in range(plans[0].num_steps):
             step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
-            rate, corrections = plans[0].learning_rate[i], plans[0].moment_corrections[i]
-            norms.append(
-                apply_gradient(
-                    self.optimizer, self.state, gradient, float(rate), (*map(float, corrections),), self.num_decayed
-                )
-            )
+            rate, corrections = plans[0].learning_rate[i].item(), plans[0].moment_corrections[i].tolist()
+            norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
             losses.append(step_losses)
         loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
         return [StepMetrics(*metrics) for metrics in zip(loss_rn, norm_rn, strict=True)]
@@ -204,6 +200,7 @@ def _set_numerics(run: RunSpec) -> None:
     torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.use_deterministic_algorithms(run.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # one pass less
 
 
 _placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share

@@ -1,0 +1,37 @@
+# `make demo` and `make test` are the two commands; each makes the virtual environment that it needs.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+
+.PHONY: demo test test-kill lint format clean
+
+demo: .venv/installed  ## train the demo ablation and print its table
+	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
+
+test: .venv/installed-dev  ## the whole test suite
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
+	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
+
+lint: .venv/installed-dev  ## style, types, and which module may import which
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## remove the virtual environment; results stay
+	rm -rf .venv *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(INSTALL) '.[all]'
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(INSTALL) '.[all,dev]'
+	touch $@

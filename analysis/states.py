@@ -1,0 +1,23 @@
+"""What the store says of a trial."""
+
+from typing import Any
+
+from experiments.store import CorruptRecord, Store
+
+STATUSES = ("done", "running", "failed", "missing")
+
+
+def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None]:
+    """(done, running, failed or missing; why or how far; the record if there is one)."""
+    try:
+        record = store.record(trial_id)
+    except CorruptRecord as error:
+        return "missing", f"{error}; the trial runs again with the next run", None
+    if record is not None and record["status"] == "done":
+        return "done", "", record
+    if (owner := store.owner(trial_id)) is not None:
+        step = f"step {owner['step']} of {owner['steps']}, " if "step" in owner else ""
+        return "running", f"{step}process {owner.get('pid')} on {owner.get('host')}", None
+    if record is not None:
+        return "failed", str(record["reason"]), record
+    return "missing", "", None
