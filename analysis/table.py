@@ -16,7 +16,8 @@ def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
 
     Columns: the fields of report.rows and report.columns; n, the trials that are done; planned; failed; running;
     missing; mean and std of the metric over the n (std with n - 1 in the denominator, NaN for n = 1). A trial that is
-    not done counts in its own column and never in the mean. difference: mean minus the baseline's, NaN without one.
+    not done counts in its own column and never in the mean. difference: mean minus the baseline's, NaN
+    without one and for the baseline itself.
     """
     keys = [*ablation.report.rows, *ablation.report.columns]
     metric = ablation.report.metric
@@ -49,7 +50,7 @@ def _differences(ablation: Ablation, table: pd.DataFrame) -> list[float]:
     if not baseline:
         return [nothing] * len(table)
     return [
-        mean - means.get(tuple({**label, **baseline}.items()), nothing)
+        nothing if {**label, **baseline} == label else mean - means.get(tuple({**label, **baseline}.items()), nothing)
         for label, mean in zip(labels, table["mean"], strict=True)
     ]
 

@@ -2,7 +2,7 @@
 
     name: tying
     question: Does untying the token-mixing MLP help?
-    base: ../bases/small.yaml            # or the fields themselves, or nothing: the defaults
+    base: ../bases/small.yaml            # or fields, which may stand on a `base` of their own; or nothing: the defaults
     grid:                                # axes; their product
       model.num_blocks: [2, 4]
       setting:                           # an axis whose values are mappings: fields that change together
@@ -104,7 +104,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     name = str(tree.get("name", path.stem))
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise MixlabError(f"{where}: name: {name!r} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
-    base = _base(tree.get("base"), path)
+    base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
     _apply_overrides(base, axes, overrides)
     points = grid.exclude(grid.products(axes, where), tree.get("exclude"), where)
@@ -148,15 +148,19 @@ def _describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
     return data.describe(config, cache, where)
 
 
-def _base(given: Any, path: Path) -> dict[str, Any]:
+def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Fields of a base: a file name, or a mapping that may itself stand on a base."""
     if given is None:
         return {}
     if isinstance(given, str):
-        file = path.parent / given
-        return fields.flatten(read_mapping(file), str(file))
-    if isinstance(given, dict):
-        return fields.flatten(given, f"{path}: base")
-    raise MixlabError(f"{path}: base: {given!r} came where a file name or a mapping of fields is allowed")
+        file = folder / given
+        if file.resolve() in above:
+            raise MixlabError(f"{where}: {given!r} stands on itself")
+        return _base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
+    if not isinstance(given, dict):
+        raise MixlabError(f"{where}: {given!r} came where a file name or a mapping of fields is allowed")
+    own = {key: value for key, value in given.items() if key != "base"}
+    return _base(given.get("base"), folder, where, above) | fields.flatten(own, where)
 
 
 def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]) -> None:

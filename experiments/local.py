@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
 from experiments.environment import environment
+from experiments.record import make_record
 from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
@@ -179,6 +180,8 @@ class LocalRun:
             return
         how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"its process was {how}" if code < 0 else f"its process {how}"
+        outcome = {"status": "failed", "reason": reason}
+        self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
         self.summary.failed[planned.trial.id] = reason
         self.reporter.event("failed", planned, reason)
 

@@ -63,7 +63,7 @@ def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> 
 
 @lru_cache(maxsize=2)
 def _epoch_order(seed: int, epoch: int, num_examples: int) -> Array:
-    return streams.permutations(seed, "order", epoch, 1, num_examples)[0]
+    return np.asarray(streams.permutations(seed, "order", epoch, 1, num_examples)[0])
 
 
 def _crops(seed: int, first: int, num: int, batch: int, padding: int) -> Array:

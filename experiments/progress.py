@@ -1,5 +1,6 @@
 """How a run is shown: live bars on a terminal, plain lines elsewhere."""
 
+import time
 from types import TracebackType
 from typing import Any
 
@@ -16,12 +17,15 @@ from rich.progress import (
 
 from experiments.ablation import GridTrial
 
+LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
+
 
 class PlainReporter:
-    """A line for each trial that begins or ends."""
+    """A line for each trial that begins, goes on or ends."""
 
     def __init__(self, console: Console, total: int):
         self.console, self.total, self.ended = console, total, 0
+        self.said_at: dict[str, float] = {}  # id -> when a line was last printed of it
 
     def __enter__(self) -> "PlainReporter":
         return self
@@ -32,13 +36,19 @@ class PlainReporter:
         return None
 
     def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        if kind == "step":
+        if kind == "step" and not self._is_due(trial.trial.id):
             return
+        self.said_at[trial.trial.id] = time.monotonic()
+        if kind == "step":
+            kind = f"step {detail['step']} of {detail['steps']}, {_said(detail)}"
         self.ended += kind in ("done", "failed")
         words = {"busy": "is run by another process, waiting", "stopped": "stopped, its state is saved"}.get(kind, kind)
         self._print(f"[{self.ended}/{self.total}] {trial.trial.id} {trial.label}: {words}")
         for note in detail if kind == "done" else [detail] if kind == "failed" else []:
             self._print(f"    {note}")
+
+    def _is_due(self, trial_id: str) -> bool:
+        return time.monotonic() - self.said_at.get(trial_id, 0.0) > LINE_S
 
     def _print(self, line: str) -> None:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -64,17 +74,20 @@ class LiveReporter(PlainReporter):
         self.bars.stop()
 
     def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        if kind != "start":
+        if kind not in ("start", "step"):
             super().event(kind, trial, detail)
         if kind == "start":
             steps = trial.trial.num_steps
             self.tasks[trial.trial.id] = self.bars.add_task(trial.label, total=steps, said="starting")
         elif kind == "step":
-            said = f"loss {detail['loss']:.4f}  {detail['images_per_s']:,.0f} images/s"
-            self.bars.update(self.tasks[trial.trial.id], completed=detail["step"], said=said)
+            self.bars.update(self.tasks[trial.trial.id], completed=detail["step"], said=_said(detail))
         else:
             self.bars.remove_task(self.tasks.pop(trial.trial.id))
             self.bars.update(self.all, completed=self.ended)
+
+
+def _said(detail: dict[str, Any]) -> str:
+    return f"loss {detail['loss']:.4f}, {detail['images_per_s']:,.0f} images/s"
 
 
 def reporter(console: Console, total: int) -> PlainReporter:

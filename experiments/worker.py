@@ -11,7 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
 from experiments import data
 from experiments.data import Splits
+from experiments.record import make_record
 from experiments.spec import Trial, trial_from_json
-from experiments.store import RECORD_SCHEMA, Claim, ClaimLost, Store
+from experiments.store import Claim, ClaimLost, Store
 from experiments.trial import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's.
@@ -111,10 +112,9 @@ class Worker:
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
             outcome = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-        about = self._about(trial)
-        self.store.finish(trial.id, self._record(trial, outcome, run, started, about))
-        notes = run.notes if run else []
-        return (str(outcome["status"]), trial.id, outcome["reason"] or notes)
+        environment = {**self.spec.environment, "backend": self._about(trial)}
+        self.store.finish(trial.id, make_record(trial, outcome, environment, started, run.result() if run else None))
+        return (str(outcome["status"]), trial.id, outcome["reason"] or (run.notes if run else []))
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         splits = data.load(trial.data, trial.info, self.spec.cache)
@@ -139,17 +139,3 @@ class Worker:
             order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
             self.datasets = {key: ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)}
         return self.datasets[key]
-
-    def _record(
-        self, trial: Trial, outcome: dict[str, Any], run: TrialRun | None, started: float, about: dict[str, str]
-    ) -> dict[str, Any]:
-        return {
-            "schema": RECORD_SCHEMA,
-            "id": trial.id,
-            **outcome,
-            "spec": asdict(trial),
-            "environment": {**self.spec.environment, "backend": about},
-            "started": started,
-            "finished": time.time(),
-            **(run.result() if run else {"notes": []}),
-        }

@@ -268,6 +268,7 @@ def _check(run: RunSpec) -> None:
 
 def _set_numerics(run: RunSpec) -> None:
     """XLA reads its flags with the first device: no wider rounding in fused chains; a GPU repeats its bits."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share a GPU
     flags = f"--xla_allow_excess_precision=false --xla_gpu_deterministic_ops={str(run.deterministic).lower()}"
     given = os.environ.get("XLA_FLAGS", "")
     if "xla_allow_excess_precision" not in given:

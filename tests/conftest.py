@@ -1,0 +1,276 @@
+"""What the tests share: small ablations, the command line in this process and in others, and a backend of few lines.
+
+The backend `quick` is installed for a test as another project would install one: a package with an entry point. It
+computes in NumPy at once, so that tests of the store and of processes need not wait for a framework. QUICK_STEP_S makes
+its device slow, and QUICK_LOG names a file that gets a line `first step, number of steps` for each chunk it trains.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+import mixlab
+from experiments import ablation
+from experiments.ablation import GridTrial
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+
+ROOT = Path(__file__).parent.parent
+TIMEOUT_S = 120.0  # of anything that is waited for; a machine under load is slow, and a test must still end
+
+TINY: dict[str, Any] = {
+    "model": {"hidden_dim": 8, "num_blocks": 1, "patch_size": 4},
+    "data": {"source": "synthetic", "image_size": 8, "image_channels": 1, "num_classes": 2, "num_examples": 60},
+    "train": {"steps": 6, "batch_size": 8, "evaluate_every": 3},
+}
+
+# Parts of a record that tell of the machine and the hour, and not of the result.
+PASSING = ("started", "finished", "sessions", "seconds", "images_per_s", "peak_memory_bytes", "notes")
+PASSING_ENVIRONMENT = ("commit", "dirty")
+
+QUICK = """
+import os
+import time
+
+import numpy as np
+
+from backends import parameters
+from backends.contract import Predictions, StepMetrics
+
+
+class Program:
+    compile_s = 0.0
+
+    def __init__(self, model):
+        self.model = model
+
+    def load(self, states):
+        self.state = {name: np.array(array, np.float64) for name, array in states[0].items()}
+
+    def states(self):
+        return [{name: array.copy() for name, array in self.state.items()}]
+
+    def train(self, plans):
+        losses = []
+        if log := os.environ.get("QUICK_LOG"):
+            with open(log, "a") as file:
+                file.write(f"{plans[0].first_step} {plans[0].num_steps}\\n")
+        for rate, examples in zip(plans[0].learning_rate, plans[0].examples):
+            time.sleep(float(os.environ.get("QUICK_STEP_S", "0")))
+            for name, array in self.state.items():
+                self.state[name] = array * (1 - rate) + rate * np.sin(float(examples.sum()))
+            mean = np.mean([np.abs(array).mean() for array in self.state.values()])
+            losses.append(np.inf if rate > 1 else mean)
+        return [StepMetrics(np.array(losses), np.zeros(len(losses)))]
+
+    def predict(self, images):
+        weight = sum(float(array.sum()) for name, array in self.state.items() if name.startswith("params/"))
+        pixels = images.reshape(len(images), -1).astype(np.float64).mean(1, keepdims=True)
+        logits = np.sin(weight * pixels + np.arange(self.model.num_classes))
+        return [Predictions(logits, np.zeros((len(images), self.model.hidden_dim)))]
+
+    def peak_memory_bytes(self):
+        return None
+
+
+class Backend:
+    name = "quick"
+
+    def open(self, model, optimizer, dataset, run):
+        return Program(model)
+
+    def about(self, run):
+        return {"device": "none"}
+
+
+BACKEND = Backend()
+"""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def write_yaml(path: Path, **keys: Any) -> Path:
+    """An ablation over two seeds of the smallest trial, with keys replaced; a key of None is left out."""
+    tree = {"name": path.stem, "base": TINY, "grid": {"seed": [0, 1]}, **keys}
+    path.write_text(yaml.safe_dump({key: value for key, value in tree.items() if value is not None}, sort_keys=False))
+    return path
+
+
+def base(**values: Any) -> dict[str, Any]:
+    """The base of the smallest trial, with fields replaced: base(train={"steps": 9}, backend="quick")."""
+    merged = {**TINY, **values}
+    return {key: {**TINY.get(key, {}), **value} if isinstance(value, dict) else value for key, value in merged.items()}
+
+
+def planned(path: Path, cache: Path, *overrides: str) -> list[GridTrial]:
+    return ablation.trials(ablation.load_ablation(path, overrides), cache)
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """Of a command in a process of its own; PYTHONPATH is put before what is there."""
+    path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))))
+    return {**os.environ, "COLUMNS": "300", "PYTHONPATH": path, **variables}
+
+
+def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    """Begin a command in a process group of its own, as a shell does."""
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "mixlab.py"), *arguments],
+        cwd=folder,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def end(process: "subprocess.Popen[str]") -> Ended:
+    """Wait for the end of a command."""
+    try:
+        out, err = process.communicate(timeout=TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        kill_tree(process.pid)
+        out, err = process.communicate()
+        raise AssertionError(f"the command did not end in {TIMEOUT_S} s; it wrote:\n{out}\n{err}") from None
+    return Ended(process.returncode, out, err)
+
+
+def command(folder: Path, *arguments: str, **variables: str) -> Ended:
+    """Run a command in a process of its own to its end."""
+    return end(start(folder, *arguments, **variables))
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """What the condition gives as soon as that is true; fails after TIMEOUT_S."""
+    limit = time.monotonic() + TIMEOUT_S
+    while not (answer := condition()):
+        if time.monotonic() > limit:
+            raise AssertionError(f"waited {TIMEOUT_S} s in vain until {what}")
+        time.sleep(0.005)
+    return answer
+
+
+def kill_tree(pid: int) -> None:
+    """End a process and all below it."""
+    try:
+        process = psutil.Process(pid)
+        below = process.children(recursive=True)
+    except psutil.NoSuchProcess:
+        return
+    for one in (process, *below):
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+
+
+def workers(pid: int) -> list[int]:
+    """Processes below a command that train, by their command line."""
+    found = []
+    try:
+        for child in psutil.Process(pid).children(recursive=True):
+            if any("spawn_main" in word for word in child.cmdline()):
+                found.append(child.pid)
+    except psutil.NoSuchProcess:
+        pass
+    return found
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def records(store: Path) -> dict[str, dict[str, Any]]:
+    """Every record of a store as it is on the disk."""
+    return {path.parent.name: json.loads(path.read_text()) for path in store.glob("trials/*/record.json")}
+
+
+def results(store: Path) -> dict[str, dict[str, Any]]:
+    """Every record of a store without what may differ between two runs of one trial."""
+    kept = {}
+    for key, record in records(store).items():
+        kept[key] = {name: value for name, value in record.items() if name not in PASSING}
+        about = record["environment"]
+        kept[key]["environment"] = {name: about[name] for name in about if name not in PASSING_ENVIRONMENT}
+    return kept
+
+
+def files(store: Path) -> dict[str, tuple[int, int]]:
+    """Every file of a store: its size and the time of its last change."""
+    found = {path: path.stat() for path in store.rglob("*") if path.is_file()}
+    return {path.relative_to(store).as_posix(): (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """The command line in this process, in a folder of the test's own: run("plan", "a.yaml").code == 0."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["mixlab", *arguments])
+        try:
+            code = mixlab.main(arguments)
+        except SystemExit as ended:  # argparse
+            code = int(ended.code or 0)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def quick_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for PYTHONPATH that holds the backend `quick`."""
+    folder = tmp_path_factory.mktemp("quick")
+    (folder / "quick_backend.py").write_text(QUICK)
+    about = folder / "quick_backend-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: quick-backend\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mixlab.backends]\nquick = quick_backend:BACKEND\n")
+    return folder
+
+
+@pytest.fixture
+def quick(quick_package: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The backend `quick`, in this process and in those that it starts; gives the folder for PYTHONPATH."""
+    monkeypatch.syspath_prepend(str(quick_package))
+    return quick_package
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Decoded images, shared by the tests of a file."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture
+def started() -> Iterator[list["subprocess.Popen[str]"]]:
+    """Commands put in this list are ended with the test, whatever became of it."""
+    processes: list[subprocess.Popen[str]] = []
+    yield processes
+    for process in processes:
+        kill_tree(process.pid)
+        for stream in (process.stdout, process.stderr):
+            if stream:
+                stream.close()
+        process.wait()
