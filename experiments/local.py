@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -19,6 +20,15 @@ from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
+
+# Workers are forked from a server that has imported everything but a framework.
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def prepare() -> None:
+    """Let the server of workers import in the background what they need; worth calling before planning."""
+    _CONTEXT.set_forkserver_preload(["experiments.worker"])
+    forkserver.ensure_running()
 
 
 class Reporter(Protocol):
@@ -121,10 +131,9 @@ class LocalRun:
         return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
 
     def _hire(self, slot: Slot, backend: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        slot.connection, theirs = context.Pipe()
+        slot.connection, theirs = _CONTEXT.Pipe()
         spec = WorkerSpec(backend, slot.cpus, self.store.root, self.cache, environment())
-        slot.process = context.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
+        slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         slot.process.start()
         theirs.close()
         slot.backend = backend

@@ -164,10 +164,7 @@ class TrialRun:
             "loss": float(metrics.loss[-1]),
             "images_per_s": self.trial.train.batch_size / self.step_s,
         }
-        self.claim.said = {
-            **self.claim.said,
-            **said,
-        }  # another object: the thread that beats may be reading the old one
+        self.claim.said = self.claim.said | said  # a new object: the thread that beats may be reading the old one
         tell(said)
 
     def _save(self) -> None:

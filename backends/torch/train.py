@@ -1,7 +1,9 @@
 """The training program in PyTorch."""
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -79,7 +81,8 @@ class TorchProgram:
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         steps, losses, norms = self._steps(plans), [], []
         for i in range(plans[0].num_steps):
-            step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
+            with self._compiling("train", plans[0].examples.shape[1]):
+                step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
             rate, corrections = plans[0].learning_rate[i].item(), plans[0].moment_corrections[i].tolist()
             norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
             losses.append(step_losses)
@@ -99,14 +102,22 @@ class TorchProgram:
         data = Data(pixels, pixels, self.data.pixel_order)
         pixels = scale(gather(data, {"examples": torch.arange(len(pixels), device=self.device)}), self.master)
         images_bhwc = pixels.reshape(-1, side, side, channels)
-        outputs = [
-            self.forward(self._named(row), images_bhwc, Chance(), self.compute)
-            for row in self.state["average" if self.optimizer.ema_decay else "params"]
-        ]
+        rows = self.state["average" if self.optimizer.ema_decay else "params"]
+        with self._compiling("predict", len(images)):
+            outputs = [self.forward(self._named(row), images_bhwc, Chance(), self.compute) for row in rows]
         return [Predictions(logits.cpu().numpy(), features.cpu().numpy()) for logits, features in outputs]
 
     def peak_memory_bytes(self) -> int | None:
         return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+
+    @contextlib.contextmanager
+    def _compiling(self, *what: Any) -> Iterator[None]:
+        """Book the first call of a compiled forward, which compiles it; one step's time in it is not told apart."""
+        start, key = time.perf_counter(), (self.forward, self.run.precision, self._num_replicas, *what)
+        yield
+        if self.run.compile and key not in _compiled:
+            _compiled.add(key)
+            self.compile_s += time.perf_counter() - start
 
     @property
     def _num_replicas(self) -> int:
@@ -146,6 +157,9 @@ class TorchProgram:
             losses = torch.vmap(replica_loss)(flat, step)
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient
+
+
+_compiled: set[Any] = set()  # what this process has compiled, by forward function, precision and shape
 
 
 class TorchBackend:
