@@ -25,8 +25,8 @@ from backends.contract import (
     StepMetrics,
     StepPlan,
 )
-from backends.errors import MixlabError
 from backends.jax.batch import Data, batch, gather, scale
+from backends.jax.device import check, open_device, place, set_numerics
 from backends.jax.model import Chance, MlpMixer
 from backends.jax.optimizer import apply_gradient
 from backends.parameters import shapes, slots
@@ -58,9 +58,9 @@ class JaxProgram:
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
-        self.device = _device(run.device)
+        self.device = open_device(run.device)
         self.master = DTYPES[run.precision][0]
-        self.data = _place(dataset, self.device)
+        self.data = place(dataset, self.device)
         self.compile_s = 0.0
         self.traced = Traced(model.structure(), optimizer.structure(), run.precision)
         self.scalars = self._put({name: np.asarray(x, self.master) for name, x in optimizer.scalars().items()})
@@ -230,8 +230,8 @@ class JaxBackend:
     name = "jax"
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
-        _set_numerics(run)
-        _check(run)
+        set_numerics(run)
+        check(run)
         return JaxProgram(model, optimizer, dataset, run)
 
     def about(self, run: RunSpec) -> dict[str, str]:
@@ -239,48 +239,9 @@ class JaxBackend:
             "jax": jax.__version__,
             "flax": flax.__version__,
             "optax": optax.__version__,
-            "device": _device(run.device).device_kind,
+            "device": open_device(run.device).device_kind,
             "threads": str(len(os.sched_getaffinity(0))),
             "float32_matmul_precision": DTYPES[run.precision][2],
             "xla_flags": os.environ["XLA_FLAGS"].strip(),
             "compile": "True",
         }
-
-
-def _device(name: str) -> jax.Device:
-    if name == "auto":
-        return jax.devices()[0]
-    platform, _, index = name.partition(":")
-    return jax.devices(platform)[int(index or 0)]
-
-
-def _check(run: RunSpec) -> None:
-    try:
-        device = _device(run.device)
-    except (RuntimeError, ValueError, IndexError) as error:
-        seen = ", ".join(str(device) for device in jax.devices())
-        raise MixlabError(
-            f"run.device: {run.device!r} is not there; jax sees {seen}; allowed: auto, cpu, cuda, cuda:1, ..."
-        ) from error
-    if run.precision == "tf32" and device.platform != "gpu":
-        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.platform!r}; use float32")
-
-
-def _set_numerics(run: RunSpec) -> None:
-    """XLA reads its flags with the first device: no wider rounding in fused chains; a GPU repeats its bits."""
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share a GPU
-    flags = f"--xla_allow_excess_precision=false --xla_gpu_deterministic_ops={str(run.deterministic).lower()}"
-    given = os.environ.get("XLA_FLAGS", "")
-    if "xla_allow_excess_precision" not in given:
-        os.environ["XLA_FLAGS"] = f"{flags} {given}"
-
-
-_placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, which trials of a grid share
-
-
-def _place(dataset: ArrayDataset, device: jax.Device) -> Data:
-    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
-        images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
-        arrays = (images, dataset.labels, dataset.pixel_order)
-        _placed[:] = [(dataset, device, Data(*jax.device_put(arrays, device)))]
-    return _placed[0][2]

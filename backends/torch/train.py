@@ -1,7 +1,6 @@
 """The training program in PyTorch."""
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -23,9 +22,9 @@ from backends.contract import (
     StepMetrics,
     StepPlan,
 )
-from backends.errors import MixlabError
 from backends.parameters import is_decayed, shapes, slots
 from backends.torch.batch import Data, batch, gather, scale
+from backends.torch.device import check, open_device, place, set_numerics
 from backends.torch.model import Chance, MlpMixer
 from backends.torch.optimizer import apply_gradient
 
@@ -51,9 +50,9 @@ class TorchProgram:
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
-        self.device = _device(run.device)
+        self.device = open_device(run.device)
         self.master, self.compute = DTYPES[run.precision]
-        self.data = _place(dataset, self.device)
+        self.data = place(dataset, self.device)
         self.compile_s = 0.0
         decayed = {name: is_decayed(name, optimizer.decay) for name in shapes(model)}
         self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
@@ -96,7 +95,7 @@ class TorchProgram:
 
     @torch.no_grad()
     def predict(self, images: Array) -> list[Predictions]:
-        _set_numerics(self.run)
+        set_numerics(self.run)
         side, channels = self.model.image_size, self.model.image_channels
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).reshape(len(images), -1, channels)
         data = Data(pixels, pixels, self.data.pixel_order)
@@ -133,7 +132,7 @@ class TorchProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
         """The plans' arrays on the device: (steps, replicas, ...)."""
-        _set_numerics(self.run)
+        set_numerics(self.run)
         stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
         if "dropout_keys" in stacked:
             stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)
@@ -162,18 +161,30 @@ class TorchProgram:
 _compiled: set[Any] = set()  # what this process has compiled, by forward function, precision and shape
 
 
+@lru_cache(maxsize=64)
+def _forward(model: ModelSpec, compiled: bool) -> Callable[..., Any]:
+    """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
+    with torch.device("meta"):
+        module = MlpMixer(model)
+
+    def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
+        return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)
+
+    return torch.compile(forward, dynamic=False) if compiled else forward
+
+
 class TorchBackend:
     """See contract.Backend."""
 
     name = "torch"
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
-        _check(run)
-        _set_numerics(run)
+        check(run)
+        set_numerics(run)
         return TorchProgram(model, optimizer, dataset, run)
 
     def about(self, run: RunSpec) -> dict[str, str]:
-        device = _device(run.device)
+        device = open_device(run.device)
         return {
             "torch": torch.__version__,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
@@ -185,57 +196,3 @@ class TorchBackend:
             "deterministic_algorithms": str(torch.are_deterministic_algorithms_enabled()),
             "compile": str(run.compile),
         }
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
-
-
-def _check(run: RunSpec) -> None:
-    try:
-        device = _device(run.device)
-    except RuntimeError as error:
-        raise MixlabError(
-            f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ..."
-        ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MixlabError(
-            f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices"
-        )
-    if run.precision == "tf32" and device.type != "cuda":
-        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
-
-
-def _set_numerics(run: RunSpec) -> None:
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(run.threads)
-    torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
-    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.use_deterministic_algorithms(run.deterministic)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # one pass less
-
-
-_placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share
-
-
-def _place(dataset: ArrayDataset, device: torch.device) -> Data:
-    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
-        images, labels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1]), dataset.labels
-        order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order, device=device).long()
-        placed = Data(torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), order)
-        _placed[:] = [(dataset, device, placed)]
-    return _placed[0][2]
-
-
-@lru_cache(maxsize=64)
-def _forward(model: ModelSpec, compiled: bool) -> Callable[..., Any]:
-    """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
-    with torch.device("meta"):
-        module = MlpMixer(model)
-
-    def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
-        return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)
-
-    return torch.compile(forward, dynamic=False) if compiled else forward

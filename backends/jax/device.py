@@ -1,0 +1,48 @@
+"""Devices, numerics, and the data on the device."""
+
+import os
+
+import jax
+
+from backends.contract import ArrayDataset, RunSpec
+from backends.errors import MixlabError
+from backends.jax.batch import Data
+
+
+def open_device(name: str) -> jax.Device:
+    if name == "auto":
+        return jax.devices()[0]
+    platform, _, index = name.partition(":")
+    return jax.devices(platform)[int(index or 0)]
+
+
+def check(run: RunSpec) -> None:
+    try:
+        device = open_device(run.device)
+    except (RuntimeError, ValueError, IndexError) as error:
+        seen = ", ".join(str(device) for device in jax.devices())
+        raise MixlabError(
+            f"run.device: {run.device!r} is not there; jax sees {seen}; allowed: auto, cpu, cuda, cuda:1, ..."
+        ) from error
+    if run.precision == "tf32" and device.platform != "gpu":
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.platform!r}; use float32")
+
+
+def set_numerics(run: RunSpec) -> None:
+    """XLA reads its flags with the first device: no wider rounding in fused chains; a GPU repeats its bits."""
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share a GPU
+    flags = f"--xla_allow_excess_precision=false --xla_gpu_deterministic_ops={str(run.deterministic).lower()}"
+    given = os.environ.get("XLA_FLAGS", "")
+    if "xla_allow_excess_precision" not in given:
+        os.environ["XLA_FLAGS"] = f"{flags} {given}"
+
+
+_placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, which trials of a grid share
+
+
+def place(dataset: ArrayDataset, device: jax.Device) -> Data:
+    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
+        images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
+        arrays = (images, dataset.labels, dataset.pixel_order)
+        _placed[:] = [(dataset, device, Data(*jax.device_put(arrays, device)))]
+    return _placed[0][2]

@@ -1,0 +1,51 @@
+"""Devices, numerics, and the data on the device."""
+
+import os
+
+import torch
+
+from backends.contract import ArrayDataset, RunSpec
+from backends.errors import MixlabError
+from backends.torch.batch import Data
+
+
+def open_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(name)
+
+
+def check(run: RunSpec) -> None:
+    try:
+        device = open_device(run.device)
+    except RuntimeError as error:
+        raise MixlabError(
+            f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ..."
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise MixlabError(
+            f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices"
+        )
+    if run.precision == "tf32" and device.type != "cuda":
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
+
+
+def set_numerics(run: RunSpec) -> None:
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(run.threads)
+    torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.use_deterministic_algorithms(run.deterministic)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # one pass less
+
+
+_placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share
+
+
+def place(dataset: ArrayDataset, device: torch.device) -> Data:
+    if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
+        images, labels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1]), dataset.labels
+        order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order, device=device).long()
+        placed = Data(torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), order)
+        _placed[:] = [(dataset, device, placed)]
+    return _placed[0][2]
