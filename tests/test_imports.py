@@ -1,0 +1,125 @@
+"""Who imports what: commands that do not train are quick on a login node, and frameworks stay in their folders."""
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT, base, environment, write_yaml
+
+FRAMEWORKS = ("torch", "jax", "jaxlib", "flax", "optax")
+HEAVY = (*FRAMEWORKS, "datasets")  # the library of data sets, which digits do not need
+PACKAGES = ("analysis", "backends", "experiments", "slurm")
+SOURCES = [ROOT / "mixlab.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+
+PROBE = """
+import sys
+import mixlab
+try:
+    code = mixlab.main(sys.argv[1:])
+except SystemExit as ended:
+    code = ended.code or 0
+print("modules:", *sorted(name for name in sys.modules if "." not in name))
+sys.exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with an ablation on digits for both frameworks, and a trial in its store."""
+    folder = tmp_path_factory.mktemp("imports")
+    digits = base(data={"source": "digits", "image_size": None, "image_channels": None})
+    write_yaml(folder / "digits.yaml", base=digits, grid={"backend": ["torch", "jax"]})
+    (folder / "runs" / "trials" / "3f9c00000000").mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("run", "--help"),
+        ("plan", "digits.yaml"),
+        ("run", "digits.yaml", "--dry-run"),
+        ("status",),
+        ("status", "digits.yaml"),
+        ("report", "digits.yaml"),
+        ("report", "digits.yaml", "--format", "json"),
+        ("show", "3f9c"),
+        ("plan", "nowhere.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_does_not_train_imports_no_framework(store: Path, arguments: tuple[str, ...]) -> None:
+    command = [sys.executable, "-c", PROBE, *arguments]
+    ended = subprocess.run(command, cwd=store, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    assert ended.returncode == (2 if "nowhere.yaml" in arguments else 0), ended.stderr
+    modules = ended.stdout.splitlines()[-1].split()
+    assert modules[0] == "modules:" and "mixlab" in modules
+    assert [name for name in HEAVY if name in modules] == []
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of what a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.add(node.module or "")
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", getattr(node.func, "id", "")) in (
+            "import_module",
+            "__import__",
+        ):
+            found |= {str(word.value) for word in node.args if isinstance(word, ast.Constant)}
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=[str(path.relative_to(ROOT)) for path in SOURCES])
+def test_frameworks_are_imported_in_their_folders_alone(path: Path) -> None:
+    own = {"torch": ("torch",), "jax": ("jax", "jaxlib", "flax", "optax")}
+    folder = path.relative_to(ROOT).parts[1] if path.relative_to(ROOT).parts[0] == "backends" else ""
+    allowed = own.get(folder, ())
+    names = imported(path)
+    assert [
+        name for name in names if name.partition(".")[0] in FRAMEWORKS and name.partition(".")[0] not in allowed
+    ] == []
+    others = [f"backends.{name}" for name in own if name != folder]
+    assert [name for name in names if name.startswith(tuple(others))] == []
+
+
+def test_layers_import_downwards_only() -> None:
+    below = {
+        "backends": {"backends"},
+        "experiments": {"backends", "experiments"},
+        "analysis": {"backends", "experiments", "analysis"},
+        "slurm": {"backends", "experiments", "slurm"},
+    }
+    for path in SOURCES[1:]:
+        package = path.relative_to(ROOT).parts[0]
+        ours = {name.partition(".")[0] for name in imported(path)} & {*PACKAGES, "mixlab", "tests"}
+        assert ours <= below[package], f"{path.relative_to(ROOT)} imports {ours - below[package]}"
+
+
+def test_all_packages_come_from_one_root() -> None:
+    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {(*PACKAGES, 'mixlab')}))"
+    command = [sys.executable, "-c", script]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
+    *packages, front = map(Path, ended.stdout.split())
+    assert {path.parent.parent for path in packages} == {front.parent} == {ROOT}
+
+
+def test_a_copy_of_the_tree_runs_itself(tmp_path: Path) -> None:
+    """A job starts from a snapshot: what is installed elsewhere must not creep in."""
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mixlab.py", tmp_path)
+    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {(*PACKAGES, 'mixlab')}))"
+    command = [sys.executable, "-c", script]
+    variables = environment(PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+    ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
+    assert all(Path(file).is_relative_to(tmp_path) for file in ended.stdout.split())

@@ -1,0 +1,122 @@
+"""Trials that differ in their seed run as one program, and each gets what it gets alone."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+import backends
+from backends.contract import Array, ArrayDataset, Program, RunSpec, State, StepPlan
+from experiments import data, spec
+from experiments.plan import step_plan
+from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.trial import initial_state
+
+SEEDS = (0, 1, 7)
+STEPS = 6
+
+# The same sums in float64 in another order, as a batched product may take them, over 6 steps of AdamW, relative to the
+# largest element of each tensor. Seen: 2e-14.
+TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One trial for each seed, and the programs that run them."""
+
+    backend: str
+    trials: list[Trial]
+    plans: list[StepPlan]
+    dataset: ArrayDataset
+
+    def open(self, replicas: list[int]) -> Program:
+        """A program of the replicas named, at their first states."""
+        trial = self.trials[0]
+        run = RunSpec(precision="float64")
+        program = backends.load(self.backend).open(trial.model, trial.optimizer, self.dataset, run)
+        program.load([self.state(i) for i in replicas])
+        return program
+
+    def state(self, i: int) -> State:
+        """What a trial starts from, but with a head that is not zero, so that every gradient is seen."""
+        state = initial_state(self.trials[i])
+        kernel = np.random.default_rng(i).normal(size=state["params/head/kernel"].shape)
+        return state | {"params/head/kernel": kernel}
+
+
+@pytest.fixture(scope="module", params=backends.names())
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    cache = tmp_path_factory.mktemp("cache")
+    augment = AugmentConfig(flip=True, crop=2, mixup=0.4)
+    source = DataConfig(source="synthetic", num_examples=60, image_size=8, num_classes=4, augment=augment)
+    model = ModelConfig(patch_size=4, hidden_dim=16, num_blocks=2, dropout=0.1, stochastic_depth=0.5)
+    train = TrainConfig(batch_size=8, steps=STEPS, weight_decay=0.1, ema_decay=0.9, clip_norm=0.1)
+    info = data.describe(source, cache, "test")
+    trials = [spec.resolve(TrialConfig(model, source, train, seed=seed), info, "test") for seed in SEEDS]
+    splits = data.load(trials[0].data, info, cache)
+    plans = [step_plan(trial, splits.train, 0, STEPS) for trial in trials]
+    yield Bench(request.param, trials, plans, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)))
+
+
+EACH = list(range(len(SEEDS)))
+
+
+def assert_same(actual: State, expected: State) -> None:
+    assert set(actual) == set(expected)
+    for name, array in expected.items():
+        assert actual[name].shape == array.shape, name
+        atol = TOLERANCE * np.abs(array).max()
+        np.testing.assert_allclose(actual[name], array, rtol=0, atol=atol, err_msg=name)
+
+
+def differ(values: list[Array]) -> bool:
+    return all(not np.allclose(values[i], values[j]) for i in EACH for j in range(i))
+
+
+def test_each_replica_trains_as_it_does_alone(bench: Bench) -> None:
+    program = bench.open(EACH)
+    metrics, states = program.train(bench.plans), program.states()
+    assert len(metrics) == len(states) == len(SEEDS) and differ([m.loss for m in metrics])
+    for i in EACH:
+        alone = bench.open([i])
+        expected = alone.train([bench.plans[i]])[0]
+        np.testing.assert_allclose(metrics[i].loss, expected.loss, rtol=TOLERANCE)
+        np.testing.assert_allclose(metrics[i].gradient_norm, expected.gradient_norm, rtol=TOLERANCE)
+        assert_same(states[i], alone.states()[0])
+
+
+def test_each_replica_has_the_gradient_it_has_alone(bench: Bench) -> None:
+    gradients = bench.open(EACH).gradients(bench.plans)
+    assert len(gradients) == len(SEEDS) and differ([g["stem/kernel"] for g in gradients])
+    for i in EACH:
+        assert_same(gradients[i], bench.open([i]).gradients([bench.plans[i]])[0])
+
+
+def test_gradients_leave_the_state_as_it_is(bench: Bench) -> None:
+    program = bench.open(EACH)
+    program.gradients(bench.plans)
+    for i, state in enumerate(program.states()):
+        for name, array in bench.state(i).items():
+            np.testing.assert_array_equal(state[name], array, err_msg=name)
+
+
+def test_each_replica_predicts_as_it_does_alone(bench: Bench) -> None:
+    images = np.array(bench.dataset.images[:9])
+    predictions = bench.open(EACH).predict(images)
+    assert len(predictions) == len(SEEDS) and differ([p.features for p in predictions])
+    for i in EACH:
+        expected = bench.open([i]).predict(images)[0]
+        for name in ("logits", "features"):
+            np.testing.assert_allclose(getattr(predictions[i], name), getattr(expected, name), rtol=0, atol=TOLERANCE)
+
+
+def test_each_replica_follows_its_own_learning_rate(bench: Bench) -> None:
+    """The rate is an array of the plan like the others."""
+    plans = [replace(plan, learning_rate=plan.learning_rate * 2**i) for i, plan in enumerate(bench.plans)]
+    program = bench.open(EACH)
+    program.train(plans)
+    for i, state in enumerate(program.states()):
+        alone = bench.open([i])
+        alone.train([plans[i]])
+        assert_same(state, alone.states()[0])

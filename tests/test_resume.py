@@ -1,0 +1,374 @@
+"""A trial that is stopped, killed or damaged ends as if nothing had happened, bit for bit.
+
+Dropout, stochastic depth, mixup, crop, flip and the average of the parameters are on, so that whatever a checkpoint
+forgot would be seen in the curve.
+"""
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends import parameters
+from backends.contract import Array, ArrayDataset, Program, RunSpec, State
+from backends.errors import Diverged
+from experiments import checkpoint, data, spec
+from experiments import trial as trial_module
+from experiments.data import Splits
+from experiments.plan import step_plan
+from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
+from experiments.store import Claim, Store
+from experiments.trial import Stopped, TrialRun, initial_state
+from experiments.worker import Event, Worker, WorkerSpec
+
+MODEL = {"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
+AUGMENT = {"flip": True, "crop": 2, "mixup": 0.4}
+TRAIN = {
+    "batch_size": 16,
+    "steps": 40,
+    "learning_rate": 0.01,
+    "weight_decay": 0.1,
+    "ema_decay": 0.9,
+    "evaluate_every": 8,
+}
+SECTIONS = ("metrics", "curve", "steps", "parameters", "training_flops")  # of a record: all but times and names
+MAX_CHUNK = 5  # steps: fewer than lie between two evaluations, so a run can stop with a sum of losses at hand
+
+# From a checkpoint of the other backend, float64: rounding of 1e-16, grown over the steps that are left. Seen: 5e-16
+# in the states.
+OTHER_BACKEND_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A trial on a backend, its data, and runs of it, each with a program of its own."""
+
+    trial: Trial
+    splits: Splits
+    dataset: ArrayDataset
+    cache: Path
+
+    def program(self) -> Program:
+        run = RunSpec(precision=self.trial.train.precision)
+        backend = backends.load(self.trial.backend)
+        return backend.open(self.trial.model, self.trial.optimizer, self.dataset, run)
+
+    def run(
+        self,
+        store: Store,
+        should_stop: Callable[[], bool] = lambda: False,
+        tell: Callable[[dict[str, Any]], None] = lambda said: None,
+    ) -> tuple[TrialRun, State]:
+        """One session, from what the store holds; the claim is let go as a process's end would."""
+        claim = Claim(store, self.trial.id)
+        run = TrialRun(self.trial, store, claim, self.splits, self.program())
+        try:
+            run.run(should_stop, tell)
+        finally:
+            claim.release()
+        return run, run.program.states()[0]
+
+    def checkpoint(self, store: Store) -> Path:
+        return store.folder(self.trial.id) / "checkpoint.safetensors"
+
+    def work(self, store: Store, stop_after: int | None = None) -> tuple[list[Event], dict[str, Any] | None]:
+        """The same through a worker.  Args: stop_after: chunks.  Returns: its events, and the record."""
+        stop, events = threading.Event(), list[Event]()
+
+        def send(event: Event) -> None:
+            events.append(event)
+            if stop_after and sum(kind == "step" for kind, *_ in events) >= stop_after:
+                stop.set()
+
+        Worker(WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}), stop, send).run(self.trial)
+        return events, store.record(self.trial.id)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+def make_bench(backend: str, cache: Path, **changes: Any) -> Bench:
+    """Args: changes: of the training, or of the model where it has such a field."""
+    model = {name: value for name, value in changes.items() if name in ModelConfig.__dataclass_fields__}
+    train = {name: value for name, value in changes.items() if name not in model}
+    source = DataConfig(
+        source="synthetic", num_examples=100, image_size=12, num_classes=3, augment=AugmentConfig(**AUGMENT)
+    )
+    config = TrialConfig(
+        ModelConfig(**MODEL | model),
+        source,
+        TrainConfig(**TRAIN | train),
+        backend=backend,
+        run=RunConfig(device="cpu", threads=1, checkpoint_every_s=1e9),
+    )
+    trial = spec.resolve(config, data.describe(source, cache, "test"), "test")
+    splits = data.load(trial.data, trial.info, cache)
+    return Bench(trial, splits, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)), cache)
+
+
+@pytest.fixture(autouse=True)
+def chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Chunks are cut by number, not by the clock; a test may set the number."""
+    monkeypatch.setattr(trial_module, "CHUNK_S", 1e9)
+
+    def set_longest(num_steps: int) -> None:
+        monkeypatch.setattr(trial_module, "MAX_CHUNK_STEPS", num_steps)
+
+    set_longest(MAX_CHUNK)
+    return set_longest
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A bench, and what its trial comes to when nothing happens to it."""
+
+    bench: Bench
+    curve: list[dict[str, Any]]
+    state: State
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="module", params=backends.names())
+def whole(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
+    bench = make_bench(request.param, cache)
+    run, state = bench.run(Store(tmp_path_factory.mktemp("whole")))
+    yield Whole(bench, run.progress.curve, state, run.result())
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "runs")
+
+
+def after(num_chunks: int) -> Callable[[], bool]:
+    """A wish to stop that comes after a number of chunks."""
+    asked = iter(range(1, 10_000))
+    return lambda: next(asked) >= num_chunks
+
+
+def assert_same_bits(one: State, two: State) -> None:
+    assert set(one) == set(two)
+    for name in one:
+        assert one[name].dtype == two[name].dtype, name
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+
+
+def interrupted(bench: Bench, store: Store, generator: random.Random) -> tuple[TrialRun, State]:
+    """Sessions of one to four chunks until the trial is done."""
+    for _ in range(bench.trial.num_steps):
+        try:
+            return bench.run(store, should_stop=after(generator.randint(1, 4)))
+        except Stopped:
+            assert bench.checkpoint(store).exists()
+    raise AssertionError("the sessions make no progress")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_resume_equals_uninterrupted(whole: Whole, store: Store, seed: int, chunks: Callable[[int], None]) -> None:
+    generator = random.Random(seed)
+    chunks(generator.randint(1, 8))
+    run, state = interrupted(whole.bench, store, generator)
+    assert run.progress.sessions > 2
+    assert run.progress.curve == whole.curve and run.notes == []
+    assert_same_bits(state, whole.state)
+
+
+@pytest.mark.parametrize("longest", [1, 3, 1024])
+def test_length_of_chunks_does_not_matter(
+    whole: Whole, store: Store, longest: int, chunks: Callable[[int], None]
+) -> None:
+    chunks(longest)
+    run, state = whole.bench.run(store)
+    assert run.progress.curve == whole.curve
+    assert_same_bits(state, whole.state)
+
+
+def test_curve_is_of_the_run_that_was_asked_for(whole: Whole) -> None:
+    """Equal curves say something: they have all points, finite, no two alike, and the loss falls."""
+    losses = [point["loss"] for point in whole.curve]
+    assert [point["step"] for point in whole.curve] == [8, 16, 24, 32, 40]
+    assert np.isfinite(losses).all() and len(set(losses)) == 5 and losses[-1] < losses[0]
+
+
+class Killed(BaseException):
+    """The process is gone, between two chunks."""
+
+
+def test_killed_after_a_checkpoint_equals_uninterrupted(whole: Whole, store: Store) -> None:
+    """What was done since the checkpoint is done again; nothing of it stays."""
+    trial = replace(whole.bench.trial, run=replace(whole.bench.trial.run, checkpoint_every_s=0.0))
+    bench = replace(whole.bench, trial=trial)
+    steps: list[int] = []
+
+    def tell(said: dict[str, Any]) -> None:
+        steps.append(said["step"])
+        if len(steps) in (4, 9):
+            raise Killed
+
+    for _ in range(2):
+        with pytest.raises(Killed):
+            bench.run(store, tell=tell)
+    run, state = bench.run(store, tell=tell)
+    assert len(steps) > len(set(steps))  # the chunk whose end the checkpoint did not see
+    assert run.progress.curve == whole.curve
+    assert_same_bits(state, whole.state)
+
+
+def test_a_save_forgets_nothing_of_the_state(whole: Whole, store: Store) -> None:
+    with pytest.raises(Stopped):
+        whole.bench.run(store, should_stop=after(3))
+    trial = whole.bench.trial
+    shapes = parameters.state_shapes(trial.model, trial.optimizer)
+    state, progress = checkpoint.read(whole.bench.checkpoint(store), shapes)
+    program = whole.bench.program()
+    program.load([initial_state(trial)])
+    steps = progress["step"]
+    program.train([step_plan(trial, whole.bench.splits.train, 0, steps)])
+    assert 0 < steps < trial.num_steps
+    assert_same_bits(state, program.states()[0])
+
+
+@pytest.mark.parametrize("backend", backends.names())
+def test_checkpoint_goes_on_in_the_other_backend(backend: str, cache: Path, tmp_path: Path) -> None:
+    """In float64, so that what is left is rounding."""
+    first = make_bench(backend, cache, precision="float64")
+    (expected, state), store = first.run(Store(tmp_path / "whole")), Store(tmp_path / "first")
+    with pytest.raises(Stopped):
+        first.run(store, should_stop=after(4))
+    for other in [name for name in backends.names() if name != backend]:
+        second = make_bench(other, cache, precision="float64")
+        target = Store(tmp_path / other)
+        second.checkpoint(target).parent.mkdir(parents=True)
+        second.checkpoint(target).write_bytes(first.checkpoint(store).read_bytes())
+        run, other_state = second.run(target)
+        assert run.progress.sessions == 2 and run.notes == []
+        for one, two in zip(run.progress.curve, expected.progress.curve, strict=True):
+            assert one["test"]["accuracy"] == two["test"]["accuracy"]
+            assert one["loss"] == pytest.approx(two["loss"], rel=OTHER_BACKEND_TOLERANCE)
+        for name, array in state.items():
+            largest = np.abs(array).max()
+            np.testing.assert_allclose(
+                other_state[name], array, rtol=0, atol=OTHER_BACKEND_TOLERANCE * largest, err_msg=name
+            )
+
+
+# Damage
+
+
+def truncated(content: bytes, generator: random.Random) -> bytes:
+    return content[: generator.randrange(len(content))]
+
+
+def flipped(content: bytes, generator: random.Random) -> bytes:
+    """One bit of the header, the metadata or the arrays is another."""
+    place = generator.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << generator.randrange(8)]) + content[place + 1 :]
+
+
+def small_checkpoint(path: Path) -> tuple[dict[str, Array], dict[str, tuple[int, ...]]]:
+    state = {"params/head/kernel": np.arange(6.0).reshape(2, 3), "params/head/bias": np.ones(3, np.float32)}
+    checkpoint.write(path, state, {"step": 3, "curve": [{"loss": 0.1}]})
+    return state, {name: array.shape for name, array in state.items()}
+
+
+def test_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    state, shapes = small_checkpoint(path)
+    read, progress = checkpoint.read(path, shapes)
+    assert_same_bits(read, state)
+    assert progress == {"step": 3, "curve": [{"loss": 0.1}]}
+
+
+def test_every_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    _, shapes = small_checkpoint(path)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(checkpoint.CorruptCheckpoint):
+            checkpoint.read(path, shapes)
+
+
+def test_every_flipped_bit_is_refused_or_harmless(tmp_path: Path) -> None:
+    """A bit of the padding of the header may change nothing; no bit changes what is read."""
+    path = tmp_path / "checkpoint.safetensors"
+    state, shapes = small_checkpoint(path)
+    content, harmless = path.read_bytes(), 0
+    for place in range(len(content)):
+        for bit in range(8):
+            path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+            try:
+                read, progress = checkpoint.read(path, shapes)
+            except checkpoint.CorruptCheckpoint:
+                continue
+            harmless += 1
+            assert_same_bits(read, state)
+            assert progress == {"step": 3, "curve": [{"loss": 0.1}]}
+    assert harmless < 0.02 * 8 * len(content)
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, lambda content, _: content[:0]])
+def test_damaged_checkpoint_is_set_aside_and_the_trial_run_again(
+    whole: Whole, store: Store, damage: Callable[[bytes, random.Random], bytes]
+) -> None:
+    events, record = whole.bench.work(store, stop_after=4)
+    assert events[-1][0] == "stopped" and record is None
+    path = whole.bench.checkpoint(store)
+    damaged = damage(path.read_bytes(), random.Random(2))
+    path.write_bytes(damaged)
+    events, record = whole.bench.work(store)
+    assert events[-1][0] == "done" and record is not None and record["status"] == "done"
+    aside = path.with_name("checkpoint.safetensors.corrupt-0")
+    assert aside.read_bytes() == damaged
+    assert len(record["notes"]) == 1 and str(path) in record["notes"][0] and aside.name in record["notes"][0]
+    assert record["sessions"] == 1
+    assert {name: record[name] for name in SECTIONS} == {name: whole.result[name] for name in SECTIONS}
+
+
+def test_checkpoint_of_another_model_is_refused(cache: Path, store: Store) -> None:
+    bench = make_bench(backends.names()[0], cache)
+    for changes in ({"hidden_dim": 8}, {"num_blocks": 1}, {"optimizer": "sgd"}, {"ema_decay": 0.0}):
+        other = make_bench(backends.names()[0], cache, **changes).trial
+        checkpoint.write(bench.checkpoint(store), initial_state(other), {"step": 3})
+        shapes = parameters.state_shapes(bench.trial.model, bench.trial.optimizer)
+        with pytest.raises(checkpoint.CorruptCheckpoint, match="another model or optimizer"):
+            checkpoint.read(bench.checkpoint(store), shapes)
+
+
+def test_checkpoint_with_unknown_progress_is_set_aside(whole: Whole, store: Store) -> None:
+    trial = whole.bench.trial
+    checkpoint.write(whole.bench.checkpoint(store), initial_state(trial), {"step": 3, "phase": "moon"})
+    run, state = whole.bench.run(store)
+    assert len(run.notes) == 1 and "corrupt-0" in run.notes[0]
+    assert run.progress.curve == whole.curve
+    assert_same_bits(state, whole.state)
+
+
+# Divergence
+
+
+@pytest.mark.parametrize("backend", backends.names())
+def test_a_loss_that_is_not_finite_ends_as_diverged_with_its_step(backend: str, cache: Path, store: Store) -> None:
+    bench = make_bench(
+        backend, cache, optimizer="sgd", learning_rate=1e3, clip_norm=0.0, warmup_steps=0, pre_head_norm=False
+    )
+    program = bench.program()
+    program.load([initial_state(bench.trial)])
+    losses = program.train([step_plan(bench.trial, bench.splits.train, 0, bench.trial.num_steps)])[0].loss
+    step = 1 + int(np.argmin(np.isfinite(losses)))
+    assert 1 < step < bench.trial.num_steps
+    with pytest.raises(Diverged) as caught:
+        bench.run(store)
+    assert caught.value.step == step
+    events, record = bench.work(store)
+    assert events[-1] == ("failed", bench.trial.id, f"diverged at step {step}")
+    assert record is not None and record["status"] == "failed" and record["reason"] == f"diverged at step {step}"
+    assert record["steps"] == step and "traceback" not in record

@@ -1,0 +1,439 @@
+"""The spec of a trial: ranges, types and names of its fields, how they must fit each other, and what its id is."""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from backends.errors import MixlabError
+from experiments import fields
+from experiments.spec import VARIANTS, Trial, TrialConfig, check_ranges, trial_from_json
+from tests.conftest import base, planned, write_yaml
+
+WHERE = "trial.yaml"
+NONE: tuple[Any, Any] = (None, None)
+WORDS = {
+    "model.variant": tuple(VARIANTS),
+    "model.token_mixing": ("tied", "untied", "grouped", "grouped_views"),
+    "model.channel_mixing": ("tied", "untied"),
+    "model.position_embedding": ("none", "learned"),
+    "model.activation": ("gelu_tanh", "gelu", "relu"),
+    "data.permutation": ("none", "patches", "pixels"),
+    "train.optimizer": ("adamw", "sgd"),
+    "train.schedule": ("cosine", "linear", "constant"),
+    "train.decay": ("kernels", "all"),
+    "train.loss": ("softmax", "sigmoid"),
+    "train.precision": ("float64", "float32", "tf32", "bfloat16"),
+}
+# Lowest and highest value of every field that is a number, None where there is no limit.
+LIMITS: dict[str, tuple[Any, Any]] = {
+    "model.num_classes": (2, None),
+    "model.patch_size": (1, None),
+    "model.hidden_dim": (1, None),
+    "model.num_blocks": (1, None),
+    "model.tokens_mlp_dim": (1, None),
+    "model.channels_mlp_dim": (1, None),
+    "model.token_groups": (1, None),
+    "model.norm_epsilon": (1e-30, 1.0),
+    "model.dropout": (0.0, 0.95),
+    "model.stochastic_depth": (0.0, 0.95),
+    "data.image_size": (1, None),
+    "data.image_channels": (1, 3),
+    "data.num_classes": (2, None),
+    "data.num_examples": (4, None),
+    "data.fraction": (1e-6, 1.0),
+    "data.validation_fraction": (0.0, 0.9),
+    "data.test_fraction": (0.01, 0.9),
+    "data.split_seed": (0, None),
+    "data.augment.crop": (0, None),
+    "data.augment.mixup": (0.0, 10.0),
+    "train.learning_rate": (0.0, 1e3),
+    "train.warmup_steps": (0, None),
+    "train.b1": (0.0, 0.999999),
+    "train.b2": (0.0, 0.99999999),
+    "train.epsilon": (0.0, 1.0),
+    "train.momentum": (0.0, 0.999999),
+    "train.weight_decay": (0.0, 1e3),
+    "train.clip_norm": (0.0, None),
+    "train.label_smoothing": (0.0, 0.99),
+    "train.batch_size": (1, None),
+    "train.epochs": (0.0, None),
+    "train.steps": (1, None),
+    "train.ema_decay": (0.0, 0.99999999),
+    "train.evaluate_every": (1, None),
+    "train.evaluate_train_examples": (1, None),
+    "seed": (0, None),
+    "run.threads": (0, None),
+    "run.checkpoint_every_s": (0.0, None),
+}
+FLAGS = (
+    "model.share_blocks",
+    "model.pre_head_norm",
+    "model.rescale",
+    "data.augment.flip",
+    "train.nesterov",
+    "run.compile",
+    "run.deterministic",
+)
+TEXTS = (
+    "data.source",
+    "data.train_split",
+    "data.test_split",
+    "data.image_column",
+    "data.label_column",
+    "backend",
+    "run.device",
+    "run.data_cache",
+)
+# Of TINY with every size given, on the data of "synthetic-1". Another id needs another SPEC_VERSION, or a new field.
+GOLDEN_ID = "e978cd86f3e4"
+
+
+def sentence(caught: pytest.ExceptionInfo[MixlabError], *parts: str) -> str:
+    """The error's text, which is one line that begins with a place and holds the parts."""
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    for part in parts:
+        assert part in text, f"{part!r} is not in {text!r}"
+    return text
+
+
+def held(name: str, value: Any) -> None:
+    """Set one field as YAML does, and hold all against their ranges."""
+    check_ranges(fields.set_fields(TrialConfig(), fields.typed({name: value}, WHERE)), WHERE)
+
+
+@pytest.fixture
+def trial(tmp_path: Path, cache: Path) -> Iterator[Any]:
+    """The one trial of an ablation with this base: trial(base, "train.steps=3")."""
+
+    def trial(given: Any, *overrides: str, grid: Any = None) -> Trial:
+        path = write_yaml(tmp_path / "one.yaml", base=given, grid=grid or {"seed": [0]})
+        (one,) = planned(path, cache, *overrides)
+        return one.trial
+
+    yield trial
+
+
+# --- ranges, types, names -----------------------------------------------------------------------------------------
+
+
+def test_every_field_is_held_by_a_test() -> None:
+    assert sorted(fields.names()) == sorted((*WORDS, *LIMITS, *FLAGS, *TEXTS))
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_limits_are_allowed_and_what_lies_beyond_is_not(name: str) -> None:
+    low, high = LIMITS[name]
+    is_float = isinstance(low, float)
+    held(name, low)
+    with pytest.raises(MixlabError) as caught:
+        held(name, low - (low / 2 or 1e-9) if is_float else low - 1)
+    sentence(caught, f"{WHERE}: {name}: ", "too small", f"at least {low}")
+    if high is None:
+        held(name, 10**6)
+        return
+    held(name, high)
+    with pytest.raises(MixlabError) as caught:
+        held(name, high * 1.5 if is_float else high + 1)
+    sentence(caught, f"{WHERE}: {name}: ", "too large", f"at most {high}")
+
+
+@pytest.mark.parametrize("name", [name for name, (low, _) in LIMITS.items() if isinstance(low, float)])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), ".nan"])
+def test_no_field_is_nan_or_infinite(name: str, value: Any) -> None:
+    with pytest.raises(MixlabError) as caught:
+        held(name, value)
+    sentence(caught, f"{WHERE}: {name}: ")
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words_are_those_allowed_and_the_nearest_is_named(name: str) -> None:
+    for word in WORDS[name]:
+        held(name, word)
+    first = WORDS[name][-1]
+    with pytest.raises(MixlabError) as caught:
+        held(name, first + "x")
+    sentence(caught, f"{WHERE}: {name}: '{first}x'", f"allowed: {', '.join(WORDS[name])}", f"did you mean {first!r}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in (*LIMITS, *FLAGS) for value in ("many", [1], {"a": 1})),
+        *((name, 0.5) for name, (low, _) in LIMITS.items() if isinstance(low, int)),
+        *((name, True) for name in LIMITS),
+        *((name, value) for name in (*WORDS, *TEXTS) for value in ([1], {"a": 1})),
+        *((name, None) for name in ("seed", "train.batch_size", "model.dropout", "data.source", "backend")),
+    ],
+)
+def test_a_wrong_type_is_named(name: str, value: Any) -> None:
+    with pytest.raises(MixlabError) as caught:
+        held(name, value)
+    sentence(caught, f"{WHERE}: {name}: ")
+
+
+def test_words_of_a_number_are_that_number() -> None:
+    """The command line and YAML's own odd rules (1e-3 is a text in it) give texts."""
+    typed = fields.typed({"train.steps": "20", "train.learning_rate": "1e-3", "model.share_blocks": "true"}, WHERE)
+    assert typed == {"train.steps": 20, "train.learning_rate": 1e-3, "model.share_blocks": True}
+    assert [type(value) for value in typed.values()] == [int, float, bool]
+
+
+@pytest.mark.parametrize(
+    ("keys", "came", "near"),
+    [
+        ({"base": {"model": {"hiden_dim": 8}}}, "model.hiden_dim", "model.hidden_dim"),
+        ({"base": {"modle": {"hidden_dim": 8}}}, "modle", "model"),
+        ({"base": {"model.hiden_dim": 8}}, "model.hiden_dim", "model.hidden_dim"),
+        ({"base": {"data": {"augment": {"crops": 1}}}}, "data.augment.crops", "data.augment.crop"),
+        ({"base": {"hidden_dim": 8}}, "hidden_dim", "model.hidden_dim"),
+        ({"base": {"train": {"hidden_dim": 8}}}, "train.hidden_dim", "model.hidden_dim"),
+        ({"grid": {"modle.num_blocks": [1]}}, "modle.num_blocks", "model.num_blocks"),
+        ({"grid": {"model.num_block": [1]}}, "model.num_block", "model.num_blocks"),
+        ({"grid": {"setting": [{"model.num_block": 1}]}}, "model.num_block", "model.num_blocks"),
+        ({"grid": [{"seed": [0]}, {"sede": [1]}]}, "sede", "seed"),
+        ({"exclude": [{"sed": 1}]}, "sed", "seed"),
+        ({"report": {"rows": ["sed"]}}, "sed", "seed"),
+        ({"report": {"columns": ["bakend"]}}, "bakend", "backend"),
+        ({"report": {"row": ["seed"]}}, "row", "rows"),
+        ({"report": {"baseline": {"bakend": "torch"}}}, "bakend", "backend"),
+        ({"report": {"metric": "last.test.acuracy"}}, "last.test.acuracy", "last.test.accuracy"),
+        ({"gird": {"seed": [0]}}, "gird", "grid"),
+    ],
+)
+def test_a_misspelt_key_comes_with_the_nearest(
+    tmp_path: Path, cache: Path, keys: dict[str, Any], came: str, near: str
+) -> None:
+    path = write_yaml(tmp_path / "one.yaml", **keys)
+    with pytest.raises(MixlabError) as caught:
+        planned(path, cache)
+    assert sentence(caught, repr(came), f"did you mean {near!r}?").startswith(f"{path}: ")
+
+
+def test_a_value_where_a_section_belongs_is_named(tmp_path: Path, cache: Path) -> None:
+    with pytest.raises(MixlabError) as caught:
+        planned(write_yaml(tmp_path / "one.yaml", base={"model": 8}), cache)
+    sentence(caught, "one.yaml", "model: 8", "mapping")
+
+
+def test_a_wrong_value_in_a_base_file_names_that_file(tmp_path: Path, cache: Path) -> None:
+    for name, value in (("train.steps", "many"), ("train.steps", 0), ("train.step", 3)):
+        (tmp_path / "base.yaml").write_text(json.dumps({name: value}))
+        with pytest.raises(MixlabError) as caught:
+            planned(write_yaml(tmp_path / "one.yaml", base="base.yaml"), cache)
+        sentence(caught, "base.yaml", name)
+
+
+# --- fields that must fit each other and the data -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        (["model.patch_size=3"], ("model.patch_size: 3", "8 pixels", "data.image_size", "1, 2, 4, 8")),
+        (["model.token_mixing=grouped", "model.token_groups=3"], ("model.token_groups: 3", "model.hidden_dim 8")),
+        (["model.token_mixing=grouped_views", "model.token_groups=16"], ("model.token_groups: 16", "hidden_dim 8")),
+        (["model.token_groups=2"], ("model.token_groups: 2", "grouped", "'tied'")),
+        (["model.token_mixing=untied", "model.token_groups=2"], ("model.token_groups: 2", "'untied'")),
+        (["model.num_classes=2", "data.num_classes=3"], ("model.num_classes: 2", "3 classes", "'synthetic'")),
+        (["train.batch_size=44"], ("train.batch_size: 44", "43 training examples", "data.fraction")),
+        (["train.batch_size=8", "data.fraction=0.1"], ("train.batch_size: 8", "4 training examples")),
+        (["train.warmup_steps=7"], ("train.warmup_steps: 7", "6 steps")),
+        (["data.augment.crop=9"], ("data.augment.crop: 9", "8 pixels")),
+        (["data.image_channels=2"], ("data.image_channels: 2", "1 (grey), 3 (colour)")),
+        (["data.source=digitss"], ("data.source: 'digitss'", "did you mean 'digits'?")),
+        (["data.validation_fraction=0.9", "data.num_examples=4", "data.num_classes=2"], ("data.validation_fraction",)),
+        (["backend=tensorflow"], ("backend: 'tensorflow'", "jax, torch")),
+    ],
+)
+def test_fields_that_do_not_fit_are_named(trial: Any, overrides: list[str], parts: tuple[str, ...]) -> None:
+    with pytest.raises(MixlabError) as caught:
+        trial(base(), *overrides)
+    sentence(caught, "one.yaml: ", *parts)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["model.patch_size=8"],
+        ["model.token_mixing=grouped", "model.token_groups=8"],
+        ["model.num_classes=3", "data.num_classes=3"],
+        ["train.batch_size=43"],
+        ["train.warmup_steps=6"],
+        ["data.augment.crop=8"],
+    ],
+)
+def test_fields_that_just_fit_are_taken(trial: Any, overrides: list[str]) -> None:
+    trial(base(), *overrides)
+
+
+def test_steps_and_epochs_exclude_each_other(trial: Any) -> None:
+    with pytest.raises(MixlabError) as caught:
+        trial(base(train={"steps": 3, "epochs": 1}))
+    sentence(caught, "one.yaml: ", "train.steps", "train.epochs")
+
+
+def test_a_seed_beyond_the_generator_is_refused_or_used(trial: Any) -> None:
+    """Seeds of any size are either refused here or drawn from: the training must not fall over them."""
+    from experiments import streams
+
+    for seed in (2**32, 2**63, 2**64, 2**70):
+        try:
+            resolved = trial(base(), f"seed={seed}")
+        except MixlabError as error:
+            assert "seed" in str(error)
+            continue
+        assert streams.uniforms(resolved.seed, "weights", 0, 1, (2,)).shape == (1, 2)
+
+
+# --- what is left out ---------------------------------------------------------------------------------------------
+
+
+def test_what_is_left_out_is_filled_in(trial: Any) -> None:
+    resolved = trial({"data": {"source": "synthetic", "image_size": 16, "num_examples": 1000}, "train.batch_size": 10})
+    model, train, info = resolved.model, resolved.train, resolved.info
+    assert (info.num_train, info.num_validation, info.num_test) == (720, 80, 200)
+    assert (model.patch_size, model.hidden_dim, model.num_blocks, model.num_classes) == (2, 64, 4, 10)
+    assert (model.tokens_mlp_dim, model.channels_mlp_dim) == (32, 256)  # C/2 and 4C
+    assert (train.steps, train.epochs, train.evaluate_every) == (20 * 72, None, 144)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_a_variant_is_its_sizes(trial: Any, name: str) -> None:
+    sizes = dict(
+        zip(
+            ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim"),
+            VARIANTS[name],
+            strict=True,
+        )
+    )
+    # Table 1 of arXiv 2105.01601: patch, C, blocks, D_S, D_C.
+    table = {
+        "S/32": (32, 512, 8, 256, 2048),
+        "S/16": (16, 512, 8, 256, 2048),
+        "B/32": (32, 768, 12, 384, 3072),
+        "B/16": (16, 768, 12, 384, 3072),
+        "L/32": (32, 1024, 24, 512, 4096),
+        "L/16": (16, 1024, 24, 512, 4096),
+        "H/14": (14, 1280, 32, 640, 5120),
+    }
+    assert tuple(sizes.values()) == table[name]
+    data = {"source": "synthetic", "image_size": 224, "image_channels": 1, "num_examples": 40}
+    train = {"batch_size": 2, "steps": 1}
+    by_name = trial({"model": {"variant": name}, "data": data, "train": train})
+    by_size = trial({"model": sizes, "data": data, "train": train})
+    assert by_name.id == by_size.id and by_name == by_size
+    smaller = trial({"model": {"variant": name, "num_blocks": 1}, "data": data, "train": train})
+    assert smaller.model == dataclasses.replace(by_name.model, num_blocks=1)
+
+
+# --- id -----------------------------------------------------------------------------------------------------------
+
+
+def test_epochs_that_are_as_many_steps_are_the_same_trial(trial: Any) -> None:
+    given = base(train={"steps": None})
+    assert trial(given, "train.epochs=2").id == trial(base(), "train.steps=10").id  # 43 examples, batches of 8
+    assert trial(given, "train.epochs=2").id != trial(base(), "train.steps=11").id
+
+
+def test_an_override_and_the_yaml_give_the_same_trial(trial: Any) -> None:
+    overrides = ["model.hidden_dim=16", "train.learning_rate=0.01", "data.augment.flip=true", "backend=jax", "seed=3"]
+    written = base(model={"hidden_dim": 16}, train={"learning_rate": 0.01}, data={"augment": {"flip": True}})
+    by_override = trial(base(), *overrides)
+    assert by_override.id == trial({**written, "backend": "jax", "seed": 3}, grid={"seed": [3]}).id
+    assert (
+        by_override.id == trial(base(), grid=dict([axis.split("=")[0], [axis.split("=")[1]]] for axis in overrides)).id
+    )
+
+
+def test_a_default_written_out_is_the_same_trial(trial: Any) -> None:
+    config = TrialConfig()
+    values = {name: fields.get_field(config, name) for name in fields.names()}
+    whole = {name: value for name, value in values.items() if value is not None}
+    sections = ("data.source", "data.image", "data.num", "train.steps", "train.batch", "train.evaluate_every")
+    kept = {name: value for name, value in whole.items() if not name.startswith(sections)}
+    dotted = {f"{section}.{name}": value for section, inner in base().items() for name, value in inner.items()}
+    assert trial({**kept, **dotted}).id == trial(base()).id == GOLDEN_ID
+
+
+def test_an_int_where_a_float_belongs_is_the_same_trial(trial: Any) -> None:
+    assert trial(base(train={"clip_norm": 1, "weight_decay": 0})).id == trial(base()).id
+
+
+def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (tmp_path / "one" / "train" / name).mkdir(parents=True)
+        for row in range(10):
+            pixels = rng.integers(0, 255, (8, 8), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "one" / "train" / name / f"{row}.png")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    given = {key: value for key, value in base().items() if key != "data"}
+    ids = [trial(given, f"data.source={tmp_path / name}").id for name in ("one", "two")]
+    assert ids[0] == ids[1]
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    Image.fromarray(pixels[::-1]).save(tmp_path / "other" / "train" / "dog" / "9.png")
+    assert trial(given, f"data.source={tmp_path / 'other'}").id != ids[0]
+
+
+@pytest.mark.parametrize("name", [name for name in fields.names() if name.startswith("run.")])
+def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, name: str) -> None:
+    values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False}
+    values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
+    resolved = trial(base(), f"{name}={values[name]}")
+    assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
+
+
+def changed(trial: Trial) -> Iterator[tuple[str, Trial]]:
+    """The trial with one field changed, for each of its fields that is not of `run`."""
+    for section in ("model", "data", "train", "info"):
+        part = getattr(trial, section)
+        for f in dataclasses.fields(part):
+            value = getattr(part, f.name)
+            if dataclasses.is_dataclass(value):
+                for inner in dataclasses.fields(value):
+                    new = dataclasses.replace(value, **{inner.name: other(getattr(value, inner.name))})
+                    yield (
+                        f"{section}.{f.name}.{inner.name}",
+                        dataclasses.replace(trial, **{section: dataclasses.replace(part, **{f.name: new})}),
+                    )
+            else:
+                new = dataclasses.replace(part, **{f.name: other(value)})
+                yield f"{section}.{f.name}", dataclasses.replace(trial, **{section: new})
+    yield "backend", dataclasses.replace(trial, backend="jax")
+    yield "seed", dataclasses.replace(trial, seed=1)
+
+
+def other(value: Any) -> Any:
+    if isinstance(value, bool):
+        return not value
+    return f"{value}x" if isinstance(value, str) else 7 if value is None else value + 1
+
+
+def test_every_scientific_field_changes_the_id(trial: Any) -> None:
+    resolved = trial(base())
+    ids = {name: one.id for name, one in changed(resolved)}
+    # Each field of the spec is one of these; the source counts by its fingerprint.
+    asked = {name for name in fields.names() if not name.startswith("run.")} - {"model.variant"}
+    assert asked <= set(ids)
+    assert ids.pop("data.source") == resolved.id
+    assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
+
+
+def test_the_id_of_a_fixed_trial_stays(trial: Any) -> None:
+    assert trial(base()).id == GOLDEN_ID
+
+
+def test_a_trial_survives_json(trial: Any) -> None:
+    resolved = trial(base(model={"dropout": 0.1}, data={"augment": {"mixup": 0.3}}, run={"threads": 2}))
+    assert trial_from_json(asdict(resolved)) == resolved
+    back = trial_from_json(json.loads(json.dumps(asdict(resolved))))
+    assert back == resolved and back.id == resolved.id and back.optimizer == resolved.optimizer
