@@ -177,7 +177,7 @@ class Predictions:
 
 
 class Program(Protocol):
-    """One model on one device. Lists have an entry for each replica: trials of one shape that differ in their arrays.
+    """One model on one device. Lists have an entry for each replica: trials that differ only in what their arrays hold.
 
     State names: `params/<name>`, and for each slot of the optimizer `<slot>/<name>`; see parameters.state_shapes.
     """

@@ -94,6 +94,10 @@ class Store:
         return found[0]
 
     def begin(self, trial: Trial, environment: dict[str, Any]) -> None:
+        """Write what is known before training; for the owner of the trial, who also clears what a kill has left."""
+        for left in self.folder(trial.id).glob(".*.tmp"):
+            if not left.name.startswith("..heartbeat") or time.time() - left.stat().st_mtime > STALE_S:
+                left.unlink(missing_ok=True)
         write_json(self.folder(trial.id) / "spec.json", asdict(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
 

@@ -123,6 +123,17 @@ class MlpBlock(nn.Module):
         return dropout(x, dropout_site(block, mixing, 1), chance)
 
 
+class Views(nn.Module):
+    """A linear map of the channels: the G learned maps C -> C / G side by side."""
+
+    spec: ModelSpec
+
+    @nn.compact
+    def __call__(self, x_bsc: Array) -> Array:
+        kernel_cc = parameter(self, self.spec, "kernel").astype(x_bsc.dtype)
+        return (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
+
+
 class TokenMixing(MlpBlock):
     """The MLP over tokens: shared by all channels, one for each channel, or shared by groups of channels.
 
@@ -134,8 +145,7 @@ class TokenMixing(MlpBlock):
     def __call__(self, x: Array, block: int, mixing: int, chance: Chance) -> Array:
         operation = dense_tokens_untied if self.spec.token_mixing == "untied" else dense_tokens
         if self.spec.token_mixing == "grouped_views":
-            kernel_cc = parameter(self, self.spec, "views/kernel").astype(x.dtype)
-            x = (x.reshape(-1, x.shape[-1]) @ kernel_cc).reshape(x.shape)
+            x = Views(self.spec, name="views")(x)
         if self.spec.token_groups == 1:
             return self.mlp(x, operation, block, mixing, chance)
         (b, s, c), groups = x.shape, self.spec.token_groups

@@ -119,6 +119,18 @@ class MlpBlock(nn.Module):
         return dropout(self.Dense_1(x), dropout_site(block, mixing, 1), chance)
 
 
+class Views(nn.Module):
+    """A linear map of the channels: the G learned maps C -> C / G side by side."""
+
+    def __init__(self, spec: ModelSpec):
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(spec.hidden_dim, spec.hidden_dim))
+
+    def forward(self, x_bsc: Tensor) -> Tensor:
+        kernel_cc = self.kernel.to(x_bsc.dtype)
+        return (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
+
+
 class TokenMixing(MlpBlock):
     """The MLP over tokens: shared by all channels, one for each channel, or shared by groups of channels.
 
@@ -130,12 +142,11 @@ class TokenMixing(MlpBlock):
         super().__init__(spec, name, dense_tokens_untied if spec.token_mixing == "untied" else dense_tokens)
         self.groups = spec.token_groups
         if spec.token_mixing == "grouped_views":
-            self.views = nn.ParameterDict({"kernel": torch.empty(shapes(spec)[f"{name}/views/kernel"])})
+            self.views = Views(spec)
 
     def forward(self, x: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
         if hasattr(self, "views"):
-            kernel_cc = self.views["kernel"].to(x.dtype)
-            x = (x.reshape(-1, x.shape[-1]) @ kernel_cc).reshape(x.shape)
+            x = self.views(x)
         if self.groups == 1:
             return super().forward(x, block, mixing, chance)
         b, s, c = x.shape

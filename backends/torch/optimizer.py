@@ -10,11 +10,12 @@ State = dict[str, Tensor]  # params and each slot
 
 @torch.no_grad()
 def apply_gradient(
-    spec: OptimizerSpec, state: State, gradient: Tensor, rate: float, corrections: list[float], num_decayed: int
+    spec: OptimizerSpec, state: State, gradient: Tensor, rate: Tensor, corrections: Tensor, num_decayed: int
 ) -> Tensor:
     """Update the state in place; returns the norm of the gradient before clipping, (replicas,).
 
-    Args: corrections: 1 / (1 - b1^t) and 1 / (1 - b2^t).    num_decayed: leading parameters that weight decay acts on.
+    Args: rate: (replicas,).    corrections: (replicas, 2), 1 / (1 - b1^t) and 1 / (1 - b2^t).
+          num_decayed: leading parameters that weight decay acts on.
     """
     norm = gradient.norm(dim=1)
     if spec.clip_norm:
@@ -23,17 +24,17 @@ def apply_gradient(
     params = state["params"]
     if spec.weight_decay:
         update[:, :num_decayed] += spec.weight_decay * params[:, :num_decayed]
-    params -= rate * update
+    params -= rate[:, None] * update
     if spec.ema_decay:
         state["average"].mul_(spec.ema_decay).add_(params, alpha=1 - spec.ema_decay)
     return norm
 
 
-def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: list[float]) -> Tensor:
+def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: Tensor) -> Tensor:
     """The direction of Adam.  Source: arXiv 1412.6980, algorithm 1; decay apart from it: arXiv 1711.05101."""
     first = state["first_moment"].mul_(spec.b1).add_(gradient, alpha=1 - spec.b1)
     second = state["second_moment"].mul_(spec.b2).addcmul_(gradient, gradient, value=1 - spec.b2)
-    return (first * corrections[0]) / ((second * corrections[1]).sqrt_() + spec.epsilon)
+    return (first * corrections[:, :1]) / ((second * corrections[:, 1:]).sqrt_() + spec.epsilon)
 
 
 def sgd(spec: OptimizerSpec, state: State, gradient: Tensor) -> Tensor:

@@ -82,7 +82,7 @@ class TorchProgram:
         for i in range(plans[0].num_steps):
             with self._compiling("train", plans[0].examples.shape[1]):
                 step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
-            rate, corrections = plans[0].learning_rate[i].item(), plans[0].moment_corrections[i].tolist()
+            rate, corrections = (steps[name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
             norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
             losses.append(step_losses)
         loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
