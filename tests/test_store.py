@@ -67,8 +67,8 @@ def race(root: Path, barrier: Any, answers: Any) -> None:
 
 def test_of_processes_that_claim_one_trial_at_once_one_wins(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(RACERS), context.Queue()
-    processes = [context.Process(target=race, args=(tmp_path, barrier, answers)) for _ in range(RACERS)]
+    barrier, answers = context.Barrier(RACERS, timeout=60), context.Queue()
+    processes = [context.Process(target=race, args=(tmp_path, barrier, answers), daemon=True) for _ in range(RACERS)]
     for process in processes:
         process.start()
     given = [answers.get(timeout=60) for _ in range(RACERS * ROUNDS)]

@@ -1,0 +1,84 @@
+"""What is shipped works as it is written: the README's commands and examples, and every ablation."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+import mixlab
+from experiments import ablation
+from experiments.ablation import GridTrial
+from tests.conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
+HEAD = ("# Question: ", "# Command:  ", "# Cost:     ", "# Expected: ")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[list[str]]:
+    lines = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("mixlab ")]
+    assert len(lines) >= 6
+    return [shlex.split(line, comments=True)[1:] for line in lines]
+
+
+def expand(text: str, folder: Path) -> list[GridTrial]:
+    """The trials of an example as if it stood among the ablations."""
+    path = folder / "example.yaml"
+    path.write_text(text.replace("../bases", str(ROOT / "experiments" / "bases")))
+    return ablation.trials(ablation.load_ablation(path), folder)
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_a_command_of_the_readme_is_understood(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    if "data.source=path/to/cifar10" in words:
+        words[words.index("data.source=path/to/cifar10")] = "data.source=synthetic"
+        words += ["data.num_examples=6000", "data.image_size=8"]
+    if words[0] == "run":
+        words.append("--dry-run")
+    code = mixlab.main([*words, "--store", str(tmp_path)])
+    if words[0] in ("status", "show"):
+        assert code == mixlab.USER_ERROR  # understood, and nothing has been run with this store
+        assert "store: " in capsys.readouterr().err
+    else:
+        assert code == 0
+
+
+def test_the_example_of_the_readme_is_an_ablation(tmp_path: Path) -> None:
+    text = next(block for block in blocks("yaml") if block.startswith("name:"))
+    assert len(expand(text, tmp_path)) == 2 * 2 * 3
+
+
+def test_the_second_example_makes_the_grid_that_it_says(tmp_path: Path) -> None:
+    text = next(block for block in blocks("yaml") if block.startswith("grid:"))
+    report = "report: {rows: [model.num_blocks, model.token_mixing, model.token_groups]}\n"
+    assert [(t.trial.model.token_mixing, t.trial.model.num_blocks) for t in expand(text + report, tmp_path)] == [
+        ("tied", 2),
+        ("tied", 4),
+        ("grouped", 4),
+    ]
+
+
+def test_the_readme_names_every_shipped_ablation_and_its_links_lead_somewhere() -> None:
+    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert {path.relative_to(ROOT).as_posix() for path in ABLATIONS} <= set(links)
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=lambda path: path.stem)
+def test_a_shipped_ablation_opens_with_what_it_asks_and_can_be_planned(path: Path, tmp_path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert all(any(line.startswith(head) and len(line) > len(head) for line in lines[:6]) for head in HEAD)
+    found = ablation.load_ablation(path)
+    assert found.name == path.stem
+    assert found.question in lines[0]
+    planned = ablation.trials(found, tmp_path)
+    assert {p.trial.backend for p in planned} == {"torch", "jax"}
+    assert len({p.trial.seed for p in planned}) >= 3
