@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,6 +90,7 @@ def _load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTri
     from experiments.store import Store
 
     store = Store(arguments.store)
+    store.check_folder()
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
     return store, ablation, ablations.trials(ablation, _cache(ablation, store))
 
@@ -129,8 +131,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress.reporter(console, len(todo)) as reporter:
         summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
     if summary.left:
-        done = len(trials) - len(summary.left) - len(summary.failed)
-        again = "mixlab " + " ".join(sys.argv[1:])
+        done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in trials)
+        again = shlex.join(["mixlab", *sys.argv[1:]])
         print(f"mixlab: stopped with {done} of {len(trials)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
     print(_table(ablation, trials, store, "text"), end="")

@@ -1,6 +1,6 @@
 """Records as a pandas frame: a row a trial."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,7 +25,13 @@ def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) 
         state, why, record = status(store, planned.trial.id)
         settings = {name: setting(planned, name, ablation) for name in named}
         rows.append({"id": planned.trial.id, "status": state, "why": why, **settings, **_results(record)})
-    return pd.DataFrame(rows)
+    frame = pd.DataFrame(rows)
+    return frame.assign(**{name: objects(row[name] for row in rows) for name in named})
+
+
+def objects(values: Iterable[Any]) -> "pd.Series[Any]":
+    """A column of settings as they are: pandas would turn the None of a numeric field into NaN."""
+    return pd.Series(list(values), dtype=object)
 
 
 def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.frame import objects
 from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
 
@@ -37,6 +38,7 @@ def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
             }
         )
     table = pd.DataFrame(rows)
+    table = table.assign(**{name: objects(row[name] for row in rows) for name in keys})
     table["difference"] = _differences(ablation, table)
     return table
 

@@ -101,17 +101,17 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     tree = read_mapping(path)
     if unknown := [key for key in tree if key not in KEYS]:
         raise MixlabError(f"{where}: {unknown[0]!r} is not a key of an ablation; {choices(unknown[0], KEYS)}")
-    name = str(tree.get("name", path.stem))
+    name = str(tree.get("name") or path.stem)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise MixlabError(f"{where}: name: {name!r} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
     base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
+    rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)
     _apply_overrides(base, axes, overrides)
-    points = grid.exclude(grid.products(axes, where), tree.get("exclude"), where)
+    points = grid.exclude(grid.products(axes, where), rules, where)
     text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
-    typed_base = fields.typed(base, where)
     report = _report(tree.get("report"), points, where)
-    return Ablation(name, str(tree.get("question", "")), text, typed_base, tuple(points), report, where)
+    return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
 
 
 def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
@@ -160,7 +160,13 @@ def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) ->
     if not isinstance(given, dict):
         raise MixlabError(f"{where}: {given!r} came where a file name or a mapping of fields is allowed")
     own = {key: value for key, value in given.items() if key != "base"}
-    return _base(given.get("base"), folder, where, above) | fields.flatten(own, where)
+    typed = fields.typed(fields.flatten(own, where), where)
+    _check_ranges(typed, where)
+    return _base(given.get("base"), folder, where, above) | typed
+
+
+def _check_ranges(values: Point, where: str) -> None:
+    check_ranges(fields.set_fields(TrialConfig(), values), where)
 
 
 def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]) -> None:
@@ -185,8 +191,11 @@ def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]
         if holders or isinstance(value, list):
             for mapping in holders or mappings:
                 mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
+                for point in mapping[name]:
+                    _check_ranges(point, COMMAND_LINE)
         else:
-            base[name] = fields.typed({name: value}, COMMAND_LINE)[name]
+            base |= fields.typed({name: value}, COMMAND_LINE)
+            _check_ranges({name: base[name]}, COMMAND_LINE)
 
 
 def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
@@ -210,7 +219,10 @@ def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
             f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
             f"average over it; name it in report.rows or report.columns"
         )
-    baseline = fields.flatten(given.get("baseline") or {}, f"{where}: baseline")
+    baseline = given.get("baseline") or {}
+    if not isinstance(baseline, dict):
+        raise MixlabError(f"{where}: baseline: {baseline!r} came where a mapping of fields to values is allowed")
+    baseline = fields.flatten(baseline, f"{where}: baseline")
     if outside := [name for name in baseline if name not in (*rows, *columns)]:
         raise MixlabError(
             f"{where}: baseline: {outside[0]} is neither a row nor a column; {choices(outside[0], (*rows, *columns))}"

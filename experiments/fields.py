@@ -37,8 +37,11 @@ def check_name(name: str, where: str) -> None:
 
 
 def _allowed(name: str) -> str:
-    section = [known for known in names() if known.startswith(name.partition(".")[0] + ".")]
-    return choices(name, section or names())
+    first = name.partition(".")[0]
+    section = [known for known in names() if known.startswith(first + ".")]
+    if section:
+        return choices(name, section)
+    return choices(first, dict.fromkeys(known.partition(".")[0] for known in names()))
 
 
 def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
@@ -67,6 +70,8 @@ def typed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
     """
     converted = {}
     for name, value in values.items():
+        if value == "???":
+            raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
         if value is not None and not isinstance(value, (bool, int, float, str)):
             raise MixlabError(f"{where}: {name}: {value!r} came where one value is allowed")
         nested: Any = value

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
     Raises: StoreError: no space, no permission; the file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     with store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -80,7 +81,7 @@ def set_aside(path: Path) -> Path:
     for number in range(10_000):
         aside = path.with_name(f"{path.name}.corrupt-{number}")
         if not aside.exists():
-            with store_errors(path):
+            with store_errors(path), contextlib.suppress(FileNotFoundError):  # another process was faster
                 path.rename(aside)
             return aside
     raise StoreError(f"store: {path} has been set aside 10,000 times")

@@ -19,6 +19,8 @@ def read_axes(given: Any, where: str) -> list[Axes]:
     if not given:
         raise MixlabError(f"{where}: grid: it is empty; allowed: a mapping of fields to lists of values")
     mappings = given if isinstance(given, list) else [given]
+    if not all(mappings):
+        raise MixlabError(f"{where}: grid: one of its mappings is empty; allowed: fields with lists of values")
     return [_axes(mapping, f"{where}: grid") for mapping in mappings]
 
 
@@ -49,18 +51,31 @@ def products(grid: Sequence[Axes], where: str) -> list[Point]:
     return points
 
 
-def exclude(points: list[Point], given: Any, where: str) -> list[Point]:
-    for rule in given or []:
+def read_rules(given: Any, points: Sequence[Point], where: str) -> list[Point]:
+    """The rules of `exclude`; each must match a point of the grid as it is written.
+
+    Raises: MixlabError: a rule is no mapping of fields to values, or matches nothing.
+    """
+    where = f"{where}: exclude"
+    rules = []
+    for rule in given if isinstance(given, list) else [given]:
         if not isinstance(rule, dict) or not rule:
-            raise MixlabError(f"{where}: exclude: {rule!r} came where a mapping of fields to values is allowed")
-        match = fields.typed(fields.flatten(rule, f"{where}: exclude"), f"{where}: exclude")
-        left = [point for point in points if not _matches(point, match)]
-        if len(left) == len(points):
-            raise MixlabError(f"{where}: exclude: {rule} matches no trial of the grid")
-        points = left
-    if not points:
+            raise MixlabError(f"{where}: {rule!r} came where a list of mappings of fields to values is allowed")
+        rules.append(fields.typed(fields.flatten(rule, where), where))
+        if not any(_matches(point, rules[-1]) for point in points):
+            raise MixlabError(f"{where}: {rule} matches no trial of the grid")
+    return rules
+
+
+def exclude(points: Sequence[Point], rules: Sequence[Point], where: str) -> list[Point]:
+    """The points that no rule matches.
+
+    Raises: MixlabError: none is left.
+    """
+    left = [point for point in points if not any(_matches(point, rule) for rule in rules)]
+    if not left:
         raise MixlabError(f"{where}: grid: no trial is left after exclude")
-    return points
+    return left
 
 
 def _matches(point: Point, match: Point) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
 from experiments.environment import environment
-from experiments.record import make_record
+from experiments.record import is_final, make_record
 from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
@@ -120,6 +120,8 @@ class LocalRun:
             slot.trial, given = planned, True
             self.reporter.event("start", planned, None)
             _send(slot, ("run", asdict(planned.trial)))
+            if self.stopping:  # asked for while the worker was hired
+                _send(slot, ("stop", None))
         return given
 
     def _backend_for(self, slot: Slot) -> str:
@@ -189,8 +191,14 @@ class LocalRun:
             return
         how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"its process was {how}" if code < 0 else f"its process {how}"
-        outcome = {"status": "failed", "reason": reason}
-        self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
+        record = self.store.record(planned.trial.id)
+        if record is not None and record["status"] == "done":  # it died between its record and its word of it
+            self.summary.done.append(planned.trial.id)
+            self.reporter.event("done", planned, record["notes"])
+            return
+        if self.store.owner(planned.trial.id) is None:
+            outcome = {"status": "failed", "reason": reason}
+            self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
         self.summary.failed[planned.trial.id] = reason
         self.reporter.event("failed", planned, reason)
 
@@ -228,11 +236,6 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
         if sentence := store.set_aside_corrupt_record(planned.trial.id):
             warn(sentence)
         record = store.record(planned.trial.id)
-        if record is None or (record["status"] == "failed" and not _is_final(record)):
+        if record is None or not is_final(record):
             left.append(planned)
     return left
-
-
-def _is_final(record: dict[str, Any]) -> bool:
-    """A divergence comes again with every repetition; other failures may be the machine's."""
-    return str(record["reason"]).startswith("diverged")

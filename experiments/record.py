@@ -28,3 +28,8 @@ def make_record(
         "finished": time.time(),
         **(result or {"notes": []}),
     }
+
+
+def is_final(record: dict[str, Any]) -> bool:
+    """Whether to leave a trial as it is: a divergence comes again each time; other failures may be the machine's."""
+    return record["status"] == "done" or str(record["reason"]).startswith("diverged")

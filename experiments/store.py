@@ -56,6 +56,13 @@ class Store:
         folder = self.root / "trials"
         return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
 
+    def check_folder(self) -> None:
+        """Raises: StoreError: it is there and is no folder."""
+        if self.root.exists() and not self.root.is_dir():
+            raise StoreError(
+                f"command line: --store: {self.root} is a file; allowed: a folder, which may not exist yet"
+            )
+
     def check_writable(self) -> None:
         """Raises: StoreError: nothing can be written there, with the cause."""
         write_whole(self.root / ".writable", b"")
@@ -96,7 +103,9 @@ class Store:
     def begin(self, trial: Trial, environment: dict[str, Any]) -> None:
         """Write what is known before training; for the owner of the trial, who also clears what a kill has left."""
         for left in self.folder(trial.id).glob(".*.tmp"):
-            if not left.name.startswith("..heartbeat") or time.time() - left.stat().st_mtime > STALE_S:
+            left.unlink(missing_ok=True)
+        for left in self.folder(trial.id).glob(".heartbeat.*"):
+            if _is_dead(*_said(left)):
                 left.unlink(missing_ok=True)
         write_json(self.folder(trial.id) / "spec.json", asdict(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
@@ -118,8 +127,10 @@ class Store:
             text = path.read_text()
         except FileNotFoundError:
             return None
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorruptRecord(path, f"it cannot be read ({error})") from error
+        except UnicodeDecodeError as error:
+            raise CorruptRecord(path, f"it is not text ({error})") from error
+        except OSError as error:
+            raise StoreError(f"store: cannot read {path}: {error.strerror}") from error
         try:
             record = json.loads(text)
         except ValueError as error:
@@ -142,12 +153,8 @@ class Store:
 
     def owner(self, trial_id: str) -> dict[str, Any] | None:
         """Who runs a trial now: pid, host, and what it last said of step, loss and images/s; None if nobody alive."""
-        heartbeat = self.folder(trial_id) / "heartbeat"
-        try:
-            said, age = json.loads(heartbeat.read_text()), time.time() - heartbeat.stat().st_mtime
-        except (FileNotFoundError, ValueError):
-            return None
-        return None if _is_dead(said, age) else said
+        said, age_s = _said(self.folder(trial_id) / "heartbeat")
+        return None if not said or _is_dead(said, age_s) else said
 
 
 class CorruptRecord(MixlabError):
@@ -209,7 +216,10 @@ class Claim:
         """Create the heartbeat with its content at once, unless there is one: a hard link is atomic, on NFS too."""
         mine = self.path.with_name(f".heartbeat.{self.said['token']}")
         try:
-            write_json(mine, self.said)
+            with mine.open("w") as file:
+                json.dump(self.said, file)
+                file.flush()
+                os.fsync(file.fileno())
             os.link(mine, self.path)
         except FileExistsError:
             return False
@@ -223,13 +233,8 @@ class Claim:
         Two processes may find it dead at once, and the slower must not remove what the faster has made since: so it is
         moved aside, looked at again there, and put back if it is not the dead one.
         """
-        try:
-            said, age = json.loads(self.path.read_text()), time.time() - self.path.stat().st_mtime
-        except FileNotFoundError:
-            return
-        except ValueError:
-            said, age = {}, float("inf")
-        if not _is_dead(said, age):
+        said, age_s = _said(self.path)
+        if not _is_dead(said, age_s):
             return
         aside = self.path.with_name(f".heartbeat.dead.{self.said['token']}")
         try:
@@ -245,12 +250,20 @@ class Claim:
             aside.unlink(missing_ok=True)
 
 
-def _token(path: Path) -> str | None:
+def _said(path: Path) -> tuple[dict[str, Any], float]:
+    """What a heartbeat says, {} if it is none, and its age in seconds."""
     try:
-        token = json.loads(path.read_text()).get("token")
-    except (FileNotFoundError, ValueError, AttributeError):
-        return None
-    return str(token)
+        said, age_s = json.loads(path.read_text()), time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return {}, 0.0
+    except ValueError:
+        return {}, STALE_S + 1
+    return (said, age_s) if isinstance(said, dict) else ({}, STALE_S + 1)
+
+
+def _token(path: Path) -> str | None:
+    token = _said(path)[0].get("token")
+    return None if token is None else str(token)
 
 
 def _is_dead(said: dict[str, Any], age_s: float) -> bool:

@@ -23,7 +23,7 @@ from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
 from experiments import data
 from experiments.data import Splits
-from experiments.record import make_record
+from experiments.record import is_final, make_record
 from experiments.spec import Trial, trial_from_json
 from experiments.store import Claim, ClaimLost, Store
 from experiments.trial import Stopped, TrialRun
@@ -92,8 +92,9 @@ class Worker:
         self.send(event)
 
     def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
-        if (record := self.store.record(trial.id)) is not None and record["status"] == "done":
-            return ("done", trial.id, record["notes"])  # another process finished it since this run was planned
+        if (record := self.store.record(trial.id)) is not None and is_final(record):
+            # another process has ended it since this run was planned
+            return (str(record["status"]), trial.id, record["reason"] or record["notes"])
         started, run = time.time(), None
         outcome: dict[str, Any] = {"status": "done", "reason": None}
         try:

@@ -27,6 +27,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
         raise MixlabError(f"{path}{place}: it is not YAML: {problem}") from error
+    except OSError as error:  # OmegaConf's word for a file that holds one number, too
+        raise MixlabError(f"{path}: it cannot be read as a mapping ({error})") from error
     except OmegaConfBaseException as error:
         raise MixlabError(f"{path}: {str(error).splitlines()[0]}") from error
     if not isinstance(tree, dict):

@@ -297,7 +297,7 @@ def test_a_checkpoint_goes_with_the_record_of_a_done_trial_and_stays_with_a_fail
         (b"", "not JSON"),
         (b"{", "not JSON"),
         (json.dumps(record()).encode()[:-9], "not JSON"),
-        (b"\xff\xfe\x00", "cannot be read"),
+        (b"\xff\xfe\x00", "not text"),
         (b"[]", "not the record"),
         (json.dumps(record(id="another")).encode(), "not the record"),
         (json.dumps(record(schema=99)).encode(), "schema is 99"),
