@@ -101,7 +101,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     tree = read_mapping(path)
     if unknown := [key for key in tree if key not in KEYS]:
         raise MixlabError(f"{where}: {unknown[0]!r} is not a key of an ablation; {choices(unknown[0], KEYS)}")
-    name = str(tree.get("name") or path.stem)
+    name = path.stem if tree.get("name") is None else str(tree["name"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise MixlabError(f"{where}: name: {name!r} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
     base = _base(tree.get("base"), path.parent, f"{where}: base")

@@ -57,10 +57,12 @@ def read_rules(given: Any, points: Sequence[Point], where: str) -> list[Point]:
     Raises: MixlabError: a rule is no mapping of fields to values, or matches nothing.
     """
     where = f"{where}: exclude"
-    rules = []
-    for rule in given if isinstance(given, list) else [given]:
+    rules: list[Point] = []
+    if not isinstance(given, list):
+        raise MixlabError(f"{where}: {given!r} came where a list of mappings of fields to values is allowed")
+    for rule in given:
         if not isinstance(rule, dict) or not rule:
-            raise MixlabError(f"{where}: {rule!r} came where a list of mappings of fields to values is allowed")
+            raise MixlabError(f"{where}: {rule!r} came where a mapping of fields to values is allowed")
         rules.append(fields.typed(fields.flatten(rule, where), where))
         if not any(_matches(point, rules[-1]) for point in points):
             raise MixlabError(f"{where}: {rule} matches no trial of the grid")
