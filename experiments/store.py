@@ -4,38 +4,21 @@
     ablations/<name>/   ablation.yaml  trials.txt
     data/               decoded images, shared by all trials
 
-A trial is claimed by creating its heartbeat, which fails if one exists, and kept by touching it. `record.json` is
-written last and whole: a trial is done or failed if and only if it is there.
+A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole: a trial is done or failed
+if and only if it is there.
 """
 
-import contextlib
 import json
-import os
-import secrets
-import socket
-import threading
-import time
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from backends.errors import MixlabError, choices
-from experiments.files import StoreError, set_aside, store_errors, write_json, write_whole
+from experiments import claims
+from experiments.files import StoreError, set_aside, write_json, write_whole
 from experiments.spec import Trial
 
 RECORD_SCHEMA = 1
-
-# A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S.
-STALE_S = 120.0
-BEAT_S = 5.0
-CLOCK_S = 2.0  # how much the system may differ in telling when a process began
-
-
-class ClaimLost(Exception):
-    """Another process took the trial over; this one must leave it alone."""
 
 
 class Store:
@@ -101,12 +84,7 @@ class Store:
         return found[0]
 
     def begin(self, trial: Trial, environment: dict[str, Any]) -> None:
-        """Write what is known before training; for the owner of the trial, who also clears what a kill has left."""
-        for left in self.folder(trial.id).glob(".*.tmp"):
-            left.unlink(missing_ok=True)
-        for left in self.folder(trial.id).glob(".heartbeat.*"):
-            if _is_dead(*_said(left)):
-                left.unlink(missing_ok=True)
+        """Write what is known before training."""
         write_json(self.folder(trial.id) / "spec.json", asdict(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
 
@@ -153,8 +131,7 @@ class Store:
 
     def owner(self, trial_id: str) -> dict[str, Any] | None:
         """Who runs a trial now: pid, host, and what it last said of step, loss and images/s; None if nobody alive."""
-        said, age_s = _said(self.folder(trial_id) / "heartbeat")
-        return None if not said or _is_dead(said, age_s) else said
+        return claims.owner(self.folder(trial_id))
 
 
 class CorruptRecord(MixlabError):
@@ -163,123 +140,3 @@ class CorruptRecord(MixlabError):
     def __init__(self, path: Path, how: str):
         super().__init__(f"store: {path} is corrupt: {how}")
         self.path = path
-
-
-class Claim:
-    """The right to run a trial, held from construction to `release`; `said` is what status shows of it."""
-
-    def __init__(self, store: Store, trial_id: str):
-        """Raises: ClaimLost: somebody alive has it."""
-        self.path = store.folder(trial_id) / "heartbeat"
-        self.said: dict[str, Any] = {
-            "token": secrets.token_hex(8),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "process_start": _process_start(os.getpid()),
-        }
-        with store_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            if not self._create():
-                self._remove_dead()
-                if not self._create():
-                    raise ClaimLost(trial_id)
-
-    @contextlib.contextmanager
-    def kept(self) -> Iterator[None]:
-        """Touch the heartbeat every BEAT_S with what `said` holds, in a thread, until the block ends."""
-        ended = threading.Event()
-
-        def beat() -> None:
-            while not ended.wait(BEAT_S):
-                if not self.is_held():
-                    return
-                with contextlib.suppress(StoreError):  # the loop meets the same disk, and reports it
-                    write_json(self.path, self.said)
-
-        thread = threading.Thread(target=beat, daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            thread.join()
-
-    def is_held(self) -> bool:
-        """Whether the heartbeat is still this claim's, not one of a process that took the trial over."""
-        return _token(self.path) == str(self.said["token"])
-
-    def release(self) -> None:
-        if self.is_held():
-            self.path.unlink(missing_ok=True)
-
-    def _create(self) -> bool:
-        """Create the heartbeat with its content at once, unless there is one: a hard link is atomic, on NFS too."""
-        mine = self.path.with_name(f".heartbeat.{self.said['token']}")
-        try:
-            with mine.open("w") as file:
-                json.dump(self.said, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(mine, self.path)
-        except FileExistsError:
-            return False
-        finally:
-            mine.unlink(missing_ok=True)
-        return True
-
-    def _remove_dead(self) -> None:
-        """Remove the heartbeat if its owner is dead.
-
-        Two processes may find it dead at once, and the slower must not remove what the faster has made since: so it is
-        moved aside, looked at again there, and put back if it is not the dead one.
-        """
-        said, age_s = _said(self.path)
-        if not _is_dead(said, age_s):
-            return
-        aside = self.path.with_name(f".heartbeat.dead.{self.said['token']}")
-        try:
-            self.path.rename(aside)
-        except FileNotFoundError:
-            return
-        try:
-            if said and _token(aside) != said.get("token"):
-                os.link(aside, self.path)
-        except FileExistsError:
-            pass  # the owner whose heartbeat was moved finds another's at its next beat, and stops
-        finally:
-            aside.unlink(missing_ok=True)
-
-
-def _said(path: Path) -> tuple[dict[str, Any], float]:
-    """What a heartbeat says, {} if it is none, and its age in seconds."""
-    try:
-        said, age_s = json.loads(path.read_text()), time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return {}, 0.0
-    except ValueError:
-        return {}, STALE_S + 1
-    return (said, age_s) if isinstance(said, dict) else ({}, STALE_S + 1)
-
-
-def _token(path: Path) -> str | None:
-    token = _said(path)[0].get("token")
-    return None if token is None else str(token)
-
-
-def _is_dead(said: dict[str, Any], age_s: float) -> bool:
-    """Whether the owner is known to be dead: its process is gone from this host, or it has not beaten for long."""
-    if age_s > STALE_S:
-        return True
-    if said.get("host") != socket.gethostname():
-        return False
-    start = _process_start(said.get("pid", -1))
-    return start is None or abs(start - said.get("process_start", 0)) > CLOCK_S
-
-
-def _process_start(pid: int) -> float | None:
-    """Start time of a process, which tells it from a later one with the same number; None if there is none."""
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
-    except (psutil.Error, ValueError):
-        return None

@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -14,12 +13,13 @@ from scipy.special import log_expit, log_softmax
 from backends import parameters
 from backends.contract import Array, Program, StepMetrics
 from backends.errors import Diverged
-from experiments import checkpoint, streams
+from experiments import checkpoint, memory, streams
+from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.plan import learning_rates, step_plan
 from experiments.spec import Trial
-from experiments.store import Claim, ClaimLost, Store
+from experiments.store import Store
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
@@ -52,6 +52,7 @@ class TrialRun:
         self.notes: list[str] = []  # what was set aside
         self.saved_at = time.monotonic()
         self.step_s = 0.0
+        memory.reset_peak()
 
     def run(self, should_stop: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
         """Train to the last step, from the newest whole checkpoint if there is one.
@@ -88,7 +89,7 @@ class TrialRun:
             "parameters": parameters.count(trial.model),
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
-            "peak_memory_bytes": self.program.peak_memory_bytes() or _peak_process_bytes(),
+            "peak_memory_bytes": self.program.peak_memory_bytes() or memory.peak_bytes(),
             "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
             "curve": progress.curve,
             "notes": self.notes,
@@ -120,7 +121,8 @@ class TrialRun:
         start, compiled = time.perf_counter(), self.program.compile_s
         metrics = self.program.train([plan])[0]
         seconds = self._spend("train", start, compiled)
-        self.step_s = seconds / num_steps
+        # a chunk that compiled says nothing of what a step takes
+        self.step_s = seconds / num_steps if self.program.compile_s == compiled else 0.0
         for loss in metrics.loss:
             self.progress.step += 1
             if not math.isfinite(loss):
@@ -144,6 +146,8 @@ class TrialRun:
         }
         for name, indices in subsets.items():
             point[name] = evaluate(self.program, self.splits, indices, train.loss) if len(indices) else None
+            if point[name] and not math.isfinite(point[name]["loss"]):
+                raise Diverged(progress.step)  # the loss was finite, and its step led to where nothing is
         progress.curve.append(point)
         progress.loss_sum = 0.0
         self._spend("evaluate", start, compiled)
@@ -162,7 +166,7 @@ class TrialRun:
             "step": self.progress.step,
             "steps": self.trial.num_steps,
             "loss": float(metrics.loss[-1]),
-            "images_per_s": self.trial.train.batch_size / self.step_s,
+            "images_per_s": self.trial.train.batch_size / self.step_s if self.step_s else 0.0,
         }
         self.claim.said = self.claim.said | said  # a new object: the thread that beats may be reading the old one
         tell(said)
@@ -212,10 +216,6 @@ def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
     if not curve or curve[-1]["validation"] is None:
         return curve[-1] if curve else None
     return max(curve, key=lambda point: point["validation"]["accuracy"])
-
-
-def _peak_process_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _json_line(point: dict[str, Any]) -> str:

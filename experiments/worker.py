@@ -22,10 +22,11 @@ import backends
 from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
 from experiments import data
+from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.record import is_final, make_record
 from experiments.spec import Trial, trial_from_json
-from experiments.store import Claim, ClaimLost, Store
+from experiments.store import Store
 from experiments.trial import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's.
@@ -77,7 +78,7 @@ class Worker:
     def run(self, trial: Trial) -> None:
         """Run one trial to its end and tell the parent what came of it."""
         try:
-            claim = Claim(self.store, trial.id)
+            claim = Claim(self.store.folder(trial.id))
         except ClaimLost:
             return self.send(("busy", trial.id, None))
         except MixlabError as error:

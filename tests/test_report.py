@@ -14,7 +14,8 @@ import pytest
 from analysis.frame import trials_frame
 from analysis.table import cells, render
 from experiments.ablation import load_ablation, trials
-from experiments.store import RECORD_SCHEMA, Claim, Store
+from experiments.claims import Claim
+from experiments.store import RECORD_SCHEMA, Store
 from tests.conftest import write_yaml
 
 BLOCKS, MIXING = "model.num_blocks", "model.token_mixing"
@@ -48,7 +49,7 @@ class Bench:
         for planned, outcome in zip(self.trials, outcomes, strict=False):
             key = planned.trial.id
             if outcome == RUNNING:
-                Claim(self.store, key)
+                Claim(self.store.folder(key))
             elif isinstance(outcome, dict):
                 self.store.finish(key, {"schema": RECORD_SCHEMA, "id": key, "notes": [], **outcome})
         return self

@@ -20,10 +20,11 @@ from backends.contract import Array, ArrayDataset, Program, RunSpec, State
 from backends.errors import Diverged
 from experiments import checkpoint, data, spec
 from experiments import trial as trial_module
+from experiments.claims import Claim
 from experiments.data import Splits
 from experiments.plan import step_plan
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
-from experiments.store import Claim, Store
+from experiments.store import Store
 from experiments.trial import Stopped, TrialRun, initial_state
 from experiments.worker import Event, Worker, WorkerSpec
 
@@ -66,7 +67,7 @@ class Bench:
         tell: Callable[[dict[str, Any]], None] = lambda said: None,
     ) -> tuple[TrialRun, State]:
         """One session, from what the store holds; the claim is let go as a process's end would."""
-        claim = Claim(store, self.trial.id)
+        claim = Claim(store.folder(self.trial.id))
         run = TrialRun(self.trial, store, claim, self.splits, self.program())
         try:
             run.run(should_stop, tell)

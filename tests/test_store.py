@@ -19,8 +19,10 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments import checkpoint, store
+from experiments import claims as ownership
+from experiments.claims import STALE_S, Claim, ClaimLost
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
-from experiments.store import RECORD_SCHEMA, STALE_S, Claim, ClaimLost, CorruptRecord, Store
+from experiments.store import RECORD_SCHEMA, CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
 
 Run = Callable[..., Ended]
@@ -37,7 +39,7 @@ def heartbeat(root: Path) -> Path:
 def leave_heartbeat(root: Path, age_s: float = 0.0, **said: Any) -> None:
     """What an owner left: by default of this very process, which is alive."""
     alive = {"token": "left", "host": socket.gethostname(), "pid": os.getpid()}
-    start = store._process_start(os.getpid())
+    start = ownership._process_start(os.getpid())
     write_json(heartbeat(root), {**alive, "process_start": start, **said})
     then = time.time() - age_s
     os.utime(heartbeat(root), (then, then))
@@ -60,7 +62,7 @@ def race(root: Path, barrier: Any, answers: Any) -> None:
         claim = None
         barrier.wait()
         with contextlib.suppress(ClaimLost):
-            claim = Claim(Store(root), f"trial{number}")
+            claim = Claim(Store(root).folder(f"trial{number}"))
         answers.put((number, claim is not None))
         barrier.wait()  # the winner is alive until all have tried
 
@@ -83,14 +85,14 @@ def test_of_threads_that_claim_one_trial_at_once_one_holds_it(tmp_path: Path, le
     for number in range(ROUNDS):
         root = tmp_path / str(number)
         if left == "a dead owner":
-            leave_heartbeat(root, process_start=1.0)
+            leave_heartbeat(root, process_start=1)
         barrier = threading.Barrier(THREADS)
         claims: list[Claim] = []
 
         def claim(root: Path = root, barrier: Any = barrier, claims: list[Claim] = claims) -> None:
             barrier.wait()
             try:
-                claims.append(Claim(Store(root), ID))
+                claims.append(Claim(Store(root).folder(ID)))
             except ClaimLost:
                 return
 
@@ -104,15 +106,15 @@ def test_of_threads_that_claim_one_trial_at_once_one_holds_it(tmp_path: Path, le
 
 
 def test_a_live_claim_is_not_taken_over(tmp_path: Path) -> None:
-    claim = Claim(Store(tmp_path), ID)
+    claim = Claim(Store(tmp_path).folder(ID))
     with pytest.raises(ClaimLost):
-        Claim(Store(tmp_path), ID)
+        Claim(Store(tmp_path).folder(ID))
     assert claim.is_held()
     owner = Store(tmp_path).owner(ID)
     assert owner and owner["pid"] == os.getpid()
     claim.release()
     assert Store(tmp_path).owner(ID) is None and not heartbeat(tmp_path).exists()
-    assert Claim(Store(tmp_path), ID).is_held()
+    assert Claim(Store(tmp_path).folder(ID)).is_held()
 
 
 @pytest.mark.parametrize(
@@ -121,10 +123,10 @@ def test_a_live_claim_is_not_taken_over(tmp_path: Path) -> None:
         ({}, 0.0, False),
         ({}, STALE_S - 20, False),
         ({}, STALE_S + 20, True),  # hung, or stopped: it has not beaten
-        ({"process_start": 1.0}, 0.0, True),  # the number of the process was given to another
-        ({"host": "elsewhere", "process_start": 1.0}, 0.0, False),  # its process cannot be asked after
-        ({"host": "elsewhere", "process_start": 1.0}, STALE_S - 20, False),
-        ({"host": "elsewhere", "process_start": 1.0}, STALE_S + 20, True),
+        ({"process_start": 1}, 0.0, True),  # the number of the process was given to another
+        ({"host": "elsewhere", "process_start": 1}, 0.0, False),  # its process cannot be asked after
+        ({"host": "elsewhere", "process_start": 1}, STALE_S - 20, False),
+        ({"host": "elsewhere", "process_start": 1}, STALE_S + 20, True),
     ],
 )
 def test_a_claim_is_taken_over_only_from_the_dead(
@@ -133,66 +135,67 @@ def test_a_claim_is_taken_over_only_from_the_dead(
     leave_heartbeat(tmp_path, age_s, **said)
     assert (Store(tmp_path).owner(ID) is None) == is_dead
     if is_dead:
-        assert Claim(Store(tmp_path), ID).is_held()
+        assert Claim(Store(tmp_path).folder(ID)).is_held()
     else:
         with pytest.raises(ClaimLost):
-            Claim(Store(tmp_path), ID)
+            Claim(Store(tmp_path).folder(ID))
         assert json.loads(heartbeat(tmp_path).read_text())["token"] == "left"
 
 
 def test_the_claim_of_a_process_that_died_is_taken_over_at_once(tmp_path: Path) -> None:
     script = (
-        "import os, sys; from pathlib import Path; from experiments.store import Claim, Store\n"
-        "Claim(Store(Path(sys.argv[1])), sys.argv[2]); os._exit(9)"
+        "import os, sys; from pathlib import Path\n"
+        "from experiments.claims import Claim; from experiments.store import Store\n"
+        "Claim(Store(Path(sys.argv[1])).folder(sys.argv[2])); os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", script, tmp_path, ID], cwd=Path(store.__file__).parent.parent)
     assert ended.returncode == 9 and heartbeat(tmp_path).exists()
     begin = time.monotonic()
-    assert Claim(Store(tmp_path), ID).is_held() and time.monotonic() - begin < STALE_S / 10
+    assert Claim(Store(tmp_path).folder(ID)).is_held() and time.monotonic() - begin < STALE_S / 10
 
 
 @pytest.mark.parametrize("left", ["", "{"])
 def test_a_heartbeat_that_is_none_is_taken_over(tmp_path: Path, left: str) -> None:
     write_whole(heartbeat(tmp_path), left.encode())
     assert Store(tmp_path).owner(ID) is None
-    assert Claim(Store(tmp_path), ID).is_held()
+    assert Claim(Store(tmp_path).folder(ID)).is_held()
 
 
 def test_the_slower_of_two_that_take_over_leaves_the_faster_its_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both find the owner dead; between the slower's look and its move, the faster takes over."""
-    leave_heartbeat(tmp_path, process_start=1.0)
+    leave_heartbeat(tmp_path, process_start=1)
     faster: list[Claim] = []
-    is_dead = store._is_dead
+    is_dead = ownership._is_dead
 
     def look(said: dict[str, Any], age_s: float) -> bool:
         found = is_dead(said, age_s)
         if not faster:
-            monkeypatch.setattr(store, "_is_dead", is_dead)
-            faster.append(Claim(Store(tmp_path), ID))
+            monkeypatch.setattr(ownership, "_is_dead", is_dead)
+            faster.append(Claim(Store(tmp_path).folder(ID)))
         return found
 
-    monkeypatch.setattr(store, "_is_dead", look)
+    monkeypatch.setattr(ownership, "_is_dead", look)
     with pytest.raises(ClaimLost):
-        Claim(Store(tmp_path), ID)
+        Claim(Store(tmp_path).folder(ID))
     assert faster[0].is_held()
     assert temporaries(tmp_path) == []
 
 
 def test_an_owner_whose_claim_was_taken_over_notices_and_leaves_the_new_one_alone(tmp_path: Path) -> None:
-    old = Claim(Store(tmp_path), ID)
+    old = Claim(Store(tmp_path).folder(ID))
     then = time.time() - STALE_S - 20
     os.utime(heartbeat(tmp_path), (then, then))
-    new = Claim(Store(tmp_path), ID)
+    new = Claim(Store(tmp_path).folder(ID))
     assert new.is_held() and not old.is_held()
     old.release()
     assert new.is_held()
 
 
 def test_a_claim_is_kept_alive_and_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store, "BEAT_S", 0.01)
-    claim = Claim(Store(tmp_path), ID)
+    monkeypatch.setattr(ownership, "BEAT_S", 0.01)
+    claim = Claim(Store(tmp_path).folder(ID))
     with claim.kept():
         claim.said = {**claim.said, "step": 7}
         limit = time.monotonic() + 30

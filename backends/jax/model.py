@@ -63,6 +63,11 @@ def dense_channels_untied(x_bsc: Array, kernel_scd: Array, bias_sd: Array) -> Ar
     return y_sbd.swapaxes(0, 1)
 
 
+def in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """A function that rounds once, at its end, where its argument is narrower than float32."""
+    return lambda x: function(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
+
+
 def dropout(x: Array, site: int, chance: Chance) -> Array:
     """Zero elements by the hash of parameters.dropout_site, and rescale the rest."""
     if chance.dropout_key is None:
@@ -116,7 +121,7 @@ class MlpBlock(nn.Module):
     spec: ModelSpec
 
     def mlp(self, x: Array, operation: Operation, block: int, mixing: int, chance: Chance) -> Array:
-        activation = ACTIVATIONS[self.spec.activation]
+        activation = in_float32(ACTIVATIONS[self.spec.activation])
         x = Dense(self.spec, operation, name="Dense_0")(x)
         x = dropout(activation(x), dropout_site(block, mixing, 0), chance)
         x = Dense(self.spec, operation, name="Dense_1")(x)

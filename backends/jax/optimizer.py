@@ -11,7 +11,7 @@ from backends.contract import OptimizerSpec
 from backends.parameters import is_decayed
 
 State = dict[str, dict[str, Array]]  # params and each slot, by parameter name
-Scalars = dict[str, Array]  # the numbers of OptimizerSpec.scalars
+Scalars = dict[str, Array]  # the numbers of OptimizerSpec.scalars, and the complements that float32 would round
 
 
 def apply_gradient(
@@ -33,7 +33,8 @@ def apply_gradient(
         update, _ = decay.update(update, decay.init(params), params)
     params = optax.apply_updates(params, optax.tree.scale(-rate, update))
     if spec.ema_decay:
-        moments["average"] = optax.tree.update_moment(params, state["average"], scalars["ema_decay"], 1)
+        step = optax.tree.scale(scalars["1 - ema_decay"], optax.tree.sub(params, state["average"]))
+        moments["average"] = optax.tree.add(state["average"], step)
     return {"params": params, **moments}, norm
 
 
@@ -41,8 +42,8 @@ def adamw(
     spec: OptimizerSpec, scalars: Scalars, state: State, gradient: dict[str, Array], corrections: Array
 ) -> tuple[dict[str, Array], State]:
     """The direction of Adam.  Source: arXiv 1412.6980, algorithm 1; decay apart from it: arXiv 1711.05101."""
-    first = optax.tree.update_moment(gradient, state["first_moment"], scalars["b1"], 1)
-    second = optax.tree.update_moment_per_elem_norm(gradient, state["second_moment"], scalars["b2"], 2)
+    first = jax.tree.map(lambda m, g: scalars["b1"] * m + scalars["1 - b1"] * g, state["first_moment"], gradient)
+    second = jax.tree.map(lambda v, g: scalars["b2"] * v + scalars["1 - b2"] * g * g, state["second_moment"], gradient)
     update = jax.tree.map(
         lambda m, v: (m * corrections[0]) / (jnp.sqrt(v * corrections[1]) + scalars["epsilon"]), first, second
     )

@@ -39,7 +39,7 @@ DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "float64": (jnp.float64, jnp.float64, "highest"),
     "float32": (jnp.float32, jnp.float32, "highest"),
     "tf32": (jnp.float32, jnp.float32, "tensorfloat32"),
-    "bfloat16": (jnp.float32, jnp.bfloat16, "default"),
+    "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
 }
 
 # Steps that a compiled chunk has room for; fewer run in the same program.
@@ -63,7 +63,9 @@ class JaxProgram:
         self.data = place(dataset, self.device)
         self.compile_s = 0.0
         self.traced = Traced(model.structure(), optimizer.structure(), run.precision)
-        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in optimizer.scalars().items()})
+        scalars = optimizer.scalars()
+        scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
+        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
         self.state: Any = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:

@@ -26,7 +26,7 @@ def apply_gradient(
         update[:, :num_decayed] += spec.weight_decay * params[:, :num_decayed]
     params -= rate[:, None] * update
     if spec.ema_decay:
-        state["average"].mul_(spec.ema_decay).add_(params, alpha=1 - spec.ema_decay)
+        state["average"].add_(params - state["average"], alpha=1 - spec.ema_decay)
     return norm
 
 

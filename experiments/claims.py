@@ -1,0 +1,164 @@
+"""Who runs a trial now: a claim on its folder, exclusive between processes and machines.
+
+A trial is claimed by creating its heartbeat, which fails if one exists, and kept by touching it. A claim whose owner is
+dead is taken over.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from experiments.files import StoreError, store_errors, write_json
+
+# A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S.
+STALE_S = 120.0
+BEAT_S = 5.0
+
+
+class ClaimLost(Exception):
+    """Another process took the trial over; this one must leave it alone."""
+
+
+class Claim:
+    """The right to run a trial, held from construction to `release`; `said` is what status shows of it."""
+
+    def __init__(self, folder: Path):
+        """Raises: ClaimLost: somebody alive has it."""
+        self.path = folder / "heartbeat"
+        self.said: dict[str, Any] = {
+            "token": secrets.token_hex(8),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "process_start": _process_start(os.getpid()),
+        }
+        with store_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            if not self._create():
+                self._remove_dead()
+                if not self._create():
+                    raise ClaimLost(folder.name)
+            self._sweep()
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Touch the heartbeat every BEAT_S with what `said` holds, in a thread, until the block ends."""
+        ended = threading.Event()
+
+        def beat() -> None:
+            while not ended.wait(BEAT_S):
+                if not self.is_held():
+                    return
+                with contextlib.suppress(StoreError, OSError):  # the loop meets the same disk, and reports it
+                    write_json(self.path, self.said)
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+
+    def is_held(self) -> bool:
+        """Whether the heartbeat is still this claim's, not one of a process that took the trial over."""
+        return _token(self.path) == str(self.said["token"])
+
+    def release(self) -> None:
+        if self.is_held():
+            self.path.unlink(missing_ok=True)
+
+    def _create(self) -> bool:
+        """Create the heartbeat with its content at once, unless there is one: a hard link is atomic, on NFS too."""
+        mine = self.path.with_name(f".heartbeat.{self.said['token']}")
+        try:
+            with mine.open("w") as file:
+                json.dump(self.said, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(mine, self.path)
+        except (FileExistsError, FileNotFoundError):
+            return False
+        finally:
+            mine.unlink(missing_ok=True)
+        return True
+
+    def _sweep(self) -> None:
+        """Remove what a killed owner has left half-written. Nobody else writes such files while the claim is held."""
+        for left in self.path.parent.glob(".*.tmp"):
+            left.unlink(missing_ok=True)
+        for left in self.path.parent.glob(".heartbeat.*"):
+            if _is_dead(*_said(left)):
+                left.unlink(missing_ok=True)
+
+    def _remove_dead(self) -> None:
+        """Remove the heartbeat if its owner is dead.
+
+        Two processes may find it dead at once, and the slower must not remove what the faster has made since: so it is
+        moved aside, looked at again there, and put back if it is not the dead one.
+        """
+        said, age_s = _said(self.path)
+        if said and not _is_dead(said, age_s):
+            return  # one that says nothing is damaged: it is linked, and replaced, whole
+        aside = self.path.with_name(f".heartbeat.dead.{self.said['token']}")
+        try:
+            self.path.rename(aside)
+        except FileNotFoundError:
+            return
+        try:
+            if said and _token(aside) != said.get("token"):
+                os.link(aside, self.path)
+        except (FileExistsError, FileNotFoundError):
+            pass  # the owner whose heartbeat was moved finds another's at its next beat, and stops
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+def owner(folder: Path) -> dict[str, Any] | None:
+    """What the living owner of a trial says: pid, host, step, loss, images/s; None if nobody alive has it."""
+    said, age_s = _said(folder / "heartbeat")
+    return None if not said or _is_dead(said, age_s) else said
+
+
+def _said(path: Path) -> tuple[dict[str, Any], float]:
+    """What a heartbeat says, {} if it cannot be read, and its age in seconds."""
+    try:
+        age_s = time.time() - path.stat().st_mtime
+        said = json.loads(path.read_text())
+    except FileNotFoundError:
+        return {}, 0.0
+    except ValueError:
+        return {}, age_s
+    return (said, age_s) if isinstance(said, dict) else ({}, age_s)
+
+
+def _token(path: Path) -> str | None:
+    token = _said(path)[0].get("token")
+    return None if token is None else str(token)
+
+
+def _is_dead(said: dict[str, Any], age_s: float) -> bool:
+    """Whether the owner is known to be dead: its process is gone from this host, or it has not beaten for long."""
+    if age_s > STALE_S:
+        return True
+    if said.get("host") != socket.gethostname():
+        return False
+    return _process_start(said.get("pid", -1)) != said.get("process_start")
+
+
+def _process_start(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot, which tells it from a later one of its number; None if it is gone.
+
+    Source: proc(5), /proc/pid/stat, fields 3 and 22.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
