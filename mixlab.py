@@ -110,6 +110,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    import backends
     from analysis.listing import plan_lines
     from experiments import local, progress
 
@@ -121,13 +122,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.only:
         trials = _only(trials, arguments.only)
     if arguments.dry_run:
-        print("\n".join(plan_lines(trials, store)))
+        print("\n".join(plan_lines([planned for planned in trials if not local.is_ended(planned, store)], store)))
         return 0
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(trials, store, lambda note: console.print(note, markup=False, soft_wrap=True))
     if not arguments.only:
         store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    for backend in dict.fromkeys(planned.trial.backend for planned in todo):
+        backends.check_installed(backend)
     with progress.reporter(console, len(todo)) as reporter:
         summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
     if summary.left:

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 
 from analysis.layout import aligned
 from analysis.states import STATUSES, status
@@ -78,7 +78,7 @@ def show_lines(prefix: str, store: Store) -> list[str]:
 
 
 def _yaml(tree: dict[str, Any]) -> list[str]:
-    return ["  " + line for line in OmegaConf.to_yaml(OmegaConf.create(tree)).splitlines()]
+    return ["  " + line for line in yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).splitlines()]
 
 
 def _curve(points: list[dict[str, Any]]) -> list[str]:

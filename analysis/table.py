@@ -9,8 +9,6 @@ from analysis.frame import objects
 from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
 
-FORMATS = ("text", "csv", "markdown", "json")
-
 
 def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
     """A row for each cell of the table, in the order of the grid.

@@ -3,6 +3,7 @@
 import importlib
 from functools import cache
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 from backends.contract import Backend
@@ -13,8 +14,11 @@ _GROUP = "mixlab.backends"
 
 def names() -> list[str]:
     """Every backend by name, installed or not: folders beside this file, then entry points."""
-    folders = sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
-    return folders + sorted(point.name for point in entry_points(group=_GROUP) if point.name not in folders)
+    return _folders() + sorted(point.name for point in entry_points(group=_GROUP) if point.name not in _folders())
+
+
+def _folders() -> list[str]:
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
 
 
 def check(name: str) -> None:
@@ -32,11 +36,21 @@ def load(name: str) -> Backend:
     check(name)
     external = {point.name: point for point in entry_points(group=_GROUP)}
     try:
-        if name in external:
+        if name not in _folders():
             return external[name].load()  # type: ignore[no-any-return]
         return importlib.import_module(f"backends.{name}").BACKEND  # type: ignore[no-any-return]
     except ModuleNotFoundError as error:
-        raise MixlabError(
-            f"backend: {name!r} needs the package {error.name!r}, which is not installed; "
-            f"install it with: pip install -c constraints.txt -e '.[{name}]'"
-        ) from error
+        raise _not_installed(name, str(error.name)) from error
+    except (ImportError, OSError) as error:
+        raise MixlabError(f"backend: {name!r} is installed and does not load: {error}") from error
+
+
+def check_installed(name: str) -> None:
+    """Raises: MixlabError: the framework of a backend of this project is not installed. Imports nothing."""
+    if name in _folders() and find_spec(name) is None:
+        raise _not_installed(name, name)
+
+
+def _not_installed(name: str, package: str) -> MixlabError:
+    how = f"; install it with: pip install -c constraints.txt -e '.[{name}]'" if name in _folders() else ""
+    return MixlabError(f"backend: {name!r} needs the package {package!r}, which is not installed{how}")

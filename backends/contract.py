@@ -50,7 +50,7 @@ class ModelSpec:
     pre_head_norm: bool = True
     dropout: float = 0.0  # after the activation and after the second Dense of each MLP
     stochastic_depth: float = 0.0  # rate of the last block; rises linearly from 0 at the first
-    rescale: bool = False  # divide a kept branch by its keep rate
+    rescale: bool = False  # timm's form of it: one rate for all blocks, a kept branch divided by its keep rate
 
     @property
     def num_tokens(self) -> int:

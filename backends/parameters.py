@@ -104,14 +104,16 @@ def training_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision:
     state = count(model) * master * (2 + len(slots(optimizer)))
     s, c = model.num_tokens, model.hidden_dim
     block = 4 * s * c + 2 * c * model.tokens_mlp_dim + 2 * s * model.channels_mlp_dim
-    return state + batch_size * working * (model.num_blocks * block + s * c + model.image_size**2)
+    return state + batch_size * working * (
+        model.num_blocks * block + s * c + model.image_size**2 * model.image_channels
+    )
 
 
 def initial_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Callable[[str, Shape], Array]) -> State:
     """Parameters as the authors draw them, moments zero, the average equal to the parameters.
 
     Kernels: normal cut at two sigma with variance 1 / fan_in; the head's kernel and all biases zero; scales one; the
-    position embedding normal with standard deviation 0.02, cut likewise (ViT's).
+    position embedding normal with standard deviation 0.02 before it is cut likewise.
 
     Args:    uniforms: (name, shape) -> float64 in [0, 1), drawn for this parameter.
     Returns: float64 arrays by state name; a backend rounds them to its precision.

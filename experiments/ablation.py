@@ -42,7 +42,14 @@ METRICS = tuple(
     for value in ("accuracy", "loss")
 )
 COMMAND_LINE = "command line"
-ONE_OF = {"train.steps": "train.epochs", "train.epochs": "train.steps"}  # an override of one takes the other back
+# A setting takes back what it stands in place of, where a base, of any depth, has set that.
+IN_PLACE_OF = {
+    "train.steps": ("train.epochs",),
+    "train.epochs": ("train.steps",),
+    "model.variant": tuple(
+        f"model.{size}" for size in ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     points = grid.exclude(grid.products(axes, where), rules, where)
     text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
     report = _report(tree.get("report"), points, where)
+    _check_baseline(report.baseline, base, points, where)
     return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
 
 
@@ -119,11 +127,10 @@ def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
 
     Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats.
     """
-    config = fields.set_fields(TrialConfig(), ablation.base)
-    check_ranges(config, ablation.where)
     found: dict[str, GridTrial] = {}
     for point in ablation.points:
-        trial = _trial(fields.set_fields(config, point), cache, ablation.where)
+        values = _laid_over(dict(ablation.base), point)
+        trial = _trial(fields.set_fields(TrialConfig(), values), cache, ablation.where)
         planned = GridTrial(trial, point)
         if trial.id in found:
             raise MixlabError(
@@ -162,7 +169,14 @@ def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) ->
     own = {key: value for key, value in given.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
     _check_ranges(typed, where)
-    return _base(given.get("base"), folder, where, above) | typed
+    return _laid_over(_base(given.get("base"), folder, where, above), typed)
+
+
+def _laid_over(base: Point, values: Point) -> Point:
+    """The base with some values set, and what those stand in place of taken back."""
+    given = [name for name, value in values.items() if value is not None]
+    taken_back = [other for name in given for other in IN_PLACE_OF.get(name, ()) if other not in values]
+    return base | dict.fromkeys(taken_back) | values
 
 
 def _check_ranges(values: Point, where: str) -> None:
@@ -179,8 +193,6 @@ def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]
             value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override[len(name) + 1 :]}"]))["value"]  # type: ignore[index,call-overload]
         except (yaml.YAMLError, OmegaConfBaseException) as error:
             raise MixlabError(f"{COMMAND_LINE}: {override!r} is not a YAML value") from error
-        if name in ONE_OF:
-            base[ONE_OF[name]] = None
         holders = [mapping for mapping in mappings if name in mapping]
         for mapping in mappings:
             for axis, points in mapping.items():
@@ -188,14 +200,14 @@ def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]
                     raise MixlabError(
                         f"{COMMAND_LINE}: {name} is set by the axis {axis!r} of the grid, with other fields"
                     )
-        if holders or isinstance(value, list):
-            for mapping in holders or mappings:
-                mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
-                for point in mapping[name]:
-                    _check_ranges(point, COMMAND_LINE)
-        else:
-            base |= fields.typed({name: value}, COMMAND_LINE)
-            _check_ranges({name: base[name]}, COMMAND_LINE)
+        for mapping in mappings if isinstance(value, list) else holders:
+            mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
+            for point in mapping[name]:
+                _check_ranges(point, COMMAND_LINE)
+        if not isinstance(value, list):
+            typed = fields.typed({name: value}, COMMAND_LINE)
+            _check_ranges(typed, COMMAND_LINE)
+            base |= _laid_over(base, typed)
 
 
 def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
@@ -228,6 +240,17 @@ def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
             f"{where}: baseline: {outside[0]} is neither a row nor a column; {choices(outside[0], (*rows, *columns))}"
         )
     return ReportSpec(rows, columns, metric, fields.typed(baseline, f"{where}: baseline"))
+
+
+def _check_baseline(baseline: Mapping[str, Any], base: Point, points: Sequence[Point], where: str) -> None:
+    """Each value of the baseline must be one that a trial has."""
+    for name, value in baseline.items():
+        default = base.get(name, fields.get_field(TrialConfig(), name))
+        values = list(dict.fromkeys(point.get(name, default) for point in points))
+        if value not in values:
+            raise MixlabError(
+                f"{where}: report: baseline: no trial has {name} {value!r}; {choices(value, map(str, values))}"
+            )
 
 
 def _field_list(given: Any, where: str) -> tuple[str, ...]:

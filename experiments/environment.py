@@ -10,7 +10,19 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("numpy", "scipy", "datasets", "safetensors", "torch", "jax", "jaxlib", "flax", "optax")
+PACKAGES = (
+    "numpy",
+    "scipy",
+    "datasets",
+    "pillow",
+    "scikit-learn",
+    "safetensors",
+    "torch",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+)
 
 
 @lru_cache(maxsize=1)

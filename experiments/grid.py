@@ -34,6 +34,10 @@ def axis_points(name: str, given: Any, where: str) -> list[Point]:
     values = given if isinstance(given, list) else [given]
     if not values:
         raise MixlabError(f"{where}: {name}: it has no values")
+    if name.startswith("run."):
+        raise MixlabError(
+            f"{where}: {name} says how a trial runs, not what it is, so it makes no axis; set it in the base"
+        )
     if all(isinstance(value, dict) for value in values):
         return [fields.typed(fields.flatten(value, f"{where}: {name}"), f"{where}: {name}") for value in values]
     fields.check_name(name, where)

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
+from experiments.claims import Claim, ClaimLost
 from experiments.environment import environment
 from experiments.record import is_final, make_record
-from experiments.store import Store
+from experiments.store import CorruptRecord, Store
 from experiments.worker import WorkerSpec, main
 
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -116,7 +117,7 @@ class LocalRun:
             self.waiting.remove(planned)
             if slot.backend != backend or not slot.process.is_alive():
                 _dismiss(slot)
-                self._hire(slot, backend)
+                self._hire(slot, planned)
             slot.trial, given = planned, True
             self.reporter.event("start", planned, None)
             _send(slot, ("run", asdict(planned.trial)))
@@ -132,9 +133,11 @@ class LocalRun:
         workers = [other.backend for other in self._working()]
         return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
 
-    def _hire(self, slot: Slot, backend: str) -> None:
+    def _hire(self, slot: Slot, planned: GridTrial) -> None:
+        backend = planned.trial.backend
         slot.connection, theirs = _CONTEXT.Pipe()
-        spec = WorkerSpec(backend, slot.cpus, self.store.root, self.cache, environment())
+        cpus = slot.cpus[: planned.trial.run.threads or None]
+        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment())
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         slot.process.start()
         theirs.close()
@@ -163,6 +166,9 @@ class LocalRun:
         planned = slot.trial
         assert planned is not None
         trial_id = planned.trial.id
+        if kind == "crashed":  # what an unexpected error leaves of a device or a framework, no other trial should meet
+            kind = "failed"
+            _dismiss(slot)
         if kind != "error":
             self.reporter.event(kind, planned, detail)
         if kind == "step":
@@ -196,11 +202,18 @@ class LocalRun:
             self.summary.done.append(planned.trial.id)
             self.reporter.event("done", planned, record["notes"])
             return
-        if self.store.owner(planned.trial.id) is None:
-            outcome = {"status": "failed", "reason": reason}
-            self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
+        self._record_death(planned, reason)
         self.summary.failed[planned.trial.id] = reason
         self.reporter.event("failed", planned, reason)
+
+    def _record_death(self, planned: GridTrial, reason: str) -> None:
+        try:
+            claim = Claim(self.store.folder(planned.trial.id))
+        except ClaimLost:
+            return  # another process has gone on with it already
+        outcome = {"status": "failed", "reason": reason}
+        self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
+        claim.release()
 
 
 def _send(slot: Slot, message: tuple[str, Any]) -> None:
@@ -235,7 +248,15 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
     for planned in trials:
         if sentence := store.set_aside_corrupt_record(planned.trial.id):
             warn(sentence)
-        record = store.record(planned.trial.id)
-        if record is None or not is_final(record):
+        if not is_ended(planned, store):
             left.append(planned)
     return left
+
+
+def is_ended(planned: GridTrial, store: Store) -> bool:
+    """Whether a trial has a record that another run would not change; one that is corrupt is none."""
+    try:
+        record = store.record(planned.trial.id)
+    except CorruptRecord:
+        return False
+    return record is not None and is_final(record)

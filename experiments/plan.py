@@ -83,11 +83,13 @@ def _dropout_keys(seed: int, first: int, num: int) -> Array:
 
 
 def _branch_scales(trial: Trial, first: int, num: int) -> Array:
-    """Stochastic depth.  Source: google-research/vision_transformer, models_mixer.py.  Differs: `rescale`."""
+    """Stochastic depth, one choice for each example and branch.
+
+    Source: google-research/big_vision, models/mlp_mixer.py: the rate rises linearly from 0 at the first block, and kept
+    branches are not rescaled. With `rescale`, timm's form: one rate for all blocks, kept branches divided by keep rate.
+    """
     model, shape = trial.model, (trial.model.num_blocks, 2, trial.train.batch_size)
-    rates = model.stochastic_depth * np.arange(model.num_blocks) / max(1, model.num_blocks - 1)
-    if model.num_blocks == 1:
-        rates[:] = model.stochastic_depth
-    rates = rates[:, None, None]
+    rises = np.arange(model.num_blocks) / max(1, model.num_blocks - 1)
+    rates = model.stochastic_depth * (np.ones(model.num_blocks) if model.rescale else rises)[:, None, None]
     kept = streams.uniforms(trial.seed, "stochastic_depth", first, num, shape) >= rates
     return kept / (1 - rates) if model.rescale else kept.astype(np.float64)

@@ -15,7 +15,7 @@ from backends import contract
 from backends.contract import ModelSpec, OptimizerSpec
 from backends.errors import MixlabError, choices
 
-# Part of every id: raise it when the same spec would train to another result.
+# Part of every id: raise it when the same spec would train to another result, so also with decoded.LAYOUT.
 SPEC_VERSION = 1
 
 # Variant: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
@@ -44,7 +44,7 @@ class ModelConfig:
 
     variant: Optional[str] = option(None, allowed=tuple(VARIANTS))
     num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
-    patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: an eighth of the image's side, at least 2
+    patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: near an eighth of the image's side
     hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
     num_blocks: Optional[int] = option(None, low=1)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S
@@ -59,7 +59,7 @@ class ModelConfig:
     pre_head_norm: bool = option(True)
     dropout: float = option(0.0, low=0.0, high=0.95)  # rate
     stochastic_depth: float = option(0.0, low=0.0, high=0.95)  # rate at the last block, rising linearly from 0
-    rescale: bool = option(False)  # divide a kept branch by its keep rate (timm); the authors do not
+    rescale: bool = option(False)  # timm's form: one rate for all blocks, kept branches divided by the keep rate
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ def _resolve_model(config: TrialConfig, info: DataInfo, where: str) -> ModelSpec
     patch, hidden, blocks, tokens_dim, channels_dim = (
         size if getattr(model, name) is None else getattr(model, name) for name, size in zip(names, sizes, strict=True)
     )
-    patch = patch or max(2, info.image_size // 8)
+    patch = patch or _default_patch_size(info.image_size)
     assert hidden is not None and blocks is not None  # DEFAULT_SIZES and VARIANTS give both
     if info.image_size % patch:
         divisors = [str(p) for p in range(1, info.image_size + 1) if info.image_size % p == 0]
@@ -286,6 +286,12 @@ def _resolve_model(config: TrialConfig, info: DataInfo, where: str) -> ModelSpec
             if f.default is not dataclasses.MISSING
         },
     )
+
+
+def _default_patch_size(image_size: int) -> int:
+    """The divisor of the image's side that is nearest to an eighth of it, and to 2 in small images."""
+    divisors = [size for size in range(1, image_size + 1) if image_size % size == 0]
+    return min(divisors, key=lambda size: abs(size - max(2.0, image_size / 8)))
 
 
 def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfig:

@@ -29,7 +29,8 @@ from experiments.spec import Trial, trial_from_json
 from experiments.store import Store
 from experiments.trial import Stopped, TrialRun
 
-# Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's.
+# Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's, and
+# so is "crashed", after which this process is not used again.
 Event = tuple[str, str | None, Any]
 
 
@@ -96,7 +97,7 @@ class Worker:
         if (record := self.store.record(trial.id)) is not None and is_final(record):
             # another process has ended it since this run was planned
             return (str(record["status"]), trial.id, record["reason"] or record["notes"])
-        started, run = time.time(), None
+        started, run, about, kind = time.time(), None, None, None
         outcome: dict[str, Any] = {"status": "done", "reason": None}
         try:
             program, about, splits = self._open(trial)
@@ -113,19 +114,16 @@ class Worker:
             outcome = {"status": "failed", "reason": str(error)}
         except Exception as error:
             reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            outcome = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}
-        environment = {**self.spec.environment, "backend": self._about(trial)}
+            outcome, kind = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}, "crashed"
+        environment = {**self.spec.environment, "backend": about}
         self.store.finish(trial.id, make_record(trial, outcome, environment, started, run.result() if run else None))
-        return (str(outcome["status"]), trial.id, outcome["reason"] or (run.notes if run else []))
+        return (kind or str(outcome["status"]), trial.id, outcome["reason"] or (run.notes if run else []))
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         splits = data.load(trial.data, trial.info, self.spec.cache)
         backend, run = backends.load(trial.backend), self._run_spec(trial)
         program = backend.open(trial.model, trial.optimizer, self._dataset(trial, splits), run)
         return program, backend.about(run), splits
-
-    def _about(self, trial: Trial) -> dict[str, str]:
-        return backends.load(trial.backend).about(self._run_spec(trial))
 
     def _run_spec(self, trial: Trial) -> RunSpec:
         run = trial.run

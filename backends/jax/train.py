@@ -125,6 +125,7 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
+        assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
         return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
 
     def _rate(self, plans: Sequence[StepPlan]) -> Array:

@@ -133,6 +133,7 @@ class TorchProgram:
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
         """The plans' arrays on the device: (steps, replicas, ...)."""
         set_numerics(self.run)
+        assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
         stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
         if "dropout_keys" in stacked:
             stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)
