@@ -116,8 +116,6 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
-    if not arguments.dry_run:
-        local.prepare()
     store, ablation, trials = _load(arguments)
     if arguments.only:
         trials = _only(trials, arguments.only)

@@ -6,7 +6,6 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -15,21 +14,16 @@ from typing import Any, Protocol
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
 from experiments.claims import Claim, ClaimLost
-from experiments.environment import environment
+from experiments.environment import ROOT, environment
 from experiments.record import is_final, make_record
 from experiments.store import CorruptRecord, Store
 from experiments.worker import WorkerSpec, main
 
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
 
-# Workers are forked from a server that has imported everything but a framework.
-_CONTEXT = multiprocessing.get_context("forkserver")
-
-
-def prepare() -> None:
-    """Let the server of workers import in the background what they need; worth calling before planning."""
-    _CONTEXT.set_forkserver_preload(["experiments.worker"])
-    forkserver.ensure_running()
+# A spawned worker gets this process's sys.path before its first import, and so this process's code; the fork server of
+# Python 3.11 would import what it preloads from wherever its own path leads.
+_CONTEXT = multiprocessing.get_context("spawn")
 
 
 class Reporter(Protocol):
@@ -137,7 +131,7 @@ class LocalRun:
         backend = planned.trial.backend
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
-        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment())
+        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         slot.process.start()
         theirs.close()

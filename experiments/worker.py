@@ -24,6 +24,7 @@ from backends.errors import Diverged, MixlabError
 from experiments import data
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
+from experiments.environment import ROOT
 from experiments.record import is_final, make_record
 from experiments.spec import Trial, trial_from_json
 from experiments.store import Store
@@ -43,10 +44,12 @@ class WorkerSpec:
     store: Path
     cache: Path  # of decoded images
     environment: dict[str, Any]
+    root: Path  # of the code that the parent runs
 
 
 def main(spec: WorkerSpec, connection: Connection) -> None:
     """Run trials until the parent says stop or goes away."""
+    assert spec.root == ROOT, f"the parent's code is in {spec.root}, this worker's in {ROOT}"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
     os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
     stop, trials = threading.Event(), queue.SimpleQueue[dict[str, Any] | None]()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, base, environment, write_yaml
+from tests.conftest import ROOT, TIMEOUT_S, base, environment, records, write_yaml
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "flax", "optax")
 HEAVY = (*FRAMEWORKS, "datasets")  # the library of data sets, which digits do not need
@@ -123,3 +123,21 @@ def test_a_copy_of_the_tree_runs_itself(tmp_path: Path) -> None:
     variables = environment(PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
     ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
     assert all(Path(file).is_relative_to(tmp_path) for file in ended.stdout.split())
+
+
+def test_a_copy_of_the_project_trains_with_its_own_code_and_not_with_the_installed_one(tmp_path: Path) -> None:
+    """The record's loss shows a change that only the copy has."""
+    copy = tmp_path / "copy"
+    for name in ("analysis", "backends", "experiments"):
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "mixlab.py", copy)
+    plan = copy / "experiments" / "plan.py"
+    changed = plan.read_text().replace("train.learning_rate * rising", "0.0 * rising")
+    assert changed != plan.read_text()
+    plan.write_text(changed)
+    write_yaml(tmp_path / "one.yaml", base=base(), grid={"seed": 0, "backend": "torch"})
+    command = [sys.executable, str(copy / "mixlab.py"), "run", "one.yaml", "--store", "runs"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT_S)
+    (record,) = records(tmp_path / "runs").values()
+    losses = [point["train"]["loss"] for point in record["curve"]]
+    assert len(losses) > 1 and len(set(losses)) == 1  # with a rate of 0 nothing is learnt
