@@ -6,6 +6,7 @@ its device slow, QUICK_LOG names a file that gets a line `first step, number of 
 with QUICK_DIES="after the record" its process is killed as soon as a record is written.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -197,11 +198,16 @@ def kill_tree(pid: int) -> None:
 
 
 def workers(pid: int) -> list[int]:
-    """Processes that train for a command: those that its server of workers has forked."""
+    """Processes that train for a command: those that it has spawned, not the one that tracks its resources."""
+    found = []
     try:
-        return [child.pid for child in psutil.Process(pid).children(recursive=True) if child.ppid() != pid]
+        for child in psutil.Process(pid).children():
+            with contextlib.suppress(psutil.Error):
+                if any("spawn_main" in word for word in child.cmdline()):
+                    found.append(child.pid)
     except psutil.NoSuchProcess:
         return []
+    return found
 
 
 def is_alive(pid: int) -> bool:

@@ -80,13 +80,22 @@ class Lap:
                 found.append(int(owner["pid"]))
         return found
 
+    def stepping(self) -> bool:
+        """Whether this command has saved a step of some trial."""
+        checkpoints = self.store.glob("trials/*/checkpoint.safetensors")
+        return any(path.stat().st_mtime > self.started for path in checkpoints if path.exists())
+
     def strike(self, dice: random.Random) -> str | None:
         """Kill something at a random instant; says what and when, or None if the command ended before."""
         process = self.command()
-        if dice.random() < START_SHARE:
+        phase = dice.random()
+        if phase < START_SHARE:
             delay_s = dice.uniform(0, AT_START_S)
+        elif phase < 2 * START_SHARE:  # begun: most of this is importing and compiling
+            wait_until(lambda: process.poll() is not None or self.at_work(), "a trial was begun")
+            delay_s = dice.uniform(0, AT_WORK_S)
         else:
-            wait_until(lambda: process.poll() is not None or self.at_work(), "a trial was trained")
+            wait_until(lambda: process.poll() is not None or self.stepping(), "steps were taken")
             delay_s = dice.uniform(0, AT_WORK_S)
         try:
             process.wait(delay_s)
