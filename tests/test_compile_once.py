@@ -13,7 +13,7 @@ from experiments.plan import step_plan
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.trial import initial_state
 
-MODEL = {"patch_size": 4, "hidden_dim": 8, "num_blocks": 1, "dropout": 0.1, "stochastic_depth": 0.2}
+MODEL = {"patch_size": 4, "hidden_dim": 8, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
 TRAIN = {
     "batch_size": 8,
     "steps": 3,

@@ -22,6 +22,7 @@ from experiments import checkpoint, data, spec
 from experiments import trial as trial_module
 from experiments.claims import Claim
 from experiments.data import Splits
+from experiments.environment import ROOT
 from experiments.plan import step_plan
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
 from experiments.store import Store
@@ -87,7 +88,7 @@ class Bench:
             if stop_after and sum(kind == "step" for kind, *_ in events) >= stop_after:
                 stop.set()
 
-        Worker(WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}), stop, send).run(self.trial)
+        Worker(WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}, ROOT), stop, send).run(self.trial)
         return events, store.record(self.trial.id)
 
 
