@@ -51,7 +51,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return 0
     except KeyboardInterrupt:
+        print("mixlab: stopped before any trial was begun", file=sys.stderr)
         return STOPPED
+    except OSError as error:
+        print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return USER_ERROR
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
     store, ablation, trials = _load(arguments)
-    if arguments.only:
+    if arguments.only is not None:
         trials = _only(trials, arguments.only)
     if arguments.dry_run:
         print("\n".join(plan_lines([planned for planned in trials if not local.is_ended(planned, store)], store)))
@@ -125,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(trials, store, lambda note: console.print(note, markup=False, soft_wrap=True))
-    if not arguments.only:
+    if arguments.only is None:
         store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
     for backend in dict.fromkeys(planned.trial.backend for planned in todo):
         backends.check_installed(backend)
@@ -145,7 +149,7 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
     from backends.errors import choices
 
     found = [planned for planned in trials if planned.trial.id.startswith(prefix)]
-    if not found:
+    if not found or not prefix:
         ids = [planned.trial.id for planned in trials]
         raise MixlabError(f"command line: --only: no trial's id begins with {prefix!r}; {choices(prefix, ids)}")
     return found
