@@ -30,7 +30,7 @@ class Reporter(Protocol):
     """What watches a run; see progress.py."""
 
     def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        """kind: start, step, done, failed, stopped, busy."""
+        """kind: start, step, note, done, failed, stopped, busy."""
 
 
 @dataclass
@@ -133,7 +133,11 @@ class LocalRun:
         cpus = slot.cpus[: planned.trial.run.threads or None]
         spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
+        held = signal.pthread_sigmask(
+            signal.SIG_BLOCK, {signal.SIGINT}
+        )  # inherited: workers leave Ctrl-C to us
         slot.process.start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         slot.backend = backend
 
@@ -165,7 +169,7 @@ class LocalRun:
             _dismiss(slot)
         if kind != "error":
             self.reporter.event(kind, planned, detail)
-        if kind == "step":
+        if kind in ("step", "note"):
             return
         slot.trial = None
         if kind == "done":

@@ -42,10 +42,12 @@ class PlainReporter:
         if kind == "step":
             kind = f"step {detail['step']} of {detail['steps']}, {_said(detail)}"
         self.ended += kind in ("done", "failed")
+        if kind == "note":
+            return self._print(f"    {detail['note']}")
         words = {"busy": "is run by another process, waiting", "stopped": "stopped, its state is saved"}.get(kind, kind)
         self._print(f"[{self.ended}/{self.total}] {trial.trial.id} {trial.label}: {words}")
-        for note in detail if kind == "done" else [detail] if kind == "failed" else []:
-            self._print(f"    {note}")
+        if kind == "failed":
+            self._print(f"    {detail}")
 
     def _is_due(self, trial_id: str) -> bool:
         return time.monotonic() - self.said_at.get(trial_id, 0.0) > LINE_S
@@ -79,6 +81,8 @@ class LiveReporter(PlainReporter):
         if kind == "start":
             steps = trial.trial.num_steps
             self.tasks[trial.trial.id] = self.bars.add_task(trial.label, total=steps, said="starting")
+        elif kind == "note":
+            return
         elif kind == "step":
             self.bars.update(self.tasks[trial.trial.id], completed=detail["step"], said=_said(detail))
         else:

@@ -61,6 +61,8 @@ class TrialRun:
         Raises:  Stopped: the state is saved.    Diverged: the loss is not finite.    StoreError.    ClaimLost.
         """
         self._restore()
+        for note in self.notes:
+            tell({"note": note})
         self.progress.sessions += 1
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())

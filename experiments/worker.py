@@ -106,7 +106,7 @@ class Worker:
             program, about, splits = self._open(trial)
             self.store.begin(trial, {**self.spec.environment, "backend": about})
             run = TrialRun(trial, self.store, claim, splits, program)
-            run.run(self.stop.is_set, lambda said: self.send(("step", trial.id, said)))
+            run.run(self.stop.is_set, lambda said: self.send(("note" if "note" in said else "step", trial.id, said)))
         except Stopped:
             return ("stopped", trial.id, None)
         except ClaimLost:
