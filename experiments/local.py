@@ -133,9 +133,7 @@ class LocalRun:
         cpus = slot.cpus[: planned.trial.run.threads or None]
         spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
-        held = signal.pthread_sigmask(
-            signal.SIG_BLOCK, {signal.SIGINT}
-        )  # inherited: workers leave Ctrl-C to us
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: workers leave Ctrl-C to us
         slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
