@@ -1,9 +1,11 @@
 """Mixlab's command line: plan, run, status, report, show."""
 
 import argparse
+import importlib
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +117,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     import backends
-    from analysis.listing import plan_lines
     from experiments import local, progress
 
     if arguments.jobs < 1:
@@ -124,6 +125,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.only is not None:
         trials = _only(trials, arguments.only)
     if arguments.dry_run:
+        from analysis.listing import plan_lines
+
         print("\n".join(plan_lines([planned for planned in trials if not local.is_ended(planned, store)], store)))
         return 0
     store.check_writable()
@@ -133,6 +136,8 @@ def _run(arguments: argparse.Namespace) -> int:
         store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
     for backend in dict.fromkeys(planned.trial.backend for planned in todo):
         backends.check_installed(backend)
+    # The table's imports take half a second, which is free while the workers import their frameworks.
+    threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
         summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
     if summary.left:

@@ -7,6 +7,7 @@ safe against that at any instant.
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -58,6 +59,9 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     worker = Worker(spec, stop, connection.send)
     while (fields := trials.get()) is not None:
         worker.run(trial_from_json(fields))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)  # all is written; a framework takes up to a second to take itself down
 
 
 def _listen(connection: Connection, stop: threading.Event, trials: "queue.SimpleQueue[dict[str, Any] | None]") -> None:

@@ -35,8 +35,15 @@ def set_numerics(run: RunSpec) -> None:
     torch.set_num_threads(run.threads)
     torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
-    torch.use_deterministic_algorithms(run.deterministic)
+    _set_deterministic(run)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # one pass less
+
+
+def _set_deterministic(run: RunSpec) -> None:
+    if run.compile:
+        torch.use_deterministic_algorithms(run.deterministic)  # tells Inductor too, whose import takes over a second
+    else:
+        torch.set_deterministic_debug_mode("error" if run.deterministic else "default")
 
 
 _placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share
