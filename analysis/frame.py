@@ -15,16 +15,18 @@ from experiments.store import Store
 def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> pd.DataFrame:
     """A row a trial, in the order of the grid, finished or not.
 
-    Columns: id; status and why (see `status`); each field that the grid sets or the table names; each metric of
-    ablation.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train, seconds.evaluate;
-    images_per_s; parameters; training_flops; peak_memory_bytes. What a trial has no record of is NaN.
+    Columns: id; settings (what the grid sets, as text); status and why (see `status`); each field that the grid sets or
+    the table names; each metric of ablation.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile,
+    seconds.train, seconds.evaluate; images_per_s; parameters; training_flops; peak_memory_bytes. What a trial has no
+    record of is NaN.
     """
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     rows = []
     for planned in trials:
         state, why, record = status(store, planned.trial.id)
-        settings = {name: setting(planned, name, ablation) for name in named}
-        rows.append({"id": planned.trial.id, "status": state, "why": why, **settings, **_results(record)})
+        values = {name: setting(planned, name, ablation) for name in named}
+        about = {"id": planned.trial.id, "settings": planned.label, "status": state, "why": why}
+        rows.append({**about, **values, **_results(record)})
     frame = pd.DataFrame(rows)
     return frame.assign(**{name: objects(row[name] for row in rows) for name in named})
 

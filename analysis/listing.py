@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -68,16 +69,26 @@ def show_lines(prefix: str, store: Store) -> list[str]:
     lines = [f"trial {trial_id}: {state}{': ' if why else ''}{why}", f"folder {folder}"]
     for title, file in (("spec", "spec.json"), ("environment", "env.json")):
         if (folder / file).exists():
-            lines += ["", f"{title}:", *_yaml(json.loads((folder / file).read_text()))]
+            lines += ["", f"{title}:", *_yaml(_read_json(folder / file))]
     if record is not None:
         omitted = ("spec", "environment", "curve", "metrics")
         lines += ["", "result:", *_yaml({key: value for key, value in record.items() if key not in omitted})]
     curve = folder / "metrics.jsonl"
-    points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
-    return [*lines, "", "curve:", *_curve(points)]
+    try:
+        points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        return [*lines, "", "curve:", *_curve(points)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]
 
 
-def _yaml(tree: dict[str, Any]) -> list[str]:
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        return {"corrupt": f"{path} is not JSON ({error})"}
+
+
+def _yaml(tree: Any) -> list[str]:
     return ["  " + line for line in yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).splitlines()]
 
 

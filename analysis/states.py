@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from experiments import checkpoint
 from experiments.store import CorruptRecord, Store
 
 STATUSES = ("done", "running", "failed", "missing")
@@ -20,4 +21,16 @@ def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None
         return "running", f"{step}process {owner.get('pid')} on {owner.get('host')}", None
     if record is not None:
         return "failed", str(record["reason"]), record
-    return "missing", "", None
+    return "missing", _progress(store, trial_id), None
+
+
+def _progress(store: Store, trial_id: str) -> str:
+    """How far a trial is that was stopped or killed; nothing of one that has saved no step."""
+    path = store.folder(trial_id) / "checkpoint.safetensors"
+    try:
+        step = checkpoint.read_progress(path)["step"]
+    except FileNotFoundError:
+        return ""
+    except checkpoint.CorruptCheckpoint as error:
+        return f"store: {path} is corrupt: {error}; the next run sets it aside and begins again"
+    return f"stopped at step {step}, the next run goes on"

@@ -96,8 +96,14 @@ def _layout(ablation: Ablation, table: pd.DataFrame) -> list[list[str]]:
     for values, group in _groups(table, rows):
         line = {columns_of: cell_text(group.iloc[i], metric) for i, columns_of in enumerate(_labels(group, columns))}
         body.append([*map(_plain, values), *(line.get(head, "—") for head in heads)])
-    header = [*map(_short, rows), *(" ".join(map(_plain, head)) or metric for head in heads)]
+    header = [*map(_short, rows), *(_head(columns, head) or metric for head in heads)]
     return [header, *body]
+
+
+def _head(columns: list[str], values: tuple[Any, ...]) -> str:
+    """Words speak for themselves; numbers are given with the field that they are of."""
+    named = zip(columns, values, strict=True)
+    return " ".join(value if isinstance(value, str) else f"{_short(name)}={_plain(value)}" for name, value in named)
 
 
 def _labels(group: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
@@ -127,7 +133,7 @@ def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     if (table["n"] == 1).any():
         notes.append("± ? : one seed has no spread.")
     for _, row in frame[frame["status"] != "done"].iterrows():
-        notes.append(f"{row['id']} {row['status']}{': ' if row['why'] else ''}{row['why']}")
+        notes.append(f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}")
     limit = 20
     return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])
 

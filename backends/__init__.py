@@ -5,9 +5,12 @@ from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from backends.contract import Backend
 from backends.errors import MixlabError, choices
+
+if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
+    from backends.contract import Backend
 
 _GROUP = "mixlab.backends"
 
@@ -28,7 +31,7 @@ def check(name: str) -> None:
 
 
 @cache
-def load(name: str) -> Backend:
+def load(name: str) -> "Backend":
     """Import a backend.
 
     Raises: MixlabError: no backend has that name, or its framework is not installed.

@@ -31,7 +31,8 @@ import backends
 from backends.errors import MixlabError, choices
 from experiments import data, fields, grid
 from experiments.grid import Axes, Point
-from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig, check_ranges, resolve
+from experiments.resolve import check_ranges, resolve
+from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig
 from experiments.yaml_files import read_mapping
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
@@ -117,7 +118,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     _apply_overrides(base, axes, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
     text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
-    report = _report(tree.get("report"), points, where)
+    report = _report(tree.get("report"), points, [override.partition("=")[0] for override in overrides], where)
     _check_baseline(report.baseline, base, points, where)
     return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
 
@@ -210,7 +211,8 @@ def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]
             base |= _laid_over(base, typed)
 
 
-def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
+def _report(given: Any, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
+    """The layout as the YAML says; an axis that the command line has made, and that has no place in it, is a row."""
     where = f"{where}: report"
     given = given or {}
     keys = ("rows", "columns", "metric", "baseline")
@@ -222,6 +224,7 @@ def _report(given: Any, points: Sequence[Point], where: str) -> ReportSpec:
     columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
     default_rows = [name for name in varying if name != "seed" and name not in columns]
     rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
+    rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
     metric = str(given.get("metric", METRICS[0]))
     if metric not in METRICS:
         raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")

@@ -52,6 +52,19 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict
     return state, json.loads(metadata["mixlab"])
 
 
+def read_progress(path: Path) -> dict[str, Any]:
+    """The progress alone, without the arrays and unchecked against them.
+
+    Raises: CorruptCheckpoint.   FileNotFoundError: there is none.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            progress: dict[str, Any] = json.loads((file.metadata() or {})["mixlab"])
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CorruptCheckpoint(f"it does not load ({error})") from error
+    return progress
+
+
 def _checksum(arrays: Mapping[str, Array], text: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):

@@ -11,9 +11,9 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import decoded
+from experiments import decoded, notes
 from experiments.decoded import About
-from experiments.fingerprints import fingerprint
+from experiments.fingerprints import fingerprint, is_there
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -27,6 +27,7 @@ class Splits:
     train is in nested order: with a smaller `fraction` it is a prefix of this one.
     """
 
+    about: About
     images: Array
     labels: Array
     train: Array
@@ -37,18 +38,19 @@ class Splits:
 def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
     """What the source holds. The first time it is decoded into the cache; afterwards small files are read.
 
+    A folder that is gone holds what it held when it was last read, so that a report needs no images.
+
     Args:   cache: folder of decoded images.   where: what an error begins with, such as a file name.
     Raises: MixlabError: names the field at fault.
     """
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
     try:
-        content = fingerprint(config, cache, where)
-        entry = decoded.find(config, content, cache) or decoded.build(config, content, cache, where)
+        about = _find_out(config, cache, where)
     except OSError as error:
         raise _cache_error(cache, error, where) from None
-    about = entry.about
-    return DataInfo(content, about.image_size, about.image_channels, about.num_classes, *_counts(config, about, where))
+    counts = _counts(config, about, where)
+    return DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
 
 
 def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
@@ -59,19 +61,37 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     where = "this trial"
     config = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
     try:
-        entry = decoded.find(config, info.fingerprint, cache)
+        entry = decoded.find(cache, info.content)
         if entry is None:
-            if fingerprint(config, cache, where) != info.fingerprint:
+            fingerprint(config, cache, where)  # says so if the source is gone
+            decoded.build(config, cache, where)
+            entry = decoded.find(cache, info.content)
+            if entry is None:
                 raise MixlabError(
                     f"{where}: data.source: the content of {config.source!r} is not what it was when the trial was "
                     f"planned; bring it back, or plan the trial anew"
                 )
-            entry = decoded.build(config, info.fingerprint, cache, where)
     except OSError as error:
         raise _cache_error(cache, error, where) from None
     train, validation, test = _split(config, entry.about, entry.labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
-    return Splits(entry.images, entry.labels, train, validation, test)
+    return Splits(entry.about, entry.images, entry.labels, train, validation, test)
+
+
+def _find_out(config: DataConfig, cache: Path, where: str) -> About:
+    """From the notes of the cache, else by decoding the source."""
+    by_path = decoded.question(config, str(Path(config.source).expanduser().absolute()))
+    last = decoded.known(cache, by_path)
+    if last and not is_there(config.source):
+        return last
+    by_content = decoded.question(config, fingerprint(config, cache, where))
+    about = decoded.known(cache, by_content)
+    if about is None:
+        about = decoded.build(config, cache, where)
+        notes.remember(cache, by_content, dataclasses.asdict(about))
+    if about != last:
+        notes.remember(cache, by_path, dataclasses.asdict(about))
+    return about
 
 
 def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
@@ -158,6 +178,6 @@ def _nested(indices: Array, labels: Array, seed: int, purpose: str) -> Array:
 
 def _cache_error(cache: Path, error: OSError, where: str) -> MixlabError:
     return MixlabError(
-        f"{where}: run.data_cache: the folder {cache} cannot be used: {error.strerror or error}; free space there, "
-        f"or name a folder that can be written"
+        f"{where}: data cache {cache}: it cannot be used ({error.strerror or error}); free space there, or choose "
+        f"another folder with --store or run.data_cache"
     )

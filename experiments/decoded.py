@@ -1,11 +1,16 @@
-"""Decoded images on disk: `<cache>/<key>/images.npy`, `labels.npy` and `about.json`, decoded once for all trials.
+"""Decoded images on disk: `<cache>/<content>/images.npy`, `labels.npy` and `about.json`, decoded once for all trials.
 
-An entry is made in a folder of its own and renamed when it is whole, so any number of processes may make it at once.
+An entry's name is the hash of what it holds. It is made in a folder of its own and renamed when it is whole, so any
+number of processes may make it at once.
 """
 
 import dataclasses
+import hashlib
+import json
 import os
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,12 +24,22 @@ import psutil
 from backends.contract import Array
 from backends.errors import MixlabError
 from experiments import notes, pictures
-from experiments.sources import HUB_FOLDER, read_source
+from experiments.files import replace
+from experiments.sources import BUILT_IN, HUB_FOLDER, read_source
 from experiments.spec import DataConfig
 
-LAYOUT = 1  # raise it when the same fields would decode to other arrays
+LAYOUT = 2  # raise it when the same fields would decode to other arrays
 GIB = 2**30
-COMMON_FIELDS = ("image_size", "image_channels", "train_split", "test_split", "image_column", "label_column")
+ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
+COMMON_FIELDS = (
+    "subset",
+    "image_size",
+    "image_channels",
+    "train_split",
+    "test_split",
+    "image_column",
+    "label_column",
+)
 SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 
@@ -32,7 +47,7 @@ SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 class About:
     """num_train and num_test: examples of the source's splits; num_test 0: the source has no test split."""
 
-    fingerprint: str
+    content: str  # first 24 hexadecimal digits of the SHA-256 of the arrays and of the numbers below
     num_train: int
     num_test: int
     num_classes: int
@@ -49,72 +64,64 @@ class Entry:
     labels: Array
 
 
-def find(config: DataConfig, fingerprint: str, cache: Path) -> Entry | None:
+def question(config: DataConfig, source: str) -> dict[str, Any]:
+    """What decides the decoded arrays: the fields, and the source's fingerprint or place."""
+    names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
+    return {"layout": LAYOUT, "source": source, **{name: getattr(config, name) for name in names}}
+
+
+def known(cache: Path, question: dict[str, Any]) -> About | None:
+    """What was found the last time that the question was asked."""
+    answer = notes.recall(cache, question)
+    try:
+        return About(**answer) if answer else None
+    except TypeError:
+        return None
+
+
+def find(cache: Path, content: str) -> Entry | None:
     """The whole entry, if there is one; a damaged one is removed.
 
     Raises: OSError: it is there and cannot be read.
     """
-    question = _question(config, fingerprint)
-    if config.image_size is None or config.image_channels is None:
-        known = notes.recall(cache, ["sizes", question])
-        if known is None:
-            return None
-        config = dataclasses.replace(config, image_size=known[0], image_channels=known[1])
-    folder = cache / notes.digest(_question(config, fingerprint))
+    folder = cache / content
     try:
-        return _read(folder)
+        entry = _read(folder)
+        if entry.about.content == content:
+            return entry
     except FileNotFoundError:
-        damaged = folder.exists()
+        if not folder.exists():
+            return None
     except (ValueError, TypeError, EOFError, NotADirectoryError):
-        damaged = True
-    if damaged:
-        _set_aside(folder)
+        pass
+    _remove(folder)
     return None
 
 
-def build(config: DataConfig, fingerprint: str, cache: Path, where: str) -> Entry:
+def build(config: DataConfig, cache: Path, where: str) -> About:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
     Raises: MixlabError: the source is of no use, or exceeds the memory.  OSError: the cache cannot be written.
     """
+    _sweep(cache)
     staging = cache / f".new-{uuid.uuid4().hex}"
     made = staging / "entry"
     try:
         made.mkdir(parents=True)
+        if config.source not in BUILT_IN:
+            print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
         is_folder = Path(config.source).expanduser().is_dir()
         source = read_source(config, staging / "arrow" if is_folder else cache / HUB_FOLDER, where)
-        size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
-        labels = np.concatenate([split.labels for split in source.splits])
-        about = About(
-            fingerprint=fingerprint,
-            num_train=len(source.train.labels),
-            num_test=len(labels) - len(source.train.labels),
-            num_classes=source.num_classes,
-            image_size=size,
-            image_channels=channels,
-        )
-        _check_memory(about, config.source, where)
-        resize = config.image_size is not None
-        images = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
-        _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images)
-        _write_array(made / "labels.npy", labels.shape, np.int32, [labels])
-        notes.write_whole(made / "about.json", dataclasses.asdict(about))
-        resolved = dataclasses.replace(config, image_size=size, image_channels=channels)
-        folder = cache / notes.digest(_question(resolved, fingerprint))
-        _publish(made, folder)
-        notes.remember(cache, ["sizes", _question(config, fingerprint)], [size, channels])
-        return _read(folder)
+        about = _write_entry(made, source, config, where)
+        if find(cache, about.content) is None:
+            _publish(made, cache / about.content)
+        return about
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _question(config: DataConfig, fingerprint: str) -> dict[str, Any]:
-    """The fields that change the decoded arrays."""
-    names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
-    return {"layout": LAYOUT, "fingerprint": fingerprint, **{name: getattr(config, name) for name in names}}
-
-
-def _check_memory(about: About, source: str, where: str) -> None:
+def check_memory(about: About, source: str, where: str) -> None:
+    """Raises: MixlabError: the decoded images exceed the memory that is available now; gives both numbers."""
     num = about.num_train + about.num_test
     shape = f"{about.image_size} x {about.image_size} x {about.image_channels}"
     needed = num * about.image_size**2 * about.image_channels
@@ -123,24 +130,45 @@ def _check_memory(about: About, source: str, where: str) -> None:
         raise MixlabError(
             f"{where}: data.source: {source!r} decodes to {needed / GIB:.2f} GiB ({num} images of {shape} bytes) "
             f"and {available / GIB:.2f} GiB of memory are available; "
-            f"set a smaller data.image_size or take a machine with more"
+            f"set a smaller data.image_size, give fewer --jobs, or take a machine with more"
         )
 
 
-def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[Array]) -> None:
+def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> About:
+    from experiments import progress  # rich, which a plan of known data does without
+
+    size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
+    labels = np.concatenate([split.labels for split in source.splits])
+    num_train = len(source.train.labels)
+    about = About("", num_train, len(labels) - num_train, source.num_classes, size, channels)
+    check_memory(about, config.source, where)
+    resize = config.image_size is not None
+    decoded = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
+    images = progress.counted(decoded, len(labels), f"decoding {config.source}")
+    digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
+    _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
+    _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
+    about = dataclasses.replace(about, content=digest.hexdigest()[:24])
+    replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
+    return about
+
+
+def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[Array], digest: Any) -> None:
     """Write an .npy file part by part. A memory map would die of a bus error where a disk is full."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            file.write(np.ascontiguousarray(part, dtype).data)
+            data = np.ascontiguousarray(part, dtype).data
+            file.write(data)
+            digest.update(data)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _read(folder: Path) -> Entry:
     """Raises: ValueError, TypeError, EOFError: the entry is damaged."""
-    about = About(**notes.read(folder / "about.json"))
+    about = About(**json.loads((folder / "about.json").read_text("utf-8")))
     images, labels = (_map(folder / name) for name in ("images.npy", "labels.npy"))
     num = about.num_train + about.num_test
     if images.shape != (num, about.image_size, about.image_size, about.image_channels) or labels.shape != (num,):
@@ -164,7 +192,7 @@ def _publish(made: Path, folder: Path) -> None:
             raise
 
 
-def _set_aside(folder: Path) -> None:
+def _remove(folder: Path) -> None:
     """Out of the way in one step: whoever has it mapped keeps it."""
     aside = folder.with_name(f".damaged-{uuid.uuid4().hex}")
     try:
@@ -174,3 +202,11 @@ def _set_aside(folder: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     if aside.is_file():
         aside.unlink()
+
+
+def _sweep(cache: Path) -> None:
+    """Remove what killed processes have left half-made."""
+    for left in [*cache.glob(".new-*"), *cache.glob(".damaged-*")]:
+        newest = max((path.lstat().st_mtime for path in (left, *left.rglob("*")) if path.exists()), default=0.0)
+        if time.time() - newest > ABANDONED_S:
+            shutil.rmtree(left, ignore_errors=True)

@@ -3,13 +3,15 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from backends.errors import MixlabError, choices
 from experiments.spec import TrialConfig
+
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 @lru_cache(maxsize=1)
@@ -68,20 +70,36 @@ def typed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 
     Raises: MixlabError: names the field, what came, and what is allowed.
     """
-    converted = {}
-    for name, value in values.items():
-        if value == "???":
-            raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
-        if value is not None and not isinstance(value, (bool, int, float, str)):
-            raise MixlabError(f"{where}: {name}: {value!r} came where one value is allowed")
-        nested: Any = value
-        for part in reversed(name.split(".")):
-            nested = {part: nested}
-        try:
-            converted[name] = OmegaConf.select(OmegaConf.merge(_schema(), nested), name)
-        except OmegaConfBaseException as error:
-            raise MixlabError(f"{where}: {name}: {str(error).splitlines()[0]}") from error
-    return converted
+    return {name: _typed(name, value, where) for name, value in values.items()}
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    if value == "???":
+        raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
+    is_flag = isinstance(get_field(TrialConfig(), name), bool)
+    scalars = (bool, str) if is_flag else (bool, int, float, str)  # OmegaConf takes 7 for true
+    nested: Any = value
+    for part in reversed(name.split(".")):
+        nested = {part: nested}
+    try:
+        if value is not None and not isinstance(value, scalars):
+            raise ValueError(value)
+        return OmegaConf.select(OmegaConf.merge(_schema(), nested), name)
+    except (OmegaConfBaseException, ValueError) as error:
+        came = "null" if value is None else repr(value)
+        raise MixlabError(f"{where}: {name}: {came} came where {_allowed_values(name)} is allowed") from error
+
+
+def _allowed_values(name: str) -> str:
+    """What a field may hold, in words: its type and its range."""
+    section, _, last = name.rpartition(".")
+    config = type(get_field(TrialConfig(), section)) if section else TrialConfig
+    limits = next(f.metadata for f in dataclasses.fields(config) if f.name == last)
+    hint = get_type_hints(config)[last]
+    kind = next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
+    ends = [f"at {end} {limits[key]:g}" for end, key in (("least", "low"), ("most", "high")) if limits[key] is not None]
+    words = f"one of {', '.join(limits['allowed'])}" if limits["allowed"] else KINDS[kind]
+    return words + (f" ({', '.join(ends)})" if ends else "") + (" or null" if get_args(hint) else "")
 
 
 @lru_cache(maxsize=1)

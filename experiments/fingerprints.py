@@ -1,4 +1,4 @@
-"""What stands for a source's content in a trial's id, so that the same data in another folder is the same trial."""
+"""What tells, without decoding it, whether a source is one that was decoded before."""
 
 import hashlib
 import os
@@ -9,6 +9,11 @@ from backends.errors import MixlabError, choices
 from experiments import folders, notes
 from experiments.sources import BUILT_IN, HUB_FOLDER, SYNTHETIC_VERSION
 from experiments.spec import DataConfig
+
+
+def is_there(source: str) -> bool:
+    """Whether a source can be read without asking a network."""
+    return source in BUILT_IN or Path(source).expanduser().exists()
 
 
 def fingerprint(config: DataConfig, cache: Path, where: str) -> str:
@@ -23,7 +28,7 @@ def fingerprint(config: DataConfig, cache: Path, where: str) -> str:
         return _of_folder(folder.resolve(), cache, f"{where}: data.source: {config.source!r}")
     if folder.exists():
         raise MixlabError(f"{where}: data.source: {config.source!r} is a file; name the folder that holds it")
-    return _of_hub(config.source, cache, where)
+    return _of_hub(config.source, config.subset, cache, where)
 
 
 def _of_folder(folder: Path, cache: Path, where: str) -> str:
@@ -42,9 +47,9 @@ def _of_folder(folder: Path, cache: Path, where: str) -> str:
     return str(answer)
 
 
-def _of_hub(source: str, cache: Path, where: str) -> str:
+def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     """The id with the commit that its files come from; it stays what it was when first asked for."""
-    question = ["hub", source]
+    question = ["hub", source, subset]
     known = notes.recall(cache, question)
     if known:
         return str(known)
@@ -53,8 +58,8 @@ def _of_hub(source: str, cache: Path, where: str) -> str:
     is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
     if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
         try:
-            builder = folders.library().load_dataset_builder(source, cache_dir=str(cache / HUB_FOLDER))
-            answer = f"hub:{source}:{builder.hash}"
+            builder = folders.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
+            answer = f"hub:{source}:{subset}:{builder.hash}"
             notes.remember(cache, question, answer)
             return answer
         except Exception as error:  # the library documents no common type

@@ -23,7 +23,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def read(config: DataConfig, scratch: Path, where: str) -> RawSource:
     """See sources.read_source."""
-    opened = _open(config.source, scratch, where)
+    opened = _open(config.source, config.subset, scratch, where)
     train_name, test_name = choose_splits(config, opened, where)
     train = opened[train_name]
     image_column = _image_column(config, train.features, where)
@@ -77,7 +77,7 @@ def library() -> ModuleType:
     return module
 
 
-def _open(source: str, scratch: Path, where: str) -> Mapping[str, Any]:
+def _open(source: str, subset: str | None, scratch: Path, where: str) -> Mapping[str, Any]:
     """The splits by name. Working files go to `scratch`.
 
     Raises: OSError: `scratch` is full.
@@ -88,7 +88,7 @@ def _open(source: str, scratch: Path, where: str) -> Mapping[str, Any]:
             saved = datasets.load_from_disk(str(folder))
             return saved if isinstance(saved, datasets.DatasetDict) else {"train": saved}
         path = str(folder) if folder.is_dir() else source
-        return dict(datasets.load_dataset(path, cache_dir=str(scratch)))
+        return dict(datasets.load_dataset(path, subset, cache_dir=str(scratch)))
     except Exception as error:  # the library documents no common type
         raise_if_full(error)
         raise MixlabError(
@@ -155,7 +155,10 @@ def _one_column(given: str | None, found: list[str], features: Mapping[str, Any]
         return found[0]
     if found:
         raise MixlabError(f"{where}several columns {what}: {', '.join(found)}; name one of them")
-    raise MixlabError(f"{where}no column {what} among the columns: {', '.join(features) or 'none'}; name one of them")
+    raise MixlabError(
+        f"{where}no column {what} among the columns: {', '.join(features) or 'none'}; name one of them, or keep "
+        f"image files in one folder for each class"
+    )
 
 
 def _classes(feature: Any, values: list[Any], where: str) -> dict[Any, int]:

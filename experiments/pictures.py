@@ -25,7 +25,7 @@ def survey(source: RawSource, size: int | None, channels: int | None, where: str
     Raises: MixlabError: an image cannot be read.
     """
     for split in source.splits:
-        for _, image in _opened(split, where):
+        for _, _, image in _opened(split, where):
             size = size or image.size[0]
             channels = channels or (None if image.mode in GREY_MODES else 3)
             if channels:
@@ -42,7 +42,7 @@ def decode(split: RawSplit, size: int, channels: int, resize: bool, where: str) 
 
     Raises: MixlabError: an image cannot be read, or is of another size and `resize` is false.
     """
-    for row, image in _opened(split, where):
+    for row, raw, image in _opened(split, where):
         if not resize and image.size != (size, size):
             width, height = image.size
             raise MixlabError(
@@ -53,18 +53,18 @@ def decode(split: RawSplit, size: int, channels: int, resize: bool, where: str) 
         try:
             pixels = _pixels(image, size, channels)
         except Exception as error:  # Pillow's decoders raise many types
-            raise _unreadable(split, row, error, where) from None
+            raise _unreadable(split, row, raw, error, where) from None
         yield pixels
 
 
-def _opened(split: RawSplit, where: str) -> "Iterator[tuple[int, Image]]":
+def _opened(split: RawSplit, where: str) -> "Iterator[tuple[int, Raw, Image]]":
     for row, raw in enumerate(split.images()):
         try:
             image = _open(raw)
         except Exception as error:  # Pillow's decoders raise many types
-            raise _unreadable(split, row, error, where) from None
+            raise _unreadable(split, row, raw, error, where) from None
         with image:
-            yield row, image
+            yield row, raw, image
 
 
 def _open(raw: Raw) -> "Image":
@@ -92,8 +92,10 @@ def _pixels(image: "Image", size: int, channels: int) -> Array:
     return np.asarray(image).reshape(size, size, channels)
 
 
-def _unreadable(split: RawSplit, row: int, error: Exception, where: str) -> MixlabError:
+def _unreadable(split: RawSplit, row: int, raw: Raw, error: Exception, where: str) -> MixlabError:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    file = f", {raw}," if isinstance(raw, str) else ""
     return MixlabError(
-        f"{where}: data.source: image {row} of split {split.name!r} cannot be read ({reason}); replace or remove it"
+        f"{where}: data.source: image {row} of split {split.name!r}{file} cannot be read ({reason}); "
+        f"replace or remove it"
     )

@@ -1,11 +1,14 @@
 """The record of a trial: what `record.json` holds."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
 from experiments.spec import Trial
-from experiments.store import RECORD_SCHEMA
+
+RECORD_SCHEMA = 2
+NUMBERS = ("steps", "images_per_s", "parameters", "forward_flops_per_image", "training_flops", "peak_memory_bytes")
 
 
 def make_record(
@@ -33,3 +36,34 @@ def make_record(
 def is_final(record: dict[str, Any]) -> bool:
     """Whether to leave a trial as it is: a divergence comes again each time; other failures may be the machine's."""
     return record["status"] == "done" or str(record["reason"]).startswith("diverged")
+
+
+def faults(record: dict[str, Any]) -> Iterator[str]:
+    """Names of the parts, of those that tables and lists are made from, that are missing or of a wrong type."""
+    if record.get("status") not in ("done", "failed"):
+        yield "status"
+    if not isinstance(record.get("notes"), list):
+        yield "notes"
+    if record.get("status") == "failed" and not isinstance(record.get("reason"), str):
+        yield "reason"
+    if record.get("status") != "done":
+        return
+    paths: list[tuple[str, ...]] = [(name,) for name in NUMBERS]
+    paths += [("seconds", what) for what in ("compile", "train", "evaluate")]
+    for when in ("last", "best"):
+        paths.append(("metrics", when, "step"))
+        for split in ("train", "validation", "test"):
+            if _part(record, "metrics", when, split) is not None:  # null: there are no such examples
+                paths += [("metrics", when, split, value) for value in ("accuracy", "loss")]
+    yield from (".".join(path) for path in paths if not _is_number(_part(record, *path)))
+
+
+def _part(tree: Any, *path: str) -> Any:
+    for name in path:
+        tree = tree.get(name, "") if isinstance(tree, dict) else ""
+    return tree
+
+
+def _is_number(value: Any) -> bool:
+    """A number, or null, which stands for NaN."""
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))

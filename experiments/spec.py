@@ -1,22 +1,20 @@
-"""The spec of a trial: what YAML may say, with unit and range beside each field, and its resolution to exact values.
+"""The spec of a trial: what YAML may say, with unit and range beside each field.
 
-`TrialConfig` is what a user writes: anything may be left out. `Trial` is what runs: every size, step count and data
-fingerprint is known, and `Trial.id` is the hash of all of it except `run`.
+`TrialConfig` is what a user writes: anything may be left out. `Trial` is what runs, made by resolve.py: every size and
+number is known, and `Trial.id` is the hash of all that can change the result.
 """
 
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Optional
 
 from backends import contract
 from backends.contract import ModelSpec, OptimizerSpec
-from backends.errors import MixlabError, choices
 
-# Part of every id: raise it when the same spec would train to another result, so also with decoded.LAYOUT.
-SPEC_VERSION = 1
+# Part of every id: raise it when the same spec would train to another result.
+SPEC_VERSION = 2
 
 # Variant: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
 VARIANTS = {
@@ -28,9 +26,6 @@ VARIANTS = {
     "L/16": (16, 1024, 24, 512, 4096),
     "H/14": (14, 1280, 32, 640, 5120),
 }
-DEFAULT_SIZES = (None, 64, 4, None, None)
-DEFAULT_EPOCHS = 20
-DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
 
 
 def option(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple[str, ...] = ()) -> Any:
@@ -50,7 +45,7 @@ class ModelConfig:
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C
     token_mixing: str = option("tied", allowed=contract.TOKEN_MIXING)
-    token_groups: int = option(1, low=1)  # G, for the grouped forms of token mixing
+    token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it
     channel_mixing: str = option("tied", allowed=contract.CHANNEL_MIXING)
     share_blocks: bool = option(False)
     position_embedding: str = option("none", allowed=contract.POSITION_EMBEDDING)
@@ -76,6 +71,7 @@ class DataConfig:
     """The data: images as uint8, scaled to [-1, 1]."""
 
     source: str = option("digits")  # digits, synthetic, a local folder, or the id of a data set on the Hugging Face hub
+    subset: Optional[str] = option(None)  # a configuration of the data set, where it has several
     train_split: str = option("train")
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
     image_column: Optional[str] = option(None)  # none: the one column of images
@@ -145,7 +141,7 @@ class TrialConfig:
 class DataInfo:
     """What a data source holds, after resizing and splitting."""
 
-    fingerprint: str  # of the source's content
+    content: str  # hash of the decoded images and labels
     image_size: int  # pixels a side
     image_channels: int
     num_classes: int
@@ -168,10 +164,10 @@ class Trial:
 
     @property
     def science(self) -> dict[str, Any]:
-        """The hashed fields. A source counts by its content, so the same data in another folder is the same trial."""
-        fields = asdict(self)
-        del fields["run"], fields["data"]["source"]
-        return {"version": SPEC_VERSION, **fields}
+        """The hashed fields. Data counts by its content and the number of examples, not by where it lies."""
+        data = {name: getattr(self.data, name) for name in ("split_seed", "permutation")}
+        fields = {name: value for name, value in asdict(self).items() if name not in ("run", "data")}
+        return {"version": SPEC_VERSION, **fields, "data": {**data, "augment": asdict(self.data.augment)}}
 
     @property
     def id(self) -> str:
@@ -202,109 +198,3 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
         seed=fields["seed"],
         run=RunConfig(**fields["run"]),
     )
-
-
-def check_ranges(config: Any, where: str, prefix: str = "") -> None:
-    """Hold every field against its range.
-
-    Raises: MixlabError: names the field, what came and what is allowed.
-    """
-    for f in dataclasses.fields(config):
-        value, name, limits = getattr(config, f.name), f"{prefix}{f.name}", f.metadata
-        if dataclasses.is_dataclass(value):
-            check_ranges(value, where, f"{name}.")
-        elif value is None or not limits:
-            continue
-        elif limits["allowed"] and value not in limits["allowed"]:
-            raise MixlabError(f"{where}: {name}: {value!r} is not known; {choices(value, limits['allowed'])}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise MixlabError(f"{where}: {name}: {value} is not a finite number")
-        elif limits["low"] is not None and value < limits["low"]:
-            raise MixlabError(f"{where}: {name}: {value} is too small; at least {limits['low']}")
-        elif limits["high"] is not None and value > limits["high"]:
-            raise MixlabError(f"{where}: {name}: {value} is too large; at most {limits['high']}")
-
-
-def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
-    """Fill in every value that was left out, and check the fields against each other and the data.
-
-    Raises: MixlabError: names the fields that do not fit.
-    """
-    model = _resolve_model(config, info, where)
-    train = _resolve_train(config.train, info, where)
-    data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
-    if data.augment.crop > info.image_size:
-        raise MixlabError(
-            f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
-            f"the image of {info.image_size} pixels"
-        )
-    return Trial(model, data, train, info, config.backend, config.seed, config.run)
-
-
-def _resolve_model(config: TrialConfig, info: DataInfo, where: str) -> ModelSpec:
-    model = config.model
-    sizes = VARIANTS[model.variant] if model.variant else DEFAULT_SIZES
-    names = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
-    patch, hidden, blocks, tokens_dim, channels_dim = (
-        size if getattr(model, name) is None else getattr(model, name) for name, size in zip(names, sizes, strict=True)
-    )
-    patch = patch or _default_patch_size(info.image_size)
-    assert hidden is not None and blocks is not None  # DEFAULT_SIZES and VARIANTS give both
-    if info.image_size % patch:
-        divisors = [str(p) for p in range(1, info.image_size + 1) if info.image_size % p == 0]
-        raise MixlabError(
-            f"{where}: model.patch_size: {patch} does not divide the image of {info.image_size} pixels "
-            f"(data.image_size); allowed: {', '.join(divisors)}"
-        )
-    grouped = model.token_mixing.startswith("grouped")
-    if grouped and hidden % model.token_groups:
-        raise MixlabError(
-            f"{where}: model.token_groups: {model.token_groups} does not divide model.hidden_dim {hidden}"
-        )
-    if not grouped and model.token_groups != 1:
-        raise MixlabError(
-            f"{where}: model.token_groups: {model.token_groups} groups need model.token_mixing grouped or "
-            f"grouped_views, not {model.token_mixing!r}"
-        )
-    if model.num_classes is not None and model.num_classes < info.num_classes:
-        raise MixlabError(
-            f"{where}: model.num_classes: {model.num_classes} is less than the {info.num_classes} classes of "
-            f"data.source {config.data.source!r}"
-        )
-    return ModelSpec(
-        image_size=info.image_size,
-        image_channels=info.image_channels,
-        num_classes=model.num_classes or info.num_classes,
-        patch_size=patch,
-        hidden_dim=hidden,
-        num_blocks=blocks,
-        tokens_mlp_dim=tokens_dim or max(1, hidden // 2),
-        channels_mlp_dim=channels_dim or 4 * hidden,
-        **{
-            f.name: getattr(model, f.name)
-            for f in dataclasses.fields(ModelSpec)
-            if f.default is not dataclasses.MISSING
-        },
-    )
-
-
-def _default_patch_size(image_size: int) -> int:
-    """The divisor of the image's side that is nearest to an eighth of it, and to 2 in small images."""
-    divisors = [size for size in range(1, image_size + 1) if image_size % size == 0]
-    return min(divisors, key=lambda size: abs(size - max(2.0, image_size / 8)))
-
-
-def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfig:
-    if train.steps is not None and train.epochs is not None:
-        raise MixlabError(f"{where}: train.steps and train.epochs: give one of them, not both")
-    if train.batch_size > info.num_train:
-        raise MixlabError(
-            f"{where}: train.batch_size: {train.batch_size} exceeds the {info.num_train} training examples; "
-            f"lower it or raise data.fraction"
-        )
-    epochs = DEFAULT_EPOCHS if train.epochs is None else train.epochs
-    steps = train.steps or max(1, round(epochs * (info.num_train // train.batch_size)))
-    if train.warmup_steps > steps:
-        raise MixlabError(f"{where}: train.warmup_steps: {train.warmup_steps} exceeds the {steps} steps of the run")
-    every = train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS)
-    return dataclasses.replace(train, steps=steps, epochs=None, evaluate_every=min(every, steps))

@@ -16,9 +16,8 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments import claims
 from experiments.files import StoreError, set_aside, write_json, write_whole
+from experiments.record import RECORD_SCHEMA, faults
 from experiments.spec import Trial
-
-RECORD_SCHEMA = 1
 
 
 class Store:
@@ -115,10 +114,14 @@ class Store:
             raise CorruptRecord(path, f"it is not JSON ({error})") from error
         if not isinstance(record, dict) or record.get("id") != trial_id:
             raise CorruptRecord(path, f"it is not the record of trial {trial_id}")
-        if record.get("schema") != RECORD_SCHEMA or record.get("status") not in ("done", "failed"):
-            raise CorruptRecord(
-                path, f"its schema is {record.get('schema')!r}, not {RECORD_SCHEMA}, or it has no status"
+        schema = record.get("schema")
+        if isinstance(schema, int) and schema != RECORD_SCHEMA:
+            raise StoreError(
+                f"store: {path} has schema {schema}, and this version of Mixlab reads {RECORD_SCHEMA}: use the version "
+                f"that wrote it (its commit is in the file), or choose another --store"
             )
+        if wrong := next(faults(record), None if schema == RECORD_SCHEMA else "schema"):
+            raise CorruptRecord(path, f"its {wrong} is missing or of a wrong type")
         return record
 
     def set_aside_corrupt_record(self, trial_id: str) -> str | None:

@@ -38,14 +38,15 @@ class Progress:
     loss_sum: float = 0.0  # over the steps since the last evaluation
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compile", "train", "evaluate"), 0.0))
-    sessions: int = 0  # processes that have worked on the trial
+    sessions: list[dict[str, Any]] = field(default_factory=list)  # first step, commit and machine of each process
 
 
 class TrialRun:
     """One trial on one program, in a store."""
 
-    def __init__(self, trial: Trial, store: Store, claim: Claim, splits: Splits, program: Program):
+    def __init__(self, trial: Trial, store: Store, claim: Claim, splits: Splits, program: Program, session: Any = None):
         self.trial, self.store, self.claim, self.splits, self.program = trial, store, claim, splits, program
+        self.session = session or {}  # what the record says of this process
         self.folder = store.folder(trial.id)
         self.progress = Progress()
         self.notes: list[str] = []  # what was set aside
@@ -62,7 +63,7 @@ class TrialRun:
         self._restore()
         for note in self.notes:
             tell({"note": note})
-        self.progress.sessions += 1
+        self.progress.sessions.append({"first_step": self.progress.step, **self.session})
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())
             every = self.trial.train.evaluate_every or self.trial.num_steps
@@ -220,4 +221,4 @@ def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def _json_line(point: dict[str, Any]) -> str:
-    return json.dumps(finite(point), allow_nan=False)
+    return json.dumps(finite(point), sort_keys=True, allow_nan=False)

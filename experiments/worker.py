@@ -22,7 +22,7 @@ import numpy as np
 import backends
 from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
-from experiments import data
+from experiments import data, decoded
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.environment import ROOT
@@ -109,7 +109,8 @@ class Worker:
         try:
             program, about, splits = self._open(trial)
             self.store.begin(trial, {**self.spec.environment, "backend": about})
-            run = TrialRun(trial, self.store, claim, splits, program)
+            session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
+            run = TrialRun(trial, self.store, claim, splits, program, {**session, "backend": about})
             run.run(self.stop.is_set, lambda said: self.send(("note" if "note" in said else "step", trial.id, said)))
         except Stopped:
             return ("stopped", trial.id, None)
@@ -141,8 +142,10 @@ class Worker:
         """The same object for trials of the same images, so that a backend places them on its device once."""
         model, config = trial.model, trial.data
         order_key = (config.permutation, model.patch_size, config.split_seed) if config.permutation != "none" else None
-        key = (str(getattr(splits.images, "filename", trial.info.fingerprint)), model.image_size, order_key)
+        key = (trial.info.content, order_key)
         if key not in self.datasets:
+            decoded.check_memory(splits.about, config.source, f"trial {trial.id}")
+            self.datasets.clear()
             order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
-            self.datasets = {key: ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)}
+            self.datasets[key] = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
         return self.datasets[key]

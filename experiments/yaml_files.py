@@ -18,9 +18,10 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except FileNotFoundError as error:
-        near = sorted(other.name for other in path.parent.glob("*.yaml")) if path.parent.is_dir() else []
-        raise MixlabError(f"{path}: there is no such file; {choices(path.name, near)}") from error
-    except (IsADirectoryError, PermissionError, UnicodeDecodeError) as error:
+        raise MixlabError(f"{path}: there is no such file; {_files_in(path.parent, path.name)}") from error
+    except IsADirectoryError as error:
+        raise MixlabError(f"{path}: it is a folder, not a file; {_files_in(path, '')}") from error
+    except (PermissionError, UnicodeDecodeError) as error:
         raise MixlabError(f"{path}: it cannot be read as text ({error})") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
@@ -34,3 +35,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict):
         raise MixlabError(f"{path}: {type(tree).__name__} came where a mapping is allowed")
     return {str(key): value for key, value in tree.items()}
+
+
+def _files_in(folder: Path, name: str) -> str:
+    found = sorted(other.name for other in folder.glob("*.y*ml")) if folder.is_dir() else []
+    return choices(name, found) if found else f"the folder {folder.absolute()} holds no YAML file or is not there"

@@ -110,8 +110,8 @@ def test_the_name_is_that_of_the_file_where_none_is_given(load: Any) -> None:
         ({"grid": "seed"}, ("grid", "'seed'", "mapping")),
         ({"grid": 5}, ("grid", "5", "mapping")),
         ({"grid": [5]}, ("grid", "5", "mapping")),
-        ({"grid": {"seed": [[0]]}}, ("grid", "seed", "one value")),
-        ({"grid": {"setting": [{"seed": [0, 1]}]}}, ("grid", "setting", "seed", "one value")),
+        ({"grid": {"seed": [[0]]}}, ("grid", "seed", "[0] came where a whole number")),
+        ({"grid": {"setting": [{"seed": [0, 1]}]}}, ("grid", "setting", "seed", "[0, 1] came where a whole number")),
         ({"grid": {"seed": [0], "setting": [{"seed": 1}]}}, ("grid", "seed is set by two axes")),
         ({"grid": {"setting": [{"seed": 1}], "other": [{"seed": 1}]}}, ("grid", "seed is set by two axes")),
         ({"grid": {"setting": [{BLOCKS: 1}, 5]}}, ("grid", "'setting'")),
@@ -322,7 +322,7 @@ def test_a_missing_file_names_the_nearest(tmp_path: Path) -> None:
 def test_a_folder_and_a_file_that_is_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "image.yaml").write_bytes(bytes(range(128, 256)))
     for path in (tmp_path, tmp_path / "image.yaml"):
-        with pytest.raises(MixlabError, match="cannot be read as text") as caught:
+        with pytest.raises(MixlabError, match=r"cannot be read as text|is a folder, not a file") as caught:
             load_ablation(path)
         assert len(str(caught.value).splitlines()) == 1
 

@@ -21,6 +21,7 @@ from backends.contract import Array, ArrayDataset, ModelSpec, Program, RunSpec, 
 from experiments import data, spec
 from experiments.data import Splits
 from experiments.plan import step_plan
+from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, Trial, TrialConfig
 from experiments.trial import initial_state
 
@@ -86,7 +87,7 @@ class Case:
         source = DataConfig(**SOURCE | changes[2], augment=AugmentConfig(**AUGMENT))
         train = spec.TrainConfig(**TRAIN | changes[1], precision=precision)
         config = TrialConfig(ModelConfig(**MODEL | CHANCE | changes[0] | model), source, train, seed=seed)
-        self.trial: Trial = spec.resolve(config, data.describe(source, cache, "test"), "test")
+        self.trial: Trial = resolve(config, data.describe(source, cache, "test"), "test")
         self.splits: Splits = data.load(self.trial.data, self.trial.info, cache)
         model_spec = self.trial.model
         self.order = data.pixel_order(source.permutation, model_spec.image_size, model_spec.patch_size, 0)

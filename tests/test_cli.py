@@ -116,7 +116,7 @@ def test_run_trains_every_trial_and_prints_the_table(trained: Path) -> None:
 
 def test_a_record_holds_what_was_promised(trained: Path) -> None:
     for key, record in records(trained / "runs").items():
-        assert record["id"] == key and record["schema"] == 1
+        assert record["id"] == key and record["schema"] == 2 and record["sessions"][0]["first_step"] == 0
         assert [point["step"] for point in record["curve"]] == [3, 6]
         assert record["metrics"]["last"] == record["curve"][-1]
         validation = [point["validation"]["accuracy"] for point in record["curve"]]
@@ -315,12 +315,19 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "seed=[0"), ("'seed=[0'", "not a YAML value")),
         (("plan", "tiny.yaml", "seed="), ("seed", "command line")),
         (("plan", "tiny.yaml", "seed=[]"), ("seed", "no values")),
-        (("plan", "tiny.yaml", "seed=[[0]]"), ("seed", "one value")),
+        (("plan", "tiny.yaml", "seed=[[0]]"), ("seed", "[0] came where a whole number (at least 0) is allowed")),
+        (("plan", "tiny.yaml", "train.clip_norm=null"), ("train.clip_norm", "null came where a number (at least 0)")),
+        (("plan", "tiny.yaml", "model.share_blocks=7"), ("model.share_blocks", "7 came where true or false")),
+        (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
+        (("plan", "."), (".: it is a folder", "tiny.yaml")),
         (("plan", "tiny.yaml", "seed={a: 1}"), ("seed",)),
         (("plan", "tiny.yaml", "sede=3"), ("'sede'", "did you mean 'seed'?")),
         (("plan", "tiny.yaml", "train.step=3"), ("'train.step'", "did you mean 'train.steps'?")),
         (("plan", "tiny.yaml", "hidden_dim=3"), ("'hidden_dim'", "did you mean 'model.hidden_dim'?")),
-        (("plan", "tiny.yaml", "train.steps=many"), ("train.steps", "many")),
+        (
+            ("plan", "tiny.yaml", "train.steps=many"),
+            ("train.steps", "'many' came where a whole number (at least 1) or null"),
+        ),
         (("plan", "tiny.yaml", "train.batch_size=???"), ("train.batch_size", "???")),
         (("plan", "tiny.yaml", "seed=${nothing}"), ("seed", "nothing")),
         (("plan", "tiny.yaml", "backend=troch"), ("backend", "did you mean 'torch'?")),
@@ -413,7 +420,7 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on_to_the_same_bits(
     assert tuple(shlex.split(found[2])) == arguments
     again = command(folder, *shlex.split(found[2]))
     assert again.code == 0, again.err
-    assert {record["sessions"] for record in records(folder / "cut").values()} == {1, 2}
+    assert {len(record["sessions"]) for record in records(folder / "cut").values()} == {1, 2}
     assert results(folder / "cut") == results(long_trial / "whole")
     assert not checkpoints(folder / "cut")
 
@@ -476,7 +483,7 @@ def test_a_killed_process_loses_nothing_and_the_next_run_completes(
     assert again.code == 0, again.err
     found = records(tmp_path / "runs")
     assert len(found) == 3 and {record["status"] for record in found.values()} == {"done"}
-    assert found[killed]["sessions"] == 2
+    assert len(found[killed]["sessions"]) == 2
     whole = command(tmp_path, "run", "slow.yaml", "--store", "whole", **variables)
     assert whole.code == 0 and results(tmp_path / "runs") == results(tmp_path / "whole")
 
@@ -506,7 +513,7 @@ def test_two_processes_share_one_store_and_train_each_trial_once(tmp_path: Path,
     assert one.out == two.out and "(5)" in one.out
     trained = [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
     assert sum(steps for _, steps in trained) == 5 * 20
-    assert {record["sessions"] for record in records(tmp_path / "runs").values()} == {1}
+    assert {len(record["sessions"]) for record in records(tmp_path / "runs").values()} == {1}
     claims = one.err + two.err
     assert claims.count(": done") >= 5 and "busy" not in claims
 

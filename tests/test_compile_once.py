@@ -8,8 +8,9 @@ import pytest
 
 import backends
 from backends.contract import ArrayDataset, Program, RunSpec
-from experiments import data, spec
+from experiments import data
 from experiments.plan import step_plan
+from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.trial import initial_state
 
@@ -61,7 +62,7 @@ def trained(cache: Path, backend: str = "jax", **changes: Any) -> Program:
     source = DataConfig(**DATA | parts["data"], augment=AugmentConfig(**AUGMENT | parts["augment"]))
     model, train = ModelConfig(**MODEL | parts["model"]), TrainConfig(**TRAIN | parts["train"])
     config = TrialConfig(model, source, train, seed=changes.get("seed", 0))
-    trial = spec.resolve(config, data.describe(source, cache, "test"), "test")
+    trial = resolve(config, data.describe(source, cache, "test"), "test")
     splits = data.load(trial.data, trial.info, cache)
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels))
     program = backends.load(backend).open(trial.model, trial.optimizer, dataset, RunSpec())

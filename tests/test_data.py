@@ -328,6 +328,12 @@ def test_an_unreadable_image_names_its_split_and_row(tmp_path: Path, cache: Path
     assert_fails(config(folder), cache, "data.source", "image 2 of split 'test' cannot be read")
 
 
+def test_an_unreadable_file_is_named(tmp_path: Path, cache: Path) -> None:
+    path = image_folder(tmp_path / "set") / "train" / "cat" / "3.png"
+    path.write_bytes(path.read_bytes()[:-30])
+    assert_fails(config(tmp_path / "set"), cache, "data.source", f", {path}, cannot be read")
+
+
 def test_two_channels_are_an_error(cache: Path) -> None:
     assert_fails(config(image_channels=2), cache, "data.image_channels", "2 is not known", "1 (grey), 3 (colour)")
 
@@ -358,7 +364,7 @@ def test_a_cache_that_cannot_be_written_is_named(cache: Path, monkeypatch: pytes
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", refuse)
-    assert_fails(config("synthetic", image_size=4), cache, "run.data_cache", str(cache), os.strerror(number))
+    assert_fails(config("synthetic", image_size=4), cache, f"data cache {cache}", os.strerror(number))
     assert not [path for path in cache.rglob("*") if path.is_file()]
 
 
@@ -376,7 +382,7 @@ def test_nothing_half_written_stays_wherever_the_disk_fills_up(
     given = config("synthetic", image_size=4)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse)
-        assert_fails(given, cache, "run.data_cache", "No space left on device")
+        assert_fails(given, cache, f"data cache {cache}", "No space left on device")
     assert not list(cache.rglob(".*"))
     assert data.describe(given, cache, WHERE).image_size == 4
 
@@ -393,13 +399,13 @@ def test_a_disk_that_fills_up_while_the_library_converts_is_named(
             raise datasets.exceptions.DatasetGenerationError("generation failed") from error
 
     monkeypatch.setattr(datasets, "load_dataset", fill)
-    assert_fails(config(parquet_folder(tmp_path / "set")), cache, "run.data_cache", str(cache), "No space left")
+    assert_fails(config(parquet_folder(tmp_path / "set")), cache, f"data cache {cache}", "No space left")
 
 
 def test_a_cache_below_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     given = config("synthetic", image_size=4)
-    assert_fails(given, tmp_path / "file" / "cache", "run.data_cache", str(tmp_path / "file" / "cache"))
+    assert_fails(given, tmp_path / "file" / "cache", f"data cache {tmp_path / 'file' / 'cache'}")
 
 
 # Cache
@@ -418,7 +424,6 @@ def test_a_known_source_is_neither_read_nor_hashed_again(
     monkeypatch.setattr(fingerprints, "_hash_files", fail)
     assert data.describe(given, cache, WHERE) == info
     resolved = dataclasses.replace(given, image_size=info.image_size, image_channels=info.image_channels)
-    assert data.describe(resolved, cache, WHERE) == info
     shutil.rmtree(tmp_path / "set")
     assert len(data.load(resolved, info, cache).labels) == 24
 
@@ -450,7 +455,7 @@ def test_changed_content_is_other_data_and_the_planned_trial_says_so(tmp_path: P
     first = data.describe(given, cache, WHERE)
     parquet_folder(tmp_path / "set", num_train=22)
     second = data.describe(given, cache, WHERE)
-    assert first.fingerprint != second.fingerprint and second.num_train == 20
+    assert first.content != second.content and second.num_train == 20
     assert len(data.load(given, first, cache).labels) == 24  # from the cache
     shutil.rmtree(cache)
     with pytest.raises(MixlabError, match=r"data\.source: .*not what it was"):
@@ -507,6 +512,62 @@ def test_no_working_files_of_the_library_stay(tmp_path: Path, cache: Path) -> No
     data.describe(config(parquet_folder(tmp_path / "set")), cache, WHERE)
     assert {path.suffix for path in cache.rglob("*") if path.is_file()} == {".npy", ".json"}
     assert len(list(cache.iterdir())) == 2
+
+
+def test_a_source_that_is_gone_is_what_it_was(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    info = data.describe(given, cache, WHERE)
+    shutil.rmtree(tmp_path / "set")
+    assert data.describe(given, cache, WHERE) == info
+    for entry in cache.glob("*/about.json"):
+        shutil.rmtree(entry.parent)
+    assert data.describe(given, cache, WHERE) == info  # a report needs no images
+    with pytest.raises(MixlabError, match=r"data\.source: .* is neither an existing folder"):
+        data.load(given, info, cache)
+
+
+def test_the_content_counts_and_not_the_files_that_it_came_in(tmp_path: Path, cache: Path) -> None:
+    import datasets
+
+    folder = parquet_folder(tmp_path / "set")
+    datasets.load_dataset(str(folder), cache_dir=str(tmp_path / "arrow")).save_to_disk(str(tmp_path / "saved"))
+    first = data.describe(config(folder), cache, WHERE)
+    assert data.describe(config(tmp_path / "saved"), cache, WHERE) == first
+    assert data.describe(config(folder, image_column="img", test_split="test"), cache, WHERE) == first
+    assert len(list(cache.glob("*/images.npy"))) == 1
+    table = pq.read_table(folder / "test-00000-of-00001.parquet")
+    pq.write_table(table.set_column(1, "label", [[1, 1, 1, 1]]), folder / "test-00000-of-00001.parquet")
+    assert data.describe(config(folder), cache, WHERE).content != first.content
+
+
+def test_a_configuration_of_a_data_set_is_named_by_subset(tmp_path: Path, cache: Path) -> None:
+    for name, num in (("small", 10), ("large", 20)):
+        parquet_folder(tmp_path / "set" / name, num_train=num, num_test=0)
+    names = "".join(f"- config_name: {name}\n  data_files: {name}/*\n" for name in ("small", "large"))
+    (tmp_path / "set" / "README.md").write_text(f"---\nconfigs:\n{names}---\n")
+    for name, num in (("small", 10), ("large", 20)):
+        info = data.describe(config(tmp_path / "set", subset=name), cache, WHERE)
+        assert info.num_train + info.num_validation + info.num_test == num
+    assert_fails(config(tmp_path / "set", subset="medium"), cache, "data.source", "medium")
+
+
+def test_what_a_killed_process_left_half_made_goes_with_the_next_build(cache: Path) -> None:
+    old, young = cache / ".new-old", cache / ".new-young"
+    for folder in (old, young):
+        (folder / "entry").mkdir(parents=True)
+        (folder / "entry" / "images.npy").write_bytes(b"x")
+    for path in (old, old / "entry", old / "entry" / "images.npy"):
+        os.utime(path, (0, 0))
+    data.describe(config("synthetic", image_size=4), cache, WHERE)
+    assert not old.exists() and young.exists()
+
+
+def test_reading_a_folder_is_announced_once(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    data.describe(given, cache, WHERE)
+    assert f"reading {tmp_path / 'set'}" in capsys.readouterr().err
+    data.describe(given, cache, WHERE)
+    assert capsys.readouterr().err == ""
 
 
 # Splits

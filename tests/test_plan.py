@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from backends.contract import Array, StepPlan
-from experiments import spec
 from experiments.plan import learning_rates, step_plan
+from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
 
 INFO = DataInfo("none", image_size=8, image_channels=1, num_classes=3, num_train=50, num_validation=0, num_test=5)
@@ -33,7 +33,7 @@ def make_trial(
         TrainConfig(**TRAIN | (train or {})),
         seed=seed,
     )
-    return spec.resolve(config, INFO, "test")
+    return resolve(config, INFO, "test")
 
 
 def plan(trial: Trial, first: int, num: int) -> StepPlan:

@@ -8,8 +8,9 @@ import pytest
 
 import backends
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State, StepPlan
-from experiments import data, spec
+from experiments import data
 from experiments.plan import step_plan
+from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
 from experiments.trial import initial_state
 
@@ -53,7 +54,7 @@ def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     model = ModelConfig(patch_size=4, hidden_dim=16, num_blocks=2, dropout=0.1, stochastic_depth=0.5)
     train = TrainConfig(batch_size=8, steps=STEPS, weight_decay=0.1, ema_decay=0.9, clip_norm=0.1)
     info = data.describe(source, cache, "test")
-    trials = [spec.resolve(TrialConfig(model, source, train, seed=seed), info, "test") for seed in SEEDS]
+    trials = [resolve(TrialConfig(model, source, train, seed=seed), info, "test") for seed in SEEDS]
     splits = data.load(trials[0].data, info, cache)
     plans = [step_plan(trial, splits.train, 0, STEPS) for trial in trials]
     yield Bench(request.param, trials, plans, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)))

@@ -12,10 +12,12 @@ import pandas as pd
 import pytest
 
 from analysis.frame import trials_frame
+from analysis.layout import aligned, markdown
 from analysis.table import cells, render
 from experiments.ablation import load_ablation, trials
 from experiments.claims import Claim
-from experiments.store import RECORD_SCHEMA, Store
+from experiments.record import RECORD_SCHEMA
+from experiments.store import Store
 from tests.conftest import write_yaml
 
 BLOCKS, MIXING = "model.num_blocks", "model.token_mixing"
@@ -29,7 +31,14 @@ def done(accuracy: float | None, loss: float | None = 0.5, best: float | None = 
     last = {split: {"accuracy": accuracy, "loss": loss} for split in ("train", "validation", "test")}
     first = {split: {"accuracy": best, "loss": loss} for split in last}
     metrics = {"last": {"step": 6, **last}, "best": {"step": 3, **first}}
-    numbers = {"images_per_s": 1.0, "parameters": 2, "training_flops": 3, "peak_memory_bytes": 4}
+    numbers = {
+        "steps": 6,
+        "forward_flops_per_image": 5,
+        "images_per_s": 1.0,
+        "parameters": 2,
+        "training_flops": 3,
+        "peak_memory_bytes": 4,
+    }
     return {"status": "done", "reason": None, "metrics": metrics, "seconds": SECONDS, **numbers}
 
 
@@ -226,11 +235,20 @@ def test_json_keeps_small_numbers(bench: Any) -> None:
     assert cell["mean"] == pytest.approx(made.cells[0]["mean"], rel=1e-12)
 
 
-def test_markdown_escapes_the_sign_of_its_columns(bench: Any) -> None:
-    made = bench(grid={"data.label_column": ["a|b", None], "seed": [0]}, report={"rows": ["data.label_column"]})
-    lines = [line for line in made.text("markdown").splitlines() if line.startswith("|")]
-    assert lines[2] == "| a\\|b | 1 missing |" and lines[1] == "|---|---|"
-    assert "a|b " in made.text()
+def test_markdown_escapes_the_sign_of_its_columns() -> None:
+    lines = markdown([["label", "n"], ["a|b", "1"]])
+    assert lines == ["| label | n |", "|---|---|", "| a\\|b | 1 |"]
+    assert "a|b " in aligned([["label", "n"], ["a|b", "1"]])[2]
+
+
+def test_heads_of_numbers_name_their_field_and_words_stand_alone(bench: Any) -> None:
+    made = bench(report={"rows": [], "columns": [BLOCKS, MIXING]})
+    assert made.table()[0] == ["num_blocks=2 untied", "num_blocks=2 tied", "num_blocks=1 untied", "num_blocks=1 tied"]
+
+
+def test_a_trial_that_is_missing_is_named_with_its_settings(bench: Any) -> None:
+    made = bench(grid={BLOCKS: [1, 2], "seed": [0]}, report={"rows": [BLOCKS]}).put(done(0.5), None)
+    assert f"{made.trials[1].trial.id} (num_blocks=2 seed=0) missing" in made.text()
 
 
 def test_the_heading_says_what_is_asked_and_shown(bench: Any) -> None:

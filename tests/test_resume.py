@@ -18,12 +18,13 @@ import backends
 from backends import parameters
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State
 from backends.errors import Diverged
-from experiments import checkpoint, data, spec
+from experiments import checkpoint, data
 from experiments import trial as trial_module
 from experiments.claims import Claim
 from experiments.data import Splits
 from experiments.environment import ROOT
 from experiments.plan import step_plan
+from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
 from experiments.store import Store
 from experiments.trial import Stopped, TrialRun, initial_state
@@ -111,7 +112,7 @@ def make_bench(backend: str, cache: Path, **changes: Any) -> Bench:
         backend=backend,
         run=RunConfig(device="cpu", threads=1, checkpoint_every_s=1e9),
     )
-    trial = spec.resolve(config, data.describe(source, cache, "test"), "test")
+    trial = resolve(config, data.describe(source, cache, "test"), "test")
     splits = data.load(trial.data, trial.info, cache)
     return Bench(trial, splits, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)), cache)
 
@@ -178,7 +179,7 @@ def test_resume_equals_uninterrupted(whole: Whole, store: Store, seed: int, chun
     generator = random.Random(seed)
     chunks(generator.randint(1, 8))
     run, state = interrupted(whole.bench, store, generator)
-    assert run.progress.sessions > 2
+    assert len(run.progress.sessions) > 2
     assert run.progress.curve == whole.curve and run.notes == []
     assert_same_bits(state, whole.state)
 
@@ -251,7 +252,7 @@ def test_checkpoint_goes_on_in_the_other_backend(backend: str, cache: Path, tmp_
         second.checkpoint(target).parent.mkdir(parents=True)
         second.checkpoint(target).write_bytes(first.checkpoint(store).read_bytes())
         run, other_state = second.run(target)
-        assert run.progress.sessions == 2 and run.notes == []
+        assert len(run.progress.sessions) == 2 and run.notes == []
         for one, two in zip(run.progress.curve, expected.progress.curve, strict=True):
             assert one["test"]["accuracy"] == two["test"]["accuracy"]
             assert one["loss"] == pytest.approx(two["loss"], rel=OTHER_BACKEND_TOLERANCE)
@@ -331,7 +332,7 @@ def test_damaged_checkpoint_is_set_aside_and_the_trial_run_again(
     aside = path.with_name("checkpoint.safetensors.corrupt-0")
     assert aside.read_bytes() == damaged
     assert len(record["notes"]) == 1 and str(path) in record["notes"][0] and aside.name in record["notes"][0]
-    assert record["sessions"] == 1
+    assert len(record["sessions"]) == 1
     assert {name: record[name] for name in SECTIONS} == {name: whole.result[name] for name in SECTIONS}
 
 

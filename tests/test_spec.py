@@ -14,7 +14,8 @@ from PIL import Image
 
 from backends.errors import MixlabError
 from experiments import fields
-from experiments.spec import VARIANTS, Trial, TrialConfig, check_ranges, trial_from_json
+from experiments.resolve import check_ranges
+from experiments.spec import VARIANTS, Trial, TrialConfig, trial_from_json
 from tests.conftest import base, planned, write_yaml
 
 WHERE = "trial.yaml"
@@ -84,6 +85,7 @@ FLAGS = (
 )
 TEXTS = (
     "data.source",
+    "data.subset",
     "data.train_split",
     "data.test_split",
     "data.image_column",
@@ -93,7 +95,7 @@ TEXTS = (
     "run.data_cache",
 )
 # Of TINY with every size given, on the data of "synthetic-1". Another id needs another SPEC_VERSION, or a new field.
-GOLDEN_ID = "e978cd86f3e4"
+GOLDEN_ID = "175dc057ce63"
 
 
 def sentence(caught: pytest.ExceptionInfo[MixlabError], *parts: str) -> str:
@@ -421,11 +423,47 @@ def other(value: Any) -> Any:
 def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     resolved = trial(base())
     ids = {name: one.id for name, one in changed(resolved)}
-    # Each field of the spec is one of these; the source counts by its fingerprint.
+    # Each field of the spec is one of these; how data was asked for counts by what came of it, in `info`.
     asked = {name for name in fields.names() if not name.startswith("run.")} - {"model.variant"}
     assert asked <= set(ids)
-    assert ids.pop("data.source") == resolved.id
+    hashed = ("data.split_seed", "data.permutation", "data.augment.")
+    by_content = {name: ids.pop(name) for name in list(ids) if name.startswith("data.") and not name.startswith(hashed)}
+    assert len(by_content) == 13 and set(by_content.values()) == {resolved.id}
     assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("setting", "idle"),
+    [
+        ({"train": {"optimizer": "sgd"}}, {"train": {"b1": 0.5, "b2": 0.5, "epsilon": 0.1}}),
+        ({"train": {"optimizer": "adamw"}}, {"train": {"momentum": 0.5, "nesterov": True}}),
+        ({"train": {"weight_decay": 0.0}}, {"train": {"decay": "all"}}),
+        ({"model": {"stochastic_depth": 0.0}}, {"model": {"rescale": True}}),
+        ({}, {"data": {"test_split": None, "train_split": "train"}}),
+    ],
+)
+def test_a_field_that_has_no_effect_makes_no_other_trial(
+    trial: Any, setting: dict[str, dict[str, Any]], idle: dict[str, dict[str, Any]]
+) -> None:
+    both = {section: {**setting.get(section, {}), **idle.get(section, {})} for section in {**setting, **idle}}
+    assert trial(base(**setting)).id == trial(base(**both)).id
+    if "train" in idle or "model" in idle:
+        working = {"train": {"optimizer": "sgd" if "momentum" in idle.get("train", {}) else "adamw"}}
+        working["train"] |= {"weight_decay": 0.1}
+        awake = {"model": {"stochastic_depth": 0.1, **idle.get("model", {})}}
+        awake["train"] = {**working["train"], **idle.get("train", {})}
+        assert trial(base(**working, model={"stochastic_depth": 0.1})).id != trial(base(**awake)).id
+
+
+def test_a_column_that_is_named_and_one_that_is_found_give_the_same_trial(trial: Any, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "set" / "train" / name).mkdir(parents=True)
+        for row in range(10):
+            Image.fromarray(np.full((8, 8), 20 * row, np.uint8)).save(tmp_path / "set" / "train" / name / f"{row}.png")
+    given = {key: value for key, value in base().items() if key != "data"}
+    source = f"data.source={tmp_path / 'set'}"
+    named = ("data.image_column=image", "data.label_column=label", "data.image_size=8", "data.image_channels=1")
+    assert trial(given, source, *named).id == trial(given, source).id != trial(base()).id
 
 
 def test_the_id_of_a_fixed_trial_stays(trial: Any) -> None:

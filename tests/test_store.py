@@ -22,7 +22,8 @@ from experiments import checkpoint, store
 from experiments import claims as ownership
 from experiments.claims import STALE_S, Claim, ClaimLost
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
-from experiments.store import RECORD_SCHEMA, CorruptRecord, Store
+from experiments.record import NUMBERS, RECORD_SCHEMA
+from experiments.store import CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
 
 Run = Callable[..., Ended]
@@ -50,7 +51,19 @@ def temporaries(root: Path) -> list[str]:
 
 
 def record(**fields: Any) -> dict[str, Any]:
-    return {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": [], **fields}
+    point = {"step": 1, **{split: {"accuracy": 0.5, "loss": 1.0} for split in ("train", "test")}, "validation": None}
+    metrics = {"last": point, "best": point}
+    numbers = {**dict.fromkeys(NUMBERS, 1), "seconds": dict.fromkeys(("compile", "train", "evaluate"), 1.0)}
+    about = {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": []}
+    return {**about, **numbers, "metrics": metrics, **fields}
+
+
+def metrics(**accuracies: Any) -> dict[str, Any]:
+    """The metrics of a record, with other values for the accuracy: metrics(last="x")."""
+    found = json.loads(json.dumps(record()["metrics"]))
+    for when, value in accuracies.items():
+        found[when]["test"]["accuracy"] = value
+    return dict(found)
 
 
 # --- claims -------------------------------------------------------------------------------------------------------
@@ -303,8 +316,15 @@ def test_a_checkpoint_goes_with_the_record_of_a_done_trial_and_stays_with_a_fail
         (b"\xff\xfe\x00", "not text"),
         (b"[]", "not the record"),
         (json.dumps(record(id="another")).encode(), "not the record"),
-        (json.dumps(record(schema=99)).encode(), "schema is 99"),
-        (json.dumps(record(status="perhaps")).encode(), "status"),
+        (json.dumps(record(status="perhaps")).encode(), "its status is"),
+        (json.dumps(record(schema="2")).encode(), "its schema is"),
+        (json.dumps(record(notes="x")).encode(), "its notes is"),
+        (json.dumps(record(status="failed", reason=None)).encode(), "its reason is"),
+        (json.dumps(record(parameters="many")).encode(), "its parameters is"),
+        (json.dumps(record(seconds=[1, 2])).encode(), "its seconds.compile is"),
+        (json.dumps(record(metrics=None)).encode(), "its metrics.last.step is"),
+        (json.dumps(record(metrics=metrics(last="x"))).encode(), "its metrics.last.test.accuracy is"),
+        (json.dumps(record(metrics=metrics(best=[1]))).encode(), "its metrics.best.test.accuracy is"),
     ],
 )
 def test_a_corrupt_record_is_named_and_set_aside(tmp_path: Path, content: bytes, how: str) -> None:
@@ -317,6 +337,16 @@ def test_a_corrupt_record_is_named_and_set_aside(tmp_path: Path, content: bytes,
     assert sentence and str(path) in sentence and "record.json.corrupt-0" in sentence
     assert (path.parent / "record.json.corrupt-0").read_bytes() == content
     assert Store(tmp_path).record(ID) is None and Store(tmp_path).set_aside_corrupt_record(ID) is None
+
+
+@pytest.mark.parametrize("schema", [1, 99])
+def test_a_record_of_another_schema_is_named_and_stays(tmp_path: Path, schema: int) -> None:
+    path = Store(tmp_path).folder(ID) / "record.json"
+    write_whole(path, json.dumps(record(schema=schema)).encode())
+    for ask in (Store(tmp_path).record, Store(tmp_path).set_aside_corrupt_record):
+        with pytest.raises(StoreError, match=f"has schema {schema}, and this version of Mixlab reads {RECORD_SCHEMA}"):
+            ask(ID)
+    assert [one.name for one in path.parent.iterdir()] == ["record.json"]
 
 
 def test_two_that_set_one_corrupt_record_aside_at_once_are_both_content(
@@ -444,7 +474,7 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_next_run_goes_on(
     disk("size=4m")
     assert run("run", "large.yaml", "--store", str(root)).code == 0
     assert results(root) == results(tmp_path / "whole")
-    assert {one["sessions"] for one in records(root).values()} == {1, 2}
+    assert {len(one["sessions"]) for one in records(root).values()} == {1, 2}
 
 
 def test_a_disk_that_is_full_from_the_start_is_one_sentence(

@@ -1,0 +1,145 @@
+"""From what a user writes to what runs: ranges, values left out, and fields that must fit each other and the data."""
+
+import dataclasses
+import math
+from typing import Any
+
+from backends.contract import ModelSpec
+from backends.errors import MixlabError, choices
+from experiments.spec import VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
+
+DEFAULT_SIZES = (None, 64, 4, None, None)
+DEFAULT_EPOCHS = 20
+DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
+
+# Fields that change nothing while another has a certain value; they are set to their defaults then, so that they make
+# no second trial of the same run.
+IDLE = (
+    ("optimizer", "sgd", ("b1", "b2", "epsilon")),
+    ("optimizer", "adamw", ("momentum", "nesterov")),
+    ("weight_decay", 0.0, ("decay",)),
+)
+
+
+def check_ranges(config: Any, where: str, prefix: str = "") -> None:
+    """Hold every field against its range.
+
+    Raises: MixlabError: names the field, what came and what is allowed.
+    """
+    for f in dataclasses.fields(config):
+        value, name, limits = getattr(config, f.name), f"{prefix}{f.name}", f.metadata
+        if dataclasses.is_dataclass(value):
+            check_ranges(value, where, f"{name}.")
+        elif value is None or not limits:
+            continue
+        elif limits["allowed"] and value not in limits["allowed"]:
+            raise MixlabError(f"{where}: {name}: {value!r} is not known; {choices(value, limits['allowed'])}")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise MixlabError(f"{where}: {name}: {value} is not a finite number")
+        elif limits["low"] is not None and value < limits["low"]:
+            raise MixlabError(f"{where}: {name}: {value} is too small; at least {limits['low']}")
+        elif limits["high"] is not None and value > limits["high"]:
+            raise MixlabError(f"{where}: {name}: {value} is too large; at most {limits['high']}")
+
+
+def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
+    """Fill in every value that was left out, and check the fields against each other and the data.
+
+    Raises: MixlabError: names the fields that do not fit.
+    """
+    model = _resolve_model(config.model, info, config.data.source, where)
+    train = _resolve_train(config.train, info, where)
+    data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
+    if data.augment.crop > info.image_size:
+        raise MixlabError(
+            f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
+            f"the image of {info.image_size} pixels"
+        )
+    return Trial(model, data, train, info, config.backend, config.seed, config.run)
+
+
+def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) -> ModelSpec:
+    sizes = VARIANTS[model.variant] if model.variant else DEFAULT_SIZES
+    names = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
+    patch, hidden, blocks, tokens_dim, channels_dim = (
+        size if getattr(model, name) is None else getattr(model, name) for name, size in zip(names, sizes, strict=True)
+    )
+    assert hidden is not None and blocks is not None  # DEFAULT_SIZES and VARIANTS give both
+    options = [f.name for f in dataclasses.fields(ModelSpec) if f.default is not dataclasses.MISSING]
+    spec = ModelSpec(
+        image_size=info.image_size,
+        image_channels=info.image_channels,
+        num_classes=model.num_classes or info.num_classes,
+        patch_size=patch or _default_patch_size(info.image_size),
+        hidden_dim=hidden,
+        num_blocks=blocks,
+        tokens_mlp_dim=tokens_dim or max(1, hidden // 2),
+        channels_mlp_dim=channels_dim or 4 * hidden,
+        **{name: getattr(model, name) for name in options if name != "token_groups"},
+        token_groups=model.token_groups or 1,
+    )
+    if model.token_mixing.startswith("grouped") and model.token_groups is None:
+        raise MixlabError(
+            f"{where}: model.token_groups: model.token_mixing {model.token_mixing!r} needs a number of groups; "
+            f"allowed: {_divisors(hidden)}"
+        )
+    _check_model(spec, info, source, where)
+    return spec if spec.stochastic_depth else dataclasses.replace(spec, rescale=False)
+
+
+def _check_model(model: ModelSpec, info: DataInfo, source: str, where: str) -> None:
+    """Raises: MixlabError: fields that do not fit each other or the data."""
+    if model.image_size % model.patch_size:
+        raise MixlabError(
+            f"{where}: model.patch_size: {model.patch_size} does not divide the image of {info.image_size} pixels "
+            f"(data.image_size); allowed: {_divisors(info.image_size)}"
+        )
+    grouped = model.token_mixing.startswith("grouped")
+    if grouped and model.hidden_dim % model.token_groups:
+        raise MixlabError(
+            f"{where}: model.token_groups: {model.token_groups} does not divide model.hidden_dim {model.hidden_dim}; "
+            f"allowed: {_divisors(model.hidden_dim)}"
+        )
+    if not grouped and model.token_groups != 1:
+        raise MixlabError(
+            f"{where}: model.token_groups: {model.token_groups} groups need model.token_mixing grouped or "
+            f"grouped_views, not {model.token_mixing!r}; allowed with it: 1"
+        )
+    if model.num_classes < info.num_classes:
+        raise MixlabError(
+            f"{where}: model.num_classes: {model.num_classes} is less than the {info.num_classes} classes of "
+            f"data.source {source!r}; allowed: {info.num_classes} or more, or none to take that of the data"
+        )
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(divisor) for divisor in range(1, number + 1) if number % divisor == 0)
+
+
+def _default_patch_size(image_size: int) -> int:
+    """The divisor of the image's side that is nearest to an eighth of it, and to 2 in small images."""
+    divisors = [size for size in range(1, image_size + 1) if image_size % size == 0]
+    return min(divisors, key=lambda size: abs(size - max(2.0, image_size / 8)))
+
+
+def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfig:
+    if train.steps is not None and train.epochs is not None:
+        raise MixlabError(f"{where}: train.steps and train.epochs: give one of them, not both")
+    if train.batch_size > info.num_train:
+        raise MixlabError(
+            f"{where}: train.batch_size: {train.batch_size} exceeds the {info.num_train} training examples; "
+            f"lower it or raise data.fraction"
+        )
+    epochs = DEFAULT_EPOCHS if train.epochs is None else train.epochs
+    steps = train.steps or max(1, round(epochs * (info.num_train // train.batch_size)))
+    if train.warmup_steps > steps:
+        raise MixlabError(f"{where}: train.warmup_steps: {train.warmup_steps} exceeds the {steps} steps of the run")
+    every = train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS)
+    defaults = TrainConfig()
+    idle = {
+        name: getattr(defaults, name)
+        for field, value, names in IDLE
+        for name in names
+        if getattr(train, field) == value
+    }
+    return dataclasses.replace(train, **idle, steps=steps, epochs=None, evaluate_every=min(every, steps))
