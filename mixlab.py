@@ -38,13 +38,8 @@ OVERRIDES = "fields to set, as key=value; a list of values makes an axis: seed=[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
-    parser = _parser()
-    arguments, rest = parser.parse_known_args(argv)
-    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if hasattr(arguments, "overrides"):
-        arguments.overrides += rest
     try:
+        arguments = _parse(argv)
         return int(arguments.command(arguments))
     except MixlabError as error:
         print(f"mixlab: {error}", file=sys.stderr)
@@ -58,6 +53,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand among the options, where argparse alone does not look for them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if hasattr(arguments, "overrides"):
+        arguments.overrides += rest
+    return arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -82,7 +88,11 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
             sub.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
         if name == "status":
-            sub.add_argument("ablation", nargs="?", help="its name in the store, or its YAML file (default: all)")
+            sub.add_argument(
+                "ablation",
+                nargs="?",
+                help="its name, as it was last run with this store, or its YAML file (default: all)",
+            )
         if name == "report":
             formats = ("text", "csv", "markdown", "json")
             sub.add_argument("--format", choices=formats, default="text", help="(default: text)")

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
@@ -133,6 +134,7 @@ class LocalRun:
         cpus = slot.cpus[: planned.trial.run.threads or None]
         spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
+        resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: workers leave Ctrl-C to us
         slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)

@@ -12,10 +12,10 @@ from rich.progress import (
     Progress,
     TaskID,
     TextColumn,
-    TimeElapsedColumn,
     TimeRemainingColumn,
     track,
 )
+from rich.table import Column
 
 if TYPE_CHECKING:  # which imports what decodes images, which imports this
     from experiments.ablation import GridTrial
@@ -64,8 +64,10 @@ class LiveReporter(PlainReporter):
 
     def __init__(self, console: Console, total: int):
         super().__init__(console, total)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self.bars = Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[said]}"), console=console)
+        label = TextColumn("{task.description}", table_column=Column())  # where there is no room, this one wraps
+        steps = MofNCompleteColumn(table_column=Column(no_wrap=True))
+        left, said = TimeRemainingColumn(table_column=Column(no_wrap=True)), TextColumn("{task.fields[said]}")
+        self.bars = Progress(label, BarColumn(12), steps, left, said, console=console)
         self.all = self.bars.add_task("trials", total=total, said="")
         self.tasks: dict[str, TaskID] = {}
 

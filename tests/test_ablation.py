@@ -168,6 +168,12 @@ def test_a_field_that_varies_must_be_a_row_or_a_column(load: Any) -> None:
     assert_refused(load, "report", BLOCKS, "neither a row nor a column", **given)
 
 
+def test_an_axis_of_the_command_line_is_a_row_unless_it_has_a_place(load: Any) -> None:
+    rows = load("model.hidden_dim=[8,16]", "seed=[3,4]", report={"rows": [MIXING], "columns": ["backend"]}).report.rows
+    assert rows == (MIXING, "model.hidden_dim")
+    assert load("model.hidden_dim=[8,16]", report={"columns": ["model.hidden_dim"]}).report.rows == ()
+
+
 # --- bases --------------------------------------------------------------------------------------------------------
 
 

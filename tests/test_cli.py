@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -413,6 +414,8 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on_to_the_same_bits(
     assert ended.code == 130, ended.err
     assert "Traceback" not in ended.err and ended.out == ""
     assert len(checkpoints(folder / "cut")) == 1 and not list((folder / "cut").glob("trials/*/heartbeat"))
+    status = command(folder, "status", "long", "--store", "cut").out
+    assert re.search(r"missing .* stopped at step \d+, the next run goes on", status), status
     last = ended.err.strip().splitlines()[-1]
     found = re.search(r"stopped with (\d) of 2 trials done; go on with: mixlab (.*)$", last)
     assert found, ended.err
@@ -425,11 +428,14 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on_to_the_same_bits(
     assert not checkpoints(folder / "cut")
 
 
-def test_ctrl_c_while_a_worker_starts_is_quiet(tmp_path: Path, started: list, quick: Path) -> None:
+@pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])
+def test_ctrl_c_while_a_worker_starts_is_quiet(tmp_path: Path, started: list, quick: Path, delay_s: float) -> None:
+    """The worker may be anywhere in its imports when the signal comes, as a terminal sends it to both."""
     write_yaml(tmp_path / "slow.yaml", base=SLOW)
     process = start(tmp_path, "run", "slow.yaml", PYTHONPATH=str(quick), QUICK_STEP_S=SLOW_STEP_S)
     started.append(process)
     wait_until(lambda: workers(process.pid), "a worker began")
+    time.sleep(delay_s)
     os.killpg(process.pid, signal.SIGINT)
     ended = end(process)
     assert ended.code == 130 and "go on with" in ended.err
