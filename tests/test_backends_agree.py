@@ -47,7 +47,13 @@ OPTIONS: dict[str, Changes] = {
     ),
     "grouped_views, sigmoid": ({"token_mixing": "grouped_views", "token_groups": 4}, {"loss": "sigmoid"}, {}),
     "one view, relu, norms": (
-        {"token_mixing": "grouped_views", "activation": "relu", "norm_epsilon": 0.1, "pre_head_norm": False},
+        {
+            "token_mixing": "grouped_views",
+            "token_groups": 1,
+            "activation": "relu",
+            "norm_epsilon": 0.1,
+            "pre_head_norm": False,
+        },
         {},
         {},
     ),
@@ -345,7 +351,7 @@ def with_unit_views(state: State, spec: ModelSpec) -> State:
 EQUAL_MODELS: dict[str, tuple[dict[str, Any], dict[str, Any], Callable[[State, ModelSpec], State]]] = {
     "untied tokens": ({}, {"token_mixing": "untied"}, spread),
     "untied channels": ({}, {"channel_mixing": "untied"}, spread),
-    "one group": ({}, {"token_mixing": "grouped"}, spread),
+    "one group": ({}, {"token_mixing": "grouped", "token_groups": 1}, spread),
     "shared blocks": ({"share_blocks": True}, {}, unshared),
     "unit views": (
         {"token_mixing": "grouped", "token_groups": 2},
