@@ -1,0 +1,154 @@
+"""Which trials to compare on which two sides, and the two processes that do."""
+
+import contextlib
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import backends
+from backends import contract
+from backends.errors import MixlabError, choices
+from experiments.ablation import COMMAND_LINE
+from experiments.environment import ROOT
+from experiments.files import replace
+from experiments.parity.ladder import Ladder, folder_of
+from experiments.parity.side import Job, job_json
+from experiments.spec import AugmentConfig, Trial, TrialConfig
+
+DEFAULT_PAIR = "torch,jax"
+POLL_S = 0.02
+# What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
+CHANCE = {"dropout": 0.1, "stochastic_depth": 0.1}
+AUGMENT = {"crop": 1, "mixup": 0.2}
+WARMUP_STEPS = 10
+BATCH_SIZE = 16  # at most: more examples make no operation more visible
+
+
+@dataclass(frozen=True)
+class Side:
+    """backend[:precision[:device]]; what is left out is the trial's own."""
+
+    backend: str
+    precision: str | None = None
+    device: str | None = None
+
+    def __str__(self) -> str:
+        return ":".join(filter(None, (self.backend, self.precision, self.device)))
+
+
+def read_pair(text: str) -> tuple[Side, Side]:
+    """Raises: MixlabError: it is not two sides, or names an unknown backend or precision."""
+    sides = []
+    for part in text.split(","):
+        backend, _, rest = part.strip().partition(":")
+        precision, _, device = rest.partition(":")
+        if backend not in backends.names():
+            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(backend, backends.names())}")
+        if precision and precision not in contract.PRECISION:
+            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(precision, contract.PRECISION)}")
+        sides.append(Side(backend, precision or None, device or None))
+    if len(sides) != 2:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --pair: {text!r} came where two of backend[:precision[:device]] are allowed, "
+            f"with a comma between them"
+        )
+    return sides[0], sides[1]
+
+
+def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
+    """A trial's config with every part that can differ switched on, and a run of so many steps of small batches."""
+    model = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
+    augment = {name: value for name, value in AUGMENT.items() if not getattr(config.data.augment, name)}
+    train = {
+        "steps": num_steps,
+        "epochs": None,
+        "batch_size": min(config.train.batch_size, BATCH_SIZE),
+        "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
+        "clip_norm": config.train.clip_norm or 1.0,
+        "weight_decay": config.train.weight_decay or 0.05,
+        "ema_decay": config.train.ema_decay or 0.9,
+        "evaluate_every": None,
+    }
+    data = dataclasses.replace(
+        config.data, augment=AugmentConfig(**{**dataclasses.asdict(config.data.augment), "flip": True, **augment})
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **model),
+        data=data,
+        train=dataclasses.replace(config.train, **train),
+    )
+
+
+def distinct(trials: Sequence[tuple[str, Trial]]) -> list[tuple[str, Trial]]:
+    """One trial for each model, optimizer and kind of data, whatever its seed and backend."""
+    found: dict[Any, tuple[str, Trial]] = {}
+    for label, trial in trials:
+        data = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
+        key = (trial.model, trial.optimizer.structure(), data, trial.data.permutation)
+        found.setdefault(key, (label, trial))
+    return list(found.values())
+
+
+@contextlib.contextmanager
+def started(
+    trial: Trial, pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
+) -> Iterator[Ladder]:
+    """Both sides at work, each in a process of its own; they are ended with the block.
+
+    Args: pythons: the interpreter of a backend, where it is not this one's.
+    """
+    with tempfile.TemporaryDirectory(prefix="mixlab-parity-") as root:
+        jobs = tuple(_job(trial, side, num_steps, cache, folder_of(Path(root), i)) for i, side in enumerate(pair))
+        processes = [_start(job, pythons) for job in jobs]
+        try:
+            yield Ladder((jobs[0], jobs[1]), lambda file: _wait(file, jobs, processes))
+        finally:
+            for process in processes:
+                process.kill()
+                process.wait()
+
+
+def _job(trial: Trial, side: Side, num_steps: int, cache: Path, folder: Path) -> Job:
+    folder.mkdir(parents=True)
+    train = dataclasses.replace(trial.train, precision=side.precision or trial.train.precision)
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    run = dataclasses.replace(trial.run, device=side.device or trial.run.device, threads=trial.run.threads or threads)
+    return Job(dataclasses.replace(trial, backend=side.backend, train=train, run=run), num_steps, cache, folder)
+
+
+def _start(job: Job, pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    replace(job.folder / "job.json", json.dumps(job_json(job)).encode())
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    with (job.folder / "output.txt").open("wb") as output:
+        return subprocess.Popen(
+            [pythons.get(job.trial.backend, sys.executable), "-m", "experiments.parity.side", job.folder / "job.json"],
+            env={**os.environ, "PYTHONPATH": path},
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+def _wait(file: str, jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+    """Raises: MixlabError: a side has ended without the file."""
+    for job, process in zip(jobs, processes, strict=True):
+        while not (job.folder / file).exists():
+            mistake = job.folder / "mistake.json"
+            if mistake.exists():
+                raise MixlabError(json.loads(mistake.read_text()))
+            if process.poll() is not None and not (job.folder / file).exists() and not mistake.exists():
+                said = (job.folder / "output.txt").read_text(errors="replace").strip().splitlines()
+                raise MixlabError(
+                    f"parity: the process of {job.trial.backend} ended with exit code {process.returncode}: "
+                    f"{said[-1] if said else 'it said nothing'}"
+                )
+            time.sleep(POLL_S)
