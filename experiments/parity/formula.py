@@ -36,7 +36,7 @@ def apply(step: Step, state: State, gradient: State) -> State:
     """The next state.  Source: as backends/*/optimizer.py, tensor by tensor in float64."""
     spec, norm = step.spec, float(np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradient.values())))
     factor = spec.clip_norm / max(norm + step.clip_epsilon, spec.clip_norm) if spec.clip_norm else 1.0
-    after = {}
+    after: State = {}
     for name, g in gradient.items():
         p = state[f"params/{name}"]
         decay = spec.weight_decay * p if is_decayed(name, spec.decay) else 0.0
@@ -102,11 +102,21 @@ def explain(job: Job, gradient: State, plan: State, after: State) -> str:
     """Which form a side's step follows, in words; a form that the parameters alone do not follow is none."""
     before = spread_state(job.trial)
     best, closest = "follows no form that is known here", FOLLOWS[job.trial.train.precision]
-    for words, step in forms(job, plan):
+    right = next(forms(job, plan))[1]
+    factor = _factor(apply(right, before, gradient), before, after)
+    scaled = replace(right, rate=right.rate * factor)
+    for words, step in (*forms(job, plan), (f"takes {factor:.6g} times the learning rate", scaled)):
         distance = _distance(apply(step, before, gradient), before, after)
-        if distance < closest:
+        if distance < closest / 2:  # a form that explains no more than the one before it is no better
             best, closest = words, distance
     return best
+
+
+def _factor(expected: State, before: State, after: State) -> float:
+    """Length of the parameters' change along the one expected, as a share of that."""
+    names = [name for name in expected if name.startswith("params/")]
+    along = sum(float(((expected[n] - before[n]) * (after[n] - before[n])).sum()) for n in names)
+    return along / sum(float(((expected[n] - before[n]) ** 2).sum()) for n in names)
 
 
 def _distance(expected: State, before: State, after: State) -> float:

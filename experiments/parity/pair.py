@@ -28,6 +28,7 @@ POLL_S = 0.02
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
 CHANCE = {"dropout": 0.1, "stochastic_depth": 0.1}
 AUGMENT = {"crop": 1, "mixup": 0.2}
+CLIP_NORM = 0.1  # at most: below the norm of any gradient, so that clipping acts
 WARMUP_STEPS = 10
 BATCH_SIZE = 16  # at most: more examples make no operation more visible
 
@@ -72,7 +73,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "epochs": None,
         "batch_size": min(config.train.batch_size, BATCH_SIZE),
         "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
-        "clip_norm": config.train.clip_norm or 1.0,
+        "clip_norm": min(config.train.clip_norm or 1.0, CLIP_NORM),
         "weight_decay": config.train.weight_decay or 0.05,
         "ema_decay": config.train.ema_decay or 0.9,
         "evaluate_every": None,

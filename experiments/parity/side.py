@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 import backends
-from backends.contract import Array, ArrayDataset, Backend, Program, RunSpec, State, StepPlan
+from backends.contract import ArrayDataset, Backend, Program, RunSpec, State
 from backends.errors import MixlabError
 from experiments import data, streams
 from experiments.data import Splits
