@@ -50,6 +50,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mixlab: stopped before any trial was begun", file=sys.stderr)
         return STOPPED
+    except MemoryError as error:
+        print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
+        return USER_ERROR
     except OSError as error:
         print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
@@ -82,7 +85,6 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
         if name in ("plan", "run", "report"):
             sub.add_argument("ablation", type=Path, help="the ablation's YAML file")
-            sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=OVERRIDES)
         if name == "run":
             sub.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
             sub.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
@@ -93,6 +95,8 @@ def _parser() -> argparse.ArgumentParser:
                 nargs="?",
                 help="its name, as it was last run with this store, or its YAML file (default: all)",
             )
+        if name in ("plan", "run", "report", "status"):
+            sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=OVERRIDES)
         if name == "report":
             formats = ("text", "csv", "markdown", "json")
             sub.add_argument("--format", choices=formats, default="text", help="(default: text)")
@@ -132,18 +136,17 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
     store, ablation, trials = _load(arguments)
-    if arguments.only is not None:
-        trials = _only(trials, arguments.only)
+    chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
         from analysis.listing import plan_lines
 
-        print("\n".join(plan_lines([planned for planned in trials if not local.is_ended(planned, store)], store)))
+        left = [planned for planned in chosen if not local.is_ended(planned, store)]
+        print("\n".join(plan_lines(left, store)) if left else f"nothing to run: {len(chosen)} of {len(chosen)} ended")
         return 0
     store.check_writable()
     console = Console(stderr=True)
-    todo = local.pending(trials, store, lambda note: console.print(note, markup=False, soft_wrap=True))
-    if arguments.only is None:
-        store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
     for backend in dict.fromkeys(planned.trial.backend for planned in todo):
         backends.check_installed(backend)
     # The table's imports take half a second, which is free while the workers import their frameworks.
@@ -151,12 +154,12 @@ def _run(arguments: argparse.Namespace) -> int:
     with progress.reporter(console, len(todo)) as reporter:
         summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
     if summary.left:
-        done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in trials)
+        done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
         again = shlex.join(["mixlab", *sys.argv[1:]])
-        print(f"mixlab: stopped with {done} of {len(trials)} trials done; go on with: {again}", file=sys.stderr)
+        print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
     print(_table(ablation, trials, store, "text"), end="")
-    failed = [planned for planned in trials if (store.record(planned.trial.id) or {}).get("status") == "failed"]
+    failed = [planned for planned in chosen if (store.record(planned.trial.id) or {}).get("status") == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
 
 
@@ -192,9 +195,11 @@ def _status(arguments: argparse.Namespace) -> int:
         print("\n".join(overview_lines(store)))
         return 0
     if arguments.ablation.endswith((".yaml", ".yml")):
-        arguments.ablation, arguments.overrides = Path(arguments.ablation), []
+        arguments.ablation = Path(arguments.ablation)
         _, _, trials = _load(arguments)
         labels = {planned.trial.id: planned.label for planned in trials}
+    elif arguments.overrides:
+        raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
     else:
         labels = store.ablation_labels(arguments.ablation)
     print("\n".join(status_lines(labels, store)))

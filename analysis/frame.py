@@ -6,9 +6,8 @@ from typing import Any
 import pandas as pd
 
 from analysis.states import status
-from experiments import fields
 from experiments.ablation import Ablation, GridTrial
-from experiments.spec import TrialConfig
+from experiments.report_spec import default
 from experiments.store import Store
 
 
@@ -40,7 +39,7 @@ def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
     """The value of a field as the grid or the base gave it, else its default."""
     if name in planned.settings:
         return planned.settings[name]
-    return ablation.base.get(name, fields.get_field(TrialConfig(), name))
+    return default(name, ablation.base)
 
 
 def _results(record: dict[str, Any] | None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments import checkpoint
-from experiments.store import CorruptRecord, Store
+from experiments.store import CorruptRecord, OtherSchema, Store
 
 STATUSES = ("done", "running", "failed", "missing")
 
@@ -14,6 +14,8 @@ def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None
         record = store.record(trial_id)
     except CorruptRecord as error:
         return "missing", f"{error}; the trial runs again with the next run", None
+    except OtherSchema as error:
+        return "missing", str(error), None
     if record is not None and record["status"] == "done":
         return "done", "", record
     if (owner := store.owner(trial_id)) is not None:
@@ -33,4 +35,4 @@ def _progress(store: Store, trial_id: str) -> str:
         return ""
     except checkpoint.CorruptCheckpoint as error:
         return f"store: {path} is corrupt: {error}; the next run sets it aside and begins again"
-    return f"stopped at step {step}, the next run goes on"
+    return f"stopped, its last checkpoint is of step {step}"

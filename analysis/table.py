@@ -8,6 +8,8 @@ import pandas as pd
 from analysis.frame import objects
 from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
+from experiments.fields import short, text
+from experiments.files import finite
 
 
 def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
@@ -71,7 +73,7 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
     if style == "csv":
         return table.to_csv(index=False)
     if style == "json":
-        rows = json.loads(table.to_json(orient="records", double_precision=15))
+        rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = _layout(ablation, table)
     lines = markdown(layout) if style == "markdown" else aligned(layout)
@@ -80,7 +82,7 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
 
 def _heading(ablation: Ablation) -> list[str]:
     unit = "%" if ablation.report.metric.endswith("accuracy") else "nats"
-    baseline = " ".join(f"{_short(name)}={_plain(value)}" for name, value in ablation.report.baseline.items())
+    baseline = " ".join(f"{short(name)}={text(value)}" for name, value in ablation.report.baseline.items())
     return [
         f"{ablation.name}: {ablation.question}" if ablation.question else ablation.name,
         f"{ablation.report.metric} in {unit}, mean ± standard deviation over seeds (n)"
@@ -95,15 +97,15 @@ def _layout(ablation: Ablation, table: pd.DataFrame) -> list[list[str]]:
     body = []
     for values, group in _groups(table, rows):
         line = {columns_of: cell_text(group.iloc[i], metric) for i, columns_of in enumerate(_labels(group, columns))}
-        body.append([*map(_plain, values), *(line.get(head, "—") for head in heads)])
-    header = [*map(_short, rows), *(_head(columns, head) or metric for head in heads)]
+        body.append([*map(text, values), *(line.get(head, "—") for head in heads)])
+    header = [*map(short, rows), *(_head(columns, head) or metric for head in heads)]
     return [header, *body]
 
 
 def _head(columns: list[str], values: tuple[Any, ...]) -> str:
     """Words speak for themselves; numbers are given with the field that they are of."""
     named = zip(columns, values, strict=True)
-    return " ".join(value if isinstance(value, str) else f"{_short(name)}={_plain(value)}" for name, value in named)
+    return " ".join(value if isinstance(value, str) else f"{short(name)}={text(value)}" for name, value in named)
 
 
 def _labels(group: pd.DataFrame, columns: list[str]) -> list[tuple[Any, ...]]:
@@ -134,13 +136,5 @@ def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         notes.append("± ? : one seed has no spread.")
     for _, row in frame[frame["status"] != "done"].iterrows():
         notes.append(f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}")
-    limit = 20
+    limit = 100
     return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])
-
-
-def _short(name: str) -> str:
-    return name.rpartition(".")[2]
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -18,7 +18,7 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -31,17 +31,12 @@ import backends
 from backends.errors import MixlabError, choices
 from experiments import data, fields, grid
 from experiments.grid import Axes, Point
+from experiments.report_spec import ReportSpec, read_report
 from experiments.resolve import check_ranges, resolve
 from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig
 from experiments.yaml_files import read_mapping
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
-METRICS = tuple(
-    f"{when}.{split}.{value}"
-    for when in ("last", "best")
-    for split in ("test", "validation", "train")
-    for value in ("accuracy", "loss")
-)
 COMMAND_LINE = "command line"
 # A setting takes back what it stands in place of, where a base, of any depth, has set that.
 IN_PLACE_OF = {
@@ -51,16 +46,6 @@ IN_PLACE_OF = {
         f"model.{size}" for size in ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
     ),
 }
-
-
-@dataclass(frozen=True)
-class ReportSpec:
-    """How the table is laid out. Fields that vary and are neither rows nor columns must be the seed."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    metric: str = METRICS[0]
-    baseline: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -96,7 +81,7 @@ class GridTrial:
 
     @property
     def label(self) -> str:
-        return " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in self.settings.items())
+        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in self.settings.items())
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -115,11 +100,13 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
     rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)
-    _apply_overrides(base, axes, overrides)
+    base = _laid_over(base, _apply_overrides(axes, overrides))
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
     points = grid.exclude(grid.products(axes, where), rules, where)
     text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
-    report = _report(tree.get("report"), points, [override.partition("=")[0] for override in overrides], where)
-    _check_baseline(report.baseline, base, points, where)
+    report = read_report(
+        tree.get("report"), base, points, [override.partition("=")[0] for override in overrides], where
+    )
     return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
 
 
@@ -184,7 +171,9 @@ def _check_ranges(values: Point, where: str) -> None:
     check_ranges(fields.set_fields(TrialConfig(), values), where)
 
 
-def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]) -> None:
+def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
+    """Put lists of values, and values of fields that the grid sets, into its mappings; returns the single values."""
+    single: Point = {}
     for override in overrides:
         name, equals, _ = override.partition("=")
         if not equals:
@@ -206,59 +195,6 @@ def _apply_overrides(base: Point, mappings: list[Axes], overrides: Sequence[str]
             for point in mapping[name]:
                 _check_ranges(point, COMMAND_LINE)
         if not isinstance(value, list):
-            typed = fields.typed({name: value}, COMMAND_LINE)
-            _check_ranges(typed, COMMAND_LINE)
-            base |= _laid_over(base, typed)
-
-
-def _report(given: Any, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
-    """The layout as the YAML says; an axis that the command line has made, and that has no place in it, is a row."""
-    where = f"{where}: report"
-    given = given or {}
-    keys = ("rows", "columns", "metric", "baseline")
-    if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {given!r} came where a mapping is allowed")
-    if unknown := [key for key in given if key not in keys]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of a report; {choices(unknown[0], keys)}")
-    varying = list(grid.varying(points))
-    columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
-    default_rows = [name for name in varying if name != "seed" and name not in columns]
-    rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
-    rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
-    metric = str(given.get("metric", METRICS[0]))
-    if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")
-    left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
-    if left_out:
-        raise MixlabError(
-            f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
-            f"average over it; name it in report.rows or report.columns"
-        )
-    baseline = given.get("baseline") or {}
-    if not isinstance(baseline, dict):
-        raise MixlabError(f"{where}: baseline: {baseline!r} came where a mapping of fields to values is allowed")
-    baseline = fields.flatten(baseline, f"{where}: baseline")
-    if outside := [name for name in baseline if name not in (*rows, *columns)]:
-        raise MixlabError(
-            f"{where}: baseline: {outside[0]} is neither a row nor a column; {choices(outside[0], (*rows, *columns))}"
-        )
-    return ReportSpec(rows, columns, metric, fields.typed(baseline, f"{where}: baseline"))
-
-
-def _check_baseline(baseline: Mapping[str, Any], base: Point, points: Sequence[Point], where: str) -> None:
-    """Each value of the baseline must be one that a trial has."""
-    for name, value in baseline.items():
-        default = base.get(name, fields.get_field(TrialConfig(), name))
-        values = list(dict.fromkeys(point.get(name, default) for point in points))
-        if value not in values:
-            raise MixlabError(
-                f"{where}: report: baseline: no trial has {name} {value!r}; {choices(value, map(str, values))}"
-            )
-
-
-def _field_list(given: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(given, list):
-        raise MixlabError(f"{where}: {given!r} came where a list of fields is allowed")
-    for name in given:
-        fields.check_name(str(name), where)
-    return tuple(str(name) for name in given)
+            single |= fields.typed({name: value}, COMMAND_LINE)
+    _check_ranges(single, COMMAND_LINE)
+    return single

@@ -71,8 +71,11 @@ class Claim:
         return _token(self.path) == str(self.said["token"])
 
     def release(self) -> None:
+        """Let go; a folder in which nothing was written goes too."""
         if self.is_held():
             self.path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.parent.rmdir()
 
     def _create(self) -> bool:
         """Create the heartbeat with its content at once, unless there is one: a hard link is atomic, on NFS too."""

@@ -25,7 +25,7 @@ from backends.contract import Array
 from backends.errors import MixlabError
 from experiments import notes, pictures
 from experiments.files import replace
-from experiments.sources import BUILT_IN, HUB_FOLDER, read_source
+from experiments.sources import BUILT_IN, CHANNELS, HUB_FOLDER, SIZE, read_source
 from experiments.spec import DataConfig
 
 LAYOUT = 2  # raise it when the same fields would decode to other arrays
@@ -108,7 +108,11 @@ def build(config: DataConfig, cache: Path, where: str) -> About:
     made = staging / "entry"
     try:
         made.mkdir(parents=True)
-        if config.source not in BUILT_IN:
+        if config.source == "synthetic":  # its sizes are known before it is made
+            size, channels = config.image_size or SIZE, config.image_channels or CHANNELS
+            expected = About("", config.num_examples, 0, config.num_classes, size, channels)
+            check_memory(expected, config.source, where)
+        elif config.source not in BUILT_IN:
             print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
         is_folder = Path(config.source).expanduser().is_dir()
         source = read_source(config, staging / "arrow" if is_folder else cache / HUB_FOLDER, where)
@@ -130,13 +134,12 @@ def check_memory(about: About, source: str, where: str) -> None:
         raise MixlabError(
             f"{where}: data.source: {source!r} decodes to {needed / GIB:.2f} GiB ({num} images of {shape} bytes) "
             f"and {available / GIB:.2f} GiB of memory are available; "
-            f"set a smaller data.image_size, give fewer --jobs, or take a machine with more"
+            f"set a smaller data.image_size{', fewer data.num_examples' if source == 'synthetic' else ''}, give fewer "
+            f"--jobs, or take a machine with more"
         )
 
 
 def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> About:
-    from experiments import progress  # rich, which a plan of known data does without
-
     size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
     labels = np.concatenate([split.labels for split in source.splits])
     num_train = len(source.train.labels)
@@ -144,13 +147,22 @@ def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> Abo
     check_memory(about, config.source, where)
     resize = config.image_size is not None
     decoded = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
-    images = progress.counted(decoded, len(labels), f"decoding {config.source}")
+    images = _counted(decoded, len(labels), f"decoding {config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
     _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
     _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
     return about
+
+
+def _counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """The parts as they come, with a bar while they do if this is a terminal."""
+    from rich.console import Console  # a tenth of a second that known data does without
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(parts, what, total, console=console, transient=True) if console.is_terminal else parts
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[Array], digest: Any) -> None:

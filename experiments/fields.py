@@ -117,6 +117,16 @@ def set_fields(config: Any, values: Mapping[str, Any]) -> Any:
     return dataclasses.replace(config, **here)
 
 
+def short(name: str) -> str:
+    """The last part of a dotted name."""
+    return name.rpartition(".")[2]
+
+
+def text(value: Any) -> str:
+    """A value as tables and labels show it: digits enough to tell two apart that differ in the ninth."""
+    return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
 def get_field(config: Any, name: str) -> Any:
     """The value of a field by dotted name."""
     for part in name.split("."):

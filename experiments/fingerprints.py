@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sys
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -54,9 +55,12 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     if known:
         return str(known)
     # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
-    why = "not asked: this is a path or a slip"
-    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1
+    folder = Path(source).expanduser()
+    why = f"there is no folder {folder.absolute()}"
+    in_a_folder = "/" in source and folder.parent.is_dir()
+    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1 or in_a_folder
     if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
+        print(f"mixlab: asking the hub for {source}", file=sys.stderr, flush=True)
         try:
             builder = folders.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
             answer = f"hub:{source}:{subset}:{builder.hash}"
@@ -65,9 +69,12 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
         except Exception as error:  # the library documents no common type
             folders.raise_if_full(error)
             why = folders.reason(error)
+    beside = [str(folder.parent / path.name) for path in folder.parent.iterdir()] if in_a_folder else []
+    near = get_close_matches(source, beside, n=3)
+    allowed = choices(source, (*BUILT_IN, *near, "an existing folder", "the id of a data set on the hub"))
     raise MixlabError(
         f"{where}: data.source: {source!r} is neither an existing folder nor a data set reachable on the hub "
-        f"({why}); {choices(source, (*BUILT_IN, 'an existing folder', 'the id of a data set on the hub'))}"
+        f"({why}); {allowed}"
     )
 
 

@@ -157,7 +157,7 @@ def _one_column(given: str | None, found: list[str], features: Mapping[str, Any]
         raise MixlabError(f"{where}several columns {what}: {', '.join(found)}; name one of them")
     raise MixlabError(
         f"{where}no column {what} among the columns: {', '.join(features) or 'none'}; name one of them, or keep "
-        f"image files in one folder for each class"
+        f"image files in one folder for each class, of which there must be two"
     )
 
 

@@ -180,6 +180,7 @@ class LocalRun:
             self.busy.append(planned)
         else:
             self.summary.left.append(trial_id)
+            self._stop()  # if nobody asked us, somebody has told the worker: what is coming is for all of us
         if kind == "error":
             self.error = self.error or detail
             self._stop()

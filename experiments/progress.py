@@ -1,9 +1,8 @@
 """How a run is shown: live bars on a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -13,12 +12,10 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
-    track,
 )
 from rich.table import Column
 
-if TYPE_CHECKING:  # which imports what decodes images, which imports this
-    from experiments.ablation import GridTrial
+from experiments.ablation import GridTrial
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
 
@@ -38,7 +35,7 @@ class PlainReporter:
     ) -> None:
         return None
 
-    def event(self, kind: str, trial: "GridTrial", detail: Any) -> None:
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
         if kind == "step" and not self._is_due(trial.trial.id):
             return
         self.said_at[trial.trial.id] = time.monotonic()
@@ -80,7 +77,7 @@ class LiveReporter(PlainReporter):
     ) -> None:
         self.bars.stop()
 
-    def event(self, kind: str, trial: "GridTrial", detail: Any) -> None:
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
         if kind not in ("start", "step"):
             super().event(kind, trial, detail)
         if kind == "start":
@@ -93,14 +90,6 @@ class LiveReporter(PlainReporter):
         else:
             self.bars.remove_task(self.tasks.pop(trial.trial.id))
             self.bars.update(self.all, completed=self.ended)
-
-
-def counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    """The parts as they come, with a bar while they do if this is a terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        return parts
-    return track(parts, f"{what} ", total, console=console, transient=True)
 
 
 def _said(detail: dict[str, Any]) -> str:

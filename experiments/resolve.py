@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from typing import Any
 
 from backends.contract import ModelSpec
@@ -9,6 +10,7 @@ from backends.errors import MixlabError, choices
 from experiments.spec import VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
 
 DEFAULT_SIZES = (None, 64, 4, None, None)
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1, ...")
 DEFAULT_EPOCHS = 20
 DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
 
@@ -50,6 +52,10 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _resolve_train(config.train, info, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.run.device):
+        raise MixlabError(
+            f"{where}: run.device: {config.run.device!r} is not known; {choices(config.run.device, DEVICES)}"
+        )
     if data.augment.crop > info.image_size:
         raise MixlabError(
             f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "

@@ -18,6 +18,7 @@ BUILT_IN = ("digits", "synthetic")
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept
 SYNTHETIC_VERSION = "synthetic-1"  # raise the number when the same fields would draw other pixels
 
+SIZE, CHANNELS = 32, 3  # of synthetic images where none are given
 # Coarse cells a side of a blob field. Prototype and distractor are such fields, so no filter tells them apart.
 CELLS = 4
 # Weights of 8-bit draws, in 1/128. At these the nearest class mean is right for 72 to 80 % of 200 test images (three
@@ -112,7 +113,7 @@ def _synthetic_images(config: DataConfig, labels: Array) -> Iterator[Array]:
 
     All arithmetic is on whole numbers, so that every machine draws the same pixels.
     """
-    size, channels, seed = config.image_size or 32, config.image_channels or 3, config.split_seed
+    size, channels, seed = config.image_size or SIZE, config.image_channels or CHANNELS, config.split_seed
     coarse = (CELLS, CELLS, channels)
     prototypes = integers(seed, "synthetic/prototypes", 0, config.num_classes, coarse, 256)
     spread = _spread(size)

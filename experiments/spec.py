@@ -41,7 +41,7 @@ class ModelConfig:
     num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
     patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: near an eighth of the image's side
     hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
-    num_blocks: Optional[int] = option(None, low=1)  # none: 4
+    num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C
     token_mixing: str = option("tied", allowed=contract.TOKEN_MIXING)
@@ -107,7 +107,7 @@ class TrainConfig:
     loss: str = option("softmax", allowed=contract.LOSS)
     label_smoothing: float = option(0.0, low=0.0, high=0.99)
     batch_size: int = option(128, low=1)
-    epochs: Optional[float] = option(None, low=0.0)
+    epochs: Optional[float] = option(None, low=0.001)
     steps: Optional[int] = option(None, low=1)  # in place of epochs
     ema_decay: float = option(0.0, low=0.0, high=0.99999999)  # average of the parameters used to evaluate; 0: off
     precision: str = option("float32", allowed=contract.PRECISION)

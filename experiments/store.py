@@ -97,7 +97,7 @@ class Store:
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial that is done or failed, else None.
 
-        Raises: CorruptRecord: it cannot be read as a record of this trial.
+        Raises: CorruptRecord: it cannot be read as a record of this trial.   OtherSchema.
         """
         path = self.folder(trial_id) / "record.json"
         try:
@@ -116,7 +116,7 @@ class Store:
             raise CorruptRecord(path, f"it is not the record of trial {trial_id}")
         schema = record.get("schema")
         if isinstance(schema, int) and schema != RECORD_SCHEMA:
-            raise StoreError(
+            raise OtherSchema(
                 f"store: {path} has schema {schema}, and this version of Mixlab reads {RECORD_SCHEMA}: use the version "
                 f"that wrote it (its commit is in the file), or choose another --store"
             )
@@ -135,6 +135,10 @@ class Store:
     def owner(self, trial_id: str) -> dict[str, Any] | None:
         """Who runs a trial now: pid, host, and what it last said of step, loss and images/s; None if nobody alive."""
         return claims.owner(self.folder(trial_id))
+
+
+class OtherSchema(StoreError):
+    """A record that another version of Mixlab wrote."""
 
 
 class CorruptRecord(MixlabError):

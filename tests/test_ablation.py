@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments.ablation import METRICS, Ablation, load_ablation, trials
+from experiments.ablation import Ablation, load_ablation, trials
+from experiments.report_spec import METRICS
 from tests.conftest import TINY, base, planned, write_yaml
 
 BLOCKS = "model.num_blocks"
@@ -172,6 +173,12 @@ def test_an_axis_of_the_command_line_is_a_row_unless_it_has_a_place(load: Any) -
     rows = load("model.hidden_dim=[8,16]", "seed=[3,4]", report={"rows": [MIXING], "columns": ["backend"]}).report.rows
     assert rows == (MIXING, "model.hidden_dim")
     assert load("model.hidden_dim=[8,16]", report={"columns": ["model.hidden_dim"]}).report.rows == ()
+
+
+def test_an_override_that_takes_the_baseline_away_leaves_none(load: Any) -> None:
+    given = {"grid": {MIXING: ["tied", "untied"]}, "report": {"rows": [MIXING], "baseline": {MIXING: "tied"}}}
+    assert load(f"{MIXING}=untied", **given).report.baseline == {}
+    assert load(f"{MIXING}=tied", **given).report.baseline == {MIXING: "tied"}
 
 
 # --- bases --------------------------------------------------------------------------------------------------------

@@ -227,6 +227,7 @@ def test_only_trains_one_trial(run: Run, tmp_path: Path, quick: Path) -> None:
     assert run("run", "tiny.yaml", "--only", chosen[:8]).code == 0
     assert list(records(tmp_path / "runs")) == [chosen]
     assert_mistake(run("run", "tiny.yaml", "--only", "zzz"), "--only", "'zzz'", chosen)
+    assert "2 trials: 1 done, 1 missing" in run("status", "tiny").out
 
 
 def test_a_dry_run_lists_and_trains_nothing(run: Run, tmp_path: Path) -> None:
@@ -321,6 +322,14 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "model.share_blocks=7"), ("model.share_blocks", "7 came where true or false")),
         (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
         (("plan", "."), (".: it is a folder", "tiny.yaml")),
+        (("plan", "tiny.yaml", "run.device=banana"), ("tiny.yaml with run.device=banana", "allowed: auto, cpu, cuda")),
+        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "not both")),
+        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "not both")),
+        (("status", "tiny", "seed=3"), ("seed=3", "go with a YAML file")),
+        (
+            ("plan", "tiny.yaml", "data.source=synthetic", "data.num_examples=2000000000"),
+            ("GiB", "fewer data.num_examples"),
+        ),
         (("plan", "tiny.yaml", "seed={a: 1}"), ("seed",)),
         (("plan", "tiny.yaml", "sede=3"), ("'sede'", "did you mean 'seed'?")),
         (("plan", "tiny.yaml", "train.step=3"), ("'train.step'", "did you mean 'train.steps'?")),
@@ -415,7 +424,7 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on_to_the_same_bits(
     assert "Traceback" not in ended.err and ended.out == ""
     assert len(checkpoints(folder / "cut")) == 1 and not list((folder / "cut").glob("trials/*/heartbeat"))
     status = command(folder, "status", "long", "--store", "cut").out
-    assert re.search(r"missing .* stopped at step \d+, the next run goes on", status), status
+    assert re.search(r"missing .* stopped, its last checkpoint is of step \d+", status), status
     last = ended.err.strip().splitlines()[-1]
     found = re.search(r"stopped with (\d) of 2 trials done; go on with: mixlab (.*)$", last)
     assert found, ended.err
@@ -492,6 +501,18 @@ def test_a_killed_process_loses_nothing_and_the_next_run_completes(
     assert len(found[killed]["sessions"]) == 2
     whole = command(tmp_path, "run", "slow.yaml", "--store", "whole", **variables)
     assert whole.code == 0 and results(tmp_path / "runs") == results(tmp_path / "whole")
+
+
+def test_a_worker_that_is_told_to_stop_stops_the_run(tmp_path: Path, started: list, quick: Path) -> None:
+    """What a scheduler sends to a worker is meant for all: no other trial is begun to be stopped at once."""
+    write_yaml(tmp_path / "slow.yaml", base=SLOW, grid={"seed": [0, 1, 2]})
+    process = start(tmp_path, "run", "slow.yaml", PYTHONPATH=str(quick), QUICK_STEP_S=SLOW_STEP_S)
+    started.append(process)
+    wait_until(lambda: checkpoints(tmp_path / "runs"), "a checkpoint was written")
+    os.kill(workers(process.pid)[0], signal.SIGTERM)
+    ended = end(process)
+    assert ended.code == 130 and "stopped with 0 of 3 trials done" in ended.err, ended.err
+    assert ended.err.count(": start") == 1
 
 
 def test_a_worker_killed_after_its_record_was_written_leaves_the_trial_done(tmp_path: Path, quick: Path) -> None:

@@ -257,8 +257,22 @@ def test_the_heading_says_what_is_asked_and_shown(bench: Any) -> None:
     assert lines[1] == "last.test.accuracy in %, mean ± standard deviation over seeds (n)"
 
 
+def test_values_that_differ_in_the_ninth_digit_are_told_apart(bench: Any) -> None:
+    rates = {"train.learning_rate": [0.00123456789, 0.00123456780], "seed": [0]}
+    rows = [row[0] for row in bench(grid=rates, report={"rows": ["train.learning_rate"]}).table()[1:]]
+    assert rows == ["0.00123456789", "0.0012345678"]
+
+
+def test_a_record_of_another_schema_is_named_and_hides_no_other(bench: Any) -> None:
+    made = bench(grid={BLOCKS: [1, 2], "seed": [0]}, report={"rows": [BLOCKS]}).put(done(0.5), done(0.25))
+    path = made.store.folder(made.trials[1].trial.id) / "record.json"
+    path.write_text(path.read_text().replace(f'"schema": {RECORD_SCHEMA}', '"schema": 99'))
+    assert [row[1] for row in made.table()[1:]] == ["50.0 ± ? (1)", "1 missing"]
+    assert "has schema 99" in made.text()
+
+
 def test_many_notes_are_cut_with_their_number(bench: Any) -> None:
-    made = bench(grid={"seed": list(range(30))}, report={})
+    made = bench(grid={"seed": list(range(130))}, report={})
     lines = made.text().splitlines()
-    assert sum(line.split()[:1] == [one.trial.id] for line in lines for one in made.trials) == 20
-    assert lines[-1].startswith("and 10 more")
+    assert sum(line.split()[:1] == [one.trial.id] for line in lines for one in made.trials) == 100
+    assert lines[-1].startswith("and 30 more")

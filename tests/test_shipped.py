@@ -47,7 +47,10 @@ def test_a_command_of_the_readme_is_understood(
     if words[0] in ("status", "show"):
         assert code == mixlab.USER_ERROR  # understood, and nothing has been run with this store
         assert "store: " in capsys.readouterr().err
-    else:
+    if words[0] == "show":  # a trial of the demo, which is what a reader has
+        demo = ablation.trials(ablation.load_ablation(ROOT / "experiments" / "ablations" / "demo.yaml"), tmp_path)
+        assert sum(one.trial.id.startswith(words[1]) for one in demo) == 1
+    elif words[0] != "status":
         assert code == 0
 
 

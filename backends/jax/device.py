@@ -20,10 +20,9 @@ def check(run: RunSpec) -> None:
     try:
         device = open_device(run.device)
     except (RuntimeError, ValueError, IndexError) as error:
-        seen = ", ".join(str(device) for device in jax.devices())
-        raise MixlabError(
-            f"run.device: {run.device!r} is not there; jax sees {seen}; allowed: auto, cpu, cuda, cuda:1, ..."
-        ) from error
+        found = [device for device in jax.devices() if device.platform == "gpu"]
+        seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(len(found)))])
+        raise MixlabError(f"run.device: {run.device!r} is not there; allowed here: auto, {seen}") from error
     if run.precision == "tf32" and device.platform != "gpu":
         raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.platform!r}; use float32")
 

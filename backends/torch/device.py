@@ -16,16 +16,10 @@ def open_device(name: str) -> torch.device:
 
 
 def check(run: RunSpec) -> None:
-    try:
-        device = open_device(run.device)
-    except RuntimeError as error:
-        raise MixlabError(
-            f"run.device: {run.device!r} is not a device of torch; allowed: auto, cpu, cuda, cuda:1, ..."
-        ) from error
+    device = open_device(run.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise MixlabError(
-            f"run.device: {run.device!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices"
-        )
+        seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise MixlabError(f"run.device: {run.device!r} is not there; allowed here: auto, {seen}")
     if run.precision == "tf32" and device.type != "cuda":
         raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
 

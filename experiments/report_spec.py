@@ -1,0 +1,88 @@
+"""How the table of an ablation is laid out: its rows, columns, metric and baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from backends.errors import MixlabError, choices
+from experiments import fields, grid
+from experiments.grid import Point
+from experiments.spec import TrialConfig
+
+METRICS = tuple(
+    f"{when}.{split}.{value}"
+    for when in ("last", "best")
+    for split in ("test", "validation", "train")
+    for value in ("accuracy", "loss")
+)
+
+
+@dataclass(frozen=True)
+class ReportSpec:
+    """How the table is laid out. Fields that vary and are neither rows nor columns must be the seed."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    metric: str = METRICS[0]
+    baseline: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
+    """The layout as the YAML says.
+
+    An axis that the command line has made, and that has no place in it, is a row; a baseline that it has taken away is
+    none.
+
+    Raises: MixlabError: what is named is no field, varies and has no place, or is a baseline that no trial has.
+    """
+    where = f"{where}: report"
+    given = {} if given is None else given
+    keys = ("rows", "columns", "metric", "baseline")
+    if not isinstance(given, dict):
+        raise MixlabError(f"{where}: {given!r} came where a mapping is allowed")
+    if unknown := [key for key in given if key not in keys]:
+        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of a report; {choices(unknown[0], keys)}")
+    varying = list(grid.varying(points))
+    columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
+    default_rows = [name for name in varying if name != "seed" and name not in columns]
+    rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
+    rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
+    metric = str(given.get("metric", METRICS[0]))
+    if metric not in METRICS:
+        raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")
+    left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
+    if left_out:
+        raise MixlabError(
+            f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
+            f"average over it; name it in report.rows or report.columns"
+        )
+    baseline = _baseline(given.get("baseline") or {}, (*rows, *columns), f"{where}: baseline")
+    for name, value in baseline.items():
+        values = list(dict.fromkeys(point.get(name, default(name, base)) for point in points))
+        if value not in values and name in overridden:
+            return ReportSpec(rows, columns, metric)
+        if value not in values:
+            raise MixlabError(f"{where}: baseline: no trial has {name} {value!r}; {choices(value, map(str, values))}")
+    return ReportSpec(rows, columns, metric, baseline)
+
+
+def default(name: str, base: Mapping[str, Any]) -> Any:
+    """The value of a field that the grid does not set: the base's, else the default."""
+    return base.get(name, fields.get_field(TrialConfig(), name))
+
+
+def _baseline(given: Any, places: Sequence[str], where: str) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise MixlabError(f"{where}: {given!r} came where a mapping of fields to values is allowed")
+    baseline = fields.flatten(given, where)
+    if outside := [name for name in baseline if name not in places]:
+        raise MixlabError(f"{where}: {outside[0]} is neither a row nor a column; {choices(outside[0], places)}")
+    return fields.typed(baseline, where)
+
+
+def _field_list(given: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(given, list):
+        raise MixlabError(f"{where}: {given!r} came where a list of fields is allowed")
+    for name in given:
+        fields.check_name(str(name), where)
+    return tuple(str(name) for name in given)
