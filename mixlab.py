@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import shlex
 import sys
@@ -25,6 +26,7 @@ COMMANDS = {
     "status": "Say what is done, running, failed (and why) and missing.",
     "report": "Print an ablation's table: mean, standard deviation and n over seeds.",
     "show": "Print one trial: its spec, environment, curve and result.",
+    "parity": "Prove that two backends, precisions or devices train the same model, or name where they part.",
 }
 EXAMPLES = {
     "plan": "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10",
@@ -32,6 +34,7 @@ EXAMPLES = {
     "status": "mixlab status tying",
     "report": "mixlab report experiments/ablations/tying.yaml --format markdown",
     "show": "mixlab show 3f9c",
+    "parity": "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64",
 }
 OVERRIDES = "fields to set, as key=value; a list of values makes an axis: seed=[0,1,2]"
 
@@ -72,7 +75,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands = {"plan": _plan, "run": _run, "status": _status, "report": _report, "show": _show}
+    commands = {"plan": _plan, "run": _run, "status": _status, "report": _report, "show": _show, "parity": _parity}
     for name, command in commands.items():
         sub = subparsers.add_parser(
             name,
@@ -85,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
         if name in ("plan", "run", "report"):
             sub.add_argument("ablation", type=Path, help="the ablation's YAML file")
+        if name == "parity":
+            _add_parity(sub)
         if name == "run":
             sub.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
             sub.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
@@ -95,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
                 nargs="?",
                 help="its name, as it was last run with this store, or its YAML file (default: all)",
             )
-        if name in ("plan", "run", "report", "status"):
+        if name in ("plan", "run", "report", "status", "parity"):
             sub.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=OVERRIDES)
         if name == "report":
             formats = ("text", "csv", "markdown", "json")
@@ -103,6 +108,15 @@ def _parser() -> argparse.ArgumentParser:
         if name == "show":
             sub.add_argument("id", help="the trial's id, or the beginning of it")
     return parser
+
+
+def _add_parity(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("ablation", type=Path, help="the YAML file of a base, or of an ablation: each distinct model")
+    sub.add_argument("--pair", default="torch,jax", help="two of backend[:precision[:device]] (torch,jax)")
+    sub.add_argument("--steps", type=int, default=200, help="of the trajectory (200)")
+    sub.add_argument("--python", action="append", default=[], metavar="BACKEND=PATH", help="another interpreter")
+    sub.add_argument("--json", action="store_true", help="for scripts")
+    sub.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the divergence over depth and steps")
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
@@ -204,6 +218,33 @@ def _status(arguments: argparse.Namespace) -> int:
         labels = store.ablation_labels(arguments.ablation)
     print("\n".join(status_lines(labels, store)))
     return 0
+
+
+def _parity(arguments: argparse.Namespace) -> int:
+    from analysis import parity_lines
+    from experiments.ablation import load_base
+    from experiments.parity import pair
+    from experiments.store import Store
+
+    if arguments.steps < 2:
+        raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
+    sides, pythons = pair.read_pair(arguments.pair), pair.read_pythons(arguments.python)
+    store = Store(arguments.store)
+    store.check_folder()
+    ablation = load_base(arguments.ablation, arguments.overrides)
+    cache = _cache(ablation, store)
+    ladders = []
+    for planned in pair.trials(ablation, arguments.steps, cache):
+        title = f"{ablation.name}{' ' if planned.label else ''}{planned.label}: {sides[0]} against {sides[1]}"
+        with pair.started(planned.trial, sides, arguments.steps, cache, pythons) as ladder:
+            ladders.append((title, list(ladder.climb())))
+        if not arguments.json:
+            print("\n".join([title, "", *parity_lines.rung_lines(ladders[-1][1]), ""]), flush=True)
+    if arguments.json:
+        print(json.dumps([{"pair": title, "rungs": parity_lines.rungs_json(rungs)} for title, rungs in ladders]))
+    if arguments.plot:
+        parity_lines.plot(arguments.plot, *ladders[0])
+    return 0 if all(rung.passed for _, rungs in ladders for rung in rungs) else TRIAL_FAILED
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -215,7 +216,7 @@ class Ladder:
         largest = max((float(np.abs(a[name]).max(initial=0.0)) for name in names), default=0.0)
         for name in names:
             difference = compare(name, a[name], b[name], floor * largest)
-            self._note(rung, difference, name, lambda name=name: place(name))
+            self._note(rung, difference, name, partial(place, name))
 
     def _note(self, rung: Rung, difference: Difference, key: str, place: "str | Callable[[], str]") -> None:
         rung.by_name[key] = difference.relative

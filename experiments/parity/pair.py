@@ -16,7 +16,7 @@ from typing import Any
 import backends
 from backends import contract
 from backends.errors import MixlabError, choices
-from experiments.ablation import COMMAND_LINE
+from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.environment import ROOT
 from experiments.files import replace
 from experiments.parity.ladder import Ladder, folder_of
@@ -64,11 +64,23 @@ def read_pair(text: str) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
+def read_pythons(given: Sequence[str]) -> dict[str, str]:
+    """backend=path of its interpreter, as a mapping.  Raises: MixlabError: it is not that."""
+    pythons = dict(part.split("=", 1) for part in given if "=" in part)
+    for part in given:
+        backend, _, path = part.partition("=")
+        if backend not in backends.names() or not Path(path).is_file():
+            raise MixlabError(
+                f"{COMMAND_LINE}: --python: {part!r} came where backend=path is allowed, the path one of an interpreter"
+            )
+    return pythons
+
+
 def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     """A trial's config with every part that can differ switched on, and a run of so many steps of small batches."""
-    model = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
-    augment = {name: value for name, value in AUGMENT.items() if not getattr(config.data.augment, name)}
-    train = {
+    model: dict[str, Any] = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
+    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
+    train: dict[str, Any] = {
         "steps": num_steps,
         "epochs": None,
         "batch_size": min(config.train.batch_size, BATCH_SIZE),
@@ -89,13 +101,15 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     )
 
 
-def distinct(trials: Sequence[tuple[str, Trial]]) -> list[tuple[str, Trial]]:
-    """One trial for each model, optimizer and kind of data, whatever its seed and backend."""
-    found: dict[Any, tuple[str, Trial]] = {}
-    for label, trial in trials:
-        data = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
-        key = (trial.model, trial.optimizer.structure(), data, trial.data.permutation)
-        found.setdefault(key, (label, trial))
+def trials(ablation: Ablation, num_steps: int, cache: Path) -> list[GridTrial]:
+    """A trial for each model, optimizer and kind of data of an ablation, whatever seeds and backends it has."""
+    found: dict[Any, GridTrial] = {}
+    for point, config in configs(ablation):
+        trial = resolved(whole(config, num_steps), cache, ablation.where)
+        info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
+        key = (trial.model, trial.optimizer.structure(), info, trial.data.permutation)
+        settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
+        found.setdefault(key, GridTrial(trial, settings))
     return list(found.values())
 
 
