@@ -41,9 +41,7 @@ def read_data(words: Sequence[str], model: ModelSpec) -> DataConfig:
     for word in words:
         name, value = fields.read_override(word, COMMAND_LINE) if "=" in word else ("data.source", word)
         if not name.startswith("data."):
-            raise MixlabError(
-                f"{COMMAND_LINE}: {name} is no field of the data; allowed: data.source, data.subset, ..."
-            )
+            raise MixlabError(f"{COMMAND_LINE}: {name} is no field of the data; allowed: data.source, data.subset, ...")
         if name in values:
             raise MixlabError(f"{COMMAND_LINE}: {name}: {values[name]!r} and {value!r} came; give one of them")
         values[name] = value
