@@ -1,4 +1,4 @@
-"""Mixlab's command line: plan, run, status, report, show."""
+"""Mixlab's command line: plan, run, status, report, show, weights, evaluate."""
 
 import argparse
 import importlib
@@ -25,8 +25,10 @@ COMMANDS = {
     "run": "Train the trials that are not done, here, and print the table.",
     "status": "Say what is done, running, failed (and why) and missing.",
     "report": "Print an ablation's table: mean, standard deviation and n over seeds.",
-    "show": "Print one trial: its spec, environment, curve and result.",
+    "show": "Print one trial: its spec, environment, layers, result and curve.",
     "parity": "Prove that two backends, precisions or devices train the same model, or name where they part.",
+    "weights": "Say what a file of weights holds, or convert it to another format.",
+    "evaluate": "Print the accuracy of a file of weights on the test examples of a data set.",
 }
 EXAMPLES = {
     "plan": "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10",
@@ -35,7 +37,10 @@ EXAMPLES = {
     "report": "mixlab report experiments/ablations/tying.yaml --format markdown",
     "show": "mixlab show 3f9c",
     "parity": "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64",
+    "weights": "mixlab weights convert Mixer-B_16.npz mixer_b16.safetensors --to timm",
+    "evaluate": "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax",
 }
+WEIGHTS = "a .npz, .safetensors or .pth file: official, timm, lucidrains, lavish619, einops or mixlab"
 OVERRIDES = "fields to set, as key=value; a list of values makes an axis: seed=[0,1,2]"
 
 
@@ -75,7 +80,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    commands = {"plan": _plan, "run": _run, "status": _status, "report": _report, "show": _show, "parity": _parity}
+    commands = {"plan": _plan, "run": _run, "status": _status, "report": _report, "show": _show}
+    commands |= {"weights": _weights, "evaluate": _evaluate, "parity": _parity}
     for name, command in commands.items():
         sub = subparsers.add_parser(
             name,
@@ -85,6 +91,9 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         sub.set_defaults(command=command)
+        if name == "weights":
+            _add_weights(sub)
+            continue
         sub.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
         if name in ("plan", "run", "report"):
             sub.add_argument("ablation", type=Path, help="the ablation's YAML file")
@@ -107,6 +116,8 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument("--format", choices=formats, default="text", help="(default: text)")
         if name == "show":
             sub.add_argument("id", help="the trial's id, or the beginning of it")
+        if name == "evaluate":
+            _add_evaluate(sub)
     return parser
 
 
@@ -117,6 +128,30 @@ def _add_parity(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--python", action="append", default=[], metavar="BACKEND=PATH", help="another interpreter")
     sub.add_argument("--json", action="store_true", help="for scripts")
     sub.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the divergence over depth and steps")
+
+
+def _add_weights(sub: argparse.ArgumentParser) -> None:
+    actions = sub.add_subparsers(metavar="ACTION", required=True, dest="action")
+    inspect = actions.add_parser("inspect", help="print the format, the model and how many parameters it has")
+    convert = actions.add_parser("convert", help="write the same numbers in another format")
+    for action in (inspect, convert):
+        action.add_argument("file", type=Path, metavar="FILE", help=WEIGHTS)
+    convert.add_argument("out", type=Path, metavar="OUT", help="the .npz or .safetensors file to write")
+    convert.add_argument(
+        "--to",
+        choices=("official", "timm", "mixlab"),
+        help="(default: official in .npz, mixlab in .safetensors)",
+    )
+
+
+def _add_evaluate(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--weights", type=Path, required=True, metavar="FILE", help=WEIGHTS)
+    sub.add_argument(
+        "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
+    )
+    sub.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
+    sub.add_argument("--precision", choices=("float32", "float64"), default="float32", help="(default: float32)")
+    sub.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
@@ -252,6 +287,39 @@ def _show(arguments: argparse.Namespace) -> int:
     from experiments.store import Store
 
     print("\n".join(show_lines(arguments.id, Store(arguments.store))))
+    return 0
+
+
+def _weights(arguments: argparse.Namespace) -> int:
+    from analysis.listing import weights_lines
+    from experiments import weight_files
+
+    weights = weight_files.read(arguments.file)
+    if arguments.action == "inspect":
+        print("\n".join(weights_lines(weights)))
+        return 0
+    target, differences = weight_files.write(arguments.out, weights, arguments.to)
+    print(f"wrote {arguments.out} in the format {target}")
+    if differences:
+        print(f"note: the code of {target} computes otherwise: {'; '.join(differences)}")
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from analysis.listing import weights_lines
+    from backends.contract import RunSpec
+    from experiments import evaluation, weight_files
+    from experiments.store import Store
+
+    store = Store(arguments.store)
+    store.check_folder()
+    weights = weight_files.read(arguments.weights)
+    config = evaluation.read_data(arguments.overrides, weights.model)
+    run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
+    found = evaluation.evaluate(weights, config, store.data, arguments.backend, run)
+    print("\n".join(weights_lines(weights)))
+    print(f"test        {found.num_examples:,} examples of {config.source}")
+    print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f}")
     return 0
 
 

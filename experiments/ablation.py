@@ -23,10 +23,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 import backends
 from backends.errors import MixlabError, choices
 from experiments import data, fields, grid
@@ -195,14 +191,7 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
     """Put lists of values, and values of fields that the grid sets, into its mappings; returns the single values."""
     single: Point = {}
     for override in overrides:
-        name, equals, _ = override.partition("=")
-        if not equals:
-            raise MixlabError(f"{COMMAND_LINE}: {override!r} came where key=value is allowed")
-        fields.check_name(name, COMMAND_LINE)
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override[len(name) + 1 :]}"]))["value"]  # type: ignore[index,call-overload]
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise MixlabError(f"{COMMAND_LINE}: {override!r} is not a YAML value") from error
+        name, value = fields.read_override(override, COMMAND_LINE)
         holders = [mapping for mapping in mappings if name in mapping]
         for mapping in mappings:
             for axis, points in mapping.items():
