@@ -101,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
             _add_parity(sub)
         if name == "run":
             sub.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
+            sub.add_argument("--resume-on", metavar="BACKEND", help="go on with it where a trial has a checkpoint")
             sub.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
             sub.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
         if name == "status":
@@ -196,12 +197,16 @@ def _run(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
     store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
-    for backend in dict.fromkeys(planned.trial.backend for planned in todo):
-        backends.check_installed(backend)
+    if arguments.resume_on is not None:
+        backends.check(arguments.resume_on)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
-        summary = local.LocalRun(todo, store, _cache(ablation, store), arguments.jobs, reporter).run()
+        cache = _cache(ablation, store)
+        run = local.LocalRun(todo, store, cache, arguments.jobs, reporter, arguments.resume_on)
+        for backend in dict.fromkeys(run.backends.values()):
+            backends.check_installed(backend)
+        summary = run.run()
     if summary.left:
         done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
         again = shlex.join(["mixlab", *sys.argv[1:]])
@@ -256,7 +261,12 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _parity(arguments: argparse.Namespace) -> int:
+    import contextlib
+
+    from rich.console import Console
+
     from analysis import parity_lines
+    from analysis.parity_lines import Climbed
     from experiments.ablation import load_base
     from experiments.parity import pair
     from experiments.store import Store
@@ -264,22 +274,36 @@ def _parity(arguments: argparse.Namespace) -> int:
     if arguments.steps < 2:
         raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
     sides, pythons = pair.read_pair(arguments.pair), pair.read_pythons(arguments.python)
+    if arguments.plot:
+        parity_lines.check_plot(arguments.plot)
     store = Store(arguments.store)
     store.check_folder()
     ablation = load_base(arguments.ablation, arguments.overrides)
     cache = _cache(ablation, store)
-    ladders = []
-    for planned in pair.trials(ablation, arguments.steps, cache):
-        title = f"{ablation.name}{' ' if planned.label else ''}{planned.label}: {sides[0]} against {sides[1]}"
-        with pair.started(planned.trial, sides, arguments.steps, cache, pythons) as ladder:
-            ladders.append((title, list(ladder.climb())))
-        if not arguments.json:
-            print("\n".join([title, "", *parity_lines.rung_lines(ladders[-1][1]), ""]), flush=True)
+    planned = pair.trials(ablation, arguments.steps, cache)
+    trials = [one.trial for one in planned]
+    found: list[Climbed] = []
+    console = Console(stderr=True)
+    with (
+        contextlib.closing(pair.ladders(trials, sides, arguments.steps, cache, pythons)) as ladders,
+        console.status("both sides begin") as status,
+    ):
+        for one, ladder in zip(planned, ladders, strict=True):
+            title = " ".join(filter(None, (ablation.name, one.label)))
+            about, rungs = list(ladder.about()), []
+            for rung in ladder.climb():
+                status.update(f"{title}: {rung.name} compared, model {len(found) + 1} of {len(planned)}")
+                rungs.append(rung)
+            found.append(Climbed(title, sides, about, rungs))
+            if not arguments.json:
+                print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
     if arguments.json:
-        print(json.dumps([{"pair": title, "rungs": parity_lines.rungs_json(rungs)} for title, rungs in ladders]))
+        print(json.dumps([parity_lines.as_json(climbed) for climbed in found], allow_nan=False))
+    elif len(found) > 1:
+        print(parity_lines.summary(found))
     if arguments.plot:
-        parity_lines.plot(arguments.plot, *ladders[0])
-    return 0 if all(rung.passed for _, rungs in ladders for rung in rungs) else TRIAL_FAILED
+        parity_lines.plot(arguments.plot, found)
+    return 0 if all(climbed.passed for climbed in found) else TRIAL_FAILED
 
 
 def _show(arguments: argparse.Namespace) -> int:

@@ -1,9 +1,9 @@
 """The rungs: what is compared, in which order, within which tolerance, and where two sides first part."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load
@@ -12,7 +12,7 @@ from backends import parameters
 from backends.contract import Array, ModelSpec, State
 from experiments.parity import formula
 from experiments.parity.side import Job
-from experiments.parity.tolerances import EXACT, Tolerance, tolerance
+from experiments.parity.tolerances import EXACT, TABLE, Tolerance, tolerance
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -24,9 +24,11 @@ RUNGS = {
     "offset": "offset",
     "loss": "activations",
     "gradients": "gradients",
-    "evaluation": "evaluation",
     "norm": "step",
     "step": "step",
+    "losses": "",  # several files; see Ladder._trajectory
+    "trajectory": "",
+    "evaluation": "evaluation",
 }
 BATCH = ("images", "targets")
 # What to look at first where an operation is the first to differ.
@@ -93,6 +95,14 @@ def compare(name: str, a: Array, b: Array, floor: float = 0.0) -> Difference:
     return Difference(name, index, absolute, absolute / scale if scale and absolute else absolute)
 
 
+def _of_each_step(a: Array, b: Array) -> Array:
+    """The largest difference in each row of two tensors, relative to the row's largest element; NaN is infinite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        absolute, scale = (np.abs(x).reshape(len(x), -1).max(1) for x in (a - b, a))
+        relative = np.where(absolute == 0, 0.0, absolute / scale)
+    return np.where(np.isnan(relative), np.inf, relative)
+
+
 class Ladder:
     """Two folders of one job, climbed rung by rung as their files appear."""
 
@@ -102,13 +112,20 @@ class Ladder:
         self.model: ModelSpec = jobs[0].trial.model
         self.precisions = tuple(job.trial.train.precision for job in jobs)
 
+    def about(self) -> Iterator[dict[str, str]]:
+        """What each backend says of itself: versions, device, numerics."""
+        self.wait("about.json")
+        yield from (json.loads((job.folder / "about.json").read_text()) for job in self.jobs)
+
     def climb(self) -> Iterator[Rung]:
         """Every rung, also after one that failed: what follows from it fails too, and the first one is the place."""
         for name, file in RUNGS.items():
             if name == "offset" and set(self.precisions) != {"float64"}:
                 continue
-            yield getattr(self, f"_{name}")(*self._read(f"{file}.safetensors"))
-        yield self._steps()
+            if name == "losses":
+                yield from self._trajectory()
+            elif file:
+                yield getattr(self, f"_{name}")(*self._read(f"{file}.safetensors"))
 
     def _read(self, file: str) -> tuple[State, State]:
         self.wait(file)
@@ -170,25 +187,33 @@ class Ladder:
                 f"{job.trial.backend} {what}" for job, what in zip(self.jobs, found, strict=True)
             )
 
-        return self._tensors("step", a, b, [name for name in a if "/" in name], place)
+        names = parameters.state_shapes(self.model, self.jobs[0].trial.optimizer)
+        return self._tensors(
+            "step", a, b, sorted(names, key=lambda name: name.startswith(("params/", "average/"))), place
+        )
 
     def _evaluation(self, a: State, b: State) -> Rung:
-        return self._tensors("evaluation", a, b, a, lambda name: f"{name}: predict, or which examples count")
+        counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
+        names = [name for name in a if counts or not name.endswith("accuracy")]
+        return self._tensors("evaluation", a, b, names, lambda name: f"{name}: predict, or which examples count")
 
-    def _steps(self) -> Rung:
+    def _trajectory(self) -> tuple[Rung, Rung]:
         """Losses and parameters of each step; files are removed once they are compared."""
-        rung, first, total = self._rung("steps"), 0, self.jobs[0].num_steps
+        losses, parameters_ = self._rung("losses"), self._rung("trajectory")
+        first, total = 0, self.jobs[0].num_steps
         while first < total:
             file = f"steps-{first:06}.safetensors"
             a, b = self._read(file)
+            largest = {name: _of_each_step(a[name], b[name]) for name in sorted(set(a) - {"loss"})}
             for i in range(len(a["loss"])):
-                found = [compare(name, a[name][i], b[name][i]) for name in ("loss", *sorted(set(a) - {"loss"}))]
-                worst = max(found, key=lambda difference: difference.relative)
-                self._note(rung, worst, f"step {first + i + 1}", f"{worst.name} at step {first + i + 1}")
+                step = f"step {first + i + 1}"
+                self._note(losses, compare("loss", a["loss"][i], b["loss"][i]), step, f"loss at {step}")
+                worst = max(largest, key=lambda name: largest[name][i])
+                self._note(parameters_, compare(worst, a[worst][i], b[worst][i]), step, f"{worst} at {step}")
             for job in self.jobs:
                 (job.folder / file).unlink()
             first += len(a["loss"])
-        return rung
+        return losses, parameters_
 
     def _tensors(
         self,
@@ -228,7 +253,3 @@ class Ladder:
 
 def _operation(name: str) -> str:
     return f"{name}: look at {HINTS.get(name.rpartition('/')[2], 'the skip-connection')}"
-
-
-def folder_of(root: Path, side: int) -> Path:
-    return root / f"side-{side}"

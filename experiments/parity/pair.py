@@ -1,15 +1,17 @@
 """Which trials to compare on which two sides, and the two processes that do."""
 
-import contextlib
 import dataclasses
 import json
+import math
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +21,18 @@ from backends.errors import MixlabError, choices
 from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.environment import ROOT
 from experiments.files import replace
-from experiments.parity.ladder import Ladder, folder_of
+from experiments.local import shares
+from experiments.parity.ladder import Ladder
 from experiments.parity.side import Job, job_json
 from experiments.spec import AugmentConfig, Trial, TrialConfig
 
-DEFAULT_PAIR = "torch,jax"
 POLL_S = 0.02
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
 CHANCE = {"dropout": 0.1, "stochastic_depth": 0.1}
 AUGMENT = {"crop": 1, "mixup": 0.2}
 CLIP_NORM = 0.1  # at most: below the norm of any gradient, so that clipping acts
 WARMUP_STEPS = 10
-BATCH_SIZE = 16  # at most: more examples make no operation more visible
+BATCH_SIZE = 8  # at most: more examples make no operation more visible
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,19 @@ def read_pythons(given: Sequence[str]) -> dict[str, str]:
 
 
 def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
-    """A trial's config with every part that can differ switched on, and a run of so many steps of small batches."""
+    """A trial's config with every part that can differ switched on, and a run of so many steps of small batches.
+
+    The learning rate follows the square root of the batch size: at the rate of a large batch, the noise of a small one
+    makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
+    """
+    batch_size = min(config.train.batch_size, BATCH_SIZE)
     model: dict[str, Any] = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
     augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
     train: dict[str, Any] = {
         "steps": num_steps,
         "epochs": None,
-        "batch_size": min(config.train.batch_size, BATCH_SIZE),
+        "batch_size": batch_size,
+        "learning_rate": config.train.learning_rate * math.sqrt(batch_size / config.train.batch_size),
         "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
         "clip_norm": min(config.train.clip_norm or 1.0, CLIP_NORM),
         "weight_decay": config.train.weight_decay or 0.05,
@@ -113,19 +121,25 @@ def trials(ablation: Ablation, num_steps: int, cache: Path) -> list[GridTrial]:
     return list(found.values())
 
 
-@contextlib.contextmanager
-def started(
-    trial: Trial, pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
-) -> Iterator[Ladder]:
-    """Both sides at work, each in a process of its own; they are ended with the block.
+def ladders(
+    trials: Sequence[Trial], pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
+) -> Generator[Ladder]:
+    """A ladder for each trial, in order; both sides are at work, each in a process of its own for all of them.
 
-    Args: pythons: the interpreter of a backend, where it is not this one's.
+    Args:   pythons: the interpreter of a backend, where it is not this one's.
+    Raises: MixlabError: in a rung, what a side found wrong or how its process ended.
     """
     with tempfile.TemporaryDirectory(prefix="mixlab-parity-") as root:
-        jobs = tuple(_job(trial, side, num_steps, cache, folder_of(Path(root), i)) for i, side in enumerate(pair))
-        processes = [_start(job, pythons) for job in jobs]
+        jobs = [
+            [_job(trial, side, num_steps, cache, Path(root) / name / f"{i:05}") for i, trial in enumerate(trials)]
+            for name, side in zip(("first", "second"), pair, strict=True)
+        ]
+        processes = [_start(of_side, cpus, pythons) for of_side, cpus in zip(jobs, shares(2), strict=True)]
         try:
-            yield Ladder((jobs[0], jobs[1]), lambda file: _wait(file, jobs, processes))
+            for both in zip(*jobs, strict=True):
+                yield Ladder((both[0], both[1]), partial(_wait, both, processes))
+                for job in both:
+                    shutil.rmtree(job.folder)
         finally:
             for process in processes:
                 process.kill()
@@ -135,17 +149,17 @@ def started(
 def _job(trial: Trial, side: Side, num_steps: int, cache: Path, folder: Path) -> Job:
     folder.mkdir(parents=True)
     train = dataclasses.replace(trial.train, precision=side.precision or trial.train.precision)
-    threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    run = dataclasses.replace(trial.run, device=side.device or trial.run.device, threads=trial.run.threads or threads)
+    run = dataclasses.replace(trial.run, device=side.device or trial.run.device)
     return Job(dataclasses.replace(trial, backend=side.backend, train=train, run=run), num_steps, cache, folder)
 
 
-def _start(job: Job, pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":
-    replace(job.folder / "job.json", json.dumps(job_json(job)).encode())
+def _start(jobs: Sequence[Job], cpus: tuple[int, ...], pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    folder, backend = jobs[0].folder.parent, jobs[0].trial.backend
+    replace(folder / "jobs.json", json.dumps({"cpus": cpus, "jobs": [job_json(job) for job in jobs]}).encode())
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
-    with (job.folder / "output.txt").open("wb") as output:
+    with (folder / "output.txt").open("wb") as output:
         return subprocess.Popen(
-            [pythons.get(job.trial.backend, sys.executable), "-m", "experiments.parity.side", job.folder / "job.json"],
+            [pythons.get(backend, sys.executable), "-m", "experiments.parity.side", folder / "jobs.json"],
             env={**os.environ, "PYTHONPATH": path},
             cwd=ROOT,
             stdout=output,
@@ -153,15 +167,15 @@ def _start(job: Job, pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":
         )
 
 
-def _wait(file: str, jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]") -> None:
+def _wait(jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]", file: str) -> None:
     """Raises: MixlabError: a side has ended without the file."""
     for job, process in zip(jobs, processes, strict=True):
         while not (job.folder / file).exists():
-            mistake = job.folder / "mistake.json"
+            mistake, ended = job.folder / "mistake.json", process.poll() is not None
             if mistake.exists():
                 raise MixlabError(json.loads(mistake.read_text()))
-            if process.poll() is not None and not (job.folder / file).exists() and not mistake.exists():
-                said = (job.folder / "output.txt").read_text(errors="replace").strip().splitlines()
+            if ended and not (job.folder / file).exists():
+                said = (job.folder.parent / "output.txt").read_text(errors="replace").strip().splitlines()
                 raise MixlabError(
                     f"parity: the process of {job.trial.backend} ended with exit code {process.returncode}: "
                     f"{said[-1] if said else 'it said nothing'}"

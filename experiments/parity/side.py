@@ -1,4 +1,4 @@
-"""One side of the ladder: what a backend computes of a trial, written into a folder file by file."""
+"""One side of the ladder: what a backend computes of each trial, written into the trial's folder file by file."""
 
 import json
 import os
@@ -28,9 +28,11 @@ SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0
 CHUNK_BYTES = 2**25  # of the parameters of some steps in one file
-MAX_WAITING = 3  # such files that may wait to be compared
+MAX_CHUNK = 100  # steps in such a file
+MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
 WAIT_S = 0.01
-EVALUATED = 600  # examples: two batches of trial.PREDICT_BATCH and a part of one
+PARENT = os.getppid()
+EVALUATED = 300  # test examples: a batch of trial.PREDICT_BATCH and a part of one
 
 
 @dataclass(frozen=True)
@@ -49,13 +51,21 @@ class Job:
 
 
 def main(path: Path) -> None:
-    """Run the job that a JSON file describes; a mistake is left as `mistake.json` in its folder."""
-    fields = json.loads(path.read_text())
-    job = Job(trial_from_json(fields["trial"]), fields["num_steps"], Path(fields["cache"]), Path(fields["folder"]))
-    try:
-        climb(backends.load(job.trial.backend), job)
-    except MixlabError as error:
-        replace(job.folder / "mistake.json", json.dumps(str(error)).encode())
+    """Run the jobs of a JSON file in their order; a mistake is left as `mistake.json` in the job's folder."""
+    asked = json.loads(path.read_text())
+    os.sched_setaffinity(0, asked["cpus"])  # XLA takes its number of threads from here
+    jobs = [
+        Job(trial_from_json(fields["trial"]), fields["num_steps"], Path(fields["cache"]), Path(fields["folder"]))
+        for fields in asked["jobs"]
+    ]
+    for i, job in enumerate(jobs):
+        while i >= MAX_WAITING and jobs[i - MAX_WAITING].folder.exists():  # until the parent removes it
+            _rest()
+        try:
+            climb(backends.load(job.trial.backend), job)
+        except MixlabError as error:
+            replace(job.folder / "mistake.json", json.dumps(str(error)).encode())
+            return
 
 
 def climb(backend: Backend, job: Job) -> None:
@@ -73,8 +83,8 @@ def climb(backend: Backend, job: Job) -> None:
     for name, arrays in _single_step(program, job, splits):
         _write(job.folder / f"{name}.safetensors", arrays)
     for first, arrays in _trajectory(program, job, splits):
-        while len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING and os.getppid() != 1:
-            time.sleep(WAIT_S)
+        while len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING:
+            _rest()
         _write(job.folder / f"steps-{first:06}.safetensors", arrays)
 
 
@@ -103,36 +113,40 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
         yield "offset", program.activations([plan])[0]
         program.load([state])
     yield "gradients", program.gradients([plan])[0]
-    yield "evaluation", _metrics(program, trial, splits)
-    metrics = program.train([plan])[0]
-    yield "step", {"gradient_norm": metrics.gradient_norm, "loss": metrics.loss, **program.states()[0]}
-
-
-def _metrics(program: Program, trial: Trial, splits: Splits) -> State:
-    found = {}
-    for name, indices in (("train", splits.train), ("validation", splits.validation), ("test", splits.test)):
-        if len(indices):
-            metrics = evaluate(program, splits, indices[:EVALUATED], trial.train.loss)
-            found |= {f"{name}/{value}": np.array(number) for value, number in metrics.items()}
-    return found
+    metrics = evaluate(program, splits, splits.test[:EVALUATED], trial.train.loss)
+    yield "evaluation", {name: np.array(number) for name, number in metrics.items()}
+    norm = program.train([plan])[0].gradient_norm
+    yield "step", {"gradient_norm": norm, **program.states()[0]}
 
 
 def _trajectory(program: Program, job: Job, splits: Splits) -> Iterator[tuple[int, State]]:
     """Losses and parameters of every step from the initial state, some steps at a time."""
     program.load([initial_state(job.trial)])
     size = sum(value.nbytes for name, value in program.states()[0].items() if name.startswith(("params/", "average/")))
-    chunk = max(1, CHUNK_BYTES // size)
+    chunk = min(max(1, CHUNK_BYTES // size), MAX_CHUNK)
     for first in range(0, job.num_steps, chunk):
         rows: list[State] = []
         for step in range(first, min(first + chunk, job.num_steps)):
+            _end_if_orphaned()
             metrics = program.train([step_plan(job.trial, splits.train, step, 1)])[0]
             kept = {k: v for k, v in program.states()[0].items() if k.startswith(("params/", "average/"))}
-            rows.append({"loss": metrics.loss[0], "gradient_norm": metrics.gradient_norm[0], **kept})
+            rows.append({"loss": metrics.loss[0], **kept})
         yield first, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+def _rest() -> None:
+    """Let the parent catch up."""
+    _end_if_orphaned()
+    time.sleep(WAIT_S)
+
+
+def _end_if_orphaned() -> None:
+    if os.getppid() != PARENT:
+        sys.exit(1)
+
+
 def _write(path: Path, arrays: State) -> None:
-    replace(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
+    replace(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}), durable=False)
 
 
 def job_json(job: Job) -> dict[str, Any]:

@@ -22,6 +22,7 @@ class Tolerance:
 EXACT = Tolerance(0.0, "made by the same NumPy code")
 ROUNDED = "rounded once from the same float64"
 SUMS = "sums in another order, through every block"
+LATER = "each step's rounding passes through all later ones"
 TABLE = {
     "float64": {
         "weights": Tolerance(0.0, ROUNDED),
@@ -32,7 +33,8 @@ TABLE = {
         "gradients": Tolerance(1e-11, "the same forwards and backwards"),
         "norm": Tolerance(1e-12, "one sum of squares"),
         "step": Tolerance(1e-12, "elementwise arithmetic on the gradient"),
-        "steps": Tolerance(1e-8, "each step's rounding passes through all later ones"),
+        "losses": Tolerance(1e-8, LATER),
+        "trajectory": Tolerance(1e-8, LATER),
         "evaluation": Tolerance(1e-12, "one forward pass"),
     },
     "float32": {
@@ -43,7 +45,8 @@ TABLE = {
         "gradients": Tolerance(1e-4, "the same forwards and backwards"),
         "norm": Tolerance(1e-4, "one sum of squares of such gradients"),
         "step": Tolerance(1e-4, "AdamW divides by the root of the second moment"),
-        "steps": Tolerance(1e-3, "each step's rounding passes through all later ones"),
+        "losses": Tolerance(1e-3, LATER),
+        "trajectory": Tolerance(1e-3, LATER),
         "evaluation": Tolerance(1e-4, "one forward pass"),
     },
 }
