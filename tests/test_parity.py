@@ -75,7 +75,7 @@ def test_json_has_each_rung_with_its_numbers_and_both_sides(run: Run, tmp_path: 
         assert model["sides"][0]["torch"] and model["sides"][1]["jax"]
         rungs = {rung["rung"]: rung for rung in model["rungs"]}
         assert list(rungs) == [name for name in RUNGS if name != "offset"]  # that one is of float64
-        assert 0 < rungs["steps"]["relative"] <= rungs["steps"]["tolerance"] and rungs["steps"]["reason"]
+        assert 0 < rungs["trajectory"]["relative"] <= rungs["trajectory"]["tolerance"]
         assert rungs["gradients"]["tensor"].split("/")[-1] in ("kernel", "bias", "scale")
 
 
@@ -92,14 +92,14 @@ def test_sides_that_part_give_exit_code_1_and_the_first_place(run: Run, tmp_path
 
 
 def test_a_coarser_precision_is_held_to_its_roundoff(run: Run, tmp_path: Path) -> None:
-    write_base(tmp_path / "tiny.yaml")
+    write_base(tmp_path / "tiny.yaml", model={"hidden_dim": 32, "num_blocks": 1, "patch_size": 4})
     ended = run("parity", "tiny.yaml", "--pair", "torch:float32,torch:bfloat16", "--steps", "4", "--json")
     assert ended.code == 0, ended
     rungs = {rung["rung"]: rung for rung in json.loads(ended.out)[0]["rungs"]}
-    # One block: 2 half-blocks, stem and head, times 2^-8.
-    assert rungs["activations"]["tolerance"] == 4 * 2.0**-8
-    assert 1e-4 < rungs["activations"]["relative"] < 4 * 2.0**-8
-    assert rungs["steps"]["tolerance"] is None  # none is promised
+    # One block: 2 half-blocks, stem and head, times 2^-8, times 4 for the norms.
+    assert rungs["activations"]["tolerance"] == 4 * 4 * 2.0**-8
+    assert 1e-4 < rungs["activations"]["relative"] < 4 * 4 * 2.0**-8
+    assert rungs["trajectory"]["tolerance"] is None  # none is promised
 
 
 def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:
                 continue
             assert tolerance(name, precisions, model).reason
     # the promised ones
-    assert [TABLE["float64"][name].limit for name in ("activations", "gradients", "step", "steps")] == [
+    assert [TABLE["float64"][name].limit for name in ("activations", "gradients", "step", "trajectory")] == [
         1e-12,
         1e-11,
         1e-12,
         1e-8,
     ]
-    assert [TABLE["float32"][name].limit for name in ("activations", "gradients", "steps")] == [1e-5, 1e-4, 1e-3]
+    assert [TABLE["float32"][name].limit for name in ("activations", "gradients", "losses")] == [1e-5, 1e-4, 1e-3]
     assert set(ROUNDOFF) == set(PRECISION)

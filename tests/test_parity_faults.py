@@ -21,7 +21,7 @@ from backends.torch import optimizer as torch_optimizer
 from backends.torch import train as torch_train
 from experiments import data
 from experiments.parity import pair, side
-from experiments.parity.ladder import Ladder, Rung
+from experiments.parity.ladder import RUNGS, Ladder, Rung
 from experiments.parity.side import Job
 from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
@@ -304,7 +304,7 @@ def late_average(patch: pytest.MonkeyPatch) -> None:
     on_optimizer(changed)(patch)
 
 
-@fault("moments forgotten at step 7", "steps", "at step 7")
+@fault("moments forgotten at step 7", "trajectory", "at step 7")
 def forgotten(patch: pytest.MonkeyPatch) -> None:
     train = torch_train.TorchProgram.train
 
@@ -374,7 +374,7 @@ def test_two_sound_sides_pass_every_rung_exactly(
     sound: dict[str, Job], tmp_path: Path, fresh: None, trial: str
 ) -> None:
     rungs = climbed(sound[trial], tmp_path / "sound")
-    assert len(rungs) == 12 and all(rung.passed for rung in rungs)
+    assert len(rungs) == len(RUNGS) and all(rung.passed for rung in rungs)
     assert all(rung.largest.relative == 0 for rung in rungs if rung.largest)
 
 

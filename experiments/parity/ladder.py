@@ -12,7 +12,7 @@ from backends import parameters
 from backends.contract import Array, ModelSpec, State
 from experiments.parity import formula
 from experiments.parity.side import Job
-from experiments.parity.tolerances import EXACT, TABLE, Tolerance, tolerance
+from experiments.parity.tolerances import EXACT, FLOOR, TABLE, Tolerance, coarsest, tolerance
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -26,8 +26,8 @@ RUNGS = {
     "gradients": "gradients",
     "norm": "step",
     "step": "step",
-    "losses": "",  # several files; see Ladder._trajectory
-    "trajectory": "",
+    "trajectory": "",  # several files; see Ladder._trajectory
+    "losses": "",
     "evaluation": "evaluation",
 }
 BATCH = ("images", "targets")
@@ -122,7 +122,7 @@ class Ladder:
         for name, file in RUNGS.items():
             if name == "offset" and set(self.precisions) != {"float64"}:
                 continue
-            if name == "losses":
+            if name == "trajectory":
                 yield from self._trajectory()
             elif file:
                 yield getattr(self, f"_{name}")(*self._read(f"{file}.safetensors"))
@@ -172,7 +172,8 @@ class Ladder:
     def _gradients(self, a: State, b: State) -> Rung:
         # backwards, as the chain rule goes: the last parameter's gradient depends on the fewest operations
         names = list(reversed(parameters.shapes(self.model)))
-        return self._tensors("gradients", a, b, names, lambda name: f"gradient of {name}", floor=1e-3)
+        floor = FLOOR[coarsest(self.precisions)]
+        return self._tensors("gradients", a, b, names, lambda name: f"gradient of {name}", floor)
 
     def _norm(self, a: State, b: State) -> Rung:
         return self._tensors("norm", a, b, ["gradient_norm"], lambda _: "norm of the gradient, before clipping")
@@ -198,7 +199,7 @@ class Ladder:
         return self._tensors("evaluation", a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _trajectory(self) -> tuple[Rung, Rung]:
-        """Losses and parameters of each step; files are removed once they are compared."""
+        """Parameters and losses of each step; files are removed once they are compared."""
         losses, parameters_ = self._rung("losses"), self._rung("trajectory")
         first, total = 0, self.jobs[0].num_steps
         while first < total:
@@ -213,7 +214,7 @@ class Ladder:
             for job in self.jobs:
                 (job.folder / file).unlink()
             first += len(a["loss"])
-        return losses, parameters_
+        return parameters_, losses
 
     def _tensors(
         self,

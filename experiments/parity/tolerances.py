@@ -51,21 +51,29 @@ TABLE = {
     },
 }
 HALF_BLOCKS_OUTSIDE = 2  # stem and head
+# A norm divides by the deviation, not by the largest element: of thousands of normal numbers that is about 4 of them.
+NORM = 4
+# Least size that a gradient's differences are set against, as a share of the largest gradient of all: one that is small
+# beside the others is a sum that cancels, and has fewer digits.
+FLOOR = {"float64": 1e-3, "float32": 1e-3, "tf32": 0.1, "bfloat16": 0.1}
 
 
 def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Tolerance:
     """Of a rung, for a pair of precisions: that of the coarser one."""
-    coarser = max(precisions, key=ROUNDOFF.__getitem__)
+    coarser = coarsest(precisions)
     if coarser in TABLE:
         found = TABLE[coarser][rung]
         return found if len(set(precisions)) == 1 or found.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
     unit, depth = ROUNDOFF[coarser], 2 * model.num_blocks + HALF_BLOCKS_OUTSIDE
     if rung in ("weights", "batch"):
         return Tolerance(2 * ROUNDOFF["float32"], "kept in float32 by both")
+    power = f"unit roundoff 2^{math.log2(unit):.0f}"
     if rung in ("activations", "loss", "evaluation"):
-        return Tolerance(unit * depth, f"unit roundoff 2^{math.log2(unit):.0f} times {depth} half-blocks")
+        return Tolerance(NORM * unit * depth, f"{power}, {depth} half-blocks, {NORM} for the norms")
     if rung in ("gradients", "norm", "step"):
-        return Tolerance(
-            2 * unit * depth, f"unit roundoff 2^{math.log2(unit):.0f} times {depth} half-blocks, both ways"
-        )
+        return Tolerance(2 * NORM * unit * depth, f"{power}, {depth} half-blocks both ways, {NORM} for the norms")
     return Tolerance(math.inf, "trajectories part; compare accuracies over seeds")
+
+
+def coarsest(precisions: tuple[str, ...]) -> str:
+    return max(precisions, key=ROUNDOFF.__getitem__)
