@@ -63,6 +63,7 @@ def as_json(climbed: Climbed) -> dict[str, Any]:
                 "passed": rung.passed,
                 "place": rung.place or None,
                 "tolerance": rung.tolerance.limit,
+                "seen": rung.tolerance.seen,
                 "reason": rung.tolerance.reason,
                 "relative": rung.largest.relative if rung.largest else 0.0,
                 "absolute": rung.largest.absolute if rung.largest else 0.0,
