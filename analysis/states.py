@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments import checkpoint
-from experiments.store import CorruptRecord, OtherSchema, Store
+from experiments.store import CHECKPOINT, CorruptRecord, OtherSchema, Store
 
 STATUSES = ("done", "running", "failed", "missing")
 
@@ -28,7 +28,7 @@ def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None
 
 def _progress(store: Store, trial_id: str) -> str:
     """How far a trial is that was stopped or killed; nothing of one that has saved no step."""
-    path = store.folder(trial_id) / "checkpoint.safetensors"
+    path = store.folder(trial_id) / CHECKPOINT
     try:
         step = checkpoint.read_progress(path)["step"]
     except FileNotFoundError:

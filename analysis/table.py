@@ -1,10 +1,12 @@
 """The table of an ablation: mean, standard deviation and n over seeds, laid out as the YAML says."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
+from analysis.equivalence import equivalence
 from analysis.frame import objects
 from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
@@ -18,7 +20,9 @@ def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
     Columns: the fields of report.rows and report.columns; n, the trials that are done; planned; failed; running;
     missing; mean and std of the metric over the n (std with n - 1 in the denominator, NaN for n = 1). A trial that is
     not done counts in its own column and never in the mean. difference: mean minus the baseline's, NaN
-    without one and for the baseline itself.
+    without one and for the baseline itself. Where the YAML asks for equivalence: equivalence_p, the p-value of the two
+    one-sided tests against the first value of its field over paired seeds (NaN for that value itself), and
+    equivalence_n, the number of pairs.
     """
     keys = [*ablation.report.rows, *ablation.report.columns]
     metric = ablation.report.metric
@@ -40,7 +44,32 @@ def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     table = table.assign(**{name: objects(row[name] for row in rows) for name in keys})
     table["difference"] = _differences(ablation, table)
+    if ablation.report.equivalence:
+        table["equivalence_p"], table["equivalence_n"] = zip(*_equivalences(ablation, frame), strict=True)
     return table
+
+
+def _equivalences(ablation: Ablation, frame: pd.DataFrame) -> Iterator[tuple[float, int]]:
+    """p-value and number of pairs of each cell."""
+    asked, keys = ablation.report.equivalence, [*ablation.report.rows, *ablation.report.columns]
+    assert asked is not None
+    by_seed = {
+        tuple(zip(keys, values, strict=True)): _by_seed(ablation, group) for values, group in _groups(frame, keys)
+    }
+    first = next(iter(dict(label)[asked.between] for label in by_seed))
+    for label, numbers in by_seed.items():
+        against = by_seed.get(tuple({**dict(label), asked.between: first}.items()), {})
+        is_first = dict(label)[asked.between] == first
+        yield (float("nan"), 0) if is_first else equivalence(against, numbers, asked.margin)
+
+
+def _by_seed(ablation: Ablation, group: pd.DataFrame) -> dict[Any, float]:
+    """The metric of the trials that are done, by seed."""
+    done = group[group["status"] == "done"]
+    if ablation.report.metric not in done:
+        return {}
+    seeds = done["seed"] if "seed" in done else [0] * len(done)
+    return dict(zip(seeds, done[ablation.report.metric].astype(float), strict=True))
 
 
 def _differences(ablation: Ablation, table: pd.DataFrame) -> list[float]:
@@ -83,23 +112,44 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
 def _heading(ablation: Ablation) -> list[str]:
     unit = "%" if ablation.report.metric.endswith("accuracy") else "nats"
     baseline = " ".join(f"{short(name)}={text(value)}" for name, value in ablation.report.baseline.items())
-    return [
+    lines = [
         f"{ablation.name}: {ablation.question}" if ablation.question else ablation.name,
         f"{ablation.report.metric} in {unit}, mean ± standard deviation over seeds (n)"
         + (f", and the difference to {baseline}" if baseline else ""),
     ]
+    if asked := ablation.report.equivalence:
+        margin = f"{100 * asked.margin:g} points" if unit == "%" else f"{asked.margin:g} nats"
+        lines.append(
+            f"p (n): two one-sided t-tests, over n paired seeds, that the {short(asked.between)}s differ by less than "
+            f"{margin}; small means equivalent"
+        )
+    return lines
 
 
 def _layout(ablation: Ablation, table: pd.DataFrame) -> list[list[str]]:
     """Header and rows of the table as strings."""
     rows, columns, metric = list(ablation.report.rows), list(ablation.report.columns), ablation.report.metric
     heads = [values for values, _ in _groups(table, columns)]
+    tested = [head for head, group in _groups(table, columns) if "equivalence_p" in table and _is_tested(group)]
     body = []
     for values, group in _groups(table, rows):
-        line = {columns_of: cell_text(group.iloc[i], metric) for i, columns_of in enumerate(_labels(group, columns))}
-        body.append([*map(text, values), *(line.get(head, "—") for head in heads)])
+        of_head = {head: group.iloc[i] for i, head in enumerate(_labels(group, columns))}
+        shown = [cell_text(of_head[head], metric) if head in of_head else "—" for head in heads]
+        shown += [_p_text(of_head[head]) if head in of_head else "—" for head in tested]
+        body.append([*map(text, values), *shown])
     header = [*map(short, rows), *(_head(columns, head) or metric for head in heads)]
-    return [header, *body]
+    return [[*header, *(f"{_head(columns, head)} p (n)".lstrip() for head in tested)], *body]
+
+
+def _is_tested(group: pd.DataFrame) -> bool:
+    return bool((group["equivalence_n"] > 0).any())
+
+
+def _p_text(cell: "pd.Series[Any]") -> str:
+    p, n = float(cell["equivalence_p"]), int(cell["equivalence_n"])
+    if n == 0:
+        return "—"
+    return f"? ({n})" if pd.isna(p) else f"{'<0.001' if p < 0.001 else f'{p:.3f}'} ({n})"
 
 
 def _head(columns: list[str], values: tuple[Any, ...]) -> str:
@@ -136,5 +186,7 @@ def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
         notes.append("± ? : one seed has no spread.")
     for _, row in frame[frame["status"] != "done"].iterrows():
         notes.append(f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}")
+    for _, row in frame[frame["trained_on"].str.contains(",")].iterrows():
+        notes.append(f"{row['id']} ({row['settings']}) was trained on {row['trained_on']}")
     limit = 100
     return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])

@@ -1,6 +1,8 @@
 """The frameworks that can train a trial: `names()` lists them, `load(name)` imports one."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -10,9 +12,10 @@ from typing import TYPE_CHECKING
 from backends.errors import MixlabError, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
-    from backends.contract import Backend
+    from backends.contract import Backend, State
 
 _GROUP = "mixlab.backends"
+_PICKLES = "torch"  # whose files .pth are
 
 
 def names() -> list[str]:
@@ -38,10 +41,27 @@ def load(name: str) -> "Backend":
     """
     check(name)
     external = {point.name: point for point in entry_points(group=_GROUP)}
-    try:
+    with _import_errors(name):
         if name not in _folders():
             return external[name].load()  # type: ignore[no-any-return]
         return importlib.import_module(f"backends.{name}").BACKEND  # type: ignore[no-any-return]
+
+
+def read_pickle(path: Path) -> "State":
+    """The arrays of a file that torch.save wrote; see backends/torch/pickles.py.
+
+    Raises: MixlabError: torch is not installed, or the file is damaged or holds more than arrays.
+    """
+    with _import_errors(_PICKLES):
+        module = importlib.import_module(f"backends.{_PICKLES}.pickles")
+    return module.read(path)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _import_errors(name: str) -> Iterator[None]:
+    """Raises: MixlabError: what goes wrong in an import, as a sentence."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         raise _not_installed(name, str(error.name)) from error
     except (ImportError, OSError) as error:

@@ -194,6 +194,9 @@ class Program(Protocol):
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         """Gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
 
+    def activations(self, plans: Sequence[StepPlan]) -> list[State]:
+        """Every value of the first step's forward pass, in float64, by the names of parameters.operations."""
+
     def predict(self, images: Array) -> list[Predictions]:
         """Forward pass without dropout or stochastic depth, with the average of the parameters where one is kept.
 

@@ -142,6 +142,28 @@ def _initial(name: str, shape: Shape, uniforms: Callable[[str, Shape], Array]) -
     return np.asarray(std * ndtri(low + (high - low) * uniforms(name, shape)))
 
 
+def operations(spec: ModelSpec, dropout: bool, stochastic_depth: bool) -> list[str]:
+    """Names of what a training step computes up to its loss, in order.
+
+    `images` and `targets` are those after augmentation, `head` the logits. A block's `token_mixing` and
+    `channel_mixing` are the sums after the skip-connections.
+
+    Args: dropout, stochastic_depth: whether the step draws masks for them.
+    """
+    names = ["images", "targets", "patches", "stem"]
+    names += ["position_embedding"] * (spec.position_embedding == "learned")
+    for i in range(spec.num_blocks):
+        for j, mixing in enumerate(MIXINGS):
+            inner = ["views"] * (mixing == "token_mixing" and spec.token_mixing == "grouped_views")
+            for k, layer in enumerate(("Dense_0", "Dense_1")):
+                inner += [layer] + ["activation"] * (k == 0) + [f"dropout_{k}"]
+            inner += ["stochastic_depth"] * stochastic_depth
+            names += [f"MixerBlock_{i}/LayerNorm_{j}", *(f"MixerBlock_{i}/{mixing}/{name}" for name in inner)]
+            names += [f"MixerBlock_{i}/{mixing}"]
+    names += ["pre_head_layer_norm"] * spec.pre_head_norm
+    return [*names, "features", "head", "loss"]
+
+
 def dropout_site(block: int, mixing: int, layer: int) -> int:
     """Number of a place where dropout acts.
 

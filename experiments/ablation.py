@@ -17,15 +17,11 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 import backends
 from backends.errors import MixlabError, choices
@@ -110,15 +106,28 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
 
 
+def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
+    """A base as an ablation of one trial, where the file has no grid; else the ablation that it is.
+
+    Raises: as `load_ablation`.
+    """
+    if "grid" in read_mapping(path):
+        return load_ablation(path, overrides)
+    mappings: list[Axes] = [{}]
+    base = _laid_over(_base(path.name, path.parent, str(path)), _apply_overrides(mappings, overrides))
+    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    points = grid.products(mappings, where)
+    return Ablation(path.stem, "", path.read_text(), base, tuple(points), ReportSpec((), ()), where)
+
+
 def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
     """Every trial of the grid, resolved against its data.
 
     Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats.
     """
     found: dict[str, GridTrial] = {}
-    for point in ablation.points:
-        values = _laid_over(dict(ablation.base), point)
-        trial = _trial(fields.set_fields(TrialConfig(), values), cache, ablation.where)
+    for point, config in configs(ablation):
+        trial = resolved(config, cache, ablation.where)
         planned = GridTrial(trial, point)
         if trial.id in found:
             raise MixlabError(
@@ -129,7 +138,14 @@ def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
     return list(found.values())
 
 
-def _trial(config: TrialConfig, cache: Path, where: str) -> Trial:
+def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
+    """Every point of the grid, and the config that it leads to."""
+    for point in ablation.points:
+        yield point, fields.set_fields(TrialConfig(), _laid_over(dict(ablation.base), point))
+
+
+def resolved(config: TrialConfig, cache: Path, where: str) -> Trial:
+    """Raises: MixlabError: a field out of range, or fields that do not fit each other or the data."""
     check_ranges(config, where)
     try:
         backends.check(config.backend)
@@ -175,14 +191,7 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
     """Put lists of values, and values of fields that the grid sets, into its mappings; returns the single values."""
     single: Point = {}
     for override in overrides:
-        name, equals, _ = override.partition("=")
-        if not equals:
-            raise MixlabError(f"{COMMAND_LINE}: {override!r} came where key=value is allowed")
-        fields.check_name(name, COMMAND_LINE)
-        try:
-            value = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={override[len(name) + 1 :]}"]))["value"]  # type: ignore[index,call-overload]
-        except (yaml.YAMLError, OmegaConfBaseException) as error:
-            raise MixlabError(f"{COMMAND_LINE}: {override!r} is not a YAML value") from error
+        name, value = fields.read_override(override, COMMAND_LINE)
         holders = [mapping for mapping in mappings if name in mapping]
         for mapping in mappings:
             for axis, points in mapping.items():

@@ -27,10 +27,15 @@ def write(path: Path, state: Mapping[str, Array], progress: Mapping[str, Any]) -
 
     Raises: StoreError: no space, no permission; the checkpoint before is as it was.
     """
+    write_whole(path, pack(state, progress))
+
+
+def pack(state: Mapping[str, Array], progress: Mapping[str, Any]) -> bytes:
+    """The content of a checkpoint."""
     text = json.dumps(progress, sort_keys=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
     metadata = {"mixlab": text, "sha256": _checksum(arrays, text)}
-    write_whole(path, save(arrays, metadata=metadata))
+    return bytes(save(arrays, metadata=metadata))
 
 
 def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict[str, Any]]:

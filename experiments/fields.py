@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -100,6 +101,22 @@ def _allowed_values(name: str) -> str:
     ends = [f"at {end} {limits[key]:g}" for end, key in (("least", "low"), ("most", "high")) if limits[key] is not None]
     words = f"one of {', '.join(limits['allowed'])}" if limits["allowed"] else KINDS[kind]
     return words + (f" ({', '.join(ends)})" if ends else "") + (" or null" if get_args(hint) else "")
+
+
+def read_override(override: str, where: str) -> tuple[str, Any]:
+    """Name and value of a word `key=value` of the command line; the value is read as YAML.
+
+    Raises: MixlabError: the word has another form, or names no field.
+    """
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise MixlabError(f"{where}: {override!r} came where key=value is allowed")
+    check_name(name, where)
+    try:
+        tree: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        raise MixlabError(f"{where}: {override!r} is not a YAML value") from error
+    return name, tree["value"]
 
 
 @lru_cache(maxsize=1)

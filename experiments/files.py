@@ -42,9 +42,10 @@ def store_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def replace(path: Path, content: bytes) -> None:
+def replace(path: Path, content: bytes, durable: bool = True) -> None:
     """Replace a file at once: written under a temporary name, synced, renamed.
 
+    Args:   durable: whether it is to survive a loss of power; files that pass between two processes need not.
     Raises: OSError: the file is as it was, and nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -53,7 +54,8 @@ def replace(path: Path, content: bytes) -> None:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -57,13 +57,28 @@ class Slot:
 class LocalRun:
     """Runs trials until all have ended, a stop is asked for, or an error concerns them all."""
 
-    def __init__(self, trials: Sequence[GridTrial], store: Store, cache: Path, jobs: int, reporter: Reporter):
+    def __init__(
+        self,
+        trials: Sequence[GridTrial],
+        store: Store,
+        cache: Path,
+        jobs: int,
+        reporter: Reporter,
+        resume_on: str | None = None,
+    ):
+        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
         self.store, self.cache, self.reporter = store, cache, reporter
+        self.backends = {
+            planned.trial.id: resume_on
+            if resume_on and store.has_checkpoint(planned.trial.id)
+            else planned.trial.backend
+            for planned in trials
+        }
         self.waiting = sorted(
-            trials, key=lambda planned: (planned.trial.backend, repr(planned.trial.model.structure()))
+            trials, key=lambda planned: (self.backends[planned.trial.id], repr(planned.trial.model.structure()))
         )
         self.busy: list[GridTrial] = []  # run by another process now
-        self.slots = [Slot(cpus) for cpus in _shares(jobs)]
+        self.slots = [Slot(cpus) for cpus in shares(jobs)]
         self.summary = Summary()
         self.stopping = False
         self.error: str | None = None
@@ -108,7 +123,7 @@ class LocalRun:
             if slot.trial or self.stopping or not self.waiting:
                 continue
             backend = self._backend_for(slot)
-            planned = next(planned for planned in self.waiting if planned.trial.backend == backend)
+            planned = next(planned for planned in self.waiting if self.backends[planned.trial.id] == backend)
             self.waiting.remove(planned)
             if slot.backend != backend or not slot.process.is_alive():
                 _dismiss(slot)
@@ -122,14 +137,14 @@ class LocalRun:
 
     def _backend_for(self, slot: Slot) -> str:
         """The slot's own backend while trials of it wait, else the one that most trials a worker wait for."""
-        waiting = [planned.trial.backend for planned in self.waiting]
+        waiting = [self.backends[planned.trial.id] for planned in self.waiting]
         if slot.backend in waiting:
             return str(slot.backend)
         workers = [other.backend for other in self._working()]
         return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
 
     def _hire(self, slot: Slot, planned: GridTrial) -> None:
-        backend = planned.trial.backend
+        backend = self.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
         spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
@@ -235,7 +250,7 @@ def _dismiss(slot: Slot) -> None:
     slot.process = slot.connection = slot.backend = None
 
 
-def _shares(jobs: int) -> list[tuple[int, ...]]:
+def shares(jobs: int) -> list[tuple[int, ...]]:
     """The cores of this process dealt out to the jobs; jobs beyond the cores share them."""
     cpus = sorted(os.sched_getaffinity(0))
     return [tuple(cpus[i::jobs]) or (cpus[i % len(cpus)],) for i in range(jobs)]

@@ -48,6 +48,9 @@ def faults(record: dict[str, Any]) -> Iterator[str]:
         yield "reason"
     if record.get("status") != "done":
         return
+    sessions = record.get("sessions")
+    if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
+        yield "sessions"
     paths: list[tuple[str, ...]] = [(name,) for name in NUMBERS]
     paths += [("seconds", what) for what in ("compile", "train", "evaluate")]
     for when in ("last", "best"):

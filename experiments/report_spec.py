@@ -1,5 +1,6 @@
 """How the table of an ablation is laid out: its rows, columns, metric and baseline."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,14 @@ METRICS = tuple(
 
 
 @dataclass(frozen=True)
+class EquivalenceSpec:
+    """Which settings should give the same metric, and within what margin (of accuracy: a fraction; of loss: nats)."""
+
+    between: str  # a field that varies
+    margin: float
+
+
+@dataclass(frozen=True)
 class ReportSpec:
     """How the table is laid out. Fields that vary and are neither rows nor columns must be the seed."""
 
@@ -25,6 +34,7 @@ class ReportSpec:
     columns: tuple[str, ...]
     metric: str = METRICS[0]
     baseline: Mapping[str, Any] = field(default_factory=dict)
+    equivalence: EquivalenceSpec | None = None
 
 
 def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
@@ -37,7 +47,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     """
     where = f"{where}: report"
     given = {} if given is None else given
-    keys = ("rows", "columns", "metric", "baseline")
+    keys = ("rows", "columns", "metric", "baseline", "equivalence")
     if not isinstance(given, dict):
         raise MixlabError(f"{where}: {given!r} came where a mapping is allowed")
     if unknown := [key for key in given if key not in keys]:
@@ -56,19 +66,49 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
             f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
             f"average over it; name it in report.rows or report.columns"
         )
+    equivalence = _equivalence(given.get("equivalence"), metric, f"{where}: equivalence")
+    if equivalence and equivalence.between in overridden and equivalence.between not in varying:
+        equivalence = None  # the command line has left one of its values
+    elif equivalence and equivalence.between not in varying:
+        raise MixlabError(
+            f"{where}: equivalence: between: {equivalence.between} does not vary in the grid; "
+            f"{choices(equivalence.between, varying)}"
+        )
     baseline = _baseline(given.get("baseline") or {}, (*rows, *columns), f"{where}: baseline")
     for name, value in baseline.items():
         values = list(dict.fromkeys(point.get(name, default(name, base)) for point in points))
         if value not in values and name in overridden:
-            return ReportSpec(rows, columns, metric)
+            return ReportSpec(rows, columns, metric, {}, equivalence)
         if value not in values:
             raise MixlabError(f"{where}: baseline: no trial has {name} {value!r}; {choices(value, map(str, values))}")
-    return ReportSpec(rows, columns, metric, baseline)
+    return ReportSpec(rows, columns, metric, baseline, equivalence)
 
 
 def default(name: str, base: Mapping[str, Any]) -> Any:
     """The value of a field that the grid does not set: the base's, else the default."""
     return base.get(name, fields.get_field(TrialConfig(), name))
+
+
+def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
+    if given is None:
+        return None
+    keys = ("between", "margin")
+    if not isinstance(given, dict) or "margin" not in given:
+        raise MixlabError(
+            f"{where}: {given!r} came where a mapping is allowed, such as {{between: backend, margin: 0.01}}"
+        )
+    if unknown := [key for key in given if key not in keys]:
+        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of it; {choices(unknown[0], keys)}")
+    between, margin = str(given.get("between", "backend")), given["margin"]
+    fields.check_name(between, f"{where}: between")
+    if between == "seed":
+        raise MixlabError(f"{where}: between: seeds are what is paired; name a row or column, such as backend")
+    is_number = isinstance(margin, (int, float)) and not isinstance(margin, bool)
+    largest = 1.0 if metric.endswith("accuracy") else math.inf
+    if not is_number or not 0 < margin < largest:
+        unit = "a fraction between 0 and 1: 0.01 is one point of accuracy" if largest == 1 else "nats, above 0"
+        raise MixlabError(f"{where}: margin: {margin!r} came; allowed: {unit}")
+    return EquivalenceSpec(between, float(margin))
 
 
 def _baseline(given: Any, places: Sequence[str], where: str) -> dict[str, Any]:

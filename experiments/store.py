@@ -19,6 +19,8 @@ from experiments.files import StoreError, set_aside, write_json, write_whole
 from experiments.record import RECORD_SCHEMA, faults
 from experiments.spec import Trial
 
+CHECKPOINT = "checkpoint.safetensors"
+
 
 class Store:
     """The results directory at `root`; it is made when something is first written."""
@@ -92,7 +94,10 @@ class Store:
         folder = self.folder(trial_id)
         write_json(folder / "record.json", record)
         if record["status"] == "done":
-            (folder / "checkpoint.safetensors").unlink(missing_ok=True)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+
+    def has_checkpoint(self, trial_id: str) -> bool:
+        return (self.folder(trial_id) / CHECKPOINT).exists()
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial that is done or failed, else None.

@@ -18,7 +18,7 @@ from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.plan import learning_rates, step_plan
 from experiments.spec import Trial
-from experiments.store import Store
+from experiments.store import CHECKPOINT, Store
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
@@ -98,7 +98,7 @@ class TrialRun:
         }
 
     def _restore(self) -> None:
-        path = self.folder / "checkpoint.safetensors"
+        path = self.folder / CHECKPOINT
         shapes = parameters.state_shapes(self.trial.model, self.trial.optimizer)
         try:
             state, progress = checkpoint.read(path, shapes)
@@ -174,7 +174,7 @@ class TrialRun:
         tell(said)
 
     def _save(self) -> None:
-        checkpoint.write(self.folder / "checkpoint.safetensors", self.program.states()[0], asdict(self.progress))
+        checkpoint.write(self.folder / CHECKPOINT, self.program.states()[0], asdict(self.progress))
         self.saved_at = time.monotonic()
 
     def _write_curve(self) -> None:

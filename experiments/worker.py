@@ -40,7 +40,7 @@ Event = tuple[str, str | None, Any]
 class WorkerSpec:
     """What a worker needs to know before its first trial."""
 
-    backend: str
+    backend: str  # which is another than a trial's own where the trial goes on in another framework
     cpus: tuple[int, ...]
     store: Path
     cache: Path  # of decoded images
@@ -129,9 +129,9 @@ class Worker:
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         splits = data.load(trial.data, trial.info, self.spec.cache)
-        backend, run = backends.load(trial.backend), self._run_spec(trial)
+        backend, run = backends.load(self.spec.backend), self._run_spec(trial)
         program = backend.open(trial.model, trial.optimizer, self._dataset(trial, splits), run)
-        return program, backend.about(run), splits
+        return program, {"name": self.spec.backend, **backend.about(run)}, splits
 
     def _run_spec(self, trial: Trial) -> RunSpec:
         run = trial.run

@@ -181,6 +181,38 @@ def test_an_override_that_takes_the_baseline_away_leaves_none(load: Any) -> None
     assert load(f"{MIXING}=tied", **given).report.baseline == {MIXING: "tied"}
 
 
+def test_equivalence_names_a_field_that_varies_and_a_margin(load: Any) -> None:
+    grid = {MIXING: ["tied", "untied"], "backend": ["torch", "jax"], "seed": [0, 1]}
+    asked = {"equivalence": {"between": "backend", "margin": 0.01}}
+    found = load(grid=grid, report=asked).report.equivalence
+    assert found is not None and (found.between, found.margin) == ("backend", 0.01)
+    assert load(grid=grid, report={"equivalence": {"margin": 0.01}}).report.equivalence == found
+    assert load("backend=jax", grid=grid, report=asked).report.equivalence is None
+    in_nats = {"metric": "last.test.loss", "equivalence": {"margin": 2}}
+    assert load(grid=grid, report=in_nats).report.equivalence.margin == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "parts"),
+    [
+        (0.01, ("equivalence", "0.01", "{between: backend, margin: 0.01}")),
+        ({"between": "backend"}, ("equivalence", "margin: 0.01")),
+        ({"margin": 0.01, "betwen": "backend"}, ("did you mean 'between'?",)),
+        ({"margin": 0.01, "between": "bakend"}, ("did you mean 'backend'?",)),
+        ({"margin": 0.01, "between": "model.num_blocks"}, ("model.num_blocks does not vary",)),
+        ({"margin": 0.01, "between": "seed"}, ("seeds are what is paired",)),
+        ({"margin": 1}, ("margin: 1", "0.01 is one point")),
+        ({"margin": 0}, ("margin: 0", "fraction")),
+        ({"margin": "1 %"}, ("margin: '1 %'",)),
+        ({"margin": True}, ("margin: True",)),
+    ],
+    ids=str,
+)
+def test_an_equivalence_that_cannot_be_meant_is_refused(load: Any, given: Any, parts: tuple[str, ...]) -> None:
+    grid = {"backend": ["torch", "jax"], "seed": [0, 1]}
+    assert_refused(load, *parts, grid=grid, report={"equivalence": given})
+
+
 # --- bases --------------------------------------------------------------------------------------------------------
 
 

@@ -41,6 +41,7 @@ REPORT = {"rows": ["model.token_mixing"], "columns": ["backend"], "baseline": {"
 
 # On a device of 20 ms a step a trial of 40 steps takes a second: time enough to be met at work.
 SLOW_STEP_S = "0.02"
+LOSS_TOLERANCE = 1e-3  # of 200 steps in two frameworks in float32; see experiments/parity/tolerances.py
 SLOW = base(train={"steps": 40, "evaluate_every": 20}, backend="quick", run={"checkpoint_every_s": 0.0})
 
 
@@ -340,6 +341,7 @@ def test_an_unknown_command_or_option_ends_with_2(
         ),
         (("plan", "tiny.yaml", "train.batch_size=???"), ("train.batch_size", "???")),
         (("plan", "tiny.yaml", "seed=${nothing}"), ("seed", "nothing")),
+        (("run", "tiny.yaml", "--resume-on", "jxa"), ("backend", "did you mean 'jax'?")),
         (("plan", "tiny.yaml", "backend=troch"), ("backend", "did you mean 'torch'?")),
         (("plan", "tiny.yaml", "model.patch_size=3"), ("tiny.yaml", "model.patch_size", "3", "1, 2, 4, 8")),
     ],
@@ -435,6 +437,26 @@ def test_ctrl_c_saves_and_the_command_it_names_goes_on_to_the_same_bits(
     assert {len(record["sessions"]) for record in records(folder / "cut").values()} == {1, 2}
     assert results(folder / "cut") == results(long_trial / "whole")
     assert not checkpoints(folder / "cut")
+
+
+def test_a_trial_goes_on_in_the_other_framework_and_says_so(long_trial: Path, tmp_path: Path, started: list) -> None:
+    shutil.copy(long_trial / "long.yaml", tmp_path)
+    process = start(tmp_path, "run", "long.yaml", "seed=[0]")
+    started.append(process)
+    wait_until(lambda: checkpoints(tmp_path / "runs"), "a checkpoint was written")
+    os.killpg(process.pid, signal.SIGINT)
+    assert end(process).code == 130
+    again = command(tmp_path, "run", "long.yaml", "seed=[0,1]", "--resume-on", "jax")
+    assert again.code == 0, again.err
+    found, whole = records(tmp_path / "runs"), records(long_trial / "whole")
+    names = {key: [session["backend"]["name"] for session in record["sessions"]] for key, record in found.items()}
+    assert sorted(names.values()) == [["torch"], ["torch", "jax"]]  # the one without a checkpoint stays where it was
+    (both,) = [key for key, sessions in names.items() if len(sessions) == 2]
+    assert found[both]["sessions"][1]["first_step"] > 0
+    assert f"{both} (seed=0) was trained on torch, then jax" in again.out
+    for one, other in zip(found[both]["curve"], whole[both]["curve"], strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=LOSS_TOLERANCE)
+        assert one["test"]["loss"] == pytest.approx(other["test"]["loss"], rel=LOSS_TOLERANCE)
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.1, 0.3])

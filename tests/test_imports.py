@@ -14,6 +14,7 @@ FRAMEWORKS = ("torch", "jax", "jaxlib", "flax", "optax")
 HEAVY = (*FRAMEWORKS, "datasets")  # the library of data sets, which digits do not need
 PACKAGES = ("analysis", "backends", "experiments", "slurm")
 SOURCES = [ROOT / "mixlab.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+OFFICIAL = "tests/fixtures/official_mixer_small.npz"
 
 PROBE = """
 import sys
@@ -50,11 +51,16 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("report", "digits.yaml", "--format", "json"),
         ("show", "3f9c"),
         ("plan", "nowhere.yaml"),
+        ("weights", "inspect", OFFICIAL),
+        ("weights", "convert", OFFICIAL, "timm.safetensors", "--to", "timm"),
+        ("weights", "convert", OFFICIAL, "own.safetensors"),
+        ("weights", "inspect", "own.safetensors"),
     ],
     ids=" ".join,
 )
 def test_a_command_that_does_not_train_imports_no_framework(store: Path, arguments: tuple[str, ...]) -> None:
-    command = [sys.executable, "-c", PROBE, *arguments]
+    words = [str(ROOT / word) if word == OFFICIAL else word for word in arguments]
+    command = [sys.executable, "-c", PROBE, *words]
     ended = subprocess.run(command, cwd=store, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
     assert ended.returncode == (2 if "nowhere.yaml" in arguments else 0), ended.stderr
     modules = ended.stdout.splitlines()[-1].split()

@@ -9,7 +9,8 @@ from scipy import stats
 
 import backends
 from backends import parameters
-from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec
+from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec, StepPlan
+from backends.summary import model_summary
 from experiments import streams
 from experiments.spec import VARIANTS
 
@@ -273,3 +274,41 @@ def test_kernels_decay_and_nothing_else_unless_all_do() -> None:
     decayed = {name for name in names if parameters.is_decayed(name, "kernels")}
     assert decayed == {name for name in names if name.split("/")[-1] == "kernel"}
     assert all(parameters.is_decayed(name, "all") for name in names)
+
+
+# Layer by layer
+
+SGD = OptimizerSpec(optimizer="sgd")
+WITH_PARAMETERS = ("stem", "position_embedding", "LayerNorm_0", "views", "Dense_0", "Dense_1", "LayerNorm_1")
+WITH_PARAMETERS += ("pre_head_layer_norm", "head")
+
+
+def test_summary_of_s16_has_the_counts_of_the_paper_and_sums_to_the_total() -> None:
+    layers = {layer.name: layer for layer in model_summary(variant("S/16"))}
+    assert (layers["stem"].shape, layers["stem"].parameters) == ((196, 512), 393_728)
+    for i in range(8):
+        first, second = (layers[f"MixerBlock_{i}/token_mixing/Dense_{j}"] for j in range(2))
+        assert (first.shape, first.parameters) == ((256, 512), 50_432)
+        assert (second.shape, second.parameters) == ((196, 512), 50_372)
+        assert layers[f"MixerBlock_{i}/channel_mixing/Dense_0"].shape == (196, 2048)
+    assert (layers["head"].shape, layers["head"].parameters) == ((1000,), 513_000)
+    assert sum(layer.parameters for layer in layers.values()) == 18_528_264
+    assert len(layers) == 1 + 8 * 6 + 2
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+@pytest.mark.parametrize("backend", backends.names())
+def test_summary_has_the_outputs_that_the_backends_compute(backend: str, options: dict[str, Any]) -> None:
+    spec = small(**options)
+    layers = model_summary(spec)
+    assert sum(layer.parameters for layer in layers) == parameters.count(spec)
+    images = np.zeros((2, 12, 12, 3))
+    dataset = ArrayDataset(images, np.zeros(2, np.int32))
+    program = backends.load(backend).open(spec, SGD, dataset, RunSpec(precision="float64"))
+    program.load([parameters.initial_state(spec, SGD, uniforms)])
+    plan = StepPlan(0, np.ones(1), np.ones((1, 2)), np.array([[0, 1]], np.int32))
+    computed = program.activations([plan])[0]
+    names = {name for name in computed if not name.endswith(("mixing", "activation", "0", "1"))}
+    assert {layer.name for layer in layers} >= names - {"images", "targets", "patches", "features", "loss"}
+    for layer in layers:
+        assert computed[layer.name].shape[1:] == layer.shape, layer.name

@@ -5,11 +5,13 @@ import io
 import json
 import math
 import os
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis.frame import trials_frame
 from analysis.layout import aligned, markdown
@@ -39,7 +41,7 @@ def done(accuracy: float | None, loss: float | None = 0.5, best: float | None = 
         "training_flops": 3,
         "peak_memory_bytes": 4,
     }
-    return {"status": "done", "reason": None, "metrics": metrics, "seconds": SECONDS, **numbers}
+    return {"status": "done", "reason": None, "metrics": metrics, "seconds": SECONDS, "sessions": [], **numbers}
 
 
 FAILED = {"status": "failed", "reason": "diverged at step 3"}
@@ -276,3 +278,72 @@ def test_many_notes_are_cut_with_their_number(bench: Any) -> None:
     lines = made.text().splitlines()
     assert sum(line.split()[:1] == [one.trial.id] for line in lines for one in made.trials) == 100
     assert lines[-1].startswith("and 30 more")
+
+
+# --- statistical parity ----------------------------------------------------------------------------------------------
+
+PAIRED = {"model.num_blocks": [1, 2], "backend": ["torch", "jax"], "seed": [0, 1, 2, 3]}
+EQUIVALENT = {"rows": [BLOCKS], "columns": ["backend"], "equivalence": {"between": "backend", "margin": 0.02}}
+
+
+def tost(differences: list[float], margin: float) -> float:
+    """Two one-sided t-tests, from their definition."""
+    n, mean = len(differences), statistics.mean(differences)
+    error = statistics.stdev(differences) / math.sqrt(n)
+    upper, lower = (mean - margin) / error, (mean + margin) / error
+    return float(max(stats.t.cdf(upper, n - 1), stats.t.sf(lower, n - 1)))
+
+
+def test_equivalence_is_two_one_sided_tests_over_paired_seeds(bench: Any) -> None:
+    torch, jax = (0.5, 0.6, 0.7, 0.65), (0.501, 0.598, 0.703, 0.65)
+    far = (0.46, 0.57, 0.66, 0.6)
+    made = bench(grid=PAIRED, report=EQUIVALENT).put(*map(done, (*torch, *jax, *torch, *far)))
+    found = [(cell["equivalence_p"], cell["equivalence_n"]) for cell in made.cells]
+    assert math.isnan(found[0][0]) and math.isnan(found[2][0])  # torch is what is compared with
+    expected = [tost([b - a for a, b in zip(torch, other, strict=True)], 0.02) for other in (jax, far)]
+    assert [found[1][0], found[3][0]] == [pytest.approx(p, rel=1e-9) for p in expected]
+    assert expected[0] < 0.001 < 0.95 < expected[1] and found[1][1] == found[3][1] == 4
+    table = made.table()
+    assert table[0] == ["num_blocks", "torch", "jax", "jax p (n)"]
+    assert [row[-1] for row in table[1:]] == ["<0.001 (4)", f"{expected[1]:.3f} (4)"]
+    assert "two one-sided t-tests" in made.text() and "less than 2 points" in made.text()
+
+
+def test_equivalence_pairs_only_seeds_that_both_have(bench: Any) -> None:
+    made = bench(grid=PAIRED, report=EQUIVALENT)
+    made.put(done(0.5), done(0.6), done(0.7), FAILED, FAILED, done(0.601), done(0.702), done(0.9))
+    (_, jax, _, nothing) = made.cells
+    assert jax["equivalence_n"] == 2 and jax["equivalence_p"] == pytest.approx(tost([0.001, 0.002], 0.02), rel=1e-9)
+    assert nothing["equivalence_n"] == 0 and math.isnan(nothing["equivalence_p"])
+    assert [row[-1] for row in made.table()[1:]] == ["0.009 (2)", "—"]
+
+
+@pytest.mark.parametrize(("shift", "p", "shown"), [(0.0, 0.0, "<0.001 (4)"), (0.5, 1.0, "1.000 (4)")])
+def test_differences_without_spread_are_inside_or_outside(bench: Any, shift: float, p: float, shown: str) -> None:
+    grid = {"backend": ["torch", "jax"], "seed": [0, 1, 2, 3]}
+    report = {"rows": [], "columns": ["backend"], "equivalence": {"margin": 0.02}}
+    values = (0.25, 0.375, 0.5, 0.4375)
+    made = bench(grid=grid, report=report).put(*map(done, values), *(done(value + shift) for value in values))
+    assert made.cells[1]["equivalence_p"] == p and made.table()[1][-1] == shown
+
+
+def test_one_pair_or_a_nan_gives_no_p(bench: Any) -> None:
+    one = bench(grid={**PAIRED, "seed": [0]}, report=EQUIVALENT).put(done(0.5), done(0.5), done(None), done(0.5))
+    assert [row[-1] for row in one.table()[1:]] == ["? (1)", "? (1)"]
+    assert json.loads(one.text("json"))["cells"][1]["equivalence_p"] is None
+
+
+def test_equivalence_of_rows_has_a_column_for_each_column(bench: Any) -> None:
+    report = {"rows": [MIXING], "columns": [BLOCKS], "equivalence": {"between": MIXING, "margin": 0.02}}
+    grid = {MIXING: ["tied", "untied"], BLOCKS: [1, 2], "seed": [0, 1]}
+    made = bench(grid=grid, report=report).put(*map(done, (0.5, 0.6, 0.5, 0.6, 0.5, 0.601, 0.7, 0.9)))
+    table = made.table()
+    assert table[0][1:] == ["num_blocks=1", "num_blocks=2", "num_blocks=1 p (n)", "num_blocks=2 p (n)"]
+    assert table[1][3:] == ["—", "—"] and [cell.endswith("(2)") for cell in table[2][3:]] == [True, True]
+
+
+def test_a_trial_of_two_backends_is_named(bench: Any) -> None:
+    outcome = {**done(0.5), "sessions": [{"backend": {"name": name}} for name in ("torch", "torch", "jax")]}
+    made = bench(grid={"seed": [0, 1]}, report={}).put(done(0.5), outcome)
+    assert f"{made.trials[1].trial.id} (seed=1) was trained on torch, then jax" in made.text()
+    assert "was trained on" not in bench(grid={"seed": [2]}, report={}).put(done(0.5)).text()

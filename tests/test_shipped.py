@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
+OFFICIAL = ROOT / "tests" / "fixtures" / "official_mixer_small.npz"
 HEAD = ("# Question: ", "# Command:  ", "# Cost:     ", "# Expected: ")
 
 
@@ -41,9 +43,16 @@ def test_a_command_of_the_readme_is_understood(
     if "data.source=path/to/cifar10" in words:
         words[words.index("data.source=path/to/cifar10")] = "data.source=synthetic"
         words += ["data.num_examples=6000", "data.image_size=8"]
+    if words[0] in ("weights", "evaluate"):  # a reader has the authors' file; here it is a small one of their format
+        monkeypatch.chdir(tmp_path)
+        shutil.copy(OFFICIAL, "Mixer-B_16.npz")
+        own = ["synthetic", "data.num_classes=7", "data.num_examples=40"]
+        words = [part for word in words for part in (own if word == "path/to/imagenet" else [word])]
     if words[0] == "run":
         words.append("--dry-run")
-    code = mixlab.main([*words, "--store", str(tmp_path)])
+    if words[0] == "parity":
+        words += ["--steps", "2", "model.num_blocks=1", "model.hidden_dim=8", "data.image_size=8"]
+    code = mixlab.main(words if words[0] == "weights" else [*words, "--store", str(tmp_path)])
     if words[0] in ("status", "show"):
         assert code == mixlab.USER_ERROR  # understood, and nothing has been run with this store
         assert "store: " in capsys.readouterr().err

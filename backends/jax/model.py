@@ -14,7 +14,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from backends.contract import ModelSpec
-from backends.parameters import dropout_site, shapes
+from backends.parameters import MIXINGS, dropout_site, shapes
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu_tanh": partial(jax.nn.gelu, approximate=True),
@@ -32,6 +32,14 @@ class Chance:
     branch_scales: Array | None = None  # (num_blocks, 2, b)
     dropout_key: Array | None = None  # uint32
     dropout_rate: Array | None = None  # float64
+    taps: dict[str, Array] | None = struct.field(pytree_node=False, default=None)  # values by operation, in order
+
+
+def tap(x: Array, name: str, chance: Chance) -> Array:
+    """The value itself, noted under its name where a forward pass is followed operation by operation."""
+    if chance.taps is not None:
+        chance.taps[name] = x
+    return x
 
 
 def dense_tokens(x_bsc: Array, kernel_sd: Array, bias_d: Array) -> Array:
@@ -121,11 +129,12 @@ class MlpBlock(nn.Module):
     spec: ModelSpec
 
     def mlp(self, x: Array, operation: Operation, block: int, mixing: int, chance: Chance) -> Array:
-        activation = in_float32(ACTIVATIONS[self.spec.activation])
-        x = Dense(self.spec, operation, name="Dense_0")(x)
-        x = dropout(activation(x), dropout_site(block, mixing, 0), chance)
-        x = Dense(self.spec, operation, name="Dense_1")(x)
-        return dropout(x, dropout_site(block, mixing, 1), chance)
+        name, activation = f"MixerBlock_{block}/{MIXINGS[mixing]}", in_float32(ACTIVATIONS[self.spec.activation])
+        x = tap(Dense(self.spec, operation, name="Dense_0")(x), f"{name}/Dense_0", chance)
+        x = tap(activation(x), f"{name}/activation", chance)
+        x = tap(dropout(x, dropout_site(block, mixing, 0), chance), f"{name}/dropout_0", chance)
+        x = tap(Dense(self.spec, operation, name="Dense_1")(x), f"{name}/Dense_1", chance)
+        return tap(dropout(x, dropout_site(block, mixing, 1), chance), f"{name}/dropout_1", chance)
 
 
 class Views(nn.Module):
@@ -150,7 +159,7 @@ class TokenMixing(MlpBlock):
     def __call__(self, x: Array, block: int, mixing: int, chance: Chance) -> Array:
         operation = dense_tokens_untied if self.spec.token_mixing == "untied" else dense_tokens
         if self.spec.token_mixing == "grouped_views":
-            x = Views(self.spec, name="views")(x)
+            x = tap(Views(self.spec, name="views")(x), f"MixerBlock_{block}/{MIXINGS[mixing]}/views", chance)
         if self.spec.token_groups == 1:
             return self.mlp(x, operation, block, mixing, chance)
         (b, s, c), groups = x.shape, self.spec.token_groups
@@ -175,19 +184,22 @@ class MixerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_bsc: Array, block: int, chance: Chance) -> Array:
-        y_bsc = LayerNorm(self.spec, name="LayerNorm_0")(x_bsc)
-        y_bsc = TokenMixing(self.spec, name="token_mixing")(y_bsc, block, 0, chance)
-        x_bsc = x_bsc + scale_branch(y_bsc, block, 0, chance)
-        y_bsc = LayerNorm(self.spec, name="LayerNorm_1")(x_bsc)
-        y_bsc = ChannelMixing(self.spec, name="channel_mixing")(y_bsc, block, 1, chance)
-        return x_bsc + scale_branch(y_bsc, block, 1, chance)
+        token_mixing = TokenMixing(self.spec, name="token_mixing")
+        channel_mixing = ChannelMixing(self.spec, name="channel_mixing")
+        y_bsc = tap(LayerNorm(self.spec, name="LayerNorm_0")(x_bsc), f"MixerBlock_{block}/LayerNorm_0", chance)
+        y_bsc = scale_branch(token_mixing(y_bsc, block, 0, chance), block, 0, chance)
+        x_bsc = tap(x_bsc + y_bsc, f"MixerBlock_{block}/token_mixing", chance)
+        y_bsc = tap(LayerNorm(self.spec, name="LayerNorm_1")(x_bsc), f"MixerBlock_{block}/LayerNorm_1", chance)
+        y_bsc = scale_branch(channel_mixing(y_bsc, block, 1, chance), block, 1, chance)
+        return tap(x_bsc + y_bsc, f"MixerBlock_{block}/channel_mixing", chance)
 
 
 def scale_branch(x_bsc: Array, block: int, mixing: int, chance: Chance) -> Array:
     """Stochastic depth: multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
         return x_bsc
-    return x_bsc * chance.branch_scales[block, mixing][:, None, None].astype(x_bsc.dtype)
+    factors_b11 = chance.branch_scales[block, mixing][:, None, None].astype(x_bsc.dtype)
+    return tap(x_bsc * factors_b11, f"MixerBlock_{block}/{MIXINGS[mixing]}/stochastic_depth", chance)
 
 
 class MlpMixer(nn.Module):
@@ -198,18 +210,18 @@ class MlpMixer(nn.Module):
     @nn.compact
     def __call__(self, images_bhwc: Array, chance: Chance, dtype: DTypeLike) -> tuple[Array, Array]:
         spec = self.spec
-        x_bsp = patches(images_bhwc.astype(dtype), spec.patch_size)
-        x_bsc = Dense(spec, dense_patches, name="stem")(x_bsp)
+        x_bsp = tap(patches(images_bhwc.astype(dtype), spec.patch_size), "patches", chance)
+        x_bsc = tap(Dense(spec, dense_patches, name="stem")(x_bsp), "stem", chance)
         if spec.position_embedding == "learned":
-            x_bsc = x_bsc + parameter(self, spec, "position_embedding").astype(dtype)
+            x_bsc = tap(x_bsc + parameter(self, spec, "position_embedding").astype(dtype), "position_embedding", chance)
         num_modules = 1 if spec.share_blocks else spec.num_blocks
         blocks = [MixerBlock(spec, name=f"MixerBlock_{i}") for i in range(num_modules)]
         for i in range(spec.num_blocks):
             x_bsc = blocks[0 if spec.share_blocks else i](x_bsc, i, chance)
         if spec.pre_head_norm:
-            x_bsc = LayerNorm(spec, name="pre_head_layer_norm")(x_bsc)
-        features_bc = x_bsc.astype(jnp.promote_types(dtype, jnp.float32)).mean(1)
-        return Dense(spec, dense_channels, name="head")(features_bc), features_bc
+            x_bsc = tap(LayerNorm(spec, name="pre_head_layer_norm")(x_bsc), "pre_head_layer_norm", chance)
+        features_bc = tap(x_bsc.astype(jnp.promote_types(dtype, jnp.float32)).mean(1), "features", chance)
+        return tap(Dense(spec, dense_channels, name="head")(features_bc), "head", chance), features_bc
 
 
 def patches(images_bhwc: Array, size: int) -> Array:

@@ -107,6 +107,14 @@ class JaxProgram:
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
         return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
 
+    def activations(self, plans: Sequence[StepPlan]) -> list[State]:
+        step = self._put({name: array[0] for name, array in self._steps(plans).items()})
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        found = jax.device_get(self._call(self.traced.activations, params, *arguments))
+        return [
+            {name: x[replica].astype(np.float64) for name, x in found.items()} for replica in range(self._num_replicas)
+        ]
+
     def predict(self, images: Array) -> list[Predictions]:
         pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1, self.model.image_channels))
         params = self.state["average" if self.optimizer.ema_decay else "params"]
@@ -184,6 +192,18 @@ class Traced:
 
         return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
 
+    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+        """Every value of one step's forward pass, by name: (replicas, ...)."""
+
+        def activations(params: Any, step: Any) -> Any:
+            images_bhwc, targets_bk = self.batch(data, step, scalars)
+            taps = {"images": images_bhwc, "targets": targets_bk}
+            chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
+            logits_bk, _ = self.forward(params, images_bhwc, chance)
+            return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
+
+        return _over_replicas(activations, len(step["learning_rate"]))(params, step)
+
     def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
         """Logits (replicas, b, k) and features (replicas, b, c)."""
         data, step = Data(pixels, pixels, pixel_order), {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
@@ -195,8 +215,7 @@ class Traced:
         self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
     ) -> tuple[jax.Array, Any]:
         """Of one replica's batch."""
-        smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
-        images_bhwc, targets_bk = batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
+        images_bhwc, targets_bk = self.batch(data, step, scalars)
         chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate)
 
         def replica_loss(params: Any) -> jax.Array:
@@ -204,6 +223,10 @@ class Traced:
             return loss(self.optimizer, logits_bk, targets_bk)
 
         return jax.value_and_grad(replica_loss)(params)
+
+    def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
+        smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
+        return batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
 
     def forward(self, params: Any, images_bhwc: jax.Array, chance: Chance) -> tuple[jax.Array, jax.Array]:
         _, compute, products = DTYPES[self.precision]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from backends.contract import ModelSpec
-from backends.parameters import dropout_site, shapes
+from backends.parameters import MIXINGS, dropout_site, shapes
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -30,6 +30,14 @@ class Chance:
     branch_scales: Tensor | None = None  # (num_blocks, 2, b)
     dropout_key: Tensor | None = None  # int32, the bits of the plan's uint32
     dropout_rate: float = 0.0
+    taps: dict[str, Tensor] | None = None  # values of this pass by operation, in its order
+
+
+def tap(x: Tensor, name: str, chance: Chance) -> Tensor:
+    """The value itself, noted under its name where a forward pass is followed operation by operation."""
+    if chance.taps is not None:
+        chance.taps[name] = x
+    return x
 
 
 def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
@@ -115,8 +123,12 @@ class MlpBlock(nn.Module):
         self.Dense_1 = Dense(spec, f"{name}/Dense_1", operation)
 
     def forward(self, x: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
-        x = dropout(self.activation(self.Dense_0(x)), dropout_site(block, mixing, 0), chance)
-        return dropout(self.Dense_1(x), dropout_site(block, mixing, 1), chance)
+        name = f"MixerBlock_{block}/{MIXINGS[mixing]}"
+        x = tap(self.Dense_0(x), f"{name}/Dense_0", chance)
+        x = tap(self.activation(x), f"{name}/activation", chance)
+        x = tap(dropout(x, dropout_site(block, mixing, 0), chance), f"{name}/dropout_0", chance)
+        x = tap(self.Dense_1(x), f"{name}/Dense_1", chance)
+        return tap(dropout(x, dropout_site(block, mixing, 1), chance), f"{name}/dropout_1", chance)
 
 
 class Views(nn.Module):
@@ -146,7 +158,7 @@ class TokenMixing(MlpBlock):
 
     def forward(self, x: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
         if hasattr(self, "views"):
-            x = self.views(x)
+            x = tap(self.views(x), f"MixerBlock_{block}/{MIXINGS[mixing]}/views", chance)
         if self.groups == 1:
             return super().forward(x, block, mixing, chance)
         b, s, c = x.shape
@@ -173,17 +185,20 @@ class MixerBlock(nn.Module):
         self.channel_mixing = ChannelMixing(spec, f"{name}/channel_mixing")
 
     def forward(self, x_bsc: Tensor, block: int, chance: Chance) -> Tensor:
-        y_bsc = self.token_mixing(self.LayerNorm_0(x_bsc), block, 0, chance)
-        x_bsc = x_bsc + scale_branch(y_bsc, block, 0, chance)
-        y_bsc = self.channel_mixing(self.LayerNorm_1(x_bsc), block, 1, chance)
-        return x_bsc + scale_branch(y_bsc, block, 1, chance)
+        y_bsc = tap(self.LayerNorm_0(x_bsc), f"MixerBlock_{block}/LayerNorm_0", chance)
+        y_bsc = scale_branch(self.token_mixing(y_bsc, block, 0, chance), block, 0, chance)
+        x_bsc = tap(x_bsc + y_bsc, f"MixerBlock_{block}/token_mixing", chance)
+        y_bsc = tap(self.LayerNorm_1(x_bsc), f"MixerBlock_{block}/LayerNorm_1", chance)
+        y_bsc = scale_branch(self.channel_mixing(y_bsc, block, 1, chance), block, 1, chance)
+        return tap(x_bsc + y_bsc, f"MixerBlock_{block}/channel_mixing", chance)
 
 
 def scale_branch(x_bsc: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
     """Stochastic depth: multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
         return x_bsc
-    return x_bsc * chance.branch_scales[block, mixing][:, None, None].to(x_bsc.dtype)
+    factors_b11 = chance.branch_scales[block, mixing][:, None, None].to(x_bsc.dtype)
+    return tap(x_bsc * factors_b11, f"MixerBlock_{block}/{MIXINGS[mixing]}/stochastic_depth", chance)
 
 
 class MlpMixer(nn.Module):
@@ -203,17 +218,17 @@ class MlpMixer(nn.Module):
 
     def forward(self, images_bhwc: Tensor, chance: Chance, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         spec = self.spec
-        x_bsp = patches(images_bhwc.to(dtype), spec.patch_size)
-        x_bsc = self.stem(x_bsp)
+        x_bsp = tap(patches(images_bhwc.to(dtype), spec.patch_size), "patches", chance)
+        x_bsc = tap(self.stem(x_bsp), "stem", chance)
         if spec.position_embedding == "learned":
-            x_bsc = x_bsc + self.position_embedding.to(dtype)
+            x_bsc = tap(x_bsc + self.position_embedding.to(dtype), "position_embedding", chance)
         for i in range(spec.num_blocks):
             block = self.get_submodule(f"MixerBlock_{0 if spec.share_blocks else i}")
             x_bsc = block(x_bsc, i, chance)
         if spec.pre_head_norm:
-            x_bsc = self.pre_head_layer_norm(x_bsc)
-        features_bc = x_bsc.to(self.head.kernel.dtype).mean(1)
-        return self.head(features_bc), features_bc
+            x_bsc = tap(self.pre_head_layer_norm(x_bsc), "pre_head_layer_norm", chance)
+        features_bc = tap(x_bsc.to(self.head.kernel.dtype).mean(1), "features", chance)
+        return tap(self.head(features_bc), "head", chance), features_bc
 
 
 def patches(images_bhwc: Tensor, size: int) -> Tensor:

@@ -94,6 +94,19 @@ class TorchProgram:
         return [{name: array.cpu().numpy() for name, array in self._named(row).items()} for row in gradient]
 
     @torch.no_grad()
+    def activations(self, plans: Sequence[StepPlan]) -> list[State]:
+        steps, forward = self._steps(plans), _forward(self.model.structure(), compiled=False)
+        replicas = []
+        for replica, flat in enumerate(self.state["params"]):
+            step = {name: array[0, replica] for name, array in steps.items()}
+            images_bhwc, targets_bk = self._batch(step)
+            taps = {"images": images_bhwc, "targets": targets_bk}
+            logits_bk, _ = forward(self._named(flat), images_bhwc, self._chance(step, plans, taps), self.compute)
+            taps["loss"] = loss(self.optimizer, logits_bk, targets_bk)
+            replicas.append({name: x.double().cpu().numpy() for name, x in taps.items()})
+        return replicas
+
+    @torch.no_grad()
     def predict(self, images: Array) -> list[Predictions]:
         set_numerics(self.run)
         side, channels = self.model.image_size, self.model.image_channels
@@ -139,15 +152,21 @@ class TorchProgram:
             stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)
         return {name: torch.from_numpy(array).to(self.device) for name, array in stacked.items()}
 
+    def _batch(self, step: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        return batch(self.data, step, self.model.num_classes, self.optimizer.label_smoothing, self.master)
+
+    def _chance(
+        self, step: dict[str, Tensor], plans: Sequence[StepPlan], taps: dict[str, Tensor] | None = None
+    ) -> Chance:
+        rate = plans[0].dropout_rate or 0.0
+        return Chance(step.get("branch_scales"), step.get("dropout_keys"), rate, taps)
+
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) and its gradient (replicas, n) in one step's batch."""
-        rate = plans[0].dropout_rate or 0.0
 
         def replica_loss(flat: Tensor, step: dict[str, Tensor]) -> Tensor:
-            smoothing, num_classes = self.optimizer.label_smoothing, self.model.num_classes
-            images_bhwc, targets_bk = batch(self.data, step, num_classes, smoothing, self.master)
-            chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), rate)
-            logits_bk, _ = self.forward(self._named(flat), images_bhwc, chance, self.compute)
+            images_bhwc, targets_bk = self._batch(step)
+            logits_bk, _ = self.forward(self._named(flat), images_bhwc, self._chance(step, plans), self.compute)
             return loss(self.optimizer, logits_bk, targets_bk)
 
         flat = self.state["params"].detach().requires_grad_()

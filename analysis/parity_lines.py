@@ -1,0 +1,126 @@
+"""A climbed ladder as lines for the terminal, as data for scripts, and as a picture."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from analysis.layout import aligned
+from backends.errors import MixlabError, choices
+from experiments.files import finite
+from experiments.parity.ladder import Rung
+from experiments.parity.pair import Side
+
+HEAD = ["rung", "", "relative", "absolute", "tolerance", "where the difference is largest", "reason for the tolerance"]
+LEAST = 1e-18  # a difference of zero on a logarithmic axis
+MAX_LEGEND = 8
+PICTURES = (".png", ".svg", ".pdf")
+
+
+@dataclass(frozen=True)
+class Climbed:
+    """The rungs of one model. about: what each side says of itself."""
+
+    title: str
+    sides: tuple[Side, Side]
+    about: list[dict[str, str]]
+    rungs: list[Rung]
+
+    @property
+    def passed(self) -> bool:
+        return all(rung.passed for rung in self.rungs)
+
+
+def lines(climbed: Climbed) -> list[str]:
+    """Who was compared, a line a rung, and the first place where the sides part."""
+    layout = [HEAD]
+    for rung in climbed.rungs:
+        verdict = "ok" if rung.passed else "PARTS"
+        if rung.largest is None:
+            layout.append([rung.name, verdict, "", "", "equal", "names and shapes", rung.tolerance.reason])
+            continue
+        largest = rung.largest
+        where = f"{largest.name}{list(largest.index) if largest.index else ''}"
+        numbers = [f"{largest.relative:.1e}", f"{largest.absolute:.1e}", f"{rung.tolerance.limit:.0e}"]
+        layout.append([rung.name, verdict, *numbers, where, rung.tolerance.reason])
+    return [f"{climbed.title}: {_sides(climbed)}", "", *aligned(layout), "", _verdict(climbed.rungs)]
+
+
+def summary(found: Sequence[Climbed]) -> str:
+    """How many models hold, and which do not."""
+    parting = [climbed for climbed in found if not climbed.passed]
+    held = f"{len(found) - len(parting)} of {len(found)} models hold on every rung"
+    return "\n".join([held, *(f"{climbed.title}: {_verdict(climbed.rungs)}" for climbed in parting)])
+
+
+def as_json(climbed: Climbed) -> dict[str, Any]:
+    """Sides, and each rung's verdict, largest difference, tolerance and place."""
+    rungs = [
+        finite(
+            {
+                "rung": rung.name,
+                "passed": rung.passed,
+                "place": rung.place or None,
+                "tolerance": rung.tolerance.limit,
+                "seen": rung.tolerance.seen,
+                "reason": rung.tolerance.reason,
+                "relative": rung.largest.relative if rung.largest else 0.0,
+                "absolute": rung.largest.absolute if rung.largest else 0.0,
+                "tensor": rung.largest.name if rung.largest else None,
+                "index": list(rung.largest.index) if rung.largest else None,
+            }
+        )
+        for rung in climbed.rungs
+    ]
+    sides = [{"side": str(side), **about} for side, about in zip(climbed.sides, climbed.about, strict=True)]
+    return {"model": climbed.title, "sides": sides, "passed": climbed.passed, "rungs": rungs}
+
+
+def check_plot(path: Path) -> None:
+    """Raises: MixlabError: no picture can be written there."""
+    where = f"command line: --plot: {path}"
+    if path.suffix not in PICTURES:
+        raise MixlabError(f"{where}: {path.suffix!r} is no kind of picture; {choices(path.suffix, PICTURES)}")
+    if not path.parent.is_dir():
+        raise MixlabError(f"{where}: there is no folder {path.parent}; make it first")
+
+
+def plot(path: Path, found: Sequence[Climbed]) -> None:
+    """Write a picture: the largest relative difference over the depth of the forward pass, and over the steps.
+
+    Raises: MixlabError: it cannot be written.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.5), layout="constrained")
+    depth, steps = figure.subplots(1, 2)
+    for climbed in found:
+        rungs = {rung.name: rung for rung in climbed.rungs}
+        for axes, name in ((depth, "activations"), (steps, "trajectory")):
+            values = [max(value, LEAST) for value in rungs[name].by_name.values()]
+            axes.semilogy(range(1, len(values) + 1), values, ".-" if axes is depth else "-", label=climbed.title)
+            if math.isfinite(rungs[name].tolerance.limit):
+                axes.axhline(rungs[name].tolerance.limit, color="black", linestyle=":")
+    depth.set(xlabel="operation of the forward pass", ylabel="largest relative difference", title="over depth")
+    steps.set(xlabel="step", title="over steps, of all parameters")
+    if len(found) <= MAX_LEGEND:
+        steps.legend(fontsize="small")
+    figure.suptitle(f"{found[0].sides[0]} against {found[0].sides[1]}; dotted: the tolerance")
+    try:
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise MixlabError(f"command line: --plot: {path} cannot be written ({error.strerror})") from error
+
+
+def _verdict(rungs: Sequence[Rung]) -> str:
+    first = next((rung for rung in rungs if not rung.passed), None)
+    return f"they part first at {first.name}: {first.place}" if first else "every rung holds"
+
+
+def _sides(climbed: Climbed) -> str:
+    """`torch:float64 (2.13.0, cpu) against jax:float64 (0.10.1, cpu)`"""
+    return " against ".join(
+        f"{side} ({about[side.backend]}, {about['device']})" if side.backend in about else str(side)
+        for side, about in zip(climbed.sides, climbed.about, strict=True)
+    )

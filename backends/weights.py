@@ -1,0 +1,150 @@
+"""Weights of public Mixers to canonical names and back; the formats are the tables of backends/formats.py.
+
+Nothing here reads a file; see experiments/weight_files.py.
+"""
+
+import math
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from backends import parameters
+from backends.contract import Array, ModelSpec, State
+from backends.errors import choices
+from backends.formats import FORMATS, Format, Layout
+
+
+class NotAModel(Exception):
+    """The arrays are not those of one Mixer in a known format. The text says how."""
+
+
+# What savers put around the parameters: a mapping of one of these names, and a prefix of every name.
+GROUPS = ("state_dict", "params", "model", "model_state_dict")
+PREFIXES = ("module.", "model.", "_orig_mod.")
+# Below this share of names in common a format is not even named as the nearest.
+NEAR = 0.2
+
+
+def unwrap(arrays: Mapping[str, Array]) -> State:
+    """The parameters alone, by name: without what savers put around and beside them."""
+    for group in GROUPS:
+        inner = {name.removeprefix(f"{group}/"): x for name, x in arrays.items() if name.startswith(f"{group}/")}
+        if inner:
+            return unwrap(inner)
+    for prefix in PREFIXES:
+        if arrays and all(name.startswith(prefix) for name in arrays):
+            return unwrap({name.removeprefix(prefix): x for name, x in arrays.items()})
+    return dict(arrays)
+
+
+def recognise(names: Collection[str]) -> Format:
+    """The format whose names these are.
+
+    Raises: NotAModel: no format has just these; says the nearest and what it lacks.
+    """
+    given = set(names)
+    tables = {
+        known: {name for name, _ in known.table(max(1, known.count_blocks(given))).values()}
+        for known in FORMATS.values()
+    }
+    nearest = max(tables, key=lambda known: len(tables[known] & given) / len(tables[known] | given))
+    missing, more = sorted(tables[nearest] - given), sorted(given - tables[nearest])
+    if not missing and not more:
+        return nearest
+    if len(given & tables[nearest]) < NEAR * len(given | tables[nearest]):
+        came = f"its names ({_some(sorted(given))}) are" if given else "it holds no arrays, which is"
+        raise NotAModel(f"{came} of no known format; {choices('', (*FORMATS, 'mixlab'))}")
+    faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(more)} besides"] * bool(more)
+    raise NotAModel(f"its names are nearest to the format {nearest.name!r} and are not that: it {' and '.join(faults)}")
+
+
+def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
+    """The model, and its parameters by canonical name, the same numbers in the same type.
+
+    Args:   arrays: as `unwrap` gives them.
+    Raises: NotAModel: the names are of no known format, or the shapes do not make one model.
+    """
+    known = recognise(arrays)
+    num_blocks = known.count_blocks(arrays)
+    table = known.table(num_blocks)
+    params = {canonical: _read(arrays[name], name, layout) for canonical, (name, layout) in table.items()}
+    model = _model(known, params, num_blocks)
+    for canonical, shape in parameters.shapes(model).items():
+        name, layout = table[canonical]
+        if params[canonical].shape != shape:
+            fits = layout.write(np.broadcast_to(np.float32(0), shape)).shape
+            raise NotAModel(
+                f"its shapes do not make one model: {name!r} has {arrays[name].shape}, and the sizes in "
+                f"{table['stem/kernel'][0]!r} and the first block ask for {fits}"
+            )
+    return model, {name: params[name] for name in parameters.shapes(model)}
+
+
+def from_canonical(model: ModelSpec, params: Mapping[str, Array], known: Format) -> State:
+    """The same numbers under the names and in the layouts of a format.
+
+    Raises: NotAModel: the format has no such model.
+    """
+    plain = {"token_mixing": "tied", "channel_mixing": "tied", "share_blocks": False, "position_embedding": "none"}
+    plain["pre_head_norm"] = known.options.get("pre_head_norm", True)
+    for name, allowed in plain.items():
+        if getattr(model, name) != allowed:
+            raise NotAModel(
+                f"its model has {name} {getattr(model, name)!r}, and the format {known.name!r} has models of "
+                f"{name} {allowed!r} alone; allowed for it: the format 'mixlab'"
+            )
+    table = known.table(model.num_blocks)
+    return {table[name][0]: np.ascontiguousarray(table[name][1].write(params[name])) for name in table}
+
+
+def differences(model: ModelSpec, known: Format) -> list[str]:
+    """What the code of a format computes otherwise than the model, in words: `activation gelu, here gelu_tanh`."""
+    here = {name: getattr(model, name) for name in ("activation", "norm_epsilon")}
+    there = known.options
+    return [f"{name} {there[name]}, here {value}" for name, value in here.items() if there[name] != value]
+
+
+def _some(names: list[str]) -> str:
+    """The first three of the names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
+
+
+def _read(array: Array, name: str, layout: Layout) -> Array:
+    """One array as the canonical form has it.
+
+    Raises: NotAModel: it is not of this layout, or holds what no parameter is.
+    """
+    if array.dtype.kind != "f":
+        raise NotAModel(f"{name!r} holds {array.dtype}, where floating-point numbers are allowed")
+    if array.ndim != layout.axes or 0 in array.shape:
+        raise NotAModel(f"{name!r} has shape {array.shape}, where {layout.axes} axes, none empty, are allowed")
+    if not np.isfinite(array).all():
+        raise NotAModel(f"{name!r} holds NaN or infinity, where finite numbers are allowed")
+    try:
+        return layout.read(array)
+    except ValueError as error:
+        raise NotAModel(f"{name!r} has shape {array.shape}, which does not fit its layer: {error}") from None
+
+
+def _model(known: Format, params: Mapping[str, Array], num_blocks: int) -> ModelSpec:
+    """The sizes that the stem, the first block and the head have.
+
+    Raises: NotAModel: the tokens make no square image.
+    """
+    patch, _, channels, hidden = params["stem/kernel"].shape
+    tokens, tokens_dim = params["MixerBlock_0/token_mixing/Dense_0/kernel"].shape
+    side = math.isqrt(tokens)
+    if side * side != tokens:
+        raise NotAModel(f"its token mixing is over {tokens} tokens, which make no square image; allowed: 1, 4, 9, ...")
+    return ModelSpec(
+        image_size=side * patch,
+        image_channels=channels,
+        num_classes=params["head/bias"].shape[0],
+        patch_size=patch,
+        hidden_dim=hidden,
+        num_blocks=num_blocks,
+        tokens_mlp_dim=tokens_dim,
+        channels_mlp_dim=params["MixerBlock_0/channel_mixing/Dense_0/bias"].shape[0],
+        **known.options,
+    )

@@ -1,0 +1,86 @@
+"""How far the two sides may part, by rung and pair of precisions, each with its reason.
+
+A difference is relative to the largest element of its tensor. `seen` is the largest that `make parity` met on a CPU, over
+every option of the model and both optimizers, torch 2.13 against jax 0.10.
+"""
+
+import math
+from dataclasses import dataclass
+
+from backends.contract import ModelSpec
+
+# The unit roundoffs: half the distance from 1 to the next number.
+ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    limit: float  # largest relative difference that passes
+    reason: str
+    seen: float | None = None
+
+
+EXACT = Tolerance(0.0, "made by the same NumPy code")
+ROUNDED = "rounded once from the same float64"
+SUMS = "sums in another order, through every block"
+LATER = "each step's rounding passes through all later ones"
+TABLE = {
+    "float64": {
+        "weights": Tolerance(0.0, ROUNDED, 0.0),
+        "batch": Tolerance(1e-15, "one product and one sum a pixel", 8.7e-19),
+        "activations": Tolerance(1e-12, SUMS, 1.3e-15),
+        "offset": Tolerance(1e-12, "the same, 300 away from zero", 1.6e-13),
+        "loss": Tolerance(1e-12, SUMS, 3.7e-16),
+        "gradients": Tolerance(1e-11, "the same forwards and backwards", 3.9e-15),
+        "norm": Tolerance(1e-12, "one sum of squares", 2.3e-15),
+        "step": Tolerance(1e-12, "elementwise arithmetic on the gradient", 6.4e-16),
+        "losses": Tolerance(1e-8, LATER, 4.4e-16),
+        "trajectory": Tolerance(1e-8, LATER, 1.5e-13),
+        "evaluation": Tolerance(1e-12, "one forward pass", 0.0),
+    },
+    "float32": {
+        "weights": Tolerance(0.0, ROUNDED, 0.0),
+        "batch": Tolerance(1e-6, "one product and one sum a pixel", 4.7e-10),
+        "activations": Tolerance(1e-5, SUMS, 8.2e-7),
+        "loss": Tolerance(1e-5, SUMS, 1.0e-7),
+        "gradients": Tolerance(1e-4, "the same forwards and backwards", 1.6e-6),
+        "norm": Tolerance(1e-4, "one sum of squares of such gradients", 1.1e-5),
+        "step": Tolerance(1e-4, "AdamW divides by the root of the second moment", 3.6e-6),
+        "losses": Tolerance(1e-3, LATER, 1.1e-4),
+        "trajectory": Tolerance(1e-3, LATER, 1.6e-4),
+        "evaluation": Tolerance(1e-4, "one forward pass", 3.6e-9),
+    },
+}
+# ReLU has a kink: a unit whose input is rounded to either side of zero passes its gradient on one side alone, and AdamW
+# makes a whole step of that. Losses keep their tolerance. Seen: 5.4e-2 after 200 steps.
+KINK = Tolerance(0.5, "at ReLU's kink, rounding switches a unit's gradient", 5.4e-2)
+HALF_BLOCKS_OUTSIDE = 2  # stem and head
+# A norm divides by the deviation, not by the largest element: of thousands of normal numbers that is about 4 of them.
+# Seen with 2 blocks in bfloat16 on torch: 2.5e-2 of 9.4e-2 in activations, 1.4e-1 of 1.9e-1 in gradients (of ReLU).
+NORM = 4
+# Least size that a gradient's differences are set against, as a share of the largest gradient of all: one that is small
+# beside the others is a sum that cancels, and has fewer digits.
+FLOOR = {"float64": 1e-3, "float32": 1e-3, "tf32": 0.1, "bfloat16": 0.1}
+
+
+def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Tolerance:
+    """Of a rung, for a pair of precisions: that of the coarser one."""
+    coarser = coarsest(precisions)
+    if (coarser, rung, model.activation) == ("float32", "trajectory", "relu"):
+        return KINK
+    if coarser in TABLE:
+        found = TABLE[coarser][rung]
+        return found if len(set(precisions)) == 1 or found.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
+    unit, depth = ROUNDOFF[coarser], 2 * model.num_blocks + HALF_BLOCKS_OUTSIDE
+    if rung in ("weights", "batch"):
+        return Tolerance(2 * ROUNDOFF["float32"], "kept in float32 by both")
+    power = f"unit roundoff 2^{math.log2(unit):.0f}"
+    if rung in ("activations", "loss", "evaluation"):
+        return Tolerance(NORM * unit * depth, f"{power}, {depth} half-blocks, {NORM} for the norms")
+    if rung in ("gradients", "norm", "step"):
+        return Tolerance(2 * NORM * unit * depth, f"{power}, {depth} half-blocks both ways, {NORM} for the norms")
+    return Tolerance(math.inf, "trajectories part; compare accuracies over seeds")
+
+
+def coarsest(precisions: tuple[str, ...]) -> str:
+    return max(precisions, key=ROUNDOFF.__getitem__)

@@ -1,0 +1,208 @@
+"""`mixlab parity`: two processes that meet in files, what it prints, and how it ends; and the table of tolerances."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from backends.contract import PRECISION
+from experiments.parity import pair
+from experiments.parity.ladder import RUNGS, compare
+from experiments.parity.tolerances import ROUNDOFF, TABLE, tolerance
+from experiments.spec import TrialConfig
+from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
+from tests.test_cli import assert_mistake
+
+Run = Callable[..., Ended]
+FLOAT64 = "torch:float64,jax:float64"
+
+# A backend of another project that is torch with another activation.
+FAULTY = """
+import torch
+
+from backends import torch as ours
+from backends.torch import model
+
+model.ACTIVATIONS = {**model.ACTIVATIONS, "gelu_tanh": torch.nn.functional.gelu}
+BACKEND = ours.BACKEND
+"""
+
+
+@pytest.fixture
+def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The backend `faulty`, in this process's list and in the processes that it starts."""
+    folder = tmp_path / "installed"
+    about = folder / "faulty_backend-1.0.dist-info"
+    about.mkdir(parents=True)
+    (folder / "faulty_backend.py").write_text(FAULTY)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-backend\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[mixlab.backends]\nfaulty = faulty_backend:BACKEND\n")
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join((str(folder), os.environ.get("PYTHONPATH", ""))))
+
+
+def write_base(path: Path, **values: Any) -> Path:
+    path.write_text(yaml.safe_dump(base(**values)))
+    return path
+
+
+def test_torch_and_jax_hold_on_every_rung_in_float64(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml")
+    ended = run("parity", "tiny.yaml", "--pair", FLOAT64, "--steps", "12", "--plot", "parts.png")
+    assert ended.code == 0, ended
+    lines = ended.out.splitlines()
+    assert lines[0].startswith("tiny: torch:float64 (2.") and " against jax:float64 (0." in lines[0]
+    assert [line.split()[:2] for line in lines[4:-3]] == [[name, "ok"] for name in RUNGS]
+    assert lines[-2] == "every rung holds"
+    assert (tmp_path / "parts.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_json_has_each_rung_with_its_numbers_and_both_sides(run: Run, tmp_path: Path) -> None:
+    write_yaml(tmp_path / "two.yaml", base=TINY, grid={"model.token_mixing": ["tied", "untied"], "seed": [0, 1]})
+    ended = run("parity", "two.yaml", "--steps", "4", "--json")
+    assert ended.code == 0 and ended.err == ""
+    found = json.loads(ended.out, parse_constant=pytest.fail)
+    assert [model["model"] for model in found] == ["two token_mixing=tied", "two token_mixing=untied"]  # not each seed
+    for model in found:
+        assert model["passed"] and [side["side"] for side in model["sides"]] == ["torch", "jax"]
+        assert model["sides"][0]["torch"] and model["sides"][1]["jax"]
+        rungs = {rung["rung"]: rung for rung in model["rungs"]}
+        assert list(rungs) == [name for name in RUNGS if name != "offset"]  # that one is of float64
+        assert 0 < rungs["trajectory"]["relative"] <= rungs["trajectory"]["tolerance"]
+        assert rungs["gradients"]["tensor"].split("/")[-1] in ("kernel", "bias", "scale")
+
+
+def test_sides_that_part_give_exit_code_1_and_the_first_place(run: Run, tmp_path: Path, faulty: None) -> None:
+    write_base(tmp_path / "tiny.yaml", train={"precision": "float64"})
+    ended = run("parity", "tiny.yaml", "--pair", "torch,faulty", "--steps", "4", "--json")
+    assert ended.code == 1
+    (model,) = json.loads(ended.out)
+    first = next(rung for rung in model["rungs"] if not rung["passed"])
+    assert first["rung"] == "activations" and first["place"].startswith("MixerBlock_0/token_mixing/activation: ")
+    ended = run("parity", "tiny.yaml", "--pair", "faulty,torch", "--steps", "4")
+    assert ended.code == 1
+    assert "they part first at activations: MixerBlock_0/token_mixing/activation" in ended.out
+
+
+def test_a_coarser_precision_is_held_to_its_roundoff(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml", model={"hidden_dim": 32, "num_blocks": 1, "patch_size": 4})
+    ended = run("parity", "tiny.yaml", "--pair", "torch:float32,torch:bfloat16", "--steps", "4", "--json")
+    assert ended.code == 0, ended
+    rungs = {rung["rung"]: rung for rung in json.loads(ended.out)[0]["rungs"]}
+    # One block: 2 half-blocks, stem and head, times 2^-8, times 4 for the norms.
+    assert rungs["activations"]["tolerance"] == 4 * 4 * 2.0**-8
+    assert 1e-4 < rungs["activations"]["relative"] < 4 * 4 * 2.0**-8
+    assert rungs["trajectory"]["tolerance"] is None  # none is promised
+
+
+def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml")
+    other = tmp_path / "python"
+    other.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\nexec {sys.executable} "$@"\n')
+    other.chmod(0o755)
+    assert run("parity", "tiny.yaml", "--steps", "2", "--python", f"jax={other}").code == 0
+    (asked,) = (tmp_path / "asked").read_text().splitlines()
+    assert "experiments.parity.side" in asked
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["--pair", "torch"], ["--pair", "'torch'", "two of backend[:precision[:device]]"]),
+        (["--pair", "torch,jxa"], ["--pair", "'jxa'", "did you mean 'jax'?"]),
+        (["--pair", "torch:float23,jax"], ["--pair", "did you mean 'float32'?"]),
+        (["--pair", "torch:float32:cuda:9,jax"], ["run.device", "'cuda:9'"]),
+        (["--python", "jax=nowhere"], ["--python", "'jax=nowhere'", "backend=path"]),
+        (["--steps", "1"], ["--steps", "at least 2"]),
+        (["--plot", "parts.gif"], ["--plot", "parts.gif", ".png"]),
+        (["--plot", "nowhere/parts.png"], ["--plot", "nowhere"]),
+        (["model.hiden_dim=8"], ["did you mean 'model.hidden_dim'?"]),
+        (["train.batch_size=0"], ["train.batch_size: 0"]),
+    ],
+    ids=lambda words: " ".join(words) if isinstance(words, list) else "",
+)
+def test_a_mistake_is_one_sentence(run: Run, tmp_path: Path, words: list[str], parts: list[str]) -> None:
+    write_base(tmp_path / "tiny.yaml")
+    assert_mistake(run("parity", "tiny.yaml", "--steps", "2", *words), *parts)
+
+
+def test_a_side_that_ends_early_is_named_with_its_last_word(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml")
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\necho no module named jax >&2\nexit 3\n")
+    broken.chmod(0o755)
+    ended = run("parity", "tiny.yaml", "--steps", "2", "--python", f"jax={broken}")
+    assert_mistake(ended, "the process of jax", "exit code 3", "no module named jax")
+
+
+def test_sides_end_with_the_command(tmp_path: Path, started: list["subprocess.Popen[str]"]) -> None:
+    import psutil
+
+    write_base(tmp_path / "tiny.yaml")
+    process = start(tmp_path, "parity", "tiny.yaml", "--steps", "100000", TMPDIR=str(tmp_path))
+    started.append(process)
+    sides = wait_until(
+        lambda: [child.pid for child in psutil.Process(process.pid).children()] if process.poll() is None else [0],
+        "both sides are at work",
+    )
+    wait_until(lambda: list(tmp_path.glob("mixlab-parity-*/*/*/steps-*")), "the trajectory has begun")
+    process.kill()
+    wait_until(lambda: not any(map(is_alive, sides)), "the sides have ended")
+
+
+# --- what is compared ----------------------------------------------------------------------------------------------
+
+
+def test_the_whole_config_has_everything_on_and_keeps_what_was_set() -> None:
+    config = pair.whole(TrialConfig(), 200)
+    assert config.model.dropout and config.model.stochastic_depth and config.train.clip_norm == pair.CLIP_NORM
+    assert config.data.augment.flip and config.data.augment.crop and config.data.augment.mixup
+    assert config.train.weight_decay and config.train.ema_decay and config.train.warmup_steps
+    again = pair.whole(config, 200)
+    assert again == config
+
+
+def test_a_difference_is_relative_to_the_largest_element_and_has_an_index() -> None:
+    found = compare("x", np.array([[1.0, 4.0], [2.0, 0.0]]), np.array([[1.0, 4.0], [2.5, 0.1]]))
+    assert (found.index, found.absolute, found.relative) == ((1, 0), 0.5, 0.125)
+    assert compare("x", np.array([np.nan, 1.0]), np.array([np.nan, 1.0])).absolute == 0
+    assert compare("x", np.array([np.nan, 1.0]), np.array([1.0, 1.0])).absolute == np.inf
+    assert compare("x", np.array([np.inf]), np.array([1.0])).absolute == np.inf
+    assert compare("x", np.zeros(3), np.zeros(3)).relative == 0
+    assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), floor=1e-3).relative == pytest.approx(1e-6)
+
+
+def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:
+    from backends.contract import ModelSpec
+
+    model = ModelSpec(
+        image_size=8,
+        image_channels=1,
+        num_classes=2,
+        patch_size=4,
+        hidden_dim=8,
+        num_blocks=1,
+        tokens_mlp_dim=4,
+        channels_mlp_dim=32,
+    )
+    for precisions in [(a, b) for a in PRECISION for b in PRECISION]:
+        for name in RUNGS:
+            if name in ("parameters", "plan") or (name == "offset" and set(precisions) != {"float64"}):
+                continue
+            assert tolerance(name, precisions, model).reason
+    # the promised ones
+    assert [TABLE["float64"][name].limit for name in ("activations", "gradients", "step", "trajectory")] == [
+        1e-12,
+        1e-11,
+        1e-12,
+        1e-8,
+    ]
+    assert [TABLE["float32"][name].limit for name in ("activations", "gradients", "losses")] == [1e-5, 1e-4, 1e-3]
+    assert set(ROUNDOFF) == set(PRECISION)

@@ -1,0 +1,390 @@
+"""The ladder has teeth: each fault planted in one side is caught, at the rung and the place that it belongs to.
+
+The sides run in this process, both on torch in float64: what is planted in the code of one is all that differs.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from backends import torch as torch_backend
+from backends.contract import StepPlan
+from backends.torch import batch as torch_batch
+from backends.torch import model as torch_model
+from backends.torch import optimizer as torch_optimizer
+from backends.torch import train as torch_train
+from experiments import data
+from experiments.parity import pair, side
+from experiments.parity.ladder import RUNGS, Ladder, Rung
+from experiments.parity.side import Job
+from experiments.resolve import resolve
+from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
+
+STEPS = 12
+SOURCE = DataConfig("synthetic", num_examples=80, image_size=12, image_channels=3, num_classes=5)
+MODEL = ModelConfig(patch_size=4, hidden_dim=16, num_blocks=2, tokens_mlp_dim=10, channels_mlp_dim=24)
+TRAIN = TrainConfig(batch_size=16, learning_rate=3e-3, precision="float64", label_smoothing=0.1)
+# Trials to plant a fault in: the least that shows it.
+TRIALS: dict[str, dict[str, dict[str, Any]]] = {
+    "adamw": {},
+    "sgd": {"train": {"optimizer": "sgd", "nesterov": True, "learning_rate": 0.05}},
+    "sigmoid": {"train": {"loss": "sigmoid"}},
+    "square": {"model": {"channels_mlp_dim": 16, "tokens_mlp_dim": 9}},
+}
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+FAULTS: dict[str, tuple[str, Plant, str, str]] = {}  # name -> trial, plant, rung, words of the place
+MIXING = "MixerBlock_0/token_mixing"
+
+
+def fault(name: str, rung: str, place: str, trial: str = "adamw") -> Callable[[Plant], Plant]:
+    def note(plant: Plant) -> Plant:
+        FAULTS[name] = (trial, plant, rung, place)
+        return plant
+
+    return note
+
+
+def dense(change: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Plant:
+    """Each Dense computes with another kernel and bias."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return self.operation(x, *change(self, self.kernel.to(x.dtype), self.bias.to(x.dtype)))
+
+    return lambda patch: patch.setattr(torch_model.Dense, "forward", forward)
+
+
+def norm(function: Callable[[Tensor, Any], Tensor]) -> Plant:
+    return lambda patch: patch.setattr(torch_model.LayerNorm, "forward", lambda self, x: function(x, self))
+
+
+def on_plan(change: Callable[[StepPlan], StepPlan]) -> Plant:
+    """Programs train another plan than the one that they are given."""
+    train = torch_train.TorchProgram.train
+
+    def changed(self: Any, plans: Any) -> Any:
+        return train(self, [change(plan) for plan in plans])
+
+    return lambda patch: patch.setattr(torch_train.TorchProgram, "train", changed)
+
+
+def on_step(name: str, change: Callable[[Tensor], Tensor]) -> Plant:
+    """The batch is made from other arrays of the step."""
+    batch = torch_batch.batch
+
+    def changed(taken: Any, step: dict[str, Tensor], *arguments: Any) -> Any:
+        return batch(taken, {**step, name: change(step[name])}, *arguments)
+
+    return lambda patch: patch.setattr(torch_train, "batch", changed)
+
+
+def on_optimizer(change: Callable[..., Tensor]) -> Plant:
+    """change(apply, spec, state, gradient, rate, corrections, num_decayed) in place of apply_gradient."""
+    apply = torch_optimizer.apply_gradient
+    return lambda patch: patch.setattr(torch_train, "apply_gradient", lambda *given: change(apply, *given))
+
+
+@fault("exact GELU for tanh", "activations", f"{MIXING}/activation: ")
+def exact_gelu(patch: pytest.MonkeyPatch) -> None:
+    patch.setitem(torch_model.ACTIVATIONS, "gelu_tanh", torch.nn.functional.gelu)
+
+
+@fault("epsilon 1e-5", "activations", "MixerBlock_0/LayerNorm_0: ")
+def large_epsilon(patch: pytest.MonkeyPatch) -> None:
+    norm(lambda x, of: torch.nn.functional.layer_norm(x, of.scale.shape, of.scale, of.bias, 1e-5))(patch)
+
+
+@fault("fast variance", "offset", "MixerBlock_0/LayerNorm_0: ")
+def fast_variance(patch: pytest.MonkeyPatch) -> None:
+    def forward(x: Tensor, of: Any) -> Tensor:
+        mean = x.mean(-1, keepdim=True)
+        variance = (x * x).mean(-1, keepdim=True) - mean * mean
+        return (x - mean) * torch.rsqrt(variance + of.epsilon) * of.scale + of.bias
+
+    norm(forward)(patch)
+
+
+@fault("square kernel transposed", "activations", f"{MIXING}/Dense_0: ", trial="square")
+def transposed(patch: pytest.MonkeyPatch) -> None:
+    dense(lambda of, k, b: (k.mT if k.ndim == 2 and k.shape[0] == k.shape[1] else k, b))(patch)
+
+
+@fault("bias of token mixing dropped", "activations", f"{MIXING}/Dense_0: ")
+def no_bias(patch: pytest.MonkeyPatch) -> None:
+    dense(lambda of, k, b: (k, 0 * b if of.operation is torch_model.dense_tokens else b))(patch)
+
+
+@fault("bias of the head dropped", "activations", "head: ")
+def no_head_bias(patch: pytest.MonkeyPatch) -> None:
+    dense(lambda of, k, b: (k, 0 * b if len(b) == SOURCE.num_classes else b))(patch)
+
+
+@fault("channels before pixels in a patch", "activations", "patches: ")
+def channels_first(patch: pytest.MonkeyPatch) -> None:
+    patches = torch_model.patches
+
+    def changed(images: Tensor, size: int) -> Tensor:
+        x = patches(images, size)
+        return x.reshape(*x.shape[:2], size * size, -1).transpose(2, 3).reshape(x.shape)
+
+    patch.setattr(torch_model, "patches", changed)
+
+
+@fault("tokens by columns", "activations", "patches: ")
+def tokens_by_columns(patch: pytest.MonkeyPatch) -> None:
+    patches = torch_model.patches
+
+    def changed(images: Tensor, size: int) -> Tensor:
+        x = patches(images, size)
+        side_tokens = round(x.shape[1] ** 0.5)
+        return x.reshape(len(x), side_tokens, side_tokens, -1).transpose(1, 2).reshape(x.shape)
+
+    patch.setattr(torch_model, "patches", changed)
+
+
+@fault("dropout not rescaled", "activations", f"{MIXING}/dropout_0: ")
+def no_rescaling(patch: pytest.MonkeyPatch) -> None:
+    dropout = torch_model.dropout
+
+    def changed(x: Tensor, site: int, chance: Any) -> Tensor:
+        return dropout(x, site, chance) * (1 - chance.dropout_rate)
+
+    patch.setattr(torch_model, "dropout", changed)
+
+
+@fault("dropout hash one bit off", "activations", f"{MIXING}/dropout_0: ")
+def another_key(patch: pytest.MonkeyPatch) -> None:
+    dropout = torch_model.dropout
+
+    def changed(x: Tensor, site: int, chance: Any) -> Tensor:
+        if chance.dropout_key is not None:
+            chance = dataclasses.replace(chance, dropout_key=chance.dropout_key ^ 1)
+        return dropout(x, site, chance)
+
+    patch.setattr(torch_model, "dropout", changed)
+
+
+@fault("stochastic depth constant over blocks", "activations", f"{MIXING}/stochastic_depth: ")
+def constant_depth(patch: pytest.MonkeyPatch) -> None:
+    def changed(x: Tensor, block: int, mixing: int, chance: Any) -> Tensor:
+        if chance.branch_scales is None:
+            return x
+        name = f"MixerBlock_{block}/{torch_model.MIXINGS[mixing]}/stochastic_depth"
+        return torch_model.tap(x * chance.branch_scales[-1, mixing][:, None, None], name, chance)
+
+    patch.setattr(torch_model, "scale_branch", changed)
+
+
+@fault("mixup partner off by one", "batch", "images: ")
+def another_partner(patch: pytest.MonkeyPatch) -> None:
+    on_step("mixup_partners", lambda x: x.roll(1))(patch)
+
+
+@fault("batch order off by one", "batch", "images: ")
+def another_order(patch: pytest.MonkeyPatch) -> None:
+    on_step("examples", lambda x: x.roll(1))(patch)
+
+
+@fault("label smoothing over K - 1", "batch", "targets: ")
+def other_smoothing(patch: pytest.MonkeyPatch) -> None:
+    def changed(taken: Any, step: dict[str, Tensor], num_classes: int, smoothing: float, dtype: Any) -> Any:
+        images, hard = torch_batch.batch(taken, step, num_classes, 0.0, dtype)
+        return images, hard * (1 - smoothing) + (1 - hard) * smoothing / (num_classes - 1)
+
+    patch.setattr(torch_train, "batch", changed)
+
+
+@fault("sigmoid loss averaged over classes", "loss", "loss: ", trial="sigmoid")
+def averaged_loss(patch: pytest.MonkeyPatch) -> None:
+    loss = torch_train.loss
+    patch.setattr(torch_train, "loss", lambda spec, logits, targets: loss(spec, logits, targets) / logits.shape[1])
+
+
+@fault("a skip-connection without its gradient", "gradients", "gradient of MixerBlock_0/channel_mixing/Dense_1/bias")
+def no_gradient(patch: pytest.MonkeyPatch) -> None:
+    forward = torch_model.MixerBlock.forward
+
+    def changed(self: Any, x: Tensor, block: int, chance: Any) -> Tensor:
+        y = forward(self, x, block, chance)
+        return y if block == 0 else y - x + x.detach()
+
+    patch.setattr(torch_model.MixerBlock, "forward", changed)
+
+
+@fault("last partial batch counted twice", "evaluation", "which examples count")
+def counted_twice(patch: pytest.MonkeyPatch) -> None:
+    evaluate = side.evaluate
+
+    def changed(program: Any, splits: Any, indices: Any, loss: str) -> Any:
+        return evaluate(program, splits, np.concatenate([indices, indices[-5:]]), loss)
+
+    patch.setattr(side, "evaluate", changed)
+
+
+@fault("rate one step late", "step", "takes the learning rate of the step before")
+def late_rate(patch: pytest.MonkeyPatch) -> None:
+    step = job(TRIALS["adamw"], Path(), Path()).first_step
+    on_plan(lambda plan: dataclasses.replace(plan, learning_rate=plan.learning_rate * step / (step + 1)))(patch)
+
+
+@fault("warm-up one step longer", "step", "takes 0.909091 times the learning rate")
+def long_warmup(patch: pytest.MonkeyPatch) -> None:
+    on_plan(lambda plan: dataclasses.replace(plan, learning_rate=plan.learning_rate * 10 / 11))(patch)
+
+
+@fault("decay on norms and biases", "step", "decays norms and biases too")
+def decay_all(patch: pytest.MonkeyPatch) -> None:
+    on_optimizer(
+        lambda apply, spec, state, g, rate, corrections, _: apply(spec, state, g, rate, corrections, g.shape[1])
+    )(patch)
+
+
+@fault("coupled decay", "step", "couples the weight decay with the gradient")
+def coupled(patch: pytest.MonkeyPatch) -> None:
+    def changed(apply: Any, spec: Any, state: Any, g: Tensor, rate: Any, corrections: Any, num: int) -> Tensor:
+        norm = g.norm(dim=1)
+        g = g * (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None]
+        g[:, :num] += spec.weight_decay * state["params"][:, :num]
+        apply(dataclasses.replace(spec, clip_norm=0.0, weight_decay=0.0), state, g, rate, corrections, num)
+        return norm
+
+    on_optimizer(changed)(patch)
+
+
+@fault("clip epsilon", "step", "adds 1e-6 to the norm when it clips")
+def clip_epsilon(patch: pytest.MonkeyPatch) -> None:
+    def changed(apply: Any, spec: Any, state: Any, g: Tensor, *rest: Any) -> Tensor:
+        norm = g.norm(dim=1)
+        g = g * (spec.clip_norm / (norm + 1e-6).clamp(min=spec.clip_norm))[:, None]
+        apply(dataclasses.replace(spec, clip_norm=0.0), state, g, *rest)
+        return norm
+
+    on_optimizer(changed)(patch)
+
+
+@fault("no clipping", "step", "does not clip the gradient")
+def no_clipping(patch: pytest.MonkeyPatch) -> None:
+    on_optimizer(lambda apply, spec, *rest: apply(dataclasses.replace(spec, clip_norm=0.0), *rest))(patch)
+
+
+@fault("bias correction missing", "step", "does not correct the bias of the moments")
+def no_correction(patch: pytest.MonkeyPatch) -> None:
+    on_plan(lambda plan: dataclasses.replace(plan, moment_corrections=np.ones_like(plan.moment_corrections)))(patch)
+
+
+@fault("bias correction in float32", "step", "corrects the bias of the moments in float32")
+def float32_correction(patch: pytest.MonkeyPatch) -> None:
+    def changed(plan: StepPlan) -> StepPlan:
+        t = np.float32(plan.first_step + 1)
+        correction = 1 / (1 - np.array([[TRAIN.b1, TRAIN.b2]], np.float32) ** t)
+        return dataclasses.replace(plan, moment_corrections=correction.astype(np.float64))
+
+    on_plan(changed)(patch)
+
+
+@fault("Nesterov dropped", "step", "drops Nesterov's term", trial="sgd")
+def no_nesterov(patch: pytest.MonkeyPatch) -> None:
+    on_optimizer(lambda apply, spec, *rest: apply(dataclasses.replace(spec, nesterov=False), *rest))(patch)
+
+
+@fault("average one step late", "step", "updates the average with the parameters before the step")
+def late_average(patch: pytest.MonkeyPatch) -> None:
+    def changed(apply: Any, spec: Any, state: Any, *rest: Any) -> Tensor:
+        before = state["params"].clone()
+        norm = apply(dataclasses.replace(spec, ema_decay=0.0), state, *rest)
+        state["average"].add_(before - state["average"], alpha=1 - spec.ema_decay)
+        return norm
+
+    on_optimizer(changed)(patch)
+
+
+@fault("moments forgotten at step 7", "trajectory", "at step 7")
+def forgotten(patch: pytest.MonkeyPatch) -> None:
+    train = torch_train.TorchProgram.train
+
+    def changed(self: Any, plans: Any) -> Any:
+        if plans[0].first_step == 6:
+            self.state["first_moment"].zero_()
+        return train(self, plans)
+
+    patch.setattr(torch_train.TorchProgram, "train", changed)
+
+
+@fault("a weight that does not load", "weights", "params/stem/kernel")
+def lost_weight(patch: pytest.MonkeyPatch) -> None:
+    load = torch_train.TorchProgram.load
+
+    def changed(self: Any, states: Any) -> None:
+        load(self, [{**state, "params/stem/kernel": state["params/stem/kernel"] * (1 + 1e-9)} for state in states])
+
+    patch.setattr(torch_train.TorchProgram, "load", changed)
+
+
+def job(changes: dict[str, dict[str, Any]], folder: Path, cache: Path) -> Job:
+    config = TrialConfig(
+        dataclasses.replace(MODEL, **changes.get("model", {})),
+        dataclasses.replace(SOURCE, augment=AugmentConfig(crop=2)),
+        dataclasses.replace(TRAIN, **changes.get("train", {})),
+        seed=3,
+    )
+    config = pair.whole(config, 2 * pair.WARMUP_STEPS)
+    info = data.describe(config.data, cache, "test") if cache.name else data.DataInfo("", 12, 3, 5, 58, 6, 16)
+    trial: Trial = resolve(config, info, "test")
+    return Job(trial, STEPS, cache, folder)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """The side without a fault, for each trial."""
+    root = tmp_path_factory.mktemp("sound")
+    jobs = {name: job(changes, root / name, root / "cache") for name, changes in TRIALS.items()}
+    for one in jobs.values():
+        one.folder.mkdir()
+        side.climb(torch_backend.BACKEND, one)
+    return jobs
+
+
+@pytest.fixture
+def fresh() -> Iterator[None]:
+    """Modules are made anew, with what is planted in their code, and again without it."""
+    torch_train._forward.cache_clear()
+    yield
+    torch_train._forward.cache_clear()
+
+
+def climbed(sound: Job, folder: Path) -> list[Rung]:
+    """Both sides of a trial from the first rung to the last; the sound side's files are kept for the next fault."""
+    folder.mkdir()
+    for path in sound.folder.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    other = dataclasses.replace(sound, folder=folder.with_name("faulty"))
+    other.folder.mkdir()
+    side.climb(torch_backend.BACKEND, other)
+    return list(Ladder((dataclasses.replace(sound, folder=folder), other), lambda _: None).climb())
+
+
+@pytest.mark.parametrize("trial", TRIALS)
+def test_two_sound_sides_pass_every_rung_exactly(
+    sound: dict[str, Job], tmp_path: Path, fresh: None, trial: str
+) -> None:
+    rungs = climbed(sound[trial], tmp_path / "sound")
+    assert len(rungs) == len(RUNGS) and all(rung.passed for rung in rungs)
+    assert all(rung.largest.relative == 0 for rung in rungs if rung.largest)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_caught_where_it_is(
+    sound: dict[str, Job], tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    trial, plant, rung, place = FAULTS[name]
+    plant(monkeypatch)
+    first = next((one for one in climbed(sound[trial], tmp_path / "sound") if not one.passed), None)
+    assert first is not None, "the fault is not caught: a hole in the ladder"
+    print(f"\n{name:40} {first.name:12} {first.place}")
+    assert (first.name, place in first.place) == (rung, True), first
