@@ -54,7 +54,7 @@ def record(**fields: Any) -> dict[str, Any]:
     point = {"step": 1, **{split: {"accuracy": 0.5, "loss": 1.0} for split in ("train", "test")}, "validation": None}
     metrics = {"last": point, "best": point}
     numbers = {**dict.fromkeys(NUMBERS, 1), "seconds": dict.fromkeys(("compile", "train", "evaluate"), 1.0)}
-    about = {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": []}
+    about = {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": [], "sessions": []}
     return {**about, **numbers, "metrics": metrics, **fields}
 
 
@@ -322,6 +322,7 @@ def test_a_checkpoint_goes_with_the_record_of_a_done_trial_and_stays_with_a_fail
         (json.dumps(record(status="failed", reason=None)).encode(), "its reason is"),
         (json.dumps(record(parameters="many")).encode(), "its parameters is"),
         (json.dumps(record(seconds=[1, 2])).encode(), "its seconds.compile is"),
+        (json.dumps(record(sessions=["torch"])).encode(), "its sessions is"),
         (json.dumps(record(metrics=None)).encode(), "its metrics.last.step is"),
         (json.dumps(record(metrics=metrics(last="x"))).encode(), "its metrics.last.test.accuracy is"),
         (json.dumps(record(metrics=metrics(best=[1]))).encode(), "its metrics.best.test.accuracy is"),
