@@ -38,10 +38,10 @@ def lines(climbed: Climbed) -> list[str]:
     for rung in climbed.rungs:
         verdict = "ok" if rung.passed else "PARTS"
         if rung.largest is None:
-            layout.append([rung.name, verdict, "", "", "equal", "names and shapes", rung.tolerance.reason])
+            layout.append([rung.name, verdict, "", "", "equal", "equal", rung.tolerance.reason])
             continue
         largest = rung.largest
-        where = f"{largest.name}{list(largest.index) if largest.index else ''}"
+        where = f"{largest.name}{list(largest.index) if largest.index else ''}" if largest.absolute else "equal"
         numbers = [f"{largest.relative:.1e}", f"{largest.absolute:.1e}", f"{rung.tolerance.limit:.0e}"]
         layout.append([rung.name, verdict, *numbers, where, rung.tolerance.reason])
     return [f"{climbed.title}: {_sides(climbed)}", "", *aligned(layout), "", _verdict(climbed.rungs)]

@@ -38,6 +38,10 @@ TRIALS: dict[str, dict[str, dict[str, Any]]] = {
     "square": {"model": {"channels_mlp_dim": 16, "tokens_mlp_dim": 9}},
 }
 
+# What a number of float32 has no digits for: 1e-6 beside a norm of 0.1 or more, and the last digit of a correction;
+# and E[x^2] - E[x]^2, which loses digits far from zero alone, where the ladder looks in float64.
+ROUNDED_AWAY = {("float32", name) for name in ("clip epsilon", "bias correction in float32", "fast variance")}
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 FAULTS: dict[str, tuple[str, Plant, str, str]] = {}  # name -> trial, plant, rung, words of the place
 MIXING = "MixerBlock_0/token_mixing"
@@ -229,11 +233,11 @@ def counted_twice(patch: pytest.MonkeyPatch) -> None:
 
 @fault("rate one step late", "step", "takes the learning rate of the step before")
 def late_rate(patch: pytest.MonkeyPatch) -> None:
-    step = job(TRIALS["adamw"], Path(), Path()).first_step
+    step = job(TRIALS["adamw"], Path(), Path(), "float64").first_step
     on_plan(lambda plan: dataclasses.replace(plan, learning_rate=plan.learning_rate * step / (step + 1)))(patch)
 
 
-@fault("warm-up one step longer", "step", "takes 0.909091 times the learning rate")
+@fault("warm-up one step longer", "step", "takes 0.9091 times the learning rate")
 def long_warmup(patch: pytest.MonkeyPatch) -> None:
     on_plan(lambda plan: dataclasses.replace(plan, learning_rate=plan.learning_rate * 10 / 11))(patch)
 
@@ -281,9 +285,18 @@ def no_correction(patch: pytest.MonkeyPatch) -> None:
 @fault("bias correction in float32", "step", "corrects the bias of the moments in float32")
 def float32_correction(patch: pytest.MonkeyPatch) -> None:
     def changed(plan: StepPlan) -> StepPlan:
-        t = np.float32(plan.first_step + 1)
+        t = np.arange(plan.first_step + 1, plan.first_step + 1 + len(plan.learning_rate), dtype=np.float32)[:, None]
         correction = 1 / (1 - np.array([[TRAIN.b1, TRAIN.b2]], np.float32) ** t)
         return dataclasses.replace(plan, moment_corrections=correction.astype(np.float64))
+
+    on_plan(changed)(patch)
+
+
+@fault("steps of one call all but the first at rate 0", "chunk", "the loop over the steps of one call")
+def still_chunk(patch: pytest.MonkeyPatch) -> None:
+    def changed(plan: StepPlan) -> StepPlan:
+        first = np.arange(len(plan.learning_rate)) == 0
+        return dataclasses.replace(plan, learning_rate=plan.learning_rate * first)
 
     on_plan(changed)(patch)
 
@@ -326,11 +339,11 @@ def lost_weight(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch_train.TorchProgram, "load", changed)
 
 
-def job(changes: dict[str, dict[str, Any]], folder: Path, cache: Path) -> Job:
+def job(changes: dict[str, dict[str, Any]], folder: Path, cache: Path, precision: str) -> Job:
     config = TrialConfig(
         dataclasses.replace(MODEL, **changes.get("model", {})),
         dataclasses.replace(SOURCE, augment=AugmentConfig(crop=2)),
-        dataclasses.replace(TRAIN, **changes.get("train", {})),
+        dataclasses.replace(TRAIN, precision=precision, **changes.get("train", {})),
         seed=3,
     )
     config = pair.whole(config, 2 * pair.WARMUP_STEPS)
@@ -339,11 +352,11 @@ def job(changes: dict[str, dict[str, Any]], folder: Path, cache: Path) -> Job:
     return Job(trial, STEPS, cache, folder)
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
-    """The side without a fault, for each trial."""
+@pytest.fixture(scope="module", params=("float64", "float32"))
+def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
+    """The side without a fault, for each trial, in one precision after the other."""
     root = tmp_path_factory.mktemp("sound")
-    jobs = {name: job(changes, root / name, root / "cache") for name, changes in TRIALS.items()}
+    jobs = {name: job(changes, root / name, root / "cache", request.param) for name, changes in TRIALS.items()}
     for one in jobs.values():
         one.folder.mkdir()
         side.climb(torch_backend.BACKEND, one)
@@ -374,7 +387,8 @@ def test_two_sound_sides_pass_every_rung_exactly(
     sound: dict[str, Job], tmp_path: Path, fresh: None, trial: str
 ) -> None:
     rungs = climbed(sound[trial], tmp_path / "sound")
-    assert len(rungs) == len(RUNGS) and all(rung.passed for rung in rungs)
+    expected = [name for name in RUNGS if name != "offset" or sound[trial].trial.train.precision == "float64"]
+    assert [rung.name for rung in rungs] == expected and all(rung.passed for rung in rungs)
     assert all(rung.largest.relative == 0 for rung in rungs if rung.largest)
 
 
@@ -383,8 +397,12 @@ def test_a_planted_fault_is_caught_where_it_is(
     sound: dict[str, Job], tmp_path: Path, fresh: None, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     trial, plant, rung, place = FAULTS[name]
+    precision = sound[trial].trial.train.precision
     plant(monkeypatch)
     first = next((one for one in climbed(sound[trial], tmp_path / "sound") if not one.passed), None)
+    if (precision, name) in ROUNDED_AWAY:
+        assert first is None, "it can be seen after all: take it off the list"
+        return
     assert first is not None, "the fault is not caught: a hole in the ladder"
-    print(f"\n{name:40} {first.name:12} {first.place}")
+    print(f"\n{precision} {name:40} {first.name:12} {first.place}")
     assert (first.name, place in first.place) == (rung, True), first

@@ -1,6 +1,7 @@
 """The rungs: what is compared, in which order, within which tolerance, and where two sides first part."""
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,8 +12,8 @@ from safetensors.numpy import load
 from backends import parameters
 from backends.contract import Array, ModelSpec, State
 from experiments.parity import formula
-from experiments.parity.side import Job
-from experiments.parity.tolerances import EXACT, FLOOR, TABLE, Tolerance, coarsest, tolerance
+from experiments.parity.side import Job, spread_state
+from experiments.parity.tolerances import EXACT, FLOOR, KEPT, ROUNDOFF, STILL, TABLE, Tolerance, coarsest, tolerance
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -28,6 +29,7 @@ RUNGS = {
     "step": "step",
     "trajectory": "",  # several files; see Ladder._trajectory
     "losses": "",
+    "chunk": "chunk",
     "evaluation": "evaluation",
 }
 BATCH = ("images", "targets")
@@ -56,7 +58,7 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference of one tensor. relative: to the largest element of the first side's tensor."""
+    """The largest difference of one tensor. relative: to the size that the rung sets it against."""
 
     name: str
     index: tuple[int, ...]
@@ -79,28 +81,27 @@ class Rung:
         return not self.place
 
 
-def compare(name: str, a: Array, b: Array, floor: float = 0.0) -> Difference:
-    """The largest difference of two tensors of one shape; one that is not finite on one side alone is infinite.
+def compare(name: str, a: Array, b: Array, scale: float | None = None) -> Difference:
+    """The largest difference of two tensors of one shape; infinite where a number of either is not finite.
 
-    Args: floor: the least size that differences are set against, where a tensor may be zero but for rounding.
+    Args: scale: what it is set against; None: the largest element of both.
     """
-    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.size == 0:
         return Difference(name, (), 0.0, 0.0)
     with np.errstate(invalid="ignore"):
-        distance = np.where((a == b) | (np.isnan(a) & np.isnan(b)), 0.0, np.abs(a - b))
-    distance = np.where(np.isnan(distance), np.inf, distance)
-    index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))
-    absolute, scale = float(distance[index]), max(float(np.abs(a[np.isfinite(a)]).max(initial=0.0)), floor)
-    return Difference(name, index, absolute, absolute / scale if scale and absolute else absolute)
+        distance = np.abs(np.subtract(a, b, dtype=np.result_type(a, b, np.float32)))
+    index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))  # the first NaN, if any
+    absolute = float(distance[index])
+    if not math.isfinite(absolute):
+        return Difference(name, index, math.inf, math.inf)
+    if absolute == 0:
+        return Difference(name, index, 0.0, 0.0)
+    size = max(_size(a), _size(b)) if scale is None else scale
+    return Difference(name, index, absolute, absolute / size if size else math.inf)
 
 
-def _of_each_step(a: Array, b: Array) -> Array:
-    """The largest difference in each row of two tensors, relative to the row's largest element; NaN is infinite."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        absolute, scale = (np.abs(x).reshape(len(x), -1).max(1) for x in (a - b, a))
-        relative = np.where(absolute == 0, 0.0, absolute / scale)
-    return np.where(np.isnan(relative), np.inf, relative)
+def _size(array: Array) -> float:
+    return float(np.abs(array).max(initial=0.0))
 
 
 class Ladder:
@@ -148,9 +149,7 @@ class Ladder:
         return self._tensors("weights", a, b, a)
 
     def _plan(self, a: State, b: State) -> Rung:
-        rung = Rung("plan", EXACT)
-        self._fill(rung, a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
-        return rung
+        return self._fill(Rung("plan", EXACT), a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
 
     def _batch(self, a: State, b: State) -> Rung:
         return self._tensors("batch", a, b, BATCH, _operation)
@@ -172,49 +171,81 @@ class Ladder:
     def _gradients(self, a: State, b: State) -> Rung:
         # backwards, as the chain rule goes: the last parameter's gradient depends on the fewest operations
         names = list(reversed(parameters.shapes(self.model)))
-        floor = FLOOR[coarsest(self.precisions)]
-        return self._tensors("gradients", a, b, names, lambda name: f"gradient of {name}", floor)
+        floor = FLOOR[coarsest(self.precisions)] * max(_size(a[name]) for name in names)
+        scales = {name: max(_size(a[name]), _size(b[name]), floor) for name in names}
+        return self._tensors("gradients", a, b, names, lambda name: f"gradient of {name}", scales)
 
     def _norm(self, a: State, b: State) -> Rung:
         return self._tensors("norm", a, b, ["gradient_norm"], lambda _: "norm of the gradient, before clipping")
 
     def _step(self, a: State, b: State) -> Rung:
-        gradient = self._read("gradients.safetensors")[0]
+        rung, gradients = self._rung("step"), self._read("gradients.safetensors")
         plan = self._read("plan.safetensors")[0]
 
         def place(name: str) -> str:
-            found = [formula.explain(job, gradient, plan, side) for job, side in zip(self.jobs, (a, b), strict=True)]
-            return f"{name}: " + "; ".join(
-                f"{job.trial.backend} {what}" for job, what in zip(self.jobs, found, strict=True)
-            )
+            sides = zip(self.jobs, gradients, (a, b), strict=True)
+            said = [
+                f"{job.trial.backend} {formula.explain(job, gradient, plan, side)}" for job, gradient, side in sides
+            ]
+            return f"{name}: {'; '.join(said)}"
 
         names = parameters.state_shapes(self.model, self.jobs[0].trial.optimizer)
-        return self._tensors(
-            "step", a, b, sorted(names, key=lambda name: name.startswith(("params/", "average/"))), place
-        )
+        moments_first = sorted(names, key=lambda name: name.startswith(("params/", "average/")))
+        before = spread_state(self.jobs[0].trial)
+        return self._fill(rung, a, b, moments_first, place, self._moves(rung, a, b, before, moments_first))
+
+    def _moves(self, rung: Rung, a: State, b: State, before: State, names: Iterable[str]) -> dict[str, float]:
+        """What differences of a state are set against: how far it has moved, and the rounding that it is kept with.
+
+        A tensor that has moved little beside the others of its group is set against a share of the most that one has.
+        """
+        moves = {name: max(_size(side[name] - before[name]) for side in (a, b)) for name in names}
+        most: dict[str, float] = {}
+        for name, move in moves.items():
+            group = name.partition("/")[0]
+            most[group] = max(most.get(group, 0.0), move)
+        kept = 2 * max(ROUNDOFF[KEPT[precision]] for precision in self.precisions) / rung.tolerance.limit
+        return {
+            name: max(move, STILL * most[name.partition("/")[0]]) + kept * _size(a[name])
+            for name, move in moves.items()
+        }
 
     def _evaluation(self, a: State, b: State) -> Rung:
         counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
         names = [name for name in a if counts or not name.endswith("accuracy")]
         return self._tensors("evaluation", a, b, names, lambda name: f"{name}: predict, or which examples count")
 
+    def _chunk(self, a: State, b: State) -> Rung:
+        rung, before = self._rung("chunk"), self._read("weights.safetensors")[0]
+        return self._fill(
+            rung,
+            a,
+            b,
+            a,
+            lambda name: f"{name}: the loop over the steps of one call, where single steps agree",
+            self._moves(rung, a, b, before, a),
+        )
+
     def _trajectory(self) -> tuple[Rung, Rung]:
         """Parameters and losses of each step; files are removed once they are compared."""
-        losses, parameters_ = self._rung("losses"), self._rung("trajectory")
+        moved, losses = self._rung("trajectory"), self._rung("losses")
+        before = self._read("weights.safetensors")[0]
         first, total = 0, self.jobs[0].num_steps
         while first < total:
             file = f"steps-{first:06}.safetensors"
-            a, b = self._read(file)
-            largest = {name: _of_each_step(a[name], b[name]) for name in sorted(set(a) - {"loss"})}
-            for i in range(len(a["loss"])):
-                step = f"step {first + i + 1}"
-                self._note(losses, compare("loss", a["loss"][i], b["loss"][i]), step, f"loss at {step}")
-                worst = max(largest, key=lambda name: largest[name][i])
-                self._note(parameters_, compare(worst, a[worst][i], b[worst][i]), step, f"{worst} at {step}")
+            sides = self._read(file)
+            for i in range(len(sides[0]["loss"])):
+                a, b = ({name: rows[i] for name, rows in side.items() if name != "loss"} for side in sides)
+                scales, step = self._moves(moved, a, b, before, a), f"step {first + i + 1}"
+                found = [compare(name, a[name], b[name], scales[name]) for name in a]
+                worst = max(found, key=lambda difference: difference.relative)
+                self._note(moved, worst, step, f"{worst.name} at {step}")
+                loss = compare("loss", *(side["loss"][i] for side in sides))
+                self._note(losses, loss, step, f"loss at {step}")
             for job in self.jobs:
                 (job.folder / file).unlink()
-            first += len(a["loss"])
-        return parameters_, losses
+            first += len(sides[0]["loss"])
+        return moved, losses
 
     def _tensors(
         self,
@@ -223,32 +254,33 @@ class Ladder:
         b: State,
         names: Iterable[str],
         place: Callable[[str], str] = str,
-        floor: float = 0.0,
+        scales: Mapping[str, float] | None = None,
     ) -> Rung:
-        rung = self._rung(name)
-        self._fill(rung, a, b, names, place, floor)
-        return rung
+        return self._fill(self._rung(name), a, b, names, place, scales)
 
     def _fill(
         self,
         rung: Rung,
-        a: Mapping[str, Array],
-        b: Mapping[str, Array],
+        a: State,
+        b: State,
         names: Iterable[str],
         place: Callable[[str], str],
-        floor: float = 0.0,
-    ) -> None:
-        names = list(names)
-        largest = max((float(np.abs(a[name]).max(initial=0.0)) for name in names), default=0.0)
+        scales: Mapping[str, float] | None = None,
+    ) -> Rung:
         for name in names:
-            difference = compare(name, a[name], b[name], floor * largest)
+            difference = compare(name, a[name], b[name], scales[name] if scales else None)
             self._note(rung, difference, name, partial(place, name))
+        return rung
 
     def _note(self, rung: Rung, difference: Difference, key: str, place: "str | Callable[[], str]") -> None:
         rung.by_name[key] = difference.relative
         if rung.largest is None or difference.relative > rung.largest.relative:
             rung.largest = difference
-        if not rung.place and not difference.relative <= rung.tolerance.limit:
+        if rung.place or difference.relative <= rung.tolerance.limit < math.inf:
+            return
+        if not math.isfinite(difference.relative):
+            rung.place = f"{difference.name} is not finite{f' at {key}' if key != difference.name else ''}"
+        elif difference.relative > rung.tolerance.limit:
             rung.place = place if isinstance(place, str) else place()
 
 

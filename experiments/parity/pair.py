@@ -28,8 +28,8 @@ from experiments.spec import AugmentConfig, Trial, TrialConfig
 
 POLL_S = 0.02
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
-CHANCE = {"dropout": 0.1, "stochastic_depth": 0.1}
-AUGMENT = {"crop": 1, "mixup": 0.2}
+CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}
+AUGMENT = {"crop": 1, "mixup": 1.0}
 CLIP_NORM = 0.1  # at most: below the norm of any gradient, so that clipping acts
 WARMUP_STEPS = 10
 BATCH_SIZE = 8  # at most: more examples make no operation more visible
@@ -95,6 +95,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
         "clip_norm": min(config.train.clip_norm or 1.0, CLIP_NORM),
         "weight_decay": config.train.weight_decay or 0.05,
+        "label_smoothing": config.train.label_smoothing or 0.1,
         "ema_decay": config.train.ema_decay or 0.9,
         "evaluate_every": None,
     }
@@ -115,7 +116,7 @@ def trials(ablation: Ablation, num_steps: int, cache: Path) -> list[GridTrial]:
     for point, config in configs(ablation):
         trial = resolved(whole(config, num_steps), cache, ablation.where)
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
-        key = (trial.model, trial.optimizer.structure(), info, trial.data.permutation)
+        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
         settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
         found.setdefault(key, GridTrial(trial, settings))
     return list(found.values())

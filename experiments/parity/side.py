@@ -27,8 +27,9 @@ from experiments.trial import evaluate, initial_state
 SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 1e-4, "momentum": 0.1}
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0
-CHUNK_BYTES = 2**25  # of the parameters of some steps in one file
-MAX_CHUNK = 100  # steps in such a file
+CHUNK_STEPS = 40  # trained in one call, as a run trains them
+FILE_BYTES = 2**25  # of the parameters of some steps in one file
+FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
 WAIT_S = 0.01
 PARENT = os.getppid()
@@ -117,20 +118,22 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     yield "evaluation", {name: np.array(number) for name, number in metrics.items()}
     norm = program.train([plan])[0].gradient_norm
     yield "step", {"gradient_norm": norm, **program.states()[0]}
+    program.load([initial_state(trial)])
+    program.train([step_plan(trial, splits.train, 0, min(CHUNK_STEPS, job.num_steps))])
+    yield "chunk", _parameters(program)
 
 
 def _trajectory(program: Program, job: Job, splits: Splits) -> Iterator[tuple[int, State]]:
     """Losses and parameters of every step from the initial state, some steps at a time."""
     program.load([initial_state(job.trial)])
-    size = sum(value.nbytes for name, value in program.states()[0].items() if name.startswith(("params/", "average/")))
-    chunk = min(max(1, CHUNK_BYTES // size), MAX_CHUNK)
-    for first in range(0, job.num_steps, chunk):
+    size = sum(value.nbytes for value in _parameters(program).values())
+    in_file = min(max(1, FILE_BYTES // size), FILE_STEPS)
+    for first in range(0, job.num_steps, in_file):
         rows: list[State] = []
-        for step in range(first, min(first + chunk, job.num_steps)):
+        for step in range(first, min(first + in_file, job.num_steps)):
             _end_if_orphaned()
             metrics = program.train([step_plan(job.trial, splits.train, step, 1)])[0]
-            kept = {k: v for k, v in program.states()[0].items() if k.startswith(("params/", "average/"))}
-            rows.append({"loss": metrics.loss[0], **kept})
+            rows.append({"loss": metrics.loss[0], **_parameters(program)})
         yield first, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
@@ -143,6 +146,11 @@ def _rest() -> None:
 def _end_if_orphaned() -> None:
     if os.getppid() != PARENT:
         sys.exit(1)
+
+
+def _parameters(program: Program) -> State:
+    """The parameters and their average, without moments."""
+    return {name: x for name, x in program.states()[0].items() if name.startswith(("params/", "average/"))}
 
 
 def _write(path: Path, arrays: State) -> None:
