@@ -12,7 +12,7 @@ from safetensors.numpy import load
 from backends import parameters
 from backends.contract import Array, ModelSpec, State
 from experiments.parity import formula
-from experiments.parity.side import Job, spread_state
+from experiments.parity.side import CHUNK_STEPS, Job, spread_state
 from experiments.parity.tolerances import EXACT, FLOOR, KEPT, ROUNDOFF, STILL, TABLE, Tolerance, coarsest, tolerance
 
 # Rung: the file that holds it.
@@ -194,17 +194,20 @@ class Ladder:
         before = spread_state(self.jobs[0].trial)
         return self._fill(rung, a, b, moments_first, place, self._moves(rung, a, b, before, moments_first))
 
-    def _moves(self, rung: Rung, a: State, b: State, before: State, names: Iterable[str]) -> dict[str, float]:
+    def _moves(
+        self, rung: Rung, a: State, b: State, before: State, names: Iterable[str], steps: int = 1
+    ) -> dict[str, float]:
         """What differences of a state are set against: how far it has moved, and the rounding that it is kept with.
 
-        A tensor that has moved little beside the others of its group is set against a share of the most that one has.
+        Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved little beside the others of its group is set against a share of the most that one has.
         """
         moves = {name: max(_size(side[name] - before[name]) for side in (a, b)) for name in names}
         most: dict[str, float] = {}
         for name, move in moves.items():
             group = name.partition("/")[0]
             most[group] = max(most.get(group, 0.0), move)
-        kept = 2 * max(ROUNDOFF[KEPT[precision]] for precision in self.precisions) / rung.tolerance.limit
+        roundoff = math.sqrt(steps) * max(ROUNDOFF[KEPT[precision]] for precision in self.precisions)
+        kept = 2 * roundoff / rung.tolerance.limit
         return {
             name: max(move, STILL * most[name.partition("/")[0]]) + kept * _size(a[name])
             for name, move in moves.items()
@@ -223,7 +226,7 @@ class Ladder:
             b,
             a,
             lambda name: f"{name}: the loop over the steps of one call, where single steps agree",
-            self._moves(rung, a, b, before, a),
+            self._moves(rung, a, b, before, a, min(CHUNK_STEPS, self.jobs[0].num_steps)),
         )
 
     def _trajectory(self) -> tuple[Rung, Rung]:
@@ -236,7 +239,8 @@ class Ladder:
             sides = self._read(file)
             for i in range(len(sides[0]["loss"])):
                 a, b = ({name: rows[i] for name, rows in side.items() if name != "loss"} for side in sides)
-                scales, step = self._moves(moved, a, b, before, a), f"step {first + i + 1}"
+                number = first + i + 1
+                scales, step = self._moves(moved, a, b, before, a, number), f"step {number}"
                 found = [compare(name, a[name], b[name], scales[name]) for name in a]
                 worst = max(found, key=lambda difference: difference.relative)
                 self._note(moved, worst, step, f"{worst.name} at {step}")
