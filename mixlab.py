@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import shlex
+import signal
 import sys
 import threading
 from collections.abc import Sequence
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return 0
     except KeyboardInterrupt:
-        print("mixlab: stopped before any trial was begun", file=sys.stderr)
+        print("mixlab: stopped", file=sys.stderr)
         return STOPPED
     except MemoryError as error:
         print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
@@ -185,6 +186,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+    if arguments.resume_on is not None:
+        backends.check(arguments.resume_on)
     store, ablation, trials = _load(arguments)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
@@ -197,8 +200,6 @@ def _run(arguments: argparse.Namespace) -> int:
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
     store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
-    if arguments.resume_on is not None:
-        backends.check(arguments.resume_on)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
@@ -273,7 +274,8 @@ def _parity(arguments: argparse.Namespace) -> int:
 
     if arguments.steps < 2:
         raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
-    sides, pythons = pair.read_pair(arguments.pair), pair.read_pythons(arguments.python)
+    sides = pair.read_pair(arguments.pair)
+    pythons = pair.read_pythons(arguments.python, sides)
     if arguments.plot:
         parity_lines.check_plot(arguments.plot)
     store = Store(arguments.store)
@@ -281,6 +283,7 @@ def _parity(arguments: argparse.Namespace) -> int:
     ablation = load_base(arguments.ablation, arguments.overrides)
     cache = _cache(ablation, store)
     planned = pair.trials(ablation, arguments.steps, cache)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is temporary is removed
     trials = [one.trial for one in planned]
     found: list[Climbed] = []
     console = Console(stderr=True)
@@ -294,7 +297,7 @@ def _parity(arguments: argparse.Namespace) -> int:
             for rung in ladder.climb():
                 status.update(f"{title}: {rung.name} compared, model {len(found) + 1} of {len(planned)}")
                 rungs.append(rung)
-            found.append(Climbed(title, sides, about, rungs))
+            found.append(Climbed(title, sides, pair.conditions(one.trial), about, rungs))
             if not arguments.json:
                 print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
     if arguments.json:
@@ -322,6 +325,8 @@ def _weights(arguments: argparse.Namespace) -> int:
     if arguments.action == "inspect":
         print("\n".join(weights_lines(weights)))
         return 0
+    if arguments.out.resolve() == arguments.file.resolve():
+        raise MixlabError(f"command line: {arguments.out} is the file to read; name another one to write")
     target, differences = weight_files.write(arguments.out, weights, arguments.to)
     print(f"wrote {arguments.out} in the format {target}")
     if differences:
@@ -343,7 +348,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     found = evaluation.evaluate(weights, config, store.data, arguments.backend, run)
     print("\n".join(weights_lines(weights)))
     print(f"test        {found.num_examples:,} examples of {config.source}")
-    print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f}")
+    print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f} (softmax)")
     return 0
 
 

@@ -1,6 +1,7 @@
 """Records as a pandas frame: a row a trial."""
 
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Any
 
 import pandas as pd
@@ -14,10 +15,10 @@ from experiments.store import Store
 def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> pd.DataFrame:
     """A row a trial, in the order of the grid, finished or not.
 
-    Columns: id; settings (what the grid sets, as text); status and why (see `status`); trained_on, the backends that
-    trained it, one after another; each field that the grid sets or the table names; each metric of ablation.METRICS
-    (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train, seconds.evaluate; images_per_s;
-    parameters; training_flops; peak_memory_bytes. What a trial has no record of is NaN.
+    Columns: id; settings (what the grid sets, as text); status and why (see `status`); trained_on, the backends one
+    after another, of a trial that did not stay on its own; each field that the grid sets or the table names; each
+    metric of ablation.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train,
+    seconds.evaluate; images_per_s; parameters; training_flops; peak_memory_bytes. What a trial has no record of is NaN.
     """
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     rows = []
@@ -25,7 +26,7 @@ def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) 
         state, why, record = status(store, planned.trial.id)
         values = {name: setting(planned, name, ablation) for name in named}
         about = {"id": planned.trial.id, "settings": planned.label, "status": state, "why": why}
-        rows.append({**about, "trained_on": _trained_on(record), **values, **_results(record)})
+        rows.append({**about, "trained_on": _trained_on(planned.trial.backend, record), **values, **_results(record)})
     frame = pd.DataFrame(rows)
     return frame.assign(**{name: objects(row[name] for row in rows) for name in named})
 
@@ -57,7 +58,8 @@ def _results(record: dict[str, Any] | None) -> dict[str, Any]:
     return results
 
 
-def _trained_on(record: dict[str, Any] | None) -> str:
-    """`torch`, or `torch, then jax` of a trial that went on in another framework."""
-    sessions = (record or {}).get("sessions", [])
-    return ", then ".join(dict.fromkeys(str((session.get("backend") or {}).get("name")) for session in sessions))
+def _trained_on(own: str, record: dict[str, Any] | None) -> str:
+    """`torch, then jax` of a trial that went on in another framework; empty of one that stayed on its own."""
+    sessions = [session.get("backend") or {} for session in (record or {}).get("sessions", [])]
+    names = [name for name, _ in groupby(str(about.get("name", own)) for about in sessions)]
+    return "" if names in ([], [own]) else ", then ".join(names)

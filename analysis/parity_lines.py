@@ -20,10 +20,11 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Climbed:
-    """The rungs of one model. about: what each side says of itself."""
+    """The rungs of one model. conditions: how both sides train it.   about: what each says of itself."""
 
     title: str
     sides: tuple[Side, Side]
+    conditions: str
     about: list[dict[str, str]]
     rungs: list[Rung]
 
@@ -36,7 +37,7 @@ def lines(climbed: Climbed) -> list[str]:
     """Who was compared, a line a rung, and the first place where the sides part."""
     layout = [HEAD]
     for rung in climbed.rungs:
-        verdict = "ok" if rung.passed else "PARTS"
+        verdict = ("ok" if rung.tolerance.limit < math.inf else "free") if rung.passed else "PARTS"
         if rung.largest is None:
             layout.append([rung.name, verdict, "", "", "equal", "equal", rung.tolerance.reason])
             continue
@@ -44,7 +45,14 @@ def lines(climbed: Climbed) -> list[str]:
         where = f"{largest.name}{list(largest.index) if largest.index else ''}" if largest.absolute else "equal"
         numbers = [f"{largest.relative:.1e}", f"{largest.absolute:.1e}", f"{rung.tolerance.limit:.0e}"]
         layout.append([rung.name, verdict, *numbers, where, rung.tolerance.reason])
-    return [f"{climbed.title}: {_sides(climbed)}", "", *aligned(layout), "", _verdict(climbed.rungs)]
+    return [
+        f"{climbed.title}: {_sides(climbed)}",
+        climbed.conditions,
+        "",
+        *aligned(layout),
+        "",
+        _verdict(climbed.rungs),
+    ]
 
 
 def summary(found: Sequence[Climbed]) -> str:
@@ -74,7 +82,13 @@ def as_json(climbed: Climbed) -> dict[str, Any]:
         for rung in climbed.rungs
     ]
     sides = [{"side": str(side), **about} for side, about in zip(climbed.sides, climbed.about, strict=True)]
-    return {"model": climbed.title, "sides": sides, "passed": climbed.passed, "rungs": rungs}
+    return {
+        "model": climbed.title,
+        "conditions": climbed.conditions,
+        "sides": sides,
+        "passed": climbed.passed,
+        "rungs": rungs,
+    }
 
 
 def check_plot(path: Path) -> None:
@@ -84,6 +98,10 @@ def check_plot(path: Path) -> None:
         raise MixlabError(f"{where}: {path.suffix!r} is no kind of picture; {choices(path.suffix, PICTURES)}")
     if not path.parent.is_dir():
         raise MixlabError(f"{where}: there is no folder {path.parent}; make it first")
+    try:
+        path.open("ab").close()
+    except OSError as error:
+        raise MixlabError(f"{where} cannot be written ({error.strerror})") from error
 
 
 def plot(path: Path, found: Sequence[Climbed]) -> None:
@@ -115,7 +133,11 @@ def plot(path: Path, found: Sequence[Climbed]) -> None:
 
 def _verdict(rungs: Sequence[Rung]) -> str:
     first = next((rung for rung in rungs if not rung.passed), None)
-    return f"they part first at {first.name}: {first.place}" if first else "every rung holds"
+    free = [rung.name for rung in rungs if math.isinf(rung.tolerance.limit)]
+    held = (
+        f"every rung with a tolerance holds; none is promised for {' and '.join(free)}" if free else "every rung holds"
+    )
+    return f"they part first at {first.name}: {first.place}" if first else held
 
 
 def _sides(climbed: Climbed) -> str:

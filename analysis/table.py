@@ -12,6 +12,7 @@ from analysis.layout import aligned, markdown
 from experiments.ablation import Ablation
 from experiments.fields import short, text
 from experiments.files import finite
+from experiments.report_spec import EquivalenceSpec
 
 
 def cells(ablation: Ablation, frame: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +107,10 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str) -> str:
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = _layout(ablation, table)
     lines = markdown(layout) if style == "markdown" else aligned(layout)
-    return "\n".join([*_heading(ablation), "", *lines, "", *_notes(table, frame)]).rstrip() + "\n"
+    return (
+        "\n".join([*_heading(ablation), "", *lines, "", *_notes(ablation.report.equivalence, table, frame)]).rstrip()
+        + "\n"
+    )
 
 
 def _heading(ablation: Ablation) -> list[str]:
@@ -120,8 +124,8 @@ def _heading(ablation: Ablation) -> list[str]:
     if asked := ablation.report.equivalence:
         margin = f"{100 * asked.margin:g} points" if unit == "%" else f"{asked.margin:g} nats"
         lines.append(
-            f"p (n): two one-sided t-tests, over n paired seeds, that the {short(asked.between)}s differ by less than "
-            f"{margin}; small means equivalent"
+            f"p (n): two one-sided t-tests, over n paired seeds, against a difference of {margin} or more between "
+            f"{short(asked.between)}s; small means equivalent, same: not one seed's difference stands out"
         )
     return lines
 
@@ -149,6 +153,8 @@ def _p_text(cell: "pd.Series[Any]") -> str:
     p, n = float(cell["equivalence_p"]), int(cell["equivalence_n"])
     if n == 0:
         return "—"
+    if p in (0.0, 1.0):  # differences without any spread
+        return f"{'same' if p == 0 else 'differ'} ({n})"
     return f"? ({n})" if pd.isna(p) else f"{'<0.001' if p < 0.001 else f'{p:.3f}'} ({n})"
 
 
@@ -179,14 +185,16 @@ def cell_text(cell: "pd.Series[Any]", metric: str) -> str:
     return f"{scale * cell['mean']:.{digits}f} ± {spread} ({count}){difference}"
 
 
-def _notes(table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
+def _notes(asked: EquivalenceSpec | None, table: pd.DataFrame, frame: pd.DataFrame) -> list[str]:
     """What a reader must know about cells that are not whole."""
     notes = []
     if (table["n"] == 1).any():
         notes.append("± ? : one seed has no spread.")
     for _, row in frame[frame["status"] != "done"].iterrows():
         notes.append(f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}")
-    for _, row in frame[frame["trained_on"].str.contains(",")].iterrows():
+    for _, row in frame[frame["trained_on"] != ""].iterrows():
         notes.append(f"{row['id']} ({row['settings']}) was trained on {row['trained_on']}")
+    if asked and not (table["equivalence_n"] > 0).any() and (table["n"] > 0).sum() > 1:
+        notes.append(f"No p: no two cells that are done differ in {asked.between} alone.")
     limit = 100
     return notes[:limit] + ([f"and {len(notes) - limit} more; see mixlab status"] if len(notes) > limit else [])

@@ -111,8 +111,11 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
     Raises: as `load_ablation`.
     """
-    if "grid" in read_mapping(path):
+    keys = read_mapping(path)
+    if "grid" in keys:
         return load_ablation(path, overrides)
+    if extra := [key for key in keys if key in ("name", "question", "report", "exclude")]:
+        raise MixlabError(f"{path}: it has {extra[0]!r} and no 'grid'; allowed: an ablation with its grid, or a base")
     mappings: list[Axes] = [{}]
     base = _laid_over(_base(path.name, path.parent, str(path)), _apply_overrides(mappings, overrides))
     where = f"{path} with {' '.join(overrides)}" if overrides else str(path)

@@ -69,9 +69,7 @@ class LocalRun:
         """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
         self.store, self.cache, self.reporter = store, cache, reporter
         self.backends = {
-            planned.trial.id: resume_on
-            if resume_on and store.has_checkpoint(planned.trial.id)
-            else planned.trial.backend
+            planned.trial.id: resume_on if resume_on and store.can_go_on(planned.trial.id) else planned.trial.backend
             for planned in trials
         }
         self.waiting = sorted(

@@ -72,7 +72,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     elif equivalence and equivalence.between not in varying:
         raise MixlabError(
             f"{where}: equivalence: between: {equivalence.between} does not vary in the grid; "
-            f"{choices(equivalence.between, varying)}"
+            f"{choices(equivalence.between, [name for name in varying if name != 'seed'])}"
         )
     baseline = _baseline(given.get("baseline") or {}, (*rows, *columns), f"{where}: baseline")
     for name, value in baseline.items():
@@ -99,7 +99,9 @@ def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
         )
     if unknown := [key for key in given if key not in keys]:
         raise MixlabError(f"{where}: {unknown[0]!r} is not a key of it; {choices(unknown[0], keys)}")
-    between, margin = str(given.get("between", "backend")), given["margin"]
+    between, margin = given.get("between", "backend"), given["margin"]
+    if not isinstance(between, str):
+        raise MixlabError(f"{where}: between: {between!r} came where one field is allowed, such as backend")
     fields.check_name(between, f"{where}: between")
     if between == "seed":
         raise MixlabError(f"{where}: between: seeds are what is paired; name a row or column, such as backend")

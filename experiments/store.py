@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import claims
+from experiments import checkpoint, claims
 from experiments.files import StoreError, set_aside, write_json, write_whole
 from experiments.record import RECORD_SCHEMA, faults
 from experiments.spec import Trial
@@ -96,8 +96,13 @@ class Store:
         if record["status"] == "done":
             (folder / CHECKPOINT).unlink(missing_ok=True)
 
-    def has_checkpoint(self, trial_id: str) -> bool:
-        return (self.folder(trial_id) / CHECKPOINT).exists()
+    def can_go_on(self, trial_id: str) -> bool:
+        """Whether a trial has a checkpoint that can be opened."""
+        try:
+            checkpoint.read_progress(self.folder(trial_id) / CHECKPOINT)
+        except (FileNotFoundError, checkpoint.CorruptCheckpoint):
+            return False
+        return True
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial that is done or failed, else None.

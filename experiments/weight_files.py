@@ -49,6 +49,8 @@ def read(path: Path) -> Weights:
     _check_readable(path)
     try:
         arrays, metadata = _read_arrays(path)
+        if "sha256" in metadata and "mixlab" not in metadata:
+            raise NotAModel("its header is damaged; convert or fetch it again")
         if "mixlab" in metadata:
             return _read_own(path, json.loads(metadata["mixlab"]))
         params = unwrap(arrays)
@@ -106,8 +108,12 @@ def _check_writable(path: Path, target: str) -> None:
             f"{path}: {path.suffix} is a pickle, which Mixlab reads and does not write; name the file "
             f"{path.with_suffix('.safetensors').name}, which torch programs read too"
         )
+    if path.is_dir():
+        raise MixlabError(f"{path}: it is a folder; name a file in it, such as {path / 'weights.safetensors'}")
     if path.suffix not in DEFAULT_FORMATS:
         raise MixlabError(f"{path}: {path.suffix!r} cannot be written; {choices(path.suffix, DEFAULT_FORMATS)}")
+    if not path.parent.is_dir():
+        raise MixlabError(f"{path}: there is no folder {path.parent}; make it first")
     if target == OWN and path.suffix != ".safetensors":
         raise MixlabError(
             f"{path}: the format {OWN!r} is a .safetensors file; name it {path.with_suffix('.safetensors').name}, or "

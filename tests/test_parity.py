@@ -59,7 +59,8 @@ def test_torch_and_jax_hold_on_every_rung_in_float64(run: Run, tmp_path: Path) -
     assert ended.code == 0, ended
     lines = ended.out.splitlines()
     assert lines[0].startswith("tiny: torch:float64 (2.") and " against jax:float64 (0." in lines[0]
-    assert [line.split()[:2] for line in lines[4:-3]] == [[name, "ok"] for name in RUNGS]
+    assert "learning rate 0.001, clipped to 0.1" in lines[1]  # the default, in batches of 8 of 8
+    assert [line.split()[:2] for line in lines[5:-3]] == [[name, "ok"] for name in RUNGS]
     assert lines[-2] == "every rung holds"
     assert (tmp_path / "parts.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -96,9 +97,9 @@ def test_a_coarser_precision_is_held_to_its_roundoff(run: Run, tmp_path: Path) -
     ended = run("parity", "tiny.yaml", "--pair", "torch:float32,torch:bfloat16", "--steps", "4", "--json")
     assert ended.code == 0, ended
     rungs = {rung["rung"]: rung for rung in json.loads(ended.out)[0]["rungs"]}
-    # One block: 2 half-blocks, stem and head, times 2^-8, times 4 for the norms.
-    assert rungs["activations"]["tolerance"] == 4 * 4 * 2.0**-8
-    assert 1e-4 < rungs["activations"]["relative"] < 4 * 4 * 2.0**-8
+    # One block: 2 half-blocks, stem and head; the root of that times 2^-8, times 4 for the norms.
+    assert rungs["activations"]["tolerance"] == 2 * 4 * 2.0**-8
+    assert 1e-4 < rungs["activations"]["relative"] < 2 * 4 * 2.0**-8
     assert rungs["trajectory"]["tolerance"] is None  # none is promised
 
 
@@ -119,6 +120,8 @@ def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
         (["--pair", "torch,jxa"], ["--pair", "'jxa'", "did you mean 'jax'?"]),
         (["--pair", "torch:float23,jax"], ["--pair", "did you mean 'float32'?"]),
         (["--pair", "torch:float32:cuda:9,jax"], ["run.device", "'cuda:9'"]),
+        (["--python", "jax=/bin/nowhere"], ["--python", "backend=path"]),
+        (["--python", "jax=/bin/sh", "--pair", "torch,torch"], ["--python", "'jax=/bin/sh'", "allowed: torch"]),
         (["--python", "jax=nowhere"], ["--python", "'jax=nowhere'", "backend=path"]),
         (["--steps", "1"], ["--steps", "at least 2"]),
         (["--plot", "parts.gif"], ["--plot", "parts.gif", ".png"]),
@@ -142,7 +145,8 @@ def test_a_side_that_ends_early_is_named_with_its_last_word(run: Run, tmp_path: 
     assert_mistake(ended, "the process of jax", "exit code 3", "no module named jax")
 
 
-def test_sides_end_with_the_command(tmp_path: Path, started: list["subprocess.Popen[str]"]) -> None:
+@pytest.mark.parametrize("how", ["kill", "terminate"])
+def test_sides_end_with_the_command(how: str, tmp_path: Path, started: list["subprocess.Popen[str]"]) -> None:
     import psutil
 
     write_base(tmp_path / "tiny.yaml")
@@ -153,8 +157,11 @@ def test_sides_end_with_the_command(tmp_path: Path, started: list["subprocess.Po
         "both sides are at work",
     )
     wait_until(lambda: list(tmp_path.glob("mixlab-parity-*/*/*/steps-*")), "the trajectory has begun")
-    process.kill()
+    process.kill() if how == "kill" else process.terminate()
     wait_until(lambda: not any(map(is_alive, sides)), "the sides have ended")
+    if how == "terminate":
+        wait_until(lambda: process.poll() is not None, "the command has ended")
+        assert not list(tmp_path.glob("mixlab-parity-*"))
 
 
 # --- what is compared ----------------------------------------------------------------------------------------------
@@ -172,11 +179,13 @@ def test_the_whole_config_has_everything_on_and_keeps_what_was_set() -> None:
 def test_a_difference_is_relative_to_the_largest_element_and_has_an_index() -> None:
     found = compare("x", np.array([[1.0, 4.0], [2.0, 0.0]]), np.array([[1.0, 4.0], [2.5, 0.1]]))
     assert (found.index, found.absolute, found.relative) == ((1, 0), 0.5, 0.125)
-    assert compare("x", np.array([np.nan, 1.0]), np.array([np.nan, 1.0])).absolute == 0
+    assert compare("x", np.array([np.nan, 1.0]), np.array([np.nan, 1.0])).absolute == np.inf
     assert compare("x", np.array([np.nan, 1.0]), np.array([1.0, 1.0])).absolute == np.inf
     assert compare("x", np.array([np.inf]), np.array([1.0])).absolute == np.inf
     assert compare("x", np.zeros(3), np.zeros(3)).relative == 0
-    assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), floor=1e-3).relative == pytest.approx(1e-6)
+    assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), scale=1e-3).relative == pytest.approx(1e-6)
+    assert compare("x", np.zeros(2), np.array([0.0, 1e-9])).relative == 1
+    assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), scale=0.0).relative == np.inf
 
 
 def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:
@@ -206,3 +215,15 @@ def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:
     ]
     assert [TABLE["float32"][name].limit for name in ("activations", "gradients", "losses")] == [1e-5, 1e-4, 1e-3]
     assert set(ROUNDOFF) == set(PRECISION)
+
+
+def test_a_run_that_diverges_on_both_sides_does_not_pass(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml", train={"optimizer": "sgd", "learning_rate": 1000.0, "schedule": "constant"})
+    ended = run("parity", "tiny.yaml", "--pair", "torch,torch", "--steps", "30", "train.clip_norm=0.1")
+    assert ended.code == 1
+    assert "is not finite at step" in ended.out
+
+
+def test_an_ablation_without_its_grid_is_refused(run: Run, tmp_path: Path) -> None:
+    write_yaml(tmp_path / "one.yaml", grid=None)
+    assert_mistake(run("parity", "one.yaml"), "one.yaml", "'name'", "no 'grid'")

@@ -199,7 +199,8 @@ class Ladder:
     ) -> dict[str, float]:
         """What differences of a state are set against: how far it has moved, and the rounding that it is kept with.
 
-        Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved little beside the others of its group is set against a share of the most that one has.
+        Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved
+        little beside the others of its group is set against a share of the most that one has.
         """
         moves = {name: max(_size(side[name] - before[name]) for side in (a, b)) for name in names}
         most: dict[str, float] = {}

@@ -66,15 +66,21 @@ def read_pair(text: str) -> tuple[Side, Side]:
     return sides[0], sides[1]
 
 
-def read_pythons(given: Sequence[str]) -> dict[str, str]:
-    """backend=path of its interpreter, as a mapping.  Raises: MixlabError: it is not that."""
+def read_pythons(given: Sequence[str], pair: Sequence[Side]) -> dict[str, str]:
+    """backend=path of its interpreter, as a mapping.
+
+    Raises: MixlabError: it is not that, or the backend is on neither side.
+    """
+    in_pair = [side.backend for side in pair]
     pythons = dict(part.split("=", 1) for part in given if "=" in part)
     for part in given:
         backend, _, path = part.partition("=")
-        if backend not in backends.names() or not Path(path).is_file():
+        if not os.access(path, os.X_OK) or not Path(path).is_file():
             raise MixlabError(
                 f"{COMMAND_LINE}: --python: {part!r} came where backend=path is allowed, the path one of an interpreter"
             )
+        if backend not in in_pair:
+            raise MixlabError(f"{COMMAND_LINE}: --python: {part!r}: {choices(backend, in_pair)}")
     return pythons
 
 
@@ -110,6 +116,17 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     )
 
 
+def conditions(trial: Trial) -> str:
+    """How the sides train a trial, where that is another way than the trial's own."""
+    train, augment = trial.train, trial.data.augment
+    return (
+        f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
+        f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
+        f"crop {augment.crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
+        f"average {train.ema_decay:g}"
+    )
+
+
 def trials(ablation: Ablation, num_steps: int, cache: Path) -> list[GridTrial]:
     """A trial for each model, optimizer and kind of data of an ablation, whatever seeds and backends it has."""
     found: dict[Any, GridTrial] = {}
@@ -135,8 +152,10 @@ def ladders(
             [_job(trial, side, num_steps, cache, Path(root) / name / f"{i:05}") for i, trial in enumerate(trials)]
             for name, side in zip(("first", "second"), pair, strict=True)
         ]
-        processes = [_start(of_side, cpus, pythons) for of_side, cpus in zip(jobs, shares(2), strict=True)]
+        processes: list[subprocess.Popen[bytes]] = []
         try:
+            for of_side, cpus in zip(jobs, shares(2), strict=True):
+                processes.append(_start(of_side, cpus, pythons))
             for both in zip(*jobs, strict=True):
                 yield Ladder((both[0], both[1]), partial(_wait, both, processes))
                 for job in both:
@@ -158,14 +177,20 @@ def _start(jobs: Sequence[Job], cpus: tuple[int, ...], pythons: Mapping[str, str
     folder, backend = jobs[0].folder.parent, jobs[0].trial.backend
     replace(folder / "jobs.json", json.dumps({"cpus": cpus, "jobs": [job_json(job) for job in jobs]}).encode())
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
+    python = pythons.get(backend, sys.executable)
     with (folder / "output.txt").open("wb") as output:
-        return subprocess.Popen(
-            [pythons.get(backend, sys.executable), "-m", "experiments.parity.side", folder / "jobs.json"],
-            env={**os.environ, "PYTHONPATH": path},
-            cwd=ROOT,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+        try:
+            return subprocess.Popen(
+                [python, "-m", "experiments.parity.side", folder / "jobs.json"],
+                env={**os.environ, "PYTHONPATH": path},
+                cwd=ROOT,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+        except OSError as error:
+            raise MixlabError(
+                f"{COMMAND_LINE}: --python: {backend}={python} is no interpreter ({error.strerror})"
+            ) from error
 
 
 def _wait(jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]", file: str) -> None:
