@@ -231,6 +231,29 @@ def counted_twice(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(side, "evaluate", changed)
 
 
+@fault("predicts with the parameters, not their average", "evaluation", "predict")
+def no_average(patch: pytest.MonkeyPatch) -> None:
+    predict = torch_train.TorchProgram.predict
+
+    def changed(self: Any, images: Any) -> Any:
+        average, self.state["average"] = self.state["average"], self.state["params"]
+        found = predict(self, images)
+        self.state["average"] = average
+        return found
+
+    patch.setattr(torch_train.TorchProgram, "predict", changed)
+
+
+@fault("flips of the wrong examples", "batch", "flip")
+def wrong_flips(patch: pytest.MonkeyPatch) -> None:
+    on_step("flips", lambda flips: ~flips)(patch)
+
+
+@fault("crops by rows and columns exchanged", "batch", "crop")
+def wrong_crops(patch: pytest.MonkeyPatch) -> None:
+    on_step("crops", lambda crops: crops.flip(-1))(patch)
+
+
 @fault("rate one step late", "step", "takes the learning rate of the step before")
 def late_rate(patch: pytest.MonkeyPatch) -> None:
     step = job(TRIALS["adamw"], Path(), Path(), "float64").first_step
