@@ -28,11 +28,12 @@ def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None
 
 def _progress(store: Store, trial_id: str) -> str:
     """How far a trial is that was stopped or killed; nothing of one that has saved no step."""
-    path = store.folder(trial_id) / CHECKPOINT
-    try:
-        step = checkpoint.read_progress(path)["step"]
-    except FileNotFoundError:
-        return ""
-    except checkpoint.CorruptCheckpoint as error:
-        return f"store: {path} is corrupt: {error}; the next run sets it aside and begins again"
-    return f"stopped, its last checkpoint is of step {step}"
+    said, last = "", store.folder(trial_id) / CHECKPOINT
+    for path in (last, checkpoint.before(last)):
+        try:
+            return f"{said}stopped, its last checkpoint is of step {checkpoint.read_progress(path)['step']}"
+        except FileNotFoundError:
+            continue
+        except checkpoint.CorruptCheckpoint as error:
+            said += f"store: {path} is corrupt: {error}; the next run sets it aside; "
+    return said.removesuffix("; ")

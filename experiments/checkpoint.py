@@ -23,11 +23,16 @@ class CorruptCheckpoint(Exception):
 
 
 def write(path: Path, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
-    """Replace the checkpoint once the new one is whole.
+    """Replace the checkpoint once the new one is whole; the one before is kept as `before(path)`.
 
-    Raises: StoreError: no space, no permission; the checkpoint before is as it was.
+    Raises: StoreError: no space, no permission; both checkpoints are as they were.
     """
-    write_whole(path, pack(state, progress))
+    write_whole(path, pack(state, progress), keep=before(path))
+
+
+def before(path: Path) -> Path:
+    """Where the checkpoint before the last one is."""
+    return path.with_name(f"previous-{path.name}")
 
 
 def pack(state: Mapping[str, Array], progress: Mapping[str, Any]) -> bytes:

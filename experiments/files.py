@@ -42,10 +42,11 @@ def store_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def replace(path: Path, content: bytes, durable: bool = True) -> None:
+def replace(path: Path, content: bytes, durable: bool = True, keep: Path | None = None) -> None:
     """Replace a file at once: written under a temporary name, synced, renamed.
 
     Args:   durable: whether it is to survive a loss of power; files that pass between two processes need not.
+            keep: where the file that was there before goes; for an instant there is that one alone.
     Raises: OSError: the file is as it was, and nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
@@ -56,6 +57,8 @@ def replace(path: Path, content: bytes, durable: bool = True) -> None:
             file.flush()
             if durable:
                 os.fsync(file.fileno())
+        if keep and path.exists():
+            path.replace(keep)
         temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -63,13 +66,13 @@ def replace(path: Path, content: bytes, durable: bool = True) -> None:
         raise
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Replace a file of the store.
+def write_whole(path: Path, content: bytes, keep: Path | None = None) -> None:
+    """Replace a file of the store; see `replace`.
 
     Raises: StoreError: no space, no permission; the file is as it was.
     """
     with store_errors(path):
-        replace(path, content)
+        replace(path, content, keep=keep)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,6 +1,7 @@
 """The results directory: one folder a trial, no database, many writers.
 
     trials/<id>/        spec.json  env.json  metrics.jsonl  checkpoint.safetensors  record.json  heartbeat
+                        previous-checkpoint.safetensors, for when the last one is damaged
     ablations/<name>/   ablation.yaml  trials.txt
     data/               decoded images, shared by all trials
 
@@ -8,6 +9,7 @@ A trial is run by who holds its claim; see claims.py. `record.json` is written l
 if and only if it is there.
 """
 
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -94,15 +96,17 @@ class Store:
         folder = self.folder(trial_id)
         write_json(folder / "record.json", record)
         if record["status"] == "done":
-            (folder / CHECKPOINT).unlink(missing_ok=True)
+            for path in (folder / CHECKPOINT, checkpoint.before(folder / CHECKPOINT)):
+                path.unlink(missing_ok=True)
 
     def can_go_on(self, trial_id: str) -> bool:
         """Whether a trial has a checkpoint that can be opened."""
-        try:
-            checkpoint.read_progress(self.folder(trial_id) / CHECKPOINT)
-        except (FileNotFoundError, checkpoint.CorruptCheckpoint):
-            return False
-        return True
+        last = self.folder(trial_id) / CHECKPOINT
+        for path in (last, checkpoint.before(last)):
+            with contextlib.suppress(FileNotFoundError, checkpoint.CorruptCheckpoint):
+                checkpoint.read_progress(path)
+                return True
+        return False
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial that is done or failed, else None.

@@ -98,17 +98,22 @@ class TrialRun:
         }
 
     def _restore(self) -> None:
-        path = self.folder / CHECKPOINT
+        """Load the last checkpoint that is whole, or else the initial state."""
+        state, last = None, self.folder / CHECKPOINT
         shapes = parameters.state_shapes(self.trial.model, self.trial.optimizer)
-        try:
-            state, progress = checkpoint.read(path, shapes)
-            self.progress = Progress(**progress)
-        except FileNotFoundError:
-            state = initial_state(self.trial)
-        except (checkpoint.CorruptCheckpoint, TypeError) as error:
-            self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}, started again")
-            state = initial_state(self.trial)
-        self.program.load([state])
+        for path in (last, checkpoint.before(last)):
+            try:
+                state, progress = checkpoint.read(path, shapes)
+                self.progress = Progress(**progress)
+                break
+            except FileNotFoundError:
+                continue
+            except (checkpoint.CorruptCheckpoint, TypeError) as error:
+                state = None
+                self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}")
+        if self.notes:
+            self.notes[-1] += f", {f'gone on from step {self.progress.step}' if state else 'started again'}"
+        self.program.load([state or initial_state(self.trial)])
         self._write_curve()
 
     def _chunk(self) -> int:

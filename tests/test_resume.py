@@ -336,6 +336,34 @@ def test_damaged_checkpoint_is_set_aside_and_the_trial_run_again(
     assert {name: record[name] for name in SECTIONS} == {name: whole.result[name] for name in SECTIONS}
 
 
+@pytest.mark.parametrize("damage", [truncated, flipped, None])
+def test_the_checkpoint_before_serves_where_the_last_is_damaged_or_gone(
+    whole: Whole, store: Store, damage: Callable[[bytes, random.Random], bytes] | None
+) -> None:
+    trial = replace(whole.bench.trial, run=replace(whole.bench.trial.run, checkpoint_every_s=0.0))
+    bench = replace(whole.bench, trial=trial)
+    with pytest.raises(Stopped):
+        bench.run(store, should_stop=after(5))
+    path = bench.checkpoint(store)
+    last, previous = (checkpoint.read_progress(one)["step"] for one in (path, checkpoint.before(path)))
+    assert 0 < previous < last
+    if damage is None:  # killed between the two renames
+        path.unlink()
+    else:
+        path.write_bytes(damage(path.read_bytes(), random.Random(2)))
+    run, state = bench.run(store)
+    assert run.progress.sessions[-1]["first_step"] == previous
+    assert [f"gone on from step {previous}" in note for note in run.notes] == ([] if damage is None else [True])
+    assert run.progress.curve == whole.curve
+    assert_same_bits(state, whole.state)
+
+
+def test_both_checkpoints_are_gone_when_the_trial_is_done(whole: Whole, store: Store) -> None:
+    trial = replace(whole.bench.trial, run=replace(whole.bench.trial.run, checkpoint_every_s=0.0))
+    replace(whole.bench, trial=trial).work(store)
+    assert not list(store.folder(trial.id).glob("*checkpoint*"))
+
+
 def test_checkpoint_of_another_model_is_refused(cache: Path, store: Store) -> None:
     bench = make_bench(backends.names()[0], cache)
     for changes in ({"hidden_dim": 8}, {"num_blocks": 1}, {"optimizer": "sgd"}, {"ema_decay": 0.0}):
