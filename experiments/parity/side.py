@@ -27,7 +27,7 @@ from experiments.trial import evaluate, initial_state
 SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 1e-4, "momentum": 0.1}
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0
-CHUNK_STEPS = 40  # trained in one call, as a run trains them
+CHUNK_STEPS = 10  # trained in one call, as a run trains them
 FILE_BYTES = 2**25  # of the parameters of some steps in one file
 FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
