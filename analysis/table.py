@@ -122,10 +122,10 @@ def _heading(ablation: Ablation) -> list[str]:
         + (f", and the difference to {baseline}" if baseline else ""),
     ]
     if asked := ablation.report.equivalence:
-        margin = f"{100 * asked.margin:g} points" if unit == "%" else f"{asked.margin:g} nats"
+        margin = f"{100 * asked.margin:g} % points" if unit == "%" else f"{asked.margin:g} nats"
         lines.append(
-            f"p (n): two one-sided t-tests, over n paired seeds, against a difference of {margin} or more between "
-            f"{short(asked.between)}s; small means equivalent, same: not one seed's difference stands out"
+            f"p (n): that {short(asked.between)}s differ by {margin} or more, two one-sided t-tests over n paired seeds; "
+            f"same: all pairs alike"
         )
     return lines
 

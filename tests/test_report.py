@@ -306,7 +306,7 @@ def test_equivalence_is_two_one_sided_tests_over_paired_seeds(bench: Any) -> Non
     table = made.table()
     assert table[0] == ["num_blocks", "torch", "jax", "jax p (n)"]
     assert [row[-1] for row in table[1:]] == ["<0.001 (4)", f"{expected[1]:.3f} (4)"]
-    assert "two one-sided t-tests" in made.text() and "difference of 2 points or more" in made.text()
+    assert "two one-sided t-tests" in made.text() and "differ by 2 % points or more" in made.text()
 
 
 def test_equivalence_pairs_only_seeds_that_both_have(bench: Any) -> None:
