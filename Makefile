@@ -14,14 +14,15 @@ test: .venv/installed-dev  ## the whole test suite
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
 
-# The tolerances are for 200 steps; STEPS=5 BLOCKS=1 is a short form.
+# The tolerances are for 200 steps; STEPS=5 BLOCKS=1 with the models of another file is a short form.
+PARITY ?= experiments/parity/options.yaml
 STEPS ?= 200
 BLOCKS ?= 2
 
 parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers (about 20 minutes)
 
 parity-%: .venv/installed
-	$(BIN)/mixlab parity experiments/parity/options.yaml --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
+	$(BIN)/mixlab parity $(PARITY) --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
 
 lint: .venv/installed-dev  ## style, types, and which module may import which
 	$(BIN)/ruff check .

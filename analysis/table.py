@@ -124,8 +124,8 @@ def _heading(ablation: Ablation) -> list[str]:
     if asked := ablation.report.equivalence:
         margin = f"{100 * asked.margin:g} % points" if unit == "%" else f"{asked.margin:g} nats"
         lines.append(
-            f"p (n): that {short(asked.between)}s differ by {margin} or more, two one-sided t-tests over n paired seeds; "
-            f"same: all pairs alike"
+            f"p (n): that {short(asked.between)}s differ by {margin} or more, two one-sided t-tests over n paired "
+            "seeds; same: all pairs alike"
         )
     return lines
 
