@@ -1,6 +1,7 @@
 """The frameworks that can train a trial: `names()` lists them, `load(name)` imports one."""
 
 import importlib
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -9,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError, choices
+from backends.errors import BackendMissing, MixlabError, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from backends.contract import Backend, State
@@ -20,7 +21,14 @@ _PICKLES = "torch"  # whose files .pth are
 
 def names() -> list[str]:
     """Every backend by name, installed or not: folders beside this file, then entry points."""
-    return _folders() + sorted(point.name for point in entry_points(group=_GROUP) if point.name not in _folders())
+    return list(_names(tuple(sys.path)))
+
+
+@cache
+def _names(path: tuple[str, ...]) -> tuple[str, ...]:
+    """Looking through all that is installed takes milliseconds, which a large grid asks for each of its trials."""
+    own = _folders()
+    return (*own, *sorted(point.name for point in entry_points(group=_GROUP) if point.name not in own))
 
 
 def _folders() -> list[str]:
@@ -65,7 +73,7 @@ def _import_errors(name: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         raise _not_installed(name, str(error.name)) from error
     except (ImportError, OSError) as error:
-        raise MixlabError(f"backend: {name!r} is installed and does not load: {error}") from error
+        raise BackendMissing(f"backend: {name!r} is installed and does not load: {error}") from error
 
 
 def check_installed(name: str) -> None:
@@ -74,6 +82,6 @@ def check_installed(name: str) -> None:
         raise _not_installed(name, name)
 
 
-def _not_installed(name: str, package: str) -> MixlabError:
+def _not_installed(name: str, package: str) -> BackendMissing:
     how = f"; install it with: pip install -c constraints.txt -e '.[{name}]'" if name in _folders() else ""
-    return MixlabError(f"backend: {name!r} needs the package {package!r}, which is not installed{how}")
+    return BackendMissing(f"backend: {name!r} needs the package {package!r}, which is not installed{how}")

@@ -7,6 +7,7 @@ data order, crops, masks, rates) is drawn outside and arrives in a `StepPlan`; s
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -107,6 +108,7 @@ class RunSpec:
     compile: bool = False  # torch: through Inductor; jax always compiles
     deterministic: bool = True
     threads: int = 1
+    compile_cache: Path | None = None  # folder of compiled programs that later processes use again
 
 
 @dataclass(frozen=True, eq=False)

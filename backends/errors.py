@@ -8,6 +8,10 @@ class MixlabError(Exception):
     """A mistake of the user's or of the surroundings; its text is the whole message and no traceback is shown."""
 
 
+class BackendMissing(MixlabError):
+    """The framework of a backend is not installed, or does not load."""
+
+
 class Diverged(Exception):
     """The loss of a step is NaN or infinite. `step` counts from 1."""
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.environment import slurm_job
 from experiments.files import StoreError, store_errors, write_json
 
 # A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S.
@@ -37,6 +38,7 @@ class Claim:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
+            **slurm_job(),
         }
         with store_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,11 +150,17 @@ def _token(path: Path) -> str | None:
 
 def _is_dead(said: dict[str, Any], age_s: float) -> bool:
     """Whether the owner is known to be dead: its process is gone from this host, or it has not beaten for long."""
-    if age_s > STALE_S:
+    if age_s > STALE_S or _is_of_this_job_before(said):
         return True
     if said.get("host") != socket.gethostname():
         return False
     return _process_start(said.get("pid", -1)) != said.get("process_start")
+
+
+def _is_of_this_job_before(said: dict[str, Any]) -> bool:
+    """Whether its owner ran in this very Slurm job, before that was requeued: Slurm ends the one to begin the other."""
+    ours = slurm_job()
+    return bool(ours) and said.get("job") == ours["job"] and said.get("restart", 0) < ours["restart"]
 
 
 def _process_start(pid: int) -> int | None:

@@ -32,6 +32,7 @@ def environment() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
+        "snapshot": None,  # of the code, where a job runs one; see slurm/snapshot.py
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
         "platform": platform.platform(),
@@ -40,6 +41,17 @@ def environment() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
     }
+
+
+def slurm_job() -> dict[str, Any]:
+    """Inside a Slurm job: `job` as squeue writes it, `restart` (times it was requeued), `node`; elsewhere {}."""
+    given = os.environ.get
+    if "SLURM_JOB_ID" not in os.environ:
+        return {}
+    job = os.environ["SLURM_JOB_ID"]
+    if "SLURM_ARRAY_JOB_ID" in os.environ:
+        job = f"{given('SLURM_ARRAY_JOB_ID')}_{given('SLURM_ARRAY_TASK_ID')}"
+    return {"job": job, "restart": int(given("SLURM_RESTART_COUNT", "0")), "node": given("SLURMD_NODENAME", "")}
 
 
 def _git(*arguments: str) -> str | None:

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -12,14 +12,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from backends.errors import MixlabError
+from experiments import memory
 from experiments.ablation import GridTrial
 from experiments.claims import Claim, ClaimLost
 from experiments.environment import ROOT, environment
+from experiments.failures import Failure
 from experiments.record import is_final, make_record
 from experiments.store import CorruptRecord, Store
 from experiments.worker import WorkerSpec, main
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
 
 # A spawned worker gets this process's sys.path before its first import, and so this process's code; the fork server of
@@ -34,6 +36,19 @@ class Reporter(Protocol):
         """kind: start, step, note, done, failed, stopped, busy."""
 
 
+@dataclass(frozen=True)
+class Pool:
+    """How trials share this machine, and what to do when one fails."""
+
+    jobs: int = 1  # trials at a time
+    devices: tuple[str, ...] = ()  # dealt out to the jobs in turn; none: each trial's own
+    cpus: tuple[int, ...] = ()  # cores to use; none: all that this process may
+    compile_cache: Path | None = None
+    retries: Mapping[str, int] = field(default_factory=dict)  # cause -> how often a trial is begun again at once
+    alone: frozenset[str] = frozenset()  # causes of errors that end their trial, where else they would end the run
+    environment: Mapping[str, Any] = field(default_factory=environment)
+
+
 @dataclass
 class Summary:
     """What became of the trials of a run, by id."""
@@ -41,13 +56,16 @@ class Summary:
     done: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)  # id -> reason
     left: list[str] = field(default_factory=list)  # stopped or never begun
+    error: Failure | None = None  # what has ended the run
+    signals: set[int] = field(default_factory=set)  # that asked it to stop
 
 
 @dataclass
 class Slot:
-    """A share of the cores, and the worker on it."""
+    """A share of the cores, a device, and the worker on them."""
 
     cpus: tuple[int, ...]
+    device: str | None = None
     process: Any = None
     connection: Connection | None = None
     backend: str | None = None
@@ -62,12 +80,15 @@ class LocalRun:
         trials: Sequence[GridTrial],
         store: Store,
         cache: Path,
-        jobs: int,
+        pool: Pool,
         reporter: Reporter,
         resume_on: str | None = None,
+        is_wanted: Callable[[str], bool] = lambda trial_id: True,
     ):
-        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
-        self.store, self.cache, self.reporter = store, cache, reporter
+        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own.
+        is_wanted: asked of each trial, by its id, before it begins; one that is not wanted is left.
+        """
+        self.store, self.cache, self.pool, self.reporter, self.is_wanted = store, cache, pool, reporter, is_wanted
         self.backends = {
             planned.trial.id: resume_on if resume_on and store.can_go_on(planned.trial.id) else planned.trial.backend
             for planned in trials
@@ -76,14 +97,16 @@ class LocalRun:
             trials, key=lambda planned: (self.backends[planned.trial.id], repr(planned.trial.model.structure()))
         )
         self.busy: list[GridTrial] = []  # run by another process now
-        self.slots = [Slot(cpus) for cpus in shares(jobs)]
+        devices = [pool.devices[i % len(pool.devices)] if pool.devices else None for i in range(pool.jobs)]
+        self.slots = [Slot(*share) for share in zip(shares(pool.jobs, pool.cpus), devices, strict=True)]
         self.summary = Summary()
+        self.tried: dict[tuple[str, str], int] = {}  # id and cause -> how often it was begun again
         self.stopping = False
-        self.error: str | None = None
 
     def run(self) -> Summary:
-        """Raises: MixlabError: a mistake that concerns every trial; what ran has saved its state."""
-        handlers = {number: signal.signal(number, self._interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Run them; what an error or a signal has ended has saved its state."""
+        handlers = {number: signal.signal(number, self._interrupt) for number in STOP_SIGNALS}
+        self.oom_kills = memory.oom_kills()
         try:
             while self._assign() or self._working() or (self.busy and not self.stopping):
                 self._listen()
@@ -93,13 +116,16 @@ class LocalRun:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         self.summary.left += [planned.trial.id for planned in (*self.waiting, *self.busy)]
-        if self.error:
-            raise MixlabError(self.error)
         return self.summary
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        """The first signal saves and stops; the second ends the workers at once, which loses steps and nothing else."""
-        if self.stopping:
+        """Save and stop; a second Ctrl-C ends the workers at once, which loses steps and nothing else.
+
+        Slurm sends several signals together, which all mean the first.
+        """
+        again = number == signal.SIGINT and number in self.summary.signals
+        self.summary.signals.add(number)
+        if again:
             for slot in self.slots:
                 if slot.process:
                     slot.process.kill()
@@ -123,6 +149,10 @@ class LocalRun:
             backend = self._backend_for(slot)
             planned = next(planned for planned in self.waiting if self.backends[planned.trial.id] == backend)
             self.waiting.remove(planned)
+            if not self.is_wanted(planned.trial.id):
+                self.summary.left.append(planned.trial.id)
+                given = True
+                continue
             if slot.backend != backend or not slot.process.is_alive():
                 _dismiss(slot)
                 self._hire(slot, planned)
@@ -145,10 +175,12 @@ class LocalRun:
         backend = self.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
-        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, environment(), ROOT)
+        about, compiled = dict(self.pool.environment), self.pool.compile_cache
+        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, about, ROOT, slot.device, compiled)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited: workers leave Ctrl-C to us
+        # inherited: workers leave to us what a terminal or Slurm sends to all of our processes
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
         slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
@@ -177,26 +209,39 @@ class LocalRun:
         planned = slot.trial
         assert planned is not None
         trial_id = planned.trial.id
+        if kind == "error" and detail.cause in self.pool.alone:
+            self._record(planned, detail)
+            kind = "failed"
         if kind == "crashed":  # what an unexpected error leaves of a device or a framework, no other trial should meet
             kind = "failed"
             _dismiss(slot)
         if kind != "error":
-            self.reporter.event(kind, planned, detail)
+            self.reporter.event(kind, planned, detail.reason if kind == "failed" else detail)
         if kind in ("step", "note"):
             return
         slot.trial = None
+        if kind == "failed" and self._is_tried_again(planned, detail):
+            return
         if kind == "done":
             self.summary.done.append(trial_id)
         elif kind == "failed":
-            self.summary.failed[trial_id] = detail
+            self.summary.failed[trial_id] = detail.reason
         elif kind == "busy":
             self.busy.append(planned)
         else:
             self.summary.left.append(trial_id)
             self._stop()  # if nobody asked us, somebody has told the worker: what is coming is for all of us
         if kind == "error":
-            self.error = self.error or detail
+            self.summary.error = self.summary.error or detail
             self._stop()
+
+    def _is_tried_again(self, planned: GridTrial, failure: Failure) -> bool:
+        key = (planned.trial.id, failure.cause)
+        if self.stopping or self.tried.get(key, 0) >= self.pool.retries.get(failure.cause, 0):
+            return False
+        self.tried[key] = self.tried.get(key, 0) + 1
+        self.waiting.append(planned)
+        return True
 
     def _bury(self, slot: Slot) -> None:
         """A worker died with a trial in hand, by a signal (such as the kernel's, out of memory) or a crash."""
@@ -214,17 +259,22 @@ class LocalRun:
             self.summary.done.append(planned.trial.id)
             self.reporter.event("done", planned, record["notes"])
             return
-        self._record_death(planned, reason)
-        self.summary.failed[planned.trial.id] = reason
+        is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
+        if is_out_of_memory:
+            reason += ": its memory was out"
+        failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
+        self._record(planned, failure)
         self.reporter.event("failed", planned, reason)
+        if not self._is_tried_again(planned, failure):
+            self.summary.failed[planned.trial.id] = reason
 
-    def _record_death(self, planned: GridTrial, reason: str) -> None:
+    def _record(self, planned: GridTrial, failure: Failure) -> None:
         try:
             claim = Claim(self.store.folder(planned.trial.id))
         except ClaimLost:
             return  # another process has gone on with it already
-        outcome = {"status": "failed", "reason": reason}
-        self.store.finish(planned.trial.id, make_record(planned.trial, outcome, environment(), time.time(), None))
+        about = dict(self.pool.environment)
+        self.store.finish(planned.trial.id, make_record(planned.trial, failure.outcome, about, time.time(), None))
         claim.release()
 
 
@@ -248,9 +298,9 @@ def _dismiss(slot: Slot) -> None:
     slot.process = slot.connection = slot.backend = None
 
 
-def shares(jobs: int) -> list[tuple[int, ...]]:
-    """The cores of this process dealt out to the jobs; jobs beyond the cores share them."""
-    cpus = sorted(os.sched_getaffinity(0))
+def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:
+    """The cores given, or else all of this process, dealt out to the jobs; jobs beyond the cores share them."""
+    cpus = sorted(given or os.sched_getaffinity(0))
     return [tuple(cpus[i::jobs]) or (cpus[i % len(cpus)],) for i in range(jobs)]
 
 

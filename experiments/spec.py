@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any, Optional
 
 from backends import contract
@@ -124,6 +125,7 @@ class RunConfig:
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
+    compile_cache: Optional[str] = option(None)  # folder of compiled programs, shared by processes; none: not kept
     data_cache: Optional[str] = option(None)  # folder of decoded images; none: `data` inside the store
 
 
@@ -169,7 +171,7 @@ class Trial:
         fields = {name: value for name, value in asdict(self).items() if name not in ("run", "data")}
         return {"version": SPEC_VERSION, **fields, "data": {**data, "augment": asdict(self.data.augment)}}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """First 12 hexadecimal digits of the SHA-256 of the hashed fields as canonical JSON."""
         text = json.dumps(self.science, sort_keys=True, separators=(",", ":"))

@@ -63,6 +63,8 @@ class TrialRun:
         self._restore()
         for note in self.notes:
             tell({"note": note})
+        if should_stop() and self.progress.step < self.trial.num_steps:
+            raise Stopped  # nothing is new since the last checkpoint, and the first chunk may take long to compile
         self.progress.sessions.append({"first_step": self.progress.step, **self.session})
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())

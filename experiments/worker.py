@@ -21,18 +21,20 @@ import numpy as np
 
 import backends
 from backends.contract import ArrayDataset, RunSpec
-from backends.errors import Diverged, MixlabError
+from backends.errors import MixlabError
 from experiments import data, decoded
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.environment import ROOT
+from experiments.failures import DataMissing, Failure, failure
+from experiments.files import StoreError
 from experiments.record import is_final, make_record
 from experiments.spec import Trial, trial_from_json
 from experiments.store import Store
 from experiments.trial import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's, and
-# so is "crashed", after which this process is not used again.
+# so is "crashed", after which this process is not used again. The detail of these three is a Failure.
 Event = tuple[str, str | None, Any]
 
 
@@ -46,6 +48,8 @@ class WorkerSpec:
     cache: Path  # of decoded images
     environment: dict[str, Any]
     root: Path  # of the code that the parent runs
+    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1` show the process that GPU alone
+    compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
 
 
 def main(spec: WorkerSpec, connection: Connection) -> None:
@@ -53,6 +57,7 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     assert spec.root == ROOT, f"the parent's code is in {spec.root}, this worker's in {ROOT}"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
     os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
+    _show_one_gpu(spec.device)
     stop, trials = threading.Event(), queue.SimpleQueue[dict[str, Any] | None]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
@@ -75,6 +80,14 @@ def _listen(connection: Connection, stop: threading.Event, trials: "queue.Simple
         trials.put(detail if kind == "run" else None)
 
 
+def _show_one_gpu(device: str | None) -> None:
+    """Hide all GPUs but the one that is named by its place among those that this process was given."""
+    index = (device or "").partition(":")[2]
+    if index:
+        given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = given[int(index)] if int(index) < len(given) else index
+
+
 class Worker:
     """Trains trials; keeps the data that they share."""
 
@@ -90,22 +103,22 @@ class Worker:
         except ClaimLost:
             return self.send(("busy", trial.id, None))
         except MixlabError as error:
-            return self.send(("error", trial.id, str(error)))
+            return self.send(("error", trial.id, failure(error)))
         event: Event
         try:
             with claim.kept():
                 event = self._run_claimed(trial, claim)
         except MixlabError as error:
-            event = ("error", trial.id, str(error))
+            event = ("error", trial.id, failure(error))
         claim.release()
         self.send(event)
 
     def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
         if (record := self.store.record(trial.id)) is not None and is_final(record):
             # another process has ended it since this run was planned
-            return (str(record["status"]), trial.id, record["reason"] or record["notes"])
-        started, run, about, kind = time.time(), None, None, None
-        outcome: dict[str, Any] = {"status": "done", "reason": None}
+            ended = Failure(str(record.get("cause", "error")), str(record["reason"]))
+            return (str(record["status"]), trial.id, ended if record["reason"] else record["notes"])
+        started, run, about, failed, trace = time.time(), None, None, None, {}
         try:
             program, about, splits = self._open(trial)
             self.store.begin(trial, {**self.spec.environment, "backend": about})
@@ -118,25 +131,35 @@ class Worker:
             return ("busy", trial.id, None)
         except MixlabError:
             raise
-        except Diverged as error:
-            outcome = {"status": "failed", "reason": str(error)}
         except Exception as error:
-            reason = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            outcome, kind = {"status": "failed", "reason": reason, "traceback": traceback.format_exc()}, "crashed"
+            failed = failure(error)
+            trace = {} if failed.cause == "diverged" else {"traceback": traceback.format_exc()}
+        outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
         environment = {**self.spec.environment, "backend": about}
         self.store.finish(trial.id, make_record(trial, outcome, environment, started, run.result() if run else None))
-        return (kind or str(outcome["status"]), trial.id, outcome["reason"] or (run.notes if run else []))
+        kind = "crashed" if trace else outcome["status"]
+        return (str(kind), trial.id, failed or (run.notes if run else []))
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
-        splits = data.load(trial.data, trial.info, self.spec.cache)
+        splits = self._load(trial)
         backend, run = backends.load(self.spec.backend), self._run_spec(trial)
         program = backend.open(trial.model, trial.optimizer, self._dataset(trial, splits), run)
         return program, {"name": self.spec.backend, **backend.about(run)}, splits
 
+    def _load(self, trial: Trial) -> Splits:
+        try:
+            return data.load(trial.data, trial.info, self.spec.cache)
+        except StoreError:
+            raise
+        except MixlabError as error:
+            raise DataMissing(str(error)) from error
+
     def _run_spec(self, trial: Trial) -> RunSpec:
         run = trial.run
+        device = self.spec.device.partition(":")[0] if self.spec.device else run.device
         threads = run.threads or len(self.spec.cpus)
-        return RunSpec(run.device, trial.train.precision, run.compile, run.deterministic, threads)
+        cache = self.spec.compile_cache or (Path(run.compile_cache) if run.compile_cache else None)
+        return RunSpec(device, trial.train.precision, run.compile, run.deterministic, threads, cache)
 
     def _dataset(self, trial: Trial, splits: Splits) -> ArrayDataset:
         """The same object for trials of the same images, so that a backend places them on its device once."""

@@ -1,1 +1,1 @@
-"""Where grids will go to a Slurm cluster; nothing is here yet."""
+"""Grids on a Slurm cluster: packed, submitted through submitit, resumed, watched."""

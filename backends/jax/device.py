@@ -34,6 +34,9 @@ def set_numerics(run: RunSpec) -> None:
     given = os.environ.get("XLA_FLAGS", "")
     if "xla_allow_excess_precision" not in given:
         os.environ["XLA_FLAGS"] = f"{flags} {given}"
+    if run.compile_cache:
+        jax.config.update("jax_compilation_cache_dir", str(run.compile_cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 _placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, which trials of a grid share

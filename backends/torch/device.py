@@ -26,6 +26,8 @@ def check(run: RunSpec) -> None:
 
 def set_numerics(run: RunSpec) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if run.compile_cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.compile_cache)
     torch.set_num_threads(run.threads)
     torch.set_float32_matmul_precision("high" if run.precision == "tf32" else "highest")
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False

@@ -1,0 +1,52 @@
+"""An ablation as it was resolved, kept in the store: later commands need its name alone, and no file of the user's."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from backends.errors import MixlabError, choices
+from experiments.ablation import Ablation, GridTrial
+from experiments.files import write_whole
+from experiments.report_spec import EquivalenceSpec, ReportSpec
+from experiments.spec import trial_from_json
+from experiments.store import Store
+
+FILE = "resolved.json"
+
+
+def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
+    """Write what was asked: the YAML, a line `id <tab> label` for each trial, and all of it resolved.
+
+    Raises: StoreError.
+    """
+    store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    tree = {
+        "ablation": {**asdict(ablation), "points": list(ablation.points)},
+        "trials": [{"settings": planned.settings, "spec": asdict(planned.trial)} for planned in trials],
+    }
+    write_whole(store.root / "ablations" / ablation.name / FILE, json.dumps(tree).encode())
+
+
+def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
+    """The ablation of that name as it was last run or submitted with this store.
+
+    Raises: MixlabError: there is none, or its file is damaged.
+    """
+    path = store.root / "ablations" / name / FILE
+    try:
+        tree = json.loads(path.read_text())
+        fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
+        ablation = Ablation(**{**fields, "report": _report(fields["report"])})
+        return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
+    except (FileNotFoundError, NotADirectoryError):
+        known = sorted(found.parent.name for found in store.root.glob(f"ablations/*/{FILE}"))
+        raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, known)}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
+
+
+def _report(fields: dict[str, Any]) -> ReportSpec:
+    equivalence = EquivalenceSpec(**fields["equivalence"]) if fields["equivalence"] else None
+    rows, columns = tuple(fields["rows"]), tuple(fields["columns"])
+    return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})

@@ -1,0 +1,61 @@
+"""Why a trial did not end: classes of failure, by which it is decided whether it is tried again."""
+
+import errno
+from dataclasses import dataclass
+
+from backends.errors import BackendMissing, Diverged, MixlabError
+
+CAUSES = {
+    "out_of_memory": "the device's or the machine's memory was full",
+    "diverged": "the loss is not finite, and would not be the next time",
+    "timed_out": "the job's time was over",
+    "preempted": "the job gave way to another",
+    "node_lost": "the node, or what runs jobs on it, went away",
+    "import_error": "a framework is missing or does not load, for every other trial too",
+    "data_missing": "the data cannot be read, or is not what it was",
+    "disk_full": "nothing can be written to the store",
+    "killed": "the process was killed by a signal",
+    "cancelled": "somebody cancelled it",
+    "error": "the code raised an error",
+}
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class DataMissing(MixlabError):
+    """The data of a trial that was planned cannot be read, or has changed."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One trial's failure, as it goes from a worker to its parent and into the record."""
+
+    cause: str  # of CAUSES
+    reason: str  # one sentence
+
+    @property
+    def outcome(self) -> dict[str, str]:
+        """The part of a record."""
+        return {"status": "failed", "cause": self.cause, "reason": self.reason}
+
+
+def failure(error: BaseException) -> Failure:
+    """The class of an error and one line of it."""
+    own = isinstance(error, (MixlabError, Diverged))
+    line = (str(error).splitlines() or [""])[0]
+    return Failure(cause_of(error), line if own else f"{type(error).__name__}: {line}")
+
+
+def cause_of(error: BaseException) -> str:
+    """The class of an error. Frameworks say that memory is out by a name or a word, each by its own."""
+    if isinstance(error, Diverged):
+        return "diverged"
+    if isinstance(error, DataMissing):
+        return "data_missing"
+    if isinstance(error, (BackendMissing, ImportError)):
+        return "import_error"
+    if any(isinstance(one, OSError) and one.errno in FULL for one in (error, error.__cause__)):
+        return "disk_full"
+    words = f"{type(error).__name__} {error}".lower()
+    if isinstance(error, MemoryError) or any(word in words for word in ("out of memory", "outofmemory", "exhausted")):
+        return "out_of_memory"
+    return "error"

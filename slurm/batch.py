@@ -1,0 +1,116 @@
+"""Batch scripts, by submitit: what a job asks for, which code it runs, and what it is called with."""
+
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+from submitit.slurm.slurm import SlurmExecutor
+
+from backends.errors import MixlabError
+from slurm.client import SlurmError, SlurmSilent
+from slurm.cluster import ClusterSpec, EnvironmentSpec
+
+# submitit counts time limits; here it is decided in job.py whether a job may go on.
+TIMEOUTS = 10**6
+# A signal that comes before submitit has its handlers would end Python, and with it the job.
+SHIELD = 'trap \'\' USR1 USR2; exec "$0" "$@"'
+REPORT_MIN, REPORT_GB = 20, 2  # minutes and GiB of the job that writes the report
+
+
+def check_path(path: Path) -> None:
+    """Raises: MixlabError: a path that a batch script cannot hold."""
+    if any(letter in str(path) for letter in "%\\") or any(ord(letter) < 32 for letter in str(path)):
+        raise MixlabError(
+            f"store: {str(path)!r} cannot stand in a batch script, where Slurm reads '%' and '\\' as its own; "
+            f"allowed: a path without '%', '\\' and control characters"
+        )
+
+
+class Batch:
+    """One call of sbatch: jobs of the same needs, with one callable each."""
+
+    def __init__(self, folder: Path, name: str, cluster: ClusterSpec, backend: str | None, snapshot: Path):
+        """Args: backend: whose environment and resources; None: of the report, which needs one core and no GPU."""
+        check_path(folder)
+        environment = cluster.environment(backend or next(iter(cluster.environments), ""))
+        shell = ["bash", "-c", SHIELD, python_of(environment)]
+        self.executor = SlurmExecutor(folder, TIMEOUTS, python=shlex.join(shell))
+        needs = _needs(cluster) if backend else {"timeout_min": REPORT_MIN, "mem_gb": REPORT_GB, "cpus_per_task": 1}
+        self.extra: dict[str, Any] = dict(cluster.sbatch)
+        self.extra |= {"requeue": True, "signal": f"{cluster.signal}@{cluster.signal_delay_s}"}
+        cpus = f"--cpus-per-task={needs['cpus_per_task']}"  # which srun no longer takes over from its job by itself
+        self.executor.update_parameters(
+            name=name,
+            **needs,
+            nodes=1,
+            tasks_per_node=1,
+            **{key: getattr(cluster, key) for key in ("partition", "account", "qos", "constraint")},
+            array_parallelism=cluster.array_parallelism,
+            wckey=None,
+            setup=[*environment.setup, *_exports(snapshot, cluster)],
+            srun_args=[cpus, "--kill-on-bad-exit=1"],
+        )
+
+    def text(self, num_jobs: int) -> str:
+        """The batch script, as it would be sent."""
+        self._set_extra(hold=True)
+        self.executor.parameters["map_count"] = num_jobs if num_jobs > 1 else None
+        return str(self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid"))
+
+    def submit(self, jobs: Sequence[Callable[[], Any]], hold: bool, after: Sequence[str] = ()) -> str:
+        """Hand the jobs to Slurm; returns its number of them.
+
+        Args:    hold: whether they wait until they are released.    after: jobs that must have ended before.
+        Raises:  SlurmError: sbatch refuses, in its words.    SlurmSilent.
+        """
+        self._set_extra(hold)
+        if after:
+            self.executor.update_parameters(dependency=f"afterany:{':'.join(after)}")
+        self.executor.folder.mkdir(parents=True, exist_ok=True)
+        self.executor.folder.chmod(self.executor.folder.stat().st_mode & 0o755)  # pickles are written by their owner
+        with _refusals(), self.executor.batch():
+            submitted = [self.executor.submit(job) for job in jobs]
+        return str(submitted[0].job_id).partition("_")[0]
+
+    def _set_extra(self, hold: bool) -> None:
+        extra = {**self.extra, "hold": True} if hold else self.extra
+        self.executor.update_parameters(additional_parameters=extra)
+
+
+def python_of(environment: EnvironmentSpec) -> str:
+    """The interpreter of an environment; the one that runs now, where none is named."""
+    return environment.python or sys.executable
+
+
+def _needs(cluster: ClusterSpec) -> dict[str, Any]:
+    gpus = {"gpus_per_node": cluster.gpus} if cluster.gpus else {}
+    times = {"timeout_min": cluster.time_min, "mem_gb": cluster.memory_gb}
+    return {**times, "cpus_per_task": cluster.cpus, **gpus}
+
+
+def _exports(snapshot: Path, cluster: ClusterSpec) -> list[str]:
+    """The snapshot comes before anything that is installed, and the working directory not at all."""
+    return [
+        f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        "export PYTHONSAFEPATH=1",
+        f"export SUBMITIT_PREEMPT_SIGNAL={cluster.signal}",
+    ]
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Slurm's refusal as one sentence, in its own words."""
+    try:
+        yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or [str(error).strip()]
+        text = lines[-1].partition("error: ")[2] or lines[-1]
+        kind = SlurmSilent if "contact slurm controller" in str(error) else SlurmError
+        raise kind(f"slurm: sbatch: {text}; nothing was submitted, mend the cluster file") from error
+    except RuntimeError as error:  # submitit's word for a missing srun
+        raise SlurmError(f"slurm: {error}; PATH is {os.environ.get('PATH')}") from error

@@ -1,0 +1,130 @@
+"""Slurm's commands: each answers within a time, or it is said that it does not."""
+
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from backends.errors import MixlabError
+
+ANSWER_S = 9.0  # a controller that is down lets squeue wait for 19 s; two questions must fit into 30 s
+NAMES_A_CALL = 200  # job names in one question
+# Variables that would change a new job, where a submission comes from inside another.
+LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SUBMITIT_")
+
+
+class SlurmError(MixlabError):
+    """Slurm refused, in its own words."""
+
+
+class SlurmSilent(MixlabError):
+    """Slurm does not answer: nothing is known of its jobs."""
+
+
+@dataclass(frozen=True)
+class QueuedJob:
+    """A job that Slurm has in its queue: waiting, running or ending."""
+
+    id: str  # `123`, or `123_4` for a task of an array
+    name: str
+    state: str  # PENDING, RUNNING, COMPLETING, ...
+    reason: str  # why it waits
+    node: str
+    left: str  # time until its limit, as squeue writes it
+
+
+def scrub() -> None:
+    """Take out of this process's environment what a job inherits of the job that submits it."""
+    for name in [name for name in os.environ if name.startswith(LEAKING) and name != "SLURM_CONF"]:
+        del os.environ[name]
+
+
+def call(*words: str, limit_s: float = ANSWER_S) -> str:
+    """What a command prints.
+
+    Raises: SlurmError: it fails.    SlurmSilent: it has not ended in time, or reaches no controller.
+    """
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
+    except FileNotFoundError:
+        raise SlurmError(
+            f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
+            f"make slurm-up"
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise SlurmSilent(f"slurm: {words[0]} has not answered in {limit_s:g} s") from None
+    if done.returncode == 0:
+        return done.stdout
+    said = [line for line in done.stderr.splitlines() if line.strip()]
+    text = said[-1].strip() if said else f"exit code {done.returncode}"
+    if any(word in done.stderr for word in ("contact slurm controller", "Connection refused", "timed out")):
+        raise SlurmSilent(f"slurm: {words[0]}: {text}")
+    raise SlurmError(f"slurm: {words[0]}: {text}")
+
+
+def queue(names: Iterable[str]) -> list[QueuedJob]:
+    """The jobs of these names that have not ended; a task of an array is a job.
+
+    Raises: SlurmSilent.   SlurmError.
+    """
+    found, wanted = [], sorted(set(names))
+    for part in (wanted[i : i + NAMES_A_CALL] for i in range(0, len(wanted), NAMES_A_CALL)):
+        lines = call("squeue", "-h", "-r", f"--name={','.join(part)}", "-o", "%i|%j|%T|%r|%N|%L").splitlines()
+        found += [QueuedJob(*line.split("|")) for line in lines if line.count("|") == 5]
+    return found
+
+
+def ended(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Job names and final words of jobs that have ended, by id, where Slurm keeps accounts; {} where it does not.
+
+    A job's last word is OUT_OF_MEMORY if any of its steps says so: the job itself only says FAILED.
+    """
+    arrays = sorted({job.partition("_")[0] for job in ids})
+    words: dict[str, tuple[str, str]] = {}
+    try:
+        lines = call("sacct", "-nP", "-o", "JobID,JobName,State", *(f"-j{job}" for job in arrays)).splitlines()
+    except MixlabError:
+        return {}
+    for job, name, state in (line.split("|", 2) for line in lines if line.count("|") >= 2):
+        whole, dot, _ = job.partition(".")
+        if not dot:
+            words[whole] = (name, state)
+        elif state.startswith("OUT_OF_ME") and whole in words:
+            words[whole] = (words[whole][0], "OUT_OF_MEMORY")
+    return words
+
+
+def config() -> dict[str, str]:
+    """Slurm's configuration, as `scontrol show config` prints it."""
+    lines = call("scontrol", "show", "config").splitlines()
+    pairs = (line.partition("=") for line in lines if "=" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def qos_submit_limit(qos: str | None) -> int | None:
+    """Jobs that a user may have in the queue by this QOS; None: no limit, or not known."""
+    if qos is None:
+        return None
+    try:
+        answer = call("sacctmgr", "-nP", "show", "qos", qos, "format=MaxSubmitPU,MaxSubmitPA,GrpSubmit").strip()
+    except MixlabError:
+        return None
+    numbers = [int(word) for word in answer.replace("\n", "|").split("|") if word.isdigit()]
+    return min(numbers, default=None)
+
+
+def cancel(*targets: str) -> None:
+    """End jobs, by id or as `--name=...`; one that has ended already is no error.
+
+    Raises: SlurmSilent.   SlurmError.
+    """
+    call("scancel", "--quiet", *targets)
+
+
+def release(job: str) -> None:
+    call("scontrol", "release", job)
+
+
+def requeue(job: str) -> None:
+    """Put this very job back into the queue."""
+    call("scontrol", "requeue", job, limit_s=30.0)

@@ -1,0 +1,241 @@
+"""What runs inside a Slurm job: a pack of trials, or an ablation's report. Its pickle holds a path and no more."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from submitit.core.utils import DelayedSubmission
+
+from backends.errors import MixlabError
+from experiments import checkpoint
+from experiments.ablation import GridTrial
+from experiments.environment import ROOT, environment, slurm_job
+from experiments.failures import CAUSES, Failure
+from experiments.files import replace
+from experiments.local import LocalRun, Pool, Summary, pending
+from experiments.progress import PlainReporter
+from experiments.spec import trial_from_json
+from experiments.store import Store
+from slurm import client, ledger, snapshot
+from slurm.cluster import ClusterSpec, cluster_from
+
+UMASK = 0o007  # what a job writes is for its user and group alone
+REQUEUES, REQUEUE_WAIT_S = 5, 2.0  # tries to reach the controller before a job gives up
+SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may come this much before its hour
+STARTED = time.time()
+
+
+class Job:
+    """A callable for submitit: the path of a file that says what to do."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def checkpoint(self) -> DelayedSubmission:
+        """For a signal that comes before ours are set: nothing has begun, so the same job begins again."""
+        return DelayedSubmission(self)
+
+
+class PackJob(Job):
+    """Trains a pack."""
+
+    def __call__(self) -> None:
+        os.umask(os.umask(0o077) | UMASK)
+        work = read_work(Path(self.path))
+        code = work.run()
+        sys.stdout.flush()
+        if code:
+            sys.exit(code)
+
+
+class ReportJob(Job):
+    """Writes an ablation's report, from what the store holds."""
+
+    def __call__(self) -> None:
+        os.umask(os.umask(0o077) | UMASK)
+        given = json.loads(Path(self.path).read_text())
+        snapshot.check(Path(given["snapshot"]))
+        words = ["report", given["ablation"], "--store", given["store"], "--out", given["out"]]
+        subprocess.run([sys.executable, "-m", "mixlab", *words], check=True)
+
+
+@dataclass(frozen=True)
+class Work:
+    """A pack as its file says it."""
+
+    array: ledger.Array
+    index: int
+    cluster: ClusterSpec
+    snapshot: Path
+    store: Store
+    cache: Path
+    commit: dict[str, Any]
+    trials: tuple[GridTrial, ...]
+
+    def run(self) -> int:
+        """Train what is left of the pack; returns the exit code."""
+        try:
+            snapshot.check(self.snapshot)
+        except MixlabError as error:
+            return self._stop_array(Failure("import_error", str(error)))
+        if stopped := self.array.stopped():
+            print(f"mixlab: not begun: another job of the array has stopped it: {stopped['reason']}", flush=True)
+            return 1
+        attempts = Attempts(self.array.folder / "attempts" / f"{self.array.number}-{self.index:05d}.json")
+        todo = pending(self.trials, self.store, print)
+        console = Console(file=sys.stdout, width=200)
+        reporter = PackReporter(console, len(todo), attempts, self.store)
+        run = LocalRun(todo, self.store, self.cache, self._pool(), reporter, is_wanted=self._is_wanted)
+        for planned in todo:
+            if failure := attempts.given_up(planned.trial.id, step_of(self.store, planned.trial.id), self.cluster):
+                run.give_up(planned, failure)
+        return self._end(run.run(), attempts)
+
+    def _pool(self) -> Pool:
+        cluster = self.cluster
+        devices = tuple(f"auto:{i}" for i in range(cluster.gpus)) if cluster.gpus > 1 else ()
+        retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
+        cache = Path(cluster.compile_cache) if cluster.compile_cache else None
+        about = {**environment(), **self.commit, "snapshot": self.snapshot.name}
+        return Pool(cluster.jobs, devices, cores(cluster.cpus), cache, retries, frozenset({"data_missing"}), about)
+
+    def _is_wanted(self, trial_id: str) -> bool:
+        return not ledger.is_cancelled(self.array.folder, trial_id)
+
+    def _end(self, summary: Summary, attempts: "Attempts") -> int:
+        if summary.error and summary.error.cause == "import_error":
+            return self._stop_array(summary.error)
+        if summary.error:
+            print(f"mixlab: {summary.error.reason}", flush=True)
+            full = summary.error.cause == "disk_full"
+            again = full and slurm_job().get("restart", 0) < self.cluster.tries("disk_full")
+            return requeue() if again else 1
+        if {signal.SIGUSR1, signal.SIGUSR2} & summary.signals and summary.left:
+            attempts.end("timed_out" if self._is_time_over() else "preempted")
+            return requeue()
+        return 1 if summary.failed or summary.left else 0
+
+    def _is_time_over(self) -> bool:
+        return time.time() - STARTED > 60 * self.cluster.time_min - self.cluster.signal_delay_s - SWEEP_S
+
+    def _stop_array(self, failure: Failure) -> int:
+        """What fails here fails in every job of the array: those that wait are cancelled."""
+        print(f"mixlab: {failure.reason}; the array is stopped", flush=True)
+        with contextlib.suppress(OSError):
+            replace(self.array.stop_file, json.dumps({"cause": failure.cause, "reason": failure.reason}).encode())
+        if self.array.job:
+            with contextlib.suppress(MixlabError):
+                client.cancel("--state=PENDING", self.array.job)
+        return 1
+
+
+def read_work(path: Path) -> Work:
+    """The pack of a file that submission.py wrote."""
+    given = json.loads(path.read_text())
+    folder = path.parent.parent
+    array = next(array for array in ledger.arrays(folder) if array.number == given["array"])
+    cluster = cluster_from(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
+    trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in given["trials"])
+    places = {name: Path(given[name]) for name in ("snapshot", "cache")}
+    return Work(
+        array,
+        given["index"],
+        cluster,
+        store=Store(Path(given["store"])),
+        commit=given["commit"],
+        trials=trials,
+        **places,
+    )
+
+
+def write_work(array: ledger.Array, index: int, trials: tuple[dict[str, Any], ...], about: dict[str, Any]) -> None:
+    """The file of a pack: see Work."""
+    tree = {"array": array.number, "index": index, **about, "trials": trials}
+    replace(array.pack_file(index), json.dumps(tree).encode(), durable=False)
+
+
+class Attempts:
+    """How often a pack was begun, by which step each trial then was, and what ended it; one job at a time writes it."""
+
+    def __init__(self, path: Path):
+        self.path, self.starts = path, []
+        with contextlib.suppress(OSError, ValueError):
+            self.starts = list(json.loads(path.read_text()))
+        self.starts.append({"ended": None, "steps": {}, **slurm_job()})
+
+    def begin(self, trial_id: str, step: int) -> None:
+        self.starts[-1]["steps"][trial_id] = step
+        self._write()
+
+    def end(self, cause: str) -> None:
+        self.starts[-1]["ended"] = cause
+        self._write()
+
+    def given_up(self, trial_id: str, step: int, cluster: ClusterSpec) -> Failure | None:
+        """The failure of a trial whose last starts have all led it no further than it is."""
+        idle = 0
+        for start in reversed(self.starts[:-1]):
+            if start["steps"].get(trial_id, step) != step:
+                break
+            idle += trial_id in start["steps"]
+        last = next((start for start in reversed(self.starts[:-1]) if trial_id in start["steps"]), None)
+        cause = "node_lost" if last is None or last["ended"] is None else str(last["ended"])
+        if idle <= cluster.tries(cause):
+            return None
+        return Failure(cause, f"no progress in {idle} starts, which all began at step {step}: {CAUSES[cause]}")
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk is met, and reported, by the trial itself
+            replace(self.path, json.dumps(self.starts).encode(), durable=False)
+
+
+class PackReporter(PlainReporter):
+    """Lines for the job's log; notes where each trial begins."""
+
+    def __init__(self, console: Console, total: int, attempts: Attempts, store: Store):
+        super().__init__(console, total)
+        self.attempts, self.store = attempts, store
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        if kind == "start":
+            self.attempts.begin(trial.trial.id, step_of(self.store, trial.trial.id))
+        super().event(kind, trial, detail)
+
+
+def step_of(store: Store, trial_id: str) -> int:
+    """The step that a trial would go on from."""
+    progress = checkpoint.newest_progress(store.checkpoint(trial_id))
+    return int(progress["step"]) if progress else 0
+
+
+def cores(number: int) -> tuple[int, ...]:
+    """The job's cores. Where Slurm does not bind jobs, each takes as many as it asked for, another job others."""
+    ours = sorted(os.sched_getaffinity(0))
+    first = int(os.environ.get("SLURM_JOB_ID", "0")) * number % len(ours)
+    return tuple((ours[first:] + ours[:first])[:number])
+
+
+def requeue() -> int:
+    """Put this job back into the queue; Slurm ends it then. Returns the exit code of one that could not be."""
+    job = slurm_job()["job"]
+    for _ in range(REQUEUES):
+        try:
+            print(f"mixlab: job {job} goes back into the queue", flush=True)
+            client.requeue(job)
+        except MixlabError as error:
+            print(f"mixlab: {error}", flush=True)
+            time.sleep(REQUEUE_WAIT_S)
+        else:
+            os._exit(0)
+    return 1
+
+
+assert Path(snapshot.__file__).is_relative_to(ROOT)

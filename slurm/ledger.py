@@ -1,0 +1,137 @@
+"""What we know of our own jobs, in the store: Slurm forgets, reuses ids, and drops cancelled tasks without a trace.
+
+    ablations/<name>/jobs/<submission>/
+        cluster.json         the cluster file as it was read
+        array-0.json         an array of packs: its name in Slurm, its state, the trials of each pack
+        packs/0-00000.json   what one job needs to know
+        attempts/            what each job says of its starts, see job.py
+        cancelled/           all, or trial ids: nothing of it is begun any more
+        stopped-0.json       an array that its own first failure has stopped, and why
+        slurm/               of submitit: batch scripts, pickles of a path each, logs
+
+An array is `intended` before sbatch is asked, `held` once Slurm has it and everything is in its place, and `released`
+only then. A submission that is killed leaves nothing that runs: the next one cancels what was intended, and releases
+what was held.
+"""
+
+import json
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from experiments.files import write_json, write_whole
+from experiments.store import Store
+
+OPEN = ("intended", "held", "released")  # may have jobs in Slurm
+
+
+@dataclass(frozen=True)
+class Array:
+    """One call of sbatch."""
+
+    folder: Path  # of its submission
+    number: int  # within the submission
+    name: str  # in Slurm, and no other job's ever
+    state: str  # intended, held, released; ended: Slurm no longer has it; void: it never began
+    job: str | None  # Slurm's number of it
+    backend: str
+    packs: tuple[tuple[str, ...], ...]  # the ids of the trials of each
+
+    def task(self, index: int) -> str | None:
+        """A pack's job as squeue writes it; an array of one pack is a job without index."""
+        return self.job if len(self.packs) == 1 or self.job is None else f"{self.job}_{index}"
+
+    def pack_file(self, index: int) -> Path:
+        return self.folder / "packs" / f"{self.number}-{index:05d}.json"
+
+    def log_files(self, index: int) -> list[Path]:
+        """Standard output and standard error of a pack's job."""
+        task = self.task(index)
+        return [self.folder / "slurm" / f"{task}_0_log.{kind}" for kind in ("out", "err")] if task else []
+
+    @property
+    def stop_file(self) -> Path:
+        return self.folder / f"stopped-{self.number}.json"
+
+    def stopped(self) -> dict[str, Any] | None:
+        """Why one of its jobs has stopped all of it, if one has: cause and reason."""
+        return _read(self.stop_file)
+
+    def become(self, **changes: Any) -> "Array":
+        """The array with changes, on disk first."""
+        changed = replace(self, **changes)
+        fields = {key: value for key, value in asdict(changed).items() if key not in ("folder", "number")}
+        write_json(self.folder / f"array-{self.number}.json", fields)
+        return changed
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a trial was last submitted."""
+
+    array: Array
+    pack: int
+
+    @property
+    def task(self) -> str | None:
+        return self.array.task(self.pack)
+
+
+def new_submission(store: Store, ablation: str) -> Path:
+    """A folder of its own; later ones sort after earlier ones."""
+    name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    return store.root / "ablations" / ablation / "jobs" / name
+
+
+def submissions(store: Store, ablation: str | None = None) -> list[Path]:
+    """Folders of submissions, oldest first; of one ablation, or of all."""
+    return sorted(store.root.glob(f"ablations/{ablation or '*'}/jobs/*-*"), key=lambda folder: folder.name)
+
+
+def arrays(folder: Path) -> list[Array]:
+    """The arrays of a submission; a file that is being replaced counts as what it was."""
+    found = []
+    for path in folder.glob("array-*.json"):
+        number = int(re.sub(r"\D", "", path.stem))
+        if fields := _read(path):
+            packs = tuple(tuple(pack) for pack in fields.pop("packs"))
+            found.append(Array(folder, number, packs=packs, **fields))
+    return sorted(found, key=lambda array: array.number)
+
+
+def all_arrays(store: Store, ablation: str | None = None) -> Iterator[Array]:
+    """Every array, oldest first."""
+    for folder in submissions(store, ablation):
+        yield from arrays(folder)
+
+
+def places(found: list[Array]) -> dict[str, Place]:
+    """Where each trial was last submitted, by id."""
+    return {
+        trial_id: Place(array, index)
+        for array in found
+        if array.state != "void"
+        for index, pack in enumerate(array.packs)
+        for trial_id in pack
+    }
+
+
+def cancel(folder: Path, what: str) -> None:
+    """Note that a trial, or `all`, is cancelled: no job begins it any more, whatever Slurm does."""
+    write_whole(folder / "cancelled" / what, b"")
+
+
+def is_cancelled(folder: Path, trial_id: str) -> bool:
+    return any((folder / "cancelled" / name).exists() for name in ("all", trial_id))
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        tree = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return tree if isinstance(tree, dict) else None
