@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.states import status
 from experiments.ablation import Ablation, GridTrial
 from experiments.report_spec import default
+from experiments.states import status
 from experiments.store import Store
 
 

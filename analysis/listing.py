@@ -9,13 +9,13 @@ from typing import Any
 import yaml
 
 from analysis.layout import aligned
-from analysis.states import STATUSES, status
 from backends import parameters
 from backends.contract import ModelSpec
 from backends.formats import FORMATS
 from backends.summary import model_summary
 from experiments.ablation import GridTrial
 from experiments.spec import VARIANTS
+from experiments.states import STATUSES, status
 from experiments.store import Store
 from experiments.weight_files import Weights
 

@@ -28,6 +28,7 @@ from experiments.ablation import GridTrial
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 
 ROOT = Path(__file__).parent.parent
+MIXLAB = (sys.executable, "-m", "mixlab")  # with environment(), the code of this tree whatever is installed
 TIMEOUT_S = 120.0  # of anything that is waited for; a machine under load is slow, and a test must still end
 
 TINY: dict[str, Any] = {
@@ -139,15 +140,16 @@ def planned(path: Path, cache: Path, *overrides: str) -> list[GridTrial]:
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """Of a command in a process of its own; PYTHONPATH is put before what is there."""
-    path = os.pathsep.join(filter(None, (variables.pop("PYTHONPATH", ""), os.environ.get("PYTHONPATH", ""))))
-    return {**os.environ, "COLUMNS": "300", "PYTHONPATH": path, **variables}
+    """Of a command in a process of its own: it imports from PYTHONPATH, then from this tree, not from its folder."""
+    folders = (variables.pop("PYTHONPATH", ""), str(ROOT), os.environ.get("PYTHONPATH", ""))
+    path = os.pathsep.join(filter(None, folders))
+    return {**os.environ, "COLUMNS": "300", "PYTHONPATH": path, "PYTHONSAFEPATH": "1", **variables}
 
 
 def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[str]":
     """Begin a command in a process group of its own, as a shell does."""
     return subprocess.Popen(
-        [sys.executable, str(ROOT / "mixlab.py"), *arguments],
+        [*MIXLAB, *arguments],
         cwd=folder,
         env=environment(**variables),
         stdout=subprocess.PIPE,

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, TIMEOUT_S, base, environment, records, write_yaml
+from tests.conftest import MIXLAB, ROOT, TIMEOUT_S, base, environment, records, write_yaml
 
 FRAMEWORKS = ("torch", "jax", "jaxlib", "flax", "optax")
 HEAVY = (*FRAMEWORKS, "datasets")  # the library of data sets, which digits do not need
-PACKAGES = ("analysis", "backends", "experiments", "slurm")
-SOURCES = [ROOT / "mixlab.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+HELP_NEEDS_NONE = (*HEAVY, "numpy", "pandas", "scipy", "matplotlib", "omegaconf", "yaml", "rich", "safetensors")
+PACKAGES = ("analysis", "backends", "experiments", "mixlab", "slurm")
+SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
 OFFICIAL = "tests/fixtures/official_mixer_small.npz"
 
 PROBE = """
@@ -61,11 +62,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_command_that_does_not_train_imports_no_framework(store: Path, arguments: tuple[str, ...]) -> None:
     words = [str(ROOT / word) if word == OFFICIAL else word for word in arguments]
     command = [sys.executable, "-c", PROBE, *words]
-    ended = subprocess.run(command, cwd=store, env=environment(PYTHONPATH=str(ROOT)), capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=store, env=environment(), capture_output=True, text=True)
     assert ended.returncode == (2 if "nowhere.yaml" in arguments else 0), ended.stderr
     modules = ended.stdout.splitlines()[-1].split()
     assert modules[0] == "modules:" and "mixlab" in modules
-    assert [name for name in HEAVY if name in modules] == []
+    assert [name for name in (HELP_NEEDS_NONE if "--help" in words else HEAVY) if name in modules] == []
 
 
 def imported(path: Path) -> set[str]:
@@ -104,29 +105,28 @@ def test_layers_import_downwards_only() -> None:
         "experiments": {"backends", "experiments"},
         "analysis": {"backends", "experiments", "analysis"},
         "slurm": {"backends", "experiments", "slurm"},
+        "mixlab": {*PACKAGES},
     }
-    for path in SOURCES[1:]:
+    for path in SOURCES:
         package = path.relative_to(ROOT).parts[0]
-        ours = {name.partition(".")[0] for name in imported(path)} & {*PACKAGES, "mixlab", "tests"}
+        ours = {name.partition(".")[0] for name in imported(path)} & {*PACKAGES, "tests"}
         assert ours <= below[package], f"{path.relative_to(ROOT)} imports {ours - below[package]}"
 
 
 def test_all_packages_come_from_one_root() -> None:
-    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {(*PACKAGES, 'mixlab')}))"
+    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {PACKAGES}))"
     command = [sys.executable, "-c", script]
     ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=True)
-    *packages, front = map(Path, ended.stdout.split())
-    assert {path.parent.parent for path in packages} == {front.parent} == {ROOT}
+    assert {Path(file).parent.parent for file in ended.stdout.split()} == {ROOT}
 
 
 def test_a_copy_of_the_tree_runs_itself(tmp_path: Path) -> None:
     """A job starts from a snapshot: what is installed elsewhere must not creep in."""
     for name in PACKAGES:
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "mixlab.py", tmp_path)
-    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {(*PACKAGES, 'mixlab')}))"
+    script = f"import importlib; print(*(importlib.import_module(name).__file__ for name in {PACKAGES}))"
     command = [sys.executable, "-c", script]
-    variables = environment(PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
+    variables = environment(PYTHONPATH=str(tmp_path))
     ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=True)
     assert all(Path(file).is_relative_to(tmp_path) for file in ended.stdout.split())
 
@@ -134,16 +134,15 @@ def test_a_copy_of_the_tree_runs_itself(tmp_path: Path) -> None:
 def test_a_copy_of_the_project_trains_with_its_own_code_and_not_with_the_installed_one(tmp_path: Path) -> None:
     """The record's loss shows a change that only the copy has."""
     copy = tmp_path / "copy"
-    for name in ("analysis", "backends", "experiments"):
+    for name in ("analysis", "backends", "experiments", "mixlab"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "mixlab.py", copy)
     plan = copy / "experiments" / "plan.py"
     changed = plan.read_text().replace("train.learning_rate * rising", "0.0 * rising")
     assert changed != plan.read_text()
     plan.write_text(changed)
     write_yaml(tmp_path / "one.yaml", base=base(), grid={"seed": 0, "backend": "torch"})
-    command = [sys.executable, str(copy / "mixlab.py"), "run", "one.yaml", "--store", "runs"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=TIMEOUT_S)
+    command, variables = [*MIXLAB, "run", "one.yaml", "--store", "runs"], environment(PYTHONPATH=str(copy))
+    subprocess.run(command, cwd=tmp_path, env=variables, check=True, capture_output=True, timeout=TIMEOUT_S)
     (record,) = records(tmp_path / "runs").values()
     losses = [point["train"]["loss"] for point in record["curve"]]
     assert len(losses) > 1 and len(set(losses)) == 1  # with a rate of 0 nothing is learnt

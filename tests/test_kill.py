@@ -9,14 +9,13 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 from experiments.store import Store
 from tests.conftest import (
-    ROOT,
+    MIXLAB,
     TIMEOUT_S,
     base,
     environment,
@@ -53,16 +52,7 @@ class Lap:
             self.started = time.time()
             with self.log.open("ab") as log:
                 self.process = subprocess.Popen(
-                    [
-                        sys.executable,
-                        str(ROOT / "mixlab.py"),
-                        "run",
-                        "grid.yaml",
-                        "--store",
-                        self.store,
-                        "--jobs",
-                        jobs,
-                    ],
+                    [*MIXLAB, "run", "grid.yaml", "--store", self.store, "--jobs", jobs],
                     cwd=self.folder,
                     env=environment(),
                     stdout=log,

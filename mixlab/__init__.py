@@ -1,0 +1,86 @@
+"""Mixlab's command line. A command is a module of this package, named in COMMANDS."""
+
+import argparse
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from backends.errors import MixlabError
+from mixlab import evaluate, parity, plan, report, run, show, status, weights
+from mixlab.common import STOPPED, USER_ERROR
+
+
+class Command(Protocol):
+    """What a command's module holds. It imports what is heavy inside `command`: the help must not wait for it."""
+
+    HELP: str  # one sentence
+    EXAMPLE: str  # a whole command, as a user would type it
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Its options; those that several commands share are in mixlab/common.py."""
+
+    def command(self, arguments: argparse.Namespace) -> int:
+        """Do it, and return the exit code; a mistake of the user's is raised as MixlabError."""
+
+
+# In the order of the help.
+COMMANDS: Mapping[str, Command] = {
+    "plan": plan,
+    "run": run,
+    "status": status,
+    "report": report,
+    "show": show,
+    "weights": weights,
+    "evaluate": evaluate,
+    "parity": parity,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns its exit code."""
+    try:
+        arguments = _parse(argv)
+        return int(arguments.command(arguments))
+    except MixlabError as error:
+        print(f"mixlab: {error}", file=sys.stderr)
+        return USER_ERROR
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
+        return 0
+    except KeyboardInterrupt:
+        print("mixlab: stopped", file=sys.stderr)
+        return STOPPED
+    except MemoryError as error:
+        print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
+        return USER_ERROR
+    except OSError as error:
+        print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return USER_ERROR
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Overrides may stand among the options, where argparse alone does not look for them."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if hasattr(arguments, "overrides"):
+        arguments.overrides += rest
+    return arguments
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, module in COMMANDS.items():
+        sub = subparsers.add_parser(
+            name,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=f"Example: {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(command=module.command)
+        module.add_arguments(sub)
+    return parser

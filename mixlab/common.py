@@ -1,0 +1,57 @@
+"""What several commands share: exit codes, arguments, loading an ablation and its store, the table."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from experiments.ablation import Ablation, GridTrial
+    from experiments.store import Store
+
+# Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
+USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
+
+WEIGHTS = "a .npz, .safetensors or .pth file: official, timm, lucidrains, lavish619, einops or mixlab"
+
+
+def add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
+
+
+def add_ablation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ablation", type=Path, help="the ablation's YAML file")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """The last of the arguments that stand by position."""
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        default=[],
+        metavar="key=value",
+        help="fields to set, as key=value; a list of values makes an axis: seed=[0,1,2]",
+    )
+
+
+def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """What --store, the ablation's file and the overrides ask for: the store, the ablation and its trials."""
+    from experiments import ablation as ablations
+    from experiments.store import Store
+
+    store = Store(arguments.store)
+    store.check_folder()
+    ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
+    return store, ablation, ablations.trials(ablation, data_cache(ablation, store))
+
+
+def data_cache(ablation: "Ablation", store: "Store") -> Path:
+    """Where decoded images are kept."""
+    return Path(ablation.base.get("run.data_cache") or store.data)
+
+
+def table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
+    """An ablation's table as text, csv, markdown or json."""
+    from analysis.frame import trials_frame
+    from analysis.table import render
+
+    return render(ablation, trials_frame(ablation, trials, store), style)

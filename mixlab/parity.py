@@ -1,0 +1,71 @@
+"""`mixlab parity`."""
+
+import argparse
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+
+from backends.errors import MixlabError
+from mixlab.common import TRIAL_FAILED, add_overrides, add_store, data_cache
+
+HELP = "Prove that two backends, precisions or devices train the same model, or name where they part."
+EXAMPLE = "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument("ablation", type=Path, help="the YAML file of a base, or of an ablation: each distinct model")
+    parser.add_argument("--pair", default="torch,jax", help="two of backend[:precision[:device]] (torch,jax)")
+    parser.add_argument("--steps", type=int, default=200, help="of the trajectory (200)")
+    parser.add_argument("--python", action="append", default=[], metavar="BACKEND=PATH", help="another interpreter")
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the divergence over depth and steps")
+    add_overrides(parser)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis import parity_lines
+    from analysis.parity_lines import Climbed
+    from experiments.ablation import load_base
+    from experiments.parity import pair
+    from experiments.store import Store
+
+    if arguments.steps < 2:
+        raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
+    sides = pair.read_pair(arguments.pair)
+    pythons = pair.read_pythons(arguments.python, sides)
+    if arguments.plot:
+        parity_lines.check_plot(arguments.plot)
+    store = Store(arguments.store)
+    store.check_folder()
+    ablation = load_base(arguments.ablation, arguments.overrides)
+    cache = data_cache(ablation, store)
+    planned = pair.trials(ablation, arguments.steps, cache)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is temporary is removed
+    trials = [one.trial for one in planned]
+    found: list[Climbed] = []
+    console = Console(stderr=True)
+    with (
+        contextlib.closing(pair.ladders(trials, sides, arguments.steps, cache, pythons)) as ladders,
+        console.status("both sides begin") as status,
+    ):
+        for one, ladder in zip(planned, ladders, strict=True):
+            title = " ".join(filter(None, (ablation.name, one.label)))
+            about, rungs = list(ladder.about()), []
+            for rung in ladder.climb():
+                status.update(f"{title}: {rung.name} compared, model {len(found) + 1} of {len(planned)}")
+                rungs.append(rung)
+            found.append(Climbed(title, sides, pair.conditions(one.trial), about, rungs))
+            if not arguments.json:
+                print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
+    if arguments.json:
+        print(json.dumps([parity_lines.as_json(climbed) for climbed in found], allow_nan=False))
+    elif len(found) > 1:
+        print(parity_lines.summary(found))
+    if arguments.plot:
+        parity_lines.plot(arguments.plot, found)
+    return 0 if all(climbed.passed for climbed in found) else TRIAL_FAILED

@@ -1,0 +1,81 @@
+"""`mixlab run`."""
+
+import argparse
+import importlib
+import shlex
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from backends.errors import MixlabError, choices
+from mixlab.common import STOPPED, TRIAL_FAILED, add_ablation, add_overrides, add_store, data_cache, load, table
+
+if TYPE_CHECKING:
+    from experiments.ablation import GridTrial
+    from experiments.store import Store
+
+HELP = "Train the trials that are not done, here, and print the table."
+EXAMPLE = "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    add_ablation(parser)
+    parser.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
+    parser.add_argument("--resume-on", metavar="BACKEND", help="go on with it where a trial has a checkpoint")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
+    parser.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
+    add_overrides(parser)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    import backends
+    from experiments import local, progress
+
+    if arguments.jobs < 1:
+        raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+    if arguments.resume_on is not None:
+        backends.check(arguments.resume_on)
+    store, ablation, trials = load(arguments)
+    chosen = trials if arguments.only is None else _only(trials, arguments.only)
+    if arguments.dry_run:
+        print(_dry_run(chosen, store))
+        return 0
+    store.check_writable()
+    console = Console(stderr=True)
+    todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    # The table's imports take half a second, which is free while the workers import their frameworks.
+    threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
+    with progress.reporter(console, len(todo)) as reporter:
+        cache = data_cache(ablation, store)
+        run = local.LocalRun(todo, store, cache, arguments.jobs, reporter, arguments.resume_on)
+        for backend in dict.fromkeys(run.backends.values()):
+            backends.check_installed(backend)
+        summary = run.run()
+    if summary.left:
+        done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
+        again = shlex.join(["mixlab", *sys.argv[1:]])
+        print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
+        return STOPPED
+    print(table(ablation, trials, store, "text"), end="")
+    failed = [planned for planned in chosen if (store.record(planned.trial.id) or {}).get("status") == "failed"]
+    return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
+    found = [planned for planned in trials if planned.trial.id.startswith(prefix)]
+    if not found or not prefix:
+        ids = [planned.trial.id for planned in trials]
+        raise MixlabError(f"command line: --only: no trial's id begins with {prefix!r}; {choices(prefix, ids)}")
+    return found
+
+
+def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
+    from analysis.listing import plan_lines
+    from experiments import local
+
+    left = [planned for planned in chosen if not local.is_ended(planned, store)]
+    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: {len(chosen)} of {len(chosen)} ended"

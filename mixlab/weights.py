@@ -1,0 +1,41 @@
+"""`mixlab weights inspect` and `mixlab weights convert`."""
+
+import argparse
+from pathlib import Path
+
+from backends.errors import MixlabError
+from mixlab.common import WEIGHTS
+
+HELP = "Say what a file of weights holds, or convert it to another format."
+EXAMPLE = "mixlab weights convert Mixer-B_16.npz mixer_b16.safetensors --to timm"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    inspect = actions.add_parser("inspect", help="print the format, the model and how many parameters it has")
+    convert = actions.add_parser("convert", help="write the same numbers in another format")
+    for action in (inspect, convert):
+        action.add_argument("file", type=Path, metavar="FILE", help=WEIGHTS)
+    convert.add_argument("out", type=Path, metavar="OUT", help="the .npz or .safetensors file to write")
+    convert.add_argument(
+        "--to",
+        choices=("official", "timm", "mixlab"),
+        help="(default: official in .npz, mixlab in .safetensors)",
+    )
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from analysis.listing import weights_lines
+    from experiments import weight_files
+
+    weights = weight_files.read(arguments.file)
+    if arguments.action == "inspect":
+        print("\n".join(weights_lines(weights)))
+        return 0
+    if arguments.out.resolve() == arguments.file.resolve():
+        raise MixlabError(f"command line: {arguments.out} is the file to read; name another one to write")
+    target, differences = weight_files.write(arguments.out, weights, arguments.to)
+    print(f"wrote {arguments.out} in the format {target}")
+    if differences:
+        print(f"note: the code of {target} computes otherwise: {'; '.join(differences)}")
+    return 0
