@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments.ablation import Ablation, GridTrial
 from experiments.report_spec import default
-from experiments.states import status
+from experiments.states import state
 from experiments.store import Store
 
 
@@ -23,10 +23,12 @@ def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) 
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     rows = []
     for planned in trials:
-        state, why, record = status(store, planned.trial.id)
+        now = state(store, planned.trial.id)
         values = {name: setting(planned, name, ablation) for name in named}
-        about = {"id": planned.trial.id, "settings": planned.label, "status": state, "why": why}
-        rows.append({**about, "trained_on": _trained_on(planned.trial.backend, record), **values, **_results(record)})
+        about = {"id": planned.trial.id, "settings": planned.label, "status": now.status, "why": now.why}
+        rows.append(
+            {**about, "trained_on": _trained_on(planned.trial.backend, now.record), **values, **_results(now.record)}
+        )
     frame = pd.DataFrame(rows)
     return frame.assign(**{name: objects(row[name] for row in rows) for name in named})
 

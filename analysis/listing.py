@@ -15,7 +15,7 @@ from backends.formats import FORMATS
 from backends.summary import model_summary
 from experiments.ablation import GridTrial
 from experiments.spec import VARIANTS
-from experiments.states import STATUSES, status
+from experiments.states import STATUSES, TrialState, state
 from experiments.store import Store
 from experiments.weight_files import Weights
 
@@ -31,7 +31,7 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
         layout.append(
             [
                 trial.id,
-                status(store, trial.id)[0],
+                state(store, trial.id).status,
                 planned.label,
                 str(trial.num_steps),
                 f"{parameters.count(trial.model):,}",
@@ -42,25 +42,40 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
     return [*aligned(layout), "", _totals([row[1] for row in layout[1:]])]
 
 
-def status_lines(labels: Mapping[str, str], store: Store) -> list[str]:
-    """A line a trial: id, state, settings, and why it failed or how far it is."""
-    states = {trial_id: status(store, trial_id) for trial_id in labels}
-    layout = [[trial_id, states[trial_id][0], label, states[trial_id][1]] for trial_id, label in labels.items()]
-    return [*aligned([["id", "state", "settings", ""], *layout]), "", _totals([state for state, *_ in states.values()])]
+def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[list[str]]:
+    """A row a trial, below a header: what is known of it now, without the columns that are empty for all."""
+    rows = [["id", "state", "settings", "step", "loss", "images/s", "job", "node", "time left", ""]]
+    for trial_id, label in labels.items():
+        now = states[trial_id]
+        step = f"{now.said['step']}/{now.said['steps']}" if "step" in now.said else ""
+        loss = f"{now.said['loss']:.4f}" if "loss" in now.said else ""
+        speed = f"{now.said['images_per_s']:,.0f}" if "images_per_s" in now.said else ""
+        rows.append([trial_id, now.status, label, step, loss, speed, now.job, now.node, now.left, now.why])
+    kept = [i for i in range(len(rows[0])) if i < 3 or any(row[i] for row in rows[1:])]
+    return [[row[i] for i in kept] for row in rows]
+
+
+def status_lines(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[str]:
+    """A line a trial, and the totals."""
+    return [*aligned(status_layout(labels, states)), "", status_totals(labels, states)]
+
+
+def status_totals(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> str:
+    return _totals([states[trial_id].status for trial_id in labels])
 
 
 def overview_lines(store: Store) -> list[str]:
     """A line for each ablation that was run with the store."""
-    layout = [["ablation", *STATUSES]]
+    layout = [["ablation", *STATUSES[:4]]]
     for name in store.ablations():
-        counts = Counter(status(store, trial_id)[0] for trial_id in store.ablation_labels(name))
-        layout.append([name, *(str(counts[state]) for state in STATUSES)])
+        counts = Counter(state(store, trial_id).status for trial_id in store.ablation_labels(name))
+        layout.append([name, *(str(counts[status]) for status in STATUSES[:4])])
     return aligned(layout) if len(layout) > 1 else [f"no ablation has been run with the store {store.root}"]
 
 
 def _totals(states: Sequence[str]) -> str:
     counts = Counter(states)
-    return f"{len(states)} trials: " + ", ".join(f"{counts[state]} {state}" for state in STATUSES if counts[state])
+    return f"{len(states)} trials: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
 
 
 def show_lines(prefix: str, store: Store) -> list[str]:
@@ -70,8 +85,9 @@ def show_lines(prefix: str, store: Store) -> list[str]:
     """
     trial_id = store.find(prefix)
     folder = store.folder(trial_id)
-    state, why, record = status(store, trial_id)
-    lines = [f"trial {trial_id}: {state}{': ' if why else ''}{why}", f"folder {folder}"]
+    now = state(store, trial_id)
+    record = now.record
+    lines = [f"trial {trial_id}: {now.status}{': ' if now.why else ''}{now.why}", f"folder {folder}"]
     for title, file in (("spec", "spec.json"), ("environment", "env.json")):
         if (folder / file).exists():
             lines += ["", f"{title}:", *_yaml(_read_json(folder / file))]

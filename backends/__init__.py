@@ -65,6 +65,13 @@ def read_pickle(path: Path) -> "State":
     return module.read(path)  # type: ignore[no-any-return]
 
 
+def add_over_ranks(name: str, value: float, index: int, size: int, address: str) -> float:
+    """The sum of one number of each of several processes; see backends/*/ranks.py."""
+    with _import_errors(name):
+        module = importlib.import_module(f"backends.{name}.ranks")
+    return float(module.add_over_ranks(value, index, size, address))
+
+
 @contextmanager
 def _import_errors(name: str) -> Iterator[None]:
     """Raises: MixlabError: what goes wrong in an import, as a sentence."""
@@ -76,10 +83,16 @@ def _import_errors(name: str) -> Iterator[None]:
         raise BackendMissing(f"backend: {name!r} is installed and does not load: {error}") from error
 
 
+def packages(name: str) -> tuple[str, ...]:
+    """What must be installed for a backend of this project; nothing is known of others."""
+    return (name,) if name in _folders() else ()
+
+
 def check_installed(name: str) -> None:
     """Raises: MixlabError: the framework of a backend of this project is not installed. Imports nothing."""
-    if name in _folders() and find_spec(name) is None:
-        raise _not_installed(name, name)
+    for package in packages(name):
+        if find_spec(package) is None:
+            raise _not_installed(name, package)
 
 
 def _not_installed(name: str, package: str) -> BackendMissing:

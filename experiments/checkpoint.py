@@ -4,6 +4,7 @@ Arrays are float32 or float64 under their state names (`params/...`, `first_mome
 JSON, what else is needed to go on: see experiments/trial.py. The checksum covers both.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -73,6 +74,14 @@ def read_progress(path: Path) -> dict[str, Any]:
     except (SafetensorError, ValueError, KeyError) as error:
         raise CorruptCheckpoint(f"it does not load ({error})") from error
     return progress
+
+
+def newest_progress(last: Path) -> dict[str, Any] | None:
+    """The progress of the last checkpoint, or of the one before it, that can be opened."""
+    for path in (last, before(last)):
+        with contextlib.suppress(FileNotFoundError, CorruptCheckpoint):
+            return read_progress(path)
+    return None
 
 
 def _checksum(arrays: Mapping[str, Array], text: str) -> str:

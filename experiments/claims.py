@@ -125,6 +125,11 @@ class Claim:
             aside.unlink(missing_ok=True)
 
 
+def retract(folder: Path) -> None:
+    """Take a trial from its owner, who finds out after its next chunk of steps, and stops."""
+    (folder / "heartbeat").unlink(missing_ok=True)
+
+
 def owner(folder: Path) -> dict[str, Any] | None:
     """What the living owner of a trial says: pid, host, step, loss, images/s; None if nobody alive has it."""
     said, age_s = _said(folder / "heartbeat")

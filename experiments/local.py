@@ -235,6 +235,13 @@ class LocalRun:
             self.summary.error = self.summary.error or detail
             self._stop()
 
+    def give_up(self, planned: GridTrial, failure: Failure) -> None:
+        """Record a trial as failed instead of beginning it."""
+        self.waiting.remove(planned)
+        self._record(planned, failure)
+        self.summary.failed[planned.trial.id] = failure.reason
+        self.reporter.event("failed", planned, failure.reason)
+
     def _is_tried_again(self, planned: GridTrial, failure: Failure) -> bool:
         key = (planned.trial.id, failure.cause)
         if self.stopping or self.tried.get(key, 0) >= self.pool.retries.get(failure.cause, 0):
@@ -306,8 +313,11 @@ def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
     """The trials that are not done, and did not diverge; a corrupt record is set aside and its trial runs again."""
-    left = []
+    left, there = [], set(store.trial_ids())
     for planned in trials:
+        if planned.trial.id not in there:
+            left.append(planned)
+            continue
         if sentence := store.set_aside_corrupt_record(planned.trial.id):
             warn(sentence)
         if not is_ended(planned, store):

@@ -52,16 +52,19 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _resolve_train(config.train, info, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", config.run.device):
-        raise MixlabError(
-            f"{where}: run.device: {config.run.device!r} is not known; {choices(config.run.device, DEVICES)}"
-        )
+    check_device(config.run.device, f"{where}: run.device")
     if data.augment.crop > info.image_size:
         raise MixlabError(
             f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
             f"the image of {info.image_size} pixels"
         )
     return Trial(model, data, train, info, config.backend, config.seed, config.run)
+
+
+def check_device(name: str, where: str) -> None:
+    """Raises: MixlabError: no device has a name of this form."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise MixlabError(f"{where}: {name!r} is not known; {choices(name, DEVICES)}")
 
 
 def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) -> ModelSpec:

@@ -1,34 +1,49 @@
 """What the store says of a trial."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from experiments import checkpoint
-from experiments.store import CHECKPOINT, CorruptRecord, OtherSchema, Store
+from experiments.store import CorruptRecord, OtherSchema, Store
 
-STATUSES = ("done", "running", "failed", "missing")
+# The last four only where trials are sent to Slurm: waiting there; gone from there without a result; cancelled by us;
+# there, as far as is known while Slurm does not answer.
+STATUSES = ("done", "running", "failed", "missing", "queued", "lost", "cancelled", "unknown")
 
 
-def status(store: Store, trial_id: str) -> tuple[str, str, dict[str, Any] | None]:
-    """(done, running, failed or missing; why or how far; the record if there is one)."""
+@dataclass(frozen=True)
+class TrialState:
+    """One trial now."""
+
+    status: str  # of STATUSES
+    why: str = ""  # it failed, or how far it is
+    record: dict[str, Any] | None = None  # of one that has ended
+    said: dict[str, Any] = field(default_factory=dict)  # by the living owner of one that runs; see claims.py
+    job: str = ""  # Slurm's number of its last job
+    node: str = ""
+    left: str = ""  # time until the job's limit, as squeue writes it
+
+
+def state(store: Store, trial_id: str) -> TrialState:
     try:
         record = store.record(trial_id)
     except CorruptRecord as error:
-        return "missing", f"{error}; the trial runs again with the next run", None
+        return TrialState("missing", f"{error}; the trial runs again with the next run")
     except OtherSchema as error:
-        return "missing", str(error), None
+        return TrialState("missing", str(error))
     if record is not None and record["status"] == "done":
-        return "done", "", record
-    if (owner := store.owner(trial_id)) is not None:
-        step = f"step {owner['step']} of {owner['steps']}, " if "step" in owner else ""
-        return "running", f"{step}process {owner.get('pid')} on {owner.get('host')}", None
+        return TrialState("done", "", record)
+    if (said := store.owner(trial_id)) is not None:
+        step = f"step {said['step']} of {said['steps']}, " if "step" in said else ""
+        return TrialState("running", f"{step}process {said.get('pid')} on {said.get('host')}", None, said)
     if record is not None:
-        return "failed", str(record["reason"]), record
-    return "missing", _progress(store, trial_id), None
+        return TrialState("failed", str(record["reason"]), record)
+    return TrialState("missing", _progress(store, trial_id))
 
 
 def _progress(store: Store, trial_id: str) -> str:
     """How far a trial is that was stopped or killed; nothing of one that has saved no step."""
-    said, last = "", store.folder(trial_id) / CHECKPOINT
+    said, last = "", store.checkpoint(trial_id)
     for path in (last, checkpoint.before(last)):
         try:
             return f"{said}stopped, its last checkpoint is of step {checkpoint.read_progress(path)['step']}"

@@ -11,6 +11,7 @@ if and only if it is there.
 
 import contextlib
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,18 @@ class Store:
     def folder(self, trial_id: str) -> Path:
         return self.root / "trials" / trial_id
 
+    def checkpoint(self, trial_id: str) -> Path:
+        return self.folder(trial_id) / CHECKPOINT
+
     @property
     def data(self) -> Path:
         return self.root / "data"
 
     def trial_ids(self) -> list[str]:
         """Every trial that the store has a folder of."""
-        folder = self.root / "trials"
-        return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "trials") as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+        return []
 
     def check_folder(self) -> None:
         """Raises: StoreError: it is there and is no folder."""
@@ -96,17 +101,13 @@ class Store:
         folder = self.folder(trial_id)
         write_json(folder / "record.json", record)
         if record["status"] == "done":
-            for path in (folder / CHECKPOINT, checkpoint.before(folder / CHECKPOINT)):
+            last = self.checkpoint(trial_id)
+            for path in (last, checkpoint.before(last)):
                 path.unlink(missing_ok=True)
 
     def can_go_on(self, trial_id: str) -> bool:
         """Whether a trial has a checkpoint that can be opened."""
-        last = self.folder(trial_id) / CHECKPOINT
-        for path in (last, checkpoint.before(last)):
-            with contextlib.suppress(FileNotFoundError, checkpoint.CorruptCheckpoint):
-                checkpoint.read_progress(path)
-                return True
-        return False
+        return checkpoint.newest_progress(self.checkpoint(trial_id)) is not None
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
         """The record of a trial that is done or failed, else None.

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from backends.errors import MixlabError
-from mixlab import evaluate, parity, plan, report, run, show, status, weights
+from mixlab import cancel, cluster, evaluate, logs, parity, plan, report, retry, run, show, status, submit, weights
 from mixlab.common import STOPPED, USER_ERROR
 
 
@@ -28,7 +28,12 @@ class Command(Protocol):
 COMMANDS: Mapping[str, Command] = {
     "plan": plan,
     "run": run,
+    "submit": submit,
     "status": status,
+    "logs": logs,
+    "cancel": cancel,
+    "retry": retry,
+    "cluster": cluster,
     "report": report,
     "show": show,
     "weights": weights,

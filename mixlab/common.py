@@ -44,6 +44,26 @@ def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTria
     return store, ablation, ablations.trials(ablation, data_cache(ablation, store))
 
 
+def find_trials(store: "Store", what: str) -> list[str]:
+    """The ids of an ablation's trials, by its name, or of the one trial whose id begins so.
+
+    Raises: MixlabError: neither is there.
+    """
+    from backends.errors import MixlabError, choices
+
+    names = store.ablations()
+    if what in names:
+        return list(store.ablation_labels(what))
+    known = dict.fromkeys(key for name in names for key in store.ablation_labels(name))
+    found = [key for key in known if what and key.startswith(what)]
+    if len(found) != 1:
+        raise MixlabError(
+            f"store: {what!r} names no ablation of {store.root}, and {len(found) or 'no'} trials begin so; "
+            f"{choices(what, (*names, *found))}"
+        )
+    return found
+
+
 def data_cache(ablation: "Ablation", store: "Store") -> Path:
     """Where decoded images are kept."""
     return Path(ablation.base.get("run.data_cache") or store.data)

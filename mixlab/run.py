@@ -23,7 +23,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_ablation(parser)
     parser.add_argument("--only", metavar="ID", help="just the trial whose id begins with ID")
     parser.add_argument("--resume-on", metavar="BACKEND", help="go on with it where a trial has a checkpoint")
-    parser.add_argument("--jobs", type=int, default=1, help="trials at a time, on equal shares of the cores (1)")
+    parser.add_argument(
+        "--jobs", type=int, help="trials at a time, on equal shares of the cores (as --devices, else 1)"
+    )
+    parser.add_argument(
+        "--devices",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="NAME,...",
+        help="dealt out to the jobs in turn, such as cuda:0,cuda:1 (each trial's run.device)",
+    )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
     add_overrides(parser)
 
@@ -32,10 +41,14 @@ def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     import backends
-    from experiments import local, progress
+    from experiments import archive, local, progress
+    from experiments.resolve import check_device
 
-    if arguments.jobs < 1:
-        raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+    jobs = max(1, len(arguments.devices)) if arguments.jobs is None else arguments.jobs
+    if jobs < 1:
+        raise MixlabError(f"command line: --jobs: {jobs} is too small; at least 1")
+    for device in arguments.devices:
+        check_device(device, "command line: --devices")
     if arguments.resume_on is not None:
         backends.check(arguments.resume_on)
     store, ablation, trials = load(arguments)
@@ -46,15 +59,18 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
-    store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
         cache = data_cache(ablation, store)
-        run = local.LocalRun(todo, store, cache, arguments.jobs, reporter, arguments.resume_on)
+        pool = local.Pool(jobs, arguments.devices)
+        run = local.LocalRun(todo, store, cache, pool, reporter, arguments.resume_on)
         for backend in dict.fromkeys(run.backends.values()):
             backends.check_installed(backend)
         summary = run.run()
+    if summary.error:
+        raise MixlabError(summary.error.reason)
     if summary.left:
         done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
         again = shlex.join(["mixlab", *sys.argv[1:]])

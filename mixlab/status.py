@@ -1,13 +1,23 @@
 """`mixlab status`."""
 
 import argparse
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
 from mixlab.common import add_overrides, add_store, load
 
-HELP = "Say what is done, running, failed (and why) and missing."
-EXAMPLE = "mixlab status tying"
+if TYPE_CHECKING:
+    from rich.console import Group
+
+    from experiments.store import Store
+    from slurm.status import Overview
+
+HELP = "Say what is done, running, queued, failed (and why), lost and missing."
+EXAMPLE = "mixlab status tying --watch"
+WATCH_S = 2.0  # between two looks
+GOING_ON = ("running", "queued", "unknown")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,24 +27,80 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         help="its name, as it was last run with this store, or its YAML file (default: all)",
     )
+    parser.add_argument("--watch", action="store_true", help="until nothing is on its way, or Ctrl-C")
     add_overrides(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.listing import overview_lines, status_lines
     from experiments.store import Store
+    from slurm.status import hints, overview
 
     store = Store(arguments.store)
     if arguments.ablation is None:
         print("\n".join(overview_lines(store)))
         return 0
+    name, labels = _labels(arguments, store)
+    if arguments.watch:
+        return _watch(name, labels, store)
+    known = overview(store, labels)
+    lines = [*status_lines(labels, known.states), *hints(name, known.states, known.silence)]
+    print("\n".join(lines))
+    return 0
+
+
+def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[str, str]]:
+    """The ablation's name, and its trials: id -> what each sets."""
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
-        _, _, trials = load(arguments)
-        labels = {planned.trial.id: planned.label for planned in trials}
-    elif arguments.overrides:
+        _, ablation, trials = load(arguments)
+        return ablation.name, {planned.trial.id: planned.label for planned in trials}
+    if arguments.overrides:
         raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
-    else:
-        labels = store.ablation_labels(arguments.ablation)
-    print("\n".join(status_lines(labels, store)))
-    return 0
+    return arguments.ablation, store.ablation_labels(arguments.ablation)
+
+
+def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
+    """Show the state anew every WATCH_S; without a terminal, a line of totals whenever they change."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from analysis.listing import status_totals
+    from slurm.status import overview
+
+    console, last = Console(), ""
+    with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
+        while True:
+            known = overview(store, labels)
+            totals = status_totals(labels, known.states)
+            if console.is_terminal:
+                live.update(_screen(name, labels, known, console.height), refresh=True)
+            elif totals != last:
+                console.print(totals, highlight=False, soft_wrap=True)
+            last = totals
+            if not any(now.status in GOING_ON for now in known.states.values()):
+                return 0
+            time.sleep(WATCH_S)
+
+
+def _screen(name: str, labels: dict[str, str], known: "Overview", height: int) -> "Group":
+    """As much as fits: trials that are not done, those that run first; then the totals and what needs a hand."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from analysis.listing import status_layout, status_totals
+    from slurm.status import hints
+
+    order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
+    by_state = sorted(labels, key=lambda trial_id: order.index(known.states[trial_id].status))
+    below = [Text(status_totals(labels, known.states)), *map(Text, hints(name, known.states, known.silence))]
+    header, *rows = status_layout({key: labels[key] for key in by_state}, known.states)
+    room = max(1, height - 5 - len(below))
+    grid = Table(box=None, pad_edge=False)
+    for title in header:
+        grid.add_column(title, no_wrap=True)
+    for row in rows[:room]:
+        grid.add_row(*map(Text, row))
+    more = [Text(f"... and {len(rows) - room} more")] if len(rows) > room else []
+    return Group(grid, *more, Text(), *below)

@@ -19,7 +19,7 @@ from slurm.cluster import ClusterSpec, EnvironmentSpec
 TIMEOUTS = 10**6
 # A signal that comes before submitit has its handlers would end Python, and with it the job.
 SHIELD = 'trap \'\' USR1 USR2; exec "$0" "$@"'
-REPORT_MIN, REPORT_GB = 20, 2  # minutes and GiB of the job that writes the report
+REPORT_MIN, REPORT_MEMORY = 20, "2048M"  # minutes and memory of the job that writes the report
 
 
 def check_path(path: Path) -> None:
@@ -34,21 +34,25 @@ def check_path(path: Path) -> None:
 class Batch:
     """One call of sbatch: jobs of the same needs, with one callable each."""
 
-    def __init__(self, folder: Path, name: str, cluster: ClusterSpec, backend: str | None, snapshot: Path):
-        """Args: backend: whose environment and resources; None: of the report, which needs one core and no GPU."""
+    def __init__(
+        self, folder: Path, name: str, cluster: ClusterSpec, backend: str | None, snapshot: Path, nodes: int = 1
+    ):
+        """Args: backend: whose environment and resources; None: of the report, which needs one core and no GPU.
+        nodes: of one job, with a task on each.
+        """
         check_path(folder)
         environment = cluster.environment(backend or next(iter(cluster.environments), ""))
         shell = ["bash", "-c", SHIELD, python_of(environment)]
         self.executor = SlurmExecutor(folder, TIMEOUTS, python=shlex.join(shell))
-        needs = _needs(cluster) if backend else {"timeout_min": REPORT_MIN, "mem_gb": REPORT_GB, "cpus_per_task": 1}
+        needs = _needs(cluster) if backend else {"time": REPORT_MIN, "mem": REPORT_MEMORY, "cpus_per_task": 1}
         self.extra: dict[str, Any] = dict(cluster.sbatch)
         self.extra |= {"requeue": True, "signal": f"{cluster.signal}@{cluster.signal_delay_s}"}
         cpus = f"--cpus-per-task={needs['cpus_per_task']}"  # which srun no longer takes over from its job by itself
         self.executor.update_parameters(
-            name=name,
+            job_name=name,
             **needs,
-            nodes=1,
-            tasks_per_node=1,
+            nodes=nodes,
+            ntasks_per_node=1,
             **{key: getattr(cluster, key) for key in ("partition", "account", "qos", "constraint")},
             array_parallelism=cluster.array_parallelism,
             wckey=None,
@@ -89,7 +93,7 @@ def python_of(environment: EnvironmentSpec) -> str:
 
 def _needs(cluster: ClusterSpec) -> dict[str, Any]:
     gpus = {"gpus_per_node": cluster.gpus} if cluster.gpus else {}
-    times = {"timeout_min": cluster.time_min, "mem_gb": cluster.memory_gb}
+    times = {"time": cluster.time_min, "mem": f"{max(1, round(1024 * cluster.memory_gb))}M"}
     return {**times, "cpus_per_task": cluster.cpus, **gpus}
 
 

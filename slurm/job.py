@@ -17,7 +17,7 @@ from submitit.core.utils import DelayedSubmission
 from backends.errors import MixlabError
 from experiments import checkpoint
 from experiments.ablation import GridTrial
-from experiments.environment import ROOT, environment, slurm_job
+from experiments.environment import environment, slurm_job
 from experiments.failures import CAUSES, Failure
 from experiments.files import replace
 from experiments.local import LocalRun, Pool, Summary, pending
@@ -38,6 +38,9 @@ class Job:
 
     def __init__(self, path: str):
         self.path = path
+
+    def __call__(self) -> None:
+        raise NotImplementedError
 
     def checkpoint(self) -> DelayedSubmission:
         """For a signal that comes before ours are set: nothing has begun, so the same job begins again."""
@@ -236,6 +239,3 @@ def requeue() -> int:
         else:
             os._exit(0)
     return 1
-
-
-assert Path(snapshot.__file__).is_relative_to(ROOT)

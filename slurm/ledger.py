@@ -23,8 +23,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from backends.errors import MixlabError
 from experiments.files import write_json, write_whole
 from experiments.store import Store
+from slurm.cluster import ClusterSpec, cluster_from
 
 OPEN = ("intended", "held", "released")  # may have jobs in Slurm
 
@@ -59,7 +61,7 @@ class Array:
 
     def stopped(self) -> dict[str, Any] | None:
         """Why one of its jobs has stopped all of it, if one has: cause and reason."""
-        return _read(self.stop_file)
+        return read(self.stop_file)
 
     def become(self, **changes: Any) -> "Array":
         """The array with changes, on disk first."""
@@ -97,7 +99,7 @@ def arrays(folder: Path) -> list[Array]:
     found = []
     for path in folder.glob("array-*.json"):
         number = int(re.sub(r"\D", "", path.stem))
-        if fields := _read(path):
+        if fields := read(path):
             packs = tuple(tuple(pack) for pack in fields.pop("packs"))
             found.append(Array(folder, number, packs=packs, **fields))
     return sorted(found, key=lambda array: array.number)
@@ -120,6 +122,17 @@ def places(found: list[Array]) -> dict[str, Place]:
     }
 
 
+def last_cluster(store: Store, ablation: str) -> ClusterSpec:
+    """The cluster file of the last submission of an ablation.
+
+    Raises: MixlabError: it was never submitted.
+    """
+    for folder in reversed(submissions(store, ablation)):
+        if tree := read(folder / "cluster.json"):
+            return cluster_from(tree, str(folder / "cluster.json"))
+    raise MixlabError(f"store: {ablation!r} was never submitted with {store.root}; name a cluster file with --cluster")
+
+
 def cancel(folder: Path, what: str) -> None:
     """Note that a trial, or `all`, is cancelled: no job begins it any more, whatever Slurm does."""
     write_whole(folder / "cancelled" / what, b"")
@@ -129,7 +142,8 @@ def is_cancelled(folder: Path, trial_id: str) -> bool:
     return any((folder / "cancelled" / name).exists() for name in ("all", trial_id))
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def read(path: Path) -> dict[str, Any] | None:
+    """A JSON mapping; None if there is none that can be read."""
     try:
         tree = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -28,7 +28,7 @@ def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
     Args:   limit_mb: of all files together, in MiB.
     Raises: MixlabError: the code is larger; names the largest files.   StoreError.
     """
-    contents = {name: (root / name).read_bytes() for name in files(root)}
+    contents = _contents(root)
     total = sum(map(len, contents.values()))
     if total > limit_mb * 2**20:
         largest = sorted(contents, key=lambda name: -len(contents[name]))[:LARGEST]
@@ -51,6 +51,15 @@ def check(place: Path, root: Path = ROOT) -> None:
         raise WrongSnapshot(f"snapshot: the job runs the code of {root}, and was submitted with that of {place}")
     if _digest_of(place) != place.name:
         raise WrongSnapshot(f"snapshot: {place} is not what it was; submit again, which makes a new one")
+
+
+def name_now(root: Path = ROOT) -> str:
+    """The name that a snapshot taken now would have."""
+    return digest(_contents(root))
+
+
+def _contents(root: Path) -> dict[str, bytes]:
+    return {name: (root / name).read_bytes() for name in files(root)}
 
 
 def files(root: Path) -> list[str]:

@@ -1,0 +1,31 @@
+"""`mixlab cancel`."""
+
+import argparse
+
+from mixlab.common import USER_ERROR, add_store, find_trials
+
+HELP = "Cancel an ablation's trials that are on their way to or on a Slurm cluster, or one trial."
+EXAMPLE = "mixlab cancel tying"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument("what", help="the name of an ablation, or the beginning of a trial's id")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from experiments.store import Store
+    from slurm.cancelling import cancel
+
+    store = Store(arguments.store)
+    ids = find_trials(store, arguments.what)
+    cancelled = cancel(store, ids)
+    jobs = f"; ended in Slurm: {', '.join(cancelled.jobs)}" if cancelled.jobs else ""
+    print(f"cancelled {len(cancelled.trials)} of {len(ids)} trials{jobs}; mixlab retry sends them again")
+    if cancelled.silence:
+        print(
+            f"mixlab: {cancelled.silence}; no further trial of them begins, those that run go on: cancel again when "
+            f"Slurm answers"
+        )
+        return USER_ERROR
+    return 0

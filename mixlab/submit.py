@@ -1,0 +1,56 @@
+"""`mixlab submit`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mixlab.common import add_ablation, add_overrides, data_cache
+
+if TYPE_CHECKING:
+    from slurm.submission import Request, Submitted
+
+HELP = "Send the trials that are neither done nor on their way to a Slurm cluster, and return at once."
+EXAMPLE = "mixlab submit experiments/ablations/tying.yaml --cluster slurm/clusters/example.yaml"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--store", type=Path, help="the results directory (default: the cluster file's, else runs)")
+    add_ablation(parser)
+    parser.add_argument("--cluster", type=Path, required=True, metavar="FILE", help="the cluster file")
+    parser.add_argument("--dry-run", action="store_true", help="print trials, packs and batch scripts, send nothing")
+    add_overrides(parser)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from experiments import ablation as ablations
+    from experiments.store import Store
+    from slurm import submission
+    from slurm.cluster import read_cluster
+
+    cluster = read_cluster(arguments.cluster)
+    store = Store(arguments.store or Path(cluster.store or "runs"))
+    store.check_folder()
+    ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
+    cache = data_cache(ablation, store)
+    trials = ablations.trials(ablation, cache)
+    request = submission.Request(ablation, trials, cluster, store, cache)
+    if arguments.dry_run:
+        for line in submission.preview(request):
+            print(line)
+        return 0
+    say(request, submission.submit(request))
+    return 0
+
+
+def say(request: "Request", submitted: "Submitted") -> None:
+    """What was sent, and what to do next."""
+    name, at_a_time = request.ablation.name, request.cluster.array_parallelism
+    sent = f"{submitted.num_trials} sent"
+    if submitted.folder is not None:
+        sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} at a time"
+    print(f"{len(request.trials)} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
+    if submitted.num_left:
+        print(f"{submitted.num_left} trials found no room in the queue; give the same command when it has emptied")
+    if submitted.num_trials or submitted.num_live:
+        where = "" if str(request.store.root) == "runs" else f" --store {request.store.root}"
+        print(f"next: mixlab status {name} --watch{where}; mixlab logs {name}{where}; mixlab cancel {name}{where}")

@@ -1,0 +1,155 @@
+"""Does a cluster do what its file says: limits, accounts, Pythons, and a job that looks around on a node."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import backends
+from backends.errors import MixlabError
+from experiments.files import replace, write_json
+from experiments.store import Store
+from slurm import client, ledger, snapshot
+from slurm.batch import Batch, check_path, python_of
+from slurm.cluster import ClusterSpec
+from slurm.job import Job
+from slurm.ranks import Rank
+from slurm.submission import check_python
+
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    ok: bool
+    what: str
+    said: str
+
+
+class ProbeJob(Job):
+    """Says from a node where it is and what it sees; with several nodes, that its ranks see each other."""
+
+    def __call__(self) -> None:
+        path = Path(self.path)
+        given, rank = json.loads(path.read_text()), Rank.of_this_job()
+        answer = {"node": rank.node, "python": sys.executable, "rank": rank.index, "size": rank.size}
+        try:
+            snapshot.check(Path(given["snapshot"]))
+            backends.load(given["backend"])
+            if rank.size > 1:
+                answer["sum"] = backends.add_over_ranks(
+                    given["backend"], rank.index + 1, rank.index, rank.size, rank.address
+                )
+        except Exception as error:  # whatever it is, it is what the user wants to know
+            answer["error"] = f"{type(error).__name__}: {error}"
+        replace(path.with_name(f"answer-{rank.index}.json"), json.dumps(answer).encode())
+
+
+def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iterator[Finding]:
+    """What is found, as it is found. Nothing is left in the queue.
+
+    Args:    nodes: of the probe's job.    wait_s: for the probe to begin and end.
+    """
+    client.scrub()
+    check_path(store.root)
+    config = client.config()
+    yield Finding(
+        True, "slurm", f"version {config.get('SLURM_VERSION', 'unknown')}, cluster {config.get('ClusterName')}"
+    )
+    size = config.get("MaxArraySize", "unknown")
+    yield Finding(
+        size.isdigit() and int(size) > 1, "arrays", f"MaxArraySize {size}, MaxJobCount {config.get('MaxJobCount')}"
+    )
+    yield _partition(cluster)
+    yield _accounts(config)
+    qos = client.qos_submit_limit(cluster.qos)
+    yield Finding(
+        True, "qos", f"{cluster.qos or 'the default'}: {f'{qos} jobs in the queue' if qos else 'no limit known'}"
+    )
+    signs = "preempt_send_user_signal" in f"{config.get('SlurmctldParameters')}{config.get('PreemptParameters')}"
+    kind = config.get("PreemptType", "none")
+    said = f"{kind}; {'jobs are warned' if signs else 'jobs are not warned: they resume from their last checkpoint'}"
+    yield Finding(True, "preemption", said)
+    for backend in cluster.environments or backends.names():
+        try:
+            check_python(backend, cluster)
+            yield Finding(True, f"python of {backend}", python_of(cluster.environment(backend)))
+        except MixlabError as error:
+            yield Finding(False, f"python of {backend}", str(error))
+            continue
+        yield from _probe(cluster, store, backend, nodes, wait_s)
+
+
+def _partition(cluster: ClusterSpec) -> Finding:
+    named = ["-p", cluster.partition] if cluster.partition else []
+    lines = client.call("sinfo", "-h", *named, "-o", "%R|%l|%D|%c|%m|%G|%a").splitlines()
+    if not lines:
+        known = sorted(set(client.call("sinfo", "-h", "-o", "%R").split()))
+        return Finding(False, "partition", f"{cluster.partition!r} is not there; allowed: {', '.join(known)}")
+    name, limit, nodes, cpus, memory, gres, state = lines[0].split("|")
+    said = f"{name} {state}: {nodes} nodes of {cpus} CPUs, {memory} MiB, {gres}; time limit {limit}"
+    fits = _minutes(limit) is None or cluster.time_min <= (_minutes(limit) or 0)
+    return Finding(fits and state == "up", "partition", said + ("" if fits else f"; time_min is {cluster.time_min}"))
+
+
+def _minutes(limit: str) -> int | None:
+    """A time limit of Slurm, days-hours:minutes:seconds, in minutes; None: there is none."""
+    days, _, clock = limit.rpartition("-")
+    parts = clock.split(":")
+    if not all(part.isdigit() for part in parts):
+        return None
+    hours, minutes = (int(parts[-3]) if len(parts) > 2 else 0), int(parts[-2]) if len(parts) > 1 else int(parts[0])
+    return (int(days or 0) * 24 + hours) * 60 + minutes
+
+
+def _accounts(config: dict[str, str]) -> Finding:
+    kind = config.get("AccountingStorageType", "none")
+    try:
+        client.call("sacct", "-n", "-X", "-S", "now")
+        return Finding(True, "accounting", f"{kind}: sacct answers")
+    except MixlabError as error:
+        return Finding(
+            True, "accounting", f"{error}: why a job was lost may then not be known, and nothing else changes"
+        )
+
+
+def _probe(cluster: ClusterSpec, store: Store, backend: str, nodes: int, wait_s: float) -> Iterator[Finding]:
+    folder = ledger.new_submission(store, ".probe")
+    what = f"job on {nodes} node{'s' if nodes > 1 else ''}, {backend}"
+    code = snapshot.take(store.root.absolute() / "snapshots", cluster.snapshot_limit_mb)
+    write_json(folder / "probe.json", {"backend": backend, "snapshot": str(code)})
+    name = f"mixlab-probe-{folder.name}"
+    try:
+        batch = Batch((folder / "slurm").absolute(), name, cluster, backend, code, nodes)
+        batch.submit([ProbeJob(str((folder / "probe.json").absolute()))], hold=False)
+    except MixlabError as error:
+        yield Finding(False, what, str(error))
+        return
+    yield _answer(folder, name, what, nodes, wait_s)
+    client.cancel(f"--name={name}")
+
+
+def _answer(folder: Path, name: str, what: str, nodes: int, wait_s: float) -> Finding:
+    until, left = time.monotonic() + wait_s, True
+    while time.monotonic() < until and left:
+        left = bool(client.queue([name]))
+        answers = [found for path in folder.glob("answer-*.json") if (found := ledger.read(path))]
+        if errors := [answer for answer in answers if "error" in answer]:
+            return Finding(False, what, f"on {errors[0]['node']}: {errors[0]['error']}")
+        if len(answers) == nodes:
+            expected = nodes * (nodes + 1) / 2
+            wrong = [answer for answer in answers if nodes > 1 and answer["sum"] != expected]
+            seen = ", ".join(sorted(answer["node"] for answer in answers))
+            ranks = f"; {nodes} ranks see each other" if nodes > 1 and not wrong else ""
+            return Finding(not wrong, what, f"{seen} sees the store, and runs {answers[0]['python']}{ranks}")
+        time.sleep(POLL_S)
+    if left:
+        waiting = "; ".join(sorted({job.reason for job in client.queue([name])}))
+        return Finding(False, what, f"did not end in {wait_s:g} s (waits for: {waiting}); was cancelled")
+    logs = "\n".join(path.read_text(errors="replace") for path in (folder / "slurm").glob("*.err"))
+    last = (logs.strip().splitlines() or ["nothing was written: the store is not visible from the nodes"])[-1]
+    return Finding(False, what, f"ended without an answer: {last}")

@@ -1,0 +1,279 @@
+"""Sending the trials of an ablation to Slurm: at once, and as often as one likes."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import backends
+from backends.errors import MixlabError
+from experiments import archive, claims
+from experiments.ablation import Ablation, GridTrial
+from experiments.claims import Claim, ClaimLost
+from experiments.environment import environment
+from experiments.files import write_json
+from experiments.local import pending
+from experiments.store import Store
+from slurm import client, ledger, packing, snapshot
+from slurm.batch import Batch, check_path, python_of
+from slurm.cluster import ClusterSpec, cluster_from
+from slurm.job import UMASK, PackJob, ReportJob, write_work
+from slurm.packing import Pack
+from slurm.status import overview, queued
+
+LOCK = "submitting"  # a folder of the store that whoever submits has claimed
+LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
+PROBE_S = 60.0  # for a Python to say whether it has a framework; modules on a slow disk take long
+LARGEST_ARRAY = 1001  # Slurm's own default of MaxArraySize, which bounds the index
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be submitted."""
+
+    ablation: Ablation
+    trials: Sequence[GridTrial]
+    cluster: ClusterSpec
+    store: Store
+    cache: Path
+    states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
+    warn: Callable[[str], None] = print
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What has become of a request."""
+
+    folder: Path | None  # of the submission; None where there was nothing to send
+    jobs: tuple[str, ...]  # Slurm's numbers of the arrays
+    num_packs: int
+    num_trials: int
+    num_done: int
+    num_live: int  # running or in the queue
+    num_left: int  # for which there was no room in the queue
+
+
+def submit(request: Request) -> Submitted:
+    """Send every trial that is neither done nor on its way, and complete what an earlier submission has left undone.
+
+    Raises: MixlabError: Slurm refuses or does not answer; a Python lacks its backend; the code is too large.
+    """
+    os.umask(os.umask(0o077) | UMASK)
+    client.scrub()
+    check_path(request.store.root)
+    limits = Limits.read(request.cluster)
+    request.store.check_writable()
+    with _lock(request.store, request.warn):
+        recover(request.store)
+        todo, done, live = missing(request)
+        packs = packing.packs(todo, request.cluster.pack)
+        arrays = packing.arrays(packs[: limits.room], limits.array)
+        left = sum(len(pack.trials) for pack in packs[limits.room :])
+        archive.keep(request.store, request.ablation, request.trials)
+        if not arrays:
+            return Submitted(None, (), 0, 0, done, live, left)
+        for backend in dict.fromkeys(pack.backend for pack in packs):
+            check_python(backend, request.cluster)
+        code = snapshot.take(request.store.root.absolute() / "snapshots", request.cluster.snapshot_limit_mb)
+        folder = ledger.new_submission(request.store, request.ablation.name)
+        jobs = _send(request, folder, arrays, code)
+    sent = sum(len(pack.trials) for array in arrays for pack in array)
+    return Submitted(folder, jobs, sum(map(len, arrays)), sent, done, live, left)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What Slurm takes."""
+
+    array: int  # jobs of one array
+    room: int  # jobs that may be added to the queue
+
+    @staticmethod
+    def read(cluster: ClusterSpec) -> "Limits":
+        """Raises: SlurmSilent.   SlurmError."""
+        config = client.config()
+        largest = config.get("MaxArraySize", "")
+        array = int(largest) if largest.isdigit() else LARGEST_ARRAY
+        most = [int(config[name]) for name in ("MaxJobCount",) if config.get(name, "").isdigit()]
+        qos = client.qos_submit_limit(cluster.qos)
+        return Limits(max(1, array), min([*most, *([qos] if qos is not None else [])], default=array))
+
+
+def missing(request: Request) -> tuple[list[GridTrial], int, int]:
+    """The trials to send, how many have ended for good, and how many are on their way.
+
+    Raises: SlurmSilent: it cannot be known which are in the queue.
+    """
+    todo = pending(request.trials, request.store, request.warn)
+    known = overview(request.store, [planned.trial.id for planned in todo])
+    if known.silence:
+        raise client.SlurmSilent(known.silence)
+    live = {trial_id for trial_id, now in known.states.items() if now.status in ("running", "queued")} | known.live
+    free = [planned for planned in todo if planned.trial.id not in live]
+    if request.states is not None:
+        free = [planned for planned in free if known.states[planned.trial.id].status in request.states]
+    num_live = sum(planned.trial.id in live for planned in todo)
+    return free, len(request.trials) - len(todo), num_live
+
+
+def recover(store: Store) -> None:
+    """Bring what killed submissions have left to one of two ends: it never began, or it is released.
+
+    Raises: SlurmSilent.   SlurmError.
+    """
+    arrays = list(ledger.all_arrays(store))
+    fresh = [array for array in arrays if array.state == "void" and _age_s(array) < 3600]
+    names = {job.name for job in client.queue(array.name for array in fresh)} if fresh else set()
+    for array in fresh:  # sbatch may have reached Slurm after its caller was found dead
+        if array.name in names:
+            client.cancel(f"--name={array.name}")
+    jobs = queued(arrays)
+    names = {job.name for job in jobs.values()}
+    for array in arrays:
+        if array.state == "intended":
+            array.become(state="void")
+            client.cancel(f"--name={array.name}")
+        elif array.state == "released" and array.name not in names:
+            array.become(state="ended")
+    for folder in dict.fromkeys(array.folder for array in arrays if array.state == "held"):
+        release(folder)
+
+
+def _age_s(array: ledger.Array) -> float:
+    return time.time() - (array.folder / f"array-{array.number}.json").stat().st_mtime
+
+
+def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) -> tuple[str, ...]:
+    """Write what the jobs need, hand them to Slurm held, and release them when everything is in its place."""
+    write_json(folder / "cluster.json", asdict(request.cluster))
+    about = {
+        "store": str(request.store.root.absolute()),
+        "cache": str(request.cache.absolute()),
+        "snapshot": str(code),
+        "commit": {name: environment()[name] for name in ("commit", "dirty")},
+    }
+    write_json(
+        folder / "report.json", {**about, "ablation": request.ablation.name, "out": str(_report(folder)), "job": None}
+    )
+    planned = []
+    for number, packs in enumerate(arrays):
+        ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
+        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
+        array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
+        for index, pack in enumerate(packs):
+            specs = tuple({"spec": asdict(one.trial), "settings": one.settings} for one in pack.trials)
+            write_work(array, index, specs, about)
+        planned.append(array.become())
+    try:
+        for array in planned:
+            batch = Batch(folder / "slurm", array.name, request.cluster, array.backend, code)
+            files = [str(array.pack_file(index).absolute()) for index in range(len(array.packs))]
+            job = batch.submit([PackJob(file) for file in files], hold=True)
+            array.become(job=job, state="held")
+    except MixlabError:
+        for array in ledger.arrays(folder):  # all or nothing: a grid half of which is refused is not what was asked
+            with contextlib.suppress(MixlabError):
+                client.cancel(f"--name={array.name}")
+            array.become(state="void")
+        raise
+    return release(folder)
+
+
+def _report(folder: Path) -> Path:
+    return folder.parent.parent.absolute() / "report"
+
+
+def release(folder: Path) -> tuple[str, ...]:
+    """Let the arrays of a submission go, and send the job that writes the report after them; returns their numbers."""
+    cluster = cluster_from(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
+    held = [array for array in ledger.arrays(folder) if array.state == "held" and array.job]
+    report = ledger.read(folder / "report.json") or {}
+    if cluster.report and held and report.get("job") is None:
+        name = f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
+        client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
+        batch = Batch(folder / "slurm", name, cluster, None, Path(report["snapshot"]))
+        job = batch.submit(
+            [ReportJob(str((folder / "report.json").absolute()))], False, after=[str(array.job) for array in held]
+        )
+        write_json(folder / "report.json", {**report, "job": job})
+    for array in held:
+        client.release(str(array.job))
+        array.become(state="released")
+    return tuple(str(array.job) for array in held)
+
+
+def check_python(backend: str, cluster: ClusterSpec) -> None:
+    """Raises: MixlabError: the environment of a backend does not begin, or lacks the framework or submitit."""
+    environment = cluster.environment(backend)
+    python = python_of(environment)
+    probe = (
+        "import importlib.util, sys; "
+        "print('mixlab lacks:', *[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
+    )
+    needed = ("submitit", "omegaconf", *backends.packages(backend))
+    script = "\n".join([*environment.setup, 'exec "$0" "$@"'])
+    words = ["bash", "-c", script, python, "-P", "-c", probe, *needed]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
+    said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
+    if done.returncode or said is None:
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MixlabError(
+            f"environments: {backend}: {python} does not begin: {words[-1]}; name another one in 'python'"
+        )
+    if lacking := said.split()[2:]:
+        raise MixlabError(
+            f"environments: {backend}: {python} lacks {', '.join(lacking)}; install it there, or name another one in "
+            f"'python'"
+        )
+
+
+@contextlib.contextmanager
+def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
+    """Only one process at a time sends trials of a store, so that none is sent twice.
+
+    Raises: MixlabError: another one does, for long.
+    """
+    until, told = time.monotonic() + LOCK_WAIT_S, False
+    while True:
+        try:
+            claim = Claim(store.root / LOCK)
+            break
+        except ClaimLost:
+            owner = claims.owner(store.root / LOCK) or {}
+            who = f"process {owner.get('pid')} on {owner.get('host')} is submitting to {store.root}"
+            if time.monotonic() > until:
+                raise MixlabError(f"store: {who} since over {LOCK_WAIT_S:g} s; try again when it has ended") from None
+            if not told:
+                warn(f"{who}; waiting")
+            told = True
+            time.sleep(LOCK_POLL_S)
+    try:
+        with claim.kept():
+            yield
+    finally:
+        claim.release()
+
+
+def preview(request: Request) -> Iterator[str]:
+    """The packs that would be sent, and the batch script of each array. Raises: SlurmSilent.   SlurmError."""
+    client.scrub()
+    check_path(request.store.root)
+    limits = Limits.read(request.cluster)
+    todo, done, live = missing(request)
+    yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    folder = ledger.new_submission(request.store, request.ablation.name)
+    packs = packing.packs(todo, request.cluster.pack)
+    for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
+        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
+        yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"
+        for index, pack in enumerate(array):
+            yield f"  {index}: " + ", ".join(f"{one.trial.id} ({one.label})" for one in pack.trials)
+        place = request.store.root.absolute() / "snapshots" / snapshot.name_now()
+        batch = Batch((folder / "slurm").absolute(), name, request.cluster, array[0].backend, place)
+        yield "\n" + batch.text(len(array)).strip()
