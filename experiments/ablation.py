@@ -143,8 +143,9 @@ def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
 
 def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
     """Every point of the grid, and the config that it leads to."""
+    base = fields.set_fields(TrialConfig(), ablation.base)
     for point in ablation.points:
-        yield point, fields.set_fields(TrialConfig(), _laid_over(dict(ablation.base), point))
+        yield point, fields.set_fields(base, _laid_over({}, point))
 
 
 def resolved(config: TrialConfig, cache: Path, where: str) -> Trial:

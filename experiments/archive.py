@@ -9,7 +9,7 @@ from backends.errors import MixlabError, choices
 from experiments.ablation import Ablation, GridTrial
 from experiments.files import write_whole
 from experiments.report_spec import EquivalenceSpec, ReportSpec
-from experiments.spec import trial_from_json
+from experiments.spec import as_tree, trial_from_json
 from experiments.store import Store
 
 FILE = "resolved.json"
@@ -23,7 +23,7 @@ def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
     store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
     tree = {
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [{"settings": planned.settings, "spec": asdict(planned.trial)} for planned in trials],
+        "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
     }
     write_whole(store.root / "ablations" / ablation.name / FILE, json.dumps(tree).encode())
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, get_args, get_type_hints
 
 import yaml
@@ -79,13 +79,10 @@ def _typed(name: str, value: Any, where: str) -> Any:
         raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
     is_flag = isinstance(get_field(TrialConfig(), name), bool)
     scalars = (bool, str) if is_flag else (bool, int, float, str)  # OmegaConf takes 7 for true
-    nested: Any = value
-    for part in reversed(name.split(".")):
-        nested = {part: nested}
     try:
         if value is not None and not isinstance(value, scalars):
             raise ValueError(value)
-        return OmegaConf.select(OmegaConf.merge(_schema(), nested), name)
+        return OmegaConf.select(OmegaConf.merge(_schema(name), {"value": value}), "value")
     except (OmegaConfBaseException, ValueError) as error:
         came = "null" if value is None else repr(value)
         raise MixlabError(f"{where}: {name}: {came} came where {_allowed_values(name)} is allowed") from error
@@ -119,9 +116,13 @@ def read_override(override: str, where: str) -> tuple[str, Any]:
     return name, tree["value"]
 
 
-@lru_cache(maxsize=1)
-def _schema() -> Any:
-    return OmegaConf.structured(TrialConfig)
+@cache
+def _schema(name: str) -> Any:
+    """One field alone: a merge copies all of its schema, and a large grid has as many values as trials."""
+    section, _, last = name.rpartition(".")
+    hint = get_type_hints(type(get_field(TrialConfig(), section)) if section else TrialConfig)[last]
+    default = dataclasses.field(default=get_field(TrialConfig(), name))
+    return OmegaConf.structured(dataclasses.make_dataclass("Field", [("value", hint, default)]))
 
 
 def set_fields(config: Any, values: Mapping[str, Any]) -> Any:

@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -18,6 +18,7 @@ from experiments.claims import Claim, ClaimLost
 from experiments.environment import ROOT, environment
 from experiments.failures import Failure
 from experiments.record import is_final, make_record
+from experiments.spec import as_tree
 from experiments.store import CorruptRecord, Store
 from experiments.worker import WorkerSpec, main
 
@@ -158,7 +159,7 @@ class LocalRun:
                 self._hire(slot, planned)
             slot.trial, given = planned, True
             self.reporter.event("start", planned, None)
-            _send(slot, ("run", asdict(planned.trial)))
+            _send(slot, ("run", as_tree(planned.trial)))
             if self.stopping:  # asked for while the worker was hired
                 _send(slot, ("stop", None))
         return given

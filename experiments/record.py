@@ -2,10 +2,9 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
-from experiments.spec import Trial
+from experiments.spec import Trial, as_tree
 
 RECORD_SCHEMA = 2
 NUMBERS = ("steps", "images_per_s", "parameters", "forward_flops_per_image", "training_flops", "peak_memory_bytes")
@@ -25,7 +24,7 @@ def make_record(
         "schema": RECORD_SCHEMA,
         "id": trial.id,
         **outcome,
-        "spec": asdict(trial),
+        "spec": as_tree(trial),
         "environment": environment,
         "started": started,
         "finished": time.time(),

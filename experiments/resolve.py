@@ -3,7 +3,9 @@
 import dataclasses
 import math
 import re
-from typing import Any
+from collections.abc import Hashable
+from functools import lru_cache
+from typing import Any, cast
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
@@ -31,7 +33,7 @@ def check_ranges(config: Any, where: str, prefix: str = "") -> None:
     for f in dataclasses.fields(config):
         value, name, limits = getattr(config, f.name), f"{prefix}{f.name}", f.metadata
         if dataclasses.is_dataclass(value):
-            check_ranges(value, where, f"{name}.")
+            _check_section(cast(Hashable, value), where, f"{name}.")
         elif value is None or not limits:
             continue
         elif limits["allowed"] and value not in limits["allowed"]:
@@ -42,6 +44,12 @@ def check_ranges(config: Any, where: str, prefix: str = "") -> None:
             raise MixlabError(f"{where}: {name}: {value} is too small; at least {limits['low']}")
         elif limits["high"] is not None and value > limits["high"]:
             raise MixlabError(f"{where}: {name}: {value} is too large; at most {limits['high']}")
+
+
+@lru_cache(maxsize=1024)
+def _check_section(section: Hashable, where: str, prefix: str) -> None:
+    """The trials of a grid have most sections in common."""
+    check_ranges(section, where, prefix)
 
 
 def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
@@ -67,6 +75,7 @@ def check_device(name: str, where: str) -> None:
         raise MixlabError(f"{where}: {name!r} is not known; {choices(name, DEVICES)}")
 
 
+@lru_cache(maxsize=1024)
 def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) -> ModelSpec:
     sizes = VARIANTS[model.variant] if model.variant else DEFAULT_SIZES
     names = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
@@ -131,6 +140,7 @@ def _default_patch_size(image_size: int) -> int:
     return min(divisors, key=lambda size: abs(size - max(2.0, image_size / 8)))
 
 
+@lru_cache(maxsize=1024)
 def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfig:
     if train.steps is not None and train.epochs is not None:
         raise MixlabError(f"{where}: train.steps and train.epochs: give one of them, not both")

@@ -12,7 +12,6 @@ if and only if it is there.
 import contextlib
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from backends.errors import MixlabError, choices
 from experiments import checkpoint, claims
 from experiments.files import StoreError, set_aside, write_json, write_whole
 from experiments.record import RECORD_SCHEMA, faults
-from experiments.spec import Trial
+from experiments.spec import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"
 
@@ -93,7 +92,7 @@ class Store:
 
     def begin(self, trial: Trial, environment: dict[str, Any]) -> None:
         """Write what is known before training."""
-        write_json(self.folder(trial.id) / "spec.json", asdict(trial))
+        write_json(self.folder(trial.id) / "spec.json", as_tree(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
 
     def finish(self, trial_id: str, record: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ from experiments.claims import Claim, ClaimLost
 from experiments.environment import environment
 from experiments.files import write_json
 from experiments.local import pending
+from experiments.spec import as_tree
 from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Batch, check_path, python_of
@@ -164,7 +165,7 @@ def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) 
         name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
         array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
         for index, pack in enumerate(packs):
-            specs = tuple({"spec": asdict(one.trial), "settings": one.settings} for one in pack.trials)
+            specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
             write_work(array, index, specs, about)
         planned.append(array.become())
     try:

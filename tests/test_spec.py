@@ -93,6 +93,7 @@ TEXTS = (
     "backend",
     "run.device",
     "run.data_cache",
+    "run.compile_cache",
 )
 # Of TINY with every size given, on the data of "synthetic-1". Another id needs another SPEC_VERSION, or a new field.
 GOLDEN_ID = "175dc057ce63"
@@ -386,6 +387,7 @@ def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path:
 def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, name: str) -> None:
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
+    values["run.compile_cache"] = str(tmp_path / "compiled")
     resolved = trial(base(), f"{name}={values[name]}")
     assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
 
