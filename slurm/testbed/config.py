@@ -35,6 +35,8 @@ class Options:
             key, equals, _ = line.partition("=")
             if not equals or not key.isidentifier() or "\n" in line:
                 raise MixlabError(f"set: {line!r}; allowed: Key=Value, such as MaxArraySize=11")
+            if key.lower() == "nodename":
+                raise MixlabError(f"set: {line!r}; nodes are set by --nodes, --cpus, --memory and --gpus")
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -75,8 +77,7 @@ def slurm_conf(site: Site, options: Options) -> str:
 def _identity(line: str) -> str:
     """What two lines share if the second replaces the first: the key, and for a node or a partition its name too."""
     first_word = line.split()[0].lower()
-    key = first_word.partition("=")[0]
-    return first_word if key in ("nodename", "partitionname") else key
+    return first_word if first_word.startswith(("nodename=", "partitionname=")) else first_word.partition("=")[0]
 
 
 def _daemon_lines(site: Site) -> list[str]:

@@ -15,6 +15,7 @@ from slurm.testbed.network import listens, listens_at
 
 START_TIMEOUT_S = 60.0
 CLIENT_TIMEOUT_S = 30.0
+LOAD_TIMEOUT_S = 1.0
 OTHER_CLUSTERS = ("SLURM", "SBATCH", "SRUN", "SQUEUE", "SINFO", "SACCT")  # their clients' variables begin so
 SYSTEM_PATH = "/usr/sbin:/sbin"  # where the daemons are; a plain user's PATH often lacks it
 PROGRAMS = ("slurmctld", "slurmd", "sbatch", "munged")
@@ -184,7 +185,8 @@ def _number(pattern: str, text: str) -> int:
 
 
 def _ended(layout: Layout, daemon: str) -> bool:
-    return daemon not in processes.daemons(layout)
+    # Not at the first look: while a program is being loaded, the kernel shows an empty environment.
+    return not processes.wait_until(lambda: daemon in processes.daemons(layout), LOAD_TIMEOUT_S)
 
 
 def _last_words(layout: Layout, daemon: str) -> str:

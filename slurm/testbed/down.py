@@ -24,17 +24,23 @@ def down(directory: Path | str, purge: bool = False) -> None:
     Does nothing where no cluster runs. Raises: MixlabError: `purge` of a directory that no cluster was in.
     """
     layout = Layout.of(directory)
-    if purge and layout.directory.exists() and not layout.is_testbed():
+    if purge and layout.directory.exists() and not layout.marker.exists():
         raise MixlabError(f"{layout.directory}: holds no cluster, so it is not removed")
     if "slurmctld" in processes.daemons(layout):
         _cancel_jobs(layout)
+    if not purge:
+        _stop_daemons(layout)
+    processes.end(lambda: processes.of_cluster(layout), signal.SIGKILL)
+    if purge:
+        shutil.rmtree(layout.directory, ignore_errors=True)
+
+
+def _stop_daemons(layout: Layout) -> None:
+    """Let each daemon save its state, before those that it depends on stop."""
     nodes = processes.daemons(layout) - set(SERVERS)
     processes.end(lambda: processes.of_daemons(layout, *nodes))
     for server in reversed(SERVERS):
         processes.end(partial(processes.of_daemons, layout, server))
-    processes.end(lambda: processes.of_cluster(layout), signal.SIGKILL)
-    if purge:
-        shutil.rmtree(layout.directory, ignore_errors=True)
 
 
 def _cancel_jobs(layout: Layout) -> None:

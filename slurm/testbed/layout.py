@@ -55,15 +55,13 @@ class Layout:
         return self.directory / "env.sh"
 
     @property
-    def lock(self) -> Path:
-        return self.directory / "run/up.lock"
+    def marker(self) -> Path:
+        """Says that the directory is a cluster's and may be removed; locked while a start is at work."""
+        return self.directory / ".mixlab-testbed"
 
     def console(self, daemon: str) -> Path:
         """What a daemon has written to its standard output and error since it was last started."""
         return self.directory / f"log/{daemon}.console"
-
-    def is_testbed(self) -> bool:
-        return self.slurm_conf.is_file() and self.env_sh.is_file()
 
     def check(self, nodes: tuple[str, ...]) -> None:
         """Raise MixlabError unless the directory can hold a cluster with these nodes."""
@@ -85,14 +83,15 @@ class Layout:
     def _check_contents(self) -> None:
         if self.directory.stat().st_uid != os.geteuid():
             raise MixlabError(f"{self.directory}: belongs to another user; give a directory of your own")
-        foreign = [path.name for path in self.directory.iterdir() if path.name not in FOLDERS]
-        if foreign and not self.is_testbed():
-            raise MixlabError(f"{self.directory}: holds other files ({min(foreign)}); give a new or empty directory")
+        contents = sorted(path.name for path in self.directory.iterdir())
+        if contents and self.marker.name not in contents:
+            raise MixlabError(f"{self.directory}: holds other files ({contents[0]}); give a new or empty directory")
 
     def make(self) -> None:
         for path in [self.directory, *(self.directory / folder for folder in FOLDERS)]:
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o755)  # munge trusts no key and no socket in a folder that others may write
+            self.marker.touch()  # before the first folder: a directory with folders and no marker is somebody's
 
 
 def default_directory() -> Path:

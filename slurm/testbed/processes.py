@@ -13,6 +13,7 @@ from slurm.testbed.layout import Layout
 
 DIRECTORY_MARK = "MIXLAB_TESTBED"
 DAEMON_MARK = "MIXLAB_TESTBED_DAEMON"
+CHILDREN = ("slurmstepd", "slurmscriptd")  # started by slurmd and slurmctld, with their environment
 POLL_S = 0.05
 END_TIMEOUT_S = 10.0
 
@@ -23,7 +24,7 @@ class Process:
 
     pid: int
     daemon: str
-    role: Literal["daemon", "step", "task"]
+    role: Literal["daemon", "child", "task"]
 
 
 def start(command: Sequence[str], environment: Mapping[str, str], console: Path, sockets: Iterable[int] = ()) -> None:
@@ -69,7 +70,7 @@ def _marked(folder: Path, daemon: str) -> Process:
         name = (folder / "comm").read_text().strip()
     except OSError:
         name = ""
-    return Process(int(folder.name), daemon, "step" if name == "slurmstepd" else "daemon")
+    return Process(int(folder.name), daemon, "child" if name in CHILDREN else "daemon")
 
 
 def of_daemons(layout: Layout, *names: str) -> list[Process]:

@@ -18,7 +18,7 @@ from slurm.testbed.daemons import DaemonFailed, missing
 from slurm.testbed.down import down
 from slurm.testbed.layout import Layout, default_directory
 
-USER_ERROR, FAILED = 2, 1  # exit codes
+USER_ERROR, FAILED, STOPPED = 2, 1, 130  # exit codes
 DOWN_COMMAND = "python3 -m slurm.testbed.down"
 
 
@@ -50,7 +50,7 @@ def up(directory: Path | str, options: Options | None = None) -> Cluster:
 
 @contextmanager
 def _only_start(layout: Layout) -> Iterator[None]:
-    with layout.lock.open("w") as lock:
+    with layout.marker.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -128,6 +128,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DaemonFailed as error:
         print(f"slurm-up: {error}", file=sys.stderr)
         return FAILED
+    except KeyboardInterrupt:
+        print("slurm-up: stopped; what had started is down again", file=sys.stderr)
+        return STOPPED
     layout = cluster.layout
     print(f"Slurm is up with {options.nodes} nodes. To use it:  source {layout.env_sh}  and then  sinfo")
     print(f"To take it down:  {DOWN_COMMAND} {layout.directory}")
