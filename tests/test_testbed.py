@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -322,11 +323,12 @@ def test_what_a_killed_cluster_left_is_swept_by_the_next_start(tmp_path):
         killed = up(tmp_path, LIGHT)
         submit(killed, "", "sleep 600")
         wait_for(lambda: any(process.role == "task" for process in processes.of_cluster(killed.layout)))
-        left = [process for process in processes.of_cluster(killed.layout) if process.role == "task"]
-        for daemon in processes.daemons(killed.layout):
-            killed.kill(daemon)
+        found = processes.of_cluster(killed.layout)
+        tasks = {process for process in found if process.role == "task"}
+        processes.send(set(found) - tasks, signal.SIGKILL)  # slurmstepd too: no daemon to come knows of the tasks
+        wait_for(lambda: set(processes.of_cluster(killed.layout)) == tasks)
         up(tmp_path, LIGHT)
-        assert not set(left) & set(processes.of_cluster(killed.layout))
+        assert not tasks & set(processes.of_cluster(killed.layout))
     finally:
         down(tmp_path, purge=True)
 

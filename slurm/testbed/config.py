@@ -7,7 +7,6 @@ from backends.errors import MixlabError
 from slurm.testbed.layout import Layout
 from slurm.testbed.network import LOOPBACK
 
-CLUSTER_NAME = "mixlab"
 REQUEUE_DELAY_S = 8  # below 5 Slurm takes 120; a restart sooner than a stubborn task's end would meet it on its node
 GRACE_S = 10  # time to write a checkpoint; with 0, Slurm kills a job while Submitit is requeueing it
 
@@ -83,7 +82,7 @@ def _identity(line: str) -> str:
 def _daemon_lines(site: Site) -> list[str]:
     layout = site.layout
     lines = [
-        f"ClusterName={CLUSTER_NAME}",
+        "ClusterName=mixlab",
         f"FirstJobId={site.first_job_id}",
         f"SlurmctldHost={site.host}({LOOPBACK})",
         f"SlurmctldPort={site.ports[0]}",

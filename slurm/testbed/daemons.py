@@ -9,7 +9,6 @@ from collections.abc import Iterable
 
 from backends.errors import MixlabError
 from slurm.testbed import processes
-from slurm.testbed.config import CLUSTER_NAME
 from slurm.testbed.layout import Layout
 from slurm.testbed.network import listens, listens_at
 
@@ -124,12 +123,6 @@ def create_database(layout: Layout) -> None:
     if ended.returncode:
         shutil.rmtree(layout.database, ignore_errors=True)  # half a database would be taken for one next time
         raise DaemonFailed(f"mariadb-install-db failed{_last_words(layout, 'database')}")
-
-
-def register_cluster(layout: Layout) -> None:
-    """Make the cluster known to slurmdbd, which refuses an unknown one's records."""
-    if CLUSTER_NAME not in ask(layout, "sacctmgr", "--noheader", "list", "cluster", "format=cluster").split():
-        ask(layout, "sacctmgr", "--immediate", "add", "cluster", CLUSTER_NAME)
 
 
 def _command(layout: Layout, daemon: str) -> list[str]:

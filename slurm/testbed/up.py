@@ -98,8 +98,6 @@ def _start(layout: Layout, options: Options, sockets: Sequence[int]) -> None:
         # munged lives as long as the cluster does and uses no port: in its hands the reserved ones stay reserved.
         daemons.start(layout, server, sockets if server == "munged" else ())
         daemons.wait_for(layout, server)
-        if server == "slurmdbd":
-            daemons.register_cluster(layout)
     for node in options.node_names:
         daemons.start(layout, node)
     for node in options.node_names:
