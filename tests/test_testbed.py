@@ -126,6 +126,15 @@ def test_directories_of_others_are_neither_used_nor_removed(tmp_path, capsys):
         up(tmp_path / "with space")
 
 
+def test_the_cluster_of_another_user_is_left_alone(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
+    for module in (up_module, down_module):
+        assert module.main([str(tmp_path)]) == 2
+        assert capsys.readouterr().err.endswith(": belongs to another user; give a directory of your own\n")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert down_module.main([str(tmp_path)]) == 0
+
+
 def test_what_is_missing_is_said_with_its_packages(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(daemons, "SYSTEM_PATH", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -51,13 +51,16 @@ def user() -> str:
 
 
 def environment(layout: Layout) -> dict[str, str]:
-    """The environment of daemons and of the clients that the testbed itself calls."""
+    """The environment of the clients that the testbed itself calls."""
     own = {key: value for key, value in os.environ.items() if not key.startswith(OTHER_CLUSTERS)}
-    return own | {
-        "PATH": search_path(),
-        "SLURM_CONF": str(layout.slurm_conf),
+    return own | {"PATH": search_path(), "SLURM_CONF": str(layout.slurm_conf)}
+
+
+def _marked_environment(layout: Layout, daemon: str) -> dict[str, str]:
+    return environment(layout) | {
         "MYSQL_UNIX_PORT": str(layout.database_socket),  # slurmdbd.conf has no key for the database's socket
         processes.DIRECTORY_MARK: str(layout.directory),
+        processes.DAEMON_MARK: daemon,
     }
 
 
@@ -77,7 +80,7 @@ def nodes(layout: Layout) -> tuple[str, ...]:
 
 
 def start(layout: Layout, daemon: str, sockets: Iterable[int] = ()) -> None:
-    marked = environment(layout) | {processes.DAEMON_MARK: daemon}
+    marked = _marked_environment(layout, daemon)
     processes.start(_command(layout, daemon), marked, layout.console(daemon), sockets)
 
 
@@ -86,10 +89,16 @@ def wait_for(layout: Layout, daemon: str) -> None:
 
     Raises: DaemonFailed: it has ended, or START_TIMEOUT_S have passed.
     """
-    if not processes.wait_until(lambda: _answers(layout, daemon) or _ended(layout, daemon), START_TIMEOUT_S):
+
+    def answers() -> bool:
+        if _answers(layout, daemon):
+            return True
+        if _ended(layout, daemon):
+            raise DaemonFailed(f"{daemon} has ended{_last_words(layout, daemon)}")
+        return False
+
+    if not processes.wait_until(answers, START_TIMEOUT_S):
         raise DaemonFailed(f"{daemon} does not answer after {START_TIMEOUT_S:.0f} s{_last_words(layout, daemon)}")
-    if _ended(layout, daemon):
-        raise DaemonFailed(f"{daemon} has ended{_last_words(layout, daemon)}")
 
 
 def wait_until_idle(layout: Layout) -> None:
@@ -119,7 +128,8 @@ def create_database(layout: Layout) -> None:
         *DATABASE_MEMORY,
     ]
     with layout.console("database").open("wb") as output:
-        ended = subprocess.run(command, env=environment(layout), stdout=output, stderr=output, check=False)
+        marked = _marked_environment(layout, "mariadbd")
+        ended = subprocess.run(command, env=marked, stdout=output, stderr=output, check=False)
     if ended.returncode:
         shutil.rmtree(layout.database, ignore_errors=True)  # half a database would be taken for one next time
         raise DaemonFailed(f"mariadb-install-db failed{_last_words(layout, 'database')}")

@@ -1,6 +1,7 @@
 """Take down the cluster inside a directory: python3 -m slurm.testbed.down [DIR] [--purge]."""
 
 import argparse
+import os
 import shutil
 import signal
 import sys
@@ -21,9 +22,11 @@ TASK_GRACE_S = 1.0  # between a task's SIGTERM, which Submitit passes over, and 
 def down(directory: Path | str, purge: bool = False) -> None:
     """Cancel the jobs and stop every process of the cluster in a directory; `purge` removes the directory too.
 
-    Does nothing where no cluster runs. Raises: MixlabError: `purge` of a directory that no cluster was in.
+    Does nothing where no cluster runs. Raises: MixlabError: another user's, or `purge` where no cluster was.
     """
     layout = Layout.of(directory)
+    if os.geteuid() != 0:  # root sees and may end everybody's processes
+        layout.check_owner(os.geteuid())
     if purge and layout.directory.exists() and not layout.marker.exists():
         raise MixlabError(f"{layout.directory}: holds no cluster, so it is not removed")
     if "slurmctld" in processes.daemons(layout):

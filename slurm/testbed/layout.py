@@ -75,14 +75,18 @@ class Layout:
                 f"{directory}: {longest - MAX_SOCKET_PATH} characters too long, as the path of a unix socket inside "
                 f"it would pass {MAX_SOCKET_PATH} bytes; give a shorter directory, such as {default_directory()}"
             )
+        self.check_owner(os.geteuid())
         if self.directory.is_dir():
             self._check_contents()
         elif self.directory.exists():
             raise MixlabError(f"{directory}: is a file; give a new or empty directory")
 
-    def _check_contents(self) -> None:
-        if self.directory.stat().st_uid != os.geteuid():
+    def check_owner(self, *users: int) -> None:
+        """Raise MixlabError if the directory belongs to none of these users."""
+        if self.directory.exists() and self.directory.stat().st_uid not in users:
             raise MixlabError(f"{self.directory}: belongs to another user; give a directory of your own")
+
+    def _check_contents(self) -> None:
         contents = sorted(path.name for path in self.directory.iterdir())
         if contents and self.marker.name not in contents:
             raise MixlabError(f"{self.directory}: holds other files ({contents[0]}); give a new or empty directory")

@@ -93,10 +93,15 @@ def send(processes: Iterable[Process], number: signal.Signals) -> None:
 
 def end(find: Callable[[], list[Process]], number: signal.Signals = signal.SIGTERM) -> None:
     """Signal the processes that `find` returns, and return when it finds none; those that stay get SIGKILL."""
-    send(find(), number)
-    if not wait_until(lambda: not find(), END_TIMEOUT_S):
-        send(find(), signal.SIGKILL)
-        wait_until(lambda: not find(), END_TIMEOUT_S)
+
+    def gone(number: signal.Signals) -> bool:
+        left = find()
+        send(left, number)
+        return not left
+
+    if not gone(number) and (number == signal.SIGKILL or not wait_until(lambda: not find(), END_TIMEOUT_S)):
+        # Again and again: a slurmstepd may have started a task since the last look.
+        wait_until(lambda: gone(signal.SIGKILL), END_TIMEOUT_S)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
