@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-kill parity lint format clean
+.PHONY: demo test test-kill test-slurm slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -13,6 +13,17 @@ test: .venv/installed-dev  ## the whole test suite
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
+
+test-slurm: .venv/installed-dev  ## the tests that start a real Slurm on this machine (see slurm-up)
+	$(BIN)/python -m pytest tests -m slurm -rs
+
+SLURM_DIR ?= /tmp/mixlab-slurm-$(shell id -u)
+
+slurm-up:  ## a real Slurm of four virtual nodes inside SLURM_DIR; it says how to use it
+	$(PYTHON) -m slurm.testbed.up $(SLURM_DIR)
+
+slurm-down:  ## stop it and remove SLURM_DIR
+	$(PYTHON) -m slurm.testbed.down $(SLURM_DIR) --purge
 
 # The tolerances are for 200 steps; STEPS=5 BLOCKS=1 with the models of another file is a short form.
 PARITY ?= experiments/parity/options.yaml
