@@ -12,11 +12,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -25,6 +26,14 @@ import yaml
 import mixlab
 from experiments import ablation
 from experiments.ablation import GridTrial
+from slurm.testbed.cluster import Cluster
+from slurm.testbed.config import Options
+from slurm.testbed.daemons import missing
+from slurm.testbed.down import down
+from slurm.testbed.up import up
+
+if TYPE_CHECKING:
+    from tests.slurm_bench import Bench
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 
@@ -298,3 +307,23 @@ def started() -> Iterator[list["subprocess.Popen[str]"]]:
             if stream:
                 stream.close()
         process.wait()
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A real Slurm of four virtual nodes; without Slurm installed, the test is skipped with what is missing."""
+    if sentence := missing(accounting=True):
+        pytest.skip(sentence)
+    with tempfile.TemporaryDirectory(prefix="mixlab-slurm-", dir="/tmp") as folder:  # sockets need a short path
+        yield up(folder, Options(settings=("SlurmdTimeout=10",)))
+        down(folder)
+
+
+@pytest.fixture
+def bench(slurm_cluster: Cluster, tmp_path: Path, quick_package: Path) -> "Iterator[Bench]":
+    """A store beside that cluster, which is left idle."""
+    from tests.slurm_bench import Bench
+
+    bench = Bench(slurm_cluster, tmp_path, quick_package)
+    yield bench
+    bench.clear()

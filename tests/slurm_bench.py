@@ -85,13 +85,9 @@ class Bench:
     def owner(self, trial_id: str) -> dict[str, Any]:
         return self.store.owner(trial_id) or {}
 
-    def step(self, trial_id: str) -> int:
-        return int(self.owner(trial_id).get("step", 0))
-
-    def running(self, after: int = 1) -> list[str]:
-        """Trials that have trained so many steps and have saved some of them."""
-        ids = self.store.trial_ids()
-        return [key for key in ids if self.step(key) >= after and self.store.can_go_on(key)]
+    def running(self) -> list[str]:
+        """Trials that train now and have saved some steps."""
+        return [key for key in self.store.trial_ids() if self.owner(key) and self.store.can_go_on(key)]
 
     def wait_running(self, number: int = 1) -> list[str]:
         found: list[str] = wait_until(

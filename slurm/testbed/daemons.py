@@ -121,6 +121,7 @@ def create_database(layout: Layout) -> None:
         "--no-defaults",
         f"--user={user()}",
         f"--datadir={layout.database}",
+        f"--tmpdir={layout.directory}/run",  # a second server in one folder removes the first one's temporary tables
         "--skip-test-db",
         "--skip-name-resolve",
         "--auth-root-authentication-method=socket",
@@ -155,6 +156,7 @@ def _command(layout: Layout, daemon: str) -> list[str]:
             return [
                 *("mariadbd", "--no-defaults", f"--user={user()}", f"--datadir={layout.database}"),
                 *(f"--socket={layout.database_socket}", "--skip-networking", f"--pid-file={run}/mariadbd.pid"),
+                f"--tmpdir={run}",
                 *("--skip-log-bin", "--performance-schema=OFF", "--innodb-flush-log-at-trx-commit=0"),
                 *("--innodb-lock-wait-timeout=900", *DATABASE_MEMORY),
             ]
