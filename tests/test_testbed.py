@@ -131,6 +131,7 @@ def test_the_cluster_of_another_user_is_left_alone(tmp_path, monkeypatch, capsys
     for module in (up_module, down_module):
         assert module.main([str(tmp_path)]) == 2
         assert capsys.readouterr().err.endswith(": belongs to another user; give a directory of your own\n")
+    assert not list(tmp_path.iterdir())
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert down_module.main([str(tmp_path)]) == 0
 
