@@ -36,9 +36,9 @@ def _folders() -> list[str]:
 
 
 def check(name: str) -> None:
-    """Raises: MixlabError: no backend has that name. Imports nothing."""
+    """Raises: BackendMissing: no backend has that name. Imports nothing."""
     if name not in names():
-        raise MixlabError(f"backend: {name!r} is not a backend; {choices(name, names())}")
+        raise BackendMissing(f"backend: {name!r} is not a backend; {choices(name, names())}")
 
 
 @cache

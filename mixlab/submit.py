@@ -24,9 +24,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from experiments import ablation as ablations
     from experiments.store import Store
-    from slurm import submission
+    from slurm import client, submission
     from slurm.cluster import read_cluster
 
+    client.begin()
     cluster = read_cluster(arguments.cluster)
     store = Store(arguments.store or Path(cluster.store or "runs"))
     store.check_folder()

@@ -1,10 +1,11 @@
 """Batch scripts, by submitit: what a job asks for, which code it runs, and what it is called with."""
 
+import contextlib
+import io
 import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from backends.errors import MixlabError
+from slurm import client
 from slurm.client import SlurmError, SlurmSilent
 from slurm.cluster import ClusterSpec, EnvironmentSpec
 
@@ -66,6 +68,15 @@ class Batch:
         self.executor.parameters["map_count"] = num_jobs if num_jobs > 1 else None
         return str(self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid"))
 
+    def check(self) -> None:
+        """Ask Slurm whether it would take such a job: of one that is held it notices too late that it fits no node.
+
+        Raises: SlurmError: it refuses, in its words.    SlurmSilent.
+        """
+        self._set_extra(hold=False)
+        script = self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid")
+        client.call("sbatch", "--test-only", given=str(script))
+
     def submit(self, jobs: Sequence[Callable[[], Any]], hold: bool, after: Sequence[str] = ()) -> str:
         """Hand the jobs to Slurm; returns its number of them.
 
@@ -106,11 +117,12 @@ def _exports(snapshot: Path, cluster: ClusterSpec) -> list[str]:
     ]
 
 
-@contextmanager
+@contextlib.contextmanager
 def _refusals() -> Iterator[None]:
     """Slurm's refusal as one sentence, in its own words."""
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
+            yield
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or [str(error).strip()]
         text = lines[-1].partition("error: ")[2] or lines[-1]

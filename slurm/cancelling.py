@@ -23,14 +23,15 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
     """Cancel trials that are on their way: none of them is begun any more, and jobs that hold no other end."""
     places = ledger.places(list(ledger.all_arrays(store)))
     live = {key: places[key] for key in trial_ids if key in places and places[key].array.state in ledger.OPEN}
-    live = {key: place for key, place in live.items() if not _has_ended(store, key)}
+    live = {key: place for key, place in live.items() if not _is_over(store, key, place)}
     for trial_id, place in live.items():
         ledger.cancel(place.array.folder, trial_id)
     jobs, silence = [], None
     try:
         waiting = queued(list(dict.fromkeys(place.array for place in live.values())))
         for place in dict.fromkeys(live.values()):
-            others = [key for key in place.array.packs[place.pack] if key not in live and not _has_ended(store, key)]
+            others = [key for key in place.array.packs[place.pack] if key not in live]
+            others = [key for key in others if not _is_over(store, key, place)]
             if place.task in waiting and not others:
                 jobs.append(str(place.task))
         _cancel_jobs(jobs)
@@ -45,6 +46,10 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
 def _cancel_jobs(jobs: list[str]) -> None:
     for part in (jobs[i : i + client.NAMES_A_CALL] for i in range(0, len(jobs), client.NAMES_A_CALL)):
         client.cancel(*part)
+
+
+def _is_over(store: Store, trial_id: str, place: ledger.Place) -> bool:
+    return _has_ended(store, trial_id) or ledger.is_cancelled(place.array.folder, trial_id)
 
 
 def _has_ended(store: Store, trial_id: str) -> bool:

@@ -54,7 +54,7 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
 
     Args:    nodes: of the probe's job.    wait_s: for the probe to begin and end.
     """
-    client.scrub()
+    client.begin()
     check_path(store.root)
     config = client.config()
     yield Finding(
@@ -109,11 +109,13 @@ def _minutes(limit: str) -> int | None:
 def _accounts(config: dict[str, str]) -> Finding:
     kind = config.get("AccountingStorageType", "none")
     try:
+        if kind.endswith("none") or kind == "(null)":
+            raise client.SlurmError("none is kept")
         client.call("sacct", "-n", "-X", "-S", "now")
         return Finding(True, "accounting", f"{kind}: sacct answers")
     except MixlabError as error:
         return Finding(
-            True, "accounting", f"{error}: why a job was lost may then not be known, and nothing else changes"
+            True, "accounting", f"{error}; without it, why a job was lost may not be known"
         )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from backends.errors import MixlabError
 
+UMASK = 0o007  # taken from the permissions of whatever is written
 ANSWER_S = 9.0  # a controller that is down lets squeue wait for 19 s; two questions must fit into 30 s
 NAMES_A_CALL = 200  # job names in one question
 # Variables that would change a new job, where a submission comes from inside another.
@@ -33,19 +34,26 @@ class QueuedJob:
     left: str  # time until its limit, as squeue writes it
 
 
-def scrub() -> None:
-    """Take out of this process's environment what a job inherits of the job that submits it."""
+def private() -> None:
+    """Make what this process writes private to its user and group."""
+    os.umask(os.umask(0o077) | UMASK)
+
+
+def begin() -> None:
+    """Make what is written private, and forget the job that this process may run in: a new one would inherit of it."""
+    private()
     for name in [name for name in os.environ if name.startswith(LEAKING) and name != "SLURM_CONF"]:
         del os.environ[name]
 
 
-def call(*words: str, limit_s: float = ANSWER_S) -> str:
+def call(*words: str, given: str = "", limit_s: float = ANSWER_S) -> str:
     """What a command prints.
 
+    Args:   given: what it reads.
     Raises: SlurmError: it fails.    SlurmSilent: it has not ended in time, or reaches no controller.
     """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, input=given)
     except FileNotFoundError:
         raise SlurmError(
             f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "

@@ -27,7 +27,6 @@ from experiments.store import Store
 from slurm import client, ledger, snapshot
 from slurm.cluster import ClusterSpec, cluster_from
 
-UMASK = 0o007  # what a job writes is for its user and group alone
 REQUEUES, REQUEUE_WAIT_S = 5, 2.0  # tries to reach the controller before a job gives up
 SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may come this much before its hour
 STARTED = time.time()
@@ -51,9 +50,8 @@ class PackJob(Job):
     """Trains a pack."""
 
     def __call__(self) -> None:
-        os.umask(os.umask(0o077) | UMASK)
-        work = read_work(Path(self.path))
-        code = work.run()
+        client.private()
+        code = run_pack(Path(self.path))
         sys.stdout.flush()
         if code:
             sys.exit(code)
@@ -63,11 +61,36 @@ class ReportJob(Job):
     """Writes an ablation's report, from what the store holds."""
 
     def __call__(self) -> None:
-        os.umask(os.umask(0o077) | UMASK)
+        client.private()
         given = json.loads(Path(self.path).read_text())
         snapshot.check(Path(given["snapshot"]))
         words = ["report", given["ablation"], "--store", given["store"], "--out", given["out"]]
         subprocess.run([sys.executable, "-m", "mixlab", *words], check=True)
+
+
+def run_pack(path: Path) -> int:
+    """Train the pack of a file, or what is left of it; returns the exit code."""
+    array, index = array_of(path)
+    try:
+        work = read_work(path, array, index)
+        snapshot.check(work.snapshot)
+    except MixlabError as error:
+        return stop_array(array, Failure("import_error", str(error)))
+    if stopped := array.stopped():
+        print(f"mixlab: not begun: another job of the array has stopped it: {stopped['reason']}", flush=True)
+        return 1
+    return work.run()
+
+
+def stop_array(array: ledger.Array, failure: Failure) -> int:
+    """What fails here fails in every job of the array: those that wait are cancelled. Returns the exit code."""
+    print(f"mixlab: {failure.reason}; the array is stopped", flush=True)
+    with contextlib.suppress(OSError):
+        replace(array.stop_file, json.dumps({"cause": failure.cause, "reason": failure.reason}).encode())
+    if array.job:
+        with contextlib.suppress(MixlabError):
+            client.cancel("--state=PENDING", array.job)
+    return 1
 
 
 @dataclass(frozen=True)
@@ -84,14 +107,7 @@ class Work:
     trials: tuple[GridTrial, ...]
 
     def run(self) -> int:
-        """Train what is left of the pack; returns the exit code."""
-        try:
-            snapshot.check(self.snapshot)
-        except MixlabError as error:
-            return self._stop_array(Failure("import_error", str(error)))
-        if stopped := self.array.stopped():
-            print(f"mixlab: not begun: another job of the array has stopped it: {stopped['reason']}", flush=True)
-            return 1
+        """Train what is left; returns the exit code."""
         attempts = Attempts(self.array.folder / "attempts" / f"{self.array.number}-{self.index:05d}.json")
         todo = pending(self.trials, self.store, print)
         console = Console(file=sys.stdout, width=200)
@@ -115,7 +131,7 @@ class Work:
 
     def _end(self, summary: Summary, attempts: "Attempts") -> int:
         if summary.error and summary.error.cause == "import_error":
-            return self._stop_array(summary.error)
+            return stop_array(self.array, summary.error)
         if summary.error:
             print(f"mixlab: {summary.error.reason}", flush=True)
             full = summary.error.cause == "disk_full"
@@ -129,28 +145,27 @@ class Work:
     def _is_time_over(self) -> bool:
         return time.time() - STARTED > 60 * self.cluster.time_min - self.cluster.signal_delay_s - SWEEP_S
 
-    def _stop_array(self, failure: Failure) -> int:
-        """What fails here fails in every job of the array: those that wait are cancelled."""
-        print(f"mixlab: {failure.reason}; the array is stopped", flush=True)
-        with contextlib.suppress(OSError):
-            replace(self.array.stop_file, json.dumps({"cause": failure.cause, "reason": failure.reason}).encode())
-        if self.array.job:
-            with contextlib.suppress(MixlabError):
-                client.cancel("--state=PENDING", self.array.job)
-        return 1
+
+def array_of(path: Path) -> tuple[ledger.Array, int]:
+    """The array that a pack's file belongs to, and the place in it, from the file's name."""
+    number, _, index = path.stem.partition("-")
+    array = next(array for array in ledger.arrays(path.parent.parent) if array.number == int(number))
+    return array, int(index)
 
 
-def read_work(path: Path) -> Work:
-    """The pack of a file that submission.py wrote."""
+def read_work(path: Path, array: ledger.Array, index: int) -> Work:
+    """The pack of a file that submission.py wrote.
+
+    Raises: MixlabError: it does not fit this code.
+    """
     given = json.loads(path.read_text())
-    folder = path.parent.parent
-    array = next(array for array in ledger.arrays(folder) if array.number == given["array"])
+    folder = array.folder
     cluster = cluster_from(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
     trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in given["trials"])
     places = {name: Path(given[name]) for name in ("snapshot", "cache")}
     return Work(
         array,
-        given["index"],
+        index,
         cluster,
         store=Store(Path(given["store"])),
         commit=given["commit"],
@@ -161,7 +176,7 @@ def read_work(path: Path) -> Work:
 
 def write_work(array: ledger.Array, index: int, trials: tuple[dict[str, Any], ...], about: dict[str, Any]) -> None:
     """The file of a pack: see Work."""
-    tree = {"array": array.number, "index": index, **about, "trials": trials}
+    tree = {**about, "trials": trials}
     replace(array.pack_file(index), json.dumps(tree).encode(), durable=False)
 
 

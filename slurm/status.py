@@ -26,6 +26,7 @@ WORDS = {
     "BOOT_FAIL": "node_lost",
     "CANCELLED": "cancelled",
 }
+NOT_LAST = ("RUNNING", "PENDING", "COMPLETING", "REQUEUED")  # accounts lag behind the queue
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "Out Of Memory")
 
 
@@ -108,7 +109,8 @@ def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]]) -> str:
     if stopped := place.array.stopped():
         return f"its array was stopped: {stopped['reason']}"
     name, word = words.get(str(place.task), ("", ""))
-    word = word if name == place.array.name else ""  # ids are used again: another job's word is not ours
+    if name != place.array.name or word.startswith(NOT_LAST):  # ids are used again: another job's word is not ours
+        word = ""
     cause = next((cause for begin, cause in WORDS.items() if word.startswith(begin)), None)
     said = _last_error(place)
     if said and any(sign in said for sign in OUT_OF_MEMORY):

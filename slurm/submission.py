@@ -1,7 +1,6 @@
 """Sending the trials of an ablation to Slurm: at once, and as often as one likes."""
 
 import contextlib
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +20,7 @@ from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Batch, check_path, python_of
 from slurm.cluster import ClusterSpec, cluster_from
-from slurm.job import UMASK, PackJob, ReportJob, write_work
+from slurm.job import PackJob, ReportJob, write_work
 from slurm.packing import Pack
 from slurm.status import overview, queued
 
@@ -62,8 +61,7 @@ def submit(request: Request) -> Submitted:
 
     Raises: MixlabError: Slurm refuses or does not answer; a Python lacks its backend; the code is too large.
     """
-    os.umask(os.umask(0o077) | UMASK)
-    client.scrub()
+    client.begin()
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
     request.store.check_writable()
@@ -171,6 +169,7 @@ def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) 
     try:
         for array in planned:
             batch = Batch(folder / "slurm", array.name, request.cluster, array.backend, code)
+            batch.check()
             files = [str(array.pack_file(index).absolute()) for index in range(len(array.packs))]
             job = batch.submit([PackJob(file) for file in files], hold=True)
             array.become(job=job, state="held")
@@ -263,7 +262,7 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
 
 def preview(request: Request) -> Iterator[str]:
     """The packs that would be sent, and the batch script of each array. Raises: SlurmSilent.   SlurmError."""
-    client.scrub()
+    client.begin()
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
     todo, done, live = missing(request)
