@@ -48,6 +48,8 @@ class Pool:
     retries: Mapping[str, int] = field(default_factory=dict)  # cause -> how often a trial is begun again at once
     alone: frozenset[str] = frozenset()  # causes of errors that end their trial, where else they would end the run
     environment: Mapping[str, Any] = field(default_factory=environment)
+    is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
+    on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
 
 
 @dataclass
@@ -84,12 +86,9 @@ class LocalRun:
         pool: Pool,
         reporter: Reporter,
         resume_on: str | None = None,
-        is_wanted: Callable[[str], bool] = lambda trial_id: True,
     ):
-        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own.
-        is_wanted: asked of each trial, by its id, before it begins; one that is not wanted is left.
-        """
-        self.store, self.cache, self.pool, self.reporter, self.is_wanted = store, cache, pool, reporter, is_wanted
+        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
+        self.store, self.cache, self.pool, self.reporter = store, cache, pool, reporter
         self.backends = {
             planned.trial.id: resume_on if resume_on and store.can_go_on(planned.trial.id) else planned.trial.backend
             for planned in trials
@@ -126,6 +125,7 @@ class LocalRun:
         """
         again = number == signal.SIGINT and number in self.summary.signals
         self.summary.signals.add(number)
+        self.pool.on_signal(number)
         if again:
             for slot in self.slots:
                 if slot.process:
@@ -150,7 +150,7 @@ class LocalRun:
             backend = self._backend_for(slot)
             planned = next(planned for planned in self.waiting if self.backends[planned.trial.id] == backend)
             self.waiting.remove(planned)
-            if not self.is_wanted(planned.trial.id):
+            if not self.pool.is_wanted(planned.trial.id):
                 self.summary.left.append(planned.trial.id)
                 given = True
                 continue

@@ -13,7 +13,6 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from backends.errors import MixlabError
-from slurm import client
 from slurm.client import SlurmError, SlurmSilent
 from slurm.cluster import ClusterSpec, EnvironmentSpec
 
@@ -21,6 +20,8 @@ from slurm.cluster import ClusterSpec, EnvironmentSpec
 TIMEOUTS = 10**6
 # A signal that comes before submitit has its handlers would end Python, and with it the job.
 SHIELD = 'trap \'\' USR1 USR2; exec "$0" "$@"'
+# Slurm looks at once whether a job that begins later fits any node; of one that is held, only when it is released.
+LATER = "now+52weeks"
 REPORT_MIN, REPORT_MEMORY = 20, "2048M"  # minutes and memory of the job that writes the report
 
 
@@ -68,15 +69,6 @@ class Batch:
         self.executor.parameters["map_count"] = num_jobs if num_jobs > 1 else None
         return str(self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid"))
 
-    def check(self) -> None:
-        """Ask Slurm whether it would take such a job: of one that is held it notices too late that it fits no node.
-
-        Raises: SlurmError: it refuses, in its words.    SlurmSilent.
-        """
-        self._set_extra(hold=False)
-        script = self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid")
-        client.call("sbatch", "--test-only", given=str(script))
-
     def submit(self, jobs: Sequence[Callable[[], Any]], hold: bool, after: Sequence[str] = ()) -> str:
         """Hand the jobs to Slurm; returns its number of them.
 
@@ -93,7 +85,7 @@ class Batch:
         return str(submitted[0].job_id).partition("_")[0]
 
     def _set_extra(self, hold: bool) -> None:
-        extra = {**self.extra, "hold": True} if hold else self.extra
+        extra = {**self.extra, "begin": LATER} if hold else self.extra
         self.executor.update_parameters(additional_parameters=extra)
 
 

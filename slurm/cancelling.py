@@ -35,6 +35,15 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
             if place.task in waiting and not others:
                 jobs.append(str(place.task))
         _cancel_jobs(jobs)
+        for folder in dict.fromkeys(place.array.folder for place in live.values()):
+            packs = [pack for array in ledger.arrays(folder) for pack in array.packs]
+            if all(
+                _is_over(store, key, places[key])
+                for pack in packs
+                for key in pack
+                if places[key].array.folder == folder
+            ):
+                client.cancel(f"--name={ledger.report_name(folder)}")  # there is nothing to report
     except MixlabError as error:
         silence = str(error)
     for trial_id, place in live.items():

@@ -114,9 +114,7 @@ def _accounts(config: dict[str, str]) -> Finding:
         client.call("sacct", "-n", "-X", "-S", "now")
         return Finding(True, "accounting", f"{kind}: sacct answers")
     except MixlabError as error:
-        return Finding(
-            True, "accounting", f"{error}; without it, why a job was lost may not be known"
-        )
+        return Finding(True, "accounting", f"{error}; without it, why a job was lost may not be known")
 
 
 def _probe(cluster: ClusterSpec, store: Store, backend: str, nodes: int, wait_s: float) -> Iterator[Finding]:

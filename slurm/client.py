@@ -46,14 +46,13 @@ def begin() -> None:
         del os.environ[name]
 
 
-def call(*words: str, given: str = "", limit_s: float = ANSWER_S) -> str:
+def call(*words: str, limit_s: float = ANSWER_S) -> str:
     """What a command prints.
 
-    Args:   given: what it reads.
     Raises: SlurmError: it fails.    SlurmSilent: it has not ended in time, or reaches no controller.
     """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, input=given)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
     except FileNotFoundError:
         raise SlurmError(
             f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
@@ -130,7 +129,8 @@ def cancel(*targets: str) -> None:
 
 
 def release(job: str) -> None:
-    call("scontrol", "release", job)
+    """Let a job that was to begin later begin now."""
+    call("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
 def requeue(job: str) -> None:

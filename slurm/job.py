@@ -29,6 +29,7 @@ from slurm.cluster import ClusterSpec, cluster_from
 
 REQUEUES, REQUEUE_WAIT_S = 5, 2.0  # tries to reach the controller before a job gives up
 SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may come this much before its hour
+WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # that the job's time is over, or another one's has come
 STARTED = time.time()
 
 
@@ -76,6 +77,9 @@ def run_pack(path: Path) -> int:
         snapshot.check(work.snapshot)
     except MixlabError as error:
         return stop_array(array, Failure("import_error", str(error)))
+    if array.state in ("intended", "void"):
+        print("mixlab: not begun: its submission was not completed", flush=True)
+        return 1
     if stopped := array.stopped():
         print(f"mixlab: not begun: another job of the array has stopped it: {stopped['reason']}", flush=True)
         return 1
@@ -112,24 +116,35 @@ class Work:
         todo = pending(self.trials, self.store, print)
         console = Console(file=sys.stdout, width=200)
         reporter = PackReporter(console, len(todo), attempts, self.store)
-        run = LocalRun(todo, self.store, self.cache, self._pool(), reporter, is_wanted=self._is_wanted)
+        run = LocalRun(todo, self.store, self.cache, self._pool(attempts), reporter)
         for planned in todo:
             if failure := attempts.given_up(planned.trial.id, step_of(self.store, planned.trial.id), self.cluster):
                 run.give_up(planned, failure)
-        return self._end(run.run(), attempts)
+        return self._end(run.run())
 
-    def _pool(self) -> Pool:
+    def _pool(self, attempts: "Attempts") -> Pool:
         cluster = self.cluster
         devices = tuple(f"auto:{i}" for i in range(cluster.gpus)) if cluster.gpus > 1 else ()
         retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
         cache = Path(cluster.compile_cache) if cluster.compile_cache else None
         about = {**environment(), **self.commit, "snapshot": self.snapshot.name}
-        return Pool(cluster.jobs, devices, cores(cluster.cpus), cache, retries, frozenset({"data_missing"}), about)
+
+        def note(number: int) -> None:
+            if number in WARNINGS:
+                attempts.end("timed_out" if self._is_time_over() else "preempted")
+
+        return Pool(
+            *(cluster.jobs, devices, cores(cluster.cpus), cache, retries),
+            alone=frozenset({"data_missing"}),
+            environment=about,
+            is_wanted=self._is_wanted,
+            on_signal=note,
+        )
 
     def _is_wanted(self, trial_id: str) -> bool:
         return not ledger.is_cancelled(self.array.folder, trial_id)
 
-    def _end(self, summary: Summary, attempts: "Attempts") -> int:
+    def _end(self, summary: Summary) -> int:
         if summary.error and summary.error.cause == "import_error":
             return stop_array(self.array, summary.error)
         if summary.error:
@@ -137,8 +152,7 @@ class Work:
             full = summary.error.cause == "disk_full"
             again = full and slurm_job().get("restart", 0) < self.cluster.tries("disk_full")
             return requeue() if again else 1
-        if {signal.SIGUSR1, signal.SIGUSR2} & summary.signals and summary.left:
-            attempts.end("timed_out" if self._is_time_over() else "preempted")
+        if WARNINGS & summary.signals and summary.left:
             return requeue()
         return 1 if summary.failed or summary.left else 0
 

@@ -9,9 +9,9 @@
         stopped-0.json       an array that its own first failure has stopped, and why
         slurm/               of submitit: batch scripts, pickles of a path each, logs
 
-An array is `intended` before sbatch is asked, `held` once Slurm has it and everything is in its place, and `released`
-only then. A submission that is killed leaves nothing that runs: the next one cancels what was intended, and releases
-what was held.
+An array is `intended` before sbatch is asked, `held` once Slurm has it (to begin much later) and everything is in its
+place, and `released` only then. A submission that is killed leaves nothing that runs: the next one cancels what was
+intended, and releases what was held.
 """
 
 import json
@@ -87,6 +87,11 @@ def new_submission(store: Store, ablation: str) -> Path:
     """A folder of its own; later ones sort after earlier ones."""
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     return store.root / "ablations" / ablation / "jobs" / name
+
+
+def report_name(folder: Path) -> str:
+    """What the job that writes a submission's report is called in Slurm."""
+    return f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
 
 
 def submissions(store: Store, ablation: str | None = None) -> list[Path]:

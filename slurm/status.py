@@ -89,6 +89,8 @@ def _with_job(
         return replace(known, status="cancelled", why=own.why)
     if silence is not None and place.array.state in ledger.OPEN:
         return replace(known, status="unknown", why="submitted; Slurm does not answer")
+    if job is not None and place.array.state != "released":
+        return replace(known, why="its submission was not completed; submit again")
     if job is not None:
         return replace(known, status="queued", node=job.node, why=_why_it_waits(job, own))
     if place.array.state == "intended":
@@ -99,8 +101,6 @@ def _with_job(
 def _why_it_waits(job: QueuedJob, own: TrialState) -> str:
     if job.state != "PENDING":
         return own.why or "waits for the trials before it in its job"
-    if job.reason == "JobHeldUser":
-        return "held: its submission was not completed; submit again"
     return "; ".join(filter(None, (job.reason, own.why)))
 
 
@@ -151,4 +151,4 @@ def hints(name: str, states: Mapping[str, TrialState], silence: str | None) -> l
 
 
 def _is_stuck(why: str) -> bool:
-    return why.startswith(("held", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit", "JobHeldAdmin"))
+    return why.startswith(("JobHeld", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit"))

@@ -169,7 +169,6 @@ def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) 
     try:
         for array in planned:
             batch = Batch(folder / "slurm", array.name, request.cluster, array.backend, code)
-            batch.check()
             files = [str(array.pack_file(index).absolute()) for index in range(len(array.packs))]
             job = batch.submit([PackJob(file) for file in files], hold=True)
             array.become(job=job, state="held")
@@ -192,7 +191,7 @@ def release(folder: Path) -> tuple[str, ...]:
     held = [array for array in ledger.arrays(folder) if array.state == "held" and array.job]
     report = ledger.read(folder / "report.json") or {}
     if cluster.report and held and report.get("job") is None:
-        name = f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
+        name = ledger.report_name(folder)
         client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
         batch = Batch(folder / "slurm", name, cluster, None, Path(report["snapshot"]))
         job = batch.submit(

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from experiments import checkpoint
 from experiments.store import Store
 from slurm import ledger
 from slurm.testbed.cluster import Cluster
@@ -18,7 +19,7 @@ from tests.conftest import Ended, base, command, environment, records, results, 
 LONG = os.environ.get("MIXLAB_SLURM") == "long"
 BACKENDS = ("torch", "jax") if LONG else ("quick",)
 STEP_S = 0.05  # of the quick backend
-STEPS = {"quick": 60, "torch": 6000, "jax": 12000}  # some seconds of each
+STEPS = {"quick": 60, "torch": 1500, "jax": 4500}  # some seconds of each
 
 CLUSTER: dict[str, Any] = {
     "partition": "low",
@@ -88,6 +89,10 @@ class Bench:
     def running(self) -> list[str]:
         """Trials that train now and have saved some steps."""
         return [key for key in self.store.trial_ids() if self.owner(key) and self.store.can_go_on(key)]
+
+    def saved(self, trial_id: str) -> int:
+        """The step of the last checkpoint."""
+        return int((checkpoint.newest_progress(self.store.checkpoint(trial_id)) or {"step": 0})["step"])
 
     def wait_running(self, number: int = 1) -> list[str]:
         found: list[str] = wait_until(

@@ -35,10 +35,11 @@ def test_a_time_limit_is_passed_twice(bench: Bench, backend: str) -> None:
     """Slurm's warning, by hand in the short form; the state is saved at the next step, and the job goes on later."""
     path = bench.write(backend=backend, grid={"seed": [0]})
     bench.submit(path, time_min=2, signal_delay_s=100)
+    (trial_id,) = bench.wait_running()
     for _ in range(2):
-        (trial_id,) = bench.wait_running()
-        job = bench.owner(trial_id)["job"]
-        bench.slurm("scancel", "--signal=USR2", job)
+        before = bench.saved(trial_id)
+        wait_until(lambda before=before: bench.owner(trial_id) and bench.saved(trial_id) > before, "it trains")
+        bench.slurm("scancel", "--signal=USR2", bench.owner(trial_id)["job"])
         wait_until(lambda: not bench.owner(trial_id), "the job has saved and gone")
     bench.assert_as_undisturbed(path)
     assert len(records(bench.store.root)[trial_id]["sessions"]) == 3 and restarted(bench, trial_id)
@@ -58,15 +59,14 @@ def test_a_trial_that_makes_no_progress_is_failed_with_its_reason(bench: Bench) 
     path = bench.write(backend="quick", grid={"seed": [0]})
     bench.variables["QUICK_STEP_S"] = "600"  # no step is ever done
     bench.submit(path, pack=1)
-    for _ in range(2):
-        owner = wait_until(
-            lambda: bench.owner(bench.store.trial_ids()[0]) if bench.store.trial_ids() else None, "begun"
-        )
+    (trial_id,) = wait_until(bench.store.trial_ids, "it has begun")
+    for restart in range(2):
+        wait_until(lambda restart=restart: bench.owner(trial_id).get("restart") == restart, "it has begun")
+        job = bench.owner(trial_id)["job"]
         time.sleep(1)  # into its step
-        bench.slurm("scancel", "--signal=USR2", owner["job"])
+        bench.slurm("scancel", "--signal=USR2", job)
         time.sleep(0.5)
-        bench.slurm("scontrol", "requeue", owner["job"])  # what the end of its time would do
-        wait_until(lambda: not bench.owner(bench.store.trial_ids()[0]), "it has gone")
+        bench.slurm("scontrol", "requeue", job)  # what the end of its time would do
     bench.wait_empty()
     (record,) = records(bench.store.root).values()
     assert record["status"] == "failed" and "no progress in 2 starts, which all began at step 0" in record["reason"]
@@ -196,7 +196,7 @@ def test_a_submission_killed_at_ten_points_leaves_no_orphan_and_no_double(bench:
         assert len(live) == 3, f"killed at {point} of {total}: {again} {bench.jobs()}"
         names = bench.slurm("squeue", "-h", "-o", "%j").splitlines()
         assert sum(name.endswith("-report") for name in names) == 1, names
-        assert "JobHeldUser" not in bench.slurm("squeue", "-h", "-r", "-o", "%r")
+        assert "BeginTime" not in bench.slurm("squeue", "-h", "-r", "-o", "%r")
         if point != points[-1]:
             bench.mixlab("cancel", "grid")
             bench.slurm("scancel", "-u", str(os.geteuid()))
@@ -211,7 +211,7 @@ def test_a_controller_that_is_down_is_said_within_30_s(quick_package: Path, tmp_
     mine = up(f"/tmp/mixlab-ctld-{os.getpid()}", Options(nodes=1, accounting=False))
     try:
         bench = Bench(mine, tmp_path, quick_package)
-        bench.variables["QUICK_STEP_S"] = "0.5"
+        bench.variables["QUICK_STEP_S"] = "0.2"
         path = bench.write(backend="quick", grid={"seed": [0, 1, 2, 3]})
         bench.submit(path, pack=2, array_parallelism=1, gpus=0)
         (running,) = bench.wait_running()
