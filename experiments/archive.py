@@ -20,12 +20,18 @@ def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
 
     Raises: StoreError.
     """
-    store.write_ablation(ablation.name, ablation.text, {planned.trial.id: planned.label for planned in trials})
+    labels, path = (
+        {planned.trial.id: planned.label for planned in trials},
+        store.root / "ablations" / ablation.name / FILE,
+    )
+    if path.exists() and store.holds_ablation(ablation.name, ablation.text, labels):
+        return
+    store.write_ablation(ablation.name, ablation.text, labels)
     tree = {
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
         "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
     }
-    write_whole(store.root / "ablations" / ablation.name / FILE, json.dumps(tree).encode())
+    write_whole(path, json.dumps(tree).encode())
 
 
 def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:

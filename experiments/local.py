@@ -319,9 +319,10 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
         if planned.trial.id not in there:
             left.append(planned)
             continue
-        if sentence := store.set_aside_corrupt_record(planned.trial.id):
+        record, sentence = store.record_or_set_aside(planned.trial.id)
+        if sentence:
             warn(sentence)
-        if not is_ended(planned, store):
+        if record is None or not is_final(record):
             left.append(planned)
     return left
 

@@ -18,7 +18,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments import checkpoint, claims
 from experiments.files import StoreError, set_aside, write_json, write_whole
-from experiments.record import RECORD_SCHEMA, faults
+from experiments.record import RECORD_SCHEMA, faults, without_curve
 from experiments.spec import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -60,9 +60,18 @@ class Store:
 
     def write_ablation(self, name: str, text: str, labels: dict[str, str]) -> None:
         """Keep what was asked: the YAML, and a line `id <tab> label` for each trial."""
+        for path, content in self._ablation_files(name, text, labels).items():
+            write_whole(path, content)
+
+    def holds_ablation(self, name: str, text: str, labels: dict[str, str]) -> bool:
+        """Whether that is what was last written under this name."""
+        files = self._ablation_files(name, text, labels)
+        return all(path.exists() and path.read_bytes() == content for path, content in files.items())
+
+    def _ablation_files(self, name: str, text: str, labels: dict[str, str]) -> dict[Path, bytes]:
         folder = self.root / "ablations" / name
-        write_whole(folder / "ablation.yaml", text.encode())
-        write_whole(folder / "trials.txt", "".join(f"{key}\t{label}\n" for key, label in labels.items()).encode())
+        lines = "".join(f"{key}\t{label}\n" for key, label in labels.items())
+        return {folder / "ablation.yaml": text.encode(), folder / "trials.txt": lines.encode()}
 
     def ablations(self) -> list[str]:
         """Names of the ablations that were run with this store."""
@@ -109,7 +118,7 @@ class Store:
         return checkpoint.newest_progress(self.checkpoint(trial_id)) is not None
 
     def record(self, trial_id: str) -> dict[str, Any] | None:
-        """The record of a trial that is done or failed, else None.
+        """The record of a trial that is done or failed, else None; its curve, which no list or table needs, is empty.
 
         Raises: CorruptRecord: it cannot be read as a record of this trial.   OtherSchema.
         """
@@ -123,7 +132,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"store: cannot read {path}: {error.strerror}") from error
         try:
-            record = json.loads(text)
+            record = json.loads(without_curve(text))
         except ValueError as error:
             raise CorruptRecord(path, f"it is not JSON ({error})") from error
         if not isinstance(record, dict) or record.get("id") != trial_id:
@@ -138,13 +147,12 @@ class Store:
             raise CorruptRecord(path, f"its {wrong} is missing or of a wrong type")
         return record
 
-    def set_aside_corrupt_record(self, trial_id: str) -> str | None:
-        """Move an unreadable record out of the way, so that its trial runs again; returns a sentence if it did."""
+    def record_or_set_aside(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
+        """The record, as `record`; one that is corrupt is moved out of the way and is none, with a sentence of it."""
         try:
-            self.record(trial_id)
+            return self.record(trial_id), None
         except CorruptRecord as error:
-            return f"{error}; set aside as {set_aside(error.path).name}, the trial runs again"
-        return None
+            return None, f"{error}; set aside as {set_aside(error.path).name}, the trial runs again"
 
     def owner(self, trial_id: str) -> dict[str, Any] | None:
         """Who runs a trial now: pid, host, and what it last said of step, loss and images/s; None if nobody alive."""

@@ -95,8 +95,8 @@ class TrialRun:
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": self.program.peak_memory_bytes() or memory.peak_bytes(),
             "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
-            "curve": progress.curve,
             "notes": self.notes,
+            "curve": progress.curve,
         }
 
     def _restore(self) -> None:

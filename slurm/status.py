@@ -42,7 +42,8 @@ class Overview:
 def overview(store: Store, ids: Iterable[str]) -> Overview:
     """The state of each trial, with what Slurm adds to it."""
     wanted, there = list(ids), set(store.trial_ids())
-    own = {trial_id: state(store, trial_id) if trial_id in there else TrialState("missing") for trial_id in wanted}
+    nothing = TrialState("missing")
+    own = {key: replace(state(store, key), record=None) if key in there else nothing for key in wanted}
     found = list(ledger.all_arrays(store))
     places, silence, jobs = ledger.places(found), None, {}
     try:

@@ -72,14 +72,14 @@ def test_a_trial_that_makes_no_progress_is_failed_with_its_reason(bench: Bench) 
     assert record["status"] == "failed" and "no progress in 2 starts, which all began at step 0" in record["reason"]
 
 
-@pytest.mark.parametrize("backend", ("torch", "jax"))
-def test_preempted_trials_go_on_from_where_they_were(bench: Bench, backend: str) -> None:
-    path = bench.write(backend=backend, grid={"seed": [0, 1]})
+def test_preempted_trials_go_on_from_where_they_were(bench: Bench) -> None:
+    """One of each framework, at once."""
+    path = bench.write(backend=("torch", "jax"), grid={"seed": [0]})
     bench.submit(path, pack=1)
     running = bench.wait_running(2)
     high = ["-p", "high", "--nodes=4", "--ntasks=4", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"]
     bench.slurm("sbatch", *high)
-    wait_until(lambda: not any(bench.owner(key) for key in running), "both have given way")
+    wait_until(lambda: not any(map(bench.owner, running)), "both have given way")
     bench.assert_as_undisturbed(path)
     assert all(restarted(bench, trial_id) for trial_id in running)
     assert all(record["notes"] == [] for record in records(bench.store.root).values())
@@ -212,24 +212,25 @@ def test_a_controller_that_is_down_is_said_within_30_s(quick_package: Path, tmp_
     try:
         bench = Bench(mine, tmp_path, quick_package)
         bench.variables["QUICK_STEP_S"] = "0.2"
-        path = bench.write(backend="quick", grid={"seed": [0, 1, 2, 3]})
-        bench.submit(path, pack=2, array_parallelism=1, gpus=0)
+        path = bench.write(backend="quick", grid={"seed": [0, 1]})
+        bench.submit(path, pack=1, array_parallelism=1, gpus=0)
         (running,) = bench.wait_running()
         time.sleep(6)  # slurmctld loses what it learnt in its last seconds
         mine.kill("slurmctld")
         last = next(key for array in bench.arrays() for key in array.packs[1])
+        said = []
         for words, code in (
-            (("status", "grid"), 0),
             (("submit", str(path), "--cluster", bench.cluster_file()), 2),
             (("cancel", last), 2),
+            (("status", "grid"), 0),
         ):
             began = time.monotonic()
             ended = bench.mixlab(*words, code=code)
             assert time.monotonic() - began < 30
             assert "slurm: " in ended.out + ended.err, ended
-        states = {line.split()[0]: line.split()[1] for line in bench.mixlab("status", "grid").out.splitlines()[2:6]}
+            said = ended.out.splitlines()[2:4]
+        states = {line.split()[0]: line.split()[1] for line in said}
         assert states[running] in ("running", "done") and states[last] == "cancelled"
-        assert set(states.values()) <= {"running", "done", "unknown", "cancelled"}
         mine.start("slurmctld")
         bench.wait_empty()
         assert last not in records(bench.store.root)

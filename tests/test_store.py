@@ -295,7 +295,8 @@ def test_nothing_set_aside_is_written_over(tmp_path: Path) -> None:
 def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert Store(tmp_path).record(ID) is None
     Store(tmp_path).finish(ID, record(loss=0.1 + 0.2, curve=[{"step": 1}]))
-    assert Store(tmp_path).record(ID) == record(loss=0.1 + 0.2, curve=[{"step": 1}])
+    assert Store(tmp_path).record(ID) == record(loss=0.1 + 0.2, curve=[])  # which is read where it is drawn
+    assert json.loads((Store(tmp_path).folder(ID) / "record.json").read_text())["curve"] == [{"step": 1}]
 
 
 def test_a_checkpoint_goes_with_the_record_of_a_done_trial_and_stays_with_a_failed_one(tmp_path: Path) -> None:
@@ -334,17 +335,17 @@ def test_a_corrupt_record_is_named_and_set_aside(tmp_path: Path, content: bytes,
     with pytest.raises(CorruptRecord) as caught:
         Store(tmp_path).record(ID)
     assert str(path) in str(caught.value) and how in str(caught.value)
-    sentence = Store(tmp_path).set_aside_corrupt_record(ID)
+    _, sentence = Store(tmp_path).record_or_set_aside(ID)
     assert sentence and str(path) in sentence and "record.json.corrupt-0" in sentence
     assert (path.parent / "record.json.corrupt-0").read_bytes() == content
-    assert Store(tmp_path).record(ID) is None and Store(tmp_path).set_aside_corrupt_record(ID) is None
+    assert Store(tmp_path).record(ID) is None and Store(tmp_path).record_or_set_aside(ID) == (None, None)
 
 
 @pytest.mark.parametrize("schema", [1, 99])
 def test_a_record_of_another_schema_is_named_and_stays(tmp_path: Path, schema: int) -> None:
     path = Store(tmp_path).folder(ID) / "record.json"
     write_whole(path, json.dumps(record(schema=schema)).encode())
-    for ask in (Store(tmp_path).record, Store(tmp_path).set_aside_corrupt_record):
+    for ask in (Store(tmp_path).record, Store(tmp_path).record_or_set_aside):
         with pytest.raises(StoreError, match=f"has schema {schema}, and this version of Mixlab reads {RECORD_SCHEMA}"):
             ask(ID)
     assert [one.name for one in path.parent.iterdir()] == ["record.json"]
@@ -359,11 +360,11 @@ def test_two_that_set_one_corrupt_record_aside_at_once_are_both_content(
 
     def second(self: Path, target: Path) -> Path:
         monkeypatch.setattr(Path, "rename", rename)
-        Store(tmp_path).set_aside_corrupt_record(ID)  # another run of the same ablation is faster
+        Store(tmp_path).record_or_set_aside(ID)  # another run of the same ablation is faster
         return self.rename(target)
 
     monkeypatch.setattr(Path, "rename", second)
-    Store(tmp_path).set_aside_corrupt_record(ID)
+    Store(tmp_path).record_or_set_aside(ID)
     assert [one.name for one in path.parent.iterdir()] == ["record.json.corrupt-0"]
 
 

@@ -1,0 +1,89 @@
+"""Ten thousand trials against a real slurmctld: seconds and memory of submitting them, and of looking at them.
+
+`make slurm-scale` runs it whole and prints the figures; the short form is a tenth of it, and holds the same limits.
+"""
+
+import json
+import os
+import resource
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.claims import Claim
+from experiments.states import state
+from tests.conftest import planned, write_yaml
+from tests.slurm_bench import LONG, Bench
+
+pytestmark = pytest.mark.slurm
+
+TRIALS = 10_000 if LONG else 1_000
+# Limits for ten thousand, on 2 cores.
+SUBMIT_S, SUBMIT_MIB, STATUS_S, AGAIN_S = 30.0, 500.0, 3.0, 5.0
+CURVE_POINTS = 100
+
+
+def timed(bench: Bench, what: str, *words: str) -> tuple[float, str]:
+    began = time.monotonic()
+    out = bench.mixlab(*words).out
+    seconds = time.monotonic() - began
+    print(f"{what}, {TRIALS:,} trials: {seconds:.1f} s")
+    return seconds, out
+
+
+def fill(bench: Bench, path: Path) -> None:
+    """Records of every trial, made from one real one, with a curve of CURVE_POINTS points."""
+    trials = planned(path, bench.store.data)
+    bench.mixlab("run", str(path), "--only", trials[0].trial.id, QUICK_STEP_S="0")
+    record = json.loads((bench.store.folder(trials[0].trial.id) / "record.json").read_text())
+    record = {**record, "curve": record["curve"][:1] * CURVE_POINTS}
+    for one in trials:
+        folder = bench.store.folder(one.trial.id)
+        folder.mkdir(exist_ok=True)
+        (folder / "record.json").write_text(json.dumps({**record, "id": one.trial.id}, indent=1) + "\n")
+
+
+def test_a_large_grid_is_submitted_watched_and_found_done_in_seconds(bench: Bench, quick: Path) -> None:
+    rates = [round(0.001 * (i + 1), 3) for i in range(10)]
+    path = write_yaml(
+        bench.folder / "large.yaml",
+        base={"data": {"source": "digits"}, "train": {"steps": 6, "batch_size": 8}, "model": {"hidden_dim": 8}},
+        grid={"backend": "quick", "train.learning_rate": rates, "seed": list(range(TRIALS // 10))},
+        report={"rows": ["train.learning_rate"]},
+    )
+    bench.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")
+    words = ("submit", str(path), "--cluster", bench.cluster_file(pack=10))
+    submit_s, said = timed(bench, "submit", *words)
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    print(f"largest process: {memory:.0f} MiB")
+    assert f"{TRIALS} sent as {TRIALS // 10} jobs" in said
+    assert len(bench.jobs("PENDING")) == TRIALS // 10
+    queued_s, said = timed(bench, "status, all queued", "status", "large")
+    assert f"{TRIALS} queued" in said
+    bench.slurm("scancel", "-u", str(os.geteuid()))
+    bench.wait_empty()
+    fill(bench, path)
+    done_s, said = timed(bench, "status, all done", "status", "large")
+    assert f"{TRIALS} done" in said
+    again_s, said = timed(bench, "submit, all done", *words)
+    assert f"{TRIALS} done, 0 on their way, 0 sent" in said
+    bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
+    assert submit_s < SUBMIT_S and memory < SUBMIT_MIB
+    assert max(queued_s, done_s) < STATUS_S and again_s < AGAIN_S
+
+
+def test_a_claim_and_a_record_take_milliseconds(bench: Bench) -> None:
+    path = bench.write(backend="quick")
+    bench.mixlab("run", str(path), QUICK_STEP_S="0")
+    trial_id = bench.store.trial_ids()[0]
+    began = time.monotonic()
+    for _ in range(100):
+        Claim(bench.store.folder(trial_id)).release()
+    claim_ms = 10 * (time.monotonic() - began)
+    began = time.monotonic()
+    for _ in range(100):
+        assert state(bench.store, trial_id).status == "done"
+    record_ms = 10 * (time.monotonic() - began)
+    print(f"claim and release: {claim_ms:.2f} ms; state from a record: {record_ms:.2f} ms")
+    assert claim_ms < 5 and record_ms < 5
