@@ -3,19 +3,28 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-kill test-slurm slurm-up slurm-down parity lint format clean
+.PHONY: demo test test-kill test-slurm test-slurm-long slurm-soak slurm-scale slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
 
-test: .venv/installed-dev  ## the whole test suite
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make test-slurm
+	$(BIN)/python -m pytest -m "not slurm" --numprocesses 2 --dist loadfile
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
 
-test-slurm: .venv/installed-dev  ## the tests that start a real Slurm on this machine (see slurm-up)
-	$(BIN)/python -m pytest tests -m slurm -rs
+test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 6 minutes)
+	$(BIN)/python -m pytest -m slurm -rs --numprocesses 4 --dist load
+
+test-slurm-long: .venv/installed-dev  ## the same, each of them on both frameworks, and 10,000 trials
+	MIXLAB_SLURM=long $(BIN)/python -m pytest -m slurm -rs --numprocesses 2 --dist load
+
+slurm-soak: .venv/installed-dev  ## 300 trials under random faults for ten minutes
+	MIXLAB_SOAK_MIN=10 $(BIN)/python -m pytest tests/test_slurm_soak.py -s
+
+slurm-scale: .venv/installed-dev  ## seconds and memory of 10,000 trials, and of a job's start
+	MIXLAB_SLURM=long $(BIN)/python -m pytest tests/test_slurm_scale.py -s
 
 SLURM_DIR ?= /tmp/mixlab-slurm-$(shell id -u)
 

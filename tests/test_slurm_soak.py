@@ -1,0 +1,138 @@
+"""Ten minutes of random faults: nothing is lost, and nothing is run twice to its end. `make slurm-soak` runs it."""
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from slurm.testbed.cluster import Cluster
+from tests.conftest import TIMEOUT_S, is_alive, records, wait_until
+from tests.slurm_bench import Bench
+
+TRIALS, MINUTES = 300, float(os.environ.get("MIXLAB_SOAK_MIN", "0"))
+EVERY_S = (1.0, 6.0)  # between two faults
+SEED = 20211121
+
+pytestmark = [pytest.mark.slurm, pytest.mark.skipif(not MINUTES, reason="ten minutes of faults; make slurm-soak")]
+
+
+class Faults:
+    """What can be done to a cluster at any instant."""
+
+    def __init__(self, bench: Bench, dice: random.Random, words: tuple[str, ...]):
+        self.bench, self.dice, self.words, self.struck = bench, dice, words, Counter[str]()
+
+    def strike(self) -> None:
+        kinds: list[Callable[[], bool]] = [
+            self.kill_trial, self.warn_job, self.requeue_job, self.cancel_task, self.node_down, self.kill_slurmd,
+            self.preempt, self.kill_submitter, self.damage_checkpoint,
+        ]  # fmt: skip
+        kind = self.dice.choice(kinds)
+        if kind():
+            self.struck[kind.__name__] += 1
+
+    def owner(self) -> dict[str, object] | None:
+        found = [said for key in self.bench.store.trial_ids() if (said := self.bench.owner(key)) and said.get("job")]
+        return self.dice.choice(found) if found else None
+
+    def kill_trial(self) -> bool:
+        said = self.owner()
+        if said and is_alive(int(str(said["pid"]))):
+            os.kill(int(str(said["pid"])), signal.SIGKILL)
+        return said is not None
+
+    def warn_job(self) -> bool:
+        return self._to_a_job("scancel", "--signal=USR2")
+
+    def requeue_job(self) -> bool:
+        return self._to_a_job("scontrol", "requeue")
+
+    def cancel_task(self) -> bool:
+        jobs = self.bench.jobs()
+        return bool(jobs) and self._try("scancel", self.dice.choice(jobs))
+
+    def node_down(self) -> bool:
+        node = self.dice.choice(self.bench.cluster.nodes)
+        self._try("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=soak")
+        return self._try("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+    def kill_slurmd(self) -> bool:
+        node = self.dice.choice(self.bench.cluster.nodes)
+        self.bench.cluster.kill(node)
+        self.bench.cluster.start(node)
+        return True
+
+    def preempt(self) -> bool:
+        return self._try(
+            "sbatch", "-p", "high", "-N1", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1"
+        )
+
+    def kill_submitter(self) -> bool:
+        process = self.bench.start(*self.words)
+        time.sleep(self.dice.uniform(0.2, 2.0))
+        process.kill()
+        process.communicate(timeout=TIMEOUT_S)
+        return True
+
+    def damage_checkpoint(self) -> bool:
+        """Of a trial that nobody runs now."""
+        for key in self.bench.store.trial_ids():
+            last = self.bench.store.checkpoint(key)
+            if last.exists() and not self.bench.owner(key):
+                content = bytearray(last.read_bytes())
+                content[-1] ^= 1
+                last.write_bytes(content)
+                return True
+        return False
+
+    def _to_a_job(self, *words: str) -> bool:
+        said = self.owner()
+        return said is not None and self._try(*words, str(said["job"]))
+
+    def _try(self, *words: str) -> bool:
+        try:
+            self.bench.slurm(*words)
+        except AssertionError:  # it has ended meanwhile
+            return False
+        return True
+
+
+def test_ten_minutes_of_faults_lose_nothing(slurm_cluster: Cluster, quick_package: Path, tmp_path: Path) -> None:
+    bench = Bench(slurm_cluster, tmp_path, quick_package)
+    bench.variables["QUICK_STEP_S"] = "0.017"  # a second a trial
+    ends = bench.folder / "ends"
+    bench.variables["QUICK_ENDS"] = str(ends)
+    path = bench.write(backend="quick", grid={"seed": list(range(TRIALS))})
+    file = bench.cluster_file(pack=10, array_parallelism=6, cpus=1, gpus=0, memory_gb=0.2)
+    words = ("submit", str(path), "--cluster", file)
+    faults, until = Faults(bench, random.Random(SEED), words), time.monotonic() + 60 * MINUTES
+    rounds = 0
+    while True:
+        bench.mixlab(*words)
+        rounds += 1
+        while bench.jobs():
+            if time.monotonic() < until:
+                time.sleep(faults.dice.uniform(*EVERY_S))
+                faults.strike()
+            else:
+                time.sleep(1)
+        done = [record for record in records(bench.store.root).values() if record["status"] == "done"]
+        print(f"round {rounds}: {len(done)} of {TRIALS} done, {faults.struck.total()} faults", flush=True)
+        if len(done) == TRIALS:
+            break
+        assert rounds < 100
+    print(f"{faults.struck.total()} faults in {rounds} submissions: {dict(faults.struck)}")
+    bench.assert_as_undisturbed(path)
+    finished = Counter(ends.read_text().split())
+    twice = {key: number for key, number in finished.items() if number > 1}
+    assert twice == {} and len(finished) > 0.9 * TRIALS  # a process may be killed between its record and this note
+    sessions = sum(len(record["sessions"]) for record in records(bench.store.root).values())
+    print(f"{sessions} processes worked on the {TRIALS} trials")
+    assert sessions > TRIALS
+    wait_until(lambda: not bench.jobs(), "the queue is empty")
+    assert bench.states() == dict.fromkeys(records(bench.store.root), "done")
