@@ -138,7 +138,8 @@ class Backend:
         return Program(model)
 
     def about(self, run):
-        return {"device": "none"}
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        return {"device": f"{run.device} sees {visible}" if run.device == "cuda" else "none"}
 
 
 BACKEND = Backend()
