@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import BackendMissing, MixlabError, choices
+from backends.errors import BackendMissing, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from backends.contract import Backend, State

@@ -1,22 +1,21 @@
 """Trials on this machine: a bounded pool of workers, each on its share of the cores."""
 
 import multiprocessing
-import os
 import signal
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from experiments import memory
 from experiments.ablation import GridTrial
 from experiments.claims import Claim, ClaimLost
-from experiments.environment import ROOT, environment
+from experiments.environment import ROOT
 from experiments.failures import Failure
+from experiments.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.record import is_final, make_record
 from experiments.spec import as_tree
 from experiments.store import CorruptRecord, Store
@@ -28,51 +27,6 @@ BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at ag
 # A spawned worker gets this process's sys.path before its first import, and so this process's code; the fork server of
 # Python 3.11 would import what it preloads from wherever its own path leads.
 _CONTEXT = multiprocessing.get_context("spawn")
-
-
-class Reporter(Protocol):
-    """What watches a run; see progress.py."""
-
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        """kind: start, step, note, done, failed, stopped, busy."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """How trials share this machine, and what to do when one fails."""
-
-    jobs: int = 1  # trials at a time
-    devices: tuple[str, ...] = ()  # dealt out to the jobs in turn; none: each trial's own
-    cpus: tuple[int, ...] = ()  # cores to use; none: all that this process may
-    compile_cache: Path | None = None
-    retries: Mapping[str, int] = field(default_factory=dict)  # cause -> how often a trial is begun again at once
-    alone: frozenset[str] = frozenset()  # causes of errors that end their trial, where else they would end the run
-    environment: Mapping[str, Any] = field(default_factory=environment)
-    is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
-    on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
-
-
-@dataclass
-class Summary:
-    """What became of the trials of a run, by id."""
-
-    done: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)  # id -> reason
-    left: list[str] = field(default_factory=list)  # stopped or never begun
-    error: Failure | None = None  # what has ended the run
-    signals: set[int] = field(default_factory=set)  # that asked it to stop
-
-
-@dataclass
-class Slot:
-    """A share of the cores, a device, and the worker on them."""
-
-    cpus: tuple[int, ...]
-    device: str | None = None
-    process: Any = None
-    connection: Connection | None = None
-    backend: str | None = None
-    trial: GridTrial | None = None
 
 
 class LocalRun:
@@ -112,7 +66,7 @@ class LocalRun:
                 self._listen()
         finally:
             for slot in self.slots:
-                _dismiss(slot)
+                dismiss(slot)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         self.summary.left += [planned.trial.id for planned in (*self.waiting, *self.busy)]
@@ -136,7 +90,7 @@ class LocalRun:
         self.stopping = True
         for slot in self.slots:
             if slot.connection and slot.trial:
-                _send(slot, ("stop", None))
+                send(slot, ("stop", None))
 
     def _working(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.trial]
@@ -155,13 +109,13 @@ class LocalRun:
                 given = True
                 continue
             if slot.backend != backend or not slot.process.is_alive():
-                _dismiss(slot)
+                dismiss(slot)
                 self._hire(slot, planned)
             slot.trial, given = planned, True
             self.reporter.event("start", planned, None)
-            _send(slot, ("run", as_tree(planned.trial)))
+            send(slot, ("run", as_tree(planned.trial)))
             if self.stopping:  # asked for while the worker was hired
-                _send(slot, ("stop", None))
+                send(slot, ("stop", None))
         return given
 
     def _backend_for(self, slot: Slot) -> str:
@@ -215,7 +169,7 @@ class LocalRun:
             kind = "failed"
         if kind == "crashed":  # what an unexpected error leaves of a device or a framework, no other trial should meet
             kind = "failed"
-            _dismiss(slot)
+            dismiss(slot)
         if kind != "error":
             self.reporter.event(kind, planned, detail.reason if kind == "failed" else detail)
         if kind in ("step", "note"):
@@ -284,32 +238,6 @@ class LocalRun:
         about = dict(self.pool.environment)
         self.store.finish(planned.trial.id, make_record(planned.trial, failure.outcome, about, time.time(), None))
         claim.release()
-
-
-def _send(slot: Slot, message: tuple[str, Any]) -> None:
-    """Send to a worker; one that has just died is found out by its silence."""
-    assert slot.connection is not None
-    try:
-        slot.connection.send(message)
-    except OSError:
-        return
-
-
-def _dismiss(slot: Slot) -> None:
-    if slot.process is None:
-        return
-    _send(slot, ("end", None))
-    slot.process.join(timeout=10)
-    if slot.process.is_alive():
-        slot.process.kill()
-        slot.process.join()
-    slot.process = slot.connection = slot.backend = None
-
-
-def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:
-    """The cores given, or else all of this process, dealt out to the jobs; jobs beyond the cores share them."""
-    cpus = sorted(given or os.sched_getaffinity(0))
-    return [tuple(cpus[i::jobs]) or (cpus[i % len(cpus)],) for i in range(jobs)]
 
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:

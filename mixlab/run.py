@@ -41,7 +41,7 @@ def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     import backends
-    from experiments import archive, local, progress
+    from experiments import archive, local, pool, progress
     from experiments.resolve import check_device
 
     jobs = max(1, len(arguments.devices)) if arguments.jobs is None else arguments.jobs
@@ -64,8 +64,8 @@ def command(arguments: argparse.Namespace) -> int:
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
         cache = data_cache(ablation, store)
-        pool = local.Pool(jobs, arguments.devices)
-        run = local.LocalRun(todo, store, cache, pool, reporter, arguments.resume_on)
+        shared = pool.Pool(jobs, arguments.devices)
+        run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
         for backend in dict.fromkeys(run.backends.values()):
             backends.check_installed(backend)
         summary = run.run()

@@ -15,8 +15,8 @@ from slurm import client, ledger, snapshot
 from slurm.batch import Batch, check_path, python_of
 from slurm.cluster import ClusterSpec
 from slurm.job import Job
+from slurm.limits import check_python
 from slurm.ranks import Rank
-from slurm.submission import check_python
 
 POLL_S = 0.5
 

@@ -1,13 +1,11 @@
 """Sending the trials of an ablation to Slurm: at once, and as often as one likes."""
 
 import contextlib
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import backends
 from backends.errors import MixlabError
 from experiments import archive, claims
 from experiments.ablation import Ablation, GridTrial
@@ -18,16 +16,15 @@ from experiments.local import pending
 from experiments.spec import as_tree
 from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
-from slurm.batch import Batch, check_path, python_of
+from slurm.batch import Batch, check_path
 from slurm.cluster import ClusterSpec, cluster_from
 from slurm.job import PackJob, ReportJob, write_work
+from slurm.limits import Limits, check_python
 from slurm.packing import Pack
 from slurm.status import overview, queued
 
 LOCK = "submitting"  # a folder of the store that whoever submits has claimed
 LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
-PROBE_S = 60.0  # for a Python to say whether it has a framework; modules on a slow disk take long
-LARGEST_ARRAY = 1001  # Slurm's own default of MaxArraySize, which bounds the index
 
 
 @dataclass(frozen=True)
@@ -81,24 +78,6 @@ def submit(request: Request) -> Submitted:
         jobs = _send(request, folder, arrays, code)
     sent = sum(len(pack.trials) for array in arrays for pack in array)
     return Submitted(folder, jobs, sum(map(len, arrays)), sent, done, live, left)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What Slurm takes."""
-
-    array: int  # jobs of one array
-    room: int  # jobs that may be added to the queue
-
-    @staticmethod
-    def read(cluster: ClusterSpec) -> "Limits":
-        """Raises: SlurmSilent.   SlurmError."""
-        config = client.config()
-        largest = config.get("MaxArraySize", "")
-        array = int(largest) if largest.isdigit() else LARGEST_ARRAY
-        most = [int(config[name]) for name in ("MaxJobCount",) if config.get(name, "").isdigit()]
-        qos = client.qos_submit_limit(cluster.qos)
-        return Limits(max(1, array), min([*most, *([qos] if qos is not None else [])], default=array))
 
 
 def missing(request: Request) -> tuple[list[GridTrial], int, int]:
@@ -202,34 +181,6 @@ def release(folder: Path) -> tuple[str, ...]:
         client.release(str(array.job))
         array.become(state="released")
     return tuple(str(array.job) for array in held)
-
-
-def check_python(backend: str, cluster: ClusterSpec) -> None:
-    """Raises: MixlabError: the environment of a backend does not begin, or lacks the framework or submitit."""
-    environment = cluster.environment(backend)
-    python = python_of(environment)
-    probe = (
-        "import importlib.util, sys; "
-        "print('mixlab lacks:', *[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
-    )
-    needed = ("submitit", "omegaconf", *backends.packages(backend))
-    script = "\n".join([*environment.setup, 'exec "$0" "$@"'])
-    words = ["bash", "-c", script, python, "-P", "-c", probe, *needed]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
-    said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
-    if done.returncode or said is None:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise MixlabError(
-            f"environments: {backend}: {python} does not begin: {words[-1]}; name another one in 'python'"
-        )
-    if lacking := said.split()[2:]:
-        raise MixlabError(
-            f"environments: {backend}: {python} lacks {', '.join(lacking)}; install it there, or name another one in "
-            f"'python'"
-        )
 
 
 @contextlib.contextmanager

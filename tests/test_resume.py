@@ -4,6 +4,7 @@ Dropout, stochastic depth, mixup, crop, flip and the average of the parameters a
 forgot would be seen in the curve.
 """
 
+import json
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from experiments import trial as trial_module
 from experiments.claims import Claim
 from experiments.data import Splits
 from experiments.environment import ROOT
+from experiments.failures import Failure
 from experiments.plan import step_plan
 from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
@@ -90,7 +92,8 @@ class Bench:
                 stop.set()
 
         Worker(WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}, ROOT), stop, send).run(self.trial)
-        return events, store.record(self.trial.id)
+        path = store.folder(self.trial.id) / "record.json"
+        return events, json.loads(path.read_text()) if path.exists() else None
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +155,8 @@ def store(tmp_path: Path) -> Store:
 
 
 def after(num_chunks: int) -> Callable[[], bool]:
-    """A wish to stop that comes after a number of chunks."""
-    asked = iter(range(1, 10_000))
+    """A wish to stop that comes after a number of chunks; it is asked for once before the first."""
+    asked = iter(range(10_000))
     return lambda: next(asked) >= num_chunks
 
 
@@ -383,6 +386,19 @@ def test_checkpoint_with_unknown_progress_is_set_aside(whole: Whole, store: Stor
     assert_same_bits(state, whole.state)
 
 
+# Stopping before anything has begun
+
+
+def test_a_stop_before_the_first_chunk_trains_nothing(whole: Whole, store: Store) -> None:
+    """The first chunk compiles, which may take longer than the time that is left."""
+    with pytest.raises(Stopped):
+        whole.bench.run(store, should_stop=lambda: True)
+    assert not whole.bench.checkpoint(store).exists()
+    run, state = whole.bench.run(store)
+    assert len(run.progress.sessions) == 1 and run.progress.curve == whole.curve
+    assert_same_bits(state, whole.state)
+
+
 # Divergence
 
 
@@ -400,6 +416,6 @@ def test_a_loss_that_is_not_finite_ends_as_diverged_with_its_step(backend: str, 
         bench.run(store)
     assert caught.value.step == step
     events, record = bench.work(store)
-    assert events[-1] == ("failed", bench.trial.id, f"diverged at step {step}")
+    assert events[-1] == ("failed", bench.trial.id, Failure("diverged", f"diverged at step {step}"))
     assert record is not None and record["status"] == "failed" and record["reason"] == f"diverged at step {step}"
     assert record["steps"] == step and "traceback" not in record

@@ -18,9 +18,10 @@ from experiments.files import StoreError
 from experiments.local import pending
 from experiments.store import Store
 from slurm import client, ledger, packing, snapshot, status
+from slurm.attempts import Attempts
 from slurm.batch import Batch
 from slurm.cluster import RETRIES, ClusterSpec, EnvironmentSpec, cluster_from, read_cluster
-from slurm.job import Attempts, cores
+from slurm.job import cores
 from tests.conftest import ROOT, Ended, base, planned, records, write_yaml
 
 EXAMPLE = ROOT / "slurm" / "clusters" / "example.yaml"

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.claims import Claim
 from experiments.states import state
-from tests.conftest import planned, write_yaml
+from tests.conftest import base, planned, records, write_yaml
 from tests.slurm_bench import LONG, Bench
 
 pytestmark = pytest.mark.slurm
@@ -87,3 +87,27 @@ def test_a_claim_and_a_record_take_milliseconds(bench: Bench) -> None:
     record_ms = 10 * (time.monotonic() - began)
     print(f"claim and release: {claim_ms:.2f} ms; state from a record: {record_ms:.2f} ms")
     assert claim_ms < 5 and record_ms < 5
+
+
+@pytest.mark.parametrize(("backend", "limit_s"), [("torch", 3.0), ("jax", 4.0)])
+def test_a_job_reaches_its_first_step_in_seconds(bench: Bench, backend: str, limit_s: float) -> None:
+    """From the batch script's first line to the first checkpoint, without what compiling takes; a cache is kept."""
+    given = base(model={"num_blocks": 2}, train={"steps": 2, "evaluate_every": 2}, run={"checkpoint_every_s": 0.0})
+    path = write_yaml(bench.folder / "start.yaml", base=given, grid={"backend": backend, "seed": [0, 1, 2]})
+    begin = bench.folder / "begin"
+    environments = {backend: {"setup": [f"date +%s.%N > {begin}-$SLURM_ARRAY_TASK_ID"]}}
+    cluster = {"environments": environments, "compile_cache": str(bench.folder / "compiled"), "cpus": 2}
+    bench.submit(path, pack=1, array_parallelism=1, **cluster)
+    first: dict[str, float] = {}
+    while bench.jobs():
+        for key in bench.store.trial_ids():
+            last = bench.store.checkpoint(key)
+            if key not in first and last.exists():
+                first[key] = last.stat().st_mtime
+        time.sleep(0.01)
+    found = records(bench.store.root)
+    for index, (trial_id,) in enumerate(bench.arrays()[0].packs):
+        compile_s = found[trial_id]["seconds"]["compile"]
+        seconds = first[trial_id] - float(Path(f"{begin}-{index}").read_text()) - compile_s
+        print(f"{backend}, job {index}: first step after {seconds:.1f} s, and {compile_s:.1f} s of compiling")
+    assert seconds < (limit_s if LONG else 5 * limit_s)

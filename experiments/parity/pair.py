@@ -21,9 +21,9 @@ from backends.errors import MixlabError, choices
 from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.environment import ROOT
 from experiments.files import replace
-from experiments.local import shares
 from experiments.parity.ladder import Ladder
 from experiments.parity.side import Job, job_json
+from experiments.pool import shares
 from experiments.spec import AugmentConfig, Trial, TrialConfig
 
 POLL_S = 0.02

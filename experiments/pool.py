@@ -1,0 +1,83 @@
+"""What a bounded pool of workers on one machine is made of: how they share it, and each worker's place."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Protocol
+
+from experiments.ablation import GridTrial
+from experiments.environment import environment
+from experiments.failures import Failure
+
+
+class Reporter(Protocol):
+    """What watches a run; see progress.py."""
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        """kind: start, step, note, done, failed, stopped, busy."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """How trials share this machine, and what to do when one fails."""
+
+    jobs: int = 1  # trials at a time
+    devices: tuple[str, ...] = ()  # dealt out to the jobs in turn; none: each trial's own
+    cpus: tuple[int, ...] = ()  # cores to use; none: all that this process may
+    compile_cache: Path | None = None
+    retries: Mapping[str, int] = field(default_factory=dict)  # cause -> how often a trial is begun again at once
+    alone: frozenset[str] = frozenset()  # causes of errors that end their trial, where else they would end the run
+    environment: Mapping[str, Any] = field(default_factory=environment)
+    is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
+    on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
+
+
+@dataclass
+class Summary:
+    """What became of the trials of a run, by id."""
+
+    done: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)  # id -> reason
+    left: list[str] = field(default_factory=list)  # stopped or never begun
+    error: Failure | None = None  # what has ended the run
+    signals: set[int] = field(default_factory=set)  # that asked it to stop
+
+
+@dataclass
+class Slot:
+    """A share of the cores, a device, and the worker on them."""
+
+    cpus: tuple[int, ...]
+    device: str | None = None
+    process: Any = None
+    connection: Connection | None = None
+    backend: str | None = None
+    trial: GridTrial | None = None
+
+
+def send(slot: Slot, message: tuple[str, Any]) -> None:
+    """Send to a worker; one that has just died is found out by its silence."""
+    assert slot.connection is not None
+    try:
+        slot.connection.send(message)
+    except OSError:
+        return
+
+
+def dismiss(slot: Slot) -> None:
+    if slot.process is None:
+        return
+    send(slot, ("end", None))
+    slot.process.join(timeout=10)
+    if slot.process.is_alive():
+        slot.process.kill()
+        slot.process.join()
+    slot.process = slot.connection = slot.backend = None
+
+
+def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:
+    """The cores given, or else all of this process, dealt out to the jobs; jobs beyond the cores share them."""
+    cpus = sorted(given or os.sched_getaffinity(0))
+    return [tuple(cpus[i::jobs]) or (cpus[i % len(cpus)],) for i in range(jobs)]

@@ -1,0 +1,71 @@
+"""How often a pack was begun, and whether that has brought its trials further."""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from experiments import checkpoint
+from experiments.ablation import GridTrial
+from experiments.environment import slurm_job
+from experiments.failures import CAUSES, Failure
+from experiments.files import replace
+from experiments.progress import PlainReporter
+from experiments.store import Store
+from slurm.cluster import ClusterSpec
+
+
+class Attempts:
+    """How often a pack was begun, by which step each trial then was, and what ended it; one job at a time writes it."""
+
+    def __init__(self, path: Path):
+        self.path, self.starts = path, []
+        with contextlib.suppress(OSError, ValueError):
+            self.starts = list(json.loads(path.read_text()))
+        self.starts.append({"ended": None, "steps": {}, **slurm_job()})
+
+    def begin(self, trial_id: str, step: int) -> None:
+        self.starts[-1]["steps"][trial_id] = step
+        self._write()
+
+    def end(self, cause: str) -> None:
+        self.starts[-1]["ended"] = cause
+        self._write()
+
+    def given_up(self, trial_id: str, step: int, cluster: ClusterSpec) -> Failure | None:
+        """The failure of a trial whose last starts have all led it no further than it is."""
+        idle = 0
+        for start in reversed(self.starts[:-1]):
+            if start["steps"].get(trial_id, step) != step:
+                break
+            idle += trial_id in start["steps"]
+        last = next((start for start in reversed(self.starts[:-1]) if trial_id in start["steps"]), None)
+        cause = "node_lost" if last is None or last["ended"] is None else str(last["ended"])
+        if idle <= cluster.tries(cause):
+            return None
+        return Failure(cause, f"no progress in {idle} starts, which all began at step {step}: {CAUSES[cause]}")
+
+    def _write(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk is met, and reported, by the trial itself
+            replace(self.path, json.dumps(self.starts).encode(), durable=False)
+
+
+class PackReporter(PlainReporter):
+    """Lines for the job's log; notes where each trial begins."""
+
+    def __init__(self, console: Console, total: int, attempts: Attempts, store: Store):
+        super().__init__(console, total)
+        self.attempts, self.store = attempts, store
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        if kind == "start":
+            self.attempts.begin(trial.trial.id, step_of(self.store, trial.trial.id))
+        super().event(kind, trial, detail)
+
+
+def step_of(store: Store, trial_id: str) -> int:
+    """The step that a trial would go on from."""
+    progress = checkpoint.newest_progress(store.checkpoint(trial_id))
+    return int(progress["step"]) if progress else 0

@@ -1,0 +1,59 @@
+"""What stands in the way of a submission before anything is sent: Slurm's limits, and Pythons without their backend."""
+
+import subprocess
+from dataclasses import dataclass
+
+import backends
+from backends.errors import MixlabError
+from slurm import client
+from slurm.batch import python_of
+from slurm.cluster import ClusterSpec
+
+PROBE_S = 60.0  # for a Python to say whether it has a framework; modules on a slow disk take long
+LARGEST_ARRAY = 1001  # Slurm's own default of MaxArraySize, which bounds the index
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What Slurm takes."""
+
+    array: int  # jobs of one array
+    room: int  # jobs that may be added to the queue
+
+    @staticmethod
+    def read(cluster: ClusterSpec) -> "Limits":
+        """Raises: SlurmSilent.   SlurmError."""
+        config = client.config()
+        largest = config.get("MaxArraySize", "")
+        array = int(largest) if largest.isdigit() else LARGEST_ARRAY
+        most = [int(config[name]) for name in ("MaxJobCount",) if config.get(name, "").isdigit()]
+        qos = client.qos_submit_limit(cluster.qos)
+        return Limits(max(1, array), min([*most, *([qos] if qos is not None else [])], default=array))
+
+
+def check_python(backend: str, cluster: ClusterSpec) -> None:
+    """Raises: MixlabError: the environment of a backend does not begin, or lacks the framework or submitit."""
+    environment = cluster.environment(backend)
+    python = python_of(environment)
+    probe = (
+        "import importlib.util, sys; "
+        "print('mixlab lacks:', *[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
+    )
+    needed = ("submitit", "omegaconf", *backends.packages(backend))
+    script = "\n".join([*environment.setup, 'exec "$0" "$@"'])
+    words = ["bash", "-c", script, python, "-P", "-c", probe, *needed]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
+    except subprocess.TimeoutExpired:
+        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
+    said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
+    if done.returncode or said is None:
+        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise MixlabError(
+            f"environments: {backend}: {python} does not begin: {words[-1]}; name another one in 'python'"
+        )
+    if lacking := said.split()[2:]:
+        raise MixlabError(
+            f"environments: {backend}: {python} lacks {', '.join(lacking)}; install it there, or name another one in "
+            f"'python'"
+        )
