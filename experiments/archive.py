@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
@@ -16,17 +17,18 @@ FILE = "resolved.json"
 
 
 def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
-    """Write what was asked: the YAML, a line `id <tab> label` for each trial, and all of it resolved.
+    """Keep an ablation under its name: the YAML, a line `id <tab> label` for each trial, and all of it resolved.
 
     Raises: StoreError.
     """
-    labels, path = (
-        {planned.trial.id: planned.label for planned in trials},
-        store.root / "ablations" / ablation.name / FILE,
-    )
-    if path.exists() and store.holds_ablation(ablation.name, ablation.text, labels):
-        return
-    store.write_ablation(ablation.name, ablation.text, labels)
+    labels, path = {planned.trial.id: planned.label for planned in trials}, _path(store, ablation.name)
+    if not (path.exists() and store.holds_ablation(ablation.name, ablation.text, labels)):
+        store.write_ablation(ablation.name, ablation.text, labels)
+        write(path, ablation, trials)
+
+
+def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
+    """Raises: StoreError."""
     tree = {
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
         "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
@@ -39,17 +41,29 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
 
     Raises: MixlabError: there is none, or its file is damaged.
     """
-    path = store.root / "ablations" / name / FILE
+    path = _path(store, name)
+    if not path.exists():
+        known = sorted(found.parent.name for found in store.root.glob(f"ablations/*/{FILE}"))
+        raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, known)}")
+    return read(path)
+
+
+def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
+    """What `write` wrote.
+
+    Raises: MixlabError: it is not there, or damaged.
+    """
     try:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         ablation = Ablation(**{**fields, "report": _report(fields["report"])})
         return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
-    except (FileNotFoundError, NotADirectoryError):
-        known = sorted(found.parent.name for found in store.root.glob(f"ablations/*/{FILE}"))
-        raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, known)}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
+
+
+def _path(store: Store, name: str) -> Path:
+    return store.root / "ablations" / name / FILE
 
 
 def _report(fields: dict[str, Any]) -> ReportSpec:

@@ -38,6 +38,7 @@ class Claim:
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "process_start": _process_start(os.getpid()),
+            "processes": _processes(),
             **slurm_job(),
         }
         with store_errors(self.path):
@@ -55,9 +56,9 @@ class Claim:
 
         def beat() -> None:
             while not ended.wait(BEAT_S):
-                if not self.is_held():
-                    return
                 with contextlib.suppress(StoreError, OSError):  # the loop meets the same disk, and reports it
+                    if not self.is_held():
+                        return
                     write_json(self.path, self.said)
 
         thread = threading.Thread(target=beat, daemon=True)
@@ -140,12 +141,22 @@ def _said(path: Path) -> tuple[dict[str, Any], float]:
     """What a heartbeat says, {} if it cannot be read, and its age in seconds."""
     try:
         age_s = time.time() - path.stat().st_mtime
-        said = json.loads(path.read_text())
+        said = json.loads(_read(path))
     except FileNotFoundError:
         return {}, 0.0
     except ValueError:
         return {}, age_s
     return (said, age_s) if isinstance(said, dict) else ({}, age_s)
+
+
+def _read(path: Path) -> str:
+    """NFS gives up a handle of a file that was replaced meanwhile; opened again, it is there."""
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        raise
+    except OSError:
+        return path.read_text()
 
 
 def _token(path: Path) -> str | None:
@@ -157,7 +168,7 @@ def _is_dead(said: dict[str, Any], age_s: float) -> bool:
     """Whether the owner is known to be dead: its process is gone from this host, or it has not beaten for long."""
     if age_s > STALE_S or _is_of_this_job_before(said):
         return True
-    if said.get("host") != socket.gethostname():
+    if said.get("host") != socket.gethostname() or said.get("processes") != _processes():
         return False
     return _process_start(said.get("pid", -1)) != said.get("process_start")
 
@@ -166,6 +177,14 @@ def _is_of_this_job_before(said: dict[str, Any]) -> bool:
     """Whether its owner ran in this very Slurm job, before that was requeued: Slurm ends the one to begin the other."""
     ours = slurm_job()
     return bool(ours) and said.get("job") == ours["job"] and said.get("restart", 0) < ours["restart"]
+
+
+def _processes() -> str:
+    """Whose processes can be told dead from alive here: this user's, in this namespace; others may be hidden.
+
+    Source: pid_namespaces(7); proc(5), hidepid.
+    """
+    return f"{Path('/proc/self/ns/pid').readlink()} of user {os.getuid()}"
 
 
 def _process_start(pid: int) -> int | None:

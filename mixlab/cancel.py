@@ -23,9 +23,6 @@ def command(arguments: argparse.Namespace) -> int:
     jobs = f"; ended in Slurm: {', '.join(cancelled.jobs)}" if cancelled.jobs else ""
     print(f"cancelled {len(cancelled.trials)} of {len(ids)} trials{jobs}; mixlab retry sends them again")
     if cancelled.silence:
-        print(
-            f"mixlab: {cancelled.silence}; no further trial of them begins, those that run go on: cancel again when "
-            f"Slurm answers"
-        )
+        print(f"mixlab: {cancelled.silence}; no trial of them goes on, but their jobs stay: cancel again later")
         return USER_ERROR
     return 0

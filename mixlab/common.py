@@ -45,16 +45,17 @@ def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTria
 
 
 def find_trials(store: "Store", what: str) -> list[str]:
-    """The ids of an ablation's trials, by its name, or of the one trial whose id begins so.
+    """The ids of an ablation's trials, those of earlier submissions too, or of the one trial whose id begins so.
 
     Raises: MixlabError: neither is there.
     """
     from backends.errors import MixlabError, choices
+    from slurm import ledger
 
     names = store.ablations()
     if what in names:
-        return list(store.ablation_labels(what))
-    known = dict.fromkeys(key for name in names for key in store.ablation_labels(name))
+        return list(dict.fromkeys((*store.ablation_labels(what), *ledger.trials(store, what))))
+    known = dict.fromkeys(key for name in names for key in (*store.ablation_labels(name), *ledger.trials(store, name)))
     found = [key for key in known if what and key.startswith(what)]
     if len(found) != 1:
         raise MixlabError(

@@ -13,7 +13,7 @@ EXAMPLE = "mixlab report experiments/ablations/tying.yaml --format markdown"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("ablation", help="its YAML file, or its name, as it was last run or submitted with this store")
+    parser.add_argument("ablation", help="its YAML file, or its name, as it was last run or submitted")
     add_overrides(parser)
     parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="(default: text)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the table there in every format")
@@ -27,6 +27,9 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
         store, ablation, trials = load(arguments)
+    elif arguments.ablation.endswith(".json"):
+        store = Store(arguments.store)
+        ablation, trials = archive.read(Path(arguments.ablation))
     elif arguments.overrides:
         raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
     else:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 HELP = "Say what is done, running, queued, failed (and why), lost and missing."
 EXAMPLE = "mixlab status tying --watch"
 WATCH_S = 2.0  # between two looks
-GOING_ON = ("running", "queued", "unknown")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,14 +49,20 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[str, str]]:
-    """The ablation's name, and its trials: id -> what each sets."""
+    """The ablation's name, and its trials: id -> what each sets; with those of an earlier form that still go on."""
+    from slurm import ledger
+    from slurm.status import overview
+
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
         _, ablation, trials = load(arguments)
         return ablation.name, {planned.trial.id: planned.label for planned in trials}
     if arguments.overrides:
         raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
-    return arguments.ablation, store.ablation_labels(arguments.ablation)
+    labels = store.ablation_labels(arguments.ablation)
+    earlier = [key for key in ledger.trials(store, arguments.ablation) if key not in labels]
+    live = overview(store, earlier).live if earlier else ()
+    return arguments.ablation, labels | {key: "(of an earlier submission)" for key in earlier if key in live}
 
 
 def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
@@ -78,7 +83,7 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
             elif totals != last:
                 console.print(totals, highlight=False, soft_wrap=True)
             last = totals
-            if not any(now.status in GOING_ON for now in known.states.values()):
+            if not known.live:
                 return 0
             time.sleep(WATCH_S)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,17 @@ class Attempts:
         self.path, self.starts = path, []
         with contextlib.suppress(OSError, ValueError):
             self.starts = list(json.loads(path.read_text()))
-        self.starts.append({"ended": None, "steps": {}, **slurm_job()})
+        self.starts.append({"ended": None, "steps": {}, "time": time.time(), **slurm_job()})
+        self._write()
+
+    @property
+    def begun(self) -> float:
+        """When the pack was begun first, in seconds since 1970."""
+        return float(self.starts[0].get("time", 0.0))
+
+    def unnamed(self) -> int:
+        """Starts whose end nobody could note, as on a full disk; this one counts."""
+        return sum(start["ended"] is None for start in self.starts)
 
     def begin(self, trial_id: str, step: int) -> None:
         self.starts[-1]["steps"][trial_id] = step
@@ -35,7 +46,10 @@ class Attempts:
         self._write()
 
     def given_up(self, trial_id: str, step: int, cluster: ClusterSpec) -> Failure | None:
-        """The failure of a trial whose last starts have all led it no further than it is."""
+        """The failure of a trial whose last starts have all led it no further than it is.
+
+        A start that ended without a word is put down to its node: whatever it was, this process saw nothing of it.
+        """
         idle = 0
         for start in reversed(self.starts[:-1]):
             if start["steps"].get(trial_id, step) != step:

@@ -13,7 +13,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from backends.errors import MixlabError
-from slurm.client import SlurmError, SlurmSilent
+from slurm import client
 from slurm.cluster import ClusterSpec, EnvironmentSpec
 
 # submitit counts time limits; here it is decided in job.py whether a job may go on.
@@ -48,7 +48,9 @@ class Batch:
         shell = ["bash", "-c", SHIELD, python_of(environment)]
         self.executor = SlurmExecutor(folder, TIMEOUTS, python=shlex.join(shell))
         needs = _needs(cluster) if backend else {"time": REPORT_MIN, "mem": REPORT_MEMORY, "cpus_per_task": 1}
-        self.extra: dict[str, Any] = dict(cluster.sbatch)
+        self.extra: dict[str, Any] = {
+            name: True if value.lower() == "true" else value for name, value in cluster.sbatch.items()
+        }
         self.extra |= {"requeue": True, "signal": f"{cluster.signal}@{cluster.signal_delay_s}"}
         cpus = f"--cpus-per-task={needs['cpus_per_task']}"  # which srun no longer takes over from its job by itself
         self.executor.update_parameters(
@@ -118,7 +120,6 @@ def _refusals() -> Iterator[None]:
     except (FailedJobError, FailedSubmissionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or [str(error).strip()]
         text = lines[-1].partition("error: ")[2] or lines[-1]
-        kind = SlurmSilent if "contact slurm controller" in str(error) else SlurmError
-        raise kind(f"slurm: sbatch: {text}; nothing was submitted, mend the cluster file") from error
+        raise client.refusal("sbatch", str(error), text) from error
     except RuntimeError as error:  # submitit's word for a missing srun
-        raise SlurmError(f"slurm: {error}; PATH is {os.environ.get('PATH')}") from error
+        raise client.SlurmError(f"slurm: {error}; PATH is {os.environ.get('PATH')}") from error

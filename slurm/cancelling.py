@@ -1,12 +1,14 @@
 """Ending what was submitted. It is noted in the store first, so that it holds whether Slurm answers or not."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments.claims import retract
 from experiments.store import Store
 from slurm import client, ledger
+from slurm.ledger import Place
 from slurm.status import queued
 
 
@@ -14,55 +16,59 @@ from slurm.status import queued
 class Cancelled:
     """What was cancelled."""
 
-    trials: tuple[str, ...]
+    trials: tuple[str, ...]  # those that were not before
     jobs: tuple[str, ...]
-    silence: str | None  # why Slurm could not be told; jobs end by themselves when they begin
+    silence: str | None  # why Slurm could not be told
 
 
 def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
-    """Cancel trials that are on their way: none of them is begun any more, and jobs that hold no other end."""
+    """Cancel trials that are on their way: none of them is begun any more, those that run stop, and jobs that hold no
+    other end.
+    """
     places = ledger.places(list(ledger.all_arrays(store)))
-    live = {key: places[key] for key in trial_ids if key in places and places[key].array.state in ledger.OPEN}
-    live = {key: place for key, place in live.items() if not _is_over(store, key, place)}
-    for trial_id, place in live.items():
+    chosen = {key: places[key] for key in trial_ids if key in places and not _has_ended(store, key)}
+    new = [key for key, place in chosen.items() if not ledger.is_cancelled(place.array.folder, key)]
+    for trial_id, place in chosen.items():
         ledger.cancel(place.array.folder, trial_id)
-    jobs, silence = [], None
+    jobs: list[str] = []
     try:
-        waiting = queued(list(dict.fromkeys(place.array for place in live.values())))
-        for place in dict.fromkeys(live.values()):
-            others = [key for key in place.array.packs[place.pack] if key not in live]
-            others = [key for key in others if not _is_over(store, key, place)]
-            if place.task in waiting and not others:
-                jobs.append(str(place.task))
-        _cancel_jobs(jobs)
-        for folder in dict.fromkeys(place.array.folder for place in live.values()):
-            packs = [pack for array in ledger.arrays(folder) for pack in array.packs]
-            if all(
-                _is_over(store, key, places[key])
-                for pack in packs
-                for key in pack
-                if places[key].array.folder == folder
-            ):
-                client.cancel(f"--name={ledger.report_name(folder)}")  # there is nothing to report
+        jobs, silence = _end_jobs(store, chosen), None
     except MixlabError as error:
         silence = str(error)
-    for trial_id, place in live.items():
+    for trial_id, place in chosen.items():
         if place.task not in jobs and (store.owner(trial_id) or {}).get("job") == place.task:
             retract(store.folder(trial_id))  # its job goes on with the others
-    return Cancelled(tuple(live), tuple(jobs), silence)
+    return Cancelled(tuple(new), tuple(jobs), silence)
 
 
-def _cancel_jobs(jobs: list[str]) -> None:
+def _end_jobs(store: Store, chosen: Mapping[str, Place]) -> list[str]:
+    """End the jobs all of whose trials are over, and the reports of submissions of which nothing is left."""
+    queue = queued(list(dict.fromkeys(place.array for place in chosen.values())))
+    jobs = [
+        str(place.task)
+        for place in dict.fromkeys(chosen.values())
+        if place.task in queue
+        and all(_is_over(store, key, place.array.folder) for key in place.array.packs[place.pack])
+    ]
     for part in (jobs[i : i + client.NAMES_A_CALL] for i in range(0, len(jobs), client.NAMES_A_CALL)):
         client.cancel(*part)
+    for folder in dict.fromkeys(place.array.folder for place in chosen.values()):
+        arrays = ledger.arrays(folder)
+        if all(_is_over(store, key, folder) for array in arrays for pack in array.packs for key in pack):
+            client.cancel(f"--name={ledger.report_name(folder)}")
+            for array in arrays:
+                if array.job is None:  # sbatch may have taken it before its caller was killed
+                    client.cancel(f"--name={array.name}")
+    return jobs
 
 
-def _is_over(store: Store, trial_id: str, place: ledger.Place) -> bool:
-    return _has_ended(store, trial_id) or ledger.is_cancelled(place.array.folder, trial_id)
+def _is_over(store: Store, trial_id: str, folder: Path) -> bool:
+    return _has_ended(store, trial_id) or ledger.is_cancelled(folder, trial_id)
 
 
 def _has_ended(store: Store, trial_id: str) -> bool:
     try:
-        return store.record(trial_id) is not None
+        record = store.record(trial_id)
     except MixlabError:
         return False
+    return record is not None and record["status"] == "done"

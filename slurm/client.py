@@ -11,7 +11,8 @@ UMASK = 0o007  # taken from the permissions of whatever is written
 ANSWER_S = 9.0  # a controller that is down lets squeue wait for 19 s; two questions must fit into 30 s
 NAMES_A_CALL = 200  # job names in one question
 # Variables that would change a new job, where a submission comes from inside another.
-LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SUBMITIT_")
+LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SUBMITIT_")
+SILENCE = ("contact slurm controller", "onnection refused", "imed out", "Zero Bytes were transmitted")
 
 
 class SlurmError(MixlabError):
@@ -42,8 +43,13 @@ def private() -> None:
 def begin() -> None:
     """Make what is written private, and forget the job that this process may run in: a new one would inherit of it."""
     private()
-    for name in [name for name in os.environ if name.startswith(LEAKING) and name != "SLURM_CONF"]:
+    for name in set(os.environ) - set(_clean()):
         del os.environ[name]
+
+
+def _clean() -> dict[str, str]:
+    """The environment without what changes a job, or what a command shows: SQUEUE_STATES would hide jobs that wait."""
+    return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(LEAKING)}
 
 
 def call(*words: str, limit_s: float = ANSWER_S) -> str:
@@ -52,7 +58,9 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
     Raises: SlurmError: it fails.    SlurmSilent: it has not ended in time, or reaches no controller.
     """
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL)
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, env=_clean()
+        )
     except FileNotFoundError:
         raise SlurmError(
             f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
@@ -64,9 +72,13 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
         return done.stdout
     said = [line for line in done.stderr.splitlines() if line.strip()]
     text = said[-1].strip() if said else f"exit code {done.returncode}"
-    if any(word in done.stderr for word in ("contact slurm controller", "Connection refused", "timed out")):
-        raise SlurmSilent(f"slurm: {words[0]}: {text}")
-    raise SlurmError(f"slurm: {words[0]}: {text}")
+    raise refusal(words[0], done.stderr, text)
+
+
+def refusal(command: str, said: str, text: str) -> MixlabError:
+    """The error that stands for what a command has said; `text` is the sentence of it."""
+    kind = SlurmSilent if any(word in said for word in SILENCE) else SlurmError
+    return kind(f"slurm: {command}: {text}")
 
 
 def queue(names: Iterable[str]) -> list[QueuedJob]:
@@ -76,7 +88,7 @@ def queue(names: Iterable[str]) -> list[QueuedJob]:
     """
     found, wanted = [], sorted(set(names))
     for part in (wanted[i : i + NAMES_A_CALL] for i in range(0, len(wanted), NAMES_A_CALL)):
-        lines = call("squeue", "-h", "-r", f"--name={','.join(part)}", "-o", "%i|%j|%T|%r|%N|%L").splitlines()
+        lines = call("squeue", "-h", "-a", "-r", f"--name={','.join(part)}", "-o", "%i|%j|%T|%r|%N|%L").splitlines()
         found += [QueuedJob(*line.split("|")) for line in lines if line.count("|") == 5]
     return found
 
@@ -126,6 +138,11 @@ def cancel(*targets: str) -> None:
     Raises: SlurmSilent.   SlurmError.
     """
     call("scancel", "--quiet", *targets)
+
+
+def own_jobs() -> int:
+    """How many jobs of this user's are in the queue, a task of an array each."""
+    return len(call("squeue", "-h", "-a", "-r", "-u", str(os.getuid()), "-o", "%i").split())
 
 
 def release(job: str) -> None:

@@ -20,6 +20,12 @@ from experiments.yaml_files import read_mapping
 # How often a trial is begun again by itself. A time limit and a preemption count only where the trial made no progress.
 RETRIES = {"timed_out": 1, "preempted": 1, "node_lost": 3, "killed": 1, "disk_full": 10, "out_of_memory": 0, "error": 0}
 
+# Options of sbatch that Mixlab sets, or that would break what it does.
+OWN_OPTIONS = {
+    *("array", "begin", "clusters", "dependency", "error", "export", "gid", "hold", "job-name", "nodes", "no-requeue"),
+    *("ntasks", "ntasks-per-node", "open-mode", "output", "parsable", "requeue", "signal", "test-only", "uid", "wait"),
+    "wrap",
+}
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping as in the example"}
 
 
@@ -52,7 +58,7 @@ class ClusterSpec:
     compile_cache: Optional[str] = option(None)  # folder of compiled programs that all jobs share
     snapshot_limit_mb: float = option(50.0, low=0.001)  # of the code
     report: bool = option(True)  # whether a last job writes the ablation's report
-    sbatch: dict[str, str] = field(default_factory=dict)  # further options of sbatch, by their long names
+    sbatch: dict[str, str] = field(default_factory=dict)  # further options, by their long names; true: without a value
     environments: dict[str, EnvironmentSpec] = field(default_factory=dict)  # by backend
     retries: dict[str, int] = field(default_factory=dict)  # by cause; what is left out is as in RETRIES
 
@@ -136,8 +142,7 @@ def _check_texts(spec: ClusterSpec, where: str) -> None:
             raise MixlabError(f"{where}: {key}: {text!r} came; allowed: text of one line, without control characters")
     if wrong := [name for name in spec.sbatch if not re.fullmatch(r"[a-z][a-z0-9-]*", name)]:
         raise MixlabError(f"{where}: sbatch: {wrong[0]!r} is no option; allowed: a long name such as mail-user")
-    own = {"array", "job-name", "output", "error", "open-mode", "requeue", "hold", "signal", "dependency", "export"}
-    if taken := sorted(own & set(spec.sbatch)):
+    if taken := sorted(OWN_OPTIONS & set(spec.sbatch)):
         raise MixlabError(f"{where}: sbatch: {taken[0]!r} is set by Mixlab itself; leave it out")
 
 

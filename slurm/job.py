@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from rich.console import Console
 from submitit.core.utils import DelayedSubmission
 
 from backends.errors import MixlabError
+from experiments import archive
 from experiments.ablation import GridTrial
 from experiments.environment import environment, slurm_job
-from experiments.failures import Failure
-from experiments.files import replace
+from experiments.failures import Failure, failure
+from experiments.files import StoreError, replace
 from experiments.local import LocalRun, pending
 from experiments.pool import Pool, Summary
 from experiments.spec import trial_from_json
@@ -30,6 +33,8 @@ from slurm.cluster import ClusterSpec, cluster_from
 REQUEUES, REQUEUE_WAIT_S = 5, 2.0  # tries to reach the controller before a job gives up
 SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may come this much before its hour
 WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # that the job's time is over, or another one's has come
+MARGIN_S = 8.0  # before the end: a step that lasts longer than the warning must not take the job with it
+LAST_WAIT_S = 600.0  # longer than any time that Slurm leaves between its TERM and its KILL
 STARTED = time.time()
 
 
@@ -65,7 +70,14 @@ class ReportJob(Job):
         client.private()
         given = json.loads(Path(self.path).read_text())
         snapshot.check(Path(given["snapshot"]))
-        words = ["report", given["ablation"], "--store", given["store"], "--out", given["out"]]
+        words = [
+            "report",
+            str(Path(self.path).with_name(archive.FILE)),
+            "--store",
+            given["store"],
+            "--out",
+            given["out"],
+        ]
         subprocess.run([sys.executable, "-m", "mixlab", *words], check=True)
 
 
@@ -83,7 +95,10 @@ def run_pack(path: Path) -> int:
     if stopped := array.stopped():
         print(f"mixlab: not begun: another job of the array has stopped it: {stopped['reason']}", flush=True)
         return 1
-    return work.run()
+    try:
+        return work.run()
+    except StoreError as error:  # of what this process writes itself; a trial's own are its worker's
+        return work.end(Summary(error=failure(error)))
 
 
 def stop_array(array: ledger.Array, failure: Failure) -> int:
@@ -112,17 +127,26 @@ class Work:
 
     def run(self) -> int:
         """Train what is left; returns the exit code."""
-        attempts = Attempts(self.array.folder / "attempts" / f"{self.array.number}-{self.index:05d}.json")
-        todo = pending(self.trials, self.store, print)
+        attempts = self.attempts
+        todo = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
         console = Console(file=sys.stdout, width=200)
         reporter = PackReporter(console, len(todo), attempts, self.store)
         run = LocalRun(todo, self.store, self.cache, self._pool(attempts), reporter)
         for planned in todo:
-            if failure := attempts.given_up(planned.trial.id, step_of(self.store, planned.trial.id), self.cluster):
-                run.give_up(planned, failure)
-        return self._end(run.run())
+            if idle := attempts.given_up(planned.trial.id, step_of(self.store, planned.trial.id), self.cluster):
+                run.give_up(planned, idle)
+        return self.end(run.run())
 
-    def _pool(self, attempts: "Attempts") -> Pool:
+    @cached_property
+    def attempts(self) -> Attempts:
+        return Attempts(self.array.folder / "attempts" / f"{self.array.number}-{self.index:05d}.json")
+
+    def _has_failed_here(self, trial_id: str) -> bool:
+        """Whether this pack has recorded a trial as failed before it was put back into the queue: it keeps to that."""
+        record = self.store.record(trial_id)
+        return record is not None and record["finished"] > self.attempts.begun
+
+    def _pool(self, attempts: Attempts) -> Pool:
         cluster = self.cluster
         devices = tuple(f"auto:{i}" for i in range(cluster.gpus)) if cluster.gpus > 1 else ()
         retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
@@ -132,6 +156,9 @@ class Work:
         def note(number: int) -> None:
             if number in WARNINGS:
                 attempts.end("timed_out" if self._is_time_over() else "preempted")
+                patience = threading.Timer(max(1.0, cluster.signal_delay_s - MARGIN_S), requeue)
+                patience.daemon = True
+                patience.start()
 
         return Pool(
             *(cluster.jobs, devices, cores(cluster.cpus), cache, retries),
@@ -144,16 +171,21 @@ class Work:
     def _is_wanted(self, trial_id: str) -> bool:
         return not ledger.is_cancelled(self.array.folder, trial_id)
 
-    def _end(self, summary: Summary) -> int:
+    def end(self, summary: Summary) -> int:
+        """What becomes of the job; returns the exit code, if it is to end here."""
         if summary.error and summary.error.cause == "import_error":
             return stop_array(self.array, summary.error)
         if summary.error:
             print(f"mixlab: {summary.error.reason}", flush=True)
             full = summary.error.cause == "disk_full"
-            again = full and slurm_job().get("restart", 0) < self.cluster.tries("disk_full")
-            return requeue() if again else 1
+            return requeue() if full and self.attempts.unnamed() <= self.cluster.tries("disk_full") else 1
         if WARNINGS & summary.signals and summary.left:
             return requeue()
+        if signal.SIGTERM in summary.signals and summary.left:
+            print(
+                "mixlab: all is saved; waiting for Slurm to end this job, or to put it back into the queue", flush=True
+            )
+            time.sleep(LAST_WAIT_S)  # a job that ends by itself is not put back where it gives way to another
         return 1 if summary.failed or summary.left else 0
 
     def _is_time_over(self) -> bool:

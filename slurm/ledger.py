@@ -9,26 +9,34 @@
         stopped-0.json       an array that its own first failure has stopped, and why
         slurm/               of submitit: batch scripts, pickles of a path each, logs
 
-An array is `intended` before sbatch is asked, `held` once Slurm has it (to begin much later) and everything is in its
-place, and `released` only then. A submission that is killed leaves nothing that runs: the next one cancels what was
-intended, and releases what was held.
+The states of an array, who makes them, and what a kill right after leaves to the next submission (recover):
+
+    intended   before sbatch is asked     it is cancelled by its name, if Slurm has it: void
+    held       sbatch has answered, and all files are there; it is to begin in a year: released (again)
+    released   Slurm was told to begin    nothing; ended once Slurm no longer has it
 """
 
+import calendar
+import contextlib
 import json
+import os
 import re
 import secrets
+import stat
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.files import write_json, write_whole
+from experiments.files import store_errors, write_json, write_whole
 from experiments.store import Store
 from slurm.cluster import ClusterSpec, cluster_from
 
-OPEN = ("intended", "held", "released")  # may have jobs in Slurm
+OPEN = ("intended", "held", "released")
+LATE_S = 3600.0  # how long Slurm is asked for an array that is not open
+STAMP = 15  # letters of a submission's name that tell when it was made
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,20 @@ class Array:
     job: str | None  # Slurm's number of it
     backend: str
     packs: tuple[tuple[str, ...], ...]  # the ids of the trials of each
+    uid: int = field(default_factory=os.getuid)  # of who has submitted it, who alone may release or cancel it
+
+    @property
+    def submitted(self) -> float:
+        """When, in seconds since 1970."""
+        return calendar.timegm(time.strptime(self.folder.name[:STAMP], "%Y%m%d-%H%M%S"))
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether Slurm may know of it. One that has ended, or never began, is asked for a while longer: sbatch may
+        arrive after its caller has died, and one empty answer may be wrong.
+        """
+        path = self.folder / f"array-{self.number}.json"
+        return self.state in OPEN or time.time() - path.stat().st_mtime < LATE_S
 
     def task(self, index: int) -> str | None:
         """A pack's job as squeue writes it; an array of one pack is a job without index."""
@@ -87,6 +109,20 @@ def new_submission(store: Store, ablation: str) -> Path:
     """A folder of its own; later ones sort after earlier ones."""
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     return store.root / "ablations" / ablation / "jobs" / name
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder of a submission: others may read it, and neither write to it nor put another in its place."""
+    with store_errors(folder):
+        folder.mkdir(parents=True)
+        folder.chmod(0o750)
+        with contextlib.suppress(PermissionError):  # whose it is has done so
+            folder.parent.chmod(folder.parent.stat().st_mode | stat.S_ISVTX)
+
+
+def trials(store: Store, ablation: str) -> list[str]:
+    """Every trial that was submitted under an ablation's name, in whatever form it then had."""
+    return list(dict.fromkeys(key for array in all_arrays(store, ablation) for pack in array.packs for key in pack))
 
 
 def report_name(folder: Path) -> str:

@@ -28,7 +28,9 @@ class Limits:
         array = int(largest) if largest.isdigit() else LARGEST_ARRAY
         most = [int(config[name]) for name in ("MaxJobCount",) if config.get(name, "").isdigit()]
         qos = client.qos_submit_limit(cluster.qos)
-        return Limits(max(1, array), min([*most, *([qos] if qos is not None else [])], default=array))
+        most += [qos] if qos is not None else []
+        room = min(most, default=array) - client.own_jobs() - cluster.report
+        return Limits(max(1, array), max(0, room))
 
 
 def check_python(backend: str, cluster: ClusterSpec) -> None:

@@ -1,5 +1,6 @@
 """What jobs have written, and what ended trials: read from the store, whether Slurm is there or not."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,21 +34,24 @@ def follow(store: Store, trial_ids: Sequence[str]) -> Iterator[str]:
     """Lines as they are written, until none of the trials is on its way."""
     seen: dict[Path, int] = {}
     while True:
-        states = overview(store, trial_ids).states
+        live = overview(store, trial_ids).live
         places = ledger.places(list(ledger.all_arrays(store)))
         for place in dict.fromkeys(places[key] for key in trial_ids if key in places):
             yield from _new_lines(place, seen)
-        if not any(now.status in ("running", "queued", "unknown") for now in states.values()):
+        if not live:
             return
         time.sleep(FOLLOW_S)
 
 
 def _new_lines(place: Place, seen: dict[Path, int]) -> Iterator[str]:
+    """Whole lines from byte `seen` on."""
     for path in place.array.log_files(place.pack):
-        text = _read(path)
-        for line in text[seen.get(path, 0) :]:
-            yield f"{place.task}: {line}"
-        seen[path] = len(text)
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            file.seek(seen.get(path, 0))
+            whole = file.read().rpartition(b"\n")
+            seen[path] = seen.get(path, 0) + len(whole[0] + whole[1])
+            for line in whole[0].decode(errors="replace").splitlines():
+                yield f"{place.task}: {line}"
 
 
 def _record_lines(store: Store, trial_id: str) -> Iterator[str]:

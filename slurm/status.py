@@ -26,7 +26,11 @@ WORDS = {
     "BOOT_FAIL": "node_lost",
     "CANCELLED": "cancelled",
 }
+GOING_ON = ("running", "queued", "unknown")
 NOT_LAST = ("RUNNING", "PENDING", "COMPLETING", "REQUEUED")  # accounts lag behind the queue
+# Reasons to wait that end only when somebody does something.
+STUCK = ("held", "launch failed", "JobHeld", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit")
+NOT_COMPLETED = "its submission was not completed; submit again"
 OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "Out Of Memory")
 
 
@@ -36,28 +40,40 @@ class Overview:
 
     states: Mapping[str, TrialState]
     silence: str | None  # why Slurm's word is missing
-    live: frozenset[str]  # ids of trials that a job of the queue holds
+    live: frozenset[str]  # ids of those that are on their way
 
 
 def overview(store: Store, ids: Iterable[str]) -> Overview:
-    """The state of each trial, with what Slurm adds to it."""
-    wanted, there = list(ids), set(store.trial_ids())
-    nothing = TrialState("missing")
-    own = {key: replace(state(store, key), record=None) if key in there else nothing for key in wanted}
-    found = list(ledger.all_arrays(store))
+    """The state of each trial, with what Slurm adds to it. Slurm is asked first: what ends meanwhile is then done."""
+    wanted, found = list(ids), list(ledger.all_arrays(store))
     places, silence, jobs = ledger.places(found), None, {}
     try:
         jobs = queued(found)
     except MixlabError as error:
         silence = str(error)
-    gone = [place for trial_id in wanted if own[trial_id].status == "missing" and (place := places.get(trial_id))]
+    there, nothing = set(store.trial_ids()), TrialState("missing")
+    own = {key: _own_state(store, key, places.get(key)) if key in there else nothing for key in wanted}
+    gone = [place for key in wanted if own[key].status == "missing" and (place := places.get(key))]
     tasks = {place.task for place in gone if place.task and place.task not in jobs} if silence is None else set()
     words = client.ended(sorted(tasks)) if tasks else {}
-    states = {
-        trial_id: _with_job(own[trial_id], trial_id, places.get(trial_id), jobs, words, silence) for trial_id in wanted
-    }
-    held = {trial_id for trial_id, place in places.items() if place.task in jobs}
-    return Overview(states, silence, frozenset(held))
+    states = {key: _with_job(own[key], key, places.get(key), jobs, words, silence) for key in wanted}
+    live = {key for key, now in states.items() if _is_live(now, places.get(key), jobs, silence)}
+    return Overview(states, silence, frozenset(live))
+
+
+def _own_state(store: Store, trial_id: str, place: Place | None) -> TrialState:
+    """What the store says; a failure of before the trial was last submitted is told of one that waits to be retried."""
+    now = state(store, trial_id)
+    if now.status == "failed" and place and now.record and now.record["finished"] < place.array.submitted:
+        return TrialState("missing", f"failed before: {now.why}")
+    return replace(now, record=None)
+
+
+def _is_live(now: TrialState, place: Place | None, jobs: Mapping[str, QueuedJob], silence: str | None) -> bool:
+    """Whether a trial is on its way: it waits in the queue, or runs, in a job that Slurm has or in none of Slurm's."""
+    if now.status == "running" and place and now.said.get("job") == place.task and silence is None:
+        return place.task in jobs  # else its heartbeat is that of a node which is gone
+    return now.status in GOING_ON
 
 
 def queued(arrays: list[Array]) -> dict[str, QueuedJob]:
@@ -65,7 +81,7 @@ def queued(arrays: list[Array]) -> dict[str, QueuedJob]:
 
     Raises: SlurmSilent.   SlurmError.
     """
-    names = [array.name for array in arrays if array.state in ledger.OPEN]
+    names = [array.name for array in arrays if array.is_asked]
     return {job.id: job for job in client.queue(names)} if names else {}
 
 
@@ -88,14 +104,14 @@ def _with_job(
         return known
     if ledger.is_cancelled(place.array.folder, trial_id):
         return replace(known, status="cancelled", why=own.why)
-    if silence is not None and place.array.state in ledger.OPEN:
+    if silence is not None and place.array.is_asked:
         return replace(known, status="unknown", why="submitted; Slurm does not answer")
-    if job is not None and place.array.state != "released":
-        return replace(known, why="its submission was not completed; submit again")
+    if job is not None and job.state == "PENDING" and place.array.state in ("intended", "held"):
+        return replace(known, status="queued", why=f"held: {NOT_COMPLETED}")
     if job is not None:
         return replace(known, status="queued", node=job.node, why=_why_it_waits(job, own))
     if place.array.state == "intended":
-        return replace(known, why="its submission was not completed; submit again")
+        return replace(known, why=NOT_COMPLETED)
     return replace(known, status="lost", why=_why_it_is_lost(place, words))
 
 
@@ -119,6 +135,8 @@ def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]]) -> str:
     if cause:
         return f"{cause}: {CAUSES[cause]}" + (f" (Slurm says {word})" if word else "")
     ending = f"Slurm says {word}" if word else "Slurm has no word of it"
+    if not any(path.exists() for path in place.array.log_files(place.pack)):
+        said = "none: do the nodes see the store? mixlab cluster check"
     return f"its job ended without a result; {ending}" + (f"; its last line: {said}" if said else "")
 
 
@@ -152,4 +170,6 @@ def hints(name: str, states: Mapping[str, TrialState], silence: str | None) -> l
 
 
 def _is_stuck(why: str) -> bool:
-    return why.startswith(("JobHeld", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit"))
+    return why.startswith(
+        ("held", "launch failed", "JobHeld", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit")
+    )

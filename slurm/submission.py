@@ -1,6 +1,7 @@
 """Sending the trials of an ablation to Slurm: at once, and as often as one likes."""
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -63,13 +64,13 @@ def submit(request: Request) -> Submitted:
     limits = Limits.read(request.cluster)
     request.store.check_writable()
     with _lock(request.store, request.warn):
-        recover(request.store)
+        recover(request.store, request.warn)
         todo, done, live = missing(request)
         packs = packing.packs(todo, request.cluster.pack)
         arrays = packing.arrays(packs[: limits.room], limits.array)
         left = sum(len(pack.trials) for pack in packs[limits.room :])
-        archive.keep(request.store, request.ablation, request.trials)
         if not arrays:
+            archive.keep(request.store, request.ablation, request.trials)
             return Submitted(None, (), 0, 0, done, live, left)
         for backend in dict.fromkeys(pack.backend for pack in packs):
             check_python(backend, request.cluster)
@@ -89,62 +90,35 @@ def missing(request: Request) -> tuple[list[GridTrial], int, int]:
     known = overview(request.store, [planned.trial.id for planned in todo])
     if known.silence:
         raise client.SlurmSilent(known.silence)
-    live = {trial_id for trial_id, now in known.states.items() if now.status in ("running", "queued")} | known.live
-    free = [planned for planned in todo if planned.trial.id not in live]
+    free = [planned for planned in todo if planned.trial.id not in known.live]
     if request.states is not None:
         free = [planned for planned in free if known.states[planned.trial.id].status in request.states]
-    num_live = sum(planned.trial.id in live for planned in todo)
-    return free, len(request.trials) - len(todo), num_live
+    return free, len(request.trials) - len(todo), len(known.live)
 
 
-def recover(store: Store) -> None:
-    """Bring what killed submissions have left to one of two ends: it never began, or it is released.
+def recover(store: Store, warn: Callable[[str], None]) -> None:
+    """Bring what this user's killed submissions have left to one of two ends: it never began, or it is released.
 
-    Raises: SlurmSilent.   SlurmError.
+    Raises: SlurmSilent.
     """
-    arrays = list(ledger.all_arrays(store))
-    fresh = [array for array in arrays if array.state == "void" and _age_s(array) < 3600]
-    names = {job.name for job in client.queue(array.name for array in fresh)} if fresh else set()
-    for array in fresh:  # sbatch may have reached Slurm after its caller was found dead
-        if array.name in names:
-            client.cancel(f"--name={array.name}")
-    jobs = queued(arrays)
-    names = {job.name for job in jobs.values()}
+    arrays = [array for array in ledger.all_arrays(store) if array.uid == os.getuid()]
+    jobs = list(queued(arrays).values())
+    names = {job.name for job in jobs}
     for array in arrays:
-        if array.state == "intended":
+        if array.state == "intended" or (array.state == "void" and array.name in names):
             array.become(state="void")
             client.cancel(f"--name={array.name}")
-        elif array.state == "released" and array.name not in names:
+        elif array.state in ("held", "released") and array.name not in names:
             array.become(state="ended")
-    for folder in dict.fromkeys(array.folder for array in arrays if array.state == "held"):
-        release(folder)
+        elif array.state == "ended" and array.name in names:
+            array.become(state="released")
+    for folder in dict.fromkeys(array.folder for array in arrays if array.state in ledger.OPEN):
+        release(folder, warn)
 
 
-def _age_s(array: ledger.Array) -> float:
-    return time.time() - (array.folder / f"array-{array.number}.json").stat().st_mtime
-
-
-def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) -> tuple[str, ...]:
+def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) -> tuple[str, ...]:
     """Write what the jobs need, hand them to Slurm held, and release them when everything is in its place."""
-    write_json(folder / "cluster.json", asdict(request.cluster))
-    about = {
-        "store": str(request.store.root.absolute()),
-        "cache": str(request.cache.absolute()),
-        "snapshot": str(code),
-        "commit": {name: environment()[name] for name in ("commit", "dirty")},
-    }
-    write_json(
-        folder / "report.json", {**about, "ablation": request.ablation.name, "out": str(_report(folder)), "job": None}
-    )
-    planned = []
-    for number, packs in enumerate(arrays):
-        ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
-        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
-        array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
-        for index, pack in enumerate(packs):
-            specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
-            write_work(array, index, specs, about)
-        planned.append(array.become())
+    planned = _prepare(request, folder, packed, code)
     try:
         for array in planned:
             batch = Batch(folder / "slurm", array.name, request.cluster, array.backend, code)
@@ -157,30 +131,76 @@ def _send(request: Request, folder: Path, arrays: list[list[Pack]], code: Path) 
                 client.cancel(f"--name={array.name}")
             array.become(state="void")
         raise
-    return release(folder)
+    archive.keep(request.store, request.ablation, request.trials)
+    return release(folder, request.warn)
+
+
+def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Path) -> list[ledger.Array]:
+    """Write what the jobs of a submission, and those who look for them, need; returns its arrays, as intended."""
+    ledger.make_private(folder)
+    write_json(folder / "cluster.json", asdict(request.cluster))
+    archive.write(folder / archive.FILE, request.ablation, request.trials)
+    about = {
+        "store": str(request.store.root.absolute()),
+        "cache": str(request.cache.absolute()),
+        "snapshot": str(code),
+        "commit": {name: environment()[name] for name in ("commit", "dirty")},
+    }
+    write_json(folder / "report.json", {**about, "out": str(_report(folder)), "job": None})
+    planned = []
+    for number, packs in enumerate(packed):
+        ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
+        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
+        array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
+        for index, pack in enumerate(packs):
+            specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
+            write_work(array, index, specs, about)
+        planned.append(array.become())
+    return planned
 
 
 def _report(folder: Path) -> Path:
     return folder.parent.parent.absolute() / "report"
 
 
-def release(folder: Path) -> tuple[str, ...]:
-    """Let the arrays of a submission go, and send the job that writes the report after them; returns their numbers."""
-    cluster = cluster_from(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
-    held = [array for array in ledger.arrays(folder) if array.state == "held" and array.job]
-    report = ledger.read(folder / "report.json") or {}
-    if cluster.report and held and report.get("job") is None:
-        name = ledger.report_name(folder)
-        client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
-        batch = Batch(folder / "slurm", name, cluster, None, Path(report["snapshot"]))
-        job = batch.submit(
-            [ReportJob(str((folder / "report.json").absolute()))], False, after=[str(array.job) for array in held]
-        )
-        write_json(folder / "report.json", {**report, "job": job})
+def release(folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
+    """Let the held arrays of a submission go, and send the report's job after them; returns the arrays' numbers.
+
+    Raises: SlurmSilent.
+    """
+    held = [array for array in ledger.arrays(folder) if array.state == "held"]
     for array in held:
-        client.release(str(array.job))
+        waiting = [job.id for job in queued([array]).values() if job.state == "PENDING"]
+        try:
+            client.release(str(array.job))
+        except client.SlurmError:  # some of its tasks have begun: it was released before, by one that was then killed
+            for task in waiting:
+                with contextlib.suppress(client.SlurmError):
+                    client.release(task)
         array.become(state="released")
+    try:
+        _send_report(folder)
+    except client.SlurmError as error:
+        warn(f"{error}; no job will write the report: mixlab report {folder.parent.parent.name}")
     return tuple(str(array.job) for array in held)
+
+
+def _send_report(folder: Path) -> None:
+    """Send the job that writes the report, once for a submission. Raises: SlurmSilent.   SlurmError."""
+    cluster = cluster_from(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
+    report = ledger.read(folder / "report.json") or {}
+    after = [str(array.job) for array in ledger.arrays(folder) if array.state == "released"]
+    if not cluster.report or not after or report.get("job") is not None:
+        return
+    name = ledger.report_name(folder)
+    client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
+    batch = Batch(folder / "slurm", name, cluster, None, Path(report["snapshot"]))
+    try:
+        job = batch.submit([ReportJob(str((folder / "report.json").absolute()))], hold=False, after=after)
+    except client.SlurmError:
+        write_json(folder / "report.json", {**report, "job": "refused"})
+        raise
+    write_json(folder / "report.json", {**report, "job": job})
 
 
 @contextlib.contextmanager

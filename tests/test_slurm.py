@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from experiments.store import Store
-from slurm import ledger
 from slurm.testbed.config import Options
 from slurm.testbed.down import down
 from slurm.testbed.up import up
@@ -293,7 +292,7 @@ def test_a_dry_run_sends_nothing(bench: Bench) -> None:
     said = bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(), "--dry-run").out
     assert "2 trials: 0 done, 0 on their way, 2 to send" in said
     assert "#SBATCH --partition=low" in said and "srun" in said and "PYTHONSAFEPATH=1" in said
-    assert all(trial_id in said for trial_id in ledger.places(bench.arrays()) or ["seed=0", "seed=1"])
+    assert "seed=0" in said and "seed=1" in said and "--array" not in said
     assert bench.jobs() == [] and bench.arrays() == []
 
 
@@ -312,6 +311,76 @@ def test_without_accounting_a_lost_job_is_still_found(quick_package: Path, tmp_p
         bench.assert_as_undisturbed(path)
     finally:
         down(plain.layout.directory, purge=True)
+
+
+def test_a_report_that_slurm_refuses_stops_nothing(quick_package: Path, tmp_path: Path) -> None:
+    small = up(f"/tmp/mixlab-small-{os.getpid()}", Options(nodes=1, accounting=False, settings=("MaxMemPerNode=1500",)))
+    try:
+        bench = Bench(small, tmp_path, quick_package)
+        path = bench.write(backend="quick")
+        assert "no job will write the report: mixlab report grid" in bench.submit(path, report=True).out
+        bench.assert_as_undisturbed(path)
+        assert "2 done" in bench.submit(path, report=True).out
+    finally:
+        down(small.layout.directory, purge=True)
+
+
+@pytest.mark.parametrize("when", ["its jobs wait", "some have begun", "all have ended"])
+def test_a_submission_killed_as_it_released_is_completed(bench: Bench, when: str) -> None:
+    """Slurm was told, or not, and the ledger does not know."""
+    path = bench.write(backend="quick", grid={"seed": [0, 1, 2]})
+    bench.submit(path, pack=1, array_parallelism=1)
+    if when == "its jobs wait":
+        for job in bench.jobs():
+            bench.slurm("scontrol", "update", f"JobId={job}", "StartTime=now+10weeks")
+    elif when == "some have begun":
+        bench.wait_running()
+    else:
+        bench.wait_empty()
+    (array,) = bench.arrays()
+    array.become(state="held")
+    said = bench.submit(path, pack=1).out
+    assert "0 sent" in said and [one.state for one in bench.arrays()] == [
+        "ended" if when == "all have ended" else "released"
+    ]
+    bench.assert_as_undisturbed(path)
+
+
+def test_what_a_user_has_set_for_squeue_hides_no_job(bench: Bench) -> None:
+    path = bench.write(backend="quick", grid={"seed": [0, 1, 2]})
+    bench.submit(path, pack=1, array_parallelism=1)
+    bench.wait_running()
+    hiding = {"SQUEUE_STATES": "SUSPENDED", "SQUEUE_PARTITION": "high", "SLURM_CLUSTERS": "nowhere"}
+    assert "lost" not in bench.mixlab("status", "grid", **hiding).out
+    assert "3 on their way, 0 sent" in bench.mixlab("submit", str(path), "--cluster", "cluster.yaml", **hiding).out
+    assert "cancelled 3 of 3" in bench.mixlab("cancel", "grid", **hiding).out
+    bench.wait_empty()
+
+
+def test_an_earlier_form_of_an_ablation_is_still_within_reach(bench: Bench) -> None:
+    path = bench.write(backend="quick", grid={"seed": [0, 1]})
+    bench.submit(path, pack=1, array_parallelism=1)
+    first = [key for array in bench.arrays() for pack in array.packs for key in pack]
+    bench.submit(path, "seed=[2]")
+    assert "(of an earlier submission)" in bench.mixlab("status", "grid").out
+    assert "cancelled 1 of 1 trials" in bench.mixlab("cancel", first[1]).out
+    assert "cancelled 2 of 3 trials" in bench.mixlab("cancel", "grid").out
+    bench.wait_empty()
+
+
+def test_a_trial_that_waits_to_be_retried_is_queued(bench: Bench) -> None:
+    path = bench.write(backend="quick", grid={"train.label_smoothing": [0.25]})
+    bench.submit(path)
+    bench.wait_empty()
+    bench.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")
+    time.sleep(1.1)  # the submission's time has seconds
+    bench.mixlab("retry", "grid", "--failed")
+    said = bench.mixlab("status", "grid").out
+    assert "1 queued" in said and "failed before: RuntimeError: boom" in said
+    assert "0 sent" in bench.mixlab("retry", "grid").out
+    bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
+    bench.wait_empty()
+    assert "1 failed" in bench.mixlab("status", "grid").out
 
 
 def test_without_slurm_the_sentence_says_what_to_do(tmp_path: Path, bench: Bench) -> None:

@@ -56,20 +56,47 @@ def test_slurms_own_time_limit_is_passed_twice(bench: Bench) -> None:
 
 
 def test_a_trial_that_makes_no_progress_is_failed_with_its_reason(bench: Bench) -> None:
+    """Its step is longer than the warning: the job goes back into the queue all the same, and that twice."""
     path = bench.write(backend="quick", grid={"seed": [0]})
     bench.variables["QUICK_STEP_S"] = "600"  # no step is ever done
-    bench.submit(path, pack=1)
+    bench.submit(path, pack=1, signal_delay_s=10)
     (trial_id,) = wait_until(bench.store.trial_ids, "it has begun")
     for restart in range(2):
         wait_until(lambda restart=restart: bench.owner(trial_id).get("restart") == restart, "it has begun")
-        job = bench.owner(trial_id)["job"]
         time.sleep(1)  # into its step
-        bench.slurm("scancel", "--signal=USR2", job)
-        time.sleep(0.5)
-        bench.slurm("scontrol", "requeue", job)  # what the end of its time would do
+        bench.slurm("scancel", "--signal=USR2", bench.owner(trial_id)["job"])
     bench.wait_empty()
     (record,) = records(bench.store.root).values()
     assert record["status"] == "failed" and "no progress in 2 starts, which all began at step 0" in record["reason"]
+    assert record["cause"] == "preempted"
+
+
+def test_a_preemption_without_a_warning_loses_nothing(quick_package: Path, tmp_path: Path) -> None:
+    """Where Slurm sends TERM alone, the job must not end by itself: it would not be put back into the queue."""
+    mine = up(f"/tmp/mixlab-term-{os.getpid()}", Options(nodes=1, accounting=False, settings=("SlurmctldParameters=",)))
+    try:
+        bench = Bench(mine, tmp_path, quick_package)
+        path = bench.write(backend="quick", grid={"seed": [0]})
+        bench.submit(path)
+        (trial_id,) = bench.wait_running()
+        bench.slurm("sbatch", "-p", "high", "--exclusive", "--time=1", "--output=/dev/null", "--wrap=sleep 1")
+        wait_until(lambda: not bench.owner(trial_id), "it has given way")
+        bench.assert_as_undisturbed(path)
+        assert restarted(bench, trial_id)
+    finally:
+        down(mine.layout.directory, purge=True)
+
+
+def test_what_failed_before_a_requeue_stays_as_it_failed(bench: Bench) -> None:
+    path = bench.write(backend="quick", grid={"train.label_smoothing": [0.25, 0.0]})
+    bench.submit(path, pack=2)
+    wait_until(lambda: records(bench.store.root), "one has failed")
+    (failed,) = records(bench.store.root).values()
+    (trial_id,) = bench.wait_running()
+    bench.slurm("scancel", "--signal=USR2", bench.owner(trial_id)["job"])
+    bench.wait_empty()
+    assert records(bench.store.root)[failed["id"]] == failed and failed["reason"] == "RuntimeError: boom"
+    assert records(bench.store.root)[trial_id]["status"] == "done" and restarted(bench, trial_id)
 
 
 def test_preempted_trials_go_on_from_where_they_were(bench: Bench) -> None:
@@ -268,6 +295,4 @@ def test_a_full_disk_loses_nothing_and_its_jobs_go_on_when_it_is_freed(bench: Be
         time.sleep(2)
         ballast.unlink()
         bench.wait_empty()
-        if set(bench.states().values()) != {"done"}:
-            bench.mixlab("retry", "grid")
         bench.assert_as_undisturbed(path)
