@@ -42,7 +42,7 @@ def test_a_time_limit_is_passed_twice(bench: Bench, backend: str) -> None:
         bench.slurm("scancel", "--signal=USR2", bench.owner(trial_id)["job"])
         wait_until(lambda: not bench.owner(trial_id), "the job has saved and gone")
     bench.assert_as_undisturbed(path)
-    assert len(records(bench.store.root)[trial_id]["sessions"]) == 3 and restarted(bench, trial_id)
+    assert len(records(bench.store.root)[trial_id]["sessions"]) >= 3 and restarted(bench, trial_id)
 
 
 @pytest.mark.skipif(not LONG, reason="Slurm looks at limits twice a minute; make test-slurm-long")
@@ -73,7 +73,10 @@ def test_a_trial_that_makes_no_progress_is_failed_with_its_reason(bench: Bench) 
 
 def test_a_preemption_without_a_warning_loses_nothing(quick_package: Path, tmp_path: Path) -> None:
     """Where Slurm sends TERM alone, the job must not end by itself: it would not be put back into the queue."""
-    mine = up(f"/tmp/mixlab-term-{os.getpid()}", Options(nodes=1, accounting=False, settings=("SlurmctldParameters=",)))
+    mine = up(
+        f"/tmp/mixlab-term-{os.getpid()}",
+        Options(nodes=1, accounting=False, settings=("SlurmctldParameters=idle_on_node_suspend",)),
+    )
     try:
         bench = Bench(mine, tmp_path, quick_package)
         path = bench.write(backend="quick", grid={"seed": [0]})
@@ -88,7 +91,7 @@ def test_a_preemption_without_a_warning_loses_nothing(quick_package: Path, tmp_p
 
 
 def test_what_failed_before_a_requeue_stays_as_it_failed(bench: Bench) -> None:
-    path = bench.write(backend="quick", grid={"train.label_smoothing": [0.25, 0.0]})
+    path = bench.write(backend="quick", grid={"train.label_smoothing": [0.25, 0.1]})
     bench.submit(path, pack=2)
     wait_until(lambda: records(bench.store.root), "one has failed")
     (failed,) = records(bench.store.root).values()
