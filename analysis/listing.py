@@ -64,13 +64,12 @@ def status_totals(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
     return _totals([states[trial_id].status for trial_id in labels])
 
 
-def overview_lines(store: Store) -> list[str]:
-    """A line for each ablation that was run with the store."""
-    layout = [["ablation", *STATUSES[:4]]]
-    for name in store.ablations():
-        counts = Counter(state(store, trial_id).status for trial_id in store.ablation_labels(name))
-        layout.append([name, *(str(counts[status]) for status in STATUSES[:4])])
-    return aligned(layout) if len(layout) > 1 else [f"no ablation has been run with the store {store.root}"]
+def overview_lines(states: Mapping[str, Mapping[str, TrialState]], root: Path) -> list[str]:
+    """A line for each ablation of a store: how many of its trials are in each state that occurs."""
+    counts = {name: Counter(now.status for now in found.values()) for name, found in states.items()}
+    seen = [status for status in STATUSES if status in STATUSES[:4] or any(count[status] for count in counts.values())]
+    layout = [[name, *(str(count[status]) for status in seen)] for name, count in counts.items()]
+    return aligned([["ablation", *seen], *layout]) if layout else [f"no ablation has been run with the store {root}"]
 
 
 def _totals(states: Sequence[str]) -> str:

@@ -16,15 +16,19 @@ from experiments.store import Store
 FILE = "resolved.json"
 
 
-def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
+def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
     """Keep an ablation under its name: the YAML, a line `id <tab> label` for each trial, and all of it resolved.
 
-    Raises: StoreError.
+    Returns: whether other trials that were kept under this name are no longer among them.
+    Raises:  StoreError.
     """
     labels, path = {planned.trial.id: planned.label for planned in trials}, _path(store, ablation.name)
-    if not (path.exists() and store.holds_ablation(ablation.name, ablation.text, labels)):
-        store.write_ablation(ablation.name, ablation.text, labels)
-        write(path, ablation, trials)
+    if path.exists() and store.holds_ablation(ablation.name, ablation.text, labels):
+        return False
+    before = store.ablation_labels(ablation.name) if ablation.name in store.ablations() else {}
+    store.write_ablation(ablation.name, ablation.text, labels)
+    write(path, ablation, trials)
+    return not set(before) <= set(labels)
 
 
 def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:

@@ -225,10 +225,11 @@ class LocalRun:
         if is_out_of_memory:
             reason += ": its memory was out"
         failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
+        if self._is_tried_again(planned, failure):
+            return self.reporter.event("note", planned, {"note": f"{reason}; it is begun again"})
         self._record(planned, failure)
         self.reporter.event("failed", planned, reason)
-        if not self._is_tried_again(planned, failure):
-            self.summary.failed[planned.trial.id] = reason
+        self.summary.failed[planned.trial.id] = reason
 
     def _record(self, planned: GridTrial, failure: Failure) -> None:
         try:

@@ -20,8 +20,11 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     ids = find_trials(store, arguments.what)
     cancelled = cancel(store, ids)
-    jobs = f"; ended in Slurm: {', '.join(cancelled.jobs)}" if cancelled.jobs else ""
-    print(f"cancelled {len(cancelled.trials)} of {len(ids)} trials{jobs}; mixlab retry sends them again")
+    if cancelled.trials:
+        jobs = f"; ended in Slurm: {', '.join(cancelled.jobs)}" if cancelled.jobs else ""
+        print(f"cancelled {len(cancelled.trials)} of {len(ids)} trials{jobs}; mixlab retry or submit sends them again")
+    else:
+        print(f"nothing to cancel: none of {len(ids)} trials is on its way")
     if cancelled.silence:
         print(f"mixlab: {cancelled.silence}; no trial of them goes on, but their jobs stay: cancel again later")
         return USER_ERROR

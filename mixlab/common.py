@@ -1,6 +1,7 @@
 """What several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
 
+SHORTEST_ID = 4  # digits that name a trial in a command which cannot be taken back
 WEIGHTS = "a .npz, .safetensors or .pth file: official, timm, lucidrains, lavish619, einops or mixlab"
 
 
@@ -44,6 +46,11 @@ def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTria
     return store, ablation, ablations.trials(ablation, data_cache(ablation, store))
 
 
+def store_option(store: "Store") -> str:
+    """What a command that is suggested must say of the store, ready for a shell."""
+    return "" if str(store.root) == "runs" else f" --store {shlex.quote(str(store.root))}"
+
+
 def find_trials(store: "Store", what: str) -> list[str]:
     """The ids of an ablation's trials, those of earlier submissions too, or of the one trial whose id begins so.
 
@@ -54,9 +61,11 @@ def find_trials(store: "Store", what: str) -> list[str]:
 
     names = store.ablations()
     if what in names:
-        return list(dict.fromkeys((*store.ablation_labels(what), *ledger.trials(store, what))))
-    known = dict.fromkeys(key for name in names for key in (*store.ablation_labels(name), *ledger.trials(store, name)))
-    found = [key for key in known if what and key.startswith(what)]
+        labels = store.ablation_labels(what)
+        return [*labels, *(one.trial.id for one in ledger.earlier(store, what, labels))]
+    sent = (key for array in ledger.all_arrays(store) for pack in array.packs for key in pack)
+    known = dict.fromkeys((*(key for name in names for key in store.ablation_labels(name)), *sent))
+    found = [key for key in known if len(what) >= SHORTEST_ID and key.startswith(what)]
     if len(found) != 1:
         raise MixlabError(
             f"store: {what!r} names no ablation of {store.root}, and {len(found) or 'no'} trials begin so; "

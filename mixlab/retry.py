@@ -6,7 +6,7 @@ from pathlib import Path
 from mixlab import submit
 from mixlab.common import add_store, data_cache
 
-HELP = "Send what is not done of a submitted ablation again, with the cluster file of its last submission."
+HELP = "Send what is not done of a submitted ablation again, with the YAML and the cluster file of its last submission."
 EXAMPLE = "mixlab retry tying --failed"
 
 
@@ -29,6 +29,12 @@ def command(arguments: argparse.Namespace) -> int:
     ablation, trials = archive.recall(store, arguments.ablation)
     cluster = read_cluster(arguments.cluster) if arguments.cluster else ledger.last_cluster(store, ablation.name)
     states = frozenset({"failed"}) if arguments.failed else frozenset({"lost", "cancelled"}) if arguments.lost else None
-    request = submission.Request(ablation, trials, cluster, store, data_cache(ablation, store), states)
-    submit.say(request, submission.submit(request))
+    extra = ledger.earlier(store, ablation.name, {one.trial.id for one in trials})
+    request = submission.Request(ablation, trials, cluster, store, data_cache(ablation, store), states, extra)
+    submitted = submission.submit(request)
+    submit.say(request, submitted)
+    if states and not submitted.num_trials:
+        print(
+            f"none of {ablation.name} is {' or '.join(sorted(states))}; without an option, all that is not done is sent"
+        )
     return 0

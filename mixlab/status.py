@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
-from mixlab.common import add_overrides, add_store, load
+from mixlab.common import add_overrides, add_store, load, store_option
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -37,21 +37,27 @@ def command(arguments: argparse.Namespace) -> int:
 
     store = Store(arguments.store)
     if arguments.ablation is None:
-        print("\n".join(overview_lines(store)))
+        print(
+            "\n".join(
+                overview_lines(
+                    {name: overview(store, store.ablation_labels(name)).states for name in store.ablations()},
+                    store.root,
+                )
+            )
+        )
         return 0
     name, labels = _labels(arguments, store)
     if arguments.watch:
         return _watch(name, labels, store)
     known = overview(store, labels)
-    lines = [*status_lines(labels, known.states), *hints(name, known.states, known.silence)]
+    lines = [*status_lines(labels, known.states), *hints(name, known, store_option(store))]
     print("\n".join(lines))
     return 0
 
 
 def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[str, str]]:
-    """The ablation's name, and its trials: id -> what each sets; with those of an earlier form that still go on."""
+    """The ablation's name, and its trials: id -> what each sets; with those of an earlier form that are not done."""
     from slurm import ledger
-    from slurm.status import overview
 
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
@@ -60,9 +66,8 @@ def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[st
     if arguments.overrides:
         raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
     labels = store.ablation_labels(arguments.ablation)
-    earlier = [key for key in ledger.trials(store, arguments.ablation) if key not in labels]
-    live = overview(store, earlier).live if earlier else ()
-    return arguments.ablation, labels | {key: "(of an earlier submission)" for key in earlier if key in live}
+    others = ledger.earlier(store, arguments.ablation, labels)
+    return arguments.ablation, labels | {one.trial.id: f"{one.label} (of an earlier form)" for one in others}
 
 
 def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
@@ -71,7 +76,7 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
     from rich.live import Live
 
     from analysis.listing import status_totals
-    from slurm.status import overview
+    from slurm.status import hints, overview
 
     console, last = Console(), ""
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
@@ -79,7 +84,9 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
             known = overview(store, labels)
             totals = status_totals(labels, known.states)
             if console.is_terminal:
-                live.update(_screen(name, labels, known, console.height), refresh=True)
+                live.update(
+                    _screen(labels, known, hints(name, known, store_option(store)), console.height), refresh=True
+                )
             elif totals != last:
                 console.print(totals, highlight=False, soft_wrap=True)
             last = totals
@@ -88,23 +95,23 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
             time.sleep(WATCH_S)
 
 
-def _screen(name: str, labels: dict[str, str], known: "Overview", height: int) -> "Group":
+def _screen(labels: dict[str, str], known: "Overview", advice: list[str], height: int) -> "Group":
     """As much as fits: trials that are not done, those that run first; then the totals and what needs a hand."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     from analysis.listing import status_layout, status_totals
-    from slurm.status import hints
 
     order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
     by_state = sorted(labels, key=lambda trial_id: order.index(known.states[trial_id].status))
-    below = [Text(status_totals(labels, known.states)), *map(Text, hints(name, known.states, known.silence))]
+    below = [Text(status_totals(labels, known.states)), *map(Text, advice)]
     header, *rows = status_layout({key: labels[key] for key in by_state}, known.states)
     room = max(1, height - 5 - len(below))
     grid = Table(box=None, pad_edge=False)
-    for title in header:
-        grid.add_column(title, no_wrap=True)
+    for i, title in enumerate(header):  # where there is no room, the settings and the remark give way
+        least = 8 if title in ("settings", "") else max(len(row[i]) for row in [header, *rows[:room]])
+        grid.add_column(title, no_wrap=True, min_width=least)
     for row in rows[:room]:
         grid.add_row(*map(Text, row))
     more = [Text(f"... and {len(rows) - room} more")] if len(rows) > room else []

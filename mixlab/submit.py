@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mixlab.common import add_ablation, add_overrides, data_cache
+from backends.errors import MixlabError
+from mixlab.common import add_ablation, add_overrides, data_cache, store_option
 
 if TYPE_CHECKING:
     from slurm.submission import Request, Submitted
@@ -39,7 +40,11 @@ def command(arguments: argparse.Namespace) -> int:
         for line in submission.preview(request):
             print(line)
         return 0
-    say(request, submission.submit(request))
+    try:
+        submitted = submission.submit(request)
+    except client.SlurmError as error:
+        raise MixlabError(f"{arguments.cluster}: {error}; mixlab cluster check says what the cluster has") from error
+    say(request, submitted)
     return 0
 
 
@@ -49,9 +54,10 @@ def say(request: "Request", submitted: "Submitted") -> None:
     sent = f"{submitted.num_trials} sent"
     if submitted.folder is not None:
         sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} at a time"
-    print(f"{len(request.trials)} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
+    total = len(request.trials) + len(request.extra)
+    print(f"{total} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
     if submitted.num_left:
         print(f"{submitted.num_left} trials found no room in the queue; give the same command when it has emptied")
     if submitted.num_trials or submitted.num_live:
-        where = "" if str(request.store.root) == "runs" else f" --store {request.store.root}"
-        print(f"next: mixlab status {name} --watch{where}; mixlab logs {name}{where}; mixlab cancel {name}{where}")
+        store = store_option(request.store)
+        print(f"next: mixlab status {name} --watch{store}; mixlab logs {name}{store}; mixlab cancel {name}{store}")

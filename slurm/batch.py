@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import shlex
+import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,8 +19,15 @@ from slurm.cluster import ClusterSpec, EnvironmentSpec
 
 # submitit counts time limits; here it is decided in job.py whether a job may go on.
 TIMEOUTS = 10**6
-# A signal that comes before submitit has its handlers would end Python, and with it the job.
-SHIELD = 'trap \'\' USR1 USR2; exec "$0" "$@"'
+# A signal that comes before submitit has its handlers would end Python, and with it the job; and where something else
+# kills Python or it crashes, nobody else puts the job back into the queue; one that Slurm ends was told so by TERM.
+# How often a pack is begun again is decided in attempts.py.
+SHIELD = """trap '' USR1 USR2; trap 'told=1' TERM
+"$0" "$@"; code=$?
+case "$told-$code" in -134|-135|-137|-139)
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}";;
+esac
+exit $code"""
 # Slurm looks at once whether a job that begins later fits any node; of one that is held, only when it is released.
 LATER = "now+52weeks"
 REPORT_MIN, REPORT_MEMORY = 20, "2048M"  # minutes and memory of the job that writes the report
@@ -71,6 +79,15 @@ class Batch:
         self.executor.parameters["map_count"] = num_jobs if num_jobs > 1 else None
         return str(self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid"))
 
+    def try_out(self) -> str:
+        """What Slurm says of such a job, now."""
+        self._set_extra(hold=False)
+        self.executor.parameters["map_count"] = None
+        script = self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid")
+        words = ["sbatch", "--test-only"]
+        done = subprocess.run(words, input=str(script), capture_output=True, text=True, timeout=client.ANSWER_S)
+        return (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("sbatch: ")
+
     def submit(self, jobs: Sequence[Callable[[], Any]], hold: bool, after: Sequence[str] = ()) -> str:
         """Hand the jobs to Slurm; returns its number of them.
 
@@ -118,7 +135,8 @@ def _refusals() -> Iterator[None]:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
             yield
     except (FailedJobError, FailedSubmissionError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if "error:" in line] or [str(error).strip()]
+        said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no word"]
+        lines = [line for line in said if "error:" in line] or said[:1]
         text = lines[-1].partition("error: ")[2] or lines[-1]
         raise client.refusal("sbatch", str(error), text) from error
     except RuntimeError as error:  # submitit's word for a missing srun

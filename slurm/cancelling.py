@@ -9,7 +9,7 @@ from experiments.claims import retract
 from experiments.store import Store
 from slurm import client, ledger
 from slurm.ledger import Place
-from slurm.status import queued
+from slurm.status import overview, queued
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
     """
     places = ledger.places(list(ledger.all_arrays(store)))
     chosen = {key: places[key] for key in trial_ids if key in places and not _has_ended(store, key)}
-    new = [key for key, place in chosen.items() if not ledger.is_cancelled(place.array.folder, key)]
+    live = overview(store, chosen).live
+    new = [key for key, place in chosen.items() if key in live and not ledger.is_cancelled(place.array.folder, key)]
     for trial_id, place in chosen.items():
         ledger.cancel(place.array.folder, trial_id)
     jobs: list[str] = []

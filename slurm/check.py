@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import backends
-from backends.errors import MixlabError
+from backends.errors import MixlabError, choices
 from experiments.files import replace, write_json
 from experiments.store import Store
 from slurm import client, ledger, snapshot
@@ -66,10 +66,7 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
     )
     yield _partition(cluster)
     yield _accounts(config)
-    qos = client.qos_submit_limit(cluster.qos)
-    yield Finding(
-        True, "qos", f"{cluster.qos or 'the default'}: {f'{qos} jobs in the queue' if qos else 'no limit known'}"
-    )
+    yield from _names(cluster)
     signs = "preempt_send_user_signal" in f"{config.get('SlurmctldParameters')}{config.get('PreemptParameters')}"
     kind = config.get("PreemptType", "none")
     said = f"{kind}; {'jobs are warned' if signs else 'jobs are not warned: they resume from their last checkpoint'}"
@@ -94,6 +91,24 @@ def _partition(cluster: ClusterSpec) -> Finding:
     said = f"{name} {state}: {nodes} nodes of {cpus} CPUs, {memory} MiB, {gres}; time limit {limit}"
     fits = _minutes(limit) is None or cluster.time_min <= (_minutes(limit) or 0)
     return Finding(fits and state == "up", "partition", said + ("" if fits else f"; time_min is {cluster.time_min}"))
+
+
+def _names(cluster: ClusterSpec) -> Iterator[Finding]:
+    """Whether Slurm's accounts know the account and the QOS."""
+    for kind, given in (("account", cluster.account), ("qos", cluster.qos)):
+        try:
+            column = "format=Name" if kind == "qos" else "format=Account"
+            known = sorted(set(client.call("sacctmgr", "-nP", "show", kind, column).split()))
+        except MixlabError as error:
+            yield Finding(True, kind, f"{given or 'the default'}; {error}")
+            continue
+        if given is not None and given not in known:
+            yield Finding(False, kind, f"{given!r} is not there; {choices(given, known)}")
+        else:
+            most = client.qos_submit_limit(cluster.qos) if kind == "qos" else None
+            yield Finding(
+                True, kind, (given or "the default") + (f": at most {most} jobs in the queue" if most else "")
+            )
 
 
 def _minutes(limit: str) -> int | None:

@@ -24,12 +24,14 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
+from experiments import archive
+from experiments.ablation import GridTrial
 from experiments.files import store_errors, write_json, write_whole
 from experiments.store import Store
 from slurm.cluster import ClusterSpec, cluster_from
@@ -120,9 +122,23 @@ def make_private(folder: Path) -> None:
             folder.parent.chmod(folder.parent.stat().st_mode | stat.S_ISVTX)
 
 
-def trials(store: Store, ablation: str) -> list[str]:
-    """Every trial that was submitted under an ablation's name, in whatever form it then had."""
-    return list(dict.fromkeys(key for array in all_arrays(store, ablation) for pack in array.packs for key in pack))
+def trials(store: Store, ablation: str) -> dict[str, GridTrial]:
+    """Every trial that was submitted under an ablation's name, in whatever form it then had, by id."""
+    found: dict[str, GridTrial] = {}
+    for folder in submissions(store, ablation):
+        sent = {key for array in arrays(folder) for pack in array.packs for key in pack} - set(found)
+        if sent:
+            found |= {one.trial.id: one for one in archive.read(folder / archive.FILE)[1] if one.trial.id in sent}
+    return found
+
+
+def earlier(store: Store, ablation: str, known: Container[str]) -> list[GridTrial]:
+    """Trials of an ablation's earlier forms that were submitted and are not done."""
+    for folder in submissions(store, ablation):
+        if any(key not in known for array in arrays(folder) for pack in array.packs for key in pack):
+            others = [one for key, one in trials(store, ablation).items() if key not in known]
+            return [one for one in others if (store.record(one.trial.id) or {}).get("status") != "done"]
+    return []
 
 
 def report_name(folder: Path) -> str:

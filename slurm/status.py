@@ -157,15 +157,16 @@ def _last_error(place: Place) -> str:
     return ""
 
 
-def hints(name: str, states: Mapping[str, TrialState], silence: str | None) -> list[str]:
-    """What needs a hand: a sentence each, with the command."""
-    counts = Counter(now.status for now in states.values())
-    found = [silence] if silence else []
+def hints(name: str, known: Overview, option: str = "") -> list[str]:
+    """What needs a hand: a sentence each, with the command. Args: option: what the commands must say of the store."""
+    counts = Counter(now.status for now in known.states.values())
+    found = [known.silence] if known.silence else []
     if counts["failed"]:
-        found.append(f"{counts['failed']} failed: mixlab logs {name} --failed; then mixlab retry {name} --failed")
+        logs, retry = f"mixlab logs {name} --failed{option}", f"mixlab retry {name} --failed{option}"
+        found.append(f"{counts['failed']} failed: {logs}; then {retry}")
     if counts["lost"] + counts["cancelled"]:
-        found.append(f"{counts['lost'] + counts['cancelled']} lost or cancelled: mixlab retry {name} --lost")
-    stuck = sorted({now.why for now in states.values() if now.status == "queued" and _is_stuck(now.why)})
+        found.append(f"{counts['lost'] + counts['cancelled']} lost or cancelled: mixlab retry {name} --lost{option}")
+    stuck = sorted({now.why for now in known.states.values() if now.status == "queued" and _is_stuck(now.why)})
     return found + [f"jobs wait for what will not come by itself: {why}" for why in stuck]
 
 

@@ -38,6 +38,7 @@ class Request:
     store: Store
     cache: Path
     states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
+    extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
     warn: Callable[[str], None] = print
 
 
@@ -86,14 +87,15 @@ def missing(request: Request) -> tuple[list[GridTrial], int, int]:
 
     Raises: SlurmSilent: it cannot be known which are in the queue.
     """
-    todo = pending(request.trials, request.store, request.warn)
+    wanted = [*request.trials, *request.extra]
+    todo = pending(wanted, request.store, request.warn)
     known = overview(request.store, [planned.trial.id for planned in todo])
     if known.silence:
         raise client.SlurmSilent(known.silence)
     free = [planned for planned in todo if planned.trial.id not in known.live]
     if request.states is not None:
         free = [planned for planned in free if known.states[planned.trial.id].status in request.states]
-    return free, len(request.trials) - len(todo), len(known.live)
+    return free, len(wanted) - len(todo), len(known.live)
 
 
 def recover(store: Store, warn: Callable[[str], None]) -> None:
@@ -131,7 +133,9 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
                 client.cancel(f"--name={array.name}")
             array.become(state="void")
         raise
-    archive.keep(request.store, request.ablation, request.trials)
+    if archive.keep(request.store, request.ablation, request.trials):
+        name = request.ablation.name
+        request.warn(f"{name} had other trials here before: status, report and retry of {name} go by this form now")
     return release(folder, request.warn)
 
 
@@ -239,6 +243,8 @@ def preview(request: Request) -> Iterator[str]:
     yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
     folder = ledger.new_submission(request.store, request.ablation.name)
     packs = packing.packs(todo, request.cluster.pack)
+    for backend in dict.fromkeys(pack.backend for pack in packs):
+        check_python(backend, request.cluster)
     for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
         name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
         yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"
@@ -246,4 +252,6 @@ def preview(request: Request) -> Iterator[str]:
             yield f"  {index}: " + ", ".join(f"{one.trial.id} ({one.label})" for one in pack.trials)
         place = request.store.root.absolute() / "snapshots" / snapshot.name_now()
         batch = Batch((folder / "slurm").absolute(), name, request.cluster, array[0].backend, place)
+        yield f"  Slurm says: {batch.try_out()}"
         yield "\n" + batch.text(len(array)).strip()
+        yield "\n(--begin: at once when Slurm has all jobs; never, if the submission is killed before that)"

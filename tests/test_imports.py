@@ -15,6 +15,8 @@ HEAVY = (*FRAMEWORKS, "datasets")  # the library of data sets, which digits do n
 HELP_NEEDS_NONE = (*HEAVY, "numpy", "pandas", "scipy", "matplotlib", "omegaconf", "yaml", "rich", "safetensors")
 PACKAGES = ("analysis", "backends", "experiments", "mixlab", "slurm")
 SOURCES = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+EXAMPLE = str(ROOT / "slurm" / "clusters" / "example.yaml")
+REFUSED = ("nowhere.yaml", "submit", "cluster", "logs", "cancel", "retry")  # without a cluster, and nothing submitted
 OFFICIAL = "tests/fixtures/official_mixer_small.npz"
 
 PROBE = """
@@ -51,6 +53,11 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("report", "digits.yaml"),
         ("report", "digits.yaml", "--format", "json"),
         ("show", "3f9c"),
+        ("submit", "digits.yaml", "--cluster", EXAMPLE),
+        ("logs", "digits"),
+        ("cancel", "digits"),
+        ("retry", "digits"),
+        ("cluster", "check", EXAMPLE),
         ("plan", "nowhere.yaml"),
         ("weights", "inspect", OFFICIAL),
         ("weights", "convert", OFFICIAL, "timm.safetensors", "--to", "timm"),
@@ -63,7 +70,7 @@ def test_a_command_that_does_not_train_imports_no_framework(store: Path, argumen
     words = [str(ROOT / word) if word == OFFICIAL else word for word in arguments]
     command = [sys.executable, "-c", PROBE, *words]
     ended = subprocess.run(command, cwd=store, env=environment(), capture_output=True, text=True)
-    assert ended.returncode == (2 if "nowhere.yaml" in arguments else 0), ended.stderr
+    assert ended.returncode == (2 if any(word in REFUSED for word in arguments) else 0), ended.stderr
     modules = ended.stdout.splitlines()[-1].split()
     assert modules[0] == "modules:" and "mixlab" in modules
     assert [name for name in (HELP_NEEDS_NONE if "--help" in words else HEAVY) if name in modules] == []

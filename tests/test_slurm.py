@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from experiments.store import Store
@@ -29,23 +30,23 @@ def test_forty_trials_go_as_two_packed_arrays_and_the_report_follows(bench: Benc
         report={"columns": ["backend"]},
     )
     began = time.monotonic()
-    said = bench.submit(path, pack=5, array_parallelism=2, report=True).out
+    said = bench.submit(path, pack=10, array_parallelism=4, report=True).out
     assert time.monotonic() - began < 20  # it returns at once: nothing has been trained by then
-    assert "40 sent as 8 jobs" in said and "mixlab status forty --watch" in said
-    assert [len(array.packs) for array in bench.arrays()] == [4, 4]
+    assert "40 sent as 4 jobs" in said and "mixlab status forty --watch" in said
+    assert [len(array.packs) for array in bench.arrays()] == [2, 2]
     most = 0
     while jobs := bench.jobs():
         most = max(most, len(bench.jobs("RUNNING")))
-        assert len(jobs) <= 9
+        assert len(jobs) <= 5
         time.sleep(0.2)
-    assert 1 < most <= 5  # two of each array, and the report
+    assert 1 < most <= 4
     bench.assert_as_undisturbed(path)
     folder = bench.store.root / "ablations" / "forty" / "report"
     table = (folder / "table.txt").read_text()
     assert table == bench.mixlab("report", str(path)).out
     assert table.count("(20)") == 2 and "missing" not in table
     assert {file.name for file in folder.iterdir()} == {"table.txt", "table.csv", "table.md", "table.json"}
-    again = bench.submit(path, pack=5, report=True).out
+    again = bench.submit(path, pack=10, report=True).out
     assert "40 trials: 40 done, 0 on their way, 0 sent" in again and len(bench.arrays()) == 2
 
 
@@ -73,6 +74,18 @@ def test_a_killed_process_of_a_trial_is_replaced_in_its_job(bench: Bench, backen
     bench.assert_as_undisturbed(path)
     assert len(records(bench.store.root)[trial_id]["sessions"]) == 2  # the second went on from a checkpoint
     assert len(bench.arrays()) == 1
+
+
+def test_a_killed_job_goes_back_into_the_queue(bench: Bench) -> None:
+    """Not the trial's process, but the one above it, which nothing in the job outlives."""
+    path = bench.write(backend="quick")
+    bench.submit(path, pack=2)
+    (trial_id,) = bench.wait_running()
+    parent = psutil.Process(bench.owner(trial_id)["pid"]).parent()
+    assert parent is not None and "submitit" in " ".join(parent.cmdline())
+    parent.kill()
+    bench.assert_as_undisturbed(path)
+    assert len(records(bench.store.root)[trial_id]["sessions"]) == 2 and len(bench.arrays()) == 1
 
 
 def test_memory_that_runs_out_is_told_from_other_deaths(quick_package: Path, tmp_path: Path) -> None:
@@ -214,6 +227,7 @@ def test_what_slurm_refuses_is_said_in_its_words(bench: Bench, keys: dict[str, A
     path = bench.write(backend="quick")
     ended = bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(**keys), code=2)
     assert words in ended.err and len(ended.err.strip().splitlines()) == 1, ended.err
+    assert "cluster.yaml: slurm: sbatch: " in ended.err and "mixlab cluster check" in ended.err
     assert bench.jobs() == []
     bench.submit(path)  # nothing of it stands in the way
     bench.wait_done(2)
@@ -293,6 +307,7 @@ def test_a_dry_run_sends_nothing(bench: Bench) -> None:
     assert "2 trials: 0 done, 0 on their way, 2 to send" in said
     assert "#SBATCH --partition=low" in said and "srun" in said and "PYTHONSAFEPATH=1" in said
     assert "seed=0" in said and "seed=1" in said and "--array" not in said
+    assert "Slurm says: Job " in said and "to start at" in said
     assert bench.jobs() == [] and bench.arrays() == []
 
 
@@ -329,10 +344,11 @@ def test_a_report_that_slurm_refuses_stops_nothing(quick_package: Path, tmp_path
 def test_a_submission_killed_as_it_released_is_completed(bench: Bench, when: str) -> None:
     """Slurm was told, or not, and the ledger does not know."""
     path = bench.write(backend="quick", grid={"seed": [0, 1, 2]})
+    if when == "its jobs wait":
+        bench.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")
     bench.submit(path, pack=1, array_parallelism=1)
     if when == "its jobs wait":
-        for job in bench.jobs():
-            bench.slurm("scontrol", "update", f"JobId={job}", "StartTime=now+10weeks")
+        bench.slurm("scontrol", "update", f"JobId={bench.arrays()[0].job}", "StartTime=now+10weeks")
     elif when == "some have begun":
         bench.wait_running()
     else:
@@ -348,6 +364,7 @@ def test_a_submission_killed_as_it_released_is_completed(bench: Bench, when: str
 
 def test_what_a_user_has_set_for_squeue_hides_no_job(bench: Bench) -> None:
     path = bench.write(backend="quick", grid={"seed": [0, 1, 2]})
+    bench.variables["QUICK_STEP_S"] = "0.5"
     bench.submit(path, pack=1, array_parallelism=1)
     bench.wait_running()
     hiding = {"SQUEUE_STATES": "SUSPENDED", "SQUEUE_PARTITION": "high", "SLURM_CLUSTERS": "nowhere"}
@@ -361,11 +378,15 @@ def test_an_earlier_form_of_an_ablation_is_still_within_reach(bench: Bench) -> N
     path = bench.write(backend="quick", grid={"seed": [0, 1]})
     bench.submit(path, pack=1, array_parallelism=1)
     first = [key for array in bench.arrays() for pack in array.packs for key in pack]
-    bench.submit(path, "seed=[2]")
-    assert "(of an earlier submission)" in bench.mixlab("status", "grid").out
+    assert "grid had other trials here before" in bench.submit(path, "seed=[2]").out
+    assert "(of an earlier form)" in bench.mixlab("status", "grid").out
     assert "cancelled 1 of 1 trials" in bench.mixlab("cancel", first[1]).out
     assert "cancelled 2 of 3 trials" in bench.mixlab("cancel", "grid").out
     bench.wait_empty()
+    assert "nothing to cancel" in bench.mixlab("cancel", "grid").out
+    assert list(bench.states().values()) == ["cancelled"] * 3
+    assert "3 sent" in bench.mixlab("retry", "grid", "--lost", QUICK_STEP_S="0").out
+    bench.wait_done(3)
 
 
 def test_a_trial_that_waits_to_be_retried_is_queued(bench: Bench) -> None:

@@ -273,7 +273,7 @@ def test_silence_is_not_death(fake: Any, tmp_path: Path) -> None:
     fake(squeue="echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1")
     known = status.overview(store, ["t0"])
     assert known.states["t0"].status == "unknown" and "Unable to contact" in str(known.silence)
-    assert "mixlab retry" not in " ".join(status.hints("a", known.states, known.silence))
+    assert "mixlab retry" not in " ".join(status.hints("a", known))
 
 
 @pytest.mark.parametrize(
