@@ -39,7 +39,7 @@ def heartbeat(root: Path) -> Path:
 
 def leave_heartbeat(root: Path, age_s: float = 0.0, **said: Any) -> None:
     """What an owner left: by default of this very process, which is alive."""
-    alive = {"token": "left", "host": socket.gethostname(), "pid": os.getpid()}
+    alive = {"token": "left", "host": socket.gethostname(), "pid": os.getpid(), "processes": ownership._processes()}
     start = ownership._process_start(os.getpid())
     write_json(heartbeat(root), {**alive, "process_start": start, **said})
     then = time.time() - age_s
@@ -138,6 +138,7 @@ def test_a_live_claim_is_not_taken_over(tmp_path: Path) -> None:
         ({}, STALE_S + 20, True),  # hung, or stopped: it has not beaten
         ({"process_start": 1}, 0.0, True),  # the number of the process was given to another
         ({"host": "elsewhere", "process_start": 1}, 0.0, False),  # its process cannot be asked after
+        ({"processes": "another user's", "process_start": 1}, 0.0, False),  # nor can this one: /proc may hide it
         ({"host": "elsewhere", "process_start": 1}, STALE_S - 20, False),
         ({"host": "elsewhere", "process_start": 1}, STALE_S + 20, True),
     ],
