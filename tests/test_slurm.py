@@ -291,6 +291,13 @@ def test_the_cluster_is_checked_and_two_nodes_see_each_other(bench: Bench) -> No
     assert bench.jobs() == []
 
 
+def test_the_example_file_works_as_it_is(bench: Bench) -> None:
+    path = bench.write(backend="quick")
+    bench.mixlab("submit", str(path), "--cluster", str(ROOT / "slurm" / "clusters" / "example.yaml"))
+    bench.assert_as_undisturbed(path)
+    assert "(2)" in (bench.store.root / "ablations" / "grid" / "report" / "table.md").read_text()
+
+
 def test_watch_ends_with_the_last_trial_and_follow_prints_its_log(bench: Bench) -> None:
     path = bench.write(backend="quick")
     bench.submit(path)
