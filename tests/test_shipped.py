@@ -53,7 +53,8 @@ def test_a_command_of_the_readme_is_understood(
         words.append("--dry-run")
     if words[0] == "parity":
         words += ["--steps", "2", "model.num_blocks=1", "model.hidden_dim=8", "data.image_size=8"]
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "nowhere"))
+    if words[0] in ON_A_CLUSTER:
+        monkeypatch.setenv("PATH", str(tmp_path))
     code = mixlab.main(words if words[0] == "weights" else [*words, "--store", str(tmp_path)])
     if words[0] in ("status", "show", *ON_A_CLUSTER):
         assert code == mixlab.USER_ERROR  # understood; nothing has been run with this store, and there is no cluster
