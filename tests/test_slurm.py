@@ -124,6 +124,7 @@ def test_jobs_that_others_have_cancelled_are_lost_and_retried(bench: Bench, back
 
 def test_cancel_knows_what_it_has_cancelled(bench: Bench) -> None:
     path = bench.write(backend="quick", grid={"seed": [0, 1, 2, 3]})
+    bench.variables["QUICK_STEP_S"] = "0.5"  # so that none ends meanwhile
     bench.submit(path, pack=2, array_parallelism=1)
     (running,) = bench.wait_running()
     (pack,) = [pack for array in bench.arrays() for pack in array.packs if running in pack]
@@ -135,7 +136,7 @@ def test_cancel_knows_what_it_has_cancelled(bench: Bench) -> None:
     assert "cancelled 3 of 4 trials" in said
     bench.wait_empty()
     assert set(bench.states().values()) == {"cancelled"}
-    bench.mixlab("retry", "grid")
+    bench.mixlab("retry", "grid", QUICK_STEP_S="0")
     bench.assert_as_undisturbed(path)
 
 
@@ -385,6 +386,7 @@ def test_what_a_user_has_set_for_squeue_hides_no_job(bench: Bench) -> None:
 
 def test_an_earlier_form_of_an_ablation_is_still_within_reach(bench: Bench) -> None:
     path = bench.write(backend="quick", grid={"seed": [0, 1]})
+    bench.variables["QUICK_STEP_S"] = "0.5"  # so that none ends meanwhile
     bench.submit(path, pack=1, array_parallelism=1)
     first = [key for array in bench.arrays() for pack in array.packs for key in pack]
     assert "grid had other trials here before" in bench.submit(path, "seed=[2]").out

