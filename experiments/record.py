@@ -7,6 +7,7 @@ from typing import Any
 from experiments.spec import Trial, as_tree
 
 RECORD_SCHEMA = 2
+SECONDS, SPLITS = ("compile", "train", "evaluate"), ("train", "validation", "test")
 NUMBERS = ("steps", "images_per_s", "parameters", "forward_flops_per_image", "training_flops", "peak_memory_bytes")
 
 
@@ -47,6 +48,26 @@ def is_final(record: dict[str, Any]) -> bool:
 
 def faults(record: dict[str, Any]) -> Iterator[str]:
     """Names of the parts, of those that tables and lists are made from, that are missing or of a wrong type."""
+    if not _is_whole(record):
+        yield from _faults(record)
+
+
+def _is_whole(record: dict[str, Any]) -> bool:
+    """The same question without the names, a tenth of the time: ten thousand records are asked it at once."""
+    try:
+        numbers = [*map(record.__getitem__, NUMBERS), *map(record["seconds"].__getitem__, SECONDS)]
+        for point in (record["metrics"]["last"], record["metrics"]["best"]):
+            numbers.append(point["step"])
+            for split in map(point.__getitem__, SPLITS):
+                numbers += [] if split is None else [split["accuracy"], split["loss"]]
+        listed = type(record["notes"]) is list and all(type(one) is dict for one in record["sessions"])
+        kinds = all(type(number) in (int, float, type(None)) for number in numbers)
+        return listed and kinds and type(record["sessions"]) is list and record["status"] == "done"
+    except (KeyError, TypeError, AttributeError):
+        return False
+
+
+def _faults(record: dict[str, Any]) -> Iterator[str]:
     if record.get("status") not in ("done", "failed"):
         yield "status"
     if not isinstance(record.get("notes"), list):
@@ -59,10 +80,10 @@ def faults(record: dict[str, Any]) -> Iterator[str]:
     if not isinstance(sessions, list) or not all(isinstance(session, dict) for session in sessions):
         yield "sessions"
     paths: list[tuple[str, ...]] = [(name,) for name in NUMBERS]
-    paths += [("seconds", what) for what in ("compile", "train", "evaluate")]
+    paths += [("seconds", what) for what in SECONDS]
     for when in ("last", "best"):
         paths.append(("metrics", when, "step"))
-        for split in ("train", "validation", "test"):
+        for split in SPLITS:
             if _part(record, "metrics", when, split) is not None:  # null: there are no such examples
                 paths += [("metrics", when, split, value) for value in ("accuracy", "loss")]
     yield from (".".join(path) for path in paths if not _is_number(_part(record, *path)))
