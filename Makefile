@@ -14,8 +14,8 @@ test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make tes
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
 
-test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 6 minutes)
-	$(BIN)/python -m pytest -m slurm -rs --numprocesses 6 --dist load
+test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 8 minutes)
+	$(BIN)/python -m pytest -m slurm -rs --numprocesses 4 --dist load
 
 test-slurm-long: .venv/installed-dev  ## the same, each of them on both frameworks, and 10,000 trials
 	MIXLAB_SLURM=long $(BIN)/python -m pytest -m slurm -rs --numprocesses 2 --dist load
