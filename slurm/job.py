@@ -70,14 +70,8 @@ class ReportJob(Job):
         client.private()
         given = json.loads(Path(self.path).read_text())
         snapshot.check(Path(given["snapshot"]))
-        words = [
-            "report",
-            str(Path(self.path).with_name(archive.FILE)),
-            "--store",
-            given["store"],
-            "--out",
-            given["out"],
-        ]
+        resolved = str(Path(self.path).with_name(archive.FILE))
+        words = ["report", resolved, "--store", given["store"], "--out", given["out"]]
         subprocess.run([sys.executable, "-m", "mixlab", *words], check=True)
 
 
@@ -127,13 +121,13 @@ class Work:
 
     def run(self) -> int:
         """Train what is left; returns the exit code."""
-        attempts = self.attempts
         todo = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
         console = Console(file=sys.stdout, width=200)
-        reporter = PackReporter(console, len(todo), attempts, self.store)
-        run = LocalRun(todo, self.store, self.cache, self._pool(attempts), reporter)
+        reporter = PackReporter(console, len(todo), self.attempts, self.store)
+        run = LocalRun(todo, self.store, self.cache, self._pool(), reporter)
         for planned in todo:
-            if idle := attempts.given_up(planned.trial.id, step_of(self.store, planned.trial.id), self.cluster):
+            step = step_of(self.store, planned.trial.id)
+            if idle := self.attempts.given_up(planned.trial.id, step, self.cluster):
                 run.give_up(planned, idle)
         return self.end(run.run())
 
@@ -146,7 +140,7 @@ class Work:
         record = self.store.record(trial_id)
         return record is not None and record["finished"] > self.attempts.begun
 
-    def _pool(self, attempts: Attempts) -> Pool:
+    def _pool(self) -> Pool:
         cluster = self.cluster
         devices = tuple(f"auto:{i}" for i in range(cluster.gpus)) if cluster.gpus > 1 else ()
         retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
@@ -155,7 +149,7 @@ class Work:
 
         def note(number: int) -> None:
             if number in WARNINGS:
-                attempts.end("timed_out" if self._is_time_over() else "preempted")
+                self.attempts.end("timed_out" if self._is_time_over() else "preempted")
                 patience = threading.Timer(max(1.0, cluster.signal_delay_s - MARGIN_S), requeue)
                 patience.daemon = True
                 patience.start()

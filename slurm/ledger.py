@@ -4,8 +4,10 @@
         cluster.json         the cluster file as it was read
         array-0.json         an array of packs: its name in Slurm, its state, the trials of each pack
         packs/0-00000.json   what one job needs to know
-        attempts/            what each job says of its starts, see job.py
-        cancelled/           all, or trial ids: nothing of it is begun any more
+        attempts/            what each job says of its starts, see attempts.py
+        resolved.json        the ablation and its trials, see experiments/archive.py
+        report.json          what the job that writes the report needs to know
+        cancelled/           trial ids: none of them is begun any more
         stopped-0.json       an array that its own first failure has stopped, and why
         slurm/               of submitit: batch scripts, pickles of a path each, logs
 
@@ -141,6 +143,11 @@ def earlier(store: Store, ablation: str, known: Container[str]) -> list[GridTria
     return []
 
 
+def array_name(folder: Path, number: int) -> str:
+    """What an array of a submission is called in Slurm."""
+    return f"mixlab-{folder.parent.parent.name}-{folder.name}-{number}"
+
+
 def report_name(folder: Path) -> str:
     """What the job that writes a submission's report is called in Slurm."""
     return f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
@@ -190,13 +197,13 @@ def last_cluster(store: Store, ablation: str) -> ClusterSpec:
     raise MixlabError(f"store: {ablation!r} was never submitted with {store.root}; name a cluster file with --cluster")
 
 
-def cancel(folder: Path, what: str) -> None:
-    """Note that a trial, or `all`, is cancelled: no job begins it any more, whatever Slurm does."""
-    write_whole(folder / "cancelled" / what, b"")
+def cancel(folder: Path, trial_id: str) -> None:
+    """Note that a trial is cancelled: no job begins it any more, whatever Slurm does."""
+    write_whole(folder / "cancelled" / trial_id, b"")
 
 
 def is_cancelled(folder: Path, trial_id: str) -> bool:
-    return any((folder / "cancelled" / name).exists() for name in ("all", trial_id))
+    return (folder / "cancelled" / trial_id).exists()
 
 
 def read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What is known of trials that were sent to Slurm: the store's word first, then the queue's, then the accounts'.
+"""What is known of trials that were sent to Slurm: the store's word counts first, then the queue's, then the accounts'.
 
 A trial is lost only if Slurm has answered and no longer has its job. An unknown state never means dead.
 """
@@ -166,11 +166,5 @@ def hints(name: str, known: Overview, option: str = "") -> list[str]:
         found.append(f"{counts['failed']} failed: {logs}; then {retry}")
     if counts["lost"] + counts["cancelled"]:
         found.append(f"{counts['lost'] + counts['cancelled']} lost or cancelled: mixlab retry {name} --lost{option}")
-    stuck = sorted({now.why for now in known.states.values() if now.status == "queued" and _is_stuck(now.why)})
+    stuck = sorted({now.why for now in known.states.values() if now.status == "queued" and now.why.startswith(STUCK)})
     return found + [f"jobs wait for what will not come by itself: {why}" for why in stuck]
-
-
-def _is_stuck(why: str) -> bool:
-    return why.startswith(
-        ("held", "launch failed", "JobHeld", "DependencyNeverSatisfied", "Bad", "Invalid", "PartitionTimeLimit")
-    )

@@ -154,7 +154,7 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
     planned = []
     for number, packs in enumerate(packed):
         ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
-        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
+        name = ledger.array_name(folder, number)
         array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
         for index, pack in enumerate(packs):
             specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
@@ -246,7 +246,7 @@ def preview(request: Request) -> Iterator[str]:
     for backend in dict.fromkeys(pack.backend for pack in packs):
         check_python(backend, request.cluster)
     for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
-        name = f"mixlab-{request.ablation.name}-{folder.name}-{number}"
+        name = ledger.array_name(folder, number)
         yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"
         for index, pack in enumerate(array):
             yield f"  {index}: " + ", ".join(f"{one.trial.id} ({one.label})" for one in pack.trials)

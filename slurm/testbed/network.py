@@ -59,7 +59,7 @@ def communication_parameters() -> str:
             # Not elsewhere: the daemons would bind to the address of the host's name and be looked for on loopback.
             parameters += ["NoCtldInAddrAny", "NoInAddrAny"]
     except OSError:
-        pass
+        pass  # a name that does not resolve: Slurm's default serves it
     return ",".join(parameters)
 
 
