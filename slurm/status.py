@@ -159,7 +159,7 @@ def _last_error(place: Place) -> str:
 
 def hints(name: str, known: Overview, option: str = "") -> list[str]:
     """What needs a hand: a sentence each, with the command. Args: option: what the commands must say of the store."""
-    counts = Counter(now.status for now in known.states.values())
+    counts = Counter(now.status for now in known.states.values() if now.job)  # of others a local run says what to do
     found = [known.silence] if known.silence else []
     if counts["failed"]:
         logs, retry = f"mixlab logs {name} --failed{option}", f"mixlab retry {name} --failed{option}"
