@@ -1,12 +1,16 @@
 """The record of a trial: what `record.json` holds."""
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from experiments.spec import Trial, as_tree
 
 RECORD_SCHEMA = 2
+HEAD_BYTES = 16384  # of a file; what stands before the curve is about 4,000 bytes
+CURVE_BEGINS, CURVE_ENDS = b'],\n "curve": [', b"]\n}\n"  # the first bracket is that of the notes
 SECONDS, SPLITS = ("compile", "train", "evaluate"), ("train", "validation", "test")
 NUMBERS = ("steps", "images_per_s", "parameters", "forward_flops_per_image", "training_flops", "peak_memory_bytes")
 
@@ -33,12 +37,13 @@ def make_record(
     }
 
 
-def without_curve(text: str) -> str:
-    """The text of a record with an empty curve, which is its last part and nine tenths of it; all of another text."""
-    begin = '\n "curve": ['
-    head = text.find(begin)
-    is_last = head > 0 and text.endswith("]\n}\n") and text.find('\n "', head + 1) < 0
-    return f"{text[:head]}{begin}]}}" if is_last else text
+def read_without_curve(path: Path) -> bytes:
+    """The text of a record with an empty curve, which is its last part and nine tenths of it; all of another file."""
+    with path.open("rb", buffering=0) as file:
+        before, begin, rest = file.read(HEAD_BYTES).partition(CURVE_BEGINS)
+        if begin:
+            file.seek(-len(CURVE_ENDS), os.SEEK_END)
+        return before + begin + CURVE_ENDS if begin and file.read() == CURVE_ENDS else path.read_bytes()
 
 
 def is_final(record: dict[str, Any]) -> bool:

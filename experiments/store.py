@@ -18,7 +18,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments import checkpoint, claims
 from experiments.files import StoreError, set_aside, write_json, write_whole
-from experiments.record import RECORD_SCHEMA, faults, without_curve
+from experiments.record import RECORD_SCHEMA, faults, read_without_curve
 from experiments.spec import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -124,15 +124,15 @@ class Store:
         """
         path = self.folder(trial_id) / "record.json"
         try:
-            text = path.read_text()
+            text = read_without_curve(path)
         except FileNotFoundError:
             return None
-        except UnicodeDecodeError as error:
-            raise CorruptRecord(path, f"it is not text ({error})") from error
         except OSError as error:
             raise StoreError(f"store: cannot read {path}: {error.strerror}") from error
         try:
-            record = json.loads(without_curve(text))
+            record = json.loads(text)
+        except UnicodeDecodeError as error:
+            raise CorruptRecord(path, f"it is not text ({error})") from error
         except ValueError as error:
             raise CorruptRecord(path, f"it is not JSON ({error})") from error
         if not isinstance(record, dict) or record.get("id") != trial_id:
@@ -145,7 +145,7 @@ class Store:
             )
         if wrong := next(faults(record), None if schema == RECORD_SCHEMA else "schema"):
             raise CorruptRecord(path, f"its {wrong} is missing or of a wrong type")
-        return record
+        return {**record, "curve": []}
 
     def record_or_set_aside(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
         """The record, as `record`; one that is corrupt is moved out of the way and is none, with a sentence of it."""

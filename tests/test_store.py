@@ -22,7 +22,7 @@ from experiments import checkpoint, store
 from experiments import claims as ownership
 from experiments.claims import STALE_S, Claim, ClaimLost
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
-from experiments.record import NUMBERS, RECORD_SCHEMA
+from experiments.record import NUMBERS, RECORD_SCHEMA, read_without_curve
 from experiments.store import CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
 
@@ -298,6 +298,24 @@ def test_a_record_comes_back_as_it_was_written(tmp_path: Path) -> None:
     Store(tmp_path).finish(ID, record(loss=0.1 + 0.2, curve=[{"step": 1}]))
     assert Store(tmp_path).record(ID) == record(loss=0.1 + 0.2, curve=[])  # which is read where it is drawn
     assert json.loads((Store(tmp_path).folder(ID) / "record.json").read_text())["curve"] == [{"step": 1}]
+
+
+def test_a_record_is_read_without_its_curve_only_where_that_is_its_last_part(tmp_path: Path) -> None:
+    path, curve = Store(tmp_path).folder(ID) / "record.json", [{"step": step} for step in range(5_000)]
+    whole = record()
+    notes = whole.pop("notes")
+    write_json(path, {**whole, "notes": notes, "curve": curve})
+    assert len(read_without_curve(path)) < 2_000 < path.stat().st_size
+    assert Store(tmp_path).record(ID) == record(curve=[])
+    write_json(path, {**whole, "curve": curve, "notes": notes})
+    assert read_without_curve(path) == path.read_bytes() and Store(tmp_path).record(ID) == record(curve=[])
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(CorruptRecord, match="not JSON"):
+        Store(tmp_path).record(ID)
+    write_json(path, {**whole, "notes": notes, "curve": curve})
+    path.write_bytes(path.read_bytes()[:-2])
+    with pytest.raises(CorruptRecord, match="not JSON"):
+        Store(tmp_path).record(ID)
 
 
 def test_a_checkpoint_goes_with_the_record_of_a_done_trial_and_stays_with_a_failed_one(tmp_path: Path) -> None:
