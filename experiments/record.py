@@ -40,7 +40,7 @@ def make_record(
 def read_without_curve(path: Path) -> bytes:
     """The text of a record with an empty curve, which is its last part and nine tenths of it; all of another file."""
     with path.open("rb", buffering=0) as file:
-        before, begin, rest = file.read(HEAD_BYTES).partition(CURVE_BEGINS)
+        before, begin, _ = file.read(HEAD_BYTES).partition(CURVE_BEGINS)
         if begin:
             file.seek(-len(CURVE_ENDS), os.SEEK_END)
         return before + begin + CURVE_ENDS if begin and file.read() == CURVE_ENDS else path.read_bytes()
