@@ -31,8 +31,7 @@ def command(arguments: argparse.Namespace) -> int:
     states = frozenset({"failed"}) if arguments.failed else frozenset({"lost", "cancelled"}) if arguments.lost else None
     extra = ledger.earlier(store, ablation.name, {one.trial.id for one in trials})
     request = submission.Request(ablation, trials, cluster, store, data_cache(ablation, store), states, extra)
-    submitted = submission.submit(request)
-    submit.say(request, submitted)
+    submitted = submit.send(request, str(arguments.cluster or f"the last submission of {ablation.name}"))
     if states and not submitted.num_trials:
         print(
             f"none of {ablation.name} is {' or '.join(sorted(states))}; without an option, all that is not done is sent"

@@ -40,16 +40,22 @@ def command(arguments: argparse.Namespace) -> int:
         for line in submission.preview(request):
             print(line)
         return 0
-    try:
-        submitted = submission.submit(request)
-    except client.SlurmError as error:
-        raise MixlabError(f"{arguments.cluster}: {error}; mixlab cluster check says what the cluster has") from error
-    say(request, submitted)
+    send(request, str(arguments.cluster))
     return 0
 
 
-def say(request: "Request", submitted: "Submitted") -> None:
-    """What was sent, and what to do next."""
+def send(request: "Request", where: str) -> "Submitted":
+    """Submit, and say what was sent and what to do next.
+
+    Args:   where: the cluster file, for the sentence of what Slurm refuses.
+    Raises: MixlabError.
+    """
+    from slurm import client, submission
+
+    try:
+        submitted = submission.submit(request)
+    except client.SlurmError as error:
+        raise MixlabError(f"{where}: {error}; mixlab cluster check says what the cluster has") from error
     name, at_a_time = request.ablation.name, request.cluster.array_parallelism
     sent = f"{submitted.num_trials} sent"
     if submitted.folder is not None:
@@ -61,3 +67,4 @@ def say(request: "Request", submitted: "Submitted") -> None:
     if submitted.num_trials or submitted.num_live:
         store = store_option(request.store)
         print(f"next: mixlab status {name} --watch{store}; mixlab logs {name}{store}; mixlab cancel {name}{store}")
+    return submitted
