@@ -208,12 +208,12 @@ def command(folder: Path, *arguments: str, **variables: str) -> Ended:
     return end(start(folder, *arguments, **variables))
 
 
-def wait_until(condition: Callable[[], Any], what: str) -> Any:
-    """What the condition gives as soon as that is true; fails after TIMEOUT_S."""
-    limit = time.monotonic() + TIMEOUT_S
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    """What the condition gives as soon as that is true; fails after the timeout."""
+    limit = time.monotonic() + timeout_s
     while not (answer := condition()):
         if time.monotonic() > limit:
-            raise AssertionError(f"waited {TIMEOUT_S} s in vain until {what}")
+            raise AssertionError(f"waited {timeout_s} s in vain until {what}")
         time.sleep(0.005)
     return answer
 

@@ -50,6 +50,7 @@ def test_slurms_own_time_limit_is_passed_twice(bench: Bench) -> None:
     path = bench.write(backend="quick", grid={"seed": [0]})
     bench.variables["QUICK_STEP_S"] = "1.5"
     bench.submit(path, time_min=1, signal_delay_s=40)
+    wait_until(lambda: not bench.jobs(), "the queue is empty", 600)
     bench.assert_as_undisturbed(path)
     (trial_id,) = records(bench.store.root)
     assert len(records(bench.store.root)[trial_id]["sessions"]) >= 3
@@ -214,7 +215,8 @@ def test_a_submission_killed_at_ten_points_leaves_no_orphan_and_no_double(bench:
     assert total >= 20, whole
     bench.mixlab("cancel", "grid")
     wait_until(lambda: not bench.jobs(), "nothing is queued")
-    points = sorted(random.Random(4).sample(range(1, total + 1), 10)) if not LONG else range(1, total + 1)
+    points = range(1, total)  # a later submission writes a little less than the first
+    points = points if LONG else sorted(random.Random(4).sample(points, 10))
     for point in points:
         died = kill_at(point)
         assert died.returncode == -signal.SIGKILL, died
