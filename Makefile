@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-kill test-slurm test-slurm-long slurm-soak slurm-scale slurm-up slurm-down parity lint format clean
+.PHONY: demo test test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -25,6 +25,9 @@ slurm-soak: .venv/installed-dev  ## 300 trials under random faults for ten minut
 
 slurm-scale: .venv/installed-dev  ## seconds and memory of 10,000 trials, and of a job's start
 	MIXLAB_SLURM=long $(BIN)/python -m pytest tests/test_slurm_scale.py -s
+
+report-scale: .venv/installed-dev  ## seconds and memory of a report over 10,000 trials
+	MIXLAB_REPORT_SCALE=1 $(BIN)/python -m pytest tests/test_report_scale.py -s
 
 SLURM_DIR ?= /tmp/mixlab-slurm-$(shell id -u)
 

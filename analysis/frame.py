@@ -1,36 +1,66 @@
-"""Records as a pandas frame: a row a trial."""
+"""Records as a tidy pandas frame: a row a trial, a column a field."""
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.ablation import Ablation, GridTrial
+from analysis.records import Result, results
+from experiments import archive
+from experiments.ablation import Ablation, GridTrial, load_ablation, trials
 from experiments.report_spec import default
-from experiments.states import state
+from experiments.spec import Trial, as_tree
 from experiments.store import Store
 
+OWN = ("id", "settings", "status", "why", "trained_on")  # the first columns
 
-def trials_frame(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> pd.DataFrame:
-    """A row a trial, in the order of the grid, finished or not.
 
-    Columns: id; settings (what the grid sets, as text); status and why (see `status`); trained_on, the backends one
-    after another, of a trial that did not stay on its own; each field that the grid sets or the table names; each
-    metric of ablation.METRICS (accuracy in [0, 1], loss in nats) and best.step; seconds.compile, seconds.train,
-    seconds.evaluate; images_per_s; parameters; training_flops; peak_memory_bytes. What a trial has no record of is NaN.
+def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[str] = ()) -> pd.DataFrame:
+    """The trials of an ablation, finished or not, a row each, in the order of the grid.
+
+    Columns: id; settings, what the grid sets, as text; status: done, running, failed or missing; why; trained_on, the
+    backends one after another, of a trial that did not stay on its own. Every resolved field by dotted name: model.*,
+    data.*, train.*, backend, seed (a field that the grid or the table names: as it was asked for); info.*: what the
+    data source holds, in examples and pixels. From the record: {last,best}.{train,validation,test}.{accuracy,loss},
+    accuracy in [0, 1], loss in nats; {last,best}.step; seconds.{compile,train,evaluate}; images_per_s; parameters;
+    forward_flops_per_image; training_flops; peak_memory_bytes; commit, of the project, several where a trial went on
+    under another one; dirty, whether files differed from it; host, processor, device, python, packages; started and
+    finished in seconds since 1970. What a trial has no record of is NaN or None.
+
+    Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file.
+            overrides: as on the command line, such as `seed=[0,1]`; with a file alone.
+    Raises: MixlabError: there is no such ablation; the file has a mistake.
     """
+    held = store if isinstance(store, Store) else Store(Path(store))
+    if not str(ablation).endswith((".yaml", ".yml")):
+        return trials_frame(*archive.recall(held, str(ablation)), held)
+    asked = load_ablation(Path(ablation), overrides)
+    return trials_frame(asked, trials(asked, Path(asked.base.get("run.data_cache") or held.data)), held)
+
+
+def trials_frame(
+    ablation: Ablation, trials: Sequence[GridTrial], store: Store, found: Mapping[str, Result] | None = None
+) -> pd.DataFrame:
+    """The frame of `load`. Args: found: of records.results; None: read now."""
+    found = results(ablation.name, trials, store) if found is None else found
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
-    rows = []
-    for planned in trials:
-        now = state(store, planned.trial.id)
-        values = {name: setting(planned, name, ablation) for name in named}
-        about = {"id": planned.trial.id, "settings": planned.label, "status": now.status, "why": now.why}
-        rows.append(
-            {**about, "trained_on": _trained_on(planned.trial.backend, now.record), **values, **_results(now.record)}
-        )
-    frame = pd.DataFrame(rows)
-    return frame.assign(**{name: objects(row[name] for row in rows) for name in named})
+    nothing = dict.fromkeys(OWN, "")
+    rows = [
+        {
+            **nothing,
+            "id": planned.trial.id,
+            "settings": planned.label,
+            **_fields(planned.trial),
+            **{name: setting(planned, name, ablation) for name in named},
+            **found[planned.trial.id].values,
+        }
+        for planned in trials
+    ]
+    columns = dict.fromkeys((*OWN, *(name for row in {frozenset(row): row for row in rows}.values() for name in row)))
+    made = {name: [row.get(name) for row in rows] for name in columns}
+    return pd.DataFrame({name: objects(made[name]) if name in named else made[name] for name in columns})
 
 
 def objects(values: Iterable[Any]) -> "pd.Series[Any]":
@@ -45,23 +75,18 @@ def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
     return default(name, ablation.base)
 
 
-def _results(record: dict[str, Any] | None) -> dict[str, Any]:
-    if record is None or record["status"] != "done":
-        return {}
-    results: dict[str, Any] = {}
-    for when, point in record["metrics"].items():
-        results[f"{when}.step"] = point["step"]
-        for split in ("train", "validation", "test"):
-            for value, number in (point[split] or {}).items():
-                results[f"{when}.{split}.{value}"] = number
-    results |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
-    for name in ("images_per_s", "parameters", "training_flops", "peak_memory_bytes"):
-        results[name] = record[name]
-    return results
+def _fields(trial: Trial) -> dict[str, Any]:
+    """The resolved fields by dotted name."""
+    sections = {name: _section(name, getattr(trial, name)) for name in ("model", "data", "train", "info")}
+    flat = {name: value for section in sections.values() for name, value in section.items()}
+    return {**flat, "backend": trial.backend, "seed": trial.seed}
 
 
-def _trained_on(own: str, record: dict[str, Any] | None) -> str:
-    """`torch, then jax` of a trial that went on in another framework; empty of one that stayed on its own."""
-    sessions = [session.get("backend") or {} for session in (record or {}).get("sessions", [])]
-    names = [name for name, _ in groupby(str(about.get("name", own)) for about in sessions)]
-    return "" if names in ([], [own]) else ", then ".join(names)
+@lru_cache(maxsize=1000)
+def _section(name: str, config: Any) -> dict[str, Any]:
+    """Many trials share most of their sections."""
+    flat: dict[str, Any] = {}
+    for key, value in as_tree(config).items():
+        inner = value if isinstance(value, dict) else {"": value}
+        flat |= {f"{name}.{key}.{last}".rstrip("."): part for last, part in inner.items()}
+    return flat

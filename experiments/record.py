@@ -1,10 +1,13 @@
 """The record of a trial: what `record.json` holds."""
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import orjson
 
 from experiments.spec import Trial, as_tree
 
@@ -37,13 +40,19 @@ def make_record(
     }
 
 
-def read_without_curve(path: Path) -> bytes:
-    """The text of a record with an empty curve, which is its last part and nine tenths of it; all of another file."""
+def read(path: Path, with_curve: bool) -> Any:
+    """What a record's file holds; its curve, which is its last part and nine tenths of it, is read only if asked for.
+
+    Raises: ValueError: it is not JSON.   OSError.
+    """
     with path.open("rb", buffering=0) as file:
-        before, begin, _ = file.read(HEAD_BYTES).partition(CURVE_BEGINS)
+        before, begin, curve = file.read(-1 if with_curve else HEAD_BYTES).partition(CURVE_BEGINS)
         if begin:
             file.seek(-len(CURVE_ENDS), os.SEEK_END)
-        return before + begin + CURVE_ENDS if begin and file.read() == CURVE_ENDS else path.read_bytes()
+        if not begin or file.read() != CURVE_ENDS:
+            return json.loads(path.read_bytes())
+    record = json.loads(before + begin + CURVE_ENDS)
+    return {**record, "curve": orjson.loads(b"[" + curve[: 1 - len(CURVE_ENDS)])} if with_curve else record
 
 
 def is_final(record: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from backends import parameters
 from backends.contract import Array, Program, StepMetrics
 from backends.errors import Diverged
-from experiments import checkpoint, memory, streams
+from experiments import checkpoint, filters, memory, streams
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
@@ -79,6 +79,7 @@ class TrialRun:
                 raise Stopped
             if time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 self._save()
+        filters.keep(self.folder, self.trial, self.program.states()[0])
 
     def result(self) -> dict[str, Any]:
         """The part of the record that the training made."""

@@ -7,7 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from backends.errors import MixlabError
-from mixlab import cancel, cluster, evaluate, logs, parity, plan, report, retry, run, show, status, submit, weights
+from mixlab import (
+    cancel,
+    cluster,
+    compare,
+    evaluate,
+    logs,
+    parity,
+    plan,
+    report,
+    retry,
+    run,
+    show,
+    status,
+    submit,
+    weights,
+)
 from mixlab.common import STOPPED, USER_ERROR
 
 
@@ -35,6 +50,7 @@ COMMANDS: Mapping[str, Command] = {
     "retry": retry,
     "cluster": cluster,
     "report": report,
+    "compare": compare,
     "show": show,
     "weights": weights,
     "evaluate": evaluate,

@@ -1,44 +1,95 @@
 """`mixlab report`."""
 
 import argparse
+import shlex
+import sys
+import webbrowser
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
-from mixlab.common import add_overrides, add_store, load, table
+from mixlab.common import add_store, load
 
-HELP = "Print an ablation's table: mean, standard deviation and n over seeds."
-FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json"}  # and the ending of a file of it
-EXAMPLE = "mixlab report experiments/ablations/tying.yaml --format markdown"
+if TYPE_CHECKING:
+    from analysis.report import Report
+
+HELP = "Print an ablation's table, and write its report: page, tables, tidy data, figures."
+EXAMPLE = "mixlab report experiments/ablations/tying.yaml --open"
+FORMATS = ("text", "csv", "markdown", "json", "latex")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("ablation", help="its YAML file, or its name, as it was last run or submitted")
-    add_overrides(parser)
-    parser.add_argument("--format", choices=tuple(FORMATS), default="text", help="(default: text)")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write the table there in every format")
+    parser.add_argument(
+        "ablations",
+        nargs="+",
+        metavar="ablation",
+        help="YAML files, or names, as they were last run or submitted; then overrides of all files, as key=value",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="print the table so, and write nothing")
+    parser.add_argument(
+        "--out", type=Path, metavar="FOLDER", help="write there (default: ablations/NAME/report in the store)"
+    )
+    parser.add_argument("--open", action="store_true", help="open the page in a browser")
+    parser.add_argument(
+        "--interval", choices=("t", "bootstrap"), default="t", help="of a cell's mean (default: t, Student's)"
+    )
+    parser.add_argument(
+        "--mix-commits", action="store_true", help="average over trials of several commits of the project"
+    )
 
 
 def command(arguments: argparse.Namespace) -> int:
+    from analysis.table import render_cells
+
+    overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
+    names = [word for word in arguments.ablations if word not in overrides]
+    if not names:
+        raise MixlabError(f"command line: {overrides[0]!r} came where an ablation is allowed, before its overrides")
+    reports = [_report(name, overrides, arguments) for name in names]
+    for report in reports:
+        text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
+        print(text, end="" if report is reports[-1] else "\n")
+    if arguments.format is None:
+        _write(reports, arguments)
+    return 0
+
+
+def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
+    from analysis.writing import write_reports
+    from experiments.files import StoreError
+
+    places = [report.store.root / "ablations" / report.ablation.name / "report" for report in reports]
+    if arguments.out:
+        names = [report.ablation.name for report in reports]
+        places = [arguments.out / name for name in names] if len(names) > 1 else [arguments.out]
+    common = arguments.out or reports[0].store.root / "report"
+    try:
+        page = write_reports(reports, places, common, shlex.join(["mixlab", *sys.argv[1:]]))
+    except StoreError as error:
+        if arguments.out:
+            raise
+        print(f"mixlab: no report was written: {error}; --out FOLDER writes it elsewhere", file=sys.stderr)
+        return
+    print(f"wrote {page}; tables, tidy.csv, tidy.parquet and figures are beside each ablation's page", file=sys.stderr)
+    if arguments.open and not webbrowser.open(page.absolute().as_uri()):
+        print(f"no browser was found; open {page.absolute()}", file=sys.stderr)
+
+
+def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
+    from analysis.cells import Options
+    from analysis.report import make_report
     from experiments import archive
-    from experiments.files import write_whole
     from experiments.store import Store
 
-    if arguments.ablation.endswith((".yaml", ".yml")):
-        arguments.ablation = Path(arguments.ablation)
+    store = Store(arguments.store)
+    if name.endswith((".yaml", ".yml")):
+        arguments.ablation, arguments.overrides = Path(name), overrides
         store, ablation, trials = load(arguments)
-    elif arguments.ablation.endswith(".json"):
-        store = Store(arguments.store)
-        ablation, trials = archive.read(Path(arguments.ablation))
-    elif arguments.overrides:
-        raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
+    elif name.endswith(".json"):
+        ablation, trials = archive.read(Path(name))
+    elif overrides:
+        raise MixlabError(f"command line: {overrides[0]!r}: overrides go with a YAML file, not with a name")
     else:
-        store = Store(arguments.store)
-        ablation, trials = archive.recall(store, arguments.ablation)
-    if arguments.out is None:
-        print(table(ablation, trials, store, arguments.format), end="")
-        return 0
-    for style, ending in FORMATS.items():
-        write_whole(arguments.out / f"table.{ending}", table(ablation, trials, store, style).encode())
-    print(f"wrote {', '.join(str(arguments.out / f'table.{ending}') for ending in FORMATS.values())}")
-    return 0
+        ablation, trials = archive.recall(store, name)
+    return make_report(ablation, trials, store, Options(arguments.interval, arguments.mix_commits))

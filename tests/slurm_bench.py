@@ -19,7 +19,7 @@ from tests.conftest import Ended, base, command, environment, records, results, 
 LONG = os.environ.get("MIXLAB_SLURM") == "long"
 BACKENDS = ("torch", "jax") if LONG else ("quick",)
 STEP_S = 0.05  # of the quick backend
-STEPS = {"quick": 60, "torch": 1500, "jax": 4500}  # some seconds of each
+STEPS = {"quick": 60, "torch": 2500, "jax": 8000}  # some seconds of each
 
 CLUSTER: dict[str, Any] = {
     "partition": "low",
@@ -137,7 +137,7 @@ class Bench:
             curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             assert curve == found[trial_id]["curve"]
             names = {file.name for file in folder.iterdir() if ".corrupt-" not in file.name}
-            assert names == {"record.json", "spec.json", "env.json", "metrics.jsonl"}, names
+            assert names == {"record.json", "spec.json", "env.json", "metrics.jsonl", "filters.safetensors"}, names
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:
         """A piece of Python that has the project, Slurm and the store's folder."""

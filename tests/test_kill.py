@@ -138,7 +138,15 @@ def assert_as_undisturbed(lap: Lap, whole: Path) -> None:
         for name, value in record.items():
             assert found[key][name] == value, f"{name} of trial {key} differs in {lap.store.name}"
     left = [str(path.relative_to(lap.store)) for path in lap.store.glob("trials/*/*")]
-    allowed = ("record.json", "spec.json", "env.json", "metrics.jsonl", "heartbeat", "checkpoint.safetensors")
+    allowed = (
+        "record.json",
+        "spec.json",
+        "env.json",
+        "metrics.jsonl",
+        "heartbeat",
+        "checkpoint.safetensors",
+        "filters.safetensors",
+    )
     assert [name for name in left if Path(name).name not in allowed] == [], "temporary or corrupt files are left"
     for trial_id in Store(lap.store).trial_ids():
         curve = (Store(lap.store).folder(trial_id) / "metrics.jsonl").read_text().splitlines()

@@ -1,0 +1,28 @@
+"""The figures of a report: a module each, with a `draw` that gives a figure and its caption, or None.
+
+A new figure is a module here and its `draw` in FIGURES.
+"""
+
+from collections.abc import Callable, Iterator
+
+from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sweep
+from analysis.figures.style import Drawn
+from analysis.report import Report
+
+FIGURES: tuple[Callable[[Report], Drawn | None], ...] = (
+    sweep.draw,
+    difference.draw,
+    sweep.draw_data_scale,
+    permutation.draw,
+    curves.draw,
+    frontier.draw,
+    frameworks.draw,
+    filters.draw,
+)
+
+
+def draw_all(report: Report) -> Iterator[Drawn]:
+    """Those that the ablation has something to show in."""
+    for draw in FIGURES:
+        if (drawn := draw(report)) is not None:
+            yield drawn

@@ -1,0 +1,41 @@
+"""Learning curves: the mean over seeds and the band from the least to the most, train and test."""
+
+import numpy as np
+
+from analysis.figures import style
+from analysis.figures.style import Drawn
+from analysis.notes import is_accuracy, number, unit
+from analysis.report import Report
+
+
+def draw(report: Report) -> Drawn | None:
+    value = "accuracy" if is_accuracy(report.ablation) else "loss"
+    known = [label for label in report.labels if len(report.curve(label, "step")[0]) > 1]
+    known = [label for label in known if not np.isnan(report.rows[label]["mean"])]
+    if not known:
+        return None
+    shown, left_out = style.some(known)
+    figure, axes = style.new(7.2, 3.4, ncols=2, sharey=True)
+    scale = 100 if value == "accuracy" else 1
+    ends = []
+    for place, label in enumerate(shown):
+        for ax, split in zip(axes, ("train", "test"), strict=True):
+            steps, values = report.curve(label, f"{split}.{value}")
+            if np.isnan(values).all():
+                continue
+            look = style.look(place) | {"markevery": max(1, len(steps) // 5)}
+            ax.plot(steps, scale * values.mean(0), label=report.text(label), linewidth=1.2, **look)
+            ax.fill_between(
+                steps, scale * values.min(0), scale * values.max(0), color=look["color"], alpha=0.15, linewidth=0
+            )
+        _, values = report.curve(label, f"test.{value}")
+        ends.append(f"{report.text(label)}: {number(report.ablation, float(values[:, -1].mean()))} (n = {len(values)})")
+    for ax, split in zip(axes, ("train", "test"), strict=True):
+        ax.set(title=split, xlabel="step")
+    axes[0].set_ylabel(f"{value} ({unit(report.ablation)})")
+    style.legend(figure, axes[0])
+    caption = (
+        f"Mean over seeds, band from the least to the most. At the last step on test, in "
+        f"{unit(report.ablation)}: {'; '.join(ends)}.{left_out}"
+    )
+    return Drawn("learning_curves", "Learning curves", caption, figure)

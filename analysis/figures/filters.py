@@ -1,0 +1,103 @@
+"""The first layers of a trained Mixer as images: token-mixing units with their nearest inverse, and the stem.
+
+Source: arXiv 2105.01601, figures 5 and 6: units in pairs of opposite phase, low frequency first.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from analysis.figures import style
+from analysis.figures.style import Drawn
+from analysis.report import Report
+from experiments import filters
+
+MAX_UNITS, COLUMNS = 64, 16
+
+
+def draw(report: Report) -> Drawn | None:
+    """Of the trial with the highest test accuracy among those that have kept their first layers."""
+    done = report.frame[report.frame["status"] == "done"]
+    if "last.test.accuracy" not in done:
+        return None
+    for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
+        kept = filters.read(report.store.folder(str(trial["id"])))
+        if kept is not None:
+            return _draw(kept, trial)
+    return None
+
+
+def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
+    side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
+    units = _images(kept[filters.TOKEN_MIXING], side)
+    order = paired(units)[:MAX_UNITS]
+    stem = np.moveaxis(kept[filters.STEM], -1, 0)[:MAX_UNITS]
+    figure, axes = style.new(6.4, 4.6, nrows=2)
+    axes[0].imshow(_sheet([units[i] for i in order]), cmap="gray", vmin=0, vmax=1)
+    axes[0].set_title("first token-mixing layer: units with their nearest inverse")
+    axes[1].imshow(_sheet([_scaled(part) for part in stem]), cmap="gray", vmin=0, vmax=1)
+    axes[1].set_title("stem: filters of the patches")
+    for ax in axes:
+        ax.axis("off")
+    match = correlations(units)[order[: len(order) // 2 * 2 : 2], order[1::2]]
+    likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
+    caption = (
+        f"Trial {trial['id']} ({trial['settings']}), the best on test. Above: {len(order)} of {len(units)} units of "
+        f"the first token-mixing layer over the {side} x {side} tokens, each beside the unit nearest to its inverse, "
+        f"low frequency first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
+    )
+    return Drawn("filters", "First layers", caption, figure)
+
+
+def _images(kernel: Any, side: int) -> Any:
+    """Units over the tokens, (units, side, side), scaled; of grouped token mixing those over the first group."""
+    rows = side * side
+    return np.array([_scaled(unit) for unit in kernel[:rows].T.reshape(-1, side, side)])
+
+
+def paired(units: Any) -> list[int]:
+    """Places of units, low frequency first, each followed by the one left that is nearest to its inverse."""
+    left, order = [int(i) for i in np.argsort([frequency(unit) for unit in units], kind="stable")], []
+    likeness = correlations(units)
+    while left:
+        unit = left.pop(0)
+        order.append(unit)
+        if left:
+            order.append(min(left, key=lambda other: likeness[unit, other]))
+            left.remove(order[-1])
+    return order
+
+
+def frequency(unit: Any) -> float:
+    """Mean spatial frequency, in cycles a token, of a unit's power without its mean."""
+    power = np.abs(np.fft.fft2(unit - unit.mean())) ** 2
+    rows, columns = np.meshgrid(*(np.fft.fftfreq(size) for size in unit.shape), indexing="ij")
+    total = power.sum()
+    return float((np.hypot(rows, columns) * power).sum() / total) if total else 0.0
+
+
+def correlations(units: Any) -> Any:
+    """Of each unit with each, (units, units): -1 for exact inverses, 0 for a unit that is the same everywhere."""
+    flat = units.reshape(len(units), -1)
+    flat = flat - flat.mean(1, keepdims=True)
+    norms = np.sqrt((flat * flat).sum(1, keepdims=True))
+    flat = np.divide(flat, norms, out=np.zeros_like(flat), where=norms > 0)
+    return flat @ flat.T
+
+
+def _scaled(image: Any) -> Any:
+    """To [0, 1], grey in the middle standing for zero."""
+    most = np.abs(image).max()
+    return 0.5 + image / (2 * most) if most else np.full_like(image, 0.5)
+
+
+def _sheet(images: list[Any]) -> Any:
+    """Images side by side in rows of COLUMNS, with a white pixel between."""
+    height, width, *channels = images[0].shape
+    rows = math.ceil(len(images) / COLUMNS)
+    sheet = np.ones((rows * (height + 1) - 1, min(COLUMNS, len(images)) * (width + 1) - 1, *channels))
+    for i, image in enumerate(images):
+        row, column = divmod(i, COLUMNS)
+        sheet[row * (height + 1) :, column * (width + 1) :][:height, :width] = image
+    return sheet

@@ -1,0 +1,47 @@
+"""One backend against another: a point for each pair of trials that differ in the backend alone."""
+
+import math
+
+import numpy as np
+
+from analysis.cells import by_seed, keys
+from analysis.figures import style
+from analysis.figures.style import Drawn
+from analysis.notes import is_accuracy, number, unit
+from analysis.report import Report
+
+MAX_POINTS = 2000
+
+
+def draw(report: Report) -> Drawn | None:
+    backends = report.values("backend")
+    if len(backends) < 2:
+        return None
+    first, second = backends[:2]
+    place = keys(report.ablation).index("backend")
+    pairs = []
+    for label, group in report.groups.items():
+        other = (*label[:place], second, *label[place + 1 :])
+        if label[place] == first and other in report.groups:
+            a, b = by_seed(report.ablation, group), by_seed(report.ablation, report.groups[other])
+            pairs += [(a[seed], b[seed]) for seed in a if seed in b]
+    points = np.array([pair for pair in pairs if all(map(math.isfinite, pair))])
+    if not len(points):
+        return None
+    apart = np.abs(points[:, 1] - points[:, 0])
+    figure, ax = style.new(4.2, 4.0)
+    scale = 100 if is_accuracy(report.ablation) else 1
+    shown = scale * points[:: 1 + len(points) // MAX_POINTS]
+    ends = [shown.min(), shown.max()]
+    ax.plot(ends, ends, color="#888888", linewidth=1, label="identity")
+    ax.plot(shown[:, 0], shown[:, 1], "o", color="black", markersize=4, alpha=0.6, label="pairs of trials")
+    metric = f"{report.ablation.report.metric} ({unit(report.ablation)})"
+    ax.set(xlabel=f"{first}: {metric}", ylabel=f"{second}: {metric}", aspect="equal")
+    style.legend(figure, ax)
+    points_word = "points" if is_accuracy(report.ablation) else unit(report.ablation)
+    caption = (
+        f"{len(points)} pairs of the same settings and seed: {int((apart == 0).sum())} equal, the largest "
+        f"difference {number(report.ablation, float(apart.max()))} {points_word}, the mean one "
+        f"{number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), '+')}."
+    )
+    return Drawn("frameworks", f"{second} against {first}", caption, figure)

@@ -1,0 +1,48 @@
+"""The metric against what training costs, and the cells that no other one beats."""
+
+import math
+
+from analysis import statistics
+from analysis.figures import style
+from analysis.figures.style import Drawn
+from analysis.notes import is_accuracy, number, unit
+from analysis.report import Report
+
+LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
+
+
+def draw(report: Report) -> Drawn | None:
+    known = [
+        label
+        for label, cell in report.rows.items()
+        if not math.isnan(cell["mean"]) and not math.isnan(cell["training_flops"])
+    ]
+    if len({report.rows[label]["training_flops"] for label in known}) < 2:
+        return None
+    better = 1 if is_accuracy(report.ablation) else -1
+    costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in known]
+    means = [float(report.rows[label]["mean"]) for label in known]
+    front = statistics.frontier(costs, [better * mean for mean in means])
+    figure, ax = style.new()
+    scale = 100 if is_accuracy(report.ablation) else 1
+    ax.plot(costs, [scale * mean for mean in means], "o", color="#888888", markersize=4, label="cells")
+    ax.step(
+        [costs[i] for i in front],
+        [scale * means[i] for i in front],
+        "s-",
+        where="post",
+        color="black",
+        label="frontier",
+    )
+    ax.set(
+        xscale="log" if max(costs) > LOG_RATIO * min(costs) else "linear",
+        xlabel="training TFLOPs of a trial",
+        ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})",
+    )
+    style.legend(figure, ax)
+    named, left_out = style.some(front)
+    said = "; ".join(
+        f"{report.text(known[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs" for i in named
+    )
+    caption = f"Cost counts forward and backward of every training step. On the frontier: {said}.{left_out}"
+    return Drawn("frontier", "Result against cost", caption, figure)

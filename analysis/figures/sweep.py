@@ -1,0 +1,119 @@
+"""The metric over a swept field, a line for each setting of the others; and data scale with its power law."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from analysis import statistics
+from analysis.cells import Label, keys
+from analysis.figures import style
+from analysis.figures.style import Drawn
+from analysis.notes import is_accuracy, number, unit
+from analysis.report import Report
+from experiments.fields import short, text
+
+DATA_SCALE = ("data.fraction", "data.num_examples")
+MIN_VALUES = 3  # of a field of numbers, for it to be swept
+
+
+def draw(report: Report) -> Drawn | None:
+    """Over the first field of numbers that has enough values, else the first that varies at all."""
+    name = _swept(report)
+    if name is None:
+        return None
+    lines, left_out = style.some(list(_lines(report, name)))
+    if not lines:
+        return None
+    figure, ax = style.new()
+    values, scale = report.values(name), 100 if is_accuracy(report.ablation) else 1
+    is_numeric = all(_is_number(value) for value in values)
+    said = []
+    for place, (rest, cells) in enumerate(lines):
+        x = [float(cell[name]) if is_numeric else values.index(cell[name]) for cell in cells]
+        y = np.array([cell["mean"] for cell in cells])
+        low, high = (np.array([cell[end] for cell in cells]) for end in ("low", "high"))
+        error = np.nan_to_num(np.array([y - low, high - y]))
+        ax.errorbar(x, scale * y, scale * error, label=rest or None, capsize=2, linewidth=1.2, **style.look(place))
+        said.append(_sentence(report, name, rest, cells, x if is_numeric else []))
+    if is_numeric and min(values) > 0 and max(values) / min(values) >= 8:
+        ax.set_xscale("log", base=2)
+    if not is_numeric or len(values) <= 6:
+        ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), map(text, values))
+        ax.minorticks_off()
+    ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
+    style.legend(figure, ax)
+    caption = f"Mean and 95 % interval over seeds. {' '.join(said)}{left_out}"
+    return Drawn("sweep", f"Over {short(name)}", caption, figure)
+
+
+def draw_data_scale(report: Report) -> Drawn | None:
+    """Error over the number of training examples, both on log axes, with the fitted power law."""
+    name = next((name for name in DATA_SCALE if len(report.values(name)) > 1), None)
+    if name is None or not is_accuracy(report.ablation):
+        return None
+    lines, left_out = style.some(list(_lines(report, name)))
+    figure, ax = style.new()
+    said, is_any = [], False
+    for place, (rest, cells) in enumerate(lines):
+        groups = [report.groups[tuple(cell[key] for key in keys(report.ablation))] for cell in cells]
+        points = [
+            (float(group["info.num_train"].iloc[0]), 1 - cell["mean"])
+            for cell, group in zip(cells, groups, strict=True)
+            if not math.isnan(cell["mean"])
+        ]
+        law = statistics.power_law([size for size, _ in points], [error for _, error in points])
+        if law is None:
+            continue
+        look, is_any = style.look(place), True
+        sizes = np.array(sorted(size for size, _ in points))
+        ax.plot([size for size, _ in points], [100 * error for _, error in points], **{**look, "linestyle": ""})
+        fitted = 100 * math.exp(law.intercept) * sizes**law.slope
+        ax.plot(sizes, fitted, label=rest or None, **{**look, "marker": ""})
+        interval = "" if math.isnan(law.low) else f" [{law.low:.3f}, {law.high:.3f}]"
+        said.append(f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes.")
+    if not is_any:
+        style.close(figure)
+        return None
+    ax.set(xscale="log", yscale="log", xlabel="training examples N", ylabel="error (%)")
+    style.legend(figure, ax)
+    caption = (
+        "Error over training examples on log axes, with a power law by least squares and the 95 % interval of its "
+        f"exponent. {' '.join(said)}{left_out}"
+    )
+    return Drawn("data_scale", "Data scale", caption, figure)
+
+
+def _swept(report: Report) -> str | None:
+    varying = [name for name in keys(report.ablation) if len(report.values(name)) > 1]
+    numeric = [name for name in varying if all(_is_number(value) for value in report.values(name))]
+    return next(
+        (name for name in numeric if len(report.values(name)) >= MIN_VALUES), next(iter(numeric or varying), None)
+    )
+
+
+def _lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
+    """The settings of the other fields in words, and the cells that have them, with a mean, in order of `name`."""
+    others = [key for key in keys(report.ablation) if key != name]
+    places: dict[Label, list[Any]] = {}
+    for cell in report.rows.values():
+        if not math.isnan(cell["mean"]):
+            places.setdefault(tuple(cell[key] for key in others), []).append(cell)
+    values = report.values(name)
+    varying = [key for key in others if len(report.values(key)) > 1]
+    for label, cells in places.items():
+        words = dict(zip(others, label, strict=True))
+        order = sorted(cells, key=lambda cell: cell[name] if _is_number(cell[name]) else values.index(cell[name]))
+        yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
+
+
+def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
+    said = ", ".join(f"{number(report.ablation, cell['mean'])} at {text(cell[name])}" for cell in cells)
+    line = statistics.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
+    ranks = "" if line is None or math.isnan(line.spearman) else f" (rank correlation {line.spearman:+.2f})"
+    return f"{rest + ': ' if rest else ''}{said}{ranks}."
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,180 @@
+"""The report page: one HTML file that needs no network and no other file."""
+
+import base64
+import math
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from analysis import answer, notes
+from analysis.cells import STATES, Label, keys
+from analysis.figures.style import Drawn
+from analysis.paper import findings
+from analysis.report import Report
+from analysis.table import cell_text, p_value
+from experiments.fields import short, text
+
+TEMPLATES = Path(__file__).parent / "templates"
+MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
+TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "best step", "train s", "commit", "why")
+
+
+def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command: str) -> str:
+    """The HTML. Args: figures: of each report. command: that made it. All text from outside is escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [_section(report, drawn, i) for i, (report, drawn) in enumerate(zip(reports, figures, strict=True))]
+    files = {name: (TEMPLATES / f"report.{name}").read_text() for name in ("css", "js")}
+    title = ", ".join(report.ablation.name for report in reports)
+    return environment.get_template("report.html.j2").render(title=title, sections=sections, command=command, **files)
+
+
+def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
+    first, *others = answer.sentences(report)
+    ablation, table = report.ablation, report.table
+    return {
+        "id": f"a{place}",
+        "name": ablation.name,
+        "question": ablation.question or ablation.name,
+        "answer": first,
+        "others": others,
+        "about": notes.heading(ablation, table, report.options)[1:],
+        "header": _header(report),
+        "rows": [_row(report, label) for label in report.labels],
+        "notes": notes.notes(ablation, table, report.frame, report.options),
+        "num_shown_notes": MAX_OPEN_NOTES,
+        "findings": findings(ablation),
+        "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
+        "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
+        "parity": _parity(report),
+        "environments": _environments(report.frame),
+        "run": f"mixlab run {ablation.where.replace(' with ', ' ')} --store {shlex.quote(str(report.store.root))}",
+        "num_trials": len(report.frame),
+        "ids": list(report.frame["id"][:MAX_IDS]),
+        "trial_columns": [ablation.report.metric if name == "metric" else name for name in TRIAL_COLUMNS],
+        "trials": _trials(report),
+    }
+
+
+def _header(report: Report) -> list[dict[str, Any]]:
+    """Name and kind of each column of the main table."""
+    unit = notes.unit(report.ablation)
+    words = [{"name": short(name), "kind": "text"} for name in keys(report.ablation)]
+    numbers = [f"mean ({unit})", "std", f"{notes.level_text()} interval", "n", "least", "median", "most"]
+    if report.ablation.report.baseline:
+        numbers += ["difference", f"{notes.level_text()} interval of it", "effect size", "p (Holm)"]
+    return [*words, *({"name": name, "kind": "number"} for name in numbers)]
+
+
+def _row(report: Report, label: Label) -> dict[str, Any]:
+    """A row of the main table: text and sorting value of each cell."""
+    ablation, cell = report.ablation, report.rows[label]
+    cells = [{"text": text(value), "value": _sortable(value)} for value in label]
+
+    def shown(value: float, sign: str = "") -> dict[str, Any]:
+        return {"text": "—" if math.isnan(value) else notes.number(ablation, value, sign), "value": _sortable(value)}
+
+    def interval(low: float, high: float) -> dict[str, Any]:
+        return {"text": notes.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
+
+    n, planned = int(cell["n"]), int(cell["planned"])
+    mean = shown(cell["mean"])
+    if math.isnan(cell["mean"]):
+        mean["text"] = cell_text(ablation, cell, report.options)
+    else:
+        mean["text"] += notes.marks(cell, report.options)
+    cells += [mean, shown(cell["std"]), interval(cell["low"], cell["high"])]
+    cells += [{"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
+    cells += [shown(cell[name]) for name in ("least", "median", "most")]
+    if ablation.report.baseline:
+        effect, p = float(cell["effect_size"]), float(cell["p_holm"])
+        cells += [
+            shown(cell["difference"], "+"),
+            interval(cell["difference_low"], cell["difference_high"]),
+            {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
+            {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
+        ]
+    whole = n == planned and not any(cell[state] for state in STATES)
+    return {"label": report.text(label), "cells": cells, "is_whole": whole}
+
+
+def _sortable(value: Any) -> Any:
+    """A number, or text; nothing where there is none, which sorts last."""
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, (int, float)):
+        return "" if math.isnan(value) else float(value)
+    return str(value)
+
+
+def _trials(report: Report) -> list[list[list[Any]]]:
+    """For each row of the main table, its trials: a list of TRIAL_COLUMNS each."""
+    groups: dict[Label, list[list[Any]]] = {label: [] for label in report.labels}
+    metric, names = report.ablation.report.metric, keys(report.ablation)
+    columns = [*names, "id", "seed", "status", metric, "best.step", "seconds.train", "commit", "why"]
+    frame = report.frame.reindex(columns=list(dict.fromkeys(columns)))
+    for row in zip(*(frame[name] for name in columns), strict=True):
+        key, (trial, seed, status, value, step, seconds, commit, why) = row[: len(names)], row[len(names) :]
+        shown = "—" if pd.isna(value) else notes.number(report.ablation, float(value))
+        steps, time = "" if pd.isna(step) else int(step), "" if pd.isna(seconds) else f"{seconds:.1f}"
+        commit, why = ("" if pd.isna(part) else str(part) for part in (commit, why))
+        groups[key].append([trial, int(seed), status, shown, steps, time, commit, why])
+    return list(groups.values())
+
+
+def _cost(report: Report, label: Label) -> list[str]:
+    cell = report.rows[label]
+    flops, seconds = cell["training_flops"], cell["seconds"]
+    rate = flops / seconds / 1e9 if seconds else math.nan
+    numbers = [
+        (cell["parameters"], ",.0f"), (flops / 1e12, ".3g"), (seconds, ",.1f"), (cell["images_per_s"], ",.0f"),
+        (rate, ",.0f"), (cell["accelerator_hours"], ".3g"),
+    ]  # fmt: skip
+    return [report.text(label), *("—" if math.isnan(value) else f"{value:{form}}" for value, form in numbers)]
+
+
+def _parity(report: Report) -> list[str]:
+    asked = report.ablation.report.equivalence
+    if asked is None:
+        return []
+    margin = notes.number(report.ablation, asked.margin)
+    points = "points" if notes.is_accuracy(report.ablation) else notes.unit(report.ablation)
+    lines = []
+    for label, cell in report.rows.items():
+        if cell["equivalence_n"]:
+            p = cell["equivalence_p"]
+            word = "not known" if math.isnan(p) else "within" if p < 0.05 else "not shown to be within"
+            p_text = "" if math.isnan(p) else f", p = {p_value(p)}"
+            lines.append(
+                f"{report.text(label)}: {word} ±{margin} {points} ({int(cell['equivalence_n'])} pairs{p_text})"
+            )
+    return lines
+
+
+def _environments(frame: pd.DataFrame) -> list[str]:
+    """How many trials ran on what, the most frequent first."""
+    names = ("commit", "device", "processor", "python", "packages")
+    done = frame[frame["status"] == "done"].reindex(columns=[*names, "dirty"])
+    if not len(done):
+        return []
+    found = done.fillna("unknown").astype(str).value_counts(sort=True)
+    lines = []
+    for values, count in found.head(MAX_ENVIRONMENTS).items():
+        commit, device, processor, python, packages, dirty = values if isinstance(values, tuple) else (values,) * 6
+        changed = " with uncommitted changes" if dirty == "True" else ""
+        lines.append(f"{count} trials: commit {commit}{changed}; {device}, {processor}; Python {python}, {packages}")
+    more = len(found) - MAX_ENVIRONMENTS
+    return lines + ([f"and {more} more environments; see tidy.csv"] if more > 0 else [])
+
+
+def _data_uri(drawn: Drawn) -> str:
+    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.files['svg']).decode()}"

@@ -1,0 +1,169 @@
+"""What the records of an ablation's trials say, flat, with their learning curves; records are read once.
+
+A cache in the store keeps what was read, by trial and by the stamp of its file: a second report reads what changed.
+"""
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pandas as pd
+
+from experiments.ablation import GridTrial
+from experiments.files import StoreError, write_whole
+from experiments.states import state
+from experiments.store import CorruptRecord, OtherSchema, Store
+
+SPLITS = ("train", "validation", "test")
+# Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.
+CURVE = ("step", "loss", *(f"{split}.{value}" for split in SPLITS for value in ("accuracy", "loss")))
+MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
+CACHE_VERSION = 1  # raise it when `_values` or CURVE change
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A trial now."""
+
+    values: dict[str, Any]  # status, why, and what the record says, by column of the frame
+    curve: "np.ndarray[Any, Any]"  # float64 (points, CURVE)
+
+
+def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, Result]:
+    """Every trial's, by id.
+
+    Args:   name: of the ablation, for the cache.
+    Raises: StoreError: a record cannot be read at all; one that is damaged makes its trial a missing one.
+    """
+    path = store.root / "ablations" / name / "records.parquet"
+    known, found, stamps = _read_cache(path), {}, {}
+    for planned in trials:
+        trial_id = planned.trial.id
+        stamp = store.stamp(trial_id)
+        if stamp and trial_id in known and known[trial_id][0] == stamp:
+            found[trial_id], stamps[trial_id] = known[trial_id][1], stamp
+            continue
+        found[trial_id] = _read(planned, store)
+        if found[trial_id].values["status"] == "done":
+            stamps[trial_id] = stamp
+    if stamps.keys() - known.keys() or any(known[key][0] != stamp for key, stamp in stamps.items()):
+        with contextlib.suppress(StoreError):  # a store that may not be written is still read
+            _write_cache(path, stamps, found)
+    return found
+
+
+def _read(planned: GridTrial, store: Store) -> Result:
+    try:
+        record = store.record(planned.trial.id, with_curve=True)
+        if record is not None and record["status"] == "done":
+            return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
+    except (CorruptRecord, OtherSchema):
+        pass  # state() has a sentence of it
+    now = state(store, planned.trial.id)
+    about = _values(planned.trial.backend, now.record) if now.record else {}
+    return Result({"status": now.status, "why": now.why, **about}, _curve({}))
+
+
+def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
+    environment = _mapping(record.get("environment"))
+    about, packages = (_mapping(environment.get(name)) for name in ("backend", "packages"))
+    sessions = record.get("sessions") or []
+    commits = dict.fromkeys(str(one.get("commit") or environment.get("commit") or "unknown") for one in sessions)
+    found: dict[str, Any] = {
+        "trained_on": _trained_on(backend, sessions),
+        "commit": " ".join(commit[:12] for commit in commits or [str(environment.get("commit") or "unknown")]),
+        "dirty": any(bool(one.get("dirty")) for one in [environment, *sessions]),
+        "host": environment.get("host"),
+        "processor": environment.get("processor"),
+        "device": about.get("device"),
+        "python": environment.get("python"),
+        "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
+        "started": record.get("started"),
+        "finished": record.get("finished"),
+    }
+    if record["status"] != "done":
+        return found
+    for when, point in record["metrics"].items():
+        found[f"{when}.step"] = point["step"]
+        for split in SPLITS:
+            for value, number in (point[split] or {}).items():
+                found[f"{when}.{split}.{value}"] = number
+    found |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
+    for name in ("images_per_s", "parameters", "peak_memory_bytes"):
+        found[name] = record[name]
+    for name in ("forward_flops_per_image", "training_flops"):  # which may pass 64 bits
+        found[name] = None if record[name] is None else float(record[name])
+    return found
+
+
+def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
+    """`torch, then jax` of a trial that went on in another framework; empty of one that stayed on its own."""
+    names = [name for name, _ in groupby(str(_mapping(one.get("backend")).get("name", own)) for one in sessions)]
+    return "" if names in ([], [own]) else ", then ".join(names)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
+    """Nothing of a curve that is damaged, which takes no number of the table with it."""
+    nothing = {"accuracy": None, "loss": None}
+    rows = []
+    try:
+        points = record.get("curve") or []
+        for point in (points[place] for place in _places(len(points))):
+            row = [point["step"], point["loss"]]
+            for split in SPLITS:
+                part = point[split] or nothing
+                row += [part["accuracy"], part["loss"]]
+            rows.append(row)
+        return np.array(rows, np.float64).reshape(-1, len(CURVE))
+    except (KeyError, TypeError, ValueError):
+        return np.empty((0, len(CURVE)))
+
+
+@cache
+def _places(num_points: int) -> list[int]:
+    """Which points of a curve are kept."""
+    places = np.linspace(0, num_points - 1, min(num_points, MAX_POINTS)).round().astype(int)
+    return list(dict.fromkeys(places.tolist()))
+
+
+def _read_cache(path: Path) -> dict[str, tuple[str, Result]]:
+    """Stamp and result by id; nothing of a cache that is damaged or of another version."""
+    try:
+        frame = pd.read_parquet(path)
+        if frame.attrs.get("version") != CACHE_VERSION:
+            return {}
+        curves = [np.frombuffer(curve, np.float64).reshape(-1, len(CURVE)) for curve in frame["curve"]]
+        values = map(orjson.loads, frame["values"])
+        return {
+            key: (stamp, Result(*one))
+            for key, stamp, *one in zip(frame["id"], frame["stamp"], values, curves, strict=True)
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _write_cache(path: Path, stamps: dict[str, str], found: dict[str, Result]) -> None:
+    kept = [found[key] for key in stamps]
+    frame = pd.DataFrame(
+        {
+            "id": list(stamps),
+            "stamp": list(stamps.values()),
+            "values": [orjson.dumps(one.values).decode() for one in kept],
+            "curve": [one.curve.tobytes() for one in kept],
+        }
+    )
+    frame.attrs["version"] = CACHE_VERSION
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_whole(path, buffer.getvalue())

@@ -1,0 +1,70 @@
+"""All that one ablation's report is made from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import records
+from analysis.cells import Label, Options, cells, groups_of, keys, label_text, labels
+from analysis.frame import trials_frame
+from analysis.records import CURVE, Result
+from experiments.ablation import Ablation, GridTrial
+from experiments.store import Store
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """An ablation, its trials, and its cells."""
+
+    ablation: Ablation
+    store: Store
+    options: Options
+    results: Mapping[str, Result]  # by id
+    frame: pd.DataFrame  # of frame.load
+    table: pd.DataFrame  # of cells.cells
+
+    @cached_property
+    def groups(self) -> dict[Label, pd.DataFrame]:
+        """The trials of each cell that are done."""
+        groups = groups_of(self.ablation, self.frame)
+        return {label: group[group["status"] == "done"] for label, group in groups.items()}
+
+    @cached_property
+    def rows(self) -> dict[Label, "pd.Series[Any]"]:
+        """The cells by the values of their fields."""
+        return {label: row for label, (_, row) in zip(self.labels, self.table.iterrows(), strict=True)}
+
+    @cached_property
+    def labels(self) -> list[Label]:
+        return labels(self.ablation, self.table)
+
+    def text(self, label: Label) -> str:
+        return label_text(self.ablation, label) or self.ablation.name
+
+    def values(self, name: str) -> list[Any]:
+        """What the cells have in one of the table's fields, in order of appearance."""
+        return list(dict.fromkeys(self.table[name])) if name in keys(self.ablation) else []
+
+    def curve(self, label: Label, column: str) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
+        """Steps, and a row of the column for each seed; of trials that were evaluated at the same steps."""
+        found = [self.results[key].curve for key in self.groups[label]["id"]]
+        found = [curve for curve in found if len(curve) and np.array_equal(curve[:, 0], found[0][:, 0])]
+        if not found:
+            return np.empty(0), np.empty((0, 0))
+        return found[0][:, 0], np.array([curve[:, CURVE.index(column)] for curve in found])
+
+
+def make_report(
+    ablation: Ablation,
+    trials: Sequence[GridTrial],
+    store: Store,
+    options: Options = Options(),  # noqa: B008
+) -> Report:
+    """Raises: StoreError: the store cannot be read."""
+    found = records.results(ablation.name, trials, store)
+    frame = trials_frame(ablation, trials, store, found)
+    return Report(ablation, store, options, found, frame, cells(ablation, frame, options))

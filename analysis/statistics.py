@@ -1,0 +1,164 @@
+"""The statistics of a table, by SciPy and statsmodels: of one cell, of two paired ones, of many, and of a trend."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95  # of every interval
+ALPHA = 0.05  # of every test, after Holm's correction
+BOOTSTRAP_SAMPLES = 9999
+ROUNDING = 1e-12  # of differences between fractions of a test set
+NAN = math.nan
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of a metric over the seeds of a cell; NaN where n is too small, and everywhere if any value is NaN."""
+
+    n: int
+    mean: float = NAN
+    std: float = NAN  # n - 1 in the denominator
+    low: float = NAN  # of the interval of the mean
+    high: float = NAN
+    least: float = NAN
+    median: float = NAN
+    most: float = NAN
+
+
+@dataclass(frozen=True)
+class Paired:
+    """The mean of differences over pairs; NaN where there are too few pairs, or a NaN among them."""
+
+    n: int
+    difference: float = NAN
+    low: float = NAN  # of its interval
+    high: float = NAN
+    effect_size: float = NAN  # Cohen's d_z: the mean difference over the standard deviation of the differences
+    p: float = NAN  # of the two-sided paired t-test
+
+
+@dataclass(frozen=True)
+class Trend:
+    """A straight line through points, by least squares."""
+
+    n: int
+    slope: float
+    low: float  # of the slope's interval; NaN for two points
+    high: float
+    intercept: float
+    spearman: float  # rank correlation
+
+
+def summary(values: Sequence[float], interval: str = "t") -> Summary:
+    """Args: interval: t, Student's; bootstrap, bias-corrected and accelerated, of 9,999 seeded samples."""
+    from scipy import stats
+
+    x = np.asarray(values, np.float64)
+    if not len(x) or not np.isfinite(x).all():
+        return Summary(len(x))
+    low, high, std = NAN, NAN, NAN
+    if len(x) > 1:
+        std = float(x.std(ddof=1))
+        low, high = _interval(x, interval) if np.ptp(x) else (float(x[0]), float(x[0]))
+    mean = float(stats.tmean(x))
+    return Summary(len(x), mean, std, low, high, float(x.min()), float(np.median(x)), float(x.max()))
+
+
+def _interval(x: "np.ndarray[Any, Any]", interval: str) -> tuple[float, float]:
+    from scipy import stats
+
+    if interval == "bootstrap":
+        found = stats.bootstrap((x,), np.mean, n_resamples=BOOTSTRAP_SAMPLES, confidence_level=LEVEL, rng=0)
+        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+    low, high = stats.t.interval(LEVEL, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
+    return float(low), float(high)
+
+
+def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> Paired:
+    """Second minus first over the keys, such as seeds, that both have.
+
+    Where all differences are the same there is no spread to estimate anything from: no interval and no p.
+
+    Source: scipy.stats.ttest_rel.
+    """
+    from scipy import stats
+
+    keys = [key for key in first if key in second]
+    a, b = (np.array([side[key] for key in keys], np.float64) for side in (first, second))
+    d = b - a
+    if not len(d) or not np.isfinite(d).all():
+        return Paired(len(d))
+    mean = float(d.mean())
+    if len(d) == 1 or np.ptp(d) <= ROUNDING:
+        return Paired(len(d), mean)
+    test = stats.ttest_rel(b, a)
+    low, high = test.confidence_interval(LEVEL)
+    return Paired(len(d), mean, float(low), float(high), mean / float(d.std(ddof=1)), float(test.pvalue))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p-values corrected for their number by Holm's method; NaN stays, and does not count.
+
+    Source: statsmodels.stats.multitest.multipletests.
+    """
+    from statsmodels.stats.multitest import multipletests
+
+    given = np.asarray(p, np.float64)
+    known = np.isfinite(given)
+    corrected = np.full(len(given), NAN)
+    if known.any():
+        corrected[known] = multipletests(given[known], ALPHA, method="holm")[1]
+    return [float(value) for value in corrected]
+
+
+def binomial_floor(accuracy: float, num_examples: int) -> float:
+    """Half the width of Wilson's interval of an accuracy on so many test examples: what their number alone leaves open.
+
+    Source: statsmodels.stats.proportion.proportion_confint.
+    """
+    from statsmodels.stats.proportion import proportion_confint
+
+    if not math.isfinite(accuracy) or num_examples < 1:
+        return NAN
+    low, high = proportion_confint(accuracy * num_examples, num_examples, 1 - LEVEL, method="wilson")
+    return float(high - low) / 2
+
+
+def trend(x: Sequence[float], y: Sequence[float]) -> Trend | None:
+    """y over x; None with fewer than two values of x, or none that is a number.
+
+    Source: scipy.stats.linregress, scipy.stats.spearmanr.
+    """
+    from scipy import stats
+
+    points = np.array([(a, b) for a, b in zip(x, y, strict=True) if math.isfinite(a) and math.isfinite(b)], np.float64)
+    if len(points) < 2 or not np.ptp(points[:, 0]):
+        return None
+    line = stats.linregress(points[:, 0], points[:, 1])
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(points) - 2) * line.stderr) if len(points) > 2 else NAN
+    ranks = float(stats.spearmanr(points[:, 0], points[:, 1]).statistic) if np.ptp(points[:, 1]) else NAN
+    slope = float(line.slope)
+    return Trend(len(points), slope, slope - half, slope + half, float(line.intercept), ranks)
+
+
+def power_law(size: Sequence[float], error: Sequence[float]) -> Trend | None:
+    """error = exp(intercept) * size ** slope, by least squares on logarithms; None where `trend` is.
+
+    Points of size or error zero, which have no logarithm, are left out.
+    """
+    pairs = [(math.log(a), math.log(b)) for a, b in zip(size, error, strict=True) if a > 0 and b > 0]
+    return trend([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def frontier(cost: Sequence[float], value: Sequence[float]) -> list[int]:
+    """Places of the points that no other one beats: none costs less, or the same, and is better. By rising cost."""
+    order = sorted((i for i in range(len(cost)) if math.isfinite(cost[i]) and math.isfinite(value[i])),
+                   key=lambda i: (cost[i], -value[i]))  # fmt: skip
+    found: list[int] = []
+    for i in order:
+        if not found or value[i] > value[found[-1]]:
+            found.append(i)
+    return found

@@ -1,0 +1,65 @@
+"""A report's files: the page, the table in every format, the tidy frame, the figures."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from analysis.figures import draw_all
+from analysis.figures.style import FORMATS as FIGURE_FORMATS
+from analysis.figures.style import Drawn
+from analysis.page import page
+from analysis.report import Report
+from analysis.table import FORMATS as TABLE_FORMATS
+from analysis.table import render_cells
+from experiments.files import store_errors, write_whole
+
+PAGE = "report.html"
+
+
+def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Path, command: str) -> Path:
+    """Write each report into its folder, and the page of all of them; returns the page.
+
+    Args:   common: folder of the page of several.    command: that is to make them again.
+    Raises: StoreError: a file cannot be written; those that could are whole.
+    """
+    drawn = [list(draw_all(report)) for report in reports]
+    for report, figures, folder in zip(reports, drawn, folders, strict=True):
+        for style, ending in TABLE_FORMATS.items():
+            text = render_cells(report.ablation, report.frame, report.table, style, report.options)
+            write_whole(folder / f"table.{ending}", text.encode())
+        write_whole(folder / "tidy.csv", report.frame.to_csv(index=False).encode())
+        write_whole(folder / "tidy.parquet", _parquet(report.frame))
+        _write_figures(figures, folder / "figures")
+        write_whole(folder / PAGE, page([report], [figures], command).encode())
+    if len(reports) > 1:
+        write_whole(common / PAGE, page(reports, drawn, command).encode())
+    for figures in drawn:
+        for figure in figures:
+            figure.close()
+    return (common if len(reports) > 1 else folders[0]) / PAGE
+
+
+def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
+    """Those of an earlier report that are no longer drawn are removed."""
+    written = set()
+    for figure in figures:
+        for kind, content in figure.files.items():
+            path = folder / f"{figure.name}.{kind}"
+            write_whole(path, content)
+            written.add(path)
+    with store_errors(folder):
+        for kind in FIGURE_FORMATS:
+            for path in set(folder.glob(f"*.{kind}")) - written:
+                path.unlink(missing_ok=True)
+
+
+def _parquet(frame: pd.DataFrame) -> bytes:
+    """Columns of several types, such as an axis of words and numbers, are text."""
+    buffer, made = io.BytesIO(), frame.copy()
+    for name in made:
+        if pd.api.types.is_object_dtype(made[name]) and made[name].dropna().map(type).nunique() > 1:
+            made[name] = made[name].map(lambda value: None if value is None else str(value))
+    made.to_parquet(buffer, index=False)
+    return buffer.getvalue()

@@ -1,0 +1,36 @@
+"""The first layers of a trained model, kept of every trial that is done: what the paper draws of a Mixer.
+
+`filters.safetensors` holds, in float32, the weights that are evaluated: the stem, (P, P, c, C), and the first
+token-mixing kernel, (rows, D_S), where token mixing is untied that of the first channel.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load_file, save
+
+from backends.contract import Array
+from experiments.files import write_whole
+from experiments.spec import Trial
+
+FILE = "filters.safetensors"
+STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"
+
+
+def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
+    """Args: state: of training, by state name. Raises: StoreError."""
+    group = "average" if trial.train.ema_decay else "params"
+    kept = {name: state[f"{group}/{name}"] for name in (STEM, TOKEN_MIXING)}
+    if trial.model.token_mixing == "untied":
+        kept[TOKEN_MIXING] = kept[TOKEN_MIXING][0]
+    write_whole(folder / FILE, save({name: np.ascontiguousarray(x, np.float32) for name, x in kept.items()}))
+
+
+def read(folder: Path) -> dict[str, Array] | None:
+    """By canonical name; None of a trial that has none, or whose file is damaged."""
+    try:
+        return dict(load_file(folder / FILE))
+    except (OSError, safetensors.SafetensorError, ValueError):
+        return None

@@ -1,0 +1,25 @@
+"""`mixlab compare`."""
+
+import argparse
+from pathlib import Path
+
+from mixlab.common import add_store
+
+HELP = "Compare the same trials in two stores, or under two commits of the project."
+EXAMPLE = "mixlab compare runs /scratch/their/runs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_store(parser)
+    words = "a results directory, a commit of --store, or DIRECTORY@COMMIT"
+    parser.add_argument("first", metavar="RUN_SET_A", help=words)
+    parser.add_argument("second", metavar="RUN_SET_B", help="likewise")
+    parser.add_argument("--metric", default="last.test.accuracy", help="(default: last.test.accuracy)")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from analysis.compare import compare_lines, read_run_set
+
+    first, second = (read_run_set(text, Path(arguments.store)) for text in (arguments.first, arguments.second))
+    print("\n".join(compare_lines(first, second, arguments.metric)))
+    return 0

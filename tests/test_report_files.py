@@ -1,0 +1,486 @@
+"""What `mixlab report` writes, from records written by hand: the numbers again by another route, and bad input."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import statistics
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import analysis
+from analysis import records
+from analysis.answer import sentences
+from analysis.cells import Options
+from analysis.figures import draw_all
+from analysis.figures.filters import paired
+from analysis.report import Report, make_report
+from analysis.writing import write_reports
+from experiments import archive, filters
+from experiments.ablation import load_ablation, trials
+from experiments.files import write_whole
+from experiments.record import RECORD_SCHEMA
+from experiments.store import Store
+from tests.conftest import base, command, write_yaml
+
+MIXING, BLOCKS, RATE = "model.token_mixing", "model.num_blocks", "train.learning_rate"
+GRID = {BLOCKS: [1, 2, 4], MIXING: ["tied", "untied"], "backend": ["torch", "jax"], "seed": [0, 1, 2]}
+REPORT = {
+    "rows": [BLOCKS, MIXING],
+    "columns": ["backend"],
+    "baseline": {MIXING: "tied"},
+    "equivalence": {"margin": 0.05},
+}
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+def record(
+    accuracy: float | None, commit: str = COMMIT, points: int = 4, device: str = "cpu", **parts: Any
+) -> dict[str, Any]:
+    """A whole record of a trial that is done, as a run writes it, but for its id and spec."""
+
+    def at(step: int, value: float | None) -> dict[str, Any]:
+        splits = {split: {"accuracy": value, "loss": 0.5} for split in ("train", "validation", "test")}
+        return {"step": step, "loss": 0.7, "learning_rate": 0.001, **splits}
+
+    curve = [at(i + 1, None if accuracy is None else accuracy * (i + 1) / points) for i in range(points)]
+    backend = {"name": "torch", "device": device}
+    environment = {"commit": commit, "dirty": False, "processor": "x", "packages": {"numpy": "2"}, "backend": backend}
+    numbers = {"images_per_s": 10.0, "parameters": 100, "forward_flops_per_image": 7, "training_flops": 10**21}
+    return {
+        "status": "done",
+        "reason": None,
+        "environment": environment,
+        "started": 1.0,
+        "finished": 2.0,
+        "steps": points,
+        "sessions": [{"commit": commit, "dirty": False, "backend": {}}],
+        "seconds": {"compile": 1.0, "train": 2.0, "evaluate": 3.0},
+        **numbers,
+        "peak_memory_bytes": 4,
+        "metrics": {"last": curve[-1], "best": curve[-1]},
+        "notes": [],
+        "curve": curve,
+        **parts,
+    }
+
+
+class Bench:
+    """An ablation of the digits and a store of records, in the order of the grid."""
+
+    def __init__(self, folder: Path, cache: Path, **keys: Any):
+        self.folder, self.path = folder, write_yaml(folder / "one.yaml", **{"grid": GRID, "report": REPORT, **keys})
+        self.ablation = load_ablation(self.path)
+        self.trials, self.store = trials(self.ablation, cache), Store(folder / "runs")
+
+    def put(self, *found: dict[str, Any] | None) -> "Bench":
+        for one, outcome in zip(self.trials, found, strict=False):
+            if outcome is not None:
+                self.store.finish(one.trial.id, {"schema": RECORD_SCHEMA, "id": one.trial.id, **outcome})
+        archive.keep(self.store, self.ablation, self.trials)
+        return self
+
+    def fill(self) -> "Bench":
+        dice = np.random.default_rng(0)
+        gains = {"tied": 0.0, "untied": 0.1}
+        values = [0.6 + 0.02 * one.trial.model.num_blocks + gains[one.settings[MIXING]] for one in self.trials]
+        return self.put(*(record(round(value + float(dice.normal(0, 0.01)), 4)) for value in values))
+
+    def report(self, options: Options = Options()) -> Report:  # noqa: B008
+        return make_report(self.ablation, self.trials, self.store, options)
+
+    def write(self, options: Options = Options()) -> Path:  # noqa: B008
+        """The report's folder."""
+        folder = self.folder / "out"
+        write_reports([self.report(options)], [folder], self.folder, "mixlab report one.yaml")
+        return folder
+
+
+@pytest.fixture
+def bench(tmp_path: Path, cache: Path) -> Any:
+    return lambda **keys: Bench(tmp_path, cache, **keys)
+
+
+# --- the numbers by another route -------------------------------------------------------------------------------------
+
+
+def test_the_table_is_recomputed_from_tidy_csv(bench: Any) -> None:
+    folder = bench().fill().write()
+    rows = list(csv.DictReader((folder / "tidy.csv").read_text().splitlines()))
+    cells = json.loads((folder / "table.json").read_text())["cells"]
+    assert len(rows) == 36 and len(cells) == 12
+
+    def numbers(blocks: int, mixing: str, backend: str) -> dict[str, float]:
+        settings = (str(blocks), mixing, backend)
+        return {row["seed"]: float(row["last.test.accuracy"]) for row in rows
+                if (row[BLOCKS], row[MIXING], row["backend"]) == settings}  # fmt: skip
+
+    for cell in cells:
+        own = numbers(cell[BLOCKS], cell[MIXING], cell["backend"])
+        base = numbers(cell[BLOCKS], "tied", cell["backend"])
+        values = list(own.values())
+        assert cell["n"] == 3
+        assert (cell["mean"], cell["std"]) == pytest.approx((statistics.mean(values), statistics.stdev(values)))
+        half = 4.3026527297494637 * statistics.stdev(values) / math.sqrt(3)
+        assert (cell["low"], cell["high"]) == pytest.approx((cell["mean"] - half, cell["mean"] + half))
+        assert (cell["least"], cell["median"], cell["most"]) == (min(values), statistics.median(values), max(values))
+        assert cell["accelerator_hours"] == pytest.approx(3 * 6 / 3600)
+        if cell[MIXING] == "untied":
+            d = [own[seed] - base[seed] for seed in own]
+            assert cell["difference"] == pytest.approx(statistics.mean(d))
+            assert cell["effect_size"] == pytest.approx(statistics.mean(d) / statistics.stdev(d))
+            t = abs(statistics.mean(d)) / (statistics.stdev(d) / math.sqrt(3))
+            assert cell["p"] == pytest.approx(1 - t / math.sqrt(2 + t * t), rel=1e-6)
+            assert cell["pairs"] == 3
+        else:
+            assert cell["difference"] is None and cell["p"] is None
+    ordered = sorted(cell["p"] for cell in cells if cell["p"] is not None)
+    corrected = sorted(cell["p_holm"] for cell in cells if cell["p"] is not None)
+    running = np.maximum.accumulate([p * (6 - i) for i, p in enumerate(ordered)])
+    assert corrected == pytest.approx(list(np.minimum(running, 1)))
+
+
+def test_parquet_and_the_notebook_hold_what_csv_holds(bench: Any) -> None:
+    made = bench().fill()
+    folder, frame = made.write(), analysis.load(made.store.root, "one")
+    parquet = pd.read_parquet(folder / "tidy.parquet")
+    assert list(parquet.columns) == list(frame.columns)
+    assert list(parquet["last.test.accuracy"]) == list(frame["last.test.accuracy"])
+    assert list(pd.read_csv(folder / "tidy.csv")["id"]) == list(frame["id"]) == [one.trial.id for one in made.trials]
+    assert list(frame["model.hidden_dim"]) == [one.trial.model.hidden_dim for one in made.trials]
+    assert frame["training_flops"].iloc[0] == 1e21
+    assert len(analysis.load(str(made.store.root), made.path, ["seed=[0]"])) == 12
+
+
+def test_a_second_report_reads_only_what_changed(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, read = bench().fill(), []
+    first = made.report()
+    own = Store.record
+    monkeypatch.setattr(Store, "record", lambda *given, **options: read.append(given[1]) or own(*given, **options))
+    second = made.report()
+    assert read == [] and first.frame.equals(second.frame)
+    pd.testing.assert_frame_equal(first.table, second.table)
+    for key, result in first.results.items():
+        assert np.array_equal(result.curve, second.results[key].curve)
+    changed = made.trials[3].trial.id
+    made.put(None, None, None, record(0.99))
+    frame = made.report().frame
+    assert read == [changed] and frame["last.test.accuracy"][3] == 0.99
+    cache = made.store.root / "ablations" / "one" / "records.parquet"
+    for damage in (b"", b"PAR1 and no more", cache.read_bytes()[:-50]):
+        cache.write_bytes(damage)
+        assert made.report().frame.equals(frame)
+    monkeypatch.setattr(records, "CACHE_VERSION", -1)
+    read.clear()
+    made.report()
+    assert len(read) == 36  # of another version nothing is taken
+
+
+def test_long_curves_are_thinned_and_keep_their_ends(bench: Any) -> None:
+    made = bench(grid={"seed": [0, 1]}, report={}).put(record(0.8, points=501), record(0.6, points=501))
+    steps, values = made.report().curve((), "test.accuracy")
+    assert len(steps) == records.MAX_POINTS and (steps[0], steps[-1]) == (1, 501)
+    assert values[:, -1].tolist() == [0.8, 0.6] and values[0] == pytest.approx(0.8 * steps / 501)
+
+
+# --- marked cells -----------------------------------------------------------------------------------------------------
+
+
+def test_trials_of_several_commits_are_not_averaged_unless_asked(bench: Any) -> None:
+    made = bench(
+        grid={MIXING: ["tied", "untied"], "seed": [0, 1]}, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}
+    )
+    made.put(record(0.5), record(0.6), record(0.7), record(0.9, commit=OTHER))
+    cell = made.report().table.iloc[1]
+    assert math.isnan(cell["mean"]) and math.isnan(cell["difference"]) and math.isnan(cell["p"])
+    text = (made.write() / "table.txt").read_text()
+    assert "2 commits (2)" in text and "--mix-commits averages them" in text
+    mixed = made.report(Options(mix_commits=True)).table.iloc[1]
+    assert mixed["mean"] == pytest.approx(0.8) and mixed["difference"] == pytest.approx(0.25)
+    text = (made.write(Options(mix_commits=True)) / "table.txt").read_text()
+    assert "80.0 ± 14.1 (2) +25.0†" in text and "averaged over trials of 2 commits" in text
+
+
+def test_cells_of_several_environments_or_fewer_pairs_are_marked(bench: Any) -> None:
+    made = bench(
+        grid={MIXING: ["tied", "untied"], "seed": [0, 1, 2]}, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}
+    )
+    made.put(record(0.5), record(0.6), None, record(0.7), record(0.9, device="cuda"), record(0.8))
+    text = (made.write() / "table.txt").read_text()
+    assert "80.0 ± 10.0 (3) +25.0†" in text and "† see below" in text
+    assert "token_mixing=untied: its trials ran in 2 environments" in text
+    assert "its difference is over the 2 seeds that the baseline has too" in text
+
+
+def test_a_difference_below_what_the_test_set_leaves_open_is_marked(bench: Any) -> None:
+    grid = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}})
+    made.put(*map(record, (0.5, 0.6, 0.7, 0.511, 0.61, 0.712)))
+    report = made.report()
+    assert made.trials[0].trial.info.num_test == 12
+    floor, p, z = report.table["floor"][1], 0.611, 1.959963984540054
+    half = z / (1 + z * z / 12) * math.sqrt(p * (1 - p) / 12 + z * z / 4 / 144)
+    assert floor == pytest.approx(half)
+    assert "+1.1*°" in (made.write() / "table.txt").read_text()
+    assert f"less than the ±{100 * floor:.1f} that the number of test examples leaves open" in sentences(report)[0]
+
+
+def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> None:
+    grid = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
+    report = {"rows": [MIXING], "baseline": {MIXING: "tied"}}
+    made = bench(grid=grid, report=report)
+    made.put(
+        *(record(value) for value in (0.5, 0.6, 0.7)), *(record(value, parameters=3100) for value in (0.7, 0.6, 0.71))
+    )
+    (said,) = sentences(made.report())
+    d = [0.2, 0.0, 0.01]
+    half = 4.3026527297494637 * statistics.stdev(d) / math.sqrt(3)
+    assert said == (
+        f"untied token mixing: +7.0 points [{100 * (0.07 - half):.1f}, {100 * (0.07 + half):.1f}], n = 3, "
+        "not distinguishable from tied; less than the ±23.5 that the number of test examples leaves open; "
+        "31x the parameters"
+    )
+
+
+# --- bad input --------------------------------------------------------------------------------------------------------
+
+NASTY = "A <script>alert(1)</script> \"quoted\" & 'single' \\ $x_1^2$ 50% {a} #1 ~ line\nbreak"
+
+
+def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
+    made = bench(question=NASTY, grid={"seed": [0, 1]}, report={})
+    failed = {"status": "failed", "reason": NASTY, "notes": [], "environment": {}, "sessions": []}
+    folder = made.put(record(0.5), failed).write()
+    html = (folder / "report.html").read_text()
+    assert "<script>alert" not in html and "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "\\u003cscript\\u003ealert" in html  # in the trials' JSON
+    tex = (folder / "table.tex").read_text()
+    check_latex(tex)
+    assert r"\textbackslash{} \$x\_1\textasciicircum{}2\$ 50\% \{a\} \#1 \textasciitilde{} line break" in tex
+    frame = pd.read_csv(folder / "tidy.csv")
+    assert frame["why"][1] == NASTY
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "answer"),
+    [
+        ([], "No answer yet: none of 36 trials is done."),
+        ([None] * 35 + [record(0.5)], "best of 1: num_blocks=4 token_mixing=untied backend=jax"),
+        ([record(None)] * 36, "No answer: 36 trials are done, and no cell has"),
+        ([record(0.5)] * 36, "0 of 6 settings are distinguishable from token_mixing=tied"),
+        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "0 of 6"),
+        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "0 of 6"),
+    ],
+)
+def test_stores_without_numbers_have_a_report_that_says_so(bench: Any, outcomes: list, answer: str) -> None:
+    made = bench().put(*outcomes)
+    folder, said = made.write(), sentences(made.report())[0]
+    assert said.startswith(answer) or said.removeprefix("best of 1: ").startswith(answer.removeprefix("best of 1: "))
+    html = (folder / "report.html").read_text()
+    text = re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(script|style).*?</\1>|base64,[^\"]*", " ", html))
+    assert "nan" not in text.lower().split() and "None" not in text.split()
+    check_latex((folder / "table.tex").read_text())
+
+
+def test_damaged_records_are_named_and_hide_no_other(bench: Any) -> None:
+    made = bench(grid={"seed": [0, 1, 2, 3]}, report={}).put(*[record(0.5)] * 4)
+    paths = [made.store.folder(one.trial.id) / "record.json" for one in made.trials]
+    paths[0].write_text(paths[0].read_text()[:-30])
+    paths[1].write_text(paths[1].read_text().replace(f'"schema": {RECORD_SCHEMA}', '"schema": 1'))
+    paths[2].write_text(paths[2].read_text().replace('"accuracy": 0.5', '"accuracy": "high"'))
+    text = (made.write() / "table.txt").read_text()
+    assert (
+        "50.0 ± ? (1 of 4)" in text and "has schema 1" in text and "not JSON" in text and "last.test.accuracy" in text
+    )
+
+
+def test_a_baseline_that_no_cell_has_is_said(bench: Any) -> None:
+    made = bench(exclude=[{BLOCKS: 4, MIXING: "tied"}]).fill()
+    assert (
+        "num_blocks=4 token_mixing=untied backend=jax: no cell has num_blocks=4 token_mixing=tied backend=jax"
+        in (made.write() / "table.txt").read_text()
+    )
+
+
+# --- LaTeX ------------------------------------------------------------------------------------------------------------
+
+
+def check_latex(text: str) -> None:
+    """Compiled, where a LaTeX is installed, alone and within a paper; else read by a strict parser."""
+    if shutil.which("pdflatex"):
+        compile_latex(text, "alone")
+        begin = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"
+        paper = rf"{begin}before \input{{table}} after\end{{document}}"
+        compile_latex(text, "paper", paper)
+    assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
+    body = text[text.index(r"\begin{table}") : text.index(r"\mixlabend", text.index(r"\begin{table}"))]
+    depth, opened = 0, []
+    for token in re.findall(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|\\.|[{}$&#%_^~]|[^\\{}$&#%_^~]+", body, re.DOTALL):
+        if token.startswith(r"\begin"):
+            opened.append(token[7:-1])
+        elif token.startswith(r"\end"):
+            assert opened.pop() == token[5:-1]
+        depth += {"{": 1, "}": -1}.get(token, 0)
+        assert depth >= 0 and token not in ("#", "%", "~"), token
+    assert depth == 0 and not opened
+    rows = body[body.index(r"\toprule") : body.index(r"\bottomrule")].split(r"\\")[:-1]
+    assert len({len(re.findall(r"(?<!\\)&", row)) for row in rows}) == 1
+    assert re.sub(r"\$[^$]*\$|\\.", "", body).count("$") == 0
+    assert not re.search(r"(?<!\\)[_^]", re.sub(r"\$[^$]*\$", "", body))
+
+
+def compile_latex(text: str, name: str, paper: str | None = None) -> None:
+    folder = Path(pytest.tmp) / name  # type: ignore[attr-defined]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.tex").write_text(text)
+    (folder / "paper.tex").write_text(paper or text)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "paper.tex"]
+    done = subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0 and (folder / "paper.pdf").stat().st_size > 1000, done.stdout[-2000:]
+
+
+@pytest.fixture(autouse=True)
+def latex_folder(tmp_path: Path) -> None:
+    pytest.tmp = tmp_path / "latex"  # type: ignore[attr-defined]
+
+
+def test_the_latex_table_compiles(bench: Any) -> None:
+    tex = (bench().fill().write() / "table.tex").read_text()
+    check_latex(tex)
+    assert tex.count(r"\\") == 7 and r"\toprule" in tex and "$\\pm$" in tex
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("&", " "), (r"\%", "%"), (r"\end{tabular}", ""), (r"$\pm$", r"$\pm"), (r"\_", "_"), ("token", "{token")],
+)
+def test_the_parser_of_latex_refuses_what_does_not_compile(
+    bench: Any, wrong: tuple[str, str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    tex = (bench(question="100 % of token_mixing?").fill().write() / "table.tex").read_text()
+    begin = tex.index(r"\begin{table}")
+    with pytest.raises((AssertionError, IndexError)):
+        check_latex(tex[:begin] + tex[begin:].replace(*wrong, 1))
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def drawn(report: Report) -> dict[str, str]:
+    found = {}
+    for figure in draw_all(report):
+        for kind, begin in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
+            assert figure.files[kind].startswith(begin)
+        again = replace(figure)
+        assert again.files == figure.files
+        found[figure.name] = figure.caption
+        figure.close()
+    return found
+
+
+def test_each_figure_is_drawn_where_it_has_something_to_show(bench: Any) -> None:
+    assert drawn(bench().report()) == {}
+    captions = drawn(bench().fill().report())
+    assert set(captions) == {"sweep", "differences", "learning_curves", "frameworks"}  # the flops are all the same
+    assert "18 pairs of the same settings and seed" in captions["frameworks"]
+
+
+def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
+    grid = {"data.fraction": [0.25, 0.5, 1.0], "seed": [0, 1]}
+    made = bench(grid=grid, report={"rows": ["data.fraction"]}).put(*map(record, (0.6, 0.6, 0.7, 0.7, 0.8, 0.8)))
+    captions = drawn(made.report())
+    sizes = [made.trials[i].trial.info.num_train for i in (0, 2, 4)]
+    slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
+    assert f"N^{slope:.3f}" in captions["data_scale"] and "3 sizes" in captions["data_scale"]
+    assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep"]
+
+
+def test_permutation_bars_say_the_drop(bench: Any) -> None:
+    grid = {"data.permutation": ["none", "patches", "pixels"], "seed": [0, 1]}
+    made = bench(grid=grid, report={"rows": ["data.permutation"]})
+    captions = drawn(made.put(*map(record, (0.8, 0.9, 0.82, 0.88, 0.5, 0.4))).report())
+    assert "patches: +0.0; pixels: -40.0." in captions["permutation"]
+
+
+def test_the_frontier_is_what_nothing_cheaper_beats(bench: Any) -> None:
+    made = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]})
+    flops = (10**12, 2 * 10**12, 4 * 10**12)
+    found = [record(value, training_flops=cost) for value, cost in zip((0.5, 0.4, 0.6), flops, strict=True)]
+    caption = drawn(made.put(*found).report())["frontier"]
+    assert "num_blocks=1: 50.0 at 1 TFLOPs; num_blocks=4: 60.0 at 4 TFLOPs." in caption
+
+
+def test_units_are_paired_with_their_inverse_low_frequency_first(bench: Any) -> None:
+    x = np.arange(8)
+    waves = [np.cos(2 * np.pi * k * x / 8)[:, None] * np.ones(8) for k in (3, 1, 2)]
+    units = np.array([waves[0], -waves[1], waves[2], -waves[2], waves[1], -waves[0]])
+    assert paired(units) == [1, 4, 2, 3, 0, 5]
+
+
+def test_first_layers_are_drawn_of_a_trial_that_was_really_trained(tmp_path: Path, quick: Path) -> None:
+    write_yaml(tmp_path / "tiny.yaml", base=base(backend="quick"), grid={"seed": [0]})
+    path = str(quick)
+    assert command(tmp_path, "run", "tiny.yaml", PYTHONPATH=path).code == 0
+    store = Store(tmp_path / "runs")
+    (trial_id,) = store.trial_ids()
+    kept = filters.read(store.folder(trial_id))
+    assert kept is not None and kept[filters.STEM].shape == (4, 4, 1, 8)
+    ended = command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path)
+    assert ended.code == 0 and (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()
+    write_whole(store.folder(trial_id) / filters.FILE, b"damaged")
+    assert command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path).code == 0
+    assert not (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()  # nor is the old one left
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench: Any, tmp_path: Path) -> None:
+    made = bench().fill()
+    write_yaml(tmp_path / "two.yaml", grid={"seed": [0]}, base={"data": {"source": "digits"}})
+    ended = command(tmp_path, "report", "one.yaml", "two.yaml", "--format", "csv")
+    assert ended.code == 0 and ended.out.startswith(f"{BLOCKS},") and not (made.store.root / "report").exists()
+    ended = command(tmp_path, "report", "one", "two.yaml")
+    html = (tmp_path / "runs" / "report" / "report.html").read_text()
+    assert ended.code == 0 and "2 ablations" in html and html.count("<article") == 2
+    assert (tmp_path / "runs" / "ablations" / "two" / "report" / "report.html").exists()
+    wrong = command(tmp_path, "report", "one", "seed=[0]")
+    assert wrong.code == 2 and "overrides go with a YAML file" in wrong.err
+    assert command(tmp_path, "report", "seed=[0]").code == 2
+    assert "did you mean 'one'" in command(tmp_path, "report", "ones").err
+
+
+def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any, tmp_path: Path) -> None:
+    made = bench(grid={MIXING: ["tied", "untied"], "seed": [0, 1]}, report={"rows": [MIXING]})
+    made.put(record(0.5), record(0.6), record(0.7, commit=OTHER), record(0.8, commit=OTHER))
+    for one in made.trials:
+        path = made.store.folder(one.trial.id) / "record.json"
+        archive_spec(path, one)
+    shutil.copytree(tmp_path / "runs", tmp_path / "theirs")
+    same = command(tmp_path, "compare", "runs", "theirs").out
+    assert "4 of the same settings, backend and seed" in same and "4 of 4 pairs equal to the last bit" in same
+    path = tmp_path / "theirs" / "trials" / made.trials[1].trial.id / "record.json"
+    path.write_text(path.read_text().replace("0.6", "0.61"))
+    other = command(tmp_path, "compare", "runs", "theirs").out
+    assert "3 of 4 pairs equal" in other and "seed=1" in other and "+1.000" in other
+    apart = command(tmp_path, "compare", "aaaa", "bbbb").out
+    assert "0 of the same settings" in apart and 'they differ in model.token_mixing: "tied" and "untied"' in apart
+    assert "2 done trials" in command(tmp_path, "compare", "theirs@aaa", "runs@bbb").out
+    wrong = command(tmp_path, "compare", "runs", "cccc")
+    assert wrong.code == 2 and "no done trial of runs is of such a commit" in wrong.err
+    assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
+
+
+def archive_spec(path: Path, one: Any) -> None:
+    from experiments.spec import as_tree
+
+    written = json.loads(path.read_text())
+    path.write_text(json.dumps({**written, "spec": as_tree(one.trial)}, indent=1) + "\n")
