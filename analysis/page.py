@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import answer, notes
+from analysis import answer, notes, trends
 from analysis.cells import STATES, Label, keys
 from analysis.figures.style import Drawn
 from analysis.paper import findings
@@ -55,6 +55,7 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
         "findings": findings(ablation),
         "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
+        "trends": trends.sentences(report),
         "parity": _parity(report),
         "environments": _environments(report.frame),
         "run": f"mixlab run {ablation.where.replace(' with ', ' ')} --store {shlex.quote(str(report.store.root))}",

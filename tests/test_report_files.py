@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import records
+from analysis import records, trends
 from analysis.answer import sentences
 from analysis.cells import Options
 from analysis.figures import draw_all
@@ -401,6 +401,19 @@ def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
     slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
     assert f"N^{slope:.3f}" in captions["data_scale"] and "3 sizes" in captions["data_scale"]
     assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep"]
+
+
+def test_trends_are_slopes_a_doubling(bench: Any) -> None:
+    grid = {BLOCKS: [1, 2, 4, 8], "seed": [0]}
+    made = bench(grid=grid, report={"rows": [BLOCKS]})
+    parameters = (100, 200, 400, 800)
+    found = [record(value, parameters=size) for value, size in zip((0.5, 0.6, 0.65, 0.75), parameters, strict=True)]
+    x, y = np.arange(4), np.array([50, 60, 65, 75])
+    slope, _ = np.polyfit(x, y, 1)
+    residual = y - np.polyval(np.polyfit(x, y, 1), x)
+    half = 4.3026527297494637 * math.sqrt((residual**2).sum() / 2 / ((x - 1.5) ** 2).sum())
+    said = f"+{slope:.1f} points a doubling [{slope - half:.1f}, {slope + half:.1f}], rank correlation +1.00, 4 cells"
+    assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters: {said}"]
 
 
 def test_permutation_bars_say_the_drop(bench: Any) -> None:

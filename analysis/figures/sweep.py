@@ -1,21 +1,20 @@
 """The metric over a swept field, a line for each setting of the others; and data scale with its power law."""
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import Label, keys
+from analysis.cells import keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.notes import is_accuracy, number, unit
 from analysis.report import Report
+from analysis.trends import MIN_VALUES, is_number, lines
 from experiments.fields import short, text
 
 DATA_SCALE = ("data.fraction", "data.num_examples")
-MIN_VALUES = 3  # of a field of numbers, for it to be swept
 
 
 def draw(report: Report) -> Drawn | None:
@@ -23,14 +22,14 @@ def draw(report: Report) -> Drawn | None:
     name = _swept(report)
     if name is None:
         return None
-    lines, left_out = style.some(list(_lines(report, name)))
-    if not lines:
+    shown, left_out = style.some(list(lines(report, name)))
+    if not shown:
         return None
     figure, ax = style.new()
     values, scale = report.values(name), 100 if is_accuracy(report.ablation) else 1
-    is_numeric = all(_is_number(value) for value in values)
+    is_numeric = all(is_number(value) for value in values)
     said = []
-    for place, (rest, cells) in enumerate(lines):
+    for place, (rest, cells) in enumerate(shown):
         x = [float(cell[name]) if is_numeric else values.index(cell[name]) for cell in cells]
         y = np.array([cell["mean"] for cell in cells])
         low, high = (np.array([cell[end] for cell in cells]) for end in ("low", "high"))
@@ -53,10 +52,10 @@ def draw_data_scale(report: Report) -> Drawn | None:
     name = next((name for name in DATA_SCALE if len(report.values(name)) > 1), None)
     if name is None or not is_accuracy(report.ablation):
         return None
-    lines, left_out = style.some(list(_lines(report, name)))
+    shown, left_out = style.some(list(lines(report, name)))
     figure, ax = style.new()
     said, is_any = [], False
-    for place, (rest, cells) in enumerate(lines):
+    for place, (rest, cells) in enumerate(shown):
         groups = [report.groups[tuple(cell[key] for key in keys(report.ablation))] for cell in cells]
         points = [
             (float(group["info.num_train"].iloc[0]), 1 - cell["mean"])
@@ -87,25 +86,10 @@ def draw_data_scale(report: Report) -> Drawn | None:
 
 def _swept(report: Report) -> str | None:
     varying = [name for name in keys(report.ablation) if len(report.values(name)) > 1]
-    numeric = [name for name in varying if all(_is_number(value) for value in report.values(name))]
+    numeric = [name for name in varying if all(is_number(value) for value in report.values(name))]
     return next(
         (name for name in numeric if len(report.values(name)) >= MIN_VALUES), next(iter(numeric or varying), None)
     )
-
-
-def _lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
-    """The settings of the other fields in words, and the cells that have them, with a mean, in order of `name`."""
-    others = [key for key in keys(report.ablation) if key != name]
-    places: dict[Label, list[Any]] = {}
-    for cell in report.rows.values():
-        if not math.isnan(cell["mean"]):
-            places.setdefault(tuple(cell[key] for key in others), []).append(cell)
-    values = report.values(name)
-    varying = [key for key in others if len(report.values(key)) > 1]
-    for label, cells in places.items():
-        words = dict(zip(others, label, strict=True))
-        order = sorted(cells, key=lambda cell: cell[name] if _is_number(cell[name]) else values.index(cell[name]))
-        yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
 
 
 def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
@@ -113,7 +97,3 @@ def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[fl
     line = statistics.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
     ranks = "" if line is None or math.isnan(line.spearman) else f" (rank correlation {line.spearman:+.2f})"
     return f"{rest + ': ' if rest else ''}{said}{ranks}."
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,85 @@
+"""How the metric of an ablation changes over what is swept, and over parameters and FLOPs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from analysis import statistics
+from analysis.cells import Label, keys
+from analysis.notes import interval_text, is_accuracy, number, unit
+from analysis.report import Report
+from analysis.statistics import Trend
+from experiments.fields import short, text
+
+MIN_VALUES = 3  # of a field, for a trend
+COSTS = {"parameters": "parameters", "training_flops": "training FLOPs"}
+
+
+@dataclass(frozen=True)
+class Over:
+    """A trend of the cells' means over the binary logarithm of a number: its slope is what a doubling brings."""
+
+    what: str
+    rest: str  # the settings of the other fields, in words; empty for all cells
+    trend: Trend
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def swept(report: Report) -> list[str]:
+    """The fields of positive numbers, such as depth, that have values enough for a trend."""
+    return [
+        name
+        for name in keys(report.ablation)
+        if len(values := report.values(name)) >= MIN_VALUES and all(is_number(value) and value > 0 for value in values)
+    ]
+
+
+def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
+    """The settings of the other fields in words, and the cells that have them and a mean, in order of `name`."""
+    others = [key for key in keys(report.ablation) if key != name]
+    found: dict[Label, list[Any]] = {}
+    for cell in report.rows.values():
+        if not math.isnan(cell["mean"]):
+            found.setdefault(tuple(cell[key] for key in others), []).append(cell)
+    values = report.values(name)
+    varying = [key for key in others if len(report.values(key)) > 1]
+    for label, cells in found.items():
+        words = dict(zip(others, label, strict=True))
+        order = sorted(cells, key=lambda cell: cell[name] if is_number(cell[name]) else values.index(cell[name]))
+        yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
+
+
+def trends(report: Report) -> Iterator[Over]:
+    """Over each swept field, a trend for each setting of the others; over parameters and FLOPs, one of all cells."""
+    for name in swept(report):
+        for rest, cells in lines(report, name):
+            if found := _trend(cells, name):
+                yield Over(short(name), rest, found)
+    cells = [cell for cell in report.rows.values() if not math.isnan(cell["mean"])]
+    for name, what in COSTS.items():
+        if found := _trend(cells, name):
+            yield Over(what, "", found)
+
+
+def _trend(cells: list[Any], name: str) -> Trend | None:
+    known = [cell for cell in cells if cell[name] > 0]  # neither NaN nor zero
+    if len({cell[name] for cell in known}) < MIN_VALUES:
+        return None
+    return statistics.trend([math.log2(cell[name]) for cell in known], [cell["mean"] for cell in known])
+
+
+def sentences(report: Report) -> list[str]:
+    """`num_blocks (backend=jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
+    said = []
+    for one in trends(report):
+        points = "points" if is_accuracy(report.ablation) else unit(report.ablation)
+        where = f"{one.what} ({one.rest})" if one.rest else one.what
+        interval = interval_text(report.ablation, one.trend.low, one.trend.high)
+        slope = f"{number(report.ablation, one.trend.slope, '+')} {points} a doubling {interval}".rstrip()
+        ranks = "" if math.isnan(one.trend.spearman) else f", rank correlation {one.trend.spearman:+.2f}"
+        said.append(f"{where}: {slope}{ranks}, {one.trend.n} cells")
+    return said
