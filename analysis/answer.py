@@ -4,7 +4,16 @@ import math
 from typing import Any
 
 from analysis.cells import Label, baseline_of, keys
-from analysis.notes import baseline_text, interval_text, is_accuracy, is_below_floor, is_significant, number, unit
+from analysis.notes import (
+    baseline_text,
+    difference_text,
+    interval_text,
+    is_accuracy,
+    is_below_floor,
+    is_significant,
+    number,
+    unit,
+)
 from analysis.report import Report
 from experiments.fields import short, text
 
@@ -24,10 +33,12 @@ def sentences(report: Report) -> list[str]:
     if len(order) == 1:
         return told
     clear = [label for label in compared if is_significant(report.rows[label])]
-    first = (
-        f"{len(clear)} of {len(compared)} settings are distinguishable from {baseline_text(report.ablation)}; "
-        f"the largest difference: {told[0]}"
-    )
+    tested = [label for label in compared if not math.isnan(report.rows[label]["p"])]
+    base = baseline_text(report.ablation)
+    verdict = f"{len(clear)} of {len(tested)} tested settings are distinguishable from {base}"
+    if not tested:
+        verdict = f"none of {len(compared)} settings could be tested against {base}, for lack of pairs with a spread"
+    first = f"{verdict}; the largest difference: {told[0]}"
     return [first, *told[1:]]
 
 
@@ -44,8 +55,12 @@ def _best(report: Report, known: list[Label]) -> str:
     cell = report.rows[label]
     interval = interval_text(report.ablation, cell["low"], cell["high"])
     value = f"{number(report.ablation, cell['mean'])} {unit(report.ablation)} {interval}".strip()
-    of_all = f"best of {len(known)}: " if len(known) > 1 else ""
-    return f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
+    alike = sum(report.rows[other]["mean"] == cell["mean"] for other in known) - 1
+    ties = f", and {alike} more alike" if alike else ""
+    of_all = f"best of {len(known)}{ties}: " if len(known) > 1 else ""
+    said = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
+    base = baseline_text(report.ablation)
+    return f"no difference to {base} yet, which has no number; {said}" if base else said
 
 
 def _difference(report: Report, label: Label) -> str:
@@ -54,12 +69,9 @@ def _difference(report: Report, label: Label) -> str:
     other = baseline_of(ablation, label)
     assert other is not None
     base = report.rows[other]
-    interval = interval_text(ablation, cell["difference_low"], cell["difference_high"])
-    points = "points" if is_accuracy(ablation) else unit(ablation)
-    said = f"{_words(report, label, other)}: {number(ablation, cell['difference'], '+')} {points} {interval}".rstrip()
-    against = " ".join(
-        text(value) for name, value in zip(keys(ablation), other, strict=True) if _differs(ablation, name)
-    )
+    said = f"{_words(report, label, other)}: {difference_text(ablation, cell)}"
+    named = zip(keys(ablation), other, strict=True)
+    against = " ".join(text(value) for name, value in named if name in ablation.report.baseline)
     verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
     why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "as all pairs differ by the same"
     tested = f"not tested, {why_not}" if math.isnan(cell["p"]) else f"{verdict} from {against}"
@@ -70,10 +82,6 @@ def _difference(report: Report, label: Label) -> str:
     if not math.isnan(ratio) and abs(ratio - 1) > 0.005:
         said += f"; {ratio:.3g}x the parameters"
     return said
-
-
-def _differs(ablation: Any, name: str) -> bool:
-    return name in ablation.report.baseline
 
 
 def _words(report: Report, label: Label, other: Label) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import statistics
-from analysis.equivalence import equivalence
+from analysis.equivalence import Equivalence, equivalence
 from analysis.frame import objects
 from analysis.statistics import Paired, Summary
 from experiments.ablation import Ablation
@@ -18,9 +18,9 @@ INTERVALS = ("t", "bootstrap")
 STATES = ("failed", "running", "missing")
 SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")
 SAME = ("device", "processor", "packages", "python")  # what makes an environment, beside the commit
-COST = ("parameters", "training_flops", "images_per_s")
+COST = {name: name for name in ("parameters", "training_flops", "images_per_s")} | {"seconds": "seconds.train"}
 COLUMNS = (
-    "id", "status", "seed", "commit", "train.evaluate_train_examples", *SAME, *COST,
+    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *SAME, *COST,
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
 )  # fmt: skip
 NAN = math.nan
@@ -48,9 +48,11 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     interval that the number of test examples alone gives an accuracy. Against the baseline, over pairs of equal seeds:
     difference, difference_low, difference_high, effect_size (Cohen's d_z), p (paired t-test), p_holm (corrected for the
     number of tests in the table), pairs. Where no seeds pair, difference is that of the means. Where the YAML asks for
-    equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds, and
-    equivalence_n, the number of pairs. parameters; training_flops, images_per_s and seconds: means over the n;
-    accelerator_hours: the sum. commits: of its trials; environments: how many differ in device, processor or packages.
+    equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
+    equivalence_n, the number of pairs, and equivalence_kind, see equivalence.py. parameters, training_flops,
+    images_per_s, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and evaluating.
+    commits: of its trials; environments: their devices, processors, packages and Pythons; dirty: how many ran with
+    uncommitted changes; unlike: whether commits or environments are others than the baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
     """
@@ -68,22 +70,28 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
                 **{state: int((group["status"] == state).sum()) for state in STATES},
                 **{name: value for name, value in asdict(found).items() if name != "n"},
                 "floor": _floor(ablation, done, found),
-                **_cost(done),
+                **_cost(done, is_mixed(commits, options)),
                 "commits": commits,
-                "environments": len(_environments(done)),
+                "environments": _environments(done),
+                "dirty": int(done["dirty"].fillna(False).astype(bool).sum()) if "dirty" in done else 0,
             }
         )
     table = pd.DataFrame(rows)
-    table = table.assign(**{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits")})
-    pairs = [_difference(ablation, groups, table, i, label) for i, label in enumerate(groups)]
+    table = table.assign(
+        **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
+    )
+    pairs = [_difference(ablation, groups, table, label, options.interval) for label in groups]
     for name in ("difference", "low", "high", "effect_size", "p"):
         column = f"difference_{name}" if name in ("low", "high") else name
         table[column] = [getattr(pair, name) for pair in pairs]
     table["p_holm"] = statistics.holm(table["p"].tolist())
     table["pairs"] = [pair.n for pair in pairs]
+    table["unlike"] = [_is_unlike(ablation, groups, table, label) for label in groups]
     if ablation.report.equivalence:
         mixed = {label for label, row in zip(groups, rows, strict=True) if is_mixed(row["commits"], options)}
-        table["equivalence_p"], table["equivalence_n"] = zip(*_equivalences(ablation, groups, mixed), strict=True)
+        tests = list(_equivalences(ablation, groups, mixed))
+        for name in ("p", "n", "kind"):
+            table[f"equivalence_{name}"] = [getattr(one, name) for one in tests]
     return table
 
 
@@ -138,23 +146,20 @@ def baseline_of(ablation: Ablation, label: Label) -> Label | None:
 
 
 def _difference(
-    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, place: int, label: Label
+    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, label: Label, interval: str
 ) -> Paired:
     other = baseline_of(ablation, label)
     if other is None or other == label or other not in groups:
         return Paired(0)
-    means = table["mean"]
-    difference = float(means[place] - means[list(groups).index(other)])
+    means = dict(zip(groups, table["mean"], strict=True))
+    difference = float(means[label] - means[other])
     if math.isnan(difference):
         return Paired(0)
-    found = statistics.paired(by_seed(ablation, groups[other]), by_seed(ablation, groups[label]))
+    found = statistics.paired(by_seed(ablation, groups[other]), by_seed(ablation, groups[label]), interval)
     return found if found.n else Paired(0, difference)
 
 
-def _equivalences(
-    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]
-) -> Iterator[tuple[float, int]]:
-    """p-value and number of pairs of each cell."""
+def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]) -> Iterator[Equivalence]:
     asked = ablation.report.equivalence
     assert asked is not None
     place = keys(ablation).index(asked.between)
@@ -162,9 +167,16 @@ def _equivalences(
     for label, group in groups.items():
         other = (*label[:place], first, *label[place + 1 :])
         if other == label or other not in groups or mixed & {label, other}:
-            yield NAN, 0
+            yield Equivalence(0)
         else:
             yield equivalence(by_seed(ablation, groups[other]), by_seed(ablation, group), asked.margin)
+
+
+def _is_unlike(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, label: Label) -> bool:
+    """Whether a cell was made by another commit, or in another environment, than the baseline that it differs from."""
+    rows = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
+    other = baseline_of(ablation, label)
+    return other is not None and other in rows and all(rows[other]) and all(rows[label]) and rows[other] != rows[label]
 
 
 def _floor(ablation: Ablation, done: pd.DataFrame, found: Summary) -> float:
@@ -177,15 +189,14 @@ def _floor(ablation: Ablation, done: pd.DataFrame, found: Summary) -> float:
     return statistics.binomial_floor(found.mean, int(sizes.min()))
 
 
-def _cost(done: pd.DataFrame) -> dict[str, float]:
-    found = {name: _mean(done, name) for name in COST}
-    seconds = [_column(done, f"seconds.{what}") for what in SECONDS]
-    hours = sum(part.sum() for part in seconds) / 3600 if len(done) else NAN
-    return {**found, "seconds": _mean(done, "seconds.train"), "accelerator_hours": float(hours)}
+def _cost(done: pd.DataFrame, mixed: bool) -> dict[str, float]:
+    found = {name: NAN if mixed else _mean(done, column) for name, column in COST.items()}
+    hours = sum(_column(done, f"seconds.{what}").sum(skipna=False) for what in SECONDS) / 3600 if len(done) else NAN
+    return {**found, "accelerator_hours": float(hours)}
 
 
 def _mean(done: pd.DataFrame, name: str) -> float:
-    return float(_column(done, name).mean()) if len(done) else NAN
+    return float(_column(done, name).mean(skipna=False)) if len(done) else NAN
 
 
 def _column(done: pd.DataFrame, name: str) -> "pd.Series[Any]":
@@ -198,6 +209,6 @@ def _commits(done: pd.DataFrame) -> tuple[str, ...]:
     return tuple(sorted({commit for several in given if isinstance(several, str) for commit in several.split()}))
 
 
-def _environments(done: pd.DataFrame) -> set[Label]:
+def _environments(done: pd.DataFrame) -> tuple[Label, ...]:
     names = [name for name in SAME if name in done]
-    return set(zip(*(done[name] for name in names), strict=True)) if names and len(done) else set()
+    return tuple(sorted(set(zip(*(done[name].astype(str) for name in names), strict=True)))) if names else ()

@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from analysis import statistics
 from analysis.layout import aligned
-from analysis.table import p_value
+from analysis.notes import p_text
 from backends.errors import MixlabError, choices
 from experiments.report_spec import METRICS
 from experiments.store import CorruptRecord, OtherSchema, Store
@@ -24,6 +26,7 @@ class RunSet:
     """The done trials of a store, or those of one commit."""
 
     name: str
+    root: Path
     records: Mapping[str, dict[str, Any]]  # by id
 
 
@@ -33,11 +36,15 @@ def read_run_set(text: str, store: Path) -> RunSet:
     """
     folder, _, commit = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
     if not commit and not Path(text).is_dir():
+        if not re.fullmatch("[0-9a-f]{4,40}", text):
+            raise MixlabError(
+                f"command line: {text!r} is neither a folder nor a commit; allowed: either, or FOLDER@COMMIT"
+            )
         folder, commit = str(store), text
     held = Store(Path(folder or store))
     found = dict(_records(held))
     if not commit:
-        return RunSet(text, found)
+        return RunSet(text, held.root, found)
     chosen = {key: record for key, record in found.items() if any(one.startswith(commit) for one in _commits(record))}
     if not chosen:
         known = sorted({one[:12] for record in found.values() for one in _commits(record)})
@@ -45,7 +52,7 @@ def read_run_set(text: str, store: Path) -> RunSet:
             f"command line: {text!r} is no folder, and no done trial of {held.root} is of such a commit; "
             f"{choices(commit, known)}"
         )
-    return RunSet(text, chosen)
+    return RunSet(text, held.root, chosen)
 
 
 def _records(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -54,7 +61,7 @@ def _records(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
             record = store.record(trial_id)
         except (CorruptRecord, OtherSchema):
             continue
-        if record is not None and record["status"] == "done":
+        if record is not None and record["status"] == "done" and isinstance(record.get("spec"), dict):
             yield trial_id, record
 
 
@@ -74,18 +81,21 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     if not pairs:
         return [*lines, *_nothing_common(first, second)]
     a, b = ({i: value(pair[place], metric) for i, pair in enumerate(pairs)} for place in (0, 1))
-    equal = {i for i in a if a[i] == b[i] or (math.isnan(a[i]) and math.isnan(b[i]))}
-    found = statistics.paired(a, b)
+    known = [i for i in a if not math.isnan(b[i] - a[i])]
+    equal = {i for i in known if a[i] == b[i]}
+    lines.append(f"{metric}: {len(equal)} of {len(pairs)} pairs equal to the last bit")
+    if len(known) < len(pairs):
+        lines.append(f"{len(pairs) - len(known)} pairs have no {metric} on one side or both, and are left out below")
     accuracy = metric.endswith("accuracy")
     scale, unit = (100, "points") if accuracy else (1, "nats")
-    lines.append(f"{metric}: {len(equal)} of {len(pairs)} pairs equal to the last bit")
-    if len(equal) < len(pairs):
+    if len(equal) < len(known):
+        found = statistics.paired({i: a[i] for i in known}, {i: b[i] for i in known})
         interval = "" if math.isnan(found.low) else f" [{scale * found.low:.3f}, {scale * found.high:.3f}]"
-        p = "" if math.isnan(found.p) else f", p = {p_value(found.p)} (paired t-test)"
+        p = "" if math.isnan(found.p) else f", {p_text(found.p)} (paired t-test)"
         lines.append(f"{second.name} minus {first.name}: {scale * found.difference:+.3f} {unit}{interval}{p}")
     layout = [["trial", "settings apart from the others", first.name, second.name, f"difference ({unit})"]]
     varying = _varying([key_of(pair[0]) for pair in pairs])
-    order = sorted((i for i in a if i not in equal), key=lambda i: (not math.isnan(b[i] - a[i]), -abs(b[i] - a[i])))
+    order = sorted((i for i in known if i not in equal), key=lambda i: -abs(b[i] - a[i]))
     for i in order[:MAX_LINES]:
         fields = dict(key_of(pairs[i][0]))
         words = " ".join(f"{name.rpartition('.')[2]}={fields[name]}" for name in varying)
@@ -99,17 +109,29 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
 
 
 def matched(first: RunSet, second: RunSet) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Records of both that have the same resolved fields, as far as both know the fields; each at most once."""
-    known = [{name for name, _ in key_of(record)} for side in (first, second) for record in side.records.values()]
-    common = set.intersection(*known) if known else set()
-    there: dict[Key, list[dict[str, Any]]] = {}
-    for record in second.records.values():
-        there.setdefault(_restricted(record, common), []).append(record)
-    pairs = []
-    for record in first.records.values():
-        if others := there.get(_restricted(record, common)):
-            pairs.append((record, others.pop(0)))
-    return pairs
+    """Records of both of one id; of the others those with the same resolved fields, as far as both sides know them.
+
+    A record is never paired with itself, nor one of several with an equal claim.
+    """
+    if first.root.resolve() == second.root.resolve() and first.records.keys() & second.records.keys():
+        own = first.records.keys() & second.records.keys()
+        first, second = (
+            RunSet(side.name, side.root, {key: record for key, record in side.records.items() if key not in own})
+            for side in (first, second)
+        )
+    same = [key for key in first.records if key in second.records]
+    left = [[record for key, record in side.records.items() if key not in same] for side in (first, second)]
+    known = [{name for record in side for name, _ in key_of(record)} for side in left]
+    common = known[0] & known[1]
+    places = [[_restricted(record, common) for record in side] for side in left]
+    counts = [Counter(side) for side in places]
+    there = dict(zip(places[1], left[1], strict=True))
+    pairs = [
+        (record, there[key])
+        for key, record in zip(places[0], left[0], strict=True)
+        if counts[0][key] == 1 and counts[1][key] == 1
+    ]
+    return [*((first.records[key], second.records[key]) for key in same), *pairs]
 
 
 def value(record: dict[str, Any], metric: str) -> float:
@@ -148,6 +170,8 @@ def _nothing_common(first: RunSet, second: RunSet) -> list[str]:
     """Which fields keep the two apart."""
     if not first.records or not second.records:
         return ["nothing to compare"]
+    if first.root.resolve() == second.root.resolve():
+        return ["one store keeps one record of a trial: give the runs of each commit a store of their own (--store)"]
     a, b = ({name: {json.dumps(dict(key_of(record)).get(name)) for record in side.records.values()}
              for name in dict(key_of(next(iter(side.records.values()))))} for side in (first, second))  # fmt: skip
     apart = [name for name in a if name in b and not a[name] & b[name]]

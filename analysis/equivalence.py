@@ -1,18 +1,28 @@
 """Statistical parity: whether two settings, such as two backends, give the same metric within a margin."""
 
-import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from analysis.statistics import NAN, ROUNDING
 
-def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> tuple[float, int]:
-    """p-value of the two one-sided t-tests over pairs, and the number of pairs.
 
-    A small p says that the mean difference lies within (-margin, margin). Pairs are the keys, such as seeds, that both
-    have; with fewer than two of them, or a NaN among them, p is NaN. Where all differences are the same there is
-    nothing to estimate: p is 0 inside the margin and 1 outside.
+@dataclass(frozen=True)
+class Equivalence:
+    """Of two settings over pairs, such as equal seeds."""
+
+    n: int  # pairs
+    p: float = NAN  # small: the mean difference lies within (-margin, margin)
+    kind: str = ""  # where all differences are the same: same (none), within or differ, which p of 0 and 1 say too
+
+
+def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> Equivalence:
+    """Two one-sided t-tests over the keys that both have.
+
+    With fewer than two of them, or a NaN among them, p is NaN. Where all differences are the same there is nothing to
+    estimate: p is 0 inside the margin and 1 outside.
 
     Source: statsmodels.stats.weightstats.ttost_paired (Schuirmann 1987).
     """
@@ -21,7 +31,9 @@ def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin:
     keys = [key for key in first if key in second]
     a, b = (np.array([side[key] for key in keys], np.float64) for side in (first, second))
     if len(keys) < 2 or not np.isfinite(a - b).all():
-        return math.nan, len(keys)
-    if np.ptp(a - b) == 0:
-        return (0.0 if abs(a[0] - b[0]) < margin else 1.0), len(keys)
-    return float(ttost_paired(a, b, -margin, margin)[0]), len(keys)
+        return Equivalence(len(keys))
+    if np.ptp(a - b) <= ROUNDING:
+        apart = abs(float(a[0] - b[0]))
+        kind = "same" if apart <= ROUNDING else "within" if apart < margin else "differ"
+        return Equivalence(len(keys), 1.0 if kind == "differ" else 0.0, kind)
+    return Equivalence(len(keys), float(ttost_paired(a, b, -margin, margin)[0]))

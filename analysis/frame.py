@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.records import Result, results
+from backends.errors import MixlabError
 from experiments import archive
 from experiments.ablation import Ablation, GridTrial, load_ablation, trials
 from experiments.report_spec import default
@@ -35,6 +36,8 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     """
     held = store if isinstance(store, Store) else Store(Path(store))
     if not str(ablation).endswith((".yaml", ".yml")):
+        if overrides:
+            raise MixlabError(f"load: {overrides[0]!r}: overrides go with a YAML file, not with a name")
         return trials_frame(*archive.recall(held, str(ablation)), held)
     asked = load_ablation(Path(ablation), overrides)
     return trials_frame(asked, trials(asked, Path(asked.base.get("run.data_cache") or held.data)), held)
@@ -65,7 +68,8 @@ def trials_frame(
 
 def objects(values: Iterable[Any]) -> "pd.Series[Any]":
     """A column of settings as they are: pandas would turn the None of a numeric field into NaN."""
-    return pd.Series(list(values), dtype=object)
+    given = list(values)
+    return pd.Series(given, dtype=object if None in given or len(set(map(type, given))) > 1 else None)
 
 
 def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:

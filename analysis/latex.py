@@ -1,5 +1,6 @@
 """A table for LaTeX, with booktabs: compiles as it is, and can be read into a paper with \\input."""
 
+import re
 from collections.abc import Sequence
 
 SPECIAL = {
@@ -8,6 +9,7 @@ SPECIAL = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "°": r"$^{\circ}$", "†": r"$^{\dagger}$",
     "*": r"$^{*}$", "—": "---",
 }  # fmt: skip
+LETTERS = {chr(code) for code in range(0xC0, 0x100)} - set("\xd7\xf7")  # of Latin-1, without its two signs
 # As a main file it brings its own class and ends itself; within a document, where \@nodocument is \relax, neither.
 BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it is \input.
 \makeatletter
@@ -18,9 +20,10 @@ BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it 
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX prints it; control characters and line breaks are spaces, other letters a question mark."""
+    """Any text as LaTeX prints it with T1 fonts: Western letters as they are, others a question mark; one line."""
     shown = "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
-    return "".join(letter if " " <= letter <= "~" else "?" for letter in shown)
+    shown = "".join(letter if " " <= letter <= "~" or letter in LETTERS else "?" for letter in shown)
+    return re.sub(r"(?<![\w.$-])-(?=\d)", "$-$", shown)
 
 
 def document(

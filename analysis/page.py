@@ -15,7 +15,7 @@ from analysis.cells import STATES, Label, keys
 from analysis.figures.style import Drawn
 from analysis.paper import findings
 from analysis.report import Report
-from analysis.table import cell_text, p_value
+from analysis.table import cell_text, equivalence_text, p_value
 from experiments.fields import short, text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -58,7 +58,7 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
         "trends": trends.sentences(report),
         "parity": _parity(report),
         "environments": _environments(report.frame),
-        "run": f"mixlab run {ablation.where.replace(' with ', ' ')} --store {shlex.quote(str(report.store.root))}",
+        "run": _run(report),
         "num_trials": len(report.frame),
         "ids": list(report.frame["id"][:MAX_IDS]),
         "trial_columns": [ablation.report.metric if name == "metric" else name for name in TRIAL_COLUMNS],
@@ -66,13 +66,23 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
     }
 
 
+def _run(report: Report) -> str:
+    """The command that trains what the report is of."""
+    ablation = report.ablation
+    file = ablation.where.removesuffix(f" with {' '.join(ablation.overrides)}")
+    return shlex.join(["mixlab", "run", file, *ablation.overrides, "--store", str(report.store.root)])
+
+
 def _header(report: Report) -> list[dict[str, Any]]:
     """Name and kind of each column of the main table."""
     unit = notes.unit(report.ablation)
     words = [{"name": short(name), "kind": "text"} for name in keys(report.ablation)]
-    numbers = [f"mean ({unit})", "std", f"{notes.level_text()} interval", "n", "least", "median", "most"]
+    numbers = [f"mean ({unit})", "std", "n"]
     if report.ablation.report.baseline:
-        numbers += ["difference", f"{notes.level_text()} interval of it", "effect size", "p (Holm)"]
+        numbers += ["difference and interval", "p (Holm)", "effect size"]
+    if report.ablation.report.equivalence:
+        numbers += ["p (n) of equivalence"]
+    numbers += [f"{notes.level_text()} interval", "least", "median", "most", "floor"]
     return [*words, *({"name": name, "kind": "number"} for name in numbers)]
 
 
@@ -88,22 +98,26 @@ def _row(report: Report, label: Label) -> dict[str, Any]:
         return {"text": notes.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
 
     n, planned = int(cell["n"]), int(cell["planned"])
-    mean = shown(cell["mean"])
+    mean, signs = shown(cell["mean"]), notes.marks(cell, report.options)
     if math.isnan(cell["mean"]):
         mean["text"] = cell_text(ablation, cell, report.options)
-    else:
-        mean["text"] += notes.marks(cell, report.options)
-    cells += [mean, shown(cell["std"]), interval(cell["low"], cell["high"])]
-    cells += [{"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
-    cells += [shown(cell[name]) for name in ("least", "median", "most")]
+    cells += [mean, shown(cell["std"]), {"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
     if ablation.report.baseline:
-        effect, p = float(cell["effect_size"]), float(cell["p_holm"])
+        effect, p, difference = float(cell["effect_size"]), float(cell["p_holm"]), float(cell["difference"])
+        words = "—" if math.isnan(difference) else f"{notes.difference_text(ablation, cell)}{signs}"
         cells += [
-            shown(cell["difference"], "+"),
-            interval(cell["difference_low"], cell["difference_high"]),
-            {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
+            {"text": words, "value": _sortable(difference)},
             {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
+            {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
         ]
+    else:
+        mean["text"] += signs
+    if ablation.report.equivalence:
+        cells += [{"text": equivalence_text(cell), "value": _sortable(float(cell["equivalence_p"]))}]
+    cells += [
+        interval(cell["low"], cell["high"]),
+        *(shown(cell[name]) for name in ("least", "median", "most", "floor")),
+    ]
     whole = n == planned and not any(cell[state] for state in STATES)
     return {"label": report.text(label), "cells": cells, "is_whole": whole}
 
@@ -147,8 +161,7 @@ def _parity(report: Report) -> list[str]:
     asked = report.ablation.report.equivalence
     if asked is None:
         return []
-    margin = notes.number(report.ablation, asked.margin)
-    points = "points" if notes.is_accuracy(report.ablation) else notes.unit(report.ablation)
+    margin, points = f"{notes.scale(report.ablation) * asked.margin:g}", notes.points(report.ablation)
     lines = []
     for label, cell in report.rows.items():
         if cell["equivalence_n"]:

@@ -54,7 +54,7 @@ def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, R
         if found[trial_id].values["status"] == "done":
             stamps[trial_id] = stamp
     if stamps.keys() - known.keys() or any(known[key][0] != stamp for key, stamp in stamps.items()):
-        with contextlib.suppress(StoreError):  # a store that may not be written is still read
+        with contextlib.suppress(StoreError, TypeError):  # a cache that cannot be written takes no report with it
             _write_cache(path, stamps, found)
     return found
 
@@ -90,7 +90,8 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
     }
     if record["status"] != "done":
         return found
-    for when, point in record["metrics"].items():
+    for when in ("last", "best"):
+        point = record["metrics"][when]
         found[f"{when}.step"] = point["step"]
         for split in SPLITS:
             for value, number in (point[split] or {}).items():

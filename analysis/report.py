@@ -51,10 +51,10 @@ class Report:
 
     def curve(self, label: Label, column: str) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
         """Steps, and a row of the column for each seed; of trials that were evaluated at the same steps."""
-        found = [self.results[key].curve for key in self.groups[label]["id"]]
-        found = [curve for curve in found if len(curve) and np.array_equal(curve[:, 0], found[0][:, 0])]
+        found = [curve for key in self.groups[label]["id"] if len(curve := self.results[key].curve)]
         if not found:
             return np.empty(0), np.empty((0, 0))
+        found = [curve for curve in found if np.array_equal(curve[:, 0], found[0][:, 0])]
         return found[0][:, 0], np.array([curve[:, CURVE.index(column)] for curve in found])
 
 

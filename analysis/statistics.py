@@ -59,11 +59,12 @@ def summary(values: Sequence[float], interval: str = "t") -> Summary:
     x = np.asarray(values, np.float64)
     if not len(x) or not np.isfinite(x).all():
         return Summary(len(x))
-    low, high, std = NAN, NAN, NAN
-    if len(x) > 1:
-        std = float(x.std(ddof=1))
-        low, high = _interval(x, interval) if np.ptp(x) else (float(x[0]), float(x[0]))
-    mean = float(stats.tmean(x))
+    if not np.ptp(x):  # whose mean rounding would move
+        same = float(x[0])
+        spread = (0.0, same, same) if len(x) > 1 else (NAN, NAN, NAN)
+        return Summary(len(x), same, *spread, same, same, same)
+    std, mean = float(x.std(ddof=1)), float(stats.tmean(x))
+    low, high = _interval(x, interval)
     return Summary(len(x), mean, std, low, high, float(x.min()), float(np.median(x)), float(x.max()))
 
 
@@ -77,11 +78,12 @@ def _interval(x: "np.ndarray[Any, Any]", interval: str) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> Paired:
+def paired(first: Mapping[Any, float], second: Mapping[Any, float], interval: str = "t") -> Paired:
     """Second minus first over the keys, such as seeds, that both have.
 
     Where all differences are the same there is no spread to estimate anything from: no interval and no p.
 
+    Args:   interval: as of `summary`; the test is the t-test in any case.
     Source: scipy.stats.ttest_rel.
     """
     from scipy import stats
@@ -95,8 +97,8 @@ def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> Paired:
     if len(d) == 1 or np.ptp(d) <= ROUNDING:
         return Paired(len(d), mean)
     test = stats.ttest_rel(b, a)
-    low, high = test.confidence_interval(LEVEL)
-    return Paired(len(d), mean, float(low), float(high), mean / float(d.std(ddof=1)), float(test.pvalue))
+    low, high = _interval(d, interval)
+    return Paired(len(d), mean, low, high, mean / float(d.std(ddof=1)), float(test.pvalue))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -9,7 +9,7 @@ import pandas as pd
 from analysis import notes
 from analysis.cells import STATES, Label, Options, cells, grouped
 from analysis.latex import document
-from analysis.layout import aligned, markdown
+from analysis.layout import aligned, markdown, paragraph
 from experiments.ablation import Ablation
 from experiments.fields import short, text
 from experiments.files import finite
@@ -31,10 +31,13 @@ def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, s
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = make_layout(ablation, table, options)
     above, below = notes.heading(ablation, table, options), notes.notes(ablation, table, frame, options)
+    if style == "text":
+        return "\n".join([*above, "", *aligned(layout), "", *below]).rstrip() + "\n"
+    told = notes.differences(ablation, table)
     if style == "latex":
-        return document(layout, len(ablation.report.rows), ablation.name, above, below)
-    lines = markdown(layout) if style == "markdown" else aligned(layout)
-    return "\n".join([*above, "", *lines, "", *below]).rstrip() + "\n"
+        return document(layout, len(ablation.report.rows), ablation.name, above, [*told, *below])
+    lines = [*map(paragraph, above), *markdown(layout), "", *map(paragraph, [*told, *below])]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[list[str]]:
@@ -46,19 +49,17 @@ def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> li
     for values, group in grouped(table, rows).items():
         of_head = {head: part.iloc[0] for head, part in grouped(group, columns).items()}
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
-        shown += [_p_text(of_head[head]) if head in of_head else "—" for head in tested]
+        shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
         body.append([*map(text, values), *shown])
     header = [*map(short, rows), *(_head(columns, head) or ablation.report.metric for head in heads)]
     return [[*header, *(f"{_head(columns, head)} p (n)".lstrip() for head in tested)], *body]
 
 
-def _p_text(cell: "pd.Series[Any]") -> str:
+def equivalence_text(cell: "pd.Series[Any]") -> str:
     p, n = float(cell["equivalence_p"]), int(cell["equivalence_n"])
     if n == 0:
         return "—"
-    if p in (0.0, 1.0):  # differences without any spread
-        return f"{'same' if p == 0 else 'differ'} ({n})"
-    return f"? ({n})" if pd.isna(p) else f"{p_value(p)} ({n})"
+    return f"{cell['equivalence_kind'] or ('?' if pd.isna(p) else p_value(p))} ({n})"
 
 
 def p_value(p: float) -> str:

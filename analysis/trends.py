@@ -7,7 +7,7 @@ from typing import Any
 
 from analysis import statistics
 from analysis.cells import Label, keys
-from analysis.notes import interval_text, is_accuracy, number, unit
+from analysis.notes import interval_text, number, points
 from analysis.report import Report
 from analysis.statistics import Trend
 from experiments.fields import short, text
@@ -54,15 +54,16 @@ def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def trends(report: Report) -> Iterator[Over]:
-    """Over each swept field, a trend for each setting of the others; over parameters and FLOPs, one of all cells."""
+    """Over each swept field, one for each setting of the others; over parameters and FLOPs, one for each backend."""
     for name in swept(report):
         for rest, cells in lines(report, name):
             if found := _trend(cells, name):
                 yield Over(short(name), rest, found)
-    cells = [cell for cell in report.rows.values() if not math.isnan(cell["mean"])]
-    for name, what in COSTS.items():
-        if found := _trend(cells, name):
-            yield Over(what, "", found)
+    for backend in report.values("backend") or [None]:  # the cells of two are one experiment done twice
+        cells = [cell for cell in report.rows.values() if backend is None or cell["backend"] == backend]
+        for name, what in COSTS.items():
+            if found := _trend([cell for cell in cells if not math.isnan(cell["mean"])], name):
+                yield Over(what, f"backend={backend}" if backend else "", found)
 
 
 def _trend(cells: list[Any], name: str) -> Trend | None:
@@ -76,10 +77,11 @@ def sentences(report: Report) -> list[str]:
     """`num_blocks (backend=jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
     said = []
     for one in trends(report):
-        points = "points" if is_accuracy(report.ablation) else unit(report.ablation)
         where = f"{one.what} ({one.rest})" if one.rest else one.what
         interval = interval_text(report.ablation, one.trend.low, one.trend.high)
-        slope = f"{number(report.ablation, one.trend.slope, '+')} {points} a doubling {interval}".rstrip()
+        slope = (
+            f"{number(report.ablation, one.trend.slope, '+')} {points(report.ablation)} a doubling {interval}".rstrip()
+        )
         ranks = "" if math.isnan(one.trend.spearman) else f", rank correlation {one.trend.spearman:+.2f}"
         said.append(f"{where}: {slope}{ranks}, {one.trend.n} cells")
     return said

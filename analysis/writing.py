@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures import draw_all
+from analysis.figures import NAMES, draw_all
 from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
 from analysis.page import page
@@ -42,17 +42,13 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
 
 
 def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
-    """Those of an earlier report that are no longer drawn are removed."""
-    written = set()
-    for figure in figures:
-        for kind, content in figure.files.items():
-            path = folder / f"{figure.name}.{kind}"
-            write_whole(path, content)
-            written.add(path)
+    """Those of an earlier report that are no longer drawn are removed; files of other names are not ours."""
+    files = {f"{figure.name}.{kind}": content for figure in figures for kind, content in figure.files.items()}
+    for name, content in files.items():
+        write_whole(folder / name, content)
     with store_errors(folder):
-        for kind in FIGURE_FORMATS:
-            for path in set(folder.glob(f"*.{kind}")) - written:
-                path.unlink(missing_ok=True)
+        for name in {f"{name}.{kind}" for name in NAMES for kind in FIGURE_FORMATS} - files.keys():
+            (folder / name).unlink(missing_ok=True)
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -55,6 +55,7 @@ class Ablation:
     points: tuple[Point, ...]
     report: ReportSpec
     where: str  # the file, for error sentences
+    overrides: tuple[str, ...] = ()  # of the command line
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -103,7 +104,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     report = read_report(
         tree.get("report"), base, points, [override.partition("=")[0] for override in overrides], where
     )
-    return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where)
+    return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where, tuple(overrides))
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:

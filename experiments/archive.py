@@ -60,6 +60,7 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
     try:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
+        fields["overrides"] = tuple(fields.get("overrides", ()))
         ablation = Ablation(**{**fields, "report": _report(fields["report"])})
         return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:

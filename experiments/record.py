@@ -61,7 +61,7 @@ def is_final(record: dict[str, Any]) -> bool:
 
 
 def faults(record: dict[str, Any]) -> Iterator[str]:
-    """Names of the parts, of those that tables and lists are made from, that are missing or of a wrong type."""
+    """Names of the parts, of those that tables and lists show, that are missing, of a wrong type or out of range."""
     if not _is_whole(record):
         yield from _faults(record)
 
@@ -70,12 +70,16 @@ def _is_whole(record: dict[str, Any]) -> bool:
     """The same question without the names, a tenth of the time: ten thousand records are asked it at once."""
     try:
         numbers = [*map(record.__getitem__, NUMBERS), *map(record["seconds"].__getitem__, SECONDS)]
+        accuracies: list[Any] = []
         for point in (record["metrics"]["last"], record["metrics"]["best"]):
             numbers.append(point["step"])
             for split in map(point.__getitem__, SPLITS):
                 numbers += [] if split is None else [split["accuracy"], split["loss"]]
+                accuracies += [] if split is None else [split["accuracy"]]
         listed = type(record["notes"]) is list and all(type(one) is dict for one in record["sessions"])
         kinds = all(type(number) in (int, float, type(None)) for number in numbers)
+        kinds = kinds and all(number is None or number >= 0 for number in numbers)
+        kinds = kinds and all(accuracy is None or accuracy <= 1 for accuracy in accuracies)
         return listed and kinds and type(record["sessions"]) is list and record["status"] == "done"
     except (KeyError, TypeError, AttributeError):
         return False
@@ -100,7 +104,10 @@ def _faults(record: dict[str, Any]) -> Iterator[str]:
         for split in SPLITS:
             if _part(record, "metrics", when, split) is not None:  # null: there are no such examples
                 paths += [("metrics", when, split, value) for value in ("accuracy", "loss")]
-    yield from (".".join(path) for path in paths if not _is_number(_part(record, *path)))
+    for path in paths:
+        value = _part(record, *path)
+        if not _is_number(value) or (value is not None and not 0 <= value <= (1 if path[-1] == "accuracy" else value)):
+            yield ".".join(path)
 
 
 def _part(tree: Any, *path: str) -> Any:

@@ -142,7 +142,7 @@ class Store:
                 f"that wrote it (its commit is in the file), or choose another --store"
             )
         if wrong := next(faults(record), None if schema == RECORD_SCHEMA else "schema"):
-            raise CorruptRecord(path, f"its {wrong} is missing or of a wrong type")
+            raise CorruptRecord(path, f"its {wrong} is missing, of a wrong type or out of range")
         return record if with_curve else {**record, "curve": []}
 
     def stamp(self, trial_id: str) -> str:

@@ -4,10 +4,11 @@ import argparse
 import shlex
 import sys
 import webbrowser
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, choices
 from mixlab.common import add_store, load
 
 if TYPE_CHECKING:
@@ -30,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write there (default: ablations/NAME/report in the store)"
     )
+    parser.add_argument("--metric", help="in place of the YAML's, such as best.test.loss")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
-        "--interval", choices=("t", "bootstrap"), default="t", help="of a cell's mean (default: t, Student's)"
+        "--interval", choices=("t", "bootstrap"), default="t", help="of means and differences (default: t, Student's)"
     )
     parser.add_argument(
         "--mix-commits", action="store_true", help="average over trials of several commits of the project"
@@ -43,10 +45,21 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.table import render_cells
 
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
-    names = [word for word in arguments.ablations if word not in overrides]
+    names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))
+    if arguments.out is not None and arguments.format:
+        raise MixlabError("command line: --format prints and --out writes; allowed: one of them")
+    if arguments.out is not None and (
+        not arguments.out.name or (arguments.out.exists() and not arguments.out.is_dir())
+    ):
+        raise MixlabError(
+            f"command line: --out: {str(arguments.out)!r} came; allowed: a folder, which may not exist yet"
+        )
     if not names:
         raise MixlabError(f"command line: {overrides[0]!r} came where an ablation is allowed, before its overrides")
     reports = [_report(name, overrides, arguments) for name in names]
+    found = [report.ablation.name for report in reports]
+    if twice := [name for name in found if found.count(name) > 1]:
+        raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     for report in reports:
         text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
         print(text, end="" if report is reports[-1] else "\n")
@@ -80,16 +93,23 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from analysis.cells import Options
     from analysis.report import make_report
     from experiments import archive
+    from experiments.report_spec import METRICS
     from experiments.store import Store
 
     store = Store(arguments.store)
     if name.endswith((".yaml", ".yml")):
         arguments.ablation, arguments.overrides = Path(name), overrides
         store, ablation, trials = load(arguments)
-    elif name.endswith(".json"):
-        ablation, trials = archive.read(Path(name))
     elif overrides:
         raise MixlabError(f"command line: {overrides[0]!r}: overrides go with a YAML file, not with a name")
+    elif name.endswith(".json"):
+        ablation, trials = archive.read(Path(name))
     else:
         ablation, trials = archive.recall(store, name)
+    if arguments.metric:
+        if arguments.metric not in METRICS:
+            raise MixlabError(
+                f"command line: --metric: {arguments.metric!r} is not known; {choices(arguments.metric, METRICS)}"
+            )
+        ablation = replace(ablation, report=replace(ablation.report, metric=arguments.metric, equivalence=None))
     return make_report(ablation, trials, store, Options(arguments.interval, arguments.mix_commits))

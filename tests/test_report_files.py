@@ -19,6 +19,7 @@ import analysis
 from analysis import records, trends
 from analysis.answer import sentences
 from analysis.cells import Options
+from analysis.compare import RunSet, matched
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.report import Report, make_report
@@ -219,6 +220,70 @@ def test_cells_of_several_environments_or_fewer_pairs_are_marked(bench: Any) -> 
     assert "its difference is over the 2 seeds that the baseline has too" in text
 
 
+def test_a_baseline_of_another_commit_or_machine_is_marked(bench: Any) -> None:
+    grid = {BLOCKS: [1, 2], MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
+    made = bench(grid=grid, report={"rows": [BLOCKS, MIXING], "baseline": {MIXING: "tied"}})
+    there = [record(value, commit=OTHER, device="cuda") for value in (0.5, 0.6, 0.7)]
+    made.put(*map(record, (0.4, 0.5, 0.6)), *there, *map(record, (0.4, 0.5, 0.6, 0.5, 0.61, 0.72)))
+    text = (made.write() / "table.txt").read_text()
+    assert "num_blocks=1 token_mixing=untied: its baseline ran under another commit" in text
+    assert "num_blocks=2 token_mixing=untied: its baseline" not in text
+    assert [cell["unlike"] for _, cell in made.report().table.iterrows()] == [False, True, False, False]
+    assert "+10.0°†" in text
+
+
+def test_what_a_cell_lacks_is_not_averaged_over_the_rest(bench: Any) -> None:
+    slow = {"compile": 1.0, "train": None, "evaluate": 3.0}
+    found = [record(0.5, images_per_s=None, seconds=slow), record(0.6), record(0.7)]
+    cell = bench(grid={"seed": [0, 1, 2]}, report={}).put(*found).report().table.iloc[0]
+    assert all(math.isnan(cell[name]) for name in ("images_per_s", "seconds", "accelerator_hours"))
+    assert cell["parameters"] == 100
+
+
+def test_a_metric_out_of_its_range_is_no_metric(bench: Any) -> None:
+    text = (bench(grid={"seed": [0, 1]}, report={}).put(record(50.0), record(0.5)).write() / "table.txt").read_text()
+    assert (
+        "50.0 ± ? (1 of 2)" in text
+        and "metrics.last.train.accuracy is missing, of a wrong type or out of range" in text
+    )
+
+
+def test_seeds_at_chance_have_a_report(bench: Any) -> None:
+    """The mean of three times 0.1 is not 0.1 in binary."""
+    made = bench(grid={BLOCKS: [1, 2, 4], "seed": [0, 1, 2]}, report={"rows": [BLOCKS]}).put(*[record(0.1)] * 9)
+    made.write()
+    cell = made.report().table.iloc[0]
+    assert (cell["mean"], cell["low"], cell["high"], cell["std"]) == (0.1, 0.1, 0.1, 0.0)
+
+
+def test_a_bootstrap_is_named_and_is_that_of_differences_too(bench: Any) -> None:
+    made = bench().fill()
+    options = Options(interval="bootstrap")
+    text = (made.write(options) / "table.txt").read_text()
+    assert "intervals by bootstrap" in text and "narrower than their spread warrants" in text
+    t, bootstrap = made.report().table, made.report(options).table
+    assert (bootstrap["difference_low"] > t["difference_low"])[t["difference"].notna()].all()
+    assert bootstrap["p"].equals(t["p"])
+
+
+def test_a_report_takes_no_file_of_another_name(bench: Any) -> None:
+    made = bench().fill()
+    folder = made.write()
+    (folder / "figures" / "photo.pdf").write_bytes(b"mine")
+    (folder / "figures" / "filters.pdf").write_bytes(b"of an earlier report")
+    made.write()
+    assert (folder / "figures" / "photo.pdf").read_bytes() == b"mine"
+    assert not (folder / "figures" / "filters.pdf").exists()
+
+
+def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
+    grid = {"backend": ["torch", "jax"], "seed": [0, 1]}
+    report = {"rows": [], "columns": ["backend"], "equivalence": {"margin": 0.02}}
+    for shift, kind in ((0.0, "same"), (0.015625, "within"), (0.25, "differ")):
+        made = bench(grid=grid, report=report).put(*map(record, (0.5, 0.625, 0.5 + shift, 0.625 + shift)))
+        assert f"{kind} (2)" in (made.write() / "table.txt").read_text()
+
+
 def test_a_difference_below_what_the_test_set_leaves_open_is_marked(bench: Any) -> None:
     grid = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
     made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}})
@@ -243,7 +308,7 @@ def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> N
     d = [0.2, 0.0, 0.01]
     half = 4.3026527297494637 * statistics.stdev(d) / math.sqrt(3)
     assert said == (
-        f"untied token mixing: +7.0 points [{100 * (0.07 - half):.1f}, {100 * (0.07 + half):.1f}], n = 3, "
+        f"untied token mixing: +7.00 points [{100 * (0.07 - half):.2f}, {100 * (0.07 + half):.2f}], n = 3, "
         "not distinguishable from tied; less than the ±23.5 that the number of test examples leaves open; "
         "31x the parameters"
     )
@@ -251,7 +316,7 @@ def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> N
 
 # --- bad input --------------------------------------------------------------------------------------------------------
 
-NASTY = "A <script>alert(1)</script> \"quoted\" & 'single' \\ $x_1^2$ 50% {a} #1 ~ line\nbreak"
+NASTY = "A <script>alert(1)</script> \"quoted\" & 'single' \\ $x_1^2$ 50% {a} #1 ~ ü line\nbreak"
 
 
 def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
@@ -263,7 +328,7 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
     assert "\\u003cscript\\u003ealert" in html  # in the trials' JSON
     tex = (folder / "table.tex").read_text()
     check_latex(tex)
-    assert r"\textbackslash{} \$x\_1\textasciicircum{}2\$ 50\% \{a\} \#1 \textasciitilde{} line break" in tex
+    assert r"\textbackslash{} \$x\_1\textasciicircum{}2\$ 50\% \{a\} \#1 \textasciitilde{} ü line break" in tex
     frame = pd.read_csv(folder / "tidy.csv")
     assert frame["why"][1] == NASTY
 
@@ -272,17 +337,20 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
     ("outcomes", "answer"),
     [
         ([], "No answer yet: none of 36 trials is done."),
-        ([None] * 35 + [record(0.5)], "best of 1: num_blocks=4 token_mixing=untied backend=jax"),
+        (
+            [None] * 35 + [record(0.5)],
+            "no difference to token_mixing=tied yet, which has no number; num_blocks=4 token_mixing=untied",
+        ),
         ([record(None)] * 36, "No answer: 36 trials are done, and no cell has"),
-        ([record(0.5)] * 36, "0 of 6 settings are distinguishable from token_mixing=tied"),
-        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "0 of 6"),
-        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "0 of 6"),
+        ([record(0.5)] * 36, "none of 6 settings could be tested against token_mixing=tied"),
+        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 6"),
+        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 6"),
     ],
 )
 def test_stores_without_numbers_have_a_report_that_says_so(bench: Any, outcomes: list, answer: str) -> None:
     made = bench().put(*outcomes)
     folder, said = made.write(), sentences(made.report())[0]
-    assert said.startswith(answer) or said.removeprefix("best of 1: ").startswith(answer.removeprefix("best of 1: "))
+    assert said.startswith(answer)
     html = (folder / "report.html").read_text()
     text = re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<(script|style).*?</\1>|base64,[^\"]*", " ", html))
     assert "nan" not in text.lower().split() and "None" not in text.split()
@@ -319,7 +387,7 @@ def check_latex(text: str) -> None:
         begin = r"\documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\begin{document}"
         paper = rf"{begin}before \input{{table}} after\end{{document}}"
         compile_latex(text, "paper", paper)
-    assert all(" " <= letter <= "~" or letter == "\n" for letter in text)
+    assert all(" " <= letter <= "~" or letter in "\nü" for letter in text)
     body = text[text.index(r"\begin{table}") : text.index(r"\mixlabend", text.index(r"\begin{table}"))]
     depth, opened = 0, []
     for token in re.findall(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+|\\.|[{}$&#%_^~]|[^\\{}$&#%_^~]+", body, re.DOTALL):
@@ -420,7 +488,10 @@ def test_permutation_bars_say_the_drop(bench: Any) -> None:
     grid = {"data.permutation": ["none", "patches", "pixels"], "seed": [0, 1]}
     made = bench(grid=grid, report={"rows": ["data.permutation"]})
     captions = drawn(made.put(*map(record, (0.8, 0.9, 0.82, 0.88, 0.5, 0.4))).report())
-    assert "patches: +0.0; pixels: -40.0." in captions["permutation"]
+    assert (
+        "patches: +0.0 points [-25.4, 25.4] (2 pairs); pixels: -40.0 points [-167.1, 87.1] (2 pairs)."
+        in captions["permutation"]
+    )
 
 
 def test_the_frontier_is_what_nothing_cheaper_beats(bench: Any) -> None:
@@ -428,7 +499,7 @@ def test_the_frontier_is_what_nothing_cheaper_beats(bench: Any) -> None:
     flops = (10**12, 2 * 10**12, 4 * 10**12)
     found = [record(value, training_flops=cost) for value, cost in zip((0.5, 0.4, 0.6), flops, strict=True)]
     caption = drawn(made.put(*found).report())["frontier"]
-    assert "num_blocks=1: 50.0 at 1 TFLOPs; num_blocks=4: 60.0 at 4 TFLOPs." in caption
+    assert "1, num_blocks=1: 50.0 at 1 TFLOPs; 2, num_blocks=4: 60.0 at 4 TFLOPs." in caption
 
 
 def test_units_are_paired_with_their_inverse_low_frequency_first(bench: Any) -> None:
@@ -485,11 +556,27 @@ def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any,
     other = command(tmp_path, "compare", "runs", "theirs").out
     assert "3 of 4 pairs equal" in other and "seed=1" in other and "+1.000" in other
     apart = command(tmp_path, "compare", "aaaa", "bbbb").out
-    assert "0 of the same settings" in apart and 'they differ in model.token_mixing: "tied" and "untied"' in apart
+    assert "0 of the same settings" in apart and "give the runs of each commit a store of their own" in apart
     assert "2 done trials" in command(tmp_path, "compare", "theirs@aaa", "runs@bbb").out
     wrong = command(tmp_path, "compare", "runs", "cccc")
     assert wrong.code == 2 and "no done trial of runs is of such a commit" in wrong.err
+    wrong = command(tmp_path, "compare", "runs", "nowhere")
+    assert wrong.code == 2 and "'nowhere' is neither a folder nor a commit" in wrong.err
     assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
+
+
+def test_runs_are_compared_with_one_claim_alone() -> None:
+    """A field that one side does not know must not pair a trial with whichever comes first."""
+
+    def run(trial: str, accuracy: float, **model: Any) -> dict[str, Any]:
+        return {**record(accuracy), "id": trial, "spec": {"model": {"hidden_dim": 8, **model}, "seed": 0}}
+
+    ours = RunSet("a", Path("a"), {"x": run("x", 0.5)})
+    theirs = {"y": run("y", 0.9, new="on"), "z": run("z", 0.5, new="off")}
+    assert matched(ours, RunSet("b", Path("b"), theirs)) == []
+    ((_, other),) = matched(ours, RunSet("b", Path("b"), {"z": theirs["z"]}))
+    assert other["id"] == "z"
+    assert matched(ours, ours) == []
 
 
 def archive_spec(path: Path, one: Any) -> None:

@@ -1,6 +1,6 @@
 """The figures of a report: a module each, with a `draw` that gives a figure and its caption, or None.
 
-A new figure is a module here and its `draw` in FIGURES.
+A new figure is a module here its `draw` in FIGURES, and the name of its files in NAMES.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,6 +19,10 @@ FIGURES: tuple[Callable[[Report], Drawn | None], ...] = (
     frameworks.draw,
     filters.draw,
 )
+# What their files are called.
+NAMES = (
+    "sweep", "differences", "data_scale", "permutation", "learning_curves", "frontier", "frameworks", "filters",
+)  # fmt: skip
 
 
 def draw_all(report: Report) -> Iterator[Drawn]:

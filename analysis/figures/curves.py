@@ -5,6 +5,7 @@ import numpy as np
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.notes import is_accuracy, number, unit
+from analysis.notes import scale as scale_of
 from analysis.report import Report
 
 
@@ -16,7 +17,7 @@ def draw(report: Report) -> Drawn | None:
         return None
     shown, left_out = style.some(known)
     figure, axes = style.new(7.2, 3.4, ncols=2, sharey=True)
-    scale = 100 if value == "accuracy" else 1
+    scale = scale_of(report.ablation)
     ends = []
     for place, label in enumerate(shown):
         for ax, split in zip(axes, ("train", "test"), strict=True):
@@ -29,13 +30,13 @@ def draw(report: Report) -> Drawn | None:
                 steps, scale * values.min(0), scale * values.max(0), color=look["color"], alpha=0.15, linewidth=0
             )
         _, values = report.curve(label, f"test.{value}")
-        ends.append(f"{report.text(label)}: {number(report.ablation, float(values[:, -1].mean()))} (n = {len(values)})")
+        if np.isfinite(values[:, -1]).all():
+            last = number(report.ablation, float(values[:, -1].mean()))
+            ends.append(f"{report.text(label)}: {last} (n = {len(values)})")
     for ax, split in zip(axes, ("train", "test"), strict=True):
         ax.set(title=split, xlabel="step")
     axes[0].set_ylabel(f"{value} ({unit(report.ablation)})")
     style.legend(figure, axes[0])
-    caption = (
-        f"Mean over seeds, band from the least to the most. At the last step on test, in "
-        f"{unit(report.ablation)}: {'; '.join(ends)}.{left_out}"
-    )
+    said = f" At the last step on test, in {unit(report.ablation)}: {'; '.join(ends)}." if ends else ""
+    caption = f"Mean over seeds, band from the least to the most.{said}{left_out}"
     return Drawn("learning_curves", "Learning curves", caption, figure)

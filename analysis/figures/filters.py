@@ -23,7 +23,7 @@ def draw(report: Report) -> Drawn | None:
         return None
     for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
         kept = filters.read(report.store.folder(str(trial["id"])))
-        if kept is not None:
+        if kept is not None and _fits(kept, trial):
             return _draw(kept, trial)
     return None
 
@@ -33,7 +33,9 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     units = _images(kept[filters.TOKEN_MIXING], side)
     order = paired(units)[:MAX_UNITS]
     stem = np.moveaxis(kept[filters.STEM], -1, 0)[:MAX_UNITS]
-    figure, axes = style.new(6.4, 4.6, nrows=2)
+    stem = stem if stem.shape[-1] in (1, 3) else stem.mean(-1)
+    heights = [math.ceil(len(part) / COLUMNS) for part in (order, stem)]
+    figure, axes = style.new(6.4, 0.8 + 0.4 * sum(heights), nrows=2, height_ratios=heights)
     axes[0].imshow(_sheet([units[i] for i in order]), cmap="gray", vmin=0, vmax=1)
     axes[0].set_title("first token-mixing layer: units with their nearest inverse")
     axes[1].imshow(_sheet([_scaled(part) for part in stem]), cmap="gray", vmin=0, vmax=1)
@@ -41,13 +43,22 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     for ax in axes:
         ax.axis("off")
     match = correlations(units)[order[: len(order) // 2 * 2 : 2], order[1::2]]
+    channel = " of the first channel" if trial["model.token_mixing"] == "untied" else ""
     likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
+    layer = f"the first token-mixing layer{channel} over the {side} x {side} tokens"
     caption = (
-        f"Trial {trial['id']} ({trial['settings']}), the best on test. Above: {len(order)} of {len(units)} units of "
-        f"the first token-mixing layer over the {side} x {side} tokens, each beside the unit nearest to its inverse, "
-        f"low frequency first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
+        f"Trial {trial['id']} ({trial['settings']}), the best on test of those that kept theirs. Above: {len(order)} "
+        f"of {len(units)} units of {layer}, each beside the one nearest to its inverse, low frequency first.{likeness} "
+        f"Below: {len(stem)} stem filters. Each is scaled to its own range."
     )
     return Drawn("filters", "First layers", caption, figure)
+
+
+def _fits(kept: dict[str, Any], trial: Any) -> bool:
+    """Whether the file holds what a model of this size has."""
+    stem, kernel = kept.get(filters.STEM), kept.get(filters.TOKEN_MIXING)
+    side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
+    return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
 
 
 def _images(kernel: Any, side: int) -> Any:

@@ -4,10 +4,12 @@ import math
 
 import numpy as np
 
-from analysis.cells import by_seed, keys
+from analysis.cells import Label, by_seed, keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import is_accuracy, number, unit
+from analysis.notes import number, unit
+from analysis.notes import points as points_of
+from analysis.notes import scale as scale_of
 from analysis.report import Report
 
 MAX_POINTS = 2000
@@ -22,7 +24,7 @@ def draw(report: Report) -> Drawn | None:
     pairs = []
     for label, group in report.groups.items():
         other = (*label[:place], second, *label[place + 1 :])
-        if label[place] == first and other in report.groups:
+        if label[place] == first and other in report.groups and _have_means(report, label, other):
             a, b = by_seed(report.ablation, group), by_seed(report.ablation, report.groups[other])
             pairs += [(a[seed], b[seed]) for seed in a if seed in b]
     points = np.array([pair for pair in pairs if all(map(math.isfinite, pair))])
@@ -30,18 +32,22 @@ def draw(report: Report) -> Drawn | None:
         return None
     apart = np.abs(points[:, 1] - points[:, 0])
     figure, ax = style.new(4.2, 4.0)
-    scale = 100 if is_accuracy(report.ablation) else 1
-    shown = scale * points[:: 1 + len(points) // MAX_POINTS]
+    scale = scale_of(report.ablation)
+    shown = scale * points[:: math.ceil(len(points) / MAX_POINTS)]
     ends = [shown.min(), shown.max()]
     ax.plot(ends, ends, color="#888888", linewidth=1, label="identity")
     ax.plot(shown[:, 0], shown[:, 1], "o", color="black", markersize=4, alpha=0.6, label="pairs of trials")
     metric = f"{report.ablation.report.metric} ({unit(report.ablation)})"
     ax.set(xlabel=f"{first}: {metric}", ylabel=f"{second}: {metric}", aspect="equal")
     style.legend(figure, ax)
-    points_word = "points" if is_accuracy(report.ablation) else unit(report.ablation)
     caption = (
-        f"{len(points)} pairs of the same settings and seed: {int((apart == 0).sum())} equal, the largest "
-        f"difference {number(report.ablation, float(apart.max()))} {points_word}, the mean one "
+        f"{len(points)} pairs of the same settings and seed (shown are {len(shown)}): {int((apart == 0).sum())} equal, "
+        f"the largest difference {number(report.ablation, float(apart.max()))} {points_of(report.ablation)}, the mean "
         f"{number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), '+')}."
     )
     return Drawn("frameworks", f"{second} against {first}", caption, figure)
+
+
+def _have_means(report: Report, *labels: Label) -> bool:
+    """Whether the table has numbers of these cells: what it refuses to average is not compared either."""
+    return not any(math.isnan(report.rows[label]["mean"]) for label in labels)

@@ -6,6 +6,7 @@ from analysis import statistics
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.notes import is_accuracy, number, unit
+from analysis.notes import scale as scale_of
 from analysis.report import Report
 
 LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
@@ -24,7 +25,7 @@ def draw(report: Report) -> Drawn | None:
     means = [float(report.rows[label]["mean"]) for label in known]
     front = statistics.frontier(costs, [better * mean for mean in means])
     figure, ax = style.new()
-    scale = 100 if is_accuracy(report.ablation) else 1
+    scale = scale_of(report.ablation)
     ax.plot(costs, [scale * mean for mean in means], "o", color="#888888", markersize=4, label="cells")
     ax.step(
         [costs[i] for i in front],
@@ -41,8 +42,11 @@ def draw(report: Report) -> Drawn | None:
     )
     style.legend(figure, ax)
     named, left_out = style.some(front)
+    for place, i in enumerate(named):
+        ax.annotate(f"{place + 1}", (costs[i], scale * means[i]), xytext=(3, 4), textcoords="offset points", fontsize=8)
     said = "; ".join(
-        f"{report.text(known[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs" for i in named
+        f"{place + 1}, {report.text(known[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs"
+        for place, i in enumerate(named)
     )
     caption = f"Cost counts forward and backward of every training step. On the frontier: {said}.{left_out}"
     return Drawn("frontier", "Result against cost", caption, figure)

@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 
-from analysis.cells import keys
+from analysis import statistics
+from analysis.cells import Label, by_seed, keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import is_accuracy, number, unit
+from analysis.notes import counted, interval_text, number, points, unit
+from analysis.notes import scale as scale_of
 from analysis.report import Report
+from analysis.statistics import Paired
 from experiments.fields import short, text
 
 FIELD, NONE = "data.permutation", "none"
@@ -19,34 +22,49 @@ def draw(report: Report) -> Drawn | None:
     if NONE not in kinds or len(kinds) < 2:
         return None
     others = [key for key in keys(report.ablation) if key != FIELD]
-    rows: dict[str, dict[str, float]] = {}
-    for cell in report.rows.values():
+    rows: dict[str, dict[str, Label]] = {}
+    for label, cell in report.rows.items():
         words = " ".join(f"{short(key)}={text(cell[key])}" for key in others if len(report.values(key)) > 1)
-        rows.setdefault(words, {})[cell[FIELD]] = cell["mean"]
-    shown, left_out = style.some([words for words, found in rows.items() if not math.isnan(found.get(NONE, math.nan))])
+        if not math.isnan(cell["mean"]):
+            rows.setdefault(words, {})[cell[FIELD]] = label
+    shown, left_out = style.some([words for words, found in rows.items() if NONE in found])
     if not shown:
         return None
     figure, ax = style.new(1.6 + 1.5 * len(shown), 3.4)
-    scale, width, said = 100 if is_accuracy(report.ablation) else 1, 0.8 / len(kinds), []
+    scale, width, said = scale_of(report.ablation), 0.8 / len(kinds), []
     for place, kind in enumerate(kinds):
-        heights = [scale * rows[words].get(kind, math.nan) for words in shown]
+        heights = [scale * report.rows[rows[words][kind]]["mean"] if kind in rows[words] else 0.0 for words in shown]
         x = np.arange(len(shown)) + (place - (len(kinds) - 1) / 2) * width
         hatch, shade = ("", "///", "xxx")[place % 3], ("#333333", "#AAAAAA", "#FFFFFF")[place % 3]
         bars = ax.bar(x, heights, 0.9 * width, label=kind, color=shade, edgecolor="black", hatch=hatch)
-        drops = [rows[words].get(kind, math.nan) - rows[words][NONE] for words in shown]
+        drops = [_drop(report, rows[words].get(NONE), rows[words].get(kind)) for words in shown]
         if kind != NONE:
-            ax.bar_label(
-                bars, ["" if math.isnan(drop) else number(report.ablation, drop, "+") for drop in drops], fontsize=8
-            )
+            numbers = ["" if drop is None else number(report.ablation, drop.difference, "+") for drop in drops]
+            ax.bar_label(bars, numbers, fontsize=8)
             said += [
-                f"{words + ', ' if words else ''}{kind}: {number(report.ablation, drop, '+')}"
+                f"{words + ', ' if words else ''}{kind}: {_words(report, drop)}"
                 for words, drop in zip(shown, drops, strict=True)
-                if not math.isnan(drop)
+                if drop is not None
             ]
     ax.set_xticks(range(len(shown)), shown)
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})")
     figure.legend(loc="outside lower center", ncols=3, title="permutation of the input")
-    changes = f"Change against none, in {unit(report.ablation)}: {'; '.join(said)}."
+    changes = f"Change against none over pairs of seeds: {'; '.join(said)}." if said else ""
     caption = f"The same permutation for all images. {changes}{left_out}"
     return Drawn("permutation", "Permutation of the input", caption, figure)
+
+
+def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired | None:
+    """Over the seeds that both have; None without any."""
+    if none is None or permuted is None:
+        return None
+    first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
+    found = statistics.paired(first, second)
+    return None if math.isnan(found.difference) else found
+
+
+def _words(report: Report, drop: Paired) -> str:
+    interval = interval_text(report.ablation, drop.low, drop.high)
+    shown = f"{number(report.ablation, drop.difference, '+')} {points(report.ablation)} {interval}".rstrip()
+    return f"{shown} ({counted(drop.n, 'pair')})"

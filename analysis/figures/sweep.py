@@ -9,11 +9,14 @@ from analysis import statistics
 from analysis.cells import keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import is_accuracy, number, unit
+from analysis.notes import is_accuracy, level_text, number, unit
+from analysis.notes import scale as scale_of
 from analysis.report import Report
 from analysis.trends import MIN_VALUES, is_number, lines
 from experiments.fields import short, text
 
+LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
+MAX_BESIDE = 4  # lines that are moved by as much as two of them would be
 DATA_SCALE = ("data.fraction", "data.num_examples")
 
 
@@ -26,24 +29,33 @@ def draw(report: Report) -> Drawn | None:
     if not shown:
         return None
     figure, ax = style.new()
-    values, scale = report.values(name), 100 if is_accuracy(report.ablation) else 1
+    values, scale = report.values(name), scale_of(report.ablation)
     is_numeric = all(is_number(value) for value in values)
+    is_log = is_numeric and min(values) > 0 and max(values) / min(values) >= LOG_RATIO
     said = []
     for place, (rest, cells) in enumerate(shown):
         x = [float(cell[name]) if is_numeric else values.index(cell[name]) for cell in cells]
         y = np.array([cell["mean"] for cell in cells])
         low, high = (np.array([cell[end] for cell in cells]) for end in ("low", "high"))
-        error = np.nan_to_num(np.array([y - low, high - y]))
-        ax.errorbar(x, scale * y, scale * error, label=rest or None, capsize=2, linewidth=1.2, **style.look(place))
+        error = np.clip(np.nan_to_num(np.array([y - low, high - y])), 0, None)
+        ax.errorbar(
+            _beside(x, place, len(shown), is_log),
+            scale * y,
+            scale * error,
+            label=rest or None,
+            capsize=2,
+            linewidth=1.2,
+            **style.look(place),
+        )
         said.append(_sentence(report, name, rest, cells, x if is_numeric else []))
-    if is_numeric and min(values) > 0 and max(values) / min(values) >= 8:
+    if is_log:
         ax.set_xscale("log", base=2)
     if not is_numeric or len(values) <= 6:
         ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), map(text, values))
         ax.minorticks_off()
     ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
     style.legend(figure, ax)
-    caption = f"Mean and 95 % interval over seeds. {' '.join(said)}{left_out}"
+    caption = f"Mean and {level_text()} interval over seeds. {' '.join(said)}{left_out}"
     return Drawn("sweep", f"Over {short(name)}", caption, figure)
 
 
@@ -78,7 +90,8 @@ def draw_data_scale(report: Report) -> Drawn | None:
     ax.set(xscale="log", yscale="log", xlabel="training examples N", ylabel="error (%)")
     style.legend(figure, ax)
     caption = (
-        "Error over training examples on log axes, with a power law by least squares and the 95 % interval of its "
+        "Error over training examples on log axes, with a power law by least squares and the "
+        f"{level_text()} interval of its "
         f"exponent. {' '.join(said)}{left_out}"
     )
     return Drawn("data_scale", "Data scale", caption, figure)
@@ -90,6 +103,15 @@ def _swept(report: Report) -> str | None:
     return next(
         (name for name in numeric if len(report.values(name)) >= MIN_VALUES), next(iter(numeric or varying), None)
     )
+
+
+def _beside(x: list[float], place: int, num_lines: int, is_log: bool) -> list[float]:
+    """The values moved a little, so that the lines of a figure do not hide each other."""
+    shift = (place - (num_lines - 1) / 2) / max(num_lines, MAX_BESIDE)
+    if is_log:
+        return [value * 2 ** (0.3 * shift) for value in x]
+    width = (max(x) - min(x)) / max(1, len(x) - 1)
+    return [value + 0.3 * width * shift for value in x]
 
 
 def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
