@@ -67,18 +67,22 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         lines.append(f"intervals by {options.interval}")
     if asked := ablation.report.equivalence:
         margin = f"{100 * asked.margin:g} % points" if is_accuracy(ablation) else f"{asked.margin:g} nats"
-        lines.append(
-            f"p (n): that {short(asked.between)}s differ by {margin} or more, two one-sided t-tests over n paired "
-            "seeds; same: all pairs are equal; within, differ: all pairs differ by the same, less than that or not"
-        )
+        kinds = {
+            "same": "all pairs are equal",
+            "within": "all pairs differ by the same, which is less",
+            "differ": "all pairs differ by the same, which is not less",
+        }
+        used = "".join(f"; {kind}: {said}" for kind, said in kinds.items() if kind in set(table["equivalence_kind"]))
+        test = "two one-sided t-tests over n paired seeds"
+        lines.append(f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}")
     signs = [marks(cell, options) for _, cell in table.iterrows()]
     meanings = {
         SIGNIFICANT: f"p < {ALPHA:g}, paired t-test, Holm's correction for {int(table['p'].notna().sum())} tests",
-        BELOW_FLOOR: "less than half the 95 % interval that the number of test examples alone gives one accuracy",
+        BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
         UNEQUAL: "see below",
     }
-    if used := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
-        lines.append("; ".join(used))
+    if shown := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
+        lines.append("; ".join(shown))
     return lines
 
 

@@ -51,6 +51,12 @@ def test_a_command_of_the_readme_is_understood(
         words = [part for word in words for part in (own if word == "path/to/imagenet" else [word])]
     if words[0] == "run":
         words.append("--dry-run")
+    if words[0] == "compare":
+        for name in words[1:]:
+            (tmp_path / name).mkdir(parents=True)
+        monkeypatch.chdir(tmp_path)
+    words = [file for word in words for file in (sorted(map(str, ROOT.glob(word))) if "*" in word else [word])]
+    words = [word for word in words if word != "--open"]
     if words[0] == "parity":
         words += ["--steps", "2", "model.num_blocks=1", "model.hidden_dim=8", "data.image_size=8"]
     if words[0] in ON_A_CLUSTER:
