@@ -42,8 +42,8 @@ def draw(report: Report) -> Drawn | None:
     style.legend(figure, ax)
     caption = (
         f"{len(points)} pairs of the same settings and seed (shown are {len(shown)}): {int((apart == 0).sum())} equal, "
-        f"the largest difference {number(report.ablation, float(apart.max()))} {points_of(report.ablation)}, the mean "
-        f"{number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), '+')}."
+        f"the largest difference {number(report.ablation, float(apart.max()), more=2)} {points_of(report.ablation)}, the mean "
+        f"{number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), '+', 2)}."
     )
     return Drawn("frameworks", f"{second} against {first}", caption, figure)
 

@@ -40,7 +40,7 @@ def draw(report: Report) -> Drawn | None:
         drops = [_drop(report, rows[words].get(NONE), rows[words].get(kind)) for words in shown]
         if kind != NONE:
             numbers = ["" if drop is None else number(report.ablation, drop.difference, "+") for drop in drops]
-            ax.bar_label(bars, numbers, fontsize=8)
+            ax.bar_label(bars, numbers, fontsize=8, padding=2)
             said += [
                 f"{words + ', ' if words else ''}{kind}: {_words(report, drop)}"
                 for words, drop in zip(shown, drops, strict=True)
