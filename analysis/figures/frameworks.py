@@ -40,10 +40,11 @@ def draw(report: Report) -> Drawn | None:
     metric = f"{report.ablation.report.metric} ({unit(report.ablation)})"
     ax.set(xlabel=f"{first}: {metric}", ylabel=f"{second}: {metric}", aspect="equal")
     style.legend(figure, ax)
+    largest = number(report.ablation, float(apart.max()), more=2)
+    mean = number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), "+", 2)
     caption = (
         f"{len(points)} pairs of the same settings and seed (shown are {len(shown)}): {int((apart == 0).sum())} equal, "
-        f"the largest difference {number(report.ablation, float(apart.max()), more=2)} {points_of(report.ablation)}, the mean "
-        f"{number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), '+', 2)}."
+        f"the largest difference {largest} {points_of(report.ablation)}, the mean {mean}."
     )
     return Drawn("frameworks", f"{second} against {first}", caption, figure)
 
