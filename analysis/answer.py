@@ -70,8 +70,7 @@ def _difference(report: Report, label: Label) -> str:
     assert other is not None
     base = report.rows[other]
     said = f"{_words(report, label, other)}: {difference_text(ablation, cell)}"
-    named = zip(keys(ablation), other, strict=True)
-    against = " ".join(text(value) for name, value in named if name in ablation.report.baseline)
+    against = " ".join(text(value) for value, own in zip(other, label, strict=True) if value != own)
     verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
     why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "as all pairs differ by the same"
     tested = f"not tested, {why_not}" if math.isnan(cell["p"]) else f"{verdict} from {against}"

@@ -130,8 +130,10 @@ def by_seed(ablation: Ablation, group: pd.DataFrame) -> dict[Any, float]:
 
 
 def label_text(ablation: Ablation, label: Label) -> str:
-    """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`."""
-    return " ".join(f"{short(name)}={text(value)}" for name, value in zip(keys(ablation), label, strict=True))
+    """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`; without what is the same in all cells."""
+    named = list(zip(keys(ablation), label, strict=True))
+    told = [(name, value) for name, value in named if name in ablation.varying] or named
+    return " ".join(f"{short(name)}={text(value)}" for name, value in told)
 
 
 def labels(ablation: Ablation, table: pd.DataFrame) -> list[Label]:

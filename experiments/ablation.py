@@ -19,7 +19,7 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,11 @@ class Ablation:
     report: ReportSpec
     where: str  # the file, for error sentences
     overrides: tuple[str, ...] = ()  # of the command line
+
+    @cached_property
+    def varying(self) -> frozenset[str]:
+        """Fields that are not the same in all trials."""
+        return frozenset(grid.varying(self.points))
 
     @property
     def axes(self) -> dict[str, list[Any]]:
