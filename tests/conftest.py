@@ -192,6 +192,18 @@ def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[
     )
 
 
+# Python that runs a command with the words of sys.argv, and prints the most memory that it took, in KiB, to stderr, last.
+# It is read from /proc: what getrusage says of a process begins with what its parent had taken.
+MEASURED = """
+import re, sys
+import mixlab
+code = mixlab.main(sys.argv[1:])
+sys.stdout.flush()
+print(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1], file=sys.stderr)
+sys.exit(code)
+"""
+
+
 def end(process: "subprocess.Popen[str]") -> Ended:
     """Wait for the end of a command."""
     try:

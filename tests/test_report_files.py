@@ -23,6 +23,7 @@ from analysis.compare import RunSet, matched
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.report import Report, make_report
+from analysis.table import render_cells
 from analysis.writing import write_reports
 from experiments import archive, filters
 from experiments.ablation import load_ablation, trials
@@ -96,6 +97,11 @@ class Bench:
 
     def report(self, options: Options = Options()) -> Report:  # noqa: B008
         return make_report(self.ablation, self.trials, self.store, options)
+
+    def text(self, options: Options = Options()) -> str:  # noqa: B008
+        """The table as it is printed."""
+        report = self.report(options)
+        return render_cells(report.ablation, report.frame, report.table, "text", options)
 
     def write(self, options: Options = Options()) -> Path:  # noqa: B008
         """The report's folder."""
@@ -201,11 +207,11 @@ def test_trials_of_several_commits_are_not_averaged_unless_asked(bench: Any) -> 
     made.put(record(0.5), record(0.6), record(0.7), record(0.9, commit=OTHER))
     cell = made.report().table.iloc[1]
     assert math.isnan(cell["mean"]) and math.isnan(cell["difference"]) and math.isnan(cell["p"])
-    text = (made.write() / "table.txt").read_text()
+    text = made.text()
     assert "2 commits (2)" in text and "--mix-commits averages them" in text
     mixed = made.report(Options(mix_commits=True)).table.iloc[1]
     assert mixed["mean"] == pytest.approx(0.8) and mixed["difference"] == pytest.approx(0.25)
-    text = (made.write(Options(mix_commits=True)) / "table.txt").read_text()
+    text = made.text(Options(mix_commits=True))
     assert "80.0 ± 14.1 (2) +25.0†" in text and "averaged over trials of 2 commits" in text
 
 
@@ -214,7 +220,7 @@ def test_cells_of_several_environments_or_fewer_pairs_are_marked(bench: Any) -> 
         grid={MIXING: ["tied", "untied"], "seed": [0, 1, 2]}, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}
     )
     made.put(record(0.5), record(0.6), None, record(0.7), record(0.9, device="cuda"), record(0.8))
-    text = (made.write() / "table.txt").read_text()
+    text = made.text()
     assert "80.0 ± 10.0 (3) +25.0†" in text and "† see below" in text
     assert "token_mixing=untied: its trials ran in 2 environments" in text
     assert "its difference is over the 2 seeds that the baseline has too" in text
@@ -225,7 +231,7 @@ def test_a_baseline_of_another_commit_or_machine_is_marked(bench: Any) -> None:
     made = bench(grid=grid, report={"rows": [BLOCKS, MIXING], "baseline": {MIXING: "tied"}})
     there = [record(value, commit=OTHER, device="cuda") for value in (0.5, 0.6, 0.7)]
     made.put(*map(record, (0.4, 0.5, 0.6)), *there, *map(record, (0.4, 0.5, 0.6, 0.5, 0.61, 0.72)))
-    text = (made.write() / "table.txt").read_text()
+    text = made.text()
     assert "num_blocks=1 token_mixing=untied: its baseline ran under another commit" in text
     assert "num_blocks=2 token_mixing=untied: its baseline" not in text
     assert [cell["unlike"] for _, cell in made.report().table.iterrows()] == [False, True, False, False]
@@ -241,7 +247,7 @@ def test_what_a_cell_lacks_is_not_averaged_over_the_rest(bench: Any) -> None:
 
 
 def test_a_metric_out_of_its_range_is_no_metric(bench: Any) -> None:
-    text = (bench(grid={"seed": [0, 1]}, report={}).put(record(50.0), record(0.5)).write() / "table.txt").read_text()
+    text = bench(grid={"seed": [0, 1]}, report={}).put(record(50.0), record(0.5)).text()
     assert (
         "50.0 ± ? (1 of 2)" in text
         and "metrics.last.train.accuracy is missing, of a wrong type or out of range" in text
@@ -259,7 +265,7 @@ def test_seeds_at_chance_have_a_report(bench: Any) -> None:
 def test_a_bootstrap_is_named_and_is_that_of_differences_too(bench: Any) -> None:
     made = bench().fill()
     options = Options(interval="bootstrap")
-    text = (made.write(options) / "table.txt").read_text()
+    text = made.text(options)
     assert "intervals by bootstrap" in text and "narrower than their spread warrants" in text
     t, bootstrap = made.report().table, made.report(options).table
     assert (bootstrap["difference_low"] > t["difference_low"])[t["difference"].notna()].all()
@@ -281,7 +287,7 @@ def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
     report = {"rows": [], "columns": ["backend"], "equivalence": {"margin": 0.02}}
     for shift, kind in ((0.0, "same"), (0.015625, "within"), (0.25, "differ")):
         made = bench(grid=grid, report=report).put(*map(record, (0.5, 0.625, 0.5 + shift, 0.625 + shift)))
-        assert f"{kind} (2)" in (made.write() / "table.txt").read_text()
+        assert f"{kind} (2)" in made.text()
 
 
 def test_a_difference_below_what_the_test_set_leaves_open_is_marked(bench: Any) -> None:
@@ -293,7 +299,7 @@ def test_a_difference_below_what_the_test_set_leaves_open_is_marked(bench: Any) 
     floor, p, z = report.table["floor"][1], 0.611, 1.959963984540054
     half = z / (1 + z * z / 12) * math.sqrt(p * (1 - p) / 12 + z * z / 4 / 144)
     assert floor == pytest.approx(half)
-    assert "+1.1*°" in (made.write() / "table.txt").read_text()
+    assert "+1.1*°" in made.text()
     assert f"less than the ±{100 * floor:.1f} that the number of test examples leaves open" in sentences(report)[0]
 
 
@@ -363,7 +369,7 @@ def test_damaged_records_are_named_and_hide_no_other(bench: Any) -> None:
     paths[0].write_text(paths[0].read_text()[:-30])
     paths[1].write_text(paths[1].read_text().replace(f'"schema": {RECORD_SCHEMA}', '"schema": 1'))
     paths[2].write_text(paths[2].read_text().replace('"accuracy": 0.5', '"accuracy": "high"'))
-    text = (made.write() / "table.txt").read_text()
+    text = made.text()
     assert (
         "50.0 ± ? (1 of 4)" in text and "has schema 1" in text and "not JSON" in text and "last.test.accuracy" in text
     )
@@ -373,7 +379,7 @@ def test_a_baseline_that_no_cell_has_is_said(bench: Any) -> None:
     made = bench(exclude=[{BLOCKS: 4, MIXING: "tied"}]).fill()
     assert (
         "num_blocks=4 token_mixing=untied backend=jax: no cell has num_blocks=4 token_mixing=tied backend=jax"
-        in (made.write() / "table.txt").read_text()
+        in made.text()
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from experiments.record import RECORD_SCHEMA
 from experiments.spec import as_tree
 from experiments.store import Store
-from tests.conftest import environment, planned, write_yaml
+from tests.conftest import MEASURED, environment, planned, write_yaml
 from tests.test_report_files import record
 
 WHOLE = bool(os.environ.get("MIXLAB_REPORT_SCALE"))
@@ -21,14 +21,6 @@ TRIALS, CURVE_POINTS = (10_000 if WHOLE else 1_000), 100
 # Limits for ten thousand, on 2 cores, and not beside other tests.
 STATUS_S, REPORT_S, MEMORY_MIB, PAGE_BYTES = 3.0, 15.0, 1024, 5_000_000
 SLOWER = 1 if WHOLE else 4
-MEASURED = """
-import resource, sys
-import mixlab
-sys.argv = ["mixlab", *sys.argv[1:]]
-code = mixlab.main()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
-sys.exit(code)
-"""
 
 
 def timed(folder: Path, *words: str) -> tuple[float, float]:

@@ -13,7 +13,7 @@ import pytest
 
 from experiments.claims import Claim
 from experiments.states import state
-from tests.conftest import base, planned, records, write_yaml
+from tests.conftest import MEASURED, base, planned, records, write_yaml
 from tests.slurm_bench import LONG, Bench
 
 pytestmark = pytest.mark.slurm
@@ -23,12 +23,6 @@ ALONE = LONG and "PYTEST_XDIST_WORKER" not in os.environ  # else other tests tak
 # Limits for ten thousand, on 2 cores.
 SUBMIT_S, SUBMIT_MIB, STATUS_S, AGAIN_S = 30.0, 500.0, 3.0, 5.0
 CURVE_POINTS = 100
-MEASURED = """
-import resource
-import mixlab
-mixlab.main(sys.argv[1:])
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
 
 
 def timed(bench: Bench, what: str, *words: str) -> tuple[float, str]:
@@ -63,7 +57,7 @@ def test_a_large_grid_is_submitted_watched_and_found_done_in_seconds(bench: Benc
     words = ("submit", str(path), "--cluster", bench.cluster_file(pack=10))
     began = time.monotonic()
     submitted = bench.python(f"import sys; sys.argv = ['mixlab', *{words!r}]\n{MEASURED}")
-    submit_s, memory = time.monotonic() - began, int(submitted.stdout.split()[-1]) / 1024
+    submit_s, memory = time.monotonic() - began, int(submitted.stderr.split()[-1]) / 1024
     print(f"submit, {TRIALS:,} trials: {submit_s:.1f} s, {memory:.0f} MiB")
     assert f"{TRIALS} sent as {TRIALS // 10} jobs" in submitted.stdout
     assert len(bench.jobs("PENDING")) == TRIALS // 10
