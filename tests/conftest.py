@@ -192,7 +192,7 @@ def start(folder: Path, *arguments: str, **variables: str) -> "subprocess.Popen[
     )
 
 
-# Python that runs a command with the words of sys.argv, and prints the most memory that it took, in KiB, to stderr, last.
+# Python that runs a command with the words of sys.argv, and prints the most memory that it took, in KiB, on stderr.
 # It is read from /proc: what getrusage says of a process begins with what its parent had taken.
 MEASURED = """
 import re, sys
