@@ -463,7 +463,12 @@ def drawn(report: Report) -> dict[str, str]:
 def test_each_figure_is_drawn_where_it_has_something_to_show(bench: Any) -> None:
     assert drawn(bench().report()) == {}
     captions = drawn(bench().fill().report())
-    assert set(captions) == {"sweep", "differences", "learning_curves", "frameworks"}  # the flops are all the same
+    assert set(captions) == {
+        "sweep_num_blocks",
+        "differences",
+        "learning_curves",
+        "frameworks",
+    }  # the flops are all the same
     assert "18 pairs of the same settings and seed" in captions["frameworks"]
 
 
@@ -474,7 +479,7 @@ def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
     sizes = [made.trials[i].trial.info.num_train for i in (0, 2, 4)]
     slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
     assert f"N^{slope:.3f}" in captions["data_scale"] and "3 sizes" in captions["data_scale"]
-    assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep"]
+    assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep_fraction"]
 
 
 def test_trends_are_slopes_a_doubling(bench: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from analysis.table import FORMATS
 from experiments.store import Store
 from slurm.testbed.config import Options
 from slurm.testbed.down import down
@@ -45,7 +46,8 @@ def test_forty_trials_go_as_two_packed_arrays_and_the_report_follows(bench: Benc
     table = (folder / "table.txt").read_text()
     assert table == bench.mixlab("report", str(path)).out
     assert table.count("(20)") == 2 and "missing" not in table
-    assert {file.name for file in folder.iterdir()} == {"table.txt", "table.csv", "table.md", "table.json"}
+    files = {"figures", "report.html", "tidy.csv", "tidy.parquet", *(f"table.{end}" for end in FORMATS.values())}
+    assert {file.name for file in folder.iterdir()} == files
     again = bench.submit(path, pack=10, report=True).out
     assert "40 trials: 40 done, 0 on their way, 0 sent" in again and len(bench.arrays()) == 2
 

@@ -1,4 +1,4 @@
-"""The figures of a report: a module each, with a `draw` that gives a figure and its caption, or None.
+"""The figures of a report: a module each, with a `draw` that yields figures with their captions.
 
 A new figure is a module here its `draw` in FIGURES, and the name of its files in NAMES.
 """
@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sweep
 from analysis.figures.style import Drawn
 from analysis.report import Report
+from experiments.fields import names, short
 
-FIGURES: tuple[Callable[[Report], Drawn | None], ...] = (
+FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
     sweep.draw,
     difference.draw,
     sweep.draw_data_scale,
@@ -21,12 +22,12 @@ FIGURES: tuple[Callable[[Report], Drawn | None], ...] = (
 )
 # What their files are called.
 NAMES = (
-    "sweep", "differences", "data_scale", "permutation", "learning_curves", "frontier", "frameworks", "filters",
+    "differences", "data_scale", "permutation", "learning_curves", "frontier", "frameworks", "filters",
+    *(f"sweep_{short(name)}" for name in names()),
 )  # fmt: skip
 
 
 def draw_all(report: Report) -> Iterator[Drawn]:
     """Those that the ablation has something to show in."""
     for draw in FIGURES:
-        if (drawn := draw(report)) is not None:
-            yield drawn
+        yield from draw(report)

@@ -1,5 +1,7 @@
 """Learning curves: the mean over seeds and the band from the least to the most, train and test."""
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from analysis.figures import style
@@ -9,12 +11,12 @@ from analysis.notes import scale as scale_of
 from analysis.report import Report
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     value = "accuracy" if is_accuracy(report.ablation) else "loss"
     known = [label for label in report.labels if len(report.curve(label, "step")[0]) > 1]
     known = [label for label in known if not np.isnan(report.rows[label]["mean"])]
     if not known:
-        return None
+        return
     shown, left_out = style.some(known)
     figure, axes = style.new(7.2, 3.4, ncols=2, sharey=True)
     scale = scale_of(report.ablation)
@@ -39,4 +41,4 @@ def draw(report: Report) -> Drawn | None:
     style.legend(figure, axes[0])
     said = f" At the last step on test, in {unit(report.ablation)}: {'; '.join(ends)}." if ends else ""
     caption = f"Mean over seeds, band from the least to the most.{said}{left_out}"
-    return Drawn("learning_curves", "Learning curves", caption, figure)
+    yield Drawn("learning_curves", "Learning curves", caption, figure)

@@ -1,6 +1,7 @@
 """Differences to the baseline as a forest plot."""
 
 import math
+from collections.abc import Iterator
 
 from analysis.figures import style
 from analysis.figures.style import Drawn
@@ -12,10 +13,10 @@ from analysis.statistics import ALPHA
 MAX_ROWS = 40
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     known = [label for label in report.labels if not math.isnan(report.rows[label]["difference"])]
     if not known:
-        return None
+        return
     shown, left_out = style.some(known, MAX_ROWS)
     figure, ax = style.new(6.4, 1.2 + 0.28 * len(shown))
     scale, said = scale_of(report.ablation), []
@@ -41,4 +42,4 @@ def draw(report: Report) -> Drawn | None:
         f"To {baseline_text(report.ablation)}, with the {level_text()} interval over pairs of seeds; filled where "
         f"p < {ALPHA:g} after Holm's correction.{band} {'; '.join(said)}.{left_out}"
     )
-    return Drawn("differences", "Difference to the baseline", caption, figure)
+    yield Drawn("differences", "Difference to the baseline", caption, figure)

@@ -4,6 +4,7 @@ Source: arXiv 2105.01601, figures 5 and 6: units in pairs of opposite phase, low
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,16 @@ from experiments import filters
 MAX_UNITS, COLUMNS = 64, 16
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     """Of the trial with the highest test accuracy among those that have kept their first layers."""
     done = report.frame[report.frame["status"] == "done"]
     if "last.test.accuracy" not in done:
-        return None
+        return
     for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
         kept = filters.read(report.store.folder(str(trial["id"])))
         if kept is not None and _fits(kept, trial):
-            return _draw(kept, trial)
-    return None
+            yield _draw(kept, trial)
+            return
 
 
 def _draw(kept: dict[str, Any], trial: Any) -> Drawn:

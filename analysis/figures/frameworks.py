@@ -1,6 +1,7 @@
 """One backend against another: a point for each pair of trials that differ in the backend alone."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -15,10 +16,10 @@ from analysis.report import Report
 MAX_POINTS = 2000
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     backends = report.values("backend")
     if len(backends) < 2:
-        return None
+        return
     first, second = backends[:2]
     place = keys(report.ablation).index("backend")
     pairs = []
@@ -29,7 +30,7 @@ def draw(report: Report) -> Drawn | None:
             pairs += [(a[seed], b[seed]) for seed in a if seed in b]
     points = np.array([pair for pair in pairs if all(map(math.isfinite, pair))])
     if not len(points):
-        return None
+        return
     apart = np.abs(points[:, 1] - points[:, 0])
     figure, ax = style.new(4.2, 4.0)
     scale = scale_of(report.ablation)
@@ -46,7 +47,7 @@ def draw(report: Report) -> Drawn | None:
         f"{len(points)} pairs of the same settings and seed (shown are {len(shown)}): {int((apart == 0).sum())} equal, "
         f"the largest difference {largest} {points_of(report.ablation)}, the mean {mean}."
     )
-    return Drawn("frameworks", f"{second} against {first}", caption, figure)
+    yield Drawn("frameworks", f"{second} against {first}", caption, figure)
 
 
 def _have_means(report: Report, *labels: Label) -> bool:

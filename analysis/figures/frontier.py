@@ -1,6 +1,7 @@
 """The metric against what training costs, and the cells that no other one beats."""
 
 import math
+from collections.abc import Iterator
 
 from analysis import statistics
 from analysis.figures import style
@@ -12,14 +13,14 @@ from analysis.report import Report
 LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     known = [
         label
         for label, cell in report.rows.items()
         if not math.isnan(cell["mean"]) and not math.isnan(cell["training_flops"])
     ]
     if len({report.rows[label]["training_flops"] for label in known}) < 2:
-        return None
+        return
     better = 1 if is_accuracy(report.ablation) else -1
     costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in known]
     means = [float(report.rows[label]["mean"]) for label in known]
@@ -49,4 +50,4 @@ def draw(report: Report) -> Drawn | None:
         for place, i in enumerate(named)
     )
     caption = f"Cost counts forward and backward of every training step. On the frontier: {said}.{left_out}"
-    return Drawn("frontier", "Result against cost", caption, figure)
+    yield Drawn("frontier", "Result against cost", caption, figure)

@@ -1,6 +1,7 @@
 """What shuffling the input costs: nothing, patches and the pixels within them, or all pixels."""
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -17,10 +18,10 @@ from experiments.fields import short, text
 FIELD, NONE = "data.permutation", "none"
 
 
-def draw(report: Report) -> Drawn | None:
+def draw(report: Report) -> Iterator[Drawn]:
     kinds = report.values(FIELD)
     if NONE not in kinds or len(kinds) < 2:
-        return None
+        return
     others = [key for key in keys(report.ablation) if key != FIELD]
     rows: dict[str, dict[str, Label]] = {}
     for label, cell in report.rows.items():
@@ -29,7 +30,7 @@ def draw(report: Report) -> Drawn | None:
             rows.setdefault(words, {})[cell[FIELD]] = label
     shown, left_out = style.some([words for words, found in rows.items() if NONE in found])
     if not shown:
-        return None
+        return
     figure, ax = style.new(1.6 + 1.5 * len(shown), 3.4)
     scale, width, said = scale_of(report.ablation), 0.8 / len(kinds), []
     for place, kind in enumerate(kinds):
@@ -52,7 +53,7 @@ def draw(report: Report) -> Drawn | None:
     figure.legend(loc="outside lower center", ncols=3, title="permutation of the input")
     changes = f"Change against none over pairs of seeds: {'; '.join(said)}." if said else ""
     caption = f"The same permutation for all images. {changes}{left_out}"
-    return Drawn("permutation", "Permutation of the input", caption, figure)
+    yield Drawn("permutation", "Permutation of the input", caption, figure)
 
 
 def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired | None:

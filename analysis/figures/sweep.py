@@ -1,6 +1,7 @@
 """The metric over a swept field, a line for each setting of the others; and data scale with its power law."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,14 @@ MAX_BESIDE = 4  # lines that are moved by as much as two of them would be
 DATA_SCALE = ("data.fraction", "data.num_examples")
 
 
-def draw(report: Report) -> Drawn | None:
-    """Over the first field of numbers that has enough values, else the first that varies at all."""
-    name = _swept(report)
-    if name is None:
-        return None
+def draw(report: Report) -> Iterator[Drawn]:
+    """Over each field of numbers that has enough values, else over the first that varies at all."""
+    for name in _swept(report):
+        if (drawn := _draw(report, name)) is not None:
+            yield drawn
+
+
+def _draw(report: Report, name: str) -> Drawn | None:
     shown, left_out = style.some(list(lines(report, name)))
     if not shown:
         return None
@@ -56,14 +60,14 @@ def draw(report: Report) -> Drawn | None:
     ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
     style.legend(figure, ax)
     caption = f"Mean and {level_text()} interval over seeds. {' '.join(said)}{left_out}"
-    return Drawn("sweep", f"Over {short(name)}", caption, figure)
+    return Drawn(f"sweep_{short(name)}", f"Over {short(name)}", caption, figure)
 
 
-def draw_data_scale(report: Report) -> Drawn | None:
+def draw_data_scale(report: Report) -> Iterator[Drawn]:
     """Error over the number of training examples, both on log axes, with the fitted power law."""
     name = next((name for name in DATA_SCALE if len(report.values(name)) > 1), None)
     if name is None or not is_accuracy(report.ablation):
-        return None
+        return
     shown, left_out = style.some(list(lines(report, name)))
     figure, ax = style.new()
     said, is_any = [], False
@@ -86,7 +90,7 @@ def draw_data_scale(report: Report) -> Drawn | None:
         said.append(f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes.")
     if not is_any:
         style.close(figure)
-        return None
+        return
     ax.set(xscale="log", yscale="log", xlabel="training examples N", ylabel="error (%)")
     style.legend(figure, ax)
     caption = (
@@ -94,15 +98,13 @@ def draw_data_scale(report: Report) -> Drawn | None:
         f"{level_text()} interval of its "
         f"exponent. {' '.join(said)}{left_out}"
     )
-    return Drawn("data_scale", "Data scale", caption, figure)
+    yield Drawn("data_scale", "Data scale", caption, figure)
 
 
-def _swept(report: Report) -> str | None:
+def _swept(report: Report) -> list[str]:
     varying = [name for name in keys(report.ablation) if len(report.values(name)) > 1]
     numeric = [name for name in varying if all(is_number(value) for value in report.values(name))]
-    return next(
-        (name for name in numeric if len(report.values(name)) >= MIN_VALUES), next(iter(numeric or varying), None)
-    )
+    return [name for name in numeric if len(report.values(name)) >= MIN_VALUES] or [*numeric, *varying][:1]
 
 
 def _beside(x: list[float], place: int, num_lines: int, is_log: bool) -> list[float]:
