@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from experiments import archive
+from experiments.ablation import load_ablation
 from experiments.record import RECORD_SCHEMA
 from experiments.spec import as_tree
 from experiments.store import Store
@@ -41,12 +43,14 @@ def test_a_large_grid_is_reported_in_seconds(tmp_path: Path) -> None:
     grid = {"train.learning_rate": rates, "model.num_blocks": list(range(1, 11)), "seed": list(range(TRIALS // 200))}
     report = {"rows": ["train.learning_rate", "model.num_blocks"], "baseline": {"train.learning_rate": 0.001}}
     path, store = write_yaml(tmp_path / "large.yaml", grid=grid, report=report), Store(tmp_path / "runs")
-    for i, one in enumerate(planned(path, store.data)):
+    trials = planned(path, store.data)
+    archive.keep(store, load_ablation(path), trials)
+    for i, one in enumerate(trials):
         whole = record(0.5 + (i * 7919 % 1000) / 2500, points=CURVE_POINTS)
         text = json.dumps({"schema": RECORD_SCHEMA, "id": one.trial.id, "spec": as_tree(one.trial), **whole}, indent=1)
         store.folder(one.trial.id).mkdir(parents=True)
         (store.folder(one.trial.id) / "record.json").write_text(text + "\n")
-    status_s, _ = timed(tmp_path, "status", "large.yaml")
+    status_s, _ = timed(tmp_path, "status", "large")
     first_s, memory = timed(tmp_path, "report", "large.yaml")
     again_s, _ = timed(tmp_path, "report", "large.yaml")
     page = store.root / "ablations" / "large" / "report" / "report.html"
