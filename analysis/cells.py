@@ -14,7 +14,6 @@ from analysis.statistics import Paired, Summary
 from experiments.ablation import Ablation
 from experiments.fields import short, text
 
-INTERVALS = ("t", "bootstrap")
 STATES = ("failed", "running", "missing")
 SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")
 SAME = ("device", "processor", "packages", "python")  # what makes an environment, beside the commit
@@ -31,7 +30,7 @@ Label = tuple[Any, ...]  # the values of report.rows and report.columns
 class Options:
     """How cells are made from trials."""
 
-    interval: str = "t"  # of INTERVALS
+    interval: str = "t"  # t or bootstrap; see statistics.summary
     mix_commits: bool = False  # whether a cell may average over trials of several commits of the project
 
 

@@ -15,6 +15,7 @@ from analysis.cells import STATES, Label, keys
 from analysis.figures.style import Drawn
 from analysis.paper import findings
 from analysis.report import Report
+from analysis.statistics import ALPHA
 from analysis.table import cell_text, equivalence_text, p_value
 from experiments.fields import short, text
 
@@ -166,11 +167,10 @@ def _parity(report: Report) -> list[str]:
     for label, cell in report.rows.items():
         if cell["equivalence_n"]:
             p = cell["equivalence_p"]
-            word = "not known" if math.isnan(p) else "within" if p < 0.05 else "not shown to be within"
-            p_text = "" if math.isnan(p) else f", p = {p_value(p)}"
-            lines.append(
-                f"{report.text(label)}: {word} ±{margin} {points} ({int(cell['equivalence_n'])} pairs{p_text})"
-            )
+            word = "not known" if math.isnan(p) else "within" if p < ALPHA else "not shown to be within"
+            why = "all differ by the same" if cell["equivalence_kind"] else notes.p_text(p)
+            pairs = notes.counted(int(cell["equivalence_n"]), "pair")
+            lines.append(f"{report.text(label)}: {word} ±{margin} {points} ({', '.join(filter(None, (pairs, why)))})")
     return lines
 
 

@@ -288,6 +288,9 @@ def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
     for shift, kind in ((0.0, "same"), (0.015625, "within"), (0.25, "differ")):
         made = bench(grid=grid, report=report).put(*map(record, (0.5, 0.625, 0.5 + shift, 0.625 + shift)))
         assert f"{kind} (2)" in made.text()
+        html = (made.write() / "report.html").read_text()
+        word = "not shown to be within" if kind == "differ" else "within"
+        assert f"backend=jax: {word} ±2 points (2 pairs, all differ by the same)" in html
 
 
 def test_a_difference_below_what_the_test_set_leaves_open_is_marked(bench: Any) -> None:
