@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from backends.errors import BackendMissing, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
-    from backends.contract import Backend, State
+    from backends.contract import Backend, Bench, State
 
 _GROUP = "mixlab.backends"
 _PICKLES = "torch"  # whose files .pth are
@@ -70,6 +70,17 @@ def add_over_ranks(name: str, value: float, index: int, size: int, address: str)
     with _import_errors(name):
         module = importlib.import_module(f"backends.{name}.ranks")
     return float(module.add_over_ranks(value, index, size, address))
+
+
+def load_bench(name: str) -> "Bench":
+    """What a backend answers for `mixlab bench`; see backends/*/bench.py.
+
+    Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
+    """
+    if name not in _folders():
+        raise BackendMissing(f"backend: {name!r} has no bench; {choices(name, _folders())}")
+    with _import_errors(name):
+        return importlib.import_module(f"backends.{name}.bench")
 
 
 @contextmanager

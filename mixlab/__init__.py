@@ -8,6 +8,7 @@ from typing import Protocol
 
 from backends.errors import MixlabError
 from mixlab import (
+    bench,
     cancel,
     cluster,
     compare,
@@ -55,6 +56,7 @@ COMMANDS: Mapping[str, Command] = {
     "weights": weights,
     "evaluate": evaluate,
     "parity": parity,
+    "bench": bench,
 }
 
 

@@ -39,6 +39,10 @@ def set_numerics(run: RunSpec) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
+def peak_memory_bytes(device: jax.Device) -> int | None:
+    return (device.memory_stats() or {}).get("peak_bytes_in_use")
+
+
 _placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, which trials of a grid share
 
 

@@ -26,7 +26,7 @@ from backends.contract import (
     StepPlan,
 )
 from backends.jax.batch import Data, batch, gather, scale
-from backends.jax.device import check, open_device, place, set_numerics
+from backends.jax.device import check, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.model import Chance, MlpMixer
 from backends.jax.optimizer import apply_gradient
 from backends.parameters import shapes, slots
@@ -122,7 +122,7 @@ class JaxProgram:
         return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
 
     def peak_memory_bytes(self) -> int | None:
-        return (self.device.memory_stats() or {}).get("peak_bytes_in_use")
+        return peak_memory_bytes(self.device)
 
     @property
     def _num_replicas(self) -> int:

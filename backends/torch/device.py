@@ -42,6 +42,10 @@ def _set_deterministic(run: RunSpec) -> None:
         torch.set_deterministic_debug_mode("error" if run.deterministic else "default")
 
 
+def peak_memory_bytes(device: torch.device) -> int | None:
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
 _placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set, which trials of a grid share
 
 

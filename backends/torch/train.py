@@ -24,7 +24,7 @@ from backends.contract import (
 )
 from backends.parameters import is_decayed, shapes, slots
 from backends.torch.batch import Data, batch, gather, scale
-from backends.torch.device import check, open_device, place, set_numerics
+from backends.torch.device import check, open_device, peak_memory_bytes, place, set_numerics
 from backends.torch.model import Chance, MlpMixer
 from backends.torch.optimizer import apply_gradient
 
@@ -120,7 +120,7 @@ class TorchProgram:
         return [Predictions(logits.cpu().numpy(), features.cpu().numpy()) for logits, features in outputs]
 
     def peak_memory_bytes(self) -> int | None:
-        return torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
+        return peak_memory_bytes(self.device)
 
     @contextlib.contextmanager
     def _compiling(self, *what: Any) -> Iterator[None]:

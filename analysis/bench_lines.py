@@ -1,0 +1,65 @@
+"""What the bench found, for the terminal and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from analysis.layout import aligned
+from backends import parameters
+from experiments.bench.limit import Limit
+from experiments.bench.step import Measurement
+from experiments.environment import environment
+from experiments.spec import Trial
+
+
+def machine_line() -> str:
+    about = environment()
+    return f"{about['processor']}, {about['cores']} cores, {about['memory_bytes'] / 2**30:.0f} GiB"
+
+
+def limit_lines(found: Sequence[Limit]) -> list[str]:
+    """A line for each size of product, and one for the copy."""
+    rows = [["backend", "what", "median [least, most]", ""]]
+    for limit in found:
+        for size, spread in limit.product_gflops.items():
+            mark = "the ceiling" if size == limit.best_rows else ""
+            rows.append([limit.backend, f"{limit.precision} product of {size} rows, GFLOP/s", _whole(spread), mark])
+        rows.append([limit.backend, "copy of 256 MiB, GB/s read and written", _whole(limit.copy_gb_per_s), ""])
+    return aligned(rows)
+
+
+def step_lines(name: str, trial: Trial, found: Sequence[Measurement]) -> list[str]:
+    """A line a side and kind of work."""
+    model = trial.model
+    title = (
+        f"{name}: {model.image_size} px, P {model.patch_size}, C {model.hidden_dim}, D_S {model.tokens_mlp_dim}, "
+        f"D_C {model.channels_mlp_dim}, {model.num_blocks} blocks, {parameters.count(model):,} parameters, batch "
+        f"{trial.train.batch_size}, {trial.train.precision}, {found[0].about.get('device')}"
+    )
+    rows = [
+        ["", "", "images/s", "GFLOP/s", "share of ceiling", f"{found[0].label} is faster by", "first step s", "MiB"]
+    ]
+    for work in ("train", "predict"):
+        for i, one in enumerate(found):
+            rows.append(
+                [
+                    work,
+                    one.label,
+                    _whole(one.images_per_s[work]),
+                    f"{one.gflops[work].median:,.0f}",
+                    f"{one.share[work].median:.0%} [{one.share[work].low:.0%}, {one.share[work].high:.0%}]",
+                    str(one.speedup[work]) if i else "",
+                    f"{one.first_step_s:.1f}" if work == "train" else "",
+                    f"{one.about['peak_memory_bytes'] / 2**20:,.0f}" if work == "train" else "",
+                ]
+            )
+    return [title, "", *aligned(rows)]
+
+
+def _whole(spread: Any) -> str:
+    return f"{spread.median:,.0f} [{spread.low:,.0f}, {spread.high:,.0f}]"
+
+
+def as_json(found: Sequence[Any]) -> dict[str, Any]:
+    """What was found, and the machine that it was found on."""
+    return {"machine": environment(), "found": [asdict(one) for one in found]}

@@ -1,0 +1,122 @@
+"""What `mixlab bench` measures beside the backend: the authors' Mixer in Flax, and the machine's ceilings."""
+
+import importlib.util
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, PeerInfo, RunSpec
+from backends.errors import MixlabError
+from backends.jax.batch import scale
+from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
+from backends.jax.train import DTYPES
+
+PEERS = {
+    "official-flax": PeerInfo(
+        "gelu_tanh", "git clone https://github.com/google-research/vision_transformer, named by --peer-path"
+    ),
+}
+_FILE = "vit_jax/models_mixer.py"
+
+
+def open_peer(
+    name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
+) -> "Peer":
+    """See contract.Bench."""
+    set_numerics(run)
+    check(run)
+    if run.precision not in ("float32", "tf32"):
+        raise MixlabError(
+            f"bench: --peer {name}: the authors' Flax model has no {run.precision}; allowed: float32, tf32"
+        )
+    return Peer(_official(model, name, path), optimizer, data, run)
+
+
+class Peer:
+    """See contract.Measured: one jitted step with donated arguments, called from Python."""
+
+    def __init__(self, module: Any, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
+        self.device = open_device(run.device)
+        images = scale(jnp.asarray(data.images), jnp.float32)
+        self.images_bhwc, self.labels = jax.device_put((images, jnp.asarray(data.labels)), self.device)
+        self.params = module.init(jax.random.key(0), self.images_bhwc[:1], train=True)
+        rule = optax.adamw(np.float32(1e-3), optimizer.b1, optimizer.b2, weight_decay=optimizer.weight_decay)
+        self.moments = rule.init(self.params)
+
+        def loss(params: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
+            logits = module.apply(params, images, train=True)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def step(params: Any, moments: Any, images: jax.Array, labels: jax.Array) -> Any:
+            value, gradient = jax.value_and_grad(loss)(params, images, labels)
+            update, moments = rule.update(gradient, moments, params)
+            return optax.apply_updates(params, update), moments, value
+
+        precision = DTYPES[run.precision][2]
+        with jax.default_matmul_precision(precision), jax.default_device(self.device):
+            self.step = step.lower(self.params, self.moments, self.images_bhwc, self.labels).compile()
+            forward = jax.jit(lambda params, images: module.apply(params, images, train=False))
+            self.forward = forward.lower(self.params, self.images_bhwc).compile()
+
+    def train(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            self.params, self.moments, loss = self.step(self.params, self.moments, self.images_bhwc, self.labels)
+        float(loss)
+
+    def predict(self, num_batches: int) -> None:
+        for _ in range(num_batches):
+            logits = self.forward(self.params, self.images_bhwc)
+        logits.block_until_ready()
+
+    def peak_memory_bytes(self) -> int | None:
+        return peak_memory_bytes(self.device)
+
+
+def _official(model: ModelSpec, name: str, path: Path | None) -> Any:
+    """The module of a file of the clone, without its package, which imports more than the model needs."""
+    if path is None or not (path / _FILE).is_file():
+        came = "no --peer-path" if path is None else f"--peer-path {path}, which has no {_FILE},"
+        raise MixlabError(
+            f"bench: --peer {name}: {came} came where a clone is needed; get one with: {PEERS[name].how_to_get}"
+        )
+    spec = importlib.util.spec_from_file_location("models_mixer", path / _FILE)
+    assert spec is not None and spec.loader is not None  # it is a file of Python
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as error:
+        raise MixlabError(f"bench: --peer {name}: it needs the package {error.name!r}; install it with pip") from error
+    return module.MlpMixer(
+        patches=SimpleNamespace(size=(model.patch_size, model.patch_size)),
+        num_classes=model.num_classes,
+        num_blocks=model.num_blocks,
+        hidden_dim=model.hidden_dim,
+        tokens_mlp_dim=model.tokens_mlp_dim,
+        channels_mlp_dim=model.channels_mlp_dim,
+    )
+
+
+def product(run: RunSpec, size: int) -> Callable[[], None]:
+    """See contract.Bench."""
+    set_numerics(run)
+    _, dtype, precision = DTYPES[run.precision]
+    a, b = jax.device_put([jnp.ones((size, size), dtype)] * 2, open_device(run.device))
+    with jax.default_matmul_precision(precision):
+        multiply = jax.jit(jnp.matmul).lower(a, b).compile()
+    return lambda: multiply(a, b).block_until_ready()
+
+
+def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
+    """See contract.Bench."""
+    set_numerics(run)
+    source = jax.device_put(jnp.ones(num_bytes // 4, jnp.float32), open_device(run.device))
+    copy_all = jax.jit(jnp.negative).lower(source).compile()  # a copy alone may be left out
+    return lambda: copy_all(source).block_until_ready()

@@ -1,0 +1,177 @@
+"""What `mixlab bench` measures beside the backend: other people's Mixers in PyTorch, and the machine's ceilings."""
+
+import contextlib
+import importlib
+import importlib.abc
+import importlib.machinery
+import importlib.util
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, PeerInfo, RunSpec
+from backends.errors import MixlabError
+from backends.torch.batch import scale
+from backends.torch.device import check, open_device, peak_memory_bytes, set_numerics
+from backends.torch.train import DTYPES
+
+PEERS = {
+    "timm": PeerInfo("gelu", "pip install timm"),
+    "timm-compile": PeerInfo("gelu", "pip install timm"),
+    "lucidrains": PeerInfo("gelu", "pip install mlp-mixer-pytorch"),
+}
+
+
+def open_peer(
+    name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
+) -> "Peer":
+    """See contract.Bench."""
+    check(run)
+    set_numerics(run)
+    make = _lucidrains if name == "lucidrains" else _timm
+    return Peer(make(model), name.endswith("-compile"), optimizer, data, run)
+
+
+class Peer:
+    """See contract.Measured: the plain loop of PyTorch's tutorials, with the fused optimizer and autocast."""
+
+    def __init__(self, module: nn.Module, compiled: bool, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
+        self.device = open_device(run.device)
+        _, self.compute = DTYPES[run.precision]
+        dtype = torch.float64 if run.precision == "float64" else torch.float32
+        images_bhwc = scale(torch.tensor(data.images, device=self.device), dtype)
+        self.images_bchw = images_bhwc.permute(0, 3, 1, 2).contiguous()
+        self.labels = torch.tensor(data.labels, device=self.device).long()
+        self.module = module.to(self.device, dtype)
+        betas, decay = (optimizer.b1, optimizer.b2), optimizer.weight_decay
+        self.optimizer = torch.optim.AdamW(self.module.parameters(), 1e-3, betas, weight_decay=decay, fused=True)
+        self.forward = torch.compile(self.module) if compiled else self.module
+
+    def train(self, num_steps: int) -> None:
+        for _ in range(num_steps):
+            with self._precision():
+                loss = F.cross_entropy(self.forward(self.images_bchw), self.labels)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        loss.item()
+
+    @torch.inference_mode()
+    def predict(self, num_batches: int) -> None:
+        self.module.eval()
+        for _ in range(num_batches):
+            with self._precision():
+                logits = self.forward(self.images_bchw)
+        float(logits[0, 0])
+        self.module.train()
+
+    def peak_memory_bytes(self) -> int | None:
+        return peak_memory_bytes(self.device)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        if self.compute is torch.bfloat16:
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return contextlib.nullcontext()
+
+
+def _timm(model: ModelSpec) -> nn.Module:
+    if importlib.util.find_spec("torchvision") is None:
+        sys.meta_path.append(_Torchvision())
+    with _missing("timm"):
+        mixer = importlib.import_module("timm.models.mlp_mixer").MlpMixer
+    ratios = (model.tokens_mlp_dim / model.hidden_dim, model.channels_mlp_dim / model.hidden_dim)
+    return mixer(
+        num_classes=model.num_classes,
+        img_size=model.image_size,
+        in_chans=model.image_channels,
+        patch_size=model.patch_size,
+        num_blocks=model.num_blocks,
+        embed_dim=model.hidden_dim,
+        mlp_ratio=ratios,
+    )
+
+
+def _lucidrains(model: ModelSpec) -> nn.Module:
+    """Its expansion_factor is that of the tokens, as a multiple of C; expansion_factor_token that of the channels."""
+    with _missing("lucidrains"):
+        mixer = importlib.import_module("mlp_mixer_pytorch").MLPMixer
+    return mixer(
+        image_size=model.image_size,
+        channels=model.image_channels,
+        patch_size=model.patch_size,
+        dim=model.hidden_dim,
+        depth=model.num_blocks,
+        num_classes=model.num_classes,
+        expansion_factor=model.tokens_mlp_dim / model.hidden_dim,
+        expansion_factor_token=model.channels_mlp_dim / model.hidden_dim,
+    )
+
+
+@contextlib.contextmanager
+def _missing(name: str) -> Any:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        how = PEERS[name].how_to_get
+        raise MixlabError(
+            f"bench: --peer {name}: the package {error.name!r} is not installed; install it with: {how}"
+        ) from error
+
+
+class _Placeholder(type):
+    """A class whose attributes are classes of the same kind."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        setattr(cls, name, _Placeholder(name, (), {}))
+        return getattr(cls, name)
+
+
+class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Stands in for torchvision, which timm imports for its data and its Mixer does not use, where there is none."""
+
+    def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
+        is_ours = name.partition(".")[0] == "torchvision"
+        return importlib.machinery.ModuleSpec(name, self, is_package=True) if is_ours else None
+
+    def create_module(self, spec: Any) -> types.ModuleType:
+        module = types.ModuleType(spec.name)
+        names = _Placeholder(spec.name, (), {})
+        module.__getattr__ = lambda name: getattr(names, name)  # type: ignore[method-assign]
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+def product(run: RunSpec, size: int) -> Callable[[], None]:
+    """See contract.Bench."""
+    set_numerics(run)
+    device, (_, dtype) = open_device(run.device), DTYPES[run.precision]
+    a, b, c = (torch.rand(size, size, device=device).to(dtype) for _ in range(3))
+
+    def multiply() -> None:
+        torch.mm(a, b, out=c)
+        float(c[0, 0])
+
+    return multiply
+
+
+def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
+    """See contract.Bench."""
+    set_numerics(run)
+    source = torch.ones(num_bytes // 4, device=open_device(run.device))
+    target = torch.zeros_like(source)
+
+    def copy_all() -> None:
+        target.copy_(source)
+        float(target[0])
+
+    return copy_all

@@ -1,0 +1,42 @@
+"""The models that are measured, as trials on random images."""
+
+from collections.abc import Sequence
+
+from backends.errors import MixlabError, choices
+from experiments import fields
+from experiments.ablation import COMMAND_LINE
+from experiments.resolve import check_ranges, resolve
+from experiments.spec import VARIANTS, DataInfo, Trial, TrialConfig
+
+# P 4, C 128, D_S 64, D_C 512, 8 blocks reaches 90.8 % on CIFAR-10.
+CIFAR = {
+    "model.patch_size": 4,
+    "model.hidden_dim": 128,
+    "model.tokens_mlp_dim": 64,
+    "model.channels_mlp_dim": 512,
+    "model.num_blocks": 8,
+    "train.batch_size": 128,
+}
+NAMES = ("cifar", *VARIANTS)
+LARGE_BATCH = 16  # of the paper's models, at 224 pixels
+# The sizes of the data, and a step that has no part that the peers leave out.
+ALL = {"train.steps": 10**6, "train.clip_norm": 0.0, "train.weight_decay": 0.05, "data.source": "synthetic"}
+
+
+def trial(name: str, overrides: Sequence[str] = ()) -> Trial:
+    """A model by name, with some fields set.
+
+    Raises: MixlabError: no such model or field, or a value that does not fit.
+    """
+    if name not in NAMES:
+        raise MixlabError(f"{COMMAND_LINE}: --config: {name!r} is not known; {choices(name, NAMES)}")
+    given = dict(fields.read_override(override, COMMAND_LINE) for override in overrides)
+    if lists := [key for key, value in given.items() if isinstance(value, list)]:
+        raise MixlabError(f"{COMMAND_LINE}: {lists[0]}: a list came where one value is allowed")
+    size, classes = (32, 10) if name == "cifar" else (224, 1000)
+    sizes = CIFAR if name == "cifar" else {"model.variant": name, "train.batch_size": LARGE_BATCH}
+    config = fields.set_fields(TrialConfig(), {**ALL, **sizes, **fields.typed(given, COMMAND_LINE)})
+    check_ranges(config, COMMAND_LINE)
+    size = config.data.image_size or size
+    info = DataInfo("random", size, config.data.image_channels or 3, classes, config.train.batch_size, 0, 0)
+    return resolve(config, info, COMMAND_LINE)

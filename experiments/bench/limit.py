@@ -1,0 +1,54 @@
+"""This machine's ceilings: the largest matrix product and the fastest copy that a framework reaches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.bench.rounds import Running, Spread, running, take_turns
+from experiments.bench.side import COPY, PRODUCT, Side
+from experiments.spec import Trial
+
+ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU is only filled by more
+GPU_ROWS = (4096, 8192, 16384)
+COPY_BYTES = 2**28  # beyond any cache
+TURN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Limit:
+    """rows -> GFLOP/s of a product of square matrices; GB/s of a copy, what is read and what is written counted."""
+
+    backend: str
+    precision: str
+    product_gflops: dict[int, Spread]
+    copy_gb_per_s: Spread
+
+    @property
+    def best_rows(self) -> int:
+        return max(self.product_gflops, key=lambda rows: self.product_gflops[rows].median)
+
+    @property
+    def gflops(self) -> float:
+        """The ceiling: the median of the size that is fastest."""
+        return self.product_gflops[self.best_rows].median
+
+
+def product_flops(rows: int) -> float:
+    return 2.0 * rows**3
+
+
+def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ROWS) -> Limit:
+    """Measure them. Args: trial: its backend, precision and device are used."""
+    sides = [Side(trial.backend, trial, PRODUCT, size) for size in rows]
+    sides.append(Side(trial.backend, trial, COPY, COPY_BYTES))
+    with running(sides) as started:
+        works: list[tuple[Running, str]] = [(one, one.side.what) for one in started]
+        *products, copies = take_turns(works, num_rounds, TURN_S)
+    return Limit(
+        trial.backend,
+        trial.train.precision,
+        {
+            size: Spread.of([product_flops(size) / seconds / 1e9 for seconds in of_size])
+            for size, of_size in zip(rows, products, strict=True)
+        },
+        Spread.of([2 * COPY_BYTES / seconds / 1e9 for seconds in copies]),
+    )

@@ -1,0 +1,102 @@
+"""Sides that take turns."""
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from backends.errors import MixlabError
+from experiments.bench.side import Side, main
+
+REST_S = 0.1  # between turns: the threads of the last one spin for a moment before they sleep
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+class Running:
+    """A side's process."""
+
+    def __init__(self, side: Side):
+        self.side = side
+        self.connection, theirs = _CONTEXT.Pipe()
+        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        self.process = _CONTEXT.Process(target=main, args=(side, cpus, theirs), name=f"bench-{side.label}")
+        self.process.start()
+        theirs.close()
+        self.open_s: float = self._answer()["open_s"]
+
+    def seconds(self, work: str, times: int) -> float:
+        """Of doing the work so many times."""
+        self.connection.send((work, times))
+        return float(self._answer())
+
+    def about(self) -> dict[str, Any]:
+        self.connection.send(("about", 0))
+        return dict(self._answer())
+
+    def _answer(self) -> Any:
+        """Raises: MixlabError: the side's own, or it has died."""
+        try:
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            raise MixlabError(
+                f"bench: the process of {self.side.label} ended with exit code {self.process.exitcode}; its last words "
+                f"are above; -9 is often memory: a smaller train.batch_size needs less"
+            ) from None
+        if isinstance(answer, MixlabError):
+            raise answer
+        return answer
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.join()
+
+
+@contextmanager
+def running(sides: Sequence[Side]) -> Iterator[list[Running]]:
+    """Their processes, begun one after the other."""
+    started: list[Running] = []
+    try:
+        for side in sides:
+            started.append(Running(side))
+        yield started
+    finally:
+        for one in started:
+            one.end()
+
+
+@dataclass(frozen=True)
+class Spread:
+    """median, least and most of some rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def take_turns(sides: Sequence[tuple[Running, str]], num_rounds: int, turn_s: float) -> list[list[float]]:
+    """Seconds of one piece of work, for each (side, work) and round; a turn does as many as take `turn_s`."""
+    times = [max(1, round(turn_s / one.seconds(work, 1))) for one, work in sides]
+    found: list[list[float]] = [[] for _ in sides]
+    for _ in range(num_rounds):
+        for i, (one, work) in enumerate(sides):
+            time.sleep(REST_S)
+            found[i].append(one.seconds(work, times[i]) / times[i])
+    return found
+
+
+def ratios(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
+    """How many times longer theirs took, round by round."""
+    return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])

@@ -1,0 +1,123 @@
+"""A process that does one side's work when it is told to, and says how long it took."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+import backends
+from backends.contract import Array, ArrayDataset, Measured, Program, RunSpec
+from backends.errors import MixlabError
+from experiments import memory
+from experiments.plan import step_plan
+from experiments.spec import Trial
+from experiments.trial import initial_state
+
+TRAIN, PREDICT = "train", "predict"
+PRODUCT, COPY = "product", "copy"
+BATCHES = 4  # of random examples, as the data of a program
+
+
+@dataclass(frozen=True)
+class Side:
+    """One alternative.
+
+    what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes.
+    """
+
+    backend: str
+    trial: Trial
+    what: str = "program"
+    size: int = 0
+    peer_path: Path | None = None
+
+    @property
+    def label(self) -> str:
+        return self.backend if self.what == "program" else self.what
+
+
+def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
+    """Answer (work, times) with its seconds, and `about` with what is known of the process, until told to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.sched_setaffinity(0, cpus)
+    try:
+        start = time.perf_counter()
+        works, peak = _open(side)
+        connection.send({"open_s": time.perf_counter() - start})
+        while (asked := connection.recv()) is not None:
+            work, times = asked
+            if work == "about":
+                run = _run_spec(side)
+                connection.send(
+                    {"peak_memory_bytes": peak() or memory.peak_bytes(), **backends.load(side.backend).about(run)}
+                )
+                continue
+            start = time.perf_counter()
+            works[work](times)
+            connection.send(time.perf_counter() - start)
+    except MixlabError as error:
+        connection.send(error)
+    except EOFError:  # the parent has gone
+        return
+
+
+def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], int | None]]:
+    run = _run_spec(side)
+    if side.what in (PRODUCT, COPY):
+        ceiling = getattr(backends.load_bench(side.backend), side.what)(run, side.size)
+
+        def reach(times: int) -> None:
+            for _ in range(times):
+                ceiling()
+
+        return {side.what: reach}, lambda: None
+    measured: Measured
+    if side.what == "program":
+        measured = OurLoop(side.trial, run)
+    else:
+        data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)
+        bench = backends.load_bench(side.backend)
+        measured = bench.open_peer(side.what, model, optimizer, data, run, side.peer_path)
+    return {TRAIN: measured.train, PREDICT: measured.predict}, measured.peak_memory_bytes
+
+
+def _run_spec(side: Side) -> RunSpec:
+    run, threads = side.trial.run, len(os.sched_getaffinity(0))
+    return RunSpec(run.device, side.trial.train.precision, run.compile, run.deterministic, run.threads or threads)
+
+
+def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
+    model, num_examples = trial.model, num_batches * trial.train.batch_size
+    rng = np.random.default_rng(0)
+    shape = (num_examples, model.image_size, model.image_size, model.image_channels)
+    images: Array = rng.integers(0, 256, shape, np.uint8)
+    return ArrayDataset(images, rng.integers(0, model.num_classes, num_examples, np.int32))
+
+
+class OurLoop:
+    """See contract.Measured: the program of a backend, called as a trial calls it, gathering of the batch included."""
+
+    def __init__(self, trial: Trial, run: RunSpec):
+        self.trial, self.data = trial, random_data(trial, BATCHES)
+        optimizer = trial.optimizer
+        self.program: Program = backends.load(trial.backend).open(trial.model, optimizer, self.data, run)
+        self.program.load([initial_state(trial)])
+        self.step = 0
+
+    def train(self, num_steps: int) -> None:
+        examples = np.arange(len(self.data.images), dtype=np.int32)
+        self.program.train([step_plan(self.trial, examples, self.step, num_steps)])
+        self.step += num_steps
+
+    def predict(self, num_batches: int) -> None:
+        images = self.data.images[: self.trial.train.batch_size]
+        for _ in range(num_batches):
+            self.program.predict(images)
+
+    def peak_memory_bytes(self) -> int | None:
+        return self.program.peak_memory_bytes()

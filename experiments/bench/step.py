@@ -1,0 +1,119 @@
+"""A training step and a forward pass, against the machine's matrix ceiling and against other people's code."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import backends
+from backends import parameters
+from backends.contract import ModelSpec, PeerInfo
+from backends.errors import BackendMissing, MixlabError, choices
+from experiments.ablation import COMMAND_LINE
+from experiments.bench.limit import product_flops
+from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
+from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
+from experiments.spec import Trial
+
+TURN_S = 1.0
+CEILING_ROWS = 2048
+GPU_CEILING_ROWS = 8192
+FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One side. `images_per_s` and the others by kind of work: train, predict."""
+
+    label: str
+    images_per_s: dict[str, Spread]
+    gflops: dict[str, Spread]
+    share: dict[str, Spread]  # of the matrix ceiling, measured in the same rounds
+    speedup: dict[str, Spread]  # of the first side over this one
+    first_step_s: float  # what comes before the second step, imports apart: compilation too
+    about: dict[str, Any]
+
+
+def peers() -> dict[str, tuple[str, PeerInfo]]:
+    """Backend and description of every peer, by its name, of the backends that are installed."""
+    found: dict[str, tuple[str, PeerInfo]] = {}
+    for name in backends.names():
+        try:
+            found |= {peer: (name, info) for peer, info in backends.load_bench(name).PEERS.items()}
+        except BackendMissing:
+            continue
+    return found
+
+
+def sides(trial: Trial, ours: Sequence[str], peer_names: Sequence[str], peer_path: Path | None) -> list[Side]:
+    """Our backends, then the peers; all compute the same function, with the activation of the peers.
+
+    Raises: MixlabError: an unknown peer, peers of different activations, or a model that a peer has no form of.
+    """
+    known = peers() if peer_names else {}
+    if unknown := [name for name in peer_names if name not in known]:
+        raise MixlabError(f"{COMMAND_LINE}: --peer: {unknown[0]!r} is not known; {choices(unknown[0], known)}")
+    activations = {known[name][1].activation for name in peer_names}
+    if len(activations) > 1:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --peer: {' and '.join(peer_names)} have different activations; measure them one by one"
+        )
+    if activations:
+        trial = replace(trial, model=replace(trial.model, activation=activations.pop()))
+        _check_plain(trial.model, peer_names[0])
+    found = [Side(name, replace(trial, backend=name)) for name in ours]
+    found += [Side(known[name][0], trial, name, peer_path=peer_path) for name in peer_names]
+    return found
+
+
+def _check_plain(model: ModelSpec, peer: str) -> None:
+    options = ("token_mixing", "channel_mixing", "share_blocks", "position_embedding", "pre_head_norm")
+    plain = ModelSpec(model.image_size, model.image_channels, model.num_classes, model.patch_size, 0, 0, 0, 0)
+    for name in options:
+        if getattr(model, name) != getattr(plain, name):
+            raise MixlabError(f"bench: --peer {peer}: it has no model.{name}={getattr(model, name)}; leave one out")
+
+
+def measure(
+    compared: Sequence[Side], num_rounds: int, say: Callable[[str], None] = lambda text: None
+) -> list[Measurement]:
+    """Let the sides take turns, a matrix product among them; the first side is what the others are compared with."""
+    trial = compared[0].trial
+    on_gpu = trial.run.device.startswith("cuda")
+    rows = GPU_CEILING_ROWS if on_gpu else CEILING_ROWS
+    ceiling = Side(compared[0].backend, compared[0].trial, PRODUCT, rows)
+    seconds: dict[str, list[list[float]]] = {}
+    firsts: list[float] = []
+    with running([ceiling]) as ceilings, running(compared) as started:
+        for one in started:
+            say(f"{one.side.label}: first step")
+            firsts.append(one.seconds(TRAIN, 1))
+            one.seconds(PREDICT, 1)
+        for work in (TRAIN, PREDICT):
+            say(f"{work}: {num_rounds} rounds of {len(started) + 1} turns")
+            works: list[tuple[Running, str]] = [(ceilings[0], PRODUCT), *((one, work) for one in started)]
+            seconds[work] = take_turns(works, num_rounds, TURN_S)
+        abouts = [one.about() for one in started]
+    images, macs = trial.train.batch_size, parameters.forward_macs(trial.model)
+
+    def spreads(i: int, value: Callable[[str, float, float], float]) -> dict[str, Spread]:
+        return {
+            work: Spread.of([value(work, own, top) for own, top in zip(times[i + 1], times[0], strict=True)])
+            for work, times in seconds.items()
+        }
+
+    def gflops(work: str, own: float, _: float = 0.0) -> float:
+        return FLOPS_PER_MAC[work] * macs * images / own / 1e9
+
+    return [
+        Measurement(
+            label=side.label,
+            images_per_s=spreads(i, lambda work, own, top: images / own),
+            gflops=spreads(i, gflops),
+            share=spreads(i, lambda work, own, top: gflops(work, own) / (product_flops(rows) / top / 1e9)),
+            speedup={work: ratios(times[i + 1], times[1]) for work, times in seconds.items()},
+            first_step_s=firsts[i] + started[i].open_s,
+            about=abouts[i],
+        )
+        for i, side in enumerate(compared)
+    ]

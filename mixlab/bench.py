@@ -1,0 +1,85 @@
+"""`mixlab bench`."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from backends.errors import MixlabError
+from mixlab.common import add_overrides
+
+HELP = "Measure a training step against the machine's limit and other people's code, or where a grid's time goes."
+EXAMPLE = "mixlab bench step --config cifar --backend torch --peer timm"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="WHAT", required=True, dest="what")
+    step = actions.add_parser("step", help="images/s, GFLOP/s, share of the matrix ceiling; against peers, a ratio")
+    step.add_argument("--config", default="cifar", help="cifar, or one of the paper's models: S/16, B/16, ... (cifar)")
+    step.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
+    step.add_argument("--peer", action="append", default=[], help="timm, timm-compile, lucidrains or official-flax")
+    step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
+    limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
+    limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
+    for action in (step, limit):
+        action.add_argument("--precision", default="float32", help="float64, float32, tf32, bfloat16 (float32)")
+        action.add_argument("--rounds", type=int, default=5, help="in each of which every side has its turn (5)")
+        action.add_argument("--json", action="store_true", help="for scripts")
+        add_overrides(action)
+
+
+def command(arguments: argparse.Namespace) -> int:
+    return {"step": _step, "limit": _limit}[arguments.what](arguments)
+
+
+def _step(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis import bench_lines
+    from experiments.bench import config, step
+
+    names, rounds = _backends(arguments.backend), _rounds(arguments.rounds)
+    trial = config.trial(arguments.config, _overrides(arguments))
+    compared = step.sides(trial, names, arguments.peer, arguments.peer_path)
+    with Console(stderr=True).status("begins") as status:
+        found = step.measure(compared, rounds, status.update)
+    if arguments.json:
+        print(json.dumps(bench_lines.as_json(found), allow_nan=False))
+    else:
+        print("\n".join([bench_lines.machine_line(), *bench_lines.step_lines(arguments.config, trial, found)]))
+    return 0
+
+
+def _limit(arguments: argparse.Namespace) -> int:
+    from analysis import bench_lines
+    from experiments.bench import config, limit
+
+    trial, rounds = config.trial("cifar", _overrides(arguments)), _rounds(arguments.rounds)
+    rows = limit.GPU_ROWS if trial.run.device.startswith("cuda") else limit.ROWS
+    trials = [dataclasses.replace(trial, backend=name) for name in _backends(arguments.backend)]
+    found = [limit.limit(one, rounds, rows) for one in trials]
+    if arguments.json:
+        print(json.dumps(bench_lines.as_json(found), allow_nan=False))
+    else:
+        print("\n".join([bench_lines.machine_line(), *bench_lines.limit_lines(found)]))
+    return 0
+
+
+def _overrides(arguments: argparse.Namespace) -> list[str]:
+    return [f"train.precision={arguments.precision}", *arguments.overrides]
+
+
+def _backends(text: str) -> list[str]:
+    import backends
+
+    names = text.split(",")
+    for name in names:
+        backends.check(name)
+        backends.check_installed(name)
+    return names
+
+
+def _rounds(number: int) -> int:
+    if number < 1:
+        raise MixlabError(f"command line: --rounds: {number} is too small; at least 1")
+    return number
