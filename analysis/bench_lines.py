@@ -6,6 +6,7 @@ from typing import Any
 
 from analysis.layout import aligned
 from backends import parameters
+from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
 from experiments.environment import environment
@@ -53,6 +54,19 @@ def step_lines(name: str, trial: Trial, found: Sequence[Measurement]) -> list[st
                     f"{one.about['peak_memory_bytes'] / 2**20:,.0f}" if work == "train" else "",
                 ]
             )
+    return [title, "", *aligned(rows)]
+
+
+def grid_lines(name: str, found: GridTime) -> list[str]:
+    """A line a phase, with its share of the workers' wall time."""
+    whole = found.jobs * found.wall_s
+    title = (
+        f"{name}: {found.num_trials} trials, {found.jobs} at a time, {found.wall_s:.1f} s; {found.training_share:.1%} "
+        f"of it in compile, train and evaluate; at most {found.peak_bytes / 2**20:,.0f} MiB a trial"
+    )
+    rows = [["phase", "s", "share"]]
+    for phase, seconds in [*found.seconds.items(), ("idle", found.idle_s)]:
+        rows.append([phase, f"{seconds:.2f}", f"{seconds / whole:.1%}"])
     return [title, "", *aligned(rows)]
 
 

@@ -136,7 +136,8 @@ class LocalRun:
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
-        slot.process.start()
+        with memory.large_pages():
+            slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         slot.backend = backend
@@ -164,6 +165,10 @@ class LocalRun:
         planned = slot.trial
         assert planned is not None
         trial_id = planned.trial.id
+        if kind == "spent":
+            for phase, seconds in detail.items():
+                self.summary.spent[phase] = self.summary.spent.get(phase, 0.0) + seconds
+            return
         if kind == "error" and detail.cause in self.pool.alone:
             self._record(planned, detail)
             kind = "failed"

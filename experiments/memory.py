@@ -1,10 +1,19 @@
-"""Peak memory of this process, trial by trial.
+"""Memory of this process and of those that it begins: the peak trial by trial, and how it is given out.
 
 Source: proc(5), /proc/self/clear_refs (5 resets the peak) and VmHWM in /proc/self/status.
 """
 
 import contextlib
+import ctypes
+import os
+from collections.abc import Iterator
 from pathlib import Path
+
+# Source: the GNU C Library's manual, "Memory Allocation Tunables". Thresholds in bytes.
+TUNABLES = ":".join(
+    f"glibc.malloc.{name}"
+    for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**35}", f"top_pad={2**26}")
+)
 
 
 def oom_kills() -> int:
@@ -25,8 +34,26 @@ def oom_kills() -> int:
     return 0
 
 
+@contextlib.contextmanager
+def large_pages() -> Iterator[None]:
+    """Processes that are begun inside have pages of 2 MiB and keep what they free, where their C library is glibc.
+
+    A training step allocates the same hundreds of MiB again and again; without this a tenth to a fifth of its time goes
+    into fresh pages. A GLIBC_TUNABLES of the user's stands.
+    """
+    given = os.environ.get("GLIBC_TUNABLES")
+    os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
+    try:
+        yield
+    finally:
+        if given is None:
+            del os.environ["GLIBC_TUNABLES"]
+
+
 def reset_peak() -> None:
     """Begin a new measurement, where the system lets us; else the peak is that since the process began."""
+    with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)  # what an earlier trial has left
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

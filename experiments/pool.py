@@ -11,6 +11,10 @@ from experiments.ablation import GridTrial
 from experiments.environment import environment
 from experiments.failures import Failure
 
+# What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
+# the device, and then what a record's `seconds` has; what is in none of them is idle or small.
+PHASES = ("start", "import", "data", "open", "compile", "train", "evaluate", "checkpoint", "record")
+
 
 class Reporter(Protocol):
     """What watches a run; see progress.py."""
@@ -43,6 +47,7 @@ class Summary:
     left: list[str] = field(default_factory=list)  # stopped or never begun
     error: Failure | None = None  # what has ended the run
     signals: set[int] = field(default_factory=set)  # that asked it to stop
+    spent: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
 
 
 @dataclass

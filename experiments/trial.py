@@ -51,7 +51,7 @@ class TrialRun:
         self.progress = Progress()
         self.notes: list[str] = []  # what was set aside
         self.saved_at = time.monotonic()
-        self.step_s = 0.0
+        self.step_s = self.checkpoint_s = 0.0
         memory.reset_peak()
 
     def run(self, should_stop: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
@@ -80,6 +80,11 @@ class TrialRun:
             if time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 self._save()
         filters.keep(self.folder, self.trial, self.program.states()[0])
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by phase; those of a process before this one that has trained the same trial are counted too."""
+        return {**self.progress.seconds, "checkpoint": self.checkpoint_s}
 
     def result(self) -> dict[str, Any]:
         """The part of the record that the training made."""
@@ -182,8 +187,10 @@ class TrialRun:
         tell(said)
 
     def _save(self) -> None:
+        start = time.perf_counter()
         checkpoint.write(self.folder / CHECKPOINT, self.program.states()[0], asdict(self.progress))
         self.saved_at = time.monotonic()
+        self.checkpoint_s += time.perf_counter() - start
 
     def _write_curve(self) -> None:
         lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)

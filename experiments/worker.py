@@ -4,6 +4,7 @@ It talks to its parent over a pipe: trials come in, events go out. When the pare
 safe against that at any instant.
 """
 
+import contextlib
 import os
 import queue
 import signal
@@ -11,13 +12,14 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 import backends
 from backends.contract import ArrayDataset, RunSpec
@@ -33,7 +35,8 @@ from experiments.spec import Trial, trial_from_json
 from experiments.store import Store
 from experiments.trial import Stopped, TrialRun
 
-# Events: (kind, trial id or None, detail). "error" is a mistake that stops the whole run; "failed" is one trial's, and
+# Events: (kind, trial id or None, detail). "spent" says what this process has done with its time since the last one, as
+# seconds by phase (see pool.PHASES). "error" is a mistake that stops the whole run; "failed" is one trial's, and
 # so is "crashed", after which this process is not used again. The detail of these three is a Failure.
 Event = tuple[str, str | None, Any]
 
@@ -95,6 +98,7 @@ class Worker:
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.datasets: dict[Any, ArrayDataset] = {}
+        self.spent = {"start": time.time() - psutil.Process().create_time()}
 
     def run(self, trial: Trial) -> None:
         """Run one trial to its end and tell the parent what came of it."""
@@ -111,7 +115,15 @@ class Worker:
         except MixlabError as error:
             event = ("error", trial.id, failure(error))
         claim.release()
+        self.send(("spent", trial.id, self.spent))
+        self.spent = {}
         self.send(event)
+
+    @contextlib.contextmanager
+    def _spending(self, phase: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.spent[phase] = self.spent.get(phase, 0.0) + time.perf_counter() - start
 
     def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
         if (record := self.store.record(trial.id)) is not None and is_final(record):
@@ -125,6 +137,7 @@ class Worker:
             session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
             run = TrialRun(trial, self.store, claim, splits, program, {**session, "backend": about})
             run.run(self.stop.is_set, lambda said: self.send(("note" if "note" in said else "step", trial.id, said)))
+            self.spent |= run.spent
         except Stopped:
             return ("stopped", trial.id, None)
         except ClaimLost:
@@ -136,14 +149,20 @@ class Worker:
             trace = {} if failed.cause == "diverged" else {"traceback": traceback.format_exc()}
         outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
         environment = {**self.spec.environment, "backend": about}
-        self.store.finish(trial.id, make_record(trial, outcome, environment, started, run.result() if run else None))
+        with self._spending("record"):
+            result = run.result() if run else None
+            self.store.finish(trial.id, make_record(trial, outcome, environment, started, result))
         kind = "crashed" if trace else outcome["status"]
         return (str(kind), trial.id, failed or (run.notes if run else []))
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
-        splits = self._load(trial)
-        backend, run = backends.load(self.spec.backend), self._run_spec(trial)
-        program = backend.open(trial.model, trial.optimizer, self._dataset(trial, splits), run)
+        with self._spending("data"):
+            splits = self._load(trial)
+            dataset = self._dataset(trial, splits)
+        with self._spending("import"):
+            backend, run = backends.load(self.spec.backend), self._run_spec(trial)
+        with self._spending("open"):
+            program = backend.open(trial.model, trial.optimizer, dataset, run)
         return program, {"name": self.spec.backend, **backend.about(run)}, splits
 
     def _load(self, trial: Trial) -> Splits:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from backends.errors import MixlabError
-from mixlab.common import add_overrides
+from mixlab.common import add_ablation, add_overrides, add_store, data_cache, load
 
 HELP = "Measure a training step against the machine's limit and other people's code, or where a grid's time goes."
 EXAMPLE = "mixlab bench step --config cifar --backend torch --peer timm"
@@ -21,6 +21,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
     limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
+    grid = actions.add_parser("grid", help="where the wall time of an ablation goes, trained in a store of its own")
+    add_store(grid)
+    add_ablation(grid)
+    grid.add_argument("--jobs", type=int, default=1, help="trials at a time (1)")
+    grid.add_argument(
+        "--compile-cache", type=Path, help="folder of compiled programs, kept from one process to the next"
+    )
+    grid.add_argument("--json", action="store_true", help="for scripts")
+    add_overrides(grid)
     for action in (step, limit):
         action.add_argument("--precision", default="float32", help="float64, float32, tf32, bfloat16 (float32)")
         action.add_argument("--rounds", type=int, default=5, help="in each of which every side has its turn (5)")
@@ -29,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    return {"step": _step, "limit": _limit}[arguments.what](arguments)
+    return {"step": _step, "limit": _limit, "grid": _grid}[arguments.what](arguments)
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -62,6 +71,21 @@ def _limit(arguments: argparse.Namespace) -> int:
         print(json.dumps(bench_lines.as_json(found), allow_nan=False))
     else:
         print("\n".join([bench_lines.machine_line(), *bench_lines.limit_lines(found)]))
+    return 0
+
+
+def _grid(arguments: argparse.Namespace) -> int:
+    from analysis import bench_lines
+    from experiments.bench import grid
+
+    if arguments.jobs < 1:
+        raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+    store, ablation, trials = load(arguments)
+    found = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
+    if arguments.json:
+        print(json.dumps(bench_lines.as_json([found]), allow_nan=False))
+    else:
+        print("\n".join([bench_lines.machine_line(), *bench_lines.grid_lines(ablation.name, found)]))
     return 0
 
 

@@ -17,8 +17,9 @@ from backends.contract import ModelSpec
 from backends.parameters import MIXINGS, dropout_site, shapes
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
-    "gelu": partial(jax.nn.gelu, approximate=False),
+    # made again for the gradient: what its formula would keep costs more to write and read
+    "gelu_tanh": jax.checkpoint(partial(jax.nn.gelu, approximate=True)),
+    "gelu": jax.checkpoint(partial(jax.nn.gelu, approximate=False)),
     "relu": jax.nn.relu,
 }
 

@@ -26,7 +26,7 @@ from backends.contract import (
     StepPlan,
 )
 from backends.jax.batch import Data, batch, gather, scale
-from backends.jax.device import check, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.device import check, compiled, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.model import Chance, MlpMixer
 from backends.jax.optimizer import apply_gradient
 from backends.parameters import shapes, slots
@@ -147,7 +147,7 @@ class JaxProgram:
             start = time.perf_counter()
             donated = (0,) if function.__name__ == "train" else ()
             with jax.default_device(self.device):
-                _compiled[key] = jax.jit(function, donate_argnums=donated).lower(*arguments).compile()
+                _compiled[key] = compiled(jax.jit(function, donate_argnums=donated).lower(*arguments), self.device)
             self.compile_s += time.perf_counter() - start
         return _compiled[key](*arguments)
 

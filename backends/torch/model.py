@@ -42,18 +42,22 @@ def tap(x: Tensor, name: str, chance: Chance) -> Tensor:
 
 def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
     """One Dense over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
-    return kernel_sd.T.expand(len(x_bsc), -1, -1) @ x_bsc + bias_d[:, None]
+    y_bdc = kernel_sd.T.expand(len(x_bsc), -1, -1) @ x_bsc
+    y_bdc += bias_d[:, None]  # in place, here and below: a pass over memory less
+    return y_bdc
 
 
 def dense_tokens_untied(x_bsc: Tensor, kernel_csd: Tensor, bias_cd: Tensor) -> Tensor:
     """A Dense over the tokens for each channel: (b, s, c) -> (b, d, c)."""
-    y_cbd = x_bsc.permute(2, 0, 1) @ kernel_csd + bias_cd[:, None, :]
+    y_cbd = x_bsc.permute(2, 0, 1) @ kernel_csd
+    y_cbd += bias_cd[:, None, :]
     return y_cbd.permute(1, 2, 0)
 
 
 def dense_channels(x_bsc: Tensor, kernel_cd: Tensor, bias_d: Tensor) -> Tensor:
     """One Dense over the channels, shared by all tokens: (b, s, c) -> (b, s, d)."""
-    y_nd = x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cd + bias_d
+    y_nd = x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cd
+    y_nd += bias_d
     return y_nd.reshape(*x_bsc.shape[:-1], -1)
 
 
@@ -64,7 +68,8 @@ def dense_patches(x_bsp: Tensor, kernel_ppqc: Tensor, bias_c: Tensor) -> Tensor:
 
 def dense_channels_untied(x_bsc: Tensor, kernel_scd: Tensor, bias_sd: Tensor) -> Tensor:
     """A Dense over the channels for each token: (b, s, c) -> (b, s, d)."""
-    y_sbd = x_bsc.transpose(0, 1) @ kernel_scd + bias_sd[:, None, :]
+    y_sbd = x_bsc.transpose(0, 1) @ kernel_scd
+    y_sbd += bias_sd[:, None, :]
     return y_sbd.transpose(0, 1)
 
 

@@ -7,6 +7,8 @@ from backends.contract import OptimizerSpec
 
 State = dict[str, Tensor]  # params and each slot
 
+CPU_PART = 2**18  # parameters at a time: what a step makes of them stays in a core's cache
+
 
 @torch.no_grad()
 def apply_gradient(
@@ -18,8 +20,19 @@ def apply_gradient(
           num_decayed: leading parameters that weight decay acts on.
     """
     norm = gradient.norm(dim=1)
-    if spec.clip_norm:
-        gradient = gradient * (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None]
+    factor = (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None] if spec.clip_norm else None
+    size = CPU_PART if gradient.device.type == "cpu" else gradient.shape[1]
+    for first in range(0, gradient.shape[1], size):
+        part = gradient[:, first : first + size]
+        state_part = {name: flat[:, first : first + size] for name, flat in state.items()}
+        clipped = part if factor is None else part * factor
+        _update(spec, state_part, clipped, rate, corrections, max(0, num_decayed - first))
+    return norm
+
+
+def _update(
+    spec: OptimizerSpec, state: State, gradient: Tensor, rate: Tensor, corrections: Tensor, num_decayed: int
+) -> None:
     update = adamw(spec, state, gradient, corrections) if spec.optimizer == "adamw" else sgd(spec, state, gradient)
     params = state["params"]
     if spec.weight_decay:
@@ -27,7 +40,6 @@ def apply_gradient(
     params -= rate[:, None] * update
     if spec.ema_decay:
         state["average"].add_(params - state["average"], alpha=1 - spec.ema_decay)
-    return norm
 
 
 def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Sides that take turns."""
 
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import MixlabError
+from experiments import memory
 from experiments.bench.side import Side, main
 
 REST_S = 0.1  # between turns: the threads of the last one spin for a moment before they sleep
@@ -25,7 +27,8 @@ class Running:
         self.connection, theirs = _CONTEXT.Pipe()
         cpus = tuple(sorted(os.sched_getaffinity(0)))
         self.process = _CONTEXT.Process(target=main, args=(side, cpus, theirs), name=f"bench-{side.label}")
-        self.process.start()
+        with memory.large_pages() if side.what == "program" else contextlib.nullcontext():  # as a run starts a worker
+            self.process.start()
         theirs.close()
         self.open_s: float = self._answer()["open_s"]
 

@@ -1,0 +1,65 @@
+"""Where the wall time of a grid goes."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.errors import MixlabError
+from experiments import local
+from experiments.ablation import GridTrial
+from experiments.pool import PHASES, Pool
+from experiments.store import Store
+
+
+@dataclass(frozen=True)
+class GridTime:
+    """wall_s: from the first worker's start to the end of the last.    seconds: of all workers together, by phase."""
+
+    num_trials: int
+    jobs: int
+    wall_s: float
+    seconds: dict[str, float]
+    peak_bytes: int  # the highest of any trial
+
+    @property
+    def idle_s(self) -> float:
+        """What no phase accounts for: waiting for work, and what is between the phases."""
+        return self.jobs * self.wall_s - sum(self.seconds.values())
+
+    @property
+    def training_share(self) -> float:
+        """Of the workers' wall time, in compilation, training and evaluation."""
+        busy = sum(self.seconds.get(phase, 0.0) for phase in ("compile", "train", "evaluate"))
+        return busy / (self.jobs * self.wall_s)
+
+
+class Silent:
+    """See pool.Reporter."""
+
+    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+        pass
+
+
+def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: Path | None = None) -> GridTime:
+    """Train all of them in a store of their own, which is removed.
+
+    Raises: MixlabError: a trial failed, or the run was stopped.
+    """
+    with tempfile.TemporaryDirectory(prefix="mixlab-bench-") as folder:
+        store = Store(Path(folder))
+        run = local.LocalRun(trials, store, cache, Pool(jobs, compile_cache=compile_cache), Silent())
+        start = time.perf_counter()
+        summary = run.run()
+        wall_s = time.perf_counter() - start
+        if summary.error:
+            raise MixlabError(summary.error.reason)
+        if summary.failed or summary.left:
+            reason = next(iter(summary.failed.values()), "it was stopped")
+            raise MixlabError(f"bench: {len(summary.done)} of {len(trials)} trials ended well; {reason}")
+        records = [store.record(one.trial.id) or {} for one in trials]
+    seconds = {phase: summary.spent.get(phase, 0.0) for phase in PHASES}
+    peak = max(int(record["peak_memory_bytes"]) for record in records)
+    return GridTime(len(trials), jobs, wall_s, seconds, peak)
