@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale slurm-up slurm-down parity lint format clean
+.PHONY: demo test test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -28,6 +28,16 @@ slurm-scale: .venv/installed-dev  ## seconds and memory of 10,000 trials, and of
 
 report-scale: .venv/installed-dev  ## seconds and memory of a report over 10,000 trials
 	MIXLAB_REPORT_SCALE=1 $(BIN)/python -m pytest tests/test_report_scale.py -s
+
+# PEERS=yes needs timm and mlp-mixer-pytorch installed, and OFFICIAL to name a clone of google-research/vision_transformer.
+BENCH := $(BIN)/mixlab bench
+bench: .venv/installed  ## the machine's ceilings, a step against them and against other people's code, a grid's time
+	$(BENCH) limit --store runs
+	$(BENCH) step --config cifar $(if $(PEERS),--backend torch --peer timm --peer timm-compile --peer lucidrains)
+	$(BENCH) step --config S/16 $(if $(PEERS),--backend torch --peer timm --peer timm-compile)
+	$(if $(PEERS),$(BENCH) step --config cifar --backend jax --peer official-flax --peer-path $(OFFICIAL))
+	$(if $(PEERS),$(BENCH) step --config S/16 --backend jax --peer official-flax --peer-path $(OFFICIAL))
+	$(BENCH) grid experiments/ablations/demo.yaml --jobs 2
 
 SLURM_DIR ?= /tmp/mixlab-slurm-$(shell id -u)
 

@@ -17,7 +17,9 @@ from experiments.fields import short, text
 STATES = ("failed", "running", "missing")
 SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")
 SAME = ("device", "processor", "packages", "python")  # what makes an environment, beside the commit
-COST = {name: name for name in ("parameters", "training_flops", "images_per_s")} | {"seconds": "seconds.train"}
+COST = {name: name for name in ("parameters", "training_flops", "images_per_s", "peak_share")} | {
+    "seconds": "seconds.train"
+}
 COLUMNS = (
     "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *SAME, *COST,
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
@@ -49,9 +51,9 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     number of tests in the table), pairs. Where no seeds pair, difference is that of the means. Where the YAML asks for
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
     equivalence_n, the number of pairs, and equivalence_kind, see equivalence.py. parameters, training_flops,
-    images_per_s, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and evaluating.
-    commits: of its trials; environments: their devices, processors, packages and Pythons; dirty: how many ran with
-    uncommitted changes; unlike: whether commits or environments are others than the baseline's.
+    images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
+    evaluating. commits: of its trials; environments: their devices, processors, packages and Pythons; dirty: how many
+    ran with uncommitted changes; unlike: whether commits or environments are others than the baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
     """

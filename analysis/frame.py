@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.records import Result, results
 from backends.errors import MixlabError
-from experiments import archive
+from experiments import archive, ceilings
 from experiments.ablation import Ablation, GridTrial, load_ablation, trials
 from experiments.report_spec import default
 from experiments.spec import Trial, as_tree
@@ -27,8 +27,9 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     data source holds, in examples and pixels. From the record: {last,best}.{train,validation,test}.{accuracy,loss},
     accuracy in [0, 1], loss in nats; {last,best}.step; seconds.{compile,train,evaluate}; images_per_s; parameters;
     forward_flops_per_image; training_flops; peak_memory_bytes; commit, of the project, several where a trial went on
-    under another one; dirty, whether files differed from it; host, processor, device, python, packages; started and
-    finished in seconds since 1970. What a trial has no record of is NaN or None.
+    under another one; dirty, whether files differed from it; host, processor, device, threads, python, packages;
+    started and finished in seconds since 1970. peak_share: of the matrix ceiling of its machine and threads, where
+    `mixlab bench limit` has measured it, that training reached, in [0, 1]. NaN or None: a trial has no record of it.
 
     Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file.
             overrides: as on the command line, such as `seed=[0,1]`; with a file alone.
@@ -48,6 +49,7 @@ def trials_frame(
 ) -> pd.DataFrame:
     """The frame of `load`. Args: found: of records.results; None: read now."""
     found = results(ablation.name, trials, store) if found is None else found
+    measured = ceilings.known(store)
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     nothing = dict.fromkeys(OWN, "")
     rows = [
@@ -58,6 +60,7 @@ def trials_frame(
             **_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
             **found[planned.trial.id].values,
+            "peak_share": ceilings.share(measured, found[planned.trial.id].values, planned.trial.train.precision),
         }
         for planned in trials
     ]

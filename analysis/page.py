@@ -153,7 +153,7 @@ def _cost(report: Report, label: Label) -> list[str]:
     rate = flops / seconds / 1e9 if seconds else math.nan
     numbers = [
         (cell["parameters"], ",.0f"), (flops / 1e12, ".3g"), (seconds, ",.1f"), (cell["images_per_s"], ",.0f"),
-        (rate, ",.0f"), (cell["accelerator_hours"], ".3g"),
+        (rate, ",.0f"), (cell["peak_share"], ".0%"), (cell["accelerator_hours"], ".3g"),
     ]  # fmt: skip
     return [report.text(label), *("—" if math.isnan(value) else f"{value:{form}}" for value, form in numbers)]
 

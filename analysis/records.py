@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 # Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.
 CURVE = ("step", "loss", *(f"{split}.{value}" for split in SPLITS for value in ("accuracy", "loss")))
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 1  # raise it when `_values` or CURVE change
+CACHE_VERSION = 2  # raise it when `_values` or CURVE change
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +83,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "host": environment.get("host"),
         "processor": environment.get("processor"),
         "device": about.get("device"),
+        "threads": _count(about.get("threads")),
         "python": environment.get("python"),
         "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
         "started": record.get("started"),
@@ -108,6 +109,10 @@ def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
     """`torch, then jax` of a trial that went on in another framework; empty of one that stayed on its own."""
     names = [name for name, _ in groupby(str(_mapping(one.get("backend")).get("name", own)) for one in sessions)]
     return "" if names in ([], [own]) else ", then ".join(names)
+
+
+def _count(value: Any) -> int | None:
+    return int(value) if str(value).isdigit() else None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

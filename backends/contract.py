@@ -215,6 +215,9 @@ class Backend(Protocol):
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> Program:
         """Place the data on the device and make a program; what was compiled for an equal structure is used again."""
 
+    def free_memory_bytes(self, run: RunSpec) -> int | None:
+        """What the device has left now; None where it uses the machine's own memory."""
+
     def about(self, run: RunSpec) -> dict[str, str]:
         """Versions, device, and every numerics flag that matters."""
 

@@ -25,6 +25,10 @@ class DataMissing(MixlabError):
     """The data of a trial that was planned cannot be read, or has changed."""
 
 
+class DoesNotFit(Exception):
+    """A trial needs more memory than there is; its text is a sentence. Other trials of the run may fit."""
+
+
 @dataclass(frozen=True)
 class Failure:
     """One trial's failure, as it goes from a worker to its parent and into the record."""
@@ -40,7 +44,7 @@ class Failure:
 
 def failure(error: BaseException) -> Failure:
     """The class of an error and one line of it."""
-    own = isinstance(error, (MixlabError, Diverged))
+    own = isinstance(error, (MixlabError, Diverged, DoesNotFit))
     line = (str(error).splitlines() or [""])[0]
     return Failure(cause_of(error), line if own else f"{type(error).__name__}: {line}")
 
@@ -55,6 +59,8 @@ def cause_of(error: BaseException) -> str:
         return "import_error"
     if any(isinstance(one, OSError) and one.errno in FULL for one in (error, error.__cause__)):
         return "disk_full"
+    if isinstance(error, DoesNotFit):
+        return "out_of_memory"
     words = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(word in words for word in ("out of memory", "outofmemory", "exhausted")):
         return "out_of_memory"

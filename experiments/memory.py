@@ -9,11 +9,45 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+
+from backends import parameters
+from experiments.failures import DoesNotFit
+from experiments.spec import Trial
+
 # Source: the GNU C Library's manual, "Memory Allocation Tunables". Thresholds in bytes.
 TUNABLES = ":".join(
     f"glibc.malloc.{name}"
     for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**35}", f"top_pad={2**26}")
 )
+
+
+def available_bytes() -> int:
+    """What this process may take now: of the machine, or of its control group where that leaves less."""
+    available = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):  # no version 2 of cgroups, or no limit
+        group = Path("/sys/fs/cgroup", Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/"))
+        used, limit = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
+        return min(available, limit - used)
+    return available
+
+
+def check(trial: Trial, free_bytes: int | None) -> None:
+    """Hold the estimate of what a trial needs against the memory that is there.
+
+    Args:   free_bytes: of its device; None: it uses the machine's own.
+    Raises: DoesNotFit: gives both numbers.
+    """
+    free = available_bytes() if free_bytes is None else free_bytes
+    needed = parameters.training_memory_bytes(
+        trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size
+    )
+    if needed > free:
+        raise DoesNotFit(
+            f"a step needs {needed / 2**30:.1f} GiB ({parameters.count(trial.model):,} parameters, "
+            f"train.batch_size {trial.train.batch_size}) and {free / 2**30:.1f} GiB are free; "
+            f"nothing was allocated; set a smaller train.batch_size or model, or take a device with more"
+        )
 
 
 def oom_kills() -> int:

@@ -12,11 +12,13 @@ if and only if it is there.
 
 import contextlib
 import os
+import re
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
 from experiments import checkpoint, claims
+from experiments.environment import environment
 from experiments.files import StoreError, set_aside, write_json, write_whole
 from experiments.record import RECORD_SCHEMA, faults, read
 from experiments.spec import Trial, as_tree
@@ -39,6 +41,16 @@ class Store:
     @property
     def data(self) -> Path:
         return self.root / "data"
+
+    @property
+    def limits(self) -> Path:
+        """The ceilings of its machines; see ceilings.py."""
+        return self.root / "limits.json"
+
+    @property
+    def compiled(self) -> Path:
+        """Where compiled programs are kept: apart for each kind of processor, for which they were made."""
+        return self.root / "compiled" / re.sub(r"\W+", "_", str(environment()["processor"])).strip("_")
 
     def trial_ids(self) -> list[str]:
         """Every trial that the store has a folder of."""

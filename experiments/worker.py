@@ -23,12 +23,12 @@ import psutil
 
 import backends
 from backends.contract import ArrayDataset, RunSpec
-from backends.errors import MixlabError
-from experiments import data, decoded
+from backends.errors import Diverged, MixlabError
+from experiments import data, decoded, memory
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.environment import ROOT
-from experiments.failures import DataMissing, Failure, failure
+from experiments.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.files import StoreError
 from experiments.record import is_final, make_record
 from experiments.spec import Trial, trial_from_json
@@ -146,7 +146,7 @@ class Worker:
             raise
         except Exception as error:
             failed = failure(error)
-            trace = {} if failed.cause == "diverged" else {"traceback": traceback.format_exc()}
+            trace = {} if isinstance(error, (Diverged, DoesNotFit)) else {"traceback": traceback.format_exc()}
         outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
         environment = {**self.spec.environment, "backend": about}
         with self._spending("record"):
@@ -161,6 +161,7 @@ class Worker:
             dataset = self._dataset(trial, splits)
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self._run_spec(trial)
+        memory.check(trial, backend.free_memory_bytes(run))
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         return program, {"name": self.spec.backend, **backend.about(run)}, splits

@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--peer", action="append", default=[], help="timm, timm-compile, lucidrains or official-flax")
     step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
+    limit.add_argument("--store", type=Path, help="keep the ceiling in this results directory, for its reports")
     limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
     grid = actions.add_parser("grid", help="where the wall time of an ablation goes, trained in a store of its own")
     add_store(grid)
@@ -62,11 +63,15 @@ def _step(arguments: argparse.Namespace) -> int:
 def _limit(arguments: argparse.Namespace) -> int:
     from analysis import bench_lines
     from experiments.bench import config, limit
+    from experiments.store import Store
 
     trial, rounds = config.trial("cifar", _overrides(arguments)), _rounds(arguments.rounds)
     rows = limit.GPU_ROWS if trial.run.device.startswith("cuda") else limit.ROWS
     trials = [dataclasses.replace(trial, backend=name) for name in _backends(arguments.backend)]
     found = [limit.limit(one, rounds, rows) for one in trials]
+    if arguments.store:
+        for one in found:
+            one.keep(Store(arguments.store))
     if arguments.json:
         print(json.dumps(bench_lines.as_json(found), allow_nan=False))
     else:

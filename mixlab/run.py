@@ -64,7 +64,8 @@ def command(arguments: argparse.Namespace) -> int:
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
     with progress.reporter(console, len(todo)) as reporter:
         cache = data_cache(ablation, store)
-        shared = pool.Pool(jobs, arguments.devices)
+        own_cache = any(planned.trial.run.compile_cache for planned in todo)
+        shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
         run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
         for backend in dict.fromkeys(run.backends.values()):
             backends.check_installed(backend)

@@ -137,6 +137,9 @@ class Backend:
             time.sleep(30)
         return Program(model)
 
+    def free_memory_bytes(self, run):
+        return None
+
     def about(self, run):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return {"device": f"{run.device} sees {visible}" if run.device == "cuda" else "none"}

@@ -49,6 +49,11 @@ def compiled(lowered: jax.stages.Lowered, device: jax.Device) -> jax.stages.Comp
         return lowered.compile()
 
 
+def free_memory_bytes(device: jax.Device) -> int | None:
+    found = device.memory_stats() or {}
+    return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
+
+
 def peak_memory_bytes(device: jax.Device) -> int | None:
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 

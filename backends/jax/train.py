@@ -26,7 +26,7 @@ from backends.contract import (
     StepPlan,
 )
 from backends.jax.batch import Data, batch, gather, scale
-from backends.jax.device import check, compiled, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.model import Chance, MlpMixer
 from backends.jax.optimizer import apply_gradient
 from backends.parameters import shapes, slots
@@ -259,6 +259,9 @@ class JaxBackend:
         set_numerics(run)
         check(run)
         return JaxProgram(model, optimizer, dataset, run)
+
+    def free_memory_bytes(self, run: RunSpec) -> int | None:
+        return free_memory_bytes(open_device(run.device))
 
     def about(self, run: RunSpec) -> dict[str, str]:
         return {

@@ -42,6 +42,10 @@ def _set_deterministic(run: RunSpec) -> None:
         torch.set_deterministic_debug_mode("error" if run.deterministic else "default")
 
 
+def free_memory_bytes(device: torch.device) -> int | None:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
 def peak_memory_bytes(device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 

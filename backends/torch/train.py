@@ -24,7 +24,7 @@ from backends.contract import (
 )
 from backends.parameters import is_decayed, shapes, slots
 from backends.torch.batch import Data, batch, gather, scale
-from backends.torch.device import check, open_device, peak_memory_bytes, place, set_numerics
+from backends.torch.device import check, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.torch.model import Chance, MlpMixer
 from backends.torch.optimizer import apply_gradient
 
@@ -202,6 +202,9 @@ class TorchBackend:
         check(run)
         set_numerics(run)
         return TorchProgram(model, optimizer, dataset, run)
+
+    def free_memory_bytes(self, run: RunSpec) -> int | None:
+        return free_memory_bytes(open_device(run.device))
 
     def about(self, run: RunSpec) -> dict[str, str]:
         device = open_device(run.device)

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from experiments import ceilings
 from experiments.bench.rounds import Running, Spread, running, take_turns
 from experiments.bench.side import COPY, PRODUCT, Side
+from experiments.environment import environment
 from experiments.spec import Trial
+from experiments.store import Store
 
 ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU is only filled by more
 GPU_ROWS = (4096, 8192, 16384)
@@ -19,6 +22,8 @@ class Limit:
 
     backend: str
     precision: str
+    machine: str  # see ceilings.machine
+    num_cores: int  # 0: a GPU
     product_gflops: dict[int, Spread]
     copy_gb_per_s: Spread
 
@@ -30,6 +35,10 @@ class Limit:
     def gflops(self) -> float:
         """The ceiling: the median of the size that is fastest."""
         return self.product_gflops[self.best_rows].median
+
+    def keep(self, store: Store) -> None:
+        """Note the ceiling for the store's reports; of a CPU, that of one core."""
+        ceilings.keep(store, self.machine, self.precision, self.gflops / (self.num_cores or 1))
 
 
 def product_flops(rows: int) -> float:
@@ -43,9 +52,13 @@ def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ROWS) -> Limit:
     with running(sides) as started:
         works: list[tuple[Running, str]] = [(one, one.side.what) for one in started]
         *products, copies = take_turns(works, num_rounds, TURN_S)
+        about = started[-1].about()
+    is_cpu = about["device"] == "cpu"
     return Limit(
         trial.backend,
         trial.train.precision,
+        ceilings.machine(about["device"], environment()["processor"]),
+        environment()["cores"] if is_cpu else 0,
         {
             size: Spread.of([product_flops(size) / seconds / 1e9 for seconds in of_size])
             for size, of_size in zip(rows, products, strict=True)

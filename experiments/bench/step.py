@@ -1,5 +1,6 @@
 """A training step and a forward pass, against the machine's matrix ceiling and against other people's code."""
 
+import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 import backends
 from backends import parameters
-from backends.contract import ModelSpec, PeerInfo
+from backends.contract import Bench, ModelSpec, PeerInfo
 from backends.errors import BackendMissing, MixlabError, choices
 from experiments.ablation import COMMAND_LINE
 from experiments.bench.limit import product_flops
@@ -36,12 +37,15 @@ class Measurement:
 
 def peers() -> dict[str, tuple[str, PeerInfo]]:
     """Backend and description of every peer, by its name, of the backends that are installed."""
-    found: dict[str, tuple[str, PeerInfo]] = {}
+    return {peer: (name, info) for name, bench in _benches().items() for peer, info in bench.PEERS.items()}
+
+
+def _benches() -> dict[str, Bench]:
+    """Of the backends that are installed, by name."""
+    found: dict[str, Bench] = {}
     for name in backends.names():
-        try:
-            found |= {peer: (name, info) for peer, info in backends.load_bench(name).PEERS.items()}
-        except BackendMissing:
-            continue
+        with contextlib.suppress(BackendMissing):
+            found[name] = backends.load_bench(name)
     return found
 
 
@@ -77,22 +81,27 @@ def _check_plain(model: ModelSpec, peer: str) -> None:
 def measure(
     compared: Sequence[Side], num_rounds: int, say: Callable[[str], None] = lambda text: None
 ) -> list[Measurement]:
-    """Let the sides take turns, a matrix product among them; the first side is what the others are compared with."""
+    """Let the sides take turns, matrix products among them; the first side is what the others are compared with."""
     trial = compared[0].trial
     on_gpu = trial.run.device.startswith("cuda")
     rows = GPU_CEILING_ROWS if on_gpu else CEILING_ROWS
-    ceiling = Side(compared[0].backend, compared[0].trial, PRODUCT, rows)
+    products = [Side(name, replace(trial, backend=name), PRODUCT, rows) for name in _benches()]
     seconds: dict[str, list[list[float]]] = {}
     firsts: list[float] = []
-    with running([ceiling]) as ceilings, running(compared) as started:
+    with running(products) as ceilings, running(compared) as started:
         for one in started:
             say(f"{one.side.label}: first step")
             firsts.append(one.seconds(TRAIN, 1))
             one.seconds(PREDICT, 1)
         for work in (TRAIN, PREDICT):
-            say(f"{work}: {num_rounds} rounds of {len(started) + 1} turns")
-            works: list[tuple[Running, str]] = [(ceilings[0], PRODUCT), *((one, work) for one in started)]
-            seconds[work] = take_turns(works, num_rounds, TURN_S)
+            say(f"{work}: {num_rounds} rounds of {len(ceilings) + len(started)} turns")
+            works: list[tuple[Running, str]] = [
+                *((one, PRODUCT) for one in ceilings),
+                *((one, work) for one in started),
+            ]
+            found = take_turns(works, num_rounds, TURN_S)
+            fastest = [min(of_round) for of_round in zip(*found[: len(ceilings)], strict=True)]
+            seconds[work] = [fastest, *found[len(ceilings) :]]
         abouts = [one.about() for one in started]
     images, macs = trial.train.batch_size, parameters.forward_macs(trial.model)
 

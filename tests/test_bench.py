@@ -1,0 +1,267 @@
+"""The bench measures what it says: known times give known ratios, peers compute our function, phases add up."""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import analysis
+import backends
+from analysis import bench_lines
+from backends import parameters
+from backends.contract import RunSpec
+from backends.errors import MixlabError
+from experiments import ceilings, failures, memory
+from experiments.bench import config, grid, limit, rounds, side, step
+from experiments.bench.rounds import Spread
+from experiments.store import Store
+from tests.conftest import Ended, base, records, write_yaml
+
+Run = Callable[..., Ended]
+
+SMALL = ["model.num_blocks=1", "model.hidden_dim=8", "model.tokens_mlp_dim=4", "model.channels_mlp_dim=8"]
+SMALL += ["train.batch_size=4", "run.device=cpu"]
+# A stand-in for the authors' file, with its interface: the bench must find it, build it and train it.
+OFFICIAL = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+class MlpMixer(nn.Module):
+    patches: object
+    num_classes: int
+    num_blocks: int
+    hidden_dim: int
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Conv(self.hidden_dim, self.patches.size, strides=self.patches.size)(images)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+"""
+# The same for timm and lucidrains' package.
+TIMM = """
+from torch import nn
+from torchvision import transforms  # as timm does, for its data
+
+class MlpMixer(nn.Module):
+    def __init__(self, num_classes, img_size, in_chans, patch_size, num_blocks, embed_dim, mlp_ratio):
+        super().__init__()
+        assert (mlp_ratio[0] * embed_dim, mlp_ratio[1] * embed_dim) == (4, 8), mlp_ratio
+        self.stem = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
+        self.head = nn.Linear(embed_dim, num_classes)
+
+    def forward(self, images):
+        return self.head(self.stem(images).mean((2, 3)))
+"""
+
+
+class Clock:
+    """A side whose work takes a known number of seconds a piece, another in each turn."""
+
+    def __init__(self, *pieces: float):
+        self.pieces: Iterator[float] = iter(pieces)
+
+    def seconds(self, work: str, times: int) -> float:
+        return next(self.pieces) * times
+
+
+def test_sides_take_turns_and_a_ratio_is_that_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine gets three times slower from round to round; the ratio stays."""
+    monkeypatch.setattr(rounds, "REST_S", 0.0)
+    ours, theirs = Clock(0.1, 0.1, 0.3, 0.9), Clock(0.2, 0.2, 0.6, 1.8)
+    found = rounds.take_turns([(ours, "train"), (theirs, "train")], 3, 1.0)  # type: ignore[list-item]
+    assert np.allclose(found, [[0.1, 0.3, 0.9], [0.2, 0.6, 1.8]])
+    spread = rounds.ratios(found[1], found[0])
+    assert np.allclose((spread.median, spread.low, spread.high), 2.0)
+
+
+def test_spread_by_hand() -> None:
+    assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0)
+
+
+def test_step_measures_both_backends_and_a_share_of_the_ceiling(run: Run) -> None:
+    ended = run("bench", "step", "--rounds", "1", "--json", *SMALL)
+    assert ended.code == 0, ended.err
+    found = json.loads(ended.out)["found"]
+    assert [one["label"] for one in found] == ["torch", "jax"]
+    macs = parameters.forward_macs(config.trial("cifar", SMALL).model)
+    for one in found:
+        for work, factor in (("train", 6), ("predict", 2)):
+            images = one["images_per_s"][work]["median"]
+            assert math.isclose(one["gflops"][work]["median"], factor * macs * images / 1e9, rel_tol=1e-9)
+            assert 0 < one["share"][work]["median"] < 1
+        assert one["first_step_s"] > 0
+        assert one["about"]["peak_memory_bytes"] > 2**20
+    assert found[0]["speedup"]["train"]["median"] == 1.0
+    both = [one["images_per_s"]["train"]["median"] for one in found]
+    assert math.isclose(found[1]["speedup"]["train"]["median"], both[0] / both[1], rel_tol=1e-9)
+
+
+def test_our_loop_trains_as_a_trial_does() -> None:
+    """The parameters move, by the plan of a trial: what is timed is training."""
+    for name in backends.names():
+        loop = side.OurLoop(config.trial("cifar", [*SMALL, f"backend={name}"]), RunSpec())
+        before = loop.program.states()[0]["params/head/bias"]
+        loop.train(2)
+        assert loop.step == 2
+        assert not np.array_equal(before, loop.program.states()[0]["params/head/bias"])
+
+
+def peer(name: str, backend: str, path: Path | None = None) -> Any:
+    trial = config.trial("cifar", SMALL)
+    bench = backends.load_bench(backend)
+    return bench.open_peer(name, trial.model, trial.optimizer, side.random_data(trial, 1), RunSpec(), path)
+
+
+def test_the_authors_model_is_taken_from_a_clone(tmp_path: Path) -> None:
+    (tmp_path / "vit_jax").mkdir()
+    (tmp_path / "vit_jax" / "models_mixer.py").write_text(OFFICIAL)
+    found = peer("official-flax", "jax", tmp_path)
+    before = np.asarray(found.params["params"]["Dense_0"]["bias"]).copy()
+    found.train(2)
+    found.predict(1)
+    assert not np.array_equal(before, np.asarray(found.params["params"]["Dense_0"]["bias"]))
+
+
+def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "timm" / "models").mkdir(parents=True)
+    for folder in ("timm", "timm/models"):
+        (tmp_path / folder / "__init__.py").write_text("")
+    (tmp_path / "timm" / "models" / "mlp_mixer.py").write_text(TIMM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = peer("timm", "torch")
+    before = found.module.head.bias.detach().clone()
+    found.train(2)
+    found.predict(1)
+    assert not (before == found.module.head.bias).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--config", "B/61"], ["'B/61'", "B/16"]),
+        (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
+        (["--peer", "official-flax"], ["no --peer-path", "git clone"]),
+        (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
+        (["--peer", "timm", "--peer", "official-flax"], ["timm and official-flax", "activations"]),
+        (["--rounds", "0"], ["--rounds: 0", "at least 1"]),
+        (["--backend", "torhc"], ["'torhc'", "did you mean 'torch'"]),
+        (["--precision", "float31"], ["float31", "float32"]),
+        (["model.hidden_dims=8"], ["hidden_dims"]),
+    ],
+)
+def test_a_mistake_is_one_sentence(run: Run, arguments: list[str], words: list[str]) -> None:
+    ended = run("bench", "step", *arguments)
+    assert ended.code == 2
+    assert len(ended.err.strip().splitlines()) == 1
+    for word in words:
+        assert word in ended.err
+
+
+def test_the_ceiling_is_the_fastest_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limit, "TURN_S", 0.05)
+    monkeypatch.setattr(limit, "COPY_BYTES", 2**22)
+    found = limit.limit(config.trial("cifar", ["backend=torch", "run.device=cpu"]), 2, (64, 512))
+    assert found.gflops == max(spread.median for spread in found.product_gflops.values())
+    assert found.copy_gb_per_s.low > 0
+    lines = bench_lines.limit_lines([found])
+    assert sum("the ceiling" in line for line in lines) == 1
+
+
+def test_the_phases_of_a_grid_add_up(tmp_path: Path) -> None:
+    from tests.conftest import planned
+
+    trials = planned(write_yaml(tmp_path / "a.yaml", grid={"seed": [0, 1, 2]}), tmp_path / "data")
+    found = grid.measure(trials, tmp_path / "data", 1)
+    assert (found.num_trials, found.jobs) == (3, 1)
+    assert all(seconds >= 0 for seconds in found.seconds.values())
+    assert found.seconds["train"] > 0
+    assert found.seconds["import"] > 0.1  # a framework
+    assert 0 <= found.idle_s < found.wall_s / 2
+    assert 0 < found.training_share < 1
+    share = (found.seconds["compile"] + found.seconds["train"] + found.seconds["evaluate"]) / found.wall_s
+    assert math.isclose(found.training_share, share)
+
+
+def test_a_trial_that_cannot_fit_is_refused_with_numbers_and_the_others_go_on(run: Run, tmp_path: Path) -> None:
+    """H/14 in a batch of 4,000 needs terabytes: refused before anything is allocated."""
+    path = write_yaml(
+        tmp_path / "large.yaml",
+        base=base(data={"image_size": 224, "num_examples": 40}, train={"batch_size": 8, "steps": 1}),
+        grid={
+            "size": [
+                {"model.patch_size": 56, "model.hidden_dim": 8},
+                {"model.patch_size": 1, "model.hidden_dim": 65536, "model.tokens_mlp_dim": 65536},
+            ]
+        },
+    )
+    ended = run("run", str(path))
+    assert ended.code == 1, ended.err
+    by_status = {record["status"]: record for record in records(tmp_path / "runs").values()}
+    assert set(by_status) == {"done", "failed"}
+    failed = by_status["failed"]
+    assert failed["cause"] == "out_of_memory"
+    assert "GiB (" in failed["reason"]
+    assert "nothing was allocated" in failed["reason"]
+    assert "traceback" not in failed
+
+
+def test_what_fits_is_not_refused() -> None:
+    trial = config.trial("cifar", SMALL)
+    needed = parameters.training_memory_bytes(trial.model, trial.optimizer, "float32", trial.train.batch_size)
+    memory.check(trial, needed)
+    with pytest.raises(failures.DoesNotFit, match=r"0\.0 GiB are free"):
+        memory.check(trial, needed - 1)
+
+
+def test_large_pages_are_for_what_is_begun_inside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    with memory.large_pages():
+        assert os.environ["GLIBC_TUNABLES"] == memory.TUNABLES
+    assert "GLIBC_TUNABLES" not in os.environ
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
+    with memory.large_pages():
+        assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+    assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
+
+
+def test_one_side_that_dies_is_a_sentence() -> None:
+    trial = config.trial("cifar", SMALL)
+    one = step.sides(trial, ["torch"], [], None)[0]
+    with rounds.running([one]) as (started,):
+        started.process.kill()
+        with pytest.raises(MixlabError, match="ended with exit code -9"):
+            started.seconds("train", 1)
+
+
+def test_the_share_of_a_trial_is_of_its_machine_and_threads(tmp_path: Path) -> None:
+    """By hand: 600 GFLOP in 2 s on 3 cores of 200 GFLOP/s each are half of the ceiling."""
+    store = Store(tmp_path)
+    ceilings.keep(store, "Xeon", "float32", 200.0)
+    ceilings.keep(store, "Xeon", "float32", 150.0)  # a busy hour does not lower it
+    ceilings.keep(store, "H200", "bfloat16", 1000.0)
+    found = ceilings.known(store)
+    values = {"device": "cpu", "processor": "Xeon", "threads": 3, "seconds.train": 2.0, "training_flops": 600e9}
+    assert ceilings.share(found, values, "float32") == pytest.approx(0.5)
+    assert ceilings.share(found, values, "float64") is None
+    assert ceilings.share(found, {**values, "threads": None}, "float32") is None
+    assert ceilings.share(found, {**values, "device": "H200"}, "bfloat16") == pytest.approx(0.3)
+    store.limits.write_text("{")
+    assert ceilings.known(store) == {}
+
+
+def test_a_report_says_the_share_of_the_measured_peak(run: Run, tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "a.yaml")
+    assert run("run", str(path)).code == 0
+    assert analysis.load(tmp_path / "runs", path)["peak_share"].isna().all()
+    record = next(iter(records(tmp_path / "runs").values()))
+    ceilings.keep(Store(tmp_path / "runs"), record["environment"]["processor"], "float32", 1e-3)
+    frame = analysis.load(tmp_path / "runs", path)
+    rates = frame["training_flops"] / frame["seconds.train"] / 1e9
+    assert np.allclose(frame["peak_share"], rates / frame["threads"] / 1e-3)
