@@ -22,6 +22,7 @@ from experiments.weight_files import Weights
 
 def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
     """A line a trial: id, state, settings, steps, parameters, GFLOP of one image's forward pass, training memory."""
+    there = set(store.trial_ids())
     layout = [["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]]
     for planned in trials:
         trial = planned.trial
@@ -31,7 +32,7 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
         layout.append(
             [
                 trial.id,
-                state(store, trial.id).status,
+                state(store, trial.id).status if trial.id in there else "missing",
                 planned.label,
                 str(trial.num_steps),
                 f"{parameters.count(trial.model):,}",

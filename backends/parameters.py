@@ -75,11 +75,13 @@ def is_decayed(name: str, decay: str) -> bool:
     return decay == "all" or name.endswith("kernel")
 
 
+@lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
     """Number of trainable numbers, the head included."""
     return sum(math.prod(shape) for shape in _shapes(spec).values())
 
 
+@lru_cache(maxsize=1024)
 def forward_macs(spec: ModelSpec) -> int:
     """Multiply-accumulates of the forward pass of one image, in matrix products only.
 
@@ -93,6 +95,7 @@ def forward_macs(spec: ModelSpec) -> int:
     return stem + spec.num_blocks * block + c * spec.num_classes
 
 
+@lru_cache(maxsize=1024)
 def training_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int) -> int:
     """Estimate of the memory that a training step needs: state, gradients, and the activations kept for backward.
 

@@ -86,10 +86,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Overrides may stand among the options, where argparse alone does not look for them."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
-    if unknown := [word for word in rest if word.startswith("-") or not hasattr(arguments, "overrides")]:
+    words = getattr(arguments, "overrides", getattr(arguments, "ablations", None))
+    if unknown := [word for word in rest if word.startswith("-") or words is None]:
         parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if hasattr(arguments, "overrides"):
-        arguments.overrides += rest
+    if words is not None:
+        words += rest
     return arguments
 
 

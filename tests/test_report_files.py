@@ -546,6 +546,8 @@ def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench:
     write_yaml(tmp_path / "two.yaml", grid={"seed": [0]}, base={"data": {"source": "digits"}})
     ended = command(tmp_path, "report", "one.yaml", "two.yaml", "--format", "csv")
     assert ended.code == 0 and ended.out.startswith(f"{BLOCKS},") and not (made.store.root / "report").exists()
+    after = command(tmp_path, "report", "two.yaml", "--format", "csv", "seed=[0]")  # an override behind an option
+    assert after.code == 0, after.err
     ended = command(tmp_path, "report", "one", "two.yaml")
     html = (tmp_path / "runs" / "report" / "report.html").read_text()
     assert ended.code == 0 and "2 ablations" in html and html.count("<article") == 2
