@@ -74,6 +74,6 @@ def _whole(spread: Any) -> str:
     return f"{spread.median:,.0f} [{spread.low:,.0f}, {spread.high:,.0f}]"
 
 
-def as_json(found: Sequence[Any]) -> dict[str, Any]:
-    """What was found, and the machine that it was found on."""
-    return {"machine": environment(), "found": [asdict(one) for one in found]}
+def as_json(what: str, found: Sequence[Any]) -> dict[str, Any]:
+    """What was found, and the machine that it was found on. Args: what: step, limit or grid."""
+    return {"bench": what, "machine": environment(), "found": [asdict(one) for one in found]}

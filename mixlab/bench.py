@@ -3,7 +3,9 @@
 import argparse
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from backends.errors import MixlabError
 from mixlab.common import add_ablation, add_overrides, add_store, data_cache, load
@@ -19,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
     step.add_argument("--peer", action="append", default=[], help="timm, timm-compile, lucidrains or official-flax")
     step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
+    step.add_argument(
+        "--versus", action="append", default=[], metavar="key=value", help="the same with another setting, as a ratio"
+    )
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
     limit.add_argument("--store", type=Path, help="keep the ceiling in this results directory, for its reports")
     limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
@@ -29,12 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--compile-cache", type=Path, help="folder of compiled programs, kept from one process to the next"
     )
-    grid.add_argument("--json", action="store_true", help="for scripts")
+    for action in (step, limit, grid):
+        action.add_argument("--json", action="store_true", help="for scripts")
+        action.add_argument("--out", type=Path, metavar="JSON", help="keep it in a file too")
     add_overrides(grid)
     for action in (step, limit):
         action.add_argument("--precision", default="float32", help="float64, float32, tf32, bfloat16 (float32)")
         action.add_argument("--rounds", type=int, default=5, help="in each of which every side has its turn (5)")
-        action.add_argument("--json", action="store_true", help="for scripts")
         add_overrides(action)
 
 
@@ -50,14 +56,11 @@ def _step(arguments: argparse.Namespace) -> int:
 
     names, rounds = _backends(arguments.backend), _rounds(arguments.rounds)
     trial = config.trial(arguments.config, _overrides(arguments))
-    compared = step.sides(trial, names, arguments.peer, arguments.peer_path)
+    others = {one: config.trial(arguments.config, [*_overrides(arguments), *one.split()]) for one in arguments.versus}
+    compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others)
     with Console(stderr=True).status("begins") as status:
         found = step.measure(compared, rounds, status.update)
-    if arguments.json:
-        print(json.dumps(bench_lines.as_json(found), allow_nan=False))
-    else:
-        print("\n".join([bench_lines.machine_line(), *bench_lines.step_lines(arguments.config, trial, found)]))
-    return 0
+    return _show(arguments, found, bench_lines.step_lines(arguments.config, trial, found))
 
 
 def _limit(arguments: argparse.Namespace) -> int:
@@ -72,11 +75,7 @@ def _limit(arguments: argparse.Namespace) -> int:
     if arguments.store:
         for one in found:
             one.keep(Store(arguments.store))
-    if arguments.json:
-        print(json.dumps(bench_lines.as_json(found), allow_nan=False))
-    else:
-        print("\n".join([bench_lines.machine_line(), *bench_lines.limit_lines(found)]))
-    return 0
+    return _show(arguments, found, bench_lines.limit_lines(found))
 
 
 def _grid(arguments: argparse.Namespace) -> int:
@@ -87,10 +86,20 @@ def _grid(arguments: argparse.Namespace) -> int:
         raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
     store, ablation, trials = load(arguments)
     found = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
+    return _show(arguments, [found], bench_lines.grid_lines(ablation.name, found))
+
+
+def _show(arguments: argparse.Namespace, found: Sequence[Any], lines: Sequence[str]) -> int:
+    """Print what was found, as lines or as JSON, and keep it where that is asked for."""
+    from analysis import bench_lines
+    from experiments.files import write_json
+
+    if arguments.out:
+        write_json(arguments.out, bench_lines.as_json(arguments.what, found))
     if arguments.json:
-        print(json.dumps(bench_lines.as_json([found]), allow_nan=False))
+        print(json.dumps(bench_lines.as_json(arguments.what, found), allow_nan=False))
     else:
-        print("\n".join([bench_lines.machine_line(), *bench_lines.grid_lines(ablation.name, found)]))
+        print("\n".join([bench_lines.machine_line(), *lines]))
     return 0
 
 

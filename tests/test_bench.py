@@ -103,6 +103,17 @@ def test_step_measures_both_backends_and_a_share_of_the_ceiling(run: Run) -> Non
     assert math.isclose(found[1]["speedup"]["train"]["median"], both[0] / both[1], rel_tol=1e-9)
 
 
+def test_another_setting_is_a_side_of_its_own(run: Run) -> None:
+    ended = run(
+        "bench", "step", "--rounds", "1", "--backend", "torch", "--versus", "train.batch_size=8", "--json", *SMALL
+    )
+    assert ended.code == 0, ended.err
+    first, second = json.loads(ended.out)["found"]
+    assert (first["label"], second["label"]) == ("torch", "torch train.batch_size=8")
+    rates = [one["images_per_s"]["train"]["median"] for one in (first, second)]
+    assert math.isclose(second["speedup"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
+
+
 def test_our_loop_trains_as_a_trial_does() -> None:
     """The parameters move, by the plan of a trial: what is timed is training."""
     for name in backends.names():
@@ -233,7 +244,7 @@ def test_large_pages_are_for_what_is_begun_inside(monkeypatch: pytest.MonkeyPatc
 
 def test_one_side_that_dies_is_a_sentence() -> None:
     trial = config.trial("cifar", SMALL)
-    one = step.sides(trial, ["torch"], [], None)[0]
+    one = step.sides(trial, ["torch"])[0]
     with rounds.running([one]) as (started,):
         started.process.kill()
         with pytest.raises(MixlabError, match="ended with exit code -9"):

@@ -35,10 +35,11 @@ class Side:
     what: str = "program"
     size: int = 0
     peer_path: Path | None = None
+    setting: str = ""  # in which it differs from the others of its backend
 
     @property
     def label(self) -> str:
-        return self.backend if self.what == "program" else self.what
+        return f"{self.backend} {self.setting}".strip() if self.what == "program" else self.what
 
 
 def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:

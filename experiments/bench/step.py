@@ -1,7 +1,7 @@
 """A training step and a forward pass, against the machine's matrix ceiling and against other people's code."""
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from experiments.spec import Trial
 TURN_S = 1.0
 CEILING_ROWS = 2048
 GPU_CEILING_ROWS = 8192
+Seconds = dict[str, list[list[float]]]  # by kind of work: those of the matrix product, then of each side, by round
 FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
 
 
@@ -49,9 +50,16 @@ def _benches() -> dict[str, Bench]:
     return found
 
 
-def sides(trial: Trial, ours: Sequence[str], peer_names: Sequence[str], peer_path: Path | None) -> list[Side]:
-    """Our backends, then the peers; all compute the same function, with the activation of the peers.
+def sides(
+    trial: Trial,
+    ours: Sequence[str],
+    peer_names: Sequence[str] = (),
+    peer_path: Path | None = None,
+    others: Mapping[str, Trial] | None = None,
+) -> list[Side]:
+    """Our backends, each with other settings too, then the peers, which have the same function: their activation's.
 
+    Args:   others: the same model with other settings, by what to call it.
     Raises: MixlabError: an unknown peer, peers of different activations, or a model that a peer has no form of.
     """
     known = peers() if peer_names else {}
@@ -66,6 +74,8 @@ def sides(trial: Trial, ours: Sequence[str], peer_names: Sequence[str], peer_pat
         trial = replace(trial, model=replace(trial.model, activation=activations.pop()))
         _check_plain(trial.model, peer_names[0])
     found = [Side(name, replace(trial, backend=name)) for name in ours]
+    for setting, other in (others or {}).items():
+        found += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
     found += [Side(known[name][0], trial, name, peer_path=peer_path) for name in peer_names]
     return found
 
@@ -86,7 +96,7 @@ def measure(
     on_gpu = trial.run.device.startswith("cuda")
     rows = GPU_CEILING_ROWS if on_gpu else CEILING_ROWS
     products = [Side(name, replace(trial, backend=name), PRODUCT, rows) for name in _benches()]
-    seconds: dict[str, list[list[float]]] = {}
+    seconds: Seconds = {}
     firsts: list[float] = []
     with running(products) as ceilings, running(compared) as started:
         for one in started:
@@ -103,26 +113,40 @@ def measure(
             fastest = [min(of_round) for of_round in zip(*found[: len(ceilings)], strict=True)]
             seconds[work] = [fastest, *found[len(ceilings) :]]
         abouts = [one.about() for one in started]
-    images, macs = trial.train.batch_size, parameters.forward_macs(trial.model)
-
-    def spreads(i: int, value: Callable[[str, float, float], float]) -> dict[str, Spread]:
-        return {
-            work: Spread.of([value(work, own, top) for own, top in zip(times[i + 1], times[0], strict=True)])
-            for work, times in seconds.items()
-        }
-
-    def gflops(work: str, own: float, _: float = 0.0) -> float:
-        return FLOPS_PER_MAC[work] * macs * images / own / 1e9
-
     return [
         Measurement(
             label=side.label,
-            images_per_s=spreads(i, lambda work, own, top: images / own),
-            gflops=spreads(i, gflops),
-            share=spreads(i, lambda work, own, top: gflops(work, own) / (product_flops(rows) / top / 1e9)),
-            speedup={work: ratios(times[i + 1], times[1]) for work, times in seconds.items()},
+            images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.trial.train.batch_size)),
+            gflops=_rates(seconds, i, {work: _gflop(side.trial, work) for work in seconds}),
+            share={
+                work: Spread.of(
+                    [
+                        _gflop(side.trial, work) / own / (product_flops(rows) / 1e9 / top)
+                        for own, top in zip(times[i + 1], times[0], strict=True)
+                    ]
+                )
+                for work, times in seconds.items()
+            },
+            speedup={
+                work: ratios(_an_image(times[i + 1], side), _an_image(times[1], compared[0]))
+                for work, times in seconds.items()
+            },
             first_step_s=firsts[i] + started[i].open_s,
             about=abouts[i],
         )
         for i, side in enumerate(compared)
     ]
+
+
+def _rates(seconds: Seconds, i: int, amounts: Mapping[str, float]) -> dict[str, Spread]:
+    """Amounts per second of side i, by kind of work."""
+    return {work: Spread.of([amounts[work] / own for own in times[i + 1]]) for work, times in seconds.items()}
+
+
+def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
+    return [one / side.trial.train.batch_size for one in seconds]
+
+
+def _gflop(trial: Trial, work: str) -> float:
+    """Of one batch."""
+    return FLOPS_PER_MAC[work] * parameters.forward_macs(trial.model) * trial.train.batch_size / 1e9
