@@ -18,7 +18,7 @@ from experiments.spec import Trial
 # Source: the GNU C Library's manual, "Memory Allocation Tunables". Thresholds in bytes.
 TUNABLES = ":".join(
     f"glibc.malloc.{name}"
-    for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**35}", f"top_pad={2**26}")
+    for name in ("hugetlb=1", f"mmap_threshold={2**32}", f"trim_threshold={2**35}", f"top_pad={2**26}", "arena_max=1")
 )
 
 
@@ -73,7 +73,7 @@ def large_pages() -> Iterator[None]:
     """Processes that are begun inside have pages of 2 MiB and keep what they free, where their C library is glibc.
 
     A training step allocates the same hundreds of MiB again and again; without this a tenth to a fifth of its time goes
-    into fresh pages. A GLIBC_TUNABLES of the user's stands.
+    into fresh pages; XLA's threads would each have an arena of their own, and a third more. A GLIBC_TUNABLES of the user's stands.
     """
     given = os.environ.get("GLIBC_TUNABLES")
     os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
