@@ -7,7 +7,8 @@ JSON, what else is needed to go on: see experiments/trial.py. The checksum cover
 import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ from safetensors.numpy import save
 
 from backends.contract import Array, State
 from experiments.files import write_whole
+
+# Of each array, by the name that it has in the metadata. SHA-256, which older files have, takes longer than the disk.
+CHECKSUM = "crc32"
+CHECKSUMS: Mapping[str, Callable[[Array], Any]] = {
+    "crc32": lambda array: zlib.crc32(array.data).to_bytes(4, "big"),
+    "sha256": lambda array: array.data,
+}
 
 
 class CorruptCheckpoint(Exception):
@@ -40,7 +48,7 @@ def pack(state: Mapping[str, Array], progress: Mapping[str, Any]) -> bytes:
     """The content of a checkpoint."""
     text = json.dumps(progress, sort_keys=True)
     arrays = {name: np.ascontiguousarray(array) for name, array in state.items()}
-    metadata = {"mixlab": text, "sha256": _checksum(arrays, text)}
+    metadata = {"mixlab": text, CHECKSUM: _checksum(arrays, text, CHECKSUM)}
     return bytes(save(arrays, metadata=metadata))
 
 
@@ -56,7 +64,8 @@ def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise CorruptCheckpoint(f"it does not load ({error})") from error
-    if set(metadata) != {"mixlab", "sha256"} or metadata["sha256"] != _checksum(state, metadata["mixlab"]):
+    kind = next((name for name in CHECKSUMS if set(metadata) == {"mixlab", name}), None)
+    if kind is None or metadata[kind] != _checksum(state, metadata["mixlab"], kind):
         raise CorruptCheckpoint("its checksum does not match its content")
     if {name: array.shape for name, array in state.items()} != dict(shapes):
         raise CorruptCheckpoint("its arrays are those of another model or optimizer")
@@ -84,9 +93,9 @@ def newest_progress(last: Path) -> dict[str, Any] | None:
     return None
 
 
-def _checksum(arrays: Mapping[str, Array], text: str) -> str:
+def _checksum(arrays: Mapping[str, Array], text: str, kind: str) -> str:
     digest = hashlib.sha256(text.encode())
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())
-        digest.update(arrays[name].data)
+        digest.update(CHECKSUMS[kind](arrays[name]))
     return digest.hexdigest()

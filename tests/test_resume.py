@@ -293,6 +293,17 @@ def test_checkpoint_reads_as_it_was_written(tmp_path: Path) -> None:
     assert progress == {"step": 3, "curve": [{"loss": 0.1}]}
 
 
+def test_a_checkpoint_with_the_former_checksum_is_still_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    monkeypatch.setattr(checkpoint, "CHECKSUM", "sha256")
+    state, shapes = small_checkpoint(path)
+    assert b"sha256" in path.read_bytes()
+    assert_same_bits(checkpoint.read(path, shapes)[0], state)
+    path.write_bytes(path.read_bytes()[:-1] + b"\xff")
+    with pytest.raises(checkpoint.CorruptCheckpoint):
+        checkpoint.read(path, shapes)
+
+
 def test_every_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "checkpoint.safetensors"
     _, shapes = small_checkpoint(path)
