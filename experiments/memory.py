@@ -5,6 +5,7 @@ Source: proc(5), /proc/self/clear_refs (5 resets the peak) and VmHWM in /proc/se
 
 import contextlib
 import ctypes
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ def check(trial: Trial, free_bytes: int | None) -> None:
     Args:   free_bytes: of its device; None: it uses the machine's own.
     Raises: DoesNotFit: gives both numbers.
     """
+    _give_back()
     free = available_bytes() if free_bytes is None else free_bytes
     needed = parameters.training_memory_bytes(
         trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size
@@ -86,10 +88,16 @@ def large_pages() -> Iterator[None]:
 
 def reset_peak() -> None:
     """Begin a new measurement, where the system lets us; else the peak is that since the process began."""
-    with contextlib.suppress(AttributeError):  # glibc alone has it
-        ctypes.CDLL(None).malloc_trim(0)  # what an earlier trial has left
+    _give_back()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+
+
+def _give_back() -> None:
+    """Return to the system what an earlier trial has left in this process."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def peak_bytes() -> int:

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -146,6 +148,7 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
         (tmp_path / folder / "__init__.py").write_text("")
     (tmp_path / "timm" / "models" / "mlp_mixer.py").write_text(TIMM)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # what stands in for torchvision goes with the test
     found = peer("timm", "torch")
     before = found.module.head.bias.detach().clone()
     found.train(2)
@@ -229,6 +232,36 @@ def test_what_fits_is_not_refused() -> None:
     memory.check(trial, needed)
     with pytest.raises(failures.DoesNotFit, match=r"0\.0 GiB are free"):
         memory.check(trial, needed - 1)
+
+
+def test_what_a_former_trial_has_left_is_not_counted_against_the_next() -> None:
+    """A worker keeps what it frees, until it is asked whether a trial fits."""
+    program = """
+import psutil
+from experiments import memory
+from experiments.bench import config
+blocks = [bytes(2**20 - 100) for _ in range(400)]
+kept = bytes(100)
+del blocks
+before = psutil.Process().memory_info().rss
+memory.check(config.trial("cifar"), None)
+print((before - psutil.Process().memory_info().rss) / 2**20)
+"""
+    with memory.large_pages():
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(done.stdout) > 300
+
+
+def test_the_optimizer_does_the_same_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weight decay ends inside a part; every part has its own."""
+    found = []
+    for size in (7, 2**30):
+        monkeypatch.setattr("backends.torch.optimizer.CPU_PART", size)
+        settings = ["backend=torch", "train.weight_decay=0.3", "train.clip_norm=0.1", "train.ema_decay=0.9"]
+        loop = side.OurLoop(config.trial("cifar", [*SMALL, *settings]), RunSpec())
+        loop.train(2)
+        found.append(loop.program.states()[0])
+    assert all(np.array_equal(found[0][name], found[1][name]) for name in found[0])
 
 
 def test_large_pages_are_for_what_is_begun_inside(monkeypatch: pytest.MonkeyPatch) -> None:

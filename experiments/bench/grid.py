@@ -46,7 +46,7 @@ class Silent:
 def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: Path | None = None) -> GridTime:
     """Train all of them in a store of their own, which is removed.
 
-    Raises: MixlabError: a trial failed, or the run was stopped.
+    Raises: MixlabError: a trial failed.   KeyboardInterrupt: the run was stopped.
     """
     with tempfile.TemporaryDirectory(prefix="mixlab-bench-") as folder:
         store = Store(Path(folder))
@@ -56,6 +56,8 @@ def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: 
         wall_s = time.perf_counter() - start
         if summary.error:
             raise MixlabError(summary.error.reason)
+        if summary.signals:
+            raise KeyboardInterrupt
         if summary.failed or summary.left:
             reason = next(iter(summary.failed.values()), "it was stopped")
             raise MixlabError(f"bench: {len(summary.done)} of {len(trials)} trials ended well; {reason}")

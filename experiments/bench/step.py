@@ -32,7 +32,7 @@ class Measurement:
     gflops: dict[str, Spread]
     share: dict[str, Spread]  # of the matrix ceiling, measured in the same rounds
     speedup: dict[str, Spread]  # of the first side over this one
-    first_step_s: float  # what comes before the second step, imports apart: compilation too
+    first_step_s: float  # all that comes before the second step: imports and compilation too
     about: dict[str, Any]
 
 
