@@ -69,9 +69,8 @@ def _limit(arguments: argparse.Namespace) -> int:
     from experiments.store import Store
 
     trial, rounds = config.trial("cifar", _overrides(arguments)), _rounds(arguments.rounds)
-    rows = limit.GPU_ROWS if trial.run.device.startswith("cuda") else limit.ROWS
     trials = [dataclasses.replace(trial, backend=name) for name in _backends(arguments.backend)]
-    found = [limit.limit(one, rounds, rows) for one in trials]
+    found = [limit.limit(one, rounds) for one in trials]
     if arguments.store:
         for one in found:
             one.keep(Store(arguments.store))

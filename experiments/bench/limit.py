@@ -45,15 +45,18 @@ def product_flops(rows: int) -> float:
     return 2.0 * rows**3
 
 
-def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ROWS) -> Limit:
-    """Measure them. Args: trial: its backend, precision and device are used."""
-    sides = [Side(trial.backend, trial, PRODUCT, size) for size in rows]
-    sides.append(Side(trial.backend, trial, COPY, COPY_BYTES))
-    with running(sides) as started:
-        works: list[tuple[Running, str]] = [(one, one.side.what) for one in started]
-        *products, copies = take_turns(works, num_rounds, TURN_S)
-        about = started[-1].about()
-    is_cpu = about["device"] == "cpu"
+def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ()) -> Limit:
+    """Measure them.
+
+    Args: trial: its backend, precision and device are used.    rows: of the matrices; none: what fills the device.
+    """
+    with running([Side(trial.backend, trial, COPY, COPY_BYTES)]) as (copier,):
+        about = copier.about()
+        is_cpu = about["device"] == "cpu"
+        rows = rows or (ROWS if is_cpu else GPU_ROWS)
+        with running([Side(trial.backend, trial, PRODUCT, size) for size in rows]) as started:
+            works: list[tuple[Running, str]] = [(one, one.side.what) for one in (*started, copier)]
+            *products, copies = take_turns(works, num_rounds, TURN_S)
     return Limit(
         trial.backend,
         trial.train.precision,

@@ -93,12 +93,12 @@ def measure(
 ) -> list[Measurement]:
     """Let the sides take turns, matrix products among them; the first side is what the others are compared with."""
     trial = compared[0].trial
-    on_gpu = trial.run.device.startswith("cuda")
-    rows = GPU_CEILING_ROWS if on_gpu else CEILING_ROWS
-    products = [Side(name, replace(trial, backend=name), PRODUCT, rows) for name in _benches()]
     seconds: Seconds = {}
     firsts: list[float] = []
-    with running(products) as ceilings, running(compared) as started:
+    with running(compared) as started, contextlib.ExitStack() as stack:
+        rows = CEILING_ROWS if started[0].about()["device"] == "cpu" else GPU_CEILING_ROWS
+        products = [Side(name, replace(trial, backend=name), PRODUCT, rows) for name in _benches()]
+        ceilings = stack.enter_context(running(products))
         for one in started:
             say(f"{one.side.label}: first step")
             firsts.append(one.seconds(TRAIN, 1))
