@@ -23,44 +23,10 @@ from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
 from experiments.store import Store
 from tests.conftest import Ended, base, records, write_yaml
+from tests.peers import SMALL_MIXER as SMALL
+from tests.peers import write_official, write_timm
 
 Run = Callable[..., Ended]
-
-SMALL = ["model.num_blocks=1", "model.hidden_dim=8", "model.tokens_mlp_dim=4", "model.channels_mlp_dim=8"]
-SMALL += ["train.batch_size=4", "run.device=cpu"]
-# A stand-in for the authors' file, with its interface: the bench must find it, build it and train it.
-OFFICIAL = """
-import flax.linen as nn
-import jax.numpy as jnp
-
-class MlpMixer(nn.Module):
-    patches: object
-    num_classes: int
-    num_blocks: int
-    hidden_dim: int
-    tokens_mlp_dim: int
-    channels_mlp_dim: int
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        x = nn.Conv(self.hidden_dim, self.patches.size, strides=self.patches.size)(images)
-        return nn.Dense(self.num_classes)(x.mean((1, 2)))
-"""
-# The same for timm and lucidrains' package.
-TIMM = """
-from torch import nn
-from torchvision import transforms  # as timm does, for its data
-
-class MlpMixer(nn.Module):
-    def __init__(self, num_classes, img_size, in_chans, patch_size, num_blocks, embed_dim, mlp_ratio):
-        super().__init__()
-        assert (mlp_ratio[0] * embed_dim, mlp_ratio[1] * embed_dim) == (4, 8), mlp_ratio
-        self.stem = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size)
-        self.head = nn.Linear(embed_dim, num_classes)
-
-    def forward(self, images):
-        return self.head(self.stem(images).mean((2, 3)))
-"""
 
 
 class Clock:
@@ -133,8 +99,7 @@ def peer(name: str, backend: str, path: Path | None = None) -> Any:
 
 
 def test_the_authors_model_is_taken_from_a_clone(tmp_path: Path) -> None:
-    (tmp_path / "vit_jax").mkdir()
-    (tmp_path / "vit_jax" / "models_mixer.py").write_text(OFFICIAL)
+    write_official(tmp_path)
     found = peer("official-flax", "jax", tmp_path)
     before = np.asarray(found.params["params"]["Dense_0"]["bias"]).copy()
     found.train(2)
@@ -143,10 +108,7 @@ def test_the_authors_model_is_taken_from_a_clone(tmp_path: Path) -> None:
 
 
 def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "timm" / "models").mkdir(parents=True)
-    for folder in ("timm", "timm/models"):
-        (tmp_path / folder / "__init__.py").write_text("")
-    (tmp_path / "timm" / "models" / "mlp_mixer.py").write_text(TIMM)
+    write_timm(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # what stands in for torchvision goes with the test
     found = peer("timm", "torch")

@@ -10,7 +10,9 @@ import pytest
 import mixlab
 from experiments import ablation
 from experiments.ablation import GridTrial
+from experiments.bench import limit, step
 from tests.conftest import ROOT
+from tests.peers import SMALL_MIXER, write_timm
 
 README = (ROOT / "README.md").read_text()
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
@@ -36,6 +38,21 @@ def expand(text: str, folder: Path) -> list[GridTrial]:
     return ablation.trials(ablation.load_ablation(path), folder)
 
 
+def small(words: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make a bench one of seconds, against stand-ins for the peers."""
+    if words[1] == "grid":
+        words += ["model.num_blocks=1", "train.steps=2", "train.warmup_steps=1", "train.batch_size=8"]
+        words += ["data.num_examples=200"]
+        return
+    words += ["--rounds", "1", "--backend", "torch"]
+    for part in (limit, step):
+        monkeypatch.setattr(part, "TURN_S", 0.05)
+    if words[1] == "step":
+        words += SMALL_MIXER
+        write_timm(folder)
+        monkeypatch.syspath_prepend(str(folder))
+
+
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_a_command_of_the_readme_is_understood(
     words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -55,13 +72,17 @@ def test_a_command_of_the_readme_is_understood(
         for name in words[1:]:
             (tmp_path / name).mkdir(parents=True)
         monkeypatch.chdir(tmp_path)
+    if words[0] == "bench":
+        small(words, tmp_path, monkeypatch)
     words = [file for word in words for file in (sorted(map(str, ROOT.glob(word))) if "*" in word else [word])]
     words = [word for word in words if word != "--open"]
     if words[0] == "parity":
         words += ["--steps", "2", "model.num_blocks=1", "model.hidden_dim=8", "data.image_size=8"]
     if words[0] in ON_A_CLUSTER:
         monkeypatch.setenv("PATH", str(tmp_path))
-    code = mixlab.main(words if words[0] == "weights" else [*words, "--store", str(tmp_path)])
+    if words[0] != "weights" and words[:2] != ["bench", "step"]:
+        words += ["--store", str(tmp_path)]
+    code = mixlab.main(words)
     if words[0] in ("status", "show", *ON_A_CLUSTER):
         assert code == mixlab.USER_ERROR  # understood; nothing has been run with this store, and there is no cluster
         said = capsys.readouterr().err
