@@ -13,6 +13,7 @@ from backends import parameters
 from backends.contract import ModelSpec
 from backends.formats import FORMATS
 from backends.summary import model_summary
+from experiments import memory
 from experiments.ablation import GridTrial
 from experiments.spec import VARIANTS
 from experiments.states import STATUSES, TrialState, state
@@ -26,9 +27,6 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
     layout = [["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]]
     for planned in trials:
         trial = planned.trial
-        memory = parameters.training_memory_bytes(
-            trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size
-        )
         layout.append(
             [
                 trial.id,
@@ -37,7 +35,7 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
                 str(trial.num_steps),
                 f"{parameters.count(trial.model):,}",
                 f"{2 * parameters.forward_macs(trial.model) / 1e9:.4g}",
-                f"{memory / 2**20:,.1f}",
+                f"{memory.needed_bytes(trial) / 2**20:,.1f}",
             ]
         )
     return [*aligned(layout), "", _totals([row[1] for row in layout[1:]])]

@@ -106,6 +106,7 @@ class RunSpec:
     device: str = "cpu"  # cpu, cuda, cuda:1, ...
     precision: str = "float32"
     compile: bool = False  # torch: through Inductor; jax always compiles
+    remat: bool = False  # keep only the input of each block, and compute the block again for its gradient
     deterministic: bool = True
     threads: int = 1
     compile_cache: Path | None = None  # folder of compiled programs that later processes use again

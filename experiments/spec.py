@@ -9,10 +9,11 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Optional
 
 from backends import contract
-from backends.contract import ModelSpec, OptimizerSpec
+from backends.contract import ModelSpec, OptimizerSpec, RunSpec
 
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
@@ -123,6 +124,7 @@ class RunConfig:
     device: str = option("auto")  # auto, cpu, cuda, cuda:1, ...
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
+    remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
     compile_cache: Optional[str] = option(None)  # folder of compiled programs, shared by processes; none: not kept
@@ -187,6 +189,18 @@ class Trial:
     def optimizer(self) -> OptimizerSpec:
         names = [f.name for f in dataclasses.fields(OptimizerSpec)]
         return OptimizerSpec(**{name: getattr(self.train, name) for name in names})
+
+    def run_spec(self, threads: int, device: str | None = None, compile_cache: Path | None = None) -> RunSpec:
+        """Args: threads: where run.threads leaves them open.    device: in place of run.device."""
+        run, cache = self.run, compile_cache or (Path(self.run.compile_cache) if self.run.compile_cache else None)
+        same = {name: getattr(run, name) for name in ("compile", "remat", "deterministic")}
+        return RunSpec(
+            device or run.device,
+            self.train.precision,
+            threads=run.threads or threads,
+            compile_cache=cache,
+            **same,
+        )
 
 
 def as_tree(config: Any) -> dict[str, Any]:

@@ -162,6 +162,7 @@ class Worker:
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self._run_spec(trial)
         memory.check(trial, backend.free_memory_bytes(run))
+        memory.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         return program, {"name": self.spec.backend, **backend.about(run)}, splits
@@ -175,11 +176,8 @@ class Worker:
             raise DataMissing(str(error)) from error
 
     def _run_spec(self, trial: Trial) -> RunSpec:
-        run = trial.run
-        device = self.spec.device.partition(":")[0] if self.spec.device else run.device
-        threads = run.threads or len(self.spec.cpus)
-        cache = self.spec.compile_cache or (Path(run.compile_cache) if run.compile_cache else None)
-        return RunSpec(device, trial.train.precision, run.compile, run.deterministic, threads, cache)
+        device = self.spec.device.partition(":")[0] if self.spec.device else None
+        return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache)
 
     def _dataset(self, trial: Trial, splits: Splits) -> ArrayDataset:
         """The same object for trials of the same images, so that a backend places them on its device once."""

@@ -196,6 +196,23 @@ def test_what_fits_is_not_refused() -> None:
         memory.check(trial, needed - 1)
 
 
+@pytest.mark.parametrize("backend", backends.names())
+def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None:
+    """By the estimate, and by the peak of the process: 448 MiB of activations against 128."""
+    sizes = ["model.num_blocks=4", "train.batch_size=256", "run.device=cpu"]
+    kept, again = (config.trial("cifar", [*sizes, f"run.remat={remat}"]) for remat in ("false", "true"))
+    assert memory.needed_bytes(kept) - memory.needed_bytes(again) > 2**28
+    peaks = []
+    for trial in (kept, again):
+        with rounds.running(step.sides(trial, [backend])) as (one,):
+            one.seconds("train", 1)
+            peaks.append(one.about()["peak_memory_bytes"])
+    assert peaks[0] - peaks[1] > 2**28
+    with pytest.raises(failures.DoesNotFit, match=r"set run\.remat=true, a smaller"):
+        memory.check(kept, memory.needed_bytes(again))
+    memory.check(again, memory.needed_bytes(again))
+
+
 def test_what_a_former_trial_has_left_is_not_counted_against_the_next() -> None:
     """A worker keeps what it frees, until it is asked whether a trial fits."""
     program = """

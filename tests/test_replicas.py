@@ -31,10 +31,10 @@ class Bench:
     plans: list[StepPlan]
     dataset: ArrayDataset
 
-    def open(self, replicas: list[int]) -> Program:
+    def open(self, replicas: list[int], remat: bool = False) -> Program:
         """A program of the replicas named, at their first states."""
         trial = self.trials[0]
-        run = RunSpec(precision="float64")
+        run = RunSpec(precision="float64", remat=remat)
         program = backends.load(self.backend).open(trial.model, trial.optimizer, self.dataset, run)
         program.load([self.state(i) for i in replicas])
         return program
@@ -85,6 +85,18 @@ def test_each_replica_trains_as_it_does_alone(bench: Bench) -> None:
         np.testing.assert_allclose(metrics[i].loss, expected.loss, rtol=TOLERANCE)
         np.testing.assert_allclose(metrics[i].gradient_norm, expected.gradient_norm, rtol=TOLERANCE)
         assert_same(states[i], alone.states()[0])
+
+
+def test_each_replica_trains_alike_where_its_blocks_are_computed_again(bench: Bench) -> None:
+    programs = [bench.open(EACH), bench.open(EACH, remat=True), bench.open([1], remat=True)]
+    metrics = [
+        program.train([bench.plans[i] for i in ([1] if len(program.states()) == 1 else EACH)]) for program in programs
+    ]
+    states = [program.states() for program in programs]
+    for i in EACH:
+        np.testing.assert_allclose(metrics[1][i].loss, metrics[0][i].loss, rtol=TOLERANCE)
+        assert_same(states[1][i], states[0][i])
+    assert_same(states[2][0], states[0][1])
 
 
 def test_each_replica_has_the_gradient_it_has_alone(bench: Bench) -> None:

@@ -39,12 +39,19 @@ def set_numerics(run: RunSpec) -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
-def compiled(lowered: jax.stages.Lowered, device: jax.Device) -> jax.stages.Compiled:
-    """On a CPU without the matrix products of YNNPACK, with which a step takes 1.2 to 1.6 times as long."""
+def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> jax.stages.Compiled:
+    """On a CPU without the matrix products of YNNPACK, with which a step takes 1.2 to 1.6 times as long.
+
+    And with remat without the pass that drops its barriers there, after which XLA finds that what is to be computed
+    again has been computed before, and keeps it.
+    """
     if device.platform != "cpu":
         return lowered.compile()
+    options: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+    if remat:
+        options["xla_disable_hlo_passes"] = "cse_barrier_expander"
     try:
-        return lowered.compile({"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"})
+        return lowered.compile(options)
     except jax.errors.JaxRuntimeError:  # another version has no such choice
         return lowered.compile()
 

@@ -207,6 +207,7 @@ class MlpMixer(nn.Module):
     """Images (b, h, w, channels) to logits (b, k) and features (b, c), both in at least float32."""
 
     spec: ModelSpec
+    remat: bool = False
 
     @nn.compact
     def __call__(self, images_bhwc: Array, chance: Chance, dtype: DTypeLike) -> tuple[Array, Array]:
@@ -216,7 +217,8 @@ class MlpMixer(nn.Module):
         if spec.position_embedding == "learned":
             x_bsc = tap(x_bsc + parameter(self, spec, "position_embedding").astype(dtype), "position_embedding", chance)
         num_modules = 1 if spec.share_blocks else spec.num_blocks
-        blocks = [MixerBlock(spec, name=f"MixerBlock_{i}") for i in range(num_modules)]
+        block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat else MixerBlock
+        blocks = [block(spec, name=f"MixerBlock_{i}") for i in range(num_modules)]
         for i in range(spec.num_blocks):
             x_bsc = blocks[0 if spec.share_blocks else i](x_bsc, i, chance)
         if spec.pre_head_norm:

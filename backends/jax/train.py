@@ -62,7 +62,7 @@ class JaxProgram:
         self.master = DTYPES[run.precision][0]
         self.data = place(dataset, self.device)
         self.compile_s = 0.0
-        self.traced = Traced(model.structure(), optimizer.structure(), run.precision)
+        self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
         scalars = optimizer.scalars()
         scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
         self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
@@ -147,7 +147,9 @@ class JaxProgram:
             start = time.perf_counter()
             donated = (0,) if function.__name__ == "train" else ()
             with jax.default_device(self.device):
-                _compiled[key] = compiled(jax.jit(function, donate_argnums=donated).lower(*arguments), self.device)
+                _compiled[key] = compiled(
+                    jax.jit(function, donate_argnums=donated).lower(*arguments), self.device, self.run.remat
+                )
             self.compile_s += time.perf_counter() - start
         return _compiled[key](*arguments)
 
@@ -162,6 +164,7 @@ class Traced:
     model: ModelSpec
     optimizer: OptimizerSpec
     precision: str
+    remat: bool = False
 
     def train(
         self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
@@ -219,7 +222,7 @@ class Traced:
         chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate)
 
         def replica_loss(params: Any) -> jax.Array:
-            logits_bk, _ = self.forward(params, images_bhwc, chance)
+            logits_bk, _ = self.forward(params, images_bhwc, chance, self.remat)
             return loss(self.optimizer, logits_bk, targets_bk)
 
         return jax.value_and_grad(replica_loss)(params)
@@ -228,11 +231,13 @@ class Traced:
         smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
         return batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
 
-    def forward(self, params: Any, images_bhwc: jax.Array, chance: Chance) -> tuple[jax.Array, jax.Array]:
+    def forward(
+        self, params: Any, images_bhwc: jax.Array, chance: Chance, remat: bool = False
+    ) -> tuple[jax.Array, jax.Array]:
         _, compute, products = DTYPES[self.precision]
         with jax.default_matmul_precision(products):
             variables = {"params": unflatten_dict(params, sep="/")}
-            return MlpMixer(self.model).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
+            return MlpMixer(self.model, remat).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
 
 
 def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[..., Any]:

@@ -6,10 +6,12 @@ b batch   p pixels of a patch times image channels   s tokens   c channels   d h
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from backends.contract import ModelSpec
 from backends.parameters import MIXINGS, dropout_site, shapes
@@ -198,6 +200,16 @@ class MixerBlock(nn.Module):
         return tap(x_bsc + y_bsc, f"MixerBlock_{block}/channel_mixing", chance)
 
 
+def again(block: nn.Module, *arguments: Any) -> Tensor:
+    """Call a block so that only its arguments are kept, and what its gradient needs is computed a second time."""
+    params: dict[str, Tensor] = dict(block.named_parameters())  # the module will be without them at the second time
+
+    def call(*arguments: Any) -> Tensor:
+        return torch.func.functional_call(block, params, arguments)
+
+    return checkpoint(call, *arguments, use_reentrant=False, preserve_rng_state=False)
+
+
 def scale_branch(x_bsc: Tensor, block: int, mixing: int, chance: Chance) -> Tensor:
     """Stochastic depth: multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
@@ -209,9 +221,9 @@ def scale_branch(x_bsc: Tensor, block: int, mixing: int, chance: Chance) -> Tens
 class MlpMixer(nn.Module):
     """Images (b, h, w, channels) to logits (b, k) and features (b, c), both in at least float32."""
 
-    def __init__(self, spec: ModelSpec):
+    def __init__(self, spec: ModelSpec, remat: bool = False):
         super().__init__()
-        self.spec = spec
+        self.spec, self.remat = spec, remat
         self.stem = Dense(spec, "stem", dense_patches)
         if spec.position_embedding == "learned":
             self.position_embedding = nn.Parameter(torch.empty(spec.num_tokens, spec.hidden_dim))
@@ -229,7 +241,7 @@ class MlpMixer(nn.Module):
             x_bsc = tap(x_bsc + self.position_embedding.to(dtype), "position_embedding", chance)
         for i in range(spec.num_blocks):
             block = self.get_submodule(f"MixerBlock_{0 if spec.share_blocks else i}")
-            x_bsc = block(x_bsc, i, chance)
+            x_bsc = again(block, x_bsc, i, chance) if self.remat else block(x_bsc, i, chance)
         if spec.pre_head_norm:
             x_bsc = tap(self.pre_head_layer_norm(x_bsc), "pre_head_layer_norm", chance)
         features_bc = tap(x_bsc.to(self.head.kernel.dtype).mean(1), "features", chance)

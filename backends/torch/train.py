@@ -58,7 +58,7 @@ class TorchProgram:
         self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
         self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.num_decayed = sum(size for size, name in zip(self.sizes, self.shapes, strict=True) if decayed[name])
-        self.forward = _forward(model.structure(), run.compile)
+        self.forward = _forward(model.structure(), run.compile, run.remat)
         self.state: dict[str, Tensor] = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
@@ -95,7 +95,7 @@ class TorchProgram:
 
     @torch.no_grad()
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        steps, forward = self._steps(plans), _forward(self.model.structure(), compiled=False)
+        steps, forward = self._steps(plans), _forward(self.model.structure())
         replicas = []
         for replica, flat in enumerate(self.state["params"]):
             step = {name: array[0, replica] for name, array in steps.items()}
@@ -170,8 +170,9 @@ class TorchProgram:
             return loss(self.optimizer, logits_bk, targets_bk)
 
         flat = self.state["params"].detach().requires_grad_()
-        if len(flat) == 1:
-            losses = replica_loss(flat[0], {name: array[0] for name, array in step.items()})[None]
+        if len(flat) == 1 or self.run.remat:  # what is computed again knows nothing of vmap
+            each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
+            losses = torch.stack([replica_loss(*one) for one in zip(flat, each, strict=True)])
         else:
             losses = torch.vmap(replica_loss)(flat, step)
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
@@ -182,10 +183,10 @@ _compiled: set[Any] = set()  # what this process has compiled, by forward functi
 
 
 @lru_cache(maxsize=64)
-def _forward(model: ModelSpec, compiled: bool) -> Callable[..., Any]:
+def _forward(model: ModelSpec, compiled: bool = False, remat: bool = False) -> Callable[..., Any]:
     """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
     with torch.device("meta"):
-        module = MlpMixer(model)
+        module = MlpMixer(model, remat)
 
     def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
         return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)

@@ -53,7 +53,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
         while (asked := connection.recv()) is not None:
             work, times = asked
             if work == "about":
-                run = _run_spec(side)
+                run = side.trial.run_spec(len(cpus))
                 connection.send(
                     {"peak_memory_bytes": peak() or memory.peak_bytes(), **backends.load(side.backend).about(run)}
                 )
@@ -68,7 +68,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
 
 
 def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], int | None]]:
-    run = _run_spec(side)
+    run = side.trial.run_spec(len(os.sched_getaffinity(0)))
     if side.what in (PRODUCT, COPY):
         ceiling = getattr(backends.load_bench(side.backend), side.what)(run, side.size)
 
@@ -79,17 +79,13 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         return {side.what: reach}, lambda: None
     measured: Measured
     if side.what == "program":
+        memory.give_back_at_once(run.remat)
         measured = OurLoop(side.trial, run)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)
         bench = backends.load_bench(side.backend)
         measured = bench.open_peer(side.what, model, optimizer, data, run, side.peer_path)
     return {TRAIN: measured.train, PREDICT: measured.predict}, measured.peak_memory_bytes
-
-
-def _run_spec(side: Side) -> RunSpec:
-    run, threads = side.trial.run, len(os.sched_getaffinity(0))
-    return RunSpec(run.device, side.trial.train.precision, run.compile, run.deterministic, run.threads or threads)
 
 
 def random_data(trial: Trial, num_batches: int) -> ArrayDataset:

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import save
 
 import backends
-from backends.contract import ArrayDataset, Backend, Program, RunSpec, State
+from backends.contract import ArrayDataset, Backend, Program, State
 from backends.errors import MixlabError
 from experiments import data, streams
 from experiments.data import Splits
@@ -77,8 +77,7 @@ def climb(backend: Backend, job: Job) -> None:
         trial.data.permutation, trial.model.image_size, trial.model.patch_size, trial.data.split_seed
     )
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
-    threads = trial.run.threads or len(os.sched_getaffinity(0))
-    run = RunSpec(trial.run.device, trial.train.precision, trial.run.compile, trial.run.deterministic, threads)
+    run = trial.run_spec(len(os.sched_getaffinity(0)))
     program = backend.open(trial.model, trial.optimizer, dataset, run)
     replace(job.folder / "about.json", json.dumps(backend.about(run)).encode())
     for name, arrays in _single_step(program, job, splits):
