@@ -51,9 +51,27 @@ def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
 
 def dense_tokens_untied(x_bsc: Tensor, kernel_csd: Tensor, bias_cd: Tensor) -> Tensor:
     """A Dense over the tokens for each channel: (b, s, c) -> (b, d, c)."""
-    y_cbd = x_bsc.permute(2, 0, 1) @ kernel_csd
+    y_cbd = x_bsc.permute(2, 0, 1).contiguous() @ kernel_csd  # which the product would do several times, and slower
     y_cbd += bias_cd[:, None, :]
-    return y_cbd.permute(1, 2, 0)
+    return ContiguousGradient.apply(y_cbd).permute(1, 2, 0)
+
+
+class ContiguousGradient(torch.autograd.Function):
+    """The value itself, whose gradient is brought into its order in memory once for all who use it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Nothing is kept."""
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.contiguous()
 
 
 def dense_channels(x_bsc: Tensor, kernel_cd: Tensor, bias_d: Tensor) -> Tensor:
@@ -167,7 +185,7 @@ class TokenMixing(MlpBlock):
         if hasattr(self, "views"):
             x = tap(self.views(x), f"MixerBlock_{block}/{MIXINGS[mixing]}/views", chance)
         if self.groups == 1:
-            return super().forward(x, block, mixing, chance)
+            return super().forward(x, block, mixing, chance).contiguous()  # what is untied lies channel by channel
         b, s, c = x.shape
         x = x.reshape(b, s, c // self.groups, self.groups).transpose(2, 3).reshape(b, s * self.groups, -1)
         x = super().forward(x, block, mixing, chance)
