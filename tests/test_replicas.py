@@ -1,7 +1,8 @@
 """Trials that differ in their seed run as one program, and each gets what it gets alone."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -46,18 +47,21 @@ class Bench:
         return state | {"params/head/kernel": kernel}
 
 
-@pytest.fixture(scope="module", params=backends.names())
-def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    cache = tmp_path_factory.mktemp("cache")
+def make_bench(backend: str, cache: Path, **model_fields: Any) -> Bench:
     augment = AugmentConfig(flip=True, crop=2, mixup=0.4)
     source = DataConfig(source="synthetic", num_examples=60, image_size=8, num_classes=4, augment=augment)
-    model = ModelConfig(patch_size=4, hidden_dim=16, num_blocks=2, dropout=0.1, stochastic_depth=0.5)
+    model = ModelConfig(**{"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, **model_fields})
     train = TrainConfig(batch_size=8, steps=STEPS, weight_decay=0.1, ema_decay=0.9, clip_norm=0.1)
     info = data.describe(source, cache, "test")
     trials = [resolve(TrialConfig(model, source, train, seed=seed), info, "test") for seed in SEEDS]
     splits = data.load(trials[0].data, info, cache)
     plans = [step_plan(trial, splits.train, 0, STEPS) for trial in trials]
-    yield Bench(request.param, trials, plans, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)))
+    return Bench(backend, trials, plans, ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels)))
+
+
+@pytest.fixture(scope="module", params=backends.names())
+def bench(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    return make_bench(request.param, tmp_path_factory.mktemp("cache"), dropout=0.1, stochastic_depth=0.5)
 
 
 EACH = list(range(len(SEEDS)))
@@ -97,6 +101,13 @@ def test_each_replica_trains_alike_where_its_blocks_are_computed_again(bench: Be
         np.testing.assert_allclose(metrics[1][i].loss, metrics[0][i].loss, rtol=TOLERANCE)
         assert_same(states[1][i], states[0][i])
     assert_same(states[2][0], states[0][1])
+
+
+@pytest.mark.parametrize("backend", backends.names())
+def test_untied_replicas_have_the_gradient_they_have_alone(backend: str, tmp_path: Path) -> None:
+    untied = make_bench(backend, tmp_path, num_blocks=1, token_mixing="untied")
+    gradients = untied.open(EACH).gradients(untied.plans)
+    assert_same(gradients[1], untied.open([1]).gradients([untied.plans[1]])[0])
 
 
 def test_each_replica_has_the_gradient_it_has_alone(bench: Bench) -> None:
