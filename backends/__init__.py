@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 from backends.errors import BackendMissing, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
+    from importlib.metadata import EntryPoint
+
     from backends.contract import Backend, Bench, State
 
 _GROUP = "mixlab.backends"
@@ -28,7 +29,14 @@ def names() -> list[str]:
 def _names(path: tuple[str, ...]) -> tuple[str, ...]:
     """Looking through all that is installed takes milliseconds, which a large grid asks for each of its trials."""
     own = _folders()
-    return (*own, *sorted(point.name for point in entry_points(group=_GROUP) if point.name not in own))
+    return (*own, *sorted(set(_external()) - set(own)))
+
+
+def _external() -> "dict[str, EntryPoint]":
+    """Backends that other packages bring."""
+    from importlib.metadata import entry_points  # a tenth of a second, which most commands need not wait for
+
+    return {point.name: point for point in entry_points(group=_GROUP)}
 
 
 def _folders() -> list[str]:
@@ -37,7 +45,7 @@ def _folders() -> list[str]:
 
 def check(name: str) -> None:
     """Raises: BackendMissing: no backend has that name. Imports nothing."""
-    if name not in names():
+    if name not in _folders() and name not in names():
         raise BackendMissing(f"backend: {name!r} is not a backend; {choices(name, names())}")
 
 
@@ -48,10 +56,9 @@ def load(name: str) -> "Backend":
     Raises: MixlabError: no backend has that name, or its framework is not installed.
     """
     check(name)
-    external = {point.name: point for point in entry_points(group=_GROUP)}
     with _import_errors(name):
         if name not in _folders():
-            return external[name].load()  # type: ignore[no-any-return]
+            return _external()[name].load()  # type: ignore[no-any-return]
         return importlib.import_module(f"backends.{name}").BACKEND  # type: ignore[no-any-return]
 
 

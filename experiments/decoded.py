@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import notes, pictures
+from experiments import memory, notes, pictures
 from experiments.files import replace
 from experiments.sources import BUILT_IN, CHANNELS, HUB_FOLDER, SIZE, read_source
 from experiments.spec import DataConfig
@@ -129,7 +128,7 @@ def check_memory(about: About, source: str, where: str) -> None:
     num = about.num_train + about.num_test
     shape = f"{about.image_size} x {about.image_size} x {about.image_channels}"
     needed = num * about.image_size**2 * about.image_channels
-    available = psutil.virtual_memory().available
+    available = memory.available_bytes()
     if needed > available:
         raise MixlabError(
             f"{where}: data.source: {source!r} decodes to {needed / GIB:.2f} GiB ({num} images of {shape} bytes) "

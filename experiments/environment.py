@@ -5,7 +5,6 @@ import platform
 import socket
 import subprocess
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +62,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def _version(package: str) -> str | None:
+    from importlib.metadata import PackageNotFoundError, version  # not for commands that only read
+
     try:
         return version(package)
     except PackageNotFoundError:

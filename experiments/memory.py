@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
-
 from backends import parameters
 from experiments.failures import DoesNotFit
 from experiments.spec import Trial
@@ -26,6 +24,8 @@ TUNABLES = ":".join(
 
 def available_bytes() -> int:
     """What this process may take now: of the machine, or of its control group where that leaves less."""
+    import psutil  # which a plan need not wait for
+
     available = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):  # no version 2 of cgroups, or no limit
         group = Path("/sys/fs/cgroup", Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/"))

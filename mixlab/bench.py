@@ -1,8 +1,6 @@
 """`mixlab bench`."""
 
 import argparse
-import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +62,8 @@ def _step(arguments: argparse.Namespace) -> int:
 
 
 def _limit(arguments: argparse.Namespace) -> int:
+    import dataclasses
+
     from analysis import bench_lines
     from experiments.bench import config, limit
     from experiments.store import Store
@@ -90,6 +90,8 @@ def _grid(arguments: argparse.Namespace) -> int:
 
 def _show(arguments: argparse.Namespace, found: Sequence[Any], lines: Sequence[str]) -> int:
     """Print what was found, as lines or as JSON, and keep it where that is asked for."""
+    import json
+
     from analysis import bench_lines
     from experiments.files import write_json
 

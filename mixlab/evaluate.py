@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import weights_lines
+    from analysis.details import weights_lines
     from backends.contract import RunSpec
     from experiments import evaluation, weight_files
     from experiments.store import Store

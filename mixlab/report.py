@@ -3,7 +3,6 @@
 import argparse
 import shlex
 import sys
-import webbrowser
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,8 +84,11 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
         print(f"mixlab: no report was written: {error}; --out FOLDER writes it elsewhere", file=sys.stderr)
         return
     print(f"wrote {page}; tables, tidy.csv, tidy.parquet and figures are beside each ablation's page", file=sys.stderr)
-    if arguments.open and not webbrowser.open(page.absolute().as_uri()):
-        print(f"no browser was found; open {page.absolute()}", file=sys.stderr)
+    if arguments.open:
+        import webbrowser
+
+        if not webbrowser.open(page.absolute().as_uri()):
+            print(f"no browser was found; open {page.absolute()}", file=sys.stderr)
 
 
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":

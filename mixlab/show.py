@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import show_lines
+    from analysis.details import show_lines
     from experiments.store import Store
 
     print("\n".join(show_lines(arguments.id, Store(arguments.store))))

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import weights_lines
+    from analysis.details import weights_lines
     from experiments import weight_files
 
     weights = weight_files.read(arguments.file)

@@ -1,0 +1,101 @@
+"""What one trial, or one file of weights, holds: lines for the terminal."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from analysis.layout import aligned
+from backends import parameters
+from backends.contract import ModelSpec
+from backends.formats import FORMATS
+from backends.summary import model_summary
+from experiments.spec import VARIANTS
+from experiments.states import state
+from experiments.store import Store
+from experiments.weight_files import Weights
+
+
+def show_lines(prefix: str, store: Store) -> list[str]:
+    """One trial: spec, environment, curve and result, as far as they are there.
+
+    Raises: MixlabError: no trial's id begins with `prefix`, or several do.
+    """
+    trial_id = store.find(prefix)
+    folder = store.folder(trial_id)
+    now = state(store, trial_id)
+    record = now.record
+    lines = [f"trial {trial_id}: {now.status}{': ' if now.why else ''}{now.why}", f"folder {folder}"]
+    for title, file in (("spec", "spec.json"), ("environment", "env.json")):
+        if (folder / file).exists():
+            lines += ["", f"{title}:", *_yaml(_read_json(folder / file))]
+    lines += ["", "layers:", *_layers(folder / "spec.json")]
+    if record is not None:
+        omitted = ("spec", "environment", "curve", "metrics")
+        lines += ["", "result:", *_yaml({key: value for key, value in record.items() if key not in omitted})]
+    curve = folder / "metrics.jsonl"
+    try:
+        points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        return [*lines, "", "curve:", *_curve(points)]
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        return {"corrupt": f"{path} is not JSON ({error})"}
+
+
+def _yaml(tree: Any) -> list[str]:
+    return ["  " + line for line in yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).splitlines()]
+
+
+def _curve(points: list[dict[str, Any]]) -> list[str]:
+    splits = ("train", "validation", "test")
+    layout = [
+        ["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]
+    ]
+    for point in points:
+        numbers = [(point[split] or {}).get(value) for split in splits for value in ("accuracy", "loss")]
+        cells = ["—" if number is None else f"{number:.4f}" for number in (point["loss"], *numbers)]
+        layout.append([str(point["step"]), f"{point['learning_rate']:.3g}", *cells])
+    return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]
+
+
+def _layers(spec: Path) -> list[str]:
+    try:
+        return ["  " + line for line in layer_lines(ModelSpec(**_read_json(spec)["model"]))]
+    except (OSError, TypeError, KeyError, ValueError, ArithmeticError):
+        return ["  no model is known"]
+
+
+def layer_lines(model: ModelSpec) -> list[str]:
+    """A line a layer: its output for one image, and its parameters, with their sum."""
+    layout = [["layer", "output", "parameters"]]
+    for layer in model_summary(model):
+        layout.append([layer.name, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}"])
+    return aligned([*layout, ["total", "", f"{parameters.count(model):,}"]])
+
+
+def weights_lines(weights: Weights) -> list[str]:
+    """What a file of weights holds: format, model, options, and how many parameters."""
+    model, known = weights.model, FORMATS.get(weights.format)
+    sizes = (model.patch_size, model.hidden_dim, model.num_blocks, model.tokens_mlp_dim, model.channels_mlp_dim)
+    variant = next((f"{name}: " for name, table in VARIANTS.items() if table == sizes), "")
+    options = [f"activation {model.activation}", f"norm epsilon {model.norm_epsilon:g}"]
+    options.append("a norm before the head" if model.pre_head_norm else "no norm before the head")
+    for name, usual in (("token_mixing", "tied"), ("channel_mixing", "tied"), ("position_embedding", "none")):
+        options += [f"{name} {getattr(model, name)}"] * (getattr(model, name) != usual)
+    options += ["share_blocks"] * model.share_blocks
+    types = sorted({str(x.dtype) for x in weights.params.values()})
+    return [
+        f"format      {weights.format}" + (f" ({known.source})" if known else ""),
+        f"model       {variant}{model.num_blocks} blocks, patch size {model.patch_size}, C {model.hidden_dim}, "
+        f"D_S {model.tokens_mlp_dim}, D_C {model.channels_mlp_dim}",
+        f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
+        f"options     {', '.join(options)}",
+        f"parameters  {parameters.count(model):,} ({', '.join(types)})",
+    ]
