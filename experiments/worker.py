@@ -64,9 +64,13 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     stop, trials = threading.Event(), queue.SimpleQueue[dict[str, Any] | None]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
-    worker = Worker(spec, stop, connection.send)
+    worker, has_compiled = Worker(spec, stop, connection.send), False
     while (fields := trials.get()) is not None:
-        worker.run(trial_from_json(fields))
+        trial = trial_from_json(fields)
+        has_compiled |= trial.run.compile
+        worker.run(trial)
+    if has_compiled:
+        return  # and let Inductor put its semaphores away, or Python warns of them
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # all is written; a framework takes up to a second to take itself down

@@ -1,5 +1,6 @@
 """Trials of a grid that differ in numbers only share what JAX compiled; a trial of another shape does not."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from experiments.plan import step_plan
 from experiments.resolve import resolve
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.trial import initial_state
+from tests.conftest import Ended, base, write_yaml
+
+Run = Callable[..., Ended]
 
 MODEL = {"patch_size": 4, "hidden_dim": 8, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
 TRAIN = {
@@ -49,6 +53,16 @@ SHAPES: dict[str, dict[str, Any]] = {
     "batch_size": {"train": {"batch_size": 4}},
     "no dropout": {"model": {"dropout": 0.0}},
 }
+
+
+def test_a_later_run_takes_what_an_earlier_one_has_compiled(run: Run, tmp_path: Path) -> None:
+    """Another seed, in another process: it finds every program in the store."""
+    path = write_yaml(tmp_path / "a.yaml", base=base(backend="jax"), grid={"seed": [0]})
+    assert run("run", str(path)).code == 0
+    compiled = {file.name for file in (tmp_path / "runs" / "compiled").rglob("*-cache")}
+    assert compiled
+    assert run("run", str(path), "seed=1").code == 0
+    assert {file.name for file in (tmp_path / "runs" / "compiled").rglob("*-cache")} == compiled
 
 
 @pytest.fixture(scope="module")
