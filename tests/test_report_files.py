@@ -115,9 +115,16 @@ def bench(tmp_path: Path, cache: Path) -> Any:
     return lambda **keys: Bench(tmp_path, cache, **keys)
 
 
+@pytest.fixture
+def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what does not look at them: they take most of a report's seconds."""
+    monkeypatch.setattr("analysis.writing.draw_all", lambda report: [])
+
+
 # --- the numbers by another route -------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_table_is_recomputed_from_tidy_csv(bench: Any) -> None:
     folder = bench().fill().write()
     rows = list(csv.DictReader((folder / "tidy.csv").read_text().splitlines()))
@@ -154,6 +161,7 @@ def test_the_table_is_recomputed_from_tidy_csv(bench: Any) -> None:
     assert corrected == pytest.approx(list(np.minimum(running, 1)))
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_parquet_and_the_notebook_hold_what_csv_holds(bench: Any) -> None:
     made = bench().fill()
     folder, frame = made.write(), analysis.load(made.store.root, "one")
@@ -282,6 +290,7 @@ def test_a_report_takes_no_file_of_another_name(bench: Any) -> None:
     assert not (folder / "figures" / "filters.pdf").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
     grid = {"backend": ["torch", "jax"], "seed": [0, 1]}
     report = {"rows": [], "columns": ["backend"], "equivalence": {"margin": 0.02}}
@@ -428,12 +437,14 @@ def latex_folder(tmp_path: Path) -> None:
     pytest.tmp = tmp_path / "latex"  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_latex_table_compiles(bench: Any) -> None:
     tex = (bench().fill().write() / "table.tex").read_text()
     check_latex(tex)
     assert tex.count(r"\\") == 7 and r"\toprule" in tex and "$\\pm$" in tex
 
 
+@pytest.mark.usefixtures("without_figures")
 @pytest.mark.parametrize(
     "wrong",
     [("&", " "), (r"\%", "%"), (r"\end{tabular}", ""), (r"$\pm$", r"$\pm"), (r"\_", "_"), ("token", "{token")],
