@@ -10,7 +10,7 @@ from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
 from experiments.environment import environment
-from experiments.spec import Trial
+from experiments.spec import trial_from_json
 
 
 def machine_line() -> str:
@@ -29,17 +29,16 @@ def limit_lines(found: Sequence[Limit]) -> list[str]:
     return aligned(rows)
 
 
-def step_lines(name: str, trial: Trial, found: Sequence[Measurement]) -> list[str]:
+def step_lines(name: str, found: Sequence[Measurement]) -> list[str]:
     """A line a side and kind of work."""
+    trial = trial_from_json(found[0].spec)
     model = trial.model
     title = (
         f"{name}: {model.image_size} px, P {model.patch_size}, C {model.hidden_dim}, D_S {model.tokens_mlp_dim}, "
-        f"D_C {model.channels_mlp_dim}, {model.num_blocks} blocks, {parameters.count(model):,} parameters, batch "
-        f"{trial.train.batch_size}, {trial.train.precision}, {found[0].about.get('device')}"
+        f"D_C {model.channels_mlp_dim}, {model.num_blocks} blocks, {parameters.count(model):,} parameters, "
+        f"{model.activation}, batch {trial.train.batch_size}, {trial.train.precision}, {found[0].about.get('device')}"
     )
-    rows = [
-        ["", "", "images/s", "GFLOP/s", "share of ceiling", f"{found[0].label} is faster by", "first step s", "MiB"]
-    ]
+    rows = [["", "", "images/s", "GFLOP/s", "share of ceiling", "step takes", "first step s", "MiB"]]
     for work in ("train", "predict"):
         for i, one in enumerate(found):
             rows.append(
@@ -49,7 +48,7 @@ def step_lines(name: str, trial: Trial, found: Sequence[Measurement]) -> list[st
                     _whole(one.images_per_s[work]),
                     f"{one.gflops[work].median:,.0f}",
                     f"{one.share[work].median:.0%} [{one.share[work].low:.0%}, {one.share[work].high:.0%}]",
-                    str(one.speedup[work]) if i else "",
+                    f"{one.relative[work]} of {one.against}" if i else "",
                     f"{one.first_step_s:.1f}" if work == "train" else "",
                     f"{one.about['peak_memory_bytes'] / 2**20:,.0f}" if work == "train" else "",
                 ]

@@ -207,7 +207,7 @@ class Program(Protocol):
         """
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak of the device's memory since the process began; None where the process's own memory is the measure."""
+        """Peak of the device's memory, since the program or (jax) the process began; None: the process's own counts."""
 
 
 class Backend(Protocol):
@@ -217,7 +217,7 @@ class Backend(Protocol):
         """Place the data on the device and make a program; what was compiled for an equal structure is used again."""
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
-        """What the device has left now; None where it uses the machine's own memory."""
+        """What the device has left now (jax: for this process alone); None where it uses the machine's own memory."""
 
     def about(self, run: RunSpec) -> dict[str, str]:
         """Versions, device, and every numerics flag that matters."""

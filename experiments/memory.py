@@ -12,7 +12,7 @@ from pathlib import Path
 
 from backends import parameters
 from experiments.failures import DoesNotFit
-from experiments.spec import Trial
+from experiments.spec import PREDICT_BATCH, Trial
 
 # Source: the GNU C Library's manual, "Memory Allocation Tunables". Thresholds in bytes.
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
@@ -30,15 +30,27 @@ def available_bytes() -> int:
     with contextlib.suppress(OSError, ValueError):  # no version 2 of cgroups, or no limit
         group = Path("/sys/fs/cgroup", Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/"))
         used, limit = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
-        return min(available, limit - used)
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        cached = sum(
+            int(size) for name, size in lines if name in ("inactive_file", "active_file")
+        )  # given up on demand
+        return min(available, limit - used + cached)
     return available
 
 
 def needed_bytes(trial: Trial) -> int:
-    """Estimate of the memory that a training step of it needs."""
+    """Estimate of the memory that it needs: of a training step, or of an evaluation where that takes more."""
+    return max(_training_bytes(trial), _evaluation_bytes(trial))
+
+
+def _training_bytes(trial: Trial) -> int:
     return parameters.training_memory_bytes(
         trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size, trial.run.remat
     )
+
+
+def _evaluation_bytes(trial: Trial) -> int:
+    return parameters.prediction_memory_bytes(trial.model, trial.optimizer, trial.train.precision, PREDICT_BATCH)
 
 
 def check(trial: Trial, free_bytes: int | None) -> None:
@@ -49,14 +61,16 @@ def check(trial: Trial, free_bytes: int | None) -> None:
     """
     _give_back()
     free = available_bytes() if free_bytes is None else free_bytes
-    needed = needed_bytes(trial)
-    if needed > free:
-        raise DoesNotFit(
-            f"a step needs {needed / 2**30:.1f} GiB ({parameters.count(trial.model):,} parameters, "
-            f"train.batch_size {trial.train.batch_size}) and {free / 2**30:.1f} GiB are free; "
-            f"nothing was allocated; set {'' if trial.run.remat else 'run.remat=true, '}a smaller train.batch_size or "
-            f"model, or take a device with more"
-        )
+    if free >= needed_bytes(trial):
+        return
+    what, less = f"an evaluation of {PREDICT_BATCH} images", "a smaller model"
+    if _training_bytes(trial) > max(free, _evaluation_bytes(trial)):
+        what = f"a step of train.batch_size {trial.train.batch_size}"
+        less = f"{'' if trial.run.remat else 'run.remat=true, '}a smaller train.batch_size or model"
+    raise DoesNotFit(
+        f"{what} needs {needed_bytes(trial) / 2**30:.1f} GiB ({parameters.count(trial.model):,} parameters) and "
+        f"{free / 2**30:.1f} GiB are free; nothing was allocated; set {less}, or take a device with more"
+    )
 
 
 def oom_kills() -> int:
@@ -113,8 +127,13 @@ def give_back_at_once(is_on: bool) -> None:
     A trial that computes its blocks again frees most of what it takes at once, and glibc's heap does not find room
     for the next of it in the holes: measured, 5 times the memory that the arrays have, and 0.7 of the step's time.
     """
+    if os.environ.get("GLIBC_TUNABLES") != TUNABLES:
+        return  # the user's own choice
     with contextlib.suppress(AttributeError):
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20 if is_on else 2**31 - 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        for threshold in (2**20,) if is_on else (2**31 - 1, 2**25):  # the last is the highest of an older glibc
+            if mallopt(M_MMAP_THRESHOLD, threshold):
+                return
 
 
 def peak_bytes() -> int:

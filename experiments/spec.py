@@ -18,6 +18,8 @@ from backends.contract import ModelSpec, OptimizerSpec, RunSpec
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
 
+PREDICT_BATCH = 256  # images in a call of an evaluation
+
 # Variant: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
 VARIANTS = {
     "S/32": (32, 512, 8, 256, 2048),

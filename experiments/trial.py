@@ -17,13 +17,12 @@ from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.plan import learning_rates, step_plan
-from experiments.spec import Trial
+from experiments.spec import PREDICT_BATCH, Trial
 from experiments.store import CHECKPOINT, Store
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
 MAX_CHUNK_STEPS = 1024
-PREDICT_BATCH = 256  # images a call
 
 
 class Stopped(Exception):

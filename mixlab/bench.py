@@ -58,7 +58,7 @@ def _step(arguments: argparse.Namespace) -> int:
     compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others)
     with Console(stderr=True).status("begins") as status:
         found = step.measure(compared, rounds, status.update)
-    return _show(arguments, found, bench_lines.step_lines(arguments.config, trial, found))
+    return _show(arguments, found, bench_lines.step_lines(arguments.config, found))
 
 
 def _limit(arguments: argparse.Namespace) -> int:

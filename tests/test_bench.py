@@ -1,11 +1,11 @@
-"""The bench measures what it says: known times give known ratios, peers compute our function, phases add up."""
+"""The bench measures what it says: known times give known ratios, peers are found and trained, phases add up."""
 
 import json
 import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +30,24 @@ Run = Callable[..., Ended]
 
 
 class Clock:
-    """A side whose work takes a known number of seconds a piece, another in each turn."""
+    """A side whose work takes a known number of seconds a piece, another in each turn, and that notes its turns."""
 
-    def __init__(self, *pieces: float):
-        self.pieces: Iterator[float] = iter(pieces)
+    def __init__(self, turns: list["Clock"], *pieces: float):
+        self.turns, self.pieces = turns, iter(pieces)
 
     def seconds(self, work: str, times: int) -> float:
+        self.turns.append(self)
         return next(self.pieces) * times
 
 
 def test_sides_take_turns_and_a_ratio_is_that_of_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine gets three times slower from round to round; the ratio stays."""
     monkeypatch.setattr(rounds, "REST_S", 0.0)
-    ours, theirs = Clock(0.1, 0.1, 0.3, 0.9), Clock(0.2, 0.2, 0.6, 1.8)
+    turns: list[Clock] = []
+    ours, theirs = Clock(turns, 0.1, 0.1, 0.3, 0.9), Clock(turns, 0.2, 0.2, 0.6, 1.8)
     found = rounds.take_turns([(ours, "train"), (theirs, "train")], 3, 1.0)  # type: ignore[list-item]
     assert np.allclose(found, [[0.1, 0.3, 0.9], [0.2, 0.6, 1.8]])
+    assert turns == [ours, theirs] * 4
     spread = rounds.ratios(found[1], found[0])
     assert np.allclose((spread.median, spread.low, spread.high), 2.0)
 
@@ -66,9 +69,9 @@ def test_step_measures_both_backends_and_a_share_of_the_ceiling(run: Run) -> Non
             assert 0 < one["share"][work]["median"] < 1
         assert one["first_step_s"] > 0
         assert one["about"]["peak_memory_bytes"] > 2**20
-    assert found[0]["speedup"]["train"]["median"] == 1.0
+    assert found[0]["relative"]["train"]["median"] == 1.0
     both = [one["images_per_s"]["train"]["median"] for one in found]
-    assert math.isclose(found[1]["speedup"]["train"]["median"], both[0] / both[1], rel_tol=1e-9)
+    assert math.isclose(found[1]["relative"]["train"]["median"], both[0] / both[1], rel_tol=1e-9)
 
 
 def test_another_setting_is_a_side_of_its_own(run: Run) -> None:
@@ -79,7 +82,8 @@ def test_another_setting_is_a_side_of_its_own(run: Run) -> None:
     first, second = json.loads(ended.out)["found"]
     assert (first["label"], second["label"]) == ("torch", "torch train.batch_size=8")
     rates = [one["images_per_s"]["train"]["median"] for one in (first, second)]
-    assert math.isclose(second["speedup"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
+    assert (second["against"], second["spec"]["train"]["batch_size"]) == ("torch", 8)
+    assert math.isclose(second["relative"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
 
 
 def test_our_loop_trains_as_a_trial_does() -> None:
@@ -125,6 +129,8 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
         (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
         (["--peer", "official-flax"], ["no --peer-path", "git clone"]),
         (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
+        (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
+        (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),
         (["--peer", "timm", "--peer", "official-flax"], ["timm and official-flax", "activations"]),
         (["--rounds", "0"], ["--rounds: 0", "at least 1"]),
         (["--backend", "torhc"], ["'torhc'", "did you mean 'torch'"]),
@@ -166,7 +172,7 @@ def test_the_phases_of_a_grid_add_up(tmp_path: Path) -> None:
 
 
 def test_a_trial_that_cannot_fit_is_refused_with_numbers_and_the_others_go_on(run: Run, tmp_path: Path) -> None:
-    """H/14 in a batch of 4,000 needs terabytes: refused before anything is allocated."""
+    """One of hundreds of GiB is refused before anything is allocated."""
     path = write_yaml(
         tmp_path / "large.yaml",
         base=base(data={"image_size": 224, "num_examples": 40}, train={"batch_size": 8, "steps": 1}),
@@ -190,15 +196,20 @@ def test_a_trial_that_cannot_fit_is_refused_with_numbers_and_the_others_go_on(ru
 
 def test_what_fits_is_not_refused() -> None:
     trial = config.trial("cifar", SMALL)
-    needed = parameters.training_memory_bytes(trial.model, trial.optimizer, "float32", trial.train.batch_size)
+    needed = memory.needed_bytes(trial)
     memory.check(trial, needed)
-    with pytest.raises(failures.DoesNotFit, match=r"0\.0 GiB are free"):
+    with pytest.raises(failures.DoesNotFit, match=r"an evaluation of 256 images needs 0\.0 .* 0\.0 GiB are free"):
         memory.check(trial, needed - 1)
+    large = config.trial("cifar")
+    needed = parameters.training_memory_bytes(large.model, large.optimizer, "float32", large.train.batch_size)
+    memory.check(large, needed)
+    with pytest.raises(failures.DoesNotFit, match=r"a step of train\.batch_size 128 needs 0\.5 .* 0\.5 GiB are free"):
+        memory.check(large, needed - 1)
 
 
 @pytest.mark.parametrize("backend", backends.names())
 def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None:
-    """By the estimate, and by the peak of the process: 448 MiB of activations against 128."""
+    """By the estimate, and by the peak of the process: 448 MiB of activations against 144."""
     sizes = ["model.num_blocks=4", "train.batch_size=256", "run.device=cpu"]
     kept, again = (config.trial("cifar", [*sizes, f"run.remat={remat}"]) for remat in ("false", "true"))
     assert memory.needed_bytes(kept) - memory.needed_bytes(again) > 2**28
@@ -259,6 +270,7 @@ def test_one_side_that_dies_is_a_sentence() -> None:
     one = step.sides(trial, ["torch"])[0]
     with rounds.running([one]) as (started,):
         started.process.kill()
+        started.process.join()
         with pytest.raises(MixlabError, match="ended with exit code -9"):
             started.seconds("train", 1)
 

@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,7 +15,7 @@ import optax
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, PeerInfo, RunSpec
 from backends.errors import MixlabError
 from backends.jax.batch import scale
-from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
+from backends.jax.device import check, compiled, open_device, peak_memory_bytes, set_numerics
 from backends.jax.train import DTYPES
 
 PEERS = {
@@ -60,11 +60,16 @@ class Peer:
             update, moments = rule.update(gradient, moments, params)
             return optax.apply_updates(params, update), moments, value
 
-        precision = DTYPES[run.precision][2]
-        with jax.default_matmul_precision(precision), jax.default_device(self.device):
+        self.precision, self.module = DTYPES[run.precision][2], module
+        with jax.default_matmul_precision(self.precision), jax.default_device(self.device):
             self.step = step.lower(self.params, self.moments, self.images_bhwc, self.labels).compile()
-            forward = jax.jit(lambda params, images: module.apply(params, images, train=False))
-            self.forward = forward.lower(self.params, self.images_bhwc).compile()
+
+    @cached_property
+    def forward(self) -> Any:
+        """Compiled when it is first wanted: training does not wait for it."""
+        forward = jax.jit(lambda params, images: self.module.apply(params, images, train=False))
+        with jax.default_matmul_precision(self.precision), jax.default_device(self.device):
+            return forward.lower(self.params, self.images_bhwc).compile()
 
     def train(self, num_steps: int) -> None:
         for _ in range(num_steps):
@@ -107,16 +112,18 @@ def _official(model: ModelSpec, name: str, path: Path | None) -> Any:
 def product(run: RunSpec, size: int) -> Callable[[], None]:
     """See contract.Bench."""
     set_numerics(run)
-    _, dtype, precision = DTYPES[run.precision]
-    a, b = jax.device_put([jnp.ones((size, size), dtype)] * 2, open_device(run.device))
+    check(run)
+    device, (_, dtype, precision) = open_device(run.device), DTYPES[run.precision]
+    a, b = (jax.device_put(jax.random.uniform(jax.random.key(i), (size, size)).astype(dtype), device) for i in (0, 1))
     with jax.default_matmul_precision(precision):
-        multiply = jax.jit(jnp.matmul).lower(a, b).compile()
+        multiply = compiled(jax.jit(jnp.matmul).lower(a, b), device, remat=False)
     return lambda: multiply(a, b).block_until_ready()
 
 
 def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
     """See contract.Bench."""
     set_numerics(run)
+    check(run)
     source = jax.device_put(jnp.ones(num_bytes // 4, jnp.float32), open_device(run.device))
     copy_all = jax.jit(jnp.negative).lower(source).compile()  # a copy alone may be left out
     return lambda: copy_all(source).block_until_ready()

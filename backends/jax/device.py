@@ -8,6 +8,8 @@ from backends.contract import ArrayDataset, RunSpec
 from backends.errors import MixlabError
 from backends.jax.batch import Data
 
+YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
+
 
 def open_device(name: str) -> jax.Device:
     if name == "auto":
@@ -47,13 +49,13 @@ def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> ja
     """
     if device.platform != "cpu":
         return lowered.compile()
-    options: dict[str, str | bool] = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
-    if remat:
-        options["xla_disable_hlo_passes"] = "cse_barrier_expander"
+    options: dict[str, str | bool] = {"xla_disable_hlo_passes": "cse_barrier_expander"} if remat else {}
     try:
-        return lowered.compile(options)
-    except jax.errors.JaxRuntimeError:  # another version has no such choice
-        return lowered.compile()
+        return lowered.compile({**options, YNN_FUSION: "LIBRARY_FUSION_TYPE_REDUCE"})
+    except jax.errors.JaxRuntimeError as error:
+        if YNN_FUSION not in str(error):
+            raise
+        return lowered.compile(options)  # another version has no such choice
 
 
 def free_memory_bytes(device: jax.Device) -> int | None:

@@ -153,6 +153,7 @@ class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 def product(run: RunSpec, size: int) -> Callable[[], None]:
     """See contract.Bench."""
+    check(run)
     set_numerics(run)
     device, (_, dtype) = open_device(run.device), DTYPES[run.precision]
     a, b, c = (torch.rand(size, size, device=device).to(dtype) for _ in range(3))
@@ -166,6 +167,7 @@ def product(run: RunSpec, size: int) -> Callable[[], None]:
 
 def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
     """See contract.Bench."""
+    check(run)
     set_numerics(run)
     source = torch.ones(num_bytes // 4, device=open_device(run.device))
     target = torch.zeros_like(source)

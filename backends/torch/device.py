@@ -43,7 +43,15 @@ def _set_deterministic(run: RunSpec) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    torch.cuda.empty_cache()  # what an earlier trial has left counts as used otherwise
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def reset_peak_memory(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:

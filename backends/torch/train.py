@@ -24,7 +24,15 @@ from backends.contract import (
 )
 from backends.parameters import is_decayed, shapes, slots
 from backends.torch.batch import Data, batch, gather, scale
-from backends.torch.device import check, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
+from backends.torch.device import (
+    check,
+    free_memory_bytes,
+    open_device,
+    peak_memory_bytes,
+    place,
+    reset_peak_memory,
+    set_numerics,
+)
 from backends.torch.model import Chance, MlpMixer
 from backends.torch.optimizer import apply_gradient
 
@@ -51,6 +59,7 @@ class TorchProgram:
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
         self.device = open_device(run.device)
+        reset_peak_memory(self.device)
         self.master, self.compute = DTYPES[run.precision]
         self.data = place(dataset, self.device)
         self.compile_s = 0.0

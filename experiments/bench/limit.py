@@ -61,7 +61,7 @@ def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ()) -> Limit:
         trial.backend,
         trial.train.precision,
         ceilings.machine(about["device"], environment()["processor"]),
-        environment()["cores"] if is_cpu else 0,
+        min(environment()["cores"], trial.run.threads or environment()["cores"]) if is_cpu else 0,
         {
             size: Spread.of([product_flops(size) / seconds / 1e9 for seconds in of_size])
             for size, of_size in zip(rows, products, strict=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments import memory
-from experiments.bench.side import Side, main
+from experiments.bench.side import ABOUT, Side, main
 
 REST_S = 0.1  # between turns: the threads of the last one spin for a moment before they sleep
 
@@ -25,25 +25,29 @@ class Running:
     def __init__(self, side: Side):
         self.side = side
         self.connection, theirs = _CONTEXT.Pipe()
-        cpus = tuple(sorted(os.sched_getaffinity(0)))
+        cpus = tuple(sorted(os.sched_getaffinity(0))[: side.trial.run.threads or None])  # as those of a worker
         self.process = _CONTEXT.Process(target=main, args=(side, cpus, theirs), name=f"bench-{side.label}")
         with memory.large_pages() if side.what == "program" else contextlib.nullcontext():  # as a run starts a worker
             self.process.start()
         theirs.close()
-        self.open_s: float = self._answer()["open_s"]
+        try:
+            self.open_s: float = self._answer()["open_s"]
+        except BaseException:
+            self.end()
+            raise
 
     def seconds(self, work: str, times: int) -> float:
         """Of doing the work so many times."""
-        self.connection.send((work, times))
-        return float(self._answer())
+        return float(self._answer(work, times))
 
     def about(self) -> dict[str, Any]:
-        self.connection.send(("about", 0))
-        return dict(self._answer())
+        return dict(self._answer(ABOUT, 0))
 
-    def _answer(self) -> Any:
+    def _answer(self, *asked: Any) -> Any:
         """Raises: MixlabError: the side's own, or it has died."""
         try:
+            if asked:
+                self.connection.send(asked)
             answer = self.connection.recv()
         except (EOFError, OSError):
             self.process.join()

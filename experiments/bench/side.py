@@ -20,6 +20,7 @@ from experiments.trial import initial_state
 
 TRAIN, PREDICT = "train", "predict"
 PRODUCT, COPY = "product", "copy"
+ABOUT = "about"
 BATCHES = 4  # of random examples, as the data of a program
 
 
@@ -52,7 +53,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
         connection.send({"open_s": time.perf_counter() - start})
         while (asked := connection.recv()) is not None:
             work, times = asked
-            if work == "about":
+            if work == ABOUT:
                 run = side.trial.run_spec(len(cpus))
                 connection.send(
                     {"peak_memory_bytes": peak() or memory.peak_bytes(), **backends.load(side.backend).about(run)}
@@ -76,6 +77,7 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
             for _ in range(times):
                 ceiling()
 
+        reach(1)  # the first call loads and chooses what the others use
         return {side.what: reach}, lambda: None
     measured: Measured
     if side.what == "program":

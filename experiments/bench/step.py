@@ -2,24 +2,29 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import backends
 from backends import parameters
-from backends.contract import Bench, ModelSpec, PeerInfo
+from backends.contract import Bench, ModelSpec, OptimizerSpec, PeerInfo
 from backends.errors import BackendMissing, MixlabError, choices
 from experiments.ablation import COMMAND_LINE
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
 from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
-from experiments.spec import Trial
+from experiments.spec import Trial, as_tree
 
 TURN_S = 1.0
 CEILING_ROWS = 2048
 GPU_CEILING_ROWS = 8192
-Seconds = dict[str, list[list[float]]]  # by kind of work: those of the matrix product, then of each side, by round
+Seconds = dict[str, list[list[float]]]  # by kind of work: those of each side, by round
+Tops = dict[str, dict[str, list[float]]]  # by kind of work and precision: GFLOP/s of the fastest product, by round
+# What a peer has no form of.
+MIXING = ("token_mixing", "channel_mixing", "share_blocks")
+MODEL_OPTIONS = (*MIXING, "position_embedding", "pre_head_norm", "dropout", "stochastic_depth")
+TRAIN_OPTIONS = ("optimizer", "clip_norm", "loss", "label_smoothing", "ema_decay")
 FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
 
 
@@ -31,9 +36,11 @@ class Measurement:
     images_per_s: dict[str, Spread]
     gflops: dict[str, Spread]
     share: dict[str, Spread]  # of the matrix ceiling, measured in the same rounds
-    speedup: dict[str, Spread]  # of the first side over this one
-    first_step_s: float  # all that comes before the second step: imports and compilation too
-    about: dict[str, Any]
+    against: str  # the label of the side that it is compared with: of its backend, where it has a setting of its own
+    relative: dict[str, Spread]  # how many times as long as that side it takes for an image
+    first_step_s: float  # from the import of the framework to the end of the first step, compilation included
+    spec: dict[str, Any]
+    about: dict[str, Any]  # `peak_memory_bytes`: of the process, training and inference
 
 
 def peers() -> dict[str, tuple[str, PeerInfo]]:
@@ -60,7 +67,7 @@ def sides(
     """Our backends, each with other settings too, then the peers, which have the same function: their activation's.
 
     Args:   others: the same model with other settings, by what to call it.
-    Raises: MixlabError: an unknown peer, peers of different activations, or a model that a peer has no form of.
+    Raises: MixlabError: an unknown peer, peers of different activations, or a trial that a peer has no form of.
     """
     known = peers() if peer_names else {}
     if unknown := [name for name in peer_names if name not in known]:
@@ -70,34 +77,53 @@ def sides(
         raise MixlabError(
             f"{COMMAND_LINE}: --peer: {' and '.join(peer_names)} have different activations; measure them one by one"
         )
+    others = dict(others or {})
     if activations:
-        trial = replace(trial, model=replace(trial.model, activation=activations.pop()))
-        _check_plain(trial.model, peer_names[0])
+        activation, own = activations.pop(), trial.model.activation
+        for setting, other in others.items():
+            if other.model.activation == own:
+                others[setting] = replace(other, model=replace(other.model, activation=activation))
+        trial = replace(trial, model=replace(trial.model, activation=activation))
+        _check_plain(trial, peer_names[0])
     found = [Side(name, replace(trial, backend=name)) for name in ours]
-    for setting, other in (others or {}).items():
+    for setting, other in others.items():
         found += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
     found += [Side(known[name][0], trial, name, peer_path=peer_path) for name in peer_names]
     return found
 
 
-def _check_plain(model: ModelSpec, peer: str) -> None:
-    options = ("token_mixing", "channel_mixing", "share_blocks", "position_embedding", "pre_head_norm")
+def _check_plain(trial: Trial, peer: str) -> None:
+    model, augment = trial.model, trial.data.augment
     plain = ModelSpec(model.image_size, model.image_channels, model.num_classes, model.patch_size, 0, 0, 0, 0)
-    for name in options:
-        if getattr(model, name) != getattr(plain, name):
-            raise MixlabError(f"bench: --peer {peer}: it has no model.{name}={getattr(model, name)}; leave one out")
+    for section, spec, default, names in (
+        ("model", model, plain, MODEL_OPTIONS),
+        ("train", trial.optimizer, OptimizerSpec(), TRAIN_OPTIONS),
+        ("data.augment", augment, type(augment)(), [field.name for field in fields(augment)]),
+    ):
+        for name in names:
+            if getattr(spec, name) != getattr(default, name):
+                raise MixlabError(
+                    f"bench: --peer {peer}: it has no {section}.{name}={getattr(spec, name)}; leave one out"
+                )
 
 
 def measure(
     compared: Sequence[Side], num_rounds: int, say: Callable[[str], None] = lambda text: None
 ) -> list[Measurement]:
-    """Let the sides take turns, matrix products among them; the first side is what the others are compared with."""
+    """Let the sides take turns, matrix products of their precisions among them."""
     trial = compared[0].trial
     seconds: Seconds = {}
+    tops: Tops = {}
     firsts: list[float] = []
     with running(compared) as started, contextlib.ExitStack() as stack:
-        rows = CEILING_ROWS if started[0].about()["device"] == "cpu" else GPU_CEILING_ROWS
-        products = [Side(name, replace(trial, backend=name), PRODUCT, rows) for name in _benches()]
+        is_cpu = started[0].about()["device"] == "cpu"
+        rows = CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
+        names = _benches() if is_cpu else {side.backend for side in compared}
+        products = [
+            Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
+            for precision in {side.trial.train.precision for side in compared}
+            for name in names
+        ]
         ceilings = stack.enter_context(running(products))
         for one in started:
             say(f"{one.side.label}: first step")
@@ -110,9 +136,10 @@ def measure(
                 *((one, work) for one in started),
             ]
             found = take_turns(works, num_rounds, TURN_S)
-            fastest = [min(of_round) for of_round in zip(*found[: len(ceilings)], strict=True)]
-            seconds[work] = [fastest, *found[len(ceilings) :]]
+            tops[work] = _fastest(products, found[: len(products)])
+            seconds[work] = found[len(products) :]
         abouts = [one.about() for one in started]
+    base = [_compared_with(side, compared) for side in compared]
     return [
         Measurement(
             label=side.label,
@@ -121,26 +148,46 @@ def measure(
             share={
                 work: Spread.of(
                     [
-                        _gflop(side.trial, work) / own / (product_flops(rows) / 1e9 / top)
-                        for own, top in zip(times[i + 1], times[0], strict=True)
+                        _gflop(side.trial, work) / own / top
+                        for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
                     ]
                 )
                 for work, times in seconds.items()
             },
-            speedup={
-                work: ratios(_an_image(times[i + 1], side), _an_image(times[1], compared[0]))
+            against=compared[base[i]].label,
+            relative={
+                work: ratios(_an_image(times[i], side), _an_image(times[base[i]], compared[base[i]]))
                 for work, times in seconds.items()
             },
             first_step_s=firsts[i] + started[i].open_s,
+            spec=as_tree(side.trial),
             about=abouts[i],
         )
         for i, side in enumerate(compared)
     ]
 
 
+def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[str, list[float]]:
+    """GFLOP/s by round, of the products of each precision."""
+    of_precision: dict[str, list[list[float]]] = {}
+    for side, own in zip(products, seconds, strict=True):
+        rates = [product_flops(side.size) / 1e9 / one for one in own]
+        of_precision.setdefault(side.trial.train.precision, []).append(rates)
+    return {
+        precision: [max(of_round) for of_round in zip(*rates, strict=True)] for precision, rates in of_precision.items()
+    }
+
+
+def _compared_with(side: Side, compared: Sequence[Side]) -> int:
+    """The first side; of a setting, the same backend without it."""
+    if side.setting:
+        return next(i for i, one in enumerate(compared) if one.backend == side.backend and not one.setting)
+    return 0
+
+
 def _rates(seconds: Seconds, i: int, amounts: Mapping[str, float]) -> dict[str, Spread]:
     """Amounts per second of side i, by kind of work."""
-    return {work: Spread.of([amounts[work] / own for own in times[i + 1]]) for work, times in seconds.items()}
+    return {work: Spread.of([amounts[work] / own for own in times[i]]) for work, times in seconds.items()}
 
 
 def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
