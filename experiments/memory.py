@@ -15,6 +15,7 @@ from experiments.failures import DoesNotFit
 from experiments.spec import PREDICT_BATCH, Trial
 
 # Source: the GNU C Library's manual, "Memory Allocation Tunables". Thresholds in bytes.
+GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # source: cgroups(7)
 M_MMAP_THRESHOLD = -3  # of mallopt(3)
 TUNABLES = ":".join(
     f"glibc.malloc.{name}"
@@ -27,15 +28,21 @@ def available_bytes() -> int:
     import psutil  # which a plan need not wait for
 
     available = psutil.virtual_memory().available
-    with contextlib.suppress(OSError, ValueError):  # no version 2 of cgroups, or no limit
-        group = Path("/sys/fs/cgroup", Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/"))
+    with contextlib.suppress(OSError):
+        group = GROUPS / OWN_GROUP.read_text().rpartition("::")[2].strip().lstrip("/")
+        for folder in (group, *group.parents):  # Slurm limits the job and the step, which hold the task's own group
+            available = min(available, _left_in(folder) or available)
+    return available
+
+
+def _left_in(group: Path) -> int | None:
+    """What a control group of version 2 has left; None: no limit. The cache of files does not count: it is dropped."""
+    try:
         used, limit = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
         lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
-        cached = sum(
-            int(size) for name, size in lines if name in ("inactive_file", "active_file")
-        )  # given up on demand
-        return min(available, limit - used + cached)
-    return available
+    except (OSError, ValueError):
+        return None
+    return max(1, limit - used + sum(int(size) for name, size in lines if name in ("inactive_file", "active_file")))
 
 
 def needed_bytes(trial: Trial) -> int:
@@ -79,12 +86,12 @@ def oom_kills() -> int:
     Source: cgroups(7); memory.events of version 2, memory.oom_control of version 1.
     """
     with contextlib.suppress(OSError, ValueError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
+        for line in OWN_GROUP.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers not in ("", "memory"):
                 continue
             name = "memory/{}/memory.oom_control" if controllers else "{}/memory.events"
-            file = Path("/sys/fs/cgroup", name.format(path.strip("/")))
+            file = GROUPS / name.format(path.strip("/"))
             counts = dict(line.split() for line in file.read_text().splitlines()) if file.exists() else {}
             if "oom_kill" in counts:
                 return int(counts["oom_kill"])

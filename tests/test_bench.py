@@ -194,6 +194,29 @@ def test_a_trial_that_cannot_fit_is_refused_with_numbers_and_the_others_go_on(ru
     assert "traceback" not in failed
 
 
+def test_a_control_groups_limit_counts_and_its_page_cache_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 1000 bytes 900 are used, but 600 of them only hold files."""
+    (tmp_path / "own").write_text("0::/job/step\n")
+    group = tmp_path / "job" / "step"
+    group.mkdir(parents=True)
+    for name, content in (
+        ("current", "900\n"),
+        ("max", "1000\n"),
+        ("stat", "anon 300\nactive_file 200\ninactive_file 400\n"),
+    ):
+        (group / f"memory.{name}").write_text(content)
+    monkeypatch.setattr(memory, "GROUPS", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUP", tmp_path / "own")
+    assert memory.available_bytes() == 700
+    (group / "memory.max").write_text("max\n")
+    assert memory.available_bytes() > 2**20
+    for name in ("current", "max", "stat"):  # of the job, which holds the step
+        (group.parent / f"memory.{name}").write_text({"current": "10", "max": "50", "stat": ""}[name])
+    assert memory.available_bytes() == 40
+
+
 def test_what_fits_is_not_refused() -> None:
     trial = config.trial("cifar", SMALL)
     needed = memory.needed_bytes(trial)
