@@ -82,6 +82,7 @@ FLAGS = (
     "train.nesterov",
     "run.compile",
     "run.deterministic",
+    "run.remat",
 )
 TEXTS = (
     "data.source",
@@ -385,7 +386,7 @@ def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path:
 
 @pytest.mark.parametrize("name", [name for name in fields.names() if name.startswith("run.")])
 def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, name: str) -> None:
-    values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False}
+    values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
     values["run.compile_cache"] = str(tmp_path / "compiled")
     resolved = trial(base(), f"{name}={values[name]}")
