@@ -24,9 +24,9 @@ import psutil
 import backends
 from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
-from experiments import data, decoded, memory
+from experiments import data, memory
 from experiments.claims import Claim, ClaimLost
-from experiments.data import Splits
+from experiments.data import Splits, decoded
 from experiments.environment import ROOT
 from experiments.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.files import StoreError

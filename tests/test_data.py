@@ -22,8 +22,9 @@ from PIL import Image
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import data, decoded, fingerprints, folders, pictures
-from experiments.sources import Raw
+from experiments import data
+from experiments.data import decoded, fingerprints, folders, pictures
+from experiments.data.raw import Raw
 from experiments.spec import DataConfig, DataInfo
 
 WHERE = "trial.yaml"

@@ -11,9 +11,9 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import decoded, notes
-from experiments.decoded import About
-from experiments.fingerprints import fingerprint, is_there
+from experiments.data import decoded, memo
+from experiments.data.decoded import About
+from experiments.data.fingerprints import fingerprint, is_there
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -88,9 +88,9 @@ def _find_out(config: DataConfig, cache: Path, where: str) -> About:
     about = decoded.known(cache, by_content)
     if about is None:
         about = decoded.build(config, cache, where)
-        notes.remember(cache, by_content, dataclasses.asdict(about))
+        memo.remember(cache, by_content, dataclasses.asdict(about))
     if about != last:
-        notes.remember(cache, by_path, dataclasses.asdict(about))
+        memo.remember(cache, by_path, dataclasses.asdict(about))
     return about
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.sources import Raw, RawSource, RawSplit
+from experiments.data.raw import Raw, RawSource, RawSplit
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image

@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError, choices
-from experiments.sources import Raw, RawSource, RawSplit, choose_splits
+from experiments.data.raw import Raw, RawSource, RawSplit, choose_splits
 from experiments.spec import DataConfig
 
 BATCH_ROWS = 256

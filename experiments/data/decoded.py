@@ -22,9 +22,11 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import memory, notes, pictures
+from experiments import memory
+from experiments.data import memo, pictures
+from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
+from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.files import replace
-from experiments.sources import BUILT_IN, CHANNELS, HUB_FOLDER, SIZE, read_source
 from experiments.spec import DataConfig
 
 LAYOUT = 2  # raise it when the same fields would decode to other arrays
@@ -71,7 +73,7 @@ def question(config: DataConfig, source: str) -> dict[str, Any]:
 
 def known(cache: Path, question: dict[str, Any]) -> About | None:
     """What was found the last time that the question was asked."""
-    answer = notes.recall(cache, question)
+    answer = memo.recall(cache, question)
     try:
         return About(**answer) if answer else None
     except TypeError:

@@ -7,8 +7,9 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from backends.errors import MixlabError, choices
-from experiments import folders, notes
-from experiments.sources import BUILT_IN, HUB_FOLDER, SYNTHETIC_VERSION
+from experiments.data import folders, memo
+from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
+from experiments.data.sources import HUB_FOLDER
 from experiments.spec import DataConfig
 
 
@@ -39,19 +40,19 @@ def _of_folder(folder: Path, cache: Path, where: str) -> str:
         if not files:
             raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
         question = ["folder", str(folder), files]
-        known = notes.recall(cache, question)
+        known = memo.recall(cache, question)
         answer = known or _hash_files(folder, [str(name) for name, _, _ in files])
     except OSError as error:
         raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
     if not known:
-        notes.remember(cache, question, answer)
+        memo.remember(cache, question, answer)
     return str(answer)
 
 
 def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     """The id with the commit that its files come from; it stays what it was when first asked for."""
     question = ["hub", source, subset]
-    known = notes.recall(cache, question)
+    known = memo.recall(cache, question)
     if known:
         return str(known)
     # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
@@ -64,7 +65,7 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
         try:
             builder = folders.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
             answer = f"hub:{source}:{subset}:{builder.hash}"
-            notes.remember(cache, question, answer)
+            memo.remember(cache, question, answer)
             return answer
         except Exception as error:  # the library documents no common type
             folders.raise_if_full(error)
