@@ -127,11 +127,11 @@ class LocalRun:
         return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
 
     def _hire(self, slot: Slot, planned: GridTrial) -> None:
-        backend = self.backends[planned.trial.id]
+        hired_s, backend = time.monotonic(), self.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
-        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, about, ROOT, slot.device, compiled)
+        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, about, ROOT, hired_s, slot.device, compiled)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes

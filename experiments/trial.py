@@ -132,7 +132,7 @@ class TrialRun:
 
     def _train(self, num_steps: int) -> StepMetrics:
         plan = step_plan(self.trial, self.splits.train, self.progress.step, num_steps)
-        start, compiled = time.perf_counter(), self.program.compile_s
+        start, compiled = time.monotonic(), self.program.compile_s
         metrics = self.program.train([plan])[0]
         seconds = self._spend("train", start, compiled)
         # a chunk that compiled says nothing of what a step takes
@@ -146,7 +146,7 @@ class TrialRun:
 
     def _evaluate(self) -> None:
         progress, train = self.progress, self.trial.train
-        start, compiled = time.perf_counter(), self.program.compile_s
+        start, compiled = time.monotonic(), self.program.compile_s
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         point: dict[str, Any] = {
             "step": progress.step,
@@ -170,7 +170,7 @@ class TrialRun:
     def _spend(self, what: str, start: float, compiled: float) -> float:
         """Book the time since `start`, compilation apart; returns the seconds without it."""
         compile_s = self.program.compile_s - compiled
-        seconds = time.perf_counter() - start - compile_s
+        seconds = time.monotonic() - start - compile_s
         self.progress.seconds[what] += seconds
         self.progress.seconds["compile"] += compile_s
         return seconds
@@ -186,10 +186,10 @@ class TrialRun:
         tell(said)
 
     def _save(self) -> None:
-        start = time.perf_counter()
+        start = time.monotonic()
         checkpoint.write(self.folder / CHECKPOINT, self.program.states()[0], asdict(self.progress))
         self.saved_at = time.monotonic()
-        self.checkpoint_s += time.perf_counter() - start
+        self.checkpoint_s += time.monotonic() - start
 
     def _write_curve(self) -> None:
         lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)

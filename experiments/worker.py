@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 
 import backends
 from backends.contract import ArrayDataset, RunSpec
@@ -51,6 +50,7 @@ class WorkerSpec:
     cache: Path  # of decoded images
     environment: dict[str, Any]
     root: Path  # of the code that the parent runs
+    hired_s: float  # time.monotonic() of the parent when it began this worker: all processes of a machine share it
     device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1` show the process that GPU alone
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
 
@@ -102,7 +102,7 @@ class Worker:
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.datasets: dict[Any, ArrayDataset] = {}
-        self.spent = {"start": time.time() - psutil.Process().create_time()}
+        self.spent = {"start": time.monotonic() - spec.hired_s}
 
     def run(self, trial: Trial) -> None:
         """Run one trial to its end and tell the parent what came of it."""
@@ -125,9 +125,9 @@ class Worker:
 
     @contextlib.contextmanager
     def _spending(self, phase: str) -> Iterator[None]:
-        start = time.perf_counter()
+        start = time.monotonic()
         yield
-        self.spent[phase] = self.spent.get(phase, 0.0) + time.perf_counter() - start
+        self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
     def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
         if (record := self.store.record(trial.id)) is not None and is_final(record):

@@ -7,6 +7,7 @@ forgot would be seen in the curve.
 import json
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,7 +92,9 @@ class Bench:
             if stop_after and sum(kind == "step" for kind, *_ in events) >= stop_after:
                 stop.set()
 
-        Worker(WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}, ROOT), stop, send).run(self.trial)
+        Worker(
+            WorkerSpec(self.trial.backend, (0,), store.root, self.cache, {}, ROOT, time.monotonic()), stop, send
+        ).run(self.trial)
         path = store.folder(self.trial.id) / "record.json"
         return events, json.loads(path.read_text()) if path.exists() else None
 

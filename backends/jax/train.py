@@ -144,13 +144,13 @@ class JaxProgram:
         leaves, structure = jax.tree.flatten(arguments)
         key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
         if key not in _compiled:
-            start = time.perf_counter()
+            start = time.monotonic()
             donated = (0,) if function.__name__ == "train" else ()
             with jax.default_device(self.device):
                 _compiled[key] = compiled(
                     jax.jit(function, donate_argnums=donated).lower(*arguments), self.device, self.run.remat
                 )
-            self.compile_s += time.perf_counter() - start
+            self.compile_s += time.monotonic() - start
         return _compiled[key](*arguments)
 
 

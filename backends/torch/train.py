@@ -134,11 +134,11 @@ class TorchProgram:
     @contextlib.contextmanager
     def _compiling(self, *what: Any) -> Iterator[None]:
         """Book the first call of a compiled forward, which compiles it; one step's time in it is not told apart."""
-        start, key = time.perf_counter(), (self.forward, self.run.precision, self._num_replicas, *what)
+        start, key = time.monotonic(), (self.forward, self.run.precision, self._num_replicas, *what)
         yield
         if self.run.compile and key not in _compiled:
             _compiled.add(key)
-            self.compile_s += time.perf_counter() - start
+            self.compile_s += time.monotonic() - start
 
     @property
     def _num_replicas(self) -> int:

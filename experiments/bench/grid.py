@@ -51,9 +51,9 @@ def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: 
     with tempfile.TemporaryDirectory(prefix="mixlab-bench-") as folder:
         store = Store(Path(folder))
         run = local.LocalRun(trials, store, cache, Pool(jobs, compile_cache=compile_cache), Silent())
-        start = time.perf_counter()
+        start = time.monotonic()
         summary = run.run()
-        wall_s = time.perf_counter() - start
+        wall_s = time.monotonic() - start
         if summary.error:
             raise MixlabError(summary.error.reason)
         if summary.signals:

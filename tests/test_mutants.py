@@ -1,0 +1,16 @@
+"""The list of faults that `make mutants` plants fits the code as it is."""
+
+import pytest
+
+from tests.mutants import MUTANTS, ROOT, Mutant, planted
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.label)
+def test_a_fault_can_be_planted(mutant: Mutant) -> None:
+    text = (ROOT / mutant.file).read_text()
+    assert planted(text, mutant) != text
+
+
+def test_a_row_that_no_longer_fits_is_an_error() -> None:
+    with pytest.raises(ValueError, match="2 times"):
+        planted("a = 1\na = 1\n", Mutant("x.py", "a = 1", "a = 2", ""))
