@@ -4,6 +4,7 @@ A row is a file, what stands there once, what is put in its place, and the tests
 rewritten, its row is too: tests/test_mutants.py fails on a row that no longer fits.
 """
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -61,13 +62,21 @@ MUTANTS = (
 
 def lives(mutant: Mutant, folder: Path) -> bool:
     """Whether the tests pass in a copy of the tree that has the fault."""
-    shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__", "results"))
-    path = folder / mutant.file
+    path = copy_tree(folder) / mutant.file
     path.write_text(planted(path.read_text(), mutant))
-    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant.tests.split()]
+    return passes(mutant.tests, folder)
+
+
+def copy_tree(folder: Path) -> Path:
+    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__", "results"))
+
+
+def passes(tests: str, folder: Path) -> bool:
+    """Raises: SystemExit: pytest could not run them."""
+    words = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *shlex.split(tests)]
     ended = subprocess.run(words, cwd=folder, capture_output=True, text=True)
     if ended.returncode not in (0, 1):
-        raise SystemExit(f"{mutant.label}: its tests did not run:\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
+        raise SystemExit(f"{tests}: pytest did not run:\n{ended.stdout[-2000:]}{ended.stderr[-2000:]}")
     return ended.returncode == 0
 
 
@@ -81,8 +90,16 @@ def planted(text: str, mutant: Mutant) -> str:
 
 
 def main(words: list[str]) -> int:
-    """Try those whose label holds one of the words, or all; 1 if any lives."""
+    """Try those whose label holds one of the words, or all; 1 if any lives.
+
+    Raises: SystemExit: tests that fail without any fault could not tell one.
+    """
     chosen = [one for one in MUTANTS if not words or any(word in one.label for word in words)]
+    with tempfile.TemporaryDirectory(prefix="mixlab-mutant-") as folder:
+        copy = copy_tree(Path(folder) / "tree")
+        for tests in dict.fromkeys(one.tests for one in chosen):
+            if not passes(tests, copy):
+                raise SystemExit(f"{tests}: fails without a fault; mend that first")
     survivors = []
     for number, mutant in enumerate(chosen, 1):
         with tempfile.TemporaryDirectory(prefix="mixlab-mutant-") as folder:
