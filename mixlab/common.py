@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
 
 SHORTEST_ID = 4  # digits that name a trial in a command which cannot be taken back
-WEIGHTS = "a .npz, .safetensors or .pth file: official, timm, lucidrains, lavish619, einops or mixlab"
+WEIGHTS = (
+    "a file of weights (.npz, .safetensors, .msgpack, .pth, .ckpt, .bin, ...) in the format official, timm, lucidrains, "
+    "lavish619, einops, jeonsworld, rishikksh20 or mixlab"
+)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:

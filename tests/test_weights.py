@@ -33,6 +33,8 @@ FILES = {
     "lucidrains": "lucidrains_small.npz",
     "lavish619": "lavish619_small.npz",
     "einops": "einops_blog_small.npz",
+    "jeonsworld": "jeonsworld_small.npz",
+    "rishikksh20": "rishikksh20_small.npz",
 }
 # Activation, epsilon, final norm and dropout of each source's code.
 OPTIONS = {
@@ -41,6 +43,8 @@ OPTIONS = {
     "lucidrains": ("gelu", 1e-5, True, 0.0),
     "lavish619": ("gelu", 1e-5, False, 0.5),
     "einops": ("gelu", 1e-5, True, 0.0),
+    "jeonsworld": ("gelu", 1e-6, True, 0.0),
+    "rishikksh20": ("gelu", 1e-5, True, 0.0),
 }
 # Both sides compute in float64; what is left is the order of sums. Seen: 1.1e-15, on logits of order 1. The nearest
 # wrong model, an epsilon of 1e-6 in place of 1e-5, is off by more than 1e-7.
@@ -332,7 +336,7 @@ def timm(**changes: Array | None) -> dict[str, Array]:
 @pytest.mark.parametrize(
     ("arrays", "parts"),
     [
-        ({}, ("no arrays", "official, timm, lucidrains, lavish619, einops, mixlab")),
+        ({}, ("no arrays", "official, timm, lucidrains, lavish619, einops, jeonsworld, rishikksh20, mixlab")),
         ({"layer1.0.conv1.weight": np.ones((2, 2))}, ("'layer1.0.conv1.weight'", "no known format", "official, timm")),
         (timm(norm__bias=None), ("nearest to the format 'timm'", "lacks 'norm.bias'")),
         (timm(blocks__1__norm1__weight=None), ("nearest to the format 'timm'", "besides")),
