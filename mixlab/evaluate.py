@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mixlab.common import WEIGHTS, add_store
+from mixlab.common import WEIGHTS, add_choice, add_store
 
 HELP = "Print the accuracy of a file of weights on the test examples of a data set."
 EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax"
@@ -13,6 +13,7 @@ EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend j
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=WEIGHTS)
+    add_choice(parser)
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
     )
@@ -29,7 +30,7 @@ def command(arguments: argparse.Namespace) -> int:
 
     store = Store(arguments.store)
     store.check_folder()
-    weights = weight_files.read(arguments.weights)
+    weights = weight_files.read(arguments.weights, arguments.ema, arguments.group)
     config = evaluation.read_data(arguments.overrides, weights.model)
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
     found = evaluation.evaluate(weights, config, store.data, arguments.backend, run)
