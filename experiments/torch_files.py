@@ -131,11 +131,11 @@ class _Reader:
             yield path, array
             return
         if isinstance(value, Call) and _is_module(value.state):
-            yield from self._module(value.state, path, (*above, id(value)))
+            yield from self._module(value.state, f"{path}/" if path else "", (*above, id(value)))
         for key, inner in _mapping(value).items():
             yield from self.walk(inner, f"{path}/{key}" if path else str(key), (*above, id(value)))
 
-    def _module(self, state: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
+    def _module(self, state: Any, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
         """Named as in the state_dict of the module."""
         if len(above) > 100:
             raise Damaged("it holds itself")
@@ -143,10 +143,10 @@ class _Reader:
         for kind in ("_parameters", "_buffers"):
             for key, inner in _mapping(state.get(kind)).items():
                 if isinstance(inner, Call) and key not in passing and (array := self._array(inner)) is not None:
-                    yield f"{path}.{key}" if path else str(key), array
+                    yield f"{prefix}{key}", array
         for key, inner in _mapping(state["_modules"]).items():
             if isinstance(inner, Call) and _is_module(inner.state):
-                yield from self._module(inner.state, f"{path}.{key}" if path else str(key), (*above, id(inner)))
+                yield from self._module(inner.state, f"{prefix}{key}.", (*above, id(inner)))
 
     def _array(self, call: Call) -> Array | None:
         """None: the call makes no array, or one of a kind that is not read."""
@@ -180,6 +180,8 @@ def _strided(
     Raises: Damaged.
     """
     dtype = np.dtype(order + KINDS[kind])
+    if min(strides, default=0) < 0:
+        raise Damaged("a tensor has negative strides, which torch has not")
     if math.prod(shape) * dtype.itemsize > max(len(buffer), MAX_EXPANDED_BYTES):
         raise Damaged("a tensor is larger than its storage")
     steps = [stride * dtype.itemsize for stride in strides]
