@@ -123,11 +123,11 @@ def select(arrays: Mapping[str, Array], average: bool = False, group: str | None
     if not models:
         raise NotAModel(_nearest(found, arrays))
     chosen = _choose(models, arrays, average, group)
-    further = [] if group else chosen.beside(arrays)
+    of_models = {one.prefix + name for one in models for name in one.table}
+    further = [] if group else [name for name in chosen.beside(arrays) if name not in of_models]
     if chosen.more or further:
         raise NotAModel(_more(chosen, chosen.more or further, bool(chosen.more)))
     others = sorted((one for one in models if one is not chosen), key=lambda one: not one.is_average)
-    of_models = {one.prefix + name for one in models for name in one.table}
     left_out = [name for name in arrays if name not in of_models]
     origin = Origin(
         chosen.label,
