@@ -349,6 +349,13 @@ def test_a_layer_beside_the_model_is_refused_until_the_model_is_named(tmp_path: 
     assert "'classifier.weight', 'classifier.bias'" in said(found)
 
 
+def test_arrays_of_other_mappings_are_no_layers_of_the_model(tmp_path: Path) -> None:
+    beside = {"callbacks": {"best": {"scores": torch.ones(3, 3)}}, "history": {"rates": torch.ones(2, 2)}}
+    found = weight_files.read(saved(tmp_path, under("model.", TIMM) | beside))
+    assert_is(found, TIMM)
+    assert said(found).endswith("left out    'callbacks', 'history'")
+
+
 def test_an_array_that_the_model_needs_is_never_left_out(tmp_path: Path) -> None:
     for name in TIMM:
         rest = {other: x for other, x in under("model.", TIMM).items() if other != f"model.{name}"}
