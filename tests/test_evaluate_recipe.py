@@ -25,6 +25,7 @@ from experiments import data, recipes, weight_files
 from experiments.data import framing
 from experiments.recipes import Options, Recipe
 from experiments.spec import INTERPOLATION, DataConfig
+from mixlab import evaluate
 from tests.conftest import Ended
 from tests.test_cli import assert_mistake
 from tests.test_weights import FILES, FIXTURES, bare, logits
@@ -261,3 +262,12 @@ def test_what_the_recipe_of_timm_lacks_can_be_given(tmp_path: Path) -> None:
     path = written(tmp_path, "arguments", CONFIG | {"mean": None, "std": None})
     found = find(path, recipe="timm", mean="0.5", std="0.5")
     assert (found.mean, found.std, found.shorter_side) == ((0.5,) * 3, (0.5,) * 3, 35)
+
+
+def test_the_command_line_offers_every_recipe() -> None:
+    """It writes their names itself, since its help imports nothing."""
+    parser = argparse.ArgumentParser()
+    evaluate.add_arguments(parser)
+    choices = next(action.choices for action in parser._actions if action.dest == "recipe")
+    assert tuple(choices or ()) == recipes.NAMES
+    assert {name for name in Options.__dataclass_fields__} <= {action.dest for action in parser._actions}
