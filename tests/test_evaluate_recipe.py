@@ -270,4 +270,4 @@ def test_the_command_line_offers_every_recipe() -> None:
     evaluate.add_arguments(parser)
     choices = next(action.choices for action in parser._actions if action.dest == "recipe")
     assert tuple(choices or ()) == recipes.NAMES
-    assert {name for name in Options.__dataclass_fields__} <= {action.dest for action in parser._actions}
+    assert set(Options.__dataclass_fields__) <= {action.dest for action in parser._actions}
