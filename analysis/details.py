@@ -1,6 +1,7 @@
 """What one trial, or one file of weights, holds: lines for the terminal."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from analysis.layout import aligned
 from backends import parameters
 from backends.contract import ModelSpec
 from backends.formats import FORMATS
+from backends.recognition import some
 from backends.summary import model_summary
 from experiments.spec import VARIANTS
 from experiments.states import state
@@ -98,4 +100,28 @@ def weights_lines(weights: Weights) -> list[str]:
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
         f"options     {', '.join(options)}",
         f"parameters  {parameters.count(model):,} ({', '.join(types)})",
+        *origin_lines(weights),
     ]
+
+
+def origin_lines(weights: Weights) -> list[str]:
+    """Where in its file the model lies, and what of the file is not taken."""
+    origin, lines = weights.origin, []
+    if origin.taken or origin.beside:
+        said = f"{origin.taken or 'those without a prefix'}{', an average of weights' * origin.average}"
+        averages, others = origin.beside[: origin.averages], origin.beside[origin.averages :]
+        for names, option in ((averages, "--ema"), (others, "--group NAME")):
+            lies = "lies" if len(names) == 1 else "lie"
+            takes = "" if origin.average else f": {option if len(names) == 1 else '--group NAME'} takes it"
+            said += f"; {', '.join(names) or 'one'} {lies} beside it{takes}" * bool(names)
+        lines.append(f"group       {said}")
+    if origin.left_out:
+        own = origin.taken.partition("/")[0]
+        heads = Counter(name if name.startswith(f"{own}/") else name.partition("/")[0] for name in origin.left_out)
+        lines.append(
+            f"left out    {some([head if num == 1 else f'{head} ({num} arrays)' for head, num in heads.items()])}"
+        )
+    if weights.skipped:
+        counted = [f"{num} of {name}" for name, num in weights.skipped.items()]
+        lines.append(f"skipped     objects, none of which was made: {some(counted)}")
+    return lines

@@ -14,10 +14,9 @@ from backends.errors import BackendMissing, choices
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from importlib.metadata import EntryPoint
 
-    from backends.contract import Backend, Bench, State
+    from backends.contract import Backend, Bench
 
 _GROUP = "mixlab.backends"
-_PICKLES = "torch"  # whose files .pth are
 
 
 def names() -> list[str]:
@@ -60,16 +59,6 @@ def load(name: str) -> "Backend":
         if name not in _folders():
             return _external()[name].load()  # type: ignore[no-any-return]
         return importlib.import_module(f"backends.{name}").BACKEND  # type: ignore[no-any-return]
-
-
-def read_pickle(path: Path) -> "State":
-    """The arrays of a file that torch.save wrote; see backends/torch/pickles.py.
-
-    Raises: MixlabError: torch is not installed, or the file is damaged or holds more than arrays.
-    """
-    with _import_errors(_PICKLES):
-        module = importlib.import_module(f"backends.{_PICKLES}.pickles")
-    return module.read(path)  # type: ignore[no-any-return]
 
 
 def add_over_ranks(name: str, value: float, index: int, size: int, address: str) -> float:

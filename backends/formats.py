@@ -176,5 +176,37 @@ FORMATS = {
             ),
             {"activation": "gelu", "norm_epsilon": 1e-5},
         ),
+        Format(
+            "jeonsworld",
+            "jeonsworld/MLP-Mixer-Pytorch",
+            (
+                "stem",
+                "layer.{block}.pre_norm",
+                "layer.{block}.token_mlp_block.fc0",
+                "layer.{block}.token_mlp_block.fc1",
+                "layer.{block}.post_norm",
+                "layer.{block}.channel_mlp_block.fc0",
+                "layer.{block}.channel_mlp_block.fc1",
+                "pre_head_ln",
+                "head",
+            ),
+            {"activation": "gelu", "norm_epsilon": 1e-6},
+        ),
+        Format(
+            "rishikksh20",
+            "rishikksh20/MLP-Mixer-pytorch",
+            (
+                "to_patch_embedding.0",
+                "mixer_blocks.{block}.token_mix.0",
+                "mixer_blocks.{block}.token_mix.2.net.0",
+                "mixer_blocks.{block}.token_mix.2.net.3",
+                "mixer_blocks.{block}.channel_mix.0",
+                "mixer_blocks.{block}.channel_mix.1.net.0",
+                "mixer_blocks.{block}.channel_mix.1.net.3",
+                "layer_norm",
+                "mlp_head.0",
+            ),
+            {"activation": "gelu", "norm_epsilon": 1e-5},
+        ),
     )
 }

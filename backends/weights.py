@@ -4,64 +4,20 @@ Nothing here reads a file; see experiments/weight_files.py.
 """
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from backends import parameters
 from backends.contract import Array, ModelSpec, State
-from backends.errors import choices
-from backends.formats import FORMATS, Format, Layout
-
-
-class NotAModel(Exception):
-    """The arrays are not those of one Mixer in a known format. The text says how."""
-
-
-# What savers put around the parameters: a mapping of one of these names, and a prefix of every name.
-GROUPS = ("state_dict", "params", "model", "model_state_dict")
-PREFIXES = ("module.", "model.", "_orig_mod.")
-# Below this share of names in common a format is not even named as the nearest.
-NEAR = 0.2
-
-
-def unwrap(arrays: Mapping[str, Array]) -> State:
-    """The parameters alone, by name: without what savers put around and beside them."""
-    for group in GROUPS:
-        inner = {name.removeprefix(f"{group}/"): x for name, x in arrays.items() if name.startswith(f"{group}/")}
-        if inner:
-            return unwrap(inner)
-    for prefix in PREFIXES:
-        if arrays and all(name.startswith(prefix) for name in arrays):
-            return unwrap({name.removeprefix(prefix): x for name, x in arrays.items()})
-    return dict(arrays)
-
-
-def recognise(names: Collection[str]) -> Format:
-    """The format whose names these are.
-
-    Raises: NotAModel: no format has just these; says the nearest and what it lacks.
-    """
-    given = set(names)
-    tables = {
-        known: {name for name, _ in known.table(max(1, known.count_blocks(given))).values()}
-        for known in FORMATS.values()
-    }
-    nearest = max(tables, key=lambda known: len(tables[known] & given) / len(tables[known] | given))
-    missing, more = sorted(tables[nearest] - given), sorted(given - tables[nearest])
-    if not missing and not more:
-        return nearest
-    if len(given & tables[nearest]) < NEAR * len(given | tables[nearest]):
-        came = f"its names ({_some(sorted(given))}) are" if given else "it holds no arrays, which is"
-        raise NotAModel(f"{came} of no known format; {choices('', (*FORMATS, 'mixlab'))}")
-    faults = [f"lacks {_some(missing)}"] * bool(missing) + [f"has {_some(more)} besides"] * bool(more)
-    raise NotAModel(f"its names are nearest to the format {nearest.name!r} and are not that: it {' and '.join(faults)}")
+from backends.formats import Format, Layout
+from backends.recognition import NotAModel, recognise
 
 
 def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
     """The model, and its parameters by canonical name, the same numbers in the same type.
 
-    Args:   arrays: as `unwrap` gives them.
+    Args:   arrays: as backends/recognition.py selects them.
     Raises: NotAModel: the names are of no known format, or the shapes do not make one model.
     """
     known = recognise(arrays)
@@ -102,12 +58,6 @@ def differences(model: ModelSpec, known: Format) -> list[str]:
     here = {name: getattr(model, name) for name in ("activation", "norm_epsilon")}
     there = known.options
     return [f"{name} {there[name]}, here {value}" for name, value in here.items() if there[name] != value]
-
-
-def _some(names: list[str]) -> str:
-    """The first three of the names, and how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(repr, names[:3])) + more
 
 
 def _read(array: Array, name: str, layout: Layout) -> Array:

@@ -13,6 +13,7 @@ from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, R
 from backends.errors import MixlabError
 from experiments import data, fields
 from experiments.data import Splits
+from experiments.recipes import Recipe
 from experiments.resolve import check_ranges
 from experiments.spec import DataConfig, DataInfo, TrialConfig
 from experiments.trial import evaluate as evaluate_program
@@ -52,10 +53,12 @@ def read_data(words: Sequence[str], model: ModelSpec) -> DataConfig:
     return config if config.image_size else replace(config, image_size=model.image_size)
 
 
-def evaluate(weights: Weights, config: DataConfig, cache: Path, backend: str, run: RunSpec) -> Evaluation:
+def evaluate(
+    weights: Weights, config: DataConfig, recipe: Recipe, cache: Path, backend: str, run: RunSpec
+) -> Evaluation:
     """Accuracy and loss of the weights on the test examples.
 
-    Args:   cache: folder of decoded images.
+    Args:   config: framed by the recipe.   recipe: mean and deviation.   cache: folder of decoded images.
     Raises: MixlabError: the backend is not there, or the data does not fit the model.
     """
     engine = backends.load(backend)
@@ -68,7 +71,8 @@ def evaluate(weights: Weights, config: DataConfig, cache: Path, backend: str, ru
     few = ArrayDataset(np.asarray(splits.images[:1]), np.asarray(splits.labels[:1]), order)
     program = engine.open(model, OPTIMIZER, few, run)
     program.load([_state(weights)])
-    return _evaluate(program, splits, run.precision)
+    images: Any = recipe.images(splits.images)
+    return _evaluate(program, replace(splits, images=images), run.precision)
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:

@@ -18,6 +18,7 @@ from backends.contract import ModelSpec, OptimizerSpec, RunSpec
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
 
+INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 PREDICT_BATCH = 256  # images in a call of an evaluation
 
 # Variant: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
@@ -81,6 +82,8 @@ class DataConfig:
     image_column: Optional[str] = option(None)  # none: the one column of images
     label_column: Optional[str] = option(None)  # none: the one column of classes or whole numbers
     image_size: Optional[int] = option(None, low=1)  # pixels a side, resized to; none: as it is
+    shorter_side: Optional[int] = option(None, low=1)  # to it, then the middle is cut out; none: squashed
+    interpolation: str = option("bilinear", allowed=INTERPOLATION)  # where images are resized
     image_channels: Optional[int] = option(None, low=1, high=3)  # 1 grey, 3 colour; none: as it is
     num_classes: int = option(10, low=2)  # of the synthetic source
     num_examples: int = option(1000, low=4)  # of the synthetic source, test examples included

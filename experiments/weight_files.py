@@ -1,4 +1,4 @@
-"""Files of weights from elsewhere and of this project: .npz, .safetensors and .pth in, .npz and .safetensors out.
+"""Weights from elsewhere and of this project: many forms in (experiments/array_files.py), .npz and .safetensors out.
 
 The project's own form, `mixlab`, is safetensors with canonical names, the model as metadata, and a checksum over both;
 it holds every model, untied and grouped ones too. Pickles are never executed.
@@ -6,66 +6,101 @@ it holds every model, untied and grouped ones too. Pickles are never executed.
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
 from safetensors.numpy import save
 
-import backends
 from backends import parameters
 from backends.contract import Array, ModelSpec, State
 from backends.errors import MixlabError, choices
 from backends.formats import FORMATS
-from backends.weights import NotAModel, differences, from_canonical, recognise, to_canonical, unwrap
-from experiments import checkpoint, files
+from backends.recognition import NotAModel, Origin, recognise, select
+from backends.weights import differences, from_canonical, to_canonical
+from experiments import array_files, checkpoint, files
+from experiments.file_content import Content, NotWeights
+from experiments.pickles import Harmful
 from experiments.spec import trial_from_json
 
 OWN = "mixlab"
-READABLE = (".npz", ".safetensors", ".pth", ".pt")
+# How files of weights usually end; what a file is, its content says.
+READABLE = (".npz", ".safetensors", ".msgpack", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 DEFAULT_FORMATS = {".npz": "official", ".safetensors": OWN}  # by the ending of the file to write
 TARGETS = ("official", "timm", OWN)
-SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+PART_OF_SEVERAL = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model and its parameters by canonical name, in the type of the file."""
+    """A model and its parameters by canonical name, in the type of the file.
+
+    classes: names of the classes in the order of the logits, where the file tells them.   origin: their place in it.
+    skipped: objects in the file that are no arrays, counted by kind.   settings: what the training script was told.
+    """
 
     format: str
     model: ModelSpec
     params: State
+    classes: tuple[str, ...] | None = None
+    origin: Origin = field(default_factory=Origin)
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read(path: Path) -> Weights:
+def read(path: Path, ema: bool = False, group: str | None = None) -> Weights:
     """The weights that a file holds.
 
+    Args:   ema: take the average of the weights that lies beside them.   group: take the model below this prefix.
     Raises: MixlabError: one sentence on what is wrong with the file and what is allowed.
     """
     _check_readable(path)
     try:
-        arrays, metadata = _read_arrays(path)
-        if checkpoint.CHECKSUMS.keys() & metadata.keys() and "mixlab" not in metadata:
-            raise NotAModel("its header is damaged; convert or fetch it again")
-        if "mixlab" in metadata:
-            return _read_own(path, json.loads(metadata["mixlab"]))
-        params = unwrap(arrays)
-        return Weights(recognise(params).name, *to_canonical(params))
-    except NotAModel as error:
-        raise MixlabError(f"{path}: {error}") from None
+        return _weights(path, array_files.read(path), ema, group)
+    except (NotAModel, NotWeights) as error:
+        part = "; it is one file of several, join them first" if PART_OF_SEVERAL.fullmatch(path.name) else ""
+        raise MixlabError(f"{path}: {error}{part}") from None
+    except Harmful as error:
+        raise MixlabError(
+            f"{path}: it is a pickle that asks for {error}, which no weights need; nothing of it was run, and no other "
+            f"program should open it"
+        ) from None
     except MixlabError:
         raise
     except PermissionError:
         raise MixlabError(f"{path}: permission to read it is denied") from None
     except Exception as error:  # the readers of these forms document no common type
-        why = (str(error).splitlines() or [""])[0].rstrip(".") or type(error).__name__
-        raise MixlabError(
-            f"{path}: it cannot be read as {path.suffix} ({why}); it is damaged or something else, fetch it again"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weights:
+    metadata = content.metadata
+    if checkpoint.CHECKSUMS.keys() & metadata.keys() and "mixlab" not in metadata:
+        raise NotAModel("its header is damaged; convert or fetch it again")
+    if "mixlab" in metadata:
+        if ema or group:
+            raise NotAModel(f"{'--ema' if ema else '--group'}: a file of the form {OWN!r} holds one model alone")
+        return _read_own(path, json.loads(metadata["mixlab"]))
+    params, origin = select(content.arrays, ema, group)
+    model, canonical = to_canonical(params)
+    settings = metadata or content.settings
+    return Weights(recognise(params).name, model, canonical, None, origin, content.skipped, settings)
+
+
+def _unreadable(path: Path, error: Exception) -> MixlabError:
+    if isinstance(error, array_files.Unknown) and path.suffix not in READABLE:
+        return MixlabError(f"{path}: {path.suffix!r} is not a file of weights; {choices(path.suffix, READABLE)}")
+    if isinstance(error, zipfile.BadZipFile) and "CRC" in str(error):
+        return MixlabError(f"{path}: a checksum does not match its content ({error}); it is damaged, fetch it again")
+    why = (str(error).splitlines() or [""])[0].rstrip(".")[:120] or type(error).__name__
+    return MixlabError(
+        f"{path}: it cannot be read as {path.suffix or 'weights'} ({why}); it is damaged or something else, fetch it "
+        f"again"
+    )
 
 
 def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[str]]:
@@ -77,7 +112,8 @@ def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[s
     target = target or DEFAULT_FORMATS.get(path.suffix, "")
     _check_writable(path, target)
     if target == OWN:
-        content, notes = checkpoint.pack(weights.params, {"model": asdict(weights.model)}), []
+        classes = {"classes": list(weights.classes)} if weights.classes is not None else {}
+        content, notes = checkpoint.pack(weights.params, {"model": asdict(weights.model), **classes}), []
     else:
         try:
             arrays = from_canonical(weights.model, weights.params, FORMATS[target])
@@ -93,17 +129,16 @@ def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[s
 
 
 def _check_readable(path: Path) -> None:
-    if path.suffix not in READABLE:
-        raise MixlabError(f"{path}: {path.suffix!r} is not a file of weights; {choices(path.suffix, READABLE)}")
     if path.is_file():
         return
-    there = sorted(other.name for other in path.parent.glob("*") if other.suffix in READABLE)
+    folder = path if path.is_dir() else path.parent
+    there = sorted(other.name for other in folder.glob("*") if other.suffix in READABLE)
     what = "it is a folder" if path.is_dir() else "there is no such file"
     raise MixlabError(f"{path}: {what}; {choices(path.name, there)}")
 
 
 def _check_writable(path: Path, target: str) -> None:
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
         raise MixlabError(
             f"{path}: {path.suffix} is a pickle, which Mixlab reads and does not write; name the file "
             f"{path.with_suffix('.safetensors').name}, which torch programs read too"
@@ -121,56 +156,28 @@ def _check_writable(path: Path, target: str) -> None:
         )
 
 
-def _read_arrays(path: Path) -> tuple[State, dict[str, str]]:
-    """Arrays and metadata."""
-    if path.suffix == ".npz":
-        return _read_npz(path), {}
-    return _read_safetensors(path) if path.suffix == ".safetensors" else (backends.read_pickle(path), {})
-
-
-def _read_npz(path: Path) -> State:
-    arrays = {}
-    with zipfile.ZipFile(path) as file:
-        for member in file.namelist():  # read to its end, each is held against its checksum
-            content = io.BytesIO(file.read(member))
-            try:
-                array = np.lib.format.read_array(content, allow_pickle=False)
-            except ValueError as error:
-                raise NotAModel(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from None
-            arrays[member.removesuffix(".npy")] = _widened(array.view("<u2")) if array.dtype == "V2" else array
-    return arrays
-
-
-def _read_safetensors(path: Path) -> tuple[State, dict[str, str]]:
-    content = path.read_bytes()
-    arrays = {}
-    for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
-        kind = entry["dtype"]
-        if kind not in SAFETENSORS_TYPES:
-            raise NotAModel(f"{name!r} holds {kind}; {choices(kind, SAFETENSORS_TYPES)}")
-        array = np.frombuffer(entry["data"], SAFETENSORS_TYPES[kind]).reshape(entry["shape"])
-        arrays[name] = _widened(array) if kind == "BF16" else array
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return arrays, header.get("__metadata__") or {}
-
-
-def _widened(bits: Array) -> Array:
-    """bfloat16 as float32, exactly; NumPy has no such type and stores its bits (in .npz: as bytes of no type, V2)."""
-    return (bits.astype(np.uint32) << 16).view(np.float32)
-
-
 def _read_own(path: Path, written: dict[str, Any]) -> Weights:
     """A file of the form `mixlab`, or the checkpoint of a trial with the trial's spec beside it."""
     try:
         if "model" not in written:
             return _read_checkpoint(path)
-        model = ModelSpec(**written["model"])
+        model, classes = ModelSpec(**written["model"]), _classes(written)
         params, _ = checkpoint.read(path, parameters.shapes(model))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from None
     except checkpoint.CorruptCheckpoint as error:
         raise NotAModel(f"{error}; it is damaged, convert or fetch it again") from None
-    return Weights(OWN, model, params)
+    return Weights(OWN, model, params, classes)
+
+
+def _classes(written: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """Raises: ValueError: they are not one name for each class of the model."""
+    if written.get("classes") is None:
+        return None
+    classes = tuple(map(str, written["classes"]))
+    if len(classes) != written["model"]["num_classes"]:
+        raise ValueError(f"{len(classes)} names for {written['model']['num_classes']} classes")
+    return classes
 
 
 def _read_checkpoint(path: Path) -> Weights:

@@ -13,11 +13,20 @@ if TYPE_CHECKING:
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
 
 SHORTEST_ID = 4  # digits that name a trial in a command which cannot be taken back
-WEIGHTS = "a .npz, .safetensors or .pth file: official, timm, lucidrains, lavish619, einops or mixlab"
+WEIGHTS = (
+    "a file of weights (.npz, .safetensors, .msgpack, .pth, .ckpt, .bin, ...) in the format official, timm, "
+    "lucidrains, lavish619, einops, jeonsworld, rishikksh20 or mixlab"
+)
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--store", type=Path, default=Path("runs"), help="the results directory (default: runs)")
+
+
+def add_choice(parser: argparse.ArgumentParser) -> None:
+    """Of a file that holds several models."""
+    parser.add_argument("--ema", action="store_true", help="the average of the weights that lies beside them in FILE")
+    parser.add_argument("--group", metavar="NAME", help="of several models in FILE, the one below this name")
 
 
 def add_ablation(parser: argparse.ArgumentParser) -> None:

@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from mixlab.common import WEIGHTS, add_store
+from mixlab.common import WEIGHTS, add_choice, add_store
 
 HELP = "Print the accuracy of a file of weights on the test examples of a data set."
 EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax"
@@ -13,27 +13,49 @@ EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend j
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=WEIGHTS)
+    add_choice(parser)
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
     )
+    _add_recipe(parser)
     parser.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="(default: float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
 
 
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    """How images are prepared; by default as in trials."""
+    recipe = parser.add_argument_group(
+        "recipe", "how the weights' own recipe prepares images; without these options as in trials"
+    )
+    recipe.add_argument(
+        "--recipe",
+        choices=("inception", "imagenet", "timm"),
+        help="mean, std, resize and crop of a preset, or (timm) of the file's metadata or the config.json beside it",
+    )
+    recipe.add_argument("--mean", metavar="M[,M,M]", help="mean of pixels in [0, 1], for all channels or for each")
+    recipe.add_argument("--std", metavar="S[,S,S]", help="deviation that they are divided by")
+    recipe.add_argument("--resize", metavar="PIXELS", help="resize the shorter side to this; or squash, to the square")
+    recipe.add_argument("--crop", metavar="SHARE", help="share of the shorter side that is cut out, such as 0.875")
+    recipe.add_argument("--interpolation", help="bilinear, bicubic, lanczos, box, hamming or nearest")
+
+
 def command(arguments: argparse.Namespace) -> int:
     from analysis.details import weights_lines
     from backends.contract import RunSpec
-    from experiments import evaluation, weight_files
+    from experiments import evaluation, recipes, weight_files
     from experiments.store import Store
 
     store = Store(arguments.store)
     store.check_folder()
-    weights = weight_files.read(arguments.weights)
-    config = evaluation.read_data(arguments.overrides, weights.model)
+    weights = weight_files.read(arguments.weights, arguments.ema, arguments.group)
+    given = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
+    recipe = recipes.find(recipes.Options(**given), weights, arguments.weights)
+    config = recipe.config(evaluation.read_data(arguments.overrides, weights.model))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
-    found = evaluation.evaluate(weights, config, store.data, arguments.backend, run)
+    found = evaluation.evaluate(weights, config, recipe, store.data, arguments.backend, run)
     print("\n".join(weights_lines(weights)))
+    print(f"images      {recipe.line(config)}")
     print(f"test        {found.num_examples:,} examples of {config.source}")
     print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f} (softmax)")
     return 0

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from backends.errors import MixlabError
-from mixlab.common import WEIGHTS
+from mixlab.common import WEIGHTS, add_choice
 
 HELP = "Say what a file of weights holds, or convert it to another format."
 EXAMPLE = "mixlab weights convert Mixer-B_16.npz mixer_b16.safetensors --to timm"
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     convert = actions.add_parser("convert", help="write the same numbers in another format")
     for action in (inspect, convert):
         action.add_argument("file", type=Path, metavar="FILE", help=WEIGHTS)
+        add_choice(action)
     convert.add_argument("out", type=Path, metavar="OUT", help="the .npz or .safetensors file to write")
     convert.add_argument(
         "--to",
@@ -25,17 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.details import weights_lines
+    from analysis.details import origin_lines, weights_lines
     from experiments import weight_files
 
-    weights = weight_files.read(arguments.file)
+    weights = weight_files.read(arguments.file, arguments.ema, arguments.group)
     if arguments.action == "inspect":
         print("\n".join(weights_lines(weights)))
         return 0
     if arguments.out.resolve() == arguments.file.resolve():
         raise MixlabError(f"command line: {arguments.out} is the file to read; name another one to write")
     target, differences = weight_files.write(arguments.out, weights, arguments.to)
-    print(f"wrote {arguments.out} in the format {target}")
+    print("\n".join([f"wrote {arguments.out} in the format {target}", *origin_lines(weights)]))
     if differences:
         print(f"note: the code of {target} computes otherwise: {'; '.join(differences)}")
     return 0

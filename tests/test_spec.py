@@ -26,6 +26,7 @@ WORDS = {
     "model.channel_mixing": ("tied", "untied"),
     "model.position_embedding": ("none", "learned"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),
+    "data.interpolation": ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"),
     "data.permutation": ("none", "patches", "pixels"),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "linear", "constant"),
@@ -46,6 +47,7 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "model.dropout": (0.0, 0.95),
     "model.stochastic_depth": (0.0, 0.95),
     "data.image_size": (1, None),
+    "data.shorter_side": (1, None),
     "data.image_channels": (1, 3),
     "data.num_classes": (2, None),
     "data.num_examples": (4, None),
@@ -427,7 +429,7 @@ def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     assert asked <= set(ids)
     hashed = ("data.split_seed", "data.permutation", "data.augment.")
     by_content = {name: ids.pop(name) for name in list(ids) if name.startswith("data.") and not name.startswith(hashed)}
-    assert len(by_content) == 13 and set(by_content.values()) == {resolved.id}
+    assert len(by_content) == 15 and set(by_content.values()) == {resolved.id}
     assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
 
 

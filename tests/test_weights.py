@@ -18,11 +18,11 @@ import torch
 from safetensors.numpy import load_file, save, save_file
 
 import backends
-from backends import parameters, weights
+from backends import parameters, recognition, weights
 from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec, State
 from backends.errors import MixlabError
 from backends.formats import FORMATS
-from backends.weights import NotAModel
+from backends.recognition import NotAModel
 from experiments import streams, weight_files
 from experiments.weight_files import Weights
 
@@ -33,6 +33,8 @@ FILES = {
     "lucidrains": "lucidrains_small.npz",
     "lavish619": "lavish619_small.npz",
     "einops": "einops_blog_small.npz",
+    "jeonsworld": "jeonsworld_small.npz",
+    "rishikksh20": "rishikksh20_small.npz",
 }
 # Activation, epsilon, final norm and dropout of each source's code.
 OPTIONS = {
@@ -41,6 +43,8 @@ OPTIONS = {
     "lucidrains": ("gelu", 1e-5, True, 0.0),
     "lavish619": ("gelu", 1e-5, False, 0.5),
     "einops": ("gelu", 1e-5, True, 0.0),
+    "jeonsworld": ("gelu", 1e-6, True, 0.0),
+    "rishikksh20": ("gelu", 1e-5, True, 0.0),
 }
 # Both sides compute in float64; what is left is the order of sums. Seen: 1.1e-15, on logits of order 1. The nearest
 # wrong model, an epsilon of 1e-6 in place of 1e-5, is off by more than 1e-7.
@@ -51,6 +55,11 @@ SGD = OptimizerSpec(optimizer="sgd")
 def fixture(name: str) -> dict[str, Array]:
     with np.load(FIXTURES / FILES[name]) as file:
         return dict(file)
+
+
+def bare(name: str) -> dict[str, Array]:
+    """The weights of a fixture alone, by the names of its format."""
+    return recognition.select(fixture(name))[0]
 
 
 def assert_same_bits(actual: State, expected: State) -> None:
@@ -144,7 +153,7 @@ def test_any_size_goes_into_a_format_and_comes_back(name: str, num_blocks: int, 
     options = dict(FORMATS[name].options)
     model, params = random_model(num_blocks=num_blocks, image_channels=image_channels, **options)
     arrays = weights.from_canonical(model, params, FORMATS[name])
-    assert weights.recognise(arrays) is FORMATS[name]
+    assert recognition.recognise(arrays) is FORMATS[name]
     again, back = weights.to_canonical(arrays)
     assert again == model and list(back) == list(parameters.shapes(model))
     assert_same_bits(back, params)
@@ -155,7 +164,7 @@ def test_any_size_goes_into_a_format_and_comes_back(name: str, num_blocks: int, 
 
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_official_to_timm_and_back_is_exact(tmp_path: Path, suffix: str) -> None:
-    official = weights.unwrap(fixture("official"))
+    official = bare("official")
     there, back = tmp_path / f"timm{suffix}", tmp_path / "back.npz"
     target, differences = weight_files.write(there, weight_files.read(FIXTURES / FILES["official"]), "timm")
     assert (target, differences) == ("timm", ["activation gelu, here gelu_tanh"])
@@ -194,7 +203,7 @@ def test_own_form_holds_every_model_exactly_and_others_refuse_it(tmp_path: Path,
 
 
 def test_float64_and_float16_keep_their_type_and_bfloat16_its_values(tmp_path: Path) -> None:
-    official = weights.unwrap(fixture("official"))
+    official = bare("official")
     for kind in (np.float16, np.float64):
         np.savez(tmp_path / "other.npz", **{name: x.astype(kind) for name, x in official.items()})
         assert {x.dtype for x in weight_files.read(tmp_path / "other.npz").params.values()} == {np.dtype(kind)}
@@ -223,7 +232,7 @@ WRAPPERS: dict[str, Callable[[dict[str, object]], object]] = {
 @pytest.mark.parametrize("name", [name for name in FILES if name != "official"])
 def test_pth_files_are_read_through_their_wrappers(tmp_path: Path, name: str, wrapper: str) -> None:
     expected = weight_files.read(FIXTURES / FILES[name])
-    state = {key: torch.tensor(x) for key, x in weights.unwrap(fixture(name)).items()}
+    state = {key: torch.tensor(x) for key, x in bare(name).items()}
     torch.save(WRAPPERS[wrapper](state), tmp_path / "model.pth")
     found = weight_files.read(tmp_path / "model.pth")
     assert (found.format, found.model) == (name, expected.model)
@@ -231,7 +240,7 @@ def test_pth_files_are_read_through_their_wrappers(tmp_path: Path, name: str, wr
 
 
 def test_safetensors_of_another_project_is_read(tmp_path: Path) -> None:
-    save_file(weights.unwrap(fixture("timm")), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    save_file(bare("timm"), tmp_path / "model.safetensors", metadata={"format": "pt"})
     found = weight_files.read(tmp_path / "model.safetensors")
     assert found.format == "timm"
     assert_same_bits(found.params, weight_files.read(FIXTURES / FILES["timm"]).params)
@@ -252,12 +261,12 @@ class Malicious:
 
 def test_no_pickle_is_executed(tmp_path: Path) -> None:
     ran = tmp_path / "ran"
-    tensors = {key: torch.tensor(x) for key, x in weights.unwrap(fixture("timm")).items()}
+    tensors = {key: torch.tensor(x) for key, x in bare("timm").items()}
     for legacy in (False, True):
         state = {"model": tensors, "more": Malicious(ran)}
         torch.save(state, tmp_path / "bad.pth", _use_new_zipfile_serialization=not legacy)
         assert "mkdir" in refusal(tmp_path / "bad.pth")
-    arrays = {**weights.unwrap(fixture("timm")), "head.bias": np.array([Malicious(ran)], object)}
+    arrays = {**bare("timm"), "head.bias": np.array([Malicious(ran)], object)}
     np.savez(tmp_path / "bad.npz", **arrays)
     assert "'head.bias.npy' is no array of numbers" in refusal(tmp_path / "bad.npz")
     assert not ran.exists()
@@ -271,9 +280,9 @@ def written(folder: Path, suffix: str) -> Path:
     if suffix == ".safetensors":
         weight_files.write(path, weight_files.read(FIXTURES / FILES["timm"]), "mixlab")
     elif suffix == ".npz":
-        np.savez(path, **weights.unwrap(fixture("timm")))
+        np.savez(path, **bare("timm"))
     else:
-        torch.save({key: torch.tensor(x) for key, x in weights.unwrap(fixture("timm")).items()}, path)
+        torch.save({key: torch.tensor(x) for key, x in bare("timm").items()}, path)
     weight_files.read(path)
     return path
 
@@ -311,7 +320,7 @@ def test_a_flipped_byte_never_changes_weights_in_silence(tmp_path: Path, suffix:
 
 def test_a_flipped_byte_in_a_zip_is_named_as_such(tmp_path: Path) -> None:
     content = bytearray(written(tmp_path, ".pth").read_bytes())
-    number = weights.unwrap(fixture("timm"))["blocks.1.mlp_channels.fc1.weight"].tobytes()
+    number = bare("timm")["blocks.1.mlp_channels.fc1.weight"].tobytes()
     content[content.index(number) + 100] ^= 1
     (tmp_path / "changed.pth").write_bytes(content)
     assert "checksum" in refusal(tmp_path / "changed.pth")
@@ -319,7 +328,7 @@ def test_a_flipped_byte_in_a_zip_is_named_as_such(tmp_path: Path) -> None:
 
 def timm(**changes: Array | None) -> dict[str, Array]:
     """The timm fixture with arrays replaced; None: taken out. Names are given with '_' doubled for '.'."""
-    arrays = weights.unwrap(fixture("timm"))
+    arrays = bare("timm")
     for name, array in changes.items():
         name = name.replace("__", ".")
         if array is None:
@@ -332,7 +341,7 @@ def timm(**changes: Array | None) -> dict[str, Array]:
 @pytest.mark.parametrize(
     ("arrays", "parts"),
     [
-        ({}, ("no arrays", "official, timm, lucidrains, lavish619, einops, mixlab")),
+        ({}, ("no arrays", "official, timm, lucidrains, lavish619, einops, jeonsworld, rishikksh20, mixlab")),
         ({"layer1.0.conv1.weight": np.ones((2, 2))}, ("'layer1.0.conv1.weight'", "no known format", "official, timm")),
         (timm(norm__bias=None), ("nearest to the format 'timm'", "lacks 'norm.bias'")),
         (timm(blocks__1__norm1__weight=None), ("nearest to the format 'timm'", "besides")),
@@ -358,7 +367,7 @@ def test_what_is_not_one_mixer_is_refused(tmp_path: Path, arrays: dict[str, Arra
 
 
 def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
-    arrays = weights.unwrap(fixture("lucidrains"))
+    arrays = bare("lucidrains")
     for name, shape in (("1.weight", (24, 190)), ("2.0.fn.0.weight", (12, 16, 3))):
         with pytest.raises(NotAModel, match=f"'{name}' has shape .* does not fit its layer"):
             weights.to_canonical(arrays | {name: np.ones(shape)})
@@ -368,7 +377,9 @@ def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
     ("name", "parts"),
     [
         ("model.npy", ("'.npy' is not a file of weights", "did you mean '.npz'?")),
-        ("model", ("'' is not a file of weights", ".npz, .safetensors, .pth")),
+        ("model", ("'' is not a file of weights", ".npz, .safetensors, .msgpack, .pth")),
+        ("model.ckpt", ("it cannot be read as .ckpt", "fetch it again")),
+        ("empty.npz", ("it cannot be read as .npz", "fetch it again")),
         ("whole.npz", ("there is no such file", "did you mean 'whole.pth'?")),
         ("folder.npz", ("it is a folder",)),
     ],
@@ -376,16 +387,22 @@ def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
 def test_a_path_that_is_no_file_of_weights_is_refused(tmp_path: Path, name: str, parts: tuple[str, ...]) -> None:
     written(tmp_path, ".pth")
     (tmp_path / "folder.npz").mkdir()
+    for other in ("model.npy", "model", "model.ckpt"):
+        (tmp_path / other).write_text("hello")
+    (tmp_path / "empty.npz").write_bytes(b"")
     text = refusal(tmp_path / name)
     assert all(part in text for part in parts), text
 
 
-def test_one_form_under_the_name_of_another_is_refused(tmp_path: Path) -> None:
+def test_the_content_says_what_a_file_is_whatever_its_name(tmp_path: Path) -> None:
     for suffix in (".npz", ".safetensors", ".pth"):
-        content = written(tmp_path, suffix).read_bytes()
-        for other in {".npz", ".safetensors", ".pth"} - {suffix}:
-            (tmp_path / f"misnamed{other}").write_bytes(content)
-            refusal(tmp_path / f"misnamed{other}")
+        whole = written(tmp_path, suffix)
+        expected = weight_files.read(whole)
+        for other in {".npz", ".safetensors", ".pth", ".txt", ""} - {suffix}:
+            (tmp_path / f"misnamed{other}").write_bytes(whole.read_bytes())
+            found = weight_files.read(tmp_path / f"misnamed{other}")
+            assert (found.format, found.model) == (expected.format, expected.model)
+            assert_same_bits(found.params, expected.params)
 
 
 def test_own_form_with_metadata_of_no_model_is_refused(tmp_path: Path) -> None:
@@ -399,7 +416,7 @@ def test_own_form_with_metadata_of_no_model_is_refused(tmp_path: Path) -> None:
 def test_integers_in_safetensors_are_refused(tmp_path: Path) -> None:
     save_file(timm(head__bias=np.arange(7)), tmp_path / "odd.safetensors")
     text = refusal(tmp_path / "odd.safetensors")
-    assert "'head.bias' holds I64" in text and "F32" in text
+    assert "'head.bias' holds int64" in text and "floating-point" in text
 
 
 @pytest.mark.parametrize(
@@ -428,11 +445,14 @@ def test_a_checkpoint_of_a_trial_without_its_spec_is_refused(tmp_path: Path) -> 
 
 
 def test_an_npz_that_is_compressed_or_holds_other_members(tmp_path: Path) -> None:
-    arrays = weights.unwrap(fixture("timm"))
+    arrays = bare("timm")
     np.savez_compressed(tmp_path / "small.npz", **arrays)
     assert_same_bits(weight_files.read(tmp_path / "small.npz").params, weights.to_canonical(arrays)[1])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("readme.txt", "hello")
     (tmp_path / "odd.npz").write_bytes(buffer.getvalue())
-    assert "'readme.txt' is no array of numbers" in refusal(tmp_path / "odd.npz")
+    assert "a zip of other files ('readme.txt'); unpack it" in refusal(tmp_path / "odd.npz")
+    with zipfile.ZipFile(tmp_path / "small.npz", "a") as file:
+        file.writestr("readme.txt", "hello")
+    assert "'readme.txt' is no array of numbers" in refusal(tmp_path / "small.npz")

@@ -59,10 +59,11 @@ def test_inspect_knows_the_variants_of_the_paper_and_its_own_options(run: Run, t
 def test_convert_to_timm_and_back_leaves_the_same_numbers_and_says_what_differs(run: Run, fixtures: Path) -> None:
     ended = run("weights", "convert", "official.npz", "there.safetensors", "--to", "timm")
     assert ended.code == 0 and ended.err == ""
-    assert ended.out.splitlines() == [
-        "wrote there.safetensors in the format timm",
-        "note: the code of timm computes otherwise: activation gelu, here gelu_tanh",
-    ]
+    lines = ended.out.splitlines()
+    assert lines[0] == "wrote there.safetensors in the format timm"
+    assert lines[1] == "group       params; params_after_5 lies beside it: --group NAME takes it"
+    assert lines[2].startswith("left out    'grads (") and " arrays)', 'images', " in lines[2]
+    assert lines[3:] == ["note: the code of timm computes otherwise: activation gelu, here gelu_tanh"]
     assert run("weights", "convert", "there.safetensors", "back.npz").code == 0
     first, last = (weight_files.read(fixtures / name).params for name in ("official.npz", "back.npz"))
     assert {name: x.tobytes() for name, x in first.items()} == {name: x.tobytes() for name, x in last.items()}
@@ -70,7 +71,8 @@ def test_convert_to_timm_and_back_leaves_the_same_numbers_and_says_what_differs(
 
 def test_the_form_of_the_project_says_of_nothing_that_it_differs(run: Run, fixtures: Path) -> None:
     ended = run("weights", "convert", "lavish619.npz", "own.safetensors")
-    assert ended.code == 0 and ended.out == "wrote own.safetensors in the format mixlab\n"
+    assert ended.code == 0 and ended.out.startswith("wrote own.safetensors in the format mixlab\n")
+    assert "note" not in ended.out
     assert "no norm before the head" in run("weights", "inspect", "own.safetensors").out
 
 
@@ -103,14 +105,16 @@ def test_a_mistake_is_one_sentence(
     assert not list(fixtures.glob("out.*"))
 
 
-def test_a_pth_without_torch_comes_with_the_install_command(fixtures: Path) -> None:
-    torch.save({"head.weight": torch.zeros(2, 2)}, fixtures / "model.pth")
+def test_a_pth_is_read_where_torch_is_not_installed(fixtures: Path) -> None:
+    with np.load(fixtures / "timm.npz") as file:
+        state = {name.removeprefix("state_dict/"): file[name] for name in file.files if name.startswith("state_dict/")}
+    torch.save({"model": {name: torch.tensor(x) for name, x in state.items()}}, fixtures / "model.pth")
     absent = fixtures / "absent"
     (absent / "torch").mkdir(parents=True)
     (absent / "torch" / "__init__.py").write_text("raise ModuleNotFoundError('no torch', name='torch')\n")
     ended = command(fixtures, "weights", "inspect", "model.pth", PYTHONPATH=str(absent))
-    assert_mistake(ended, "'torch'", "not installed", "pip install -c constraints.txt -e '.[torch]'")
-    assert command(fixtures, "weights", "inspect", "timm.npz", PYTHONPATH=str(absent)).code == 0
+    assert ended.code == 0, ended.err
+    assert "format      timm" in ended.out and "group       model" in ended.out
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -41,6 +41,7 @@ COMMON_FIELDS = (
     "image_column",
     "label_column",
 )
+LATER_FIELDS = ("shorter_side", "interpolation")  # a question holds them where they are not left out
 SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 
@@ -68,7 +69,8 @@ class Entry:
 def question(config: DataConfig, source: str) -> dict[str, Any]:
     """What decides the decoded arrays: the fields, and the source's fingerprint or place."""
     names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
-    return {"layout": LAYOUT, "source": source, **{name: getattr(config, name) for name in names}}
+    later = {name: value for name in LATER_FIELDS if (value := getattr(config, name)) != getattr(DataConfig, name)}
+    return {"layout": LAYOUT, "source": source, **{name: getattr(config, name) for name in names}, **later}
 
 
 def known(cache: Path, question: dict[str, Any]) -> About | None:
@@ -146,8 +148,7 @@ def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> Abo
     num_train = len(source.train.labels)
     about = About("", num_train, len(labels) - num_train, source.num_classes, size, channels)
     check_memory(about, config.source, where)
-    resize = config.image_size is not None
-    decoded = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
+    decoded = chain(*(pictures.decode(split, size, channels, config, where) for split in source.splits))
     images = _counted(decoded, len(labels), f"decoding {config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
     _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)

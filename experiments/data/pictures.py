@@ -8,7 +8,9 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
+from experiments.data.framing import frame
 from experiments.data.raw import Raw, RawSource, RawSplit
+from experiments.spec import DataConfig
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image
@@ -34,16 +36,15 @@ def survey(source: RawSource, size: int | None, channels: int | None, where: str
     return size, 1
 
 
-def decode(split: RawSplit, size: int, channels: int, resize: bool, where: str) -> Iterator[Array]:
+def decode(split: RawSplit, size: int, channels: int, config: DataConfig, where: str) -> Iterator[Array]:
     """Each image as uint8 (size, size, channels).
 
-    An image of another size is resized with Pillow's bilinear filter, which averages over the source's pixels when
-    it shrinks; the ratio of its sides is not kept. Colour becomes grey by Pillow's "L" (ITU-R 601).
+    An image of another size becomes a square as framing.py says. Colour becomes grey by Pillow's "L" (ITU-R 601).
 
-    Raises: MixlabError: an image cannot be read, or is of another size and `resize` is false.
+    Raises: MixlabError: an image cannot be read, or is of another size and `data.image_size` is not given.
     """
     for row, raw, image in _opened(split, where):
-        if not resize and image.size != (size, size):
+        if not config.image_size and image.size != (size, size):
             width, height = image.size
             raise MixlabError(
                 f"{where}: data.image_size: image {row} of split {split.name!r} is {width} x {height} pixels and must "
@@ -51,7 +52,7 @@ def decode(split: RawSplit, size: int, channels: int, resize: bool, where: str) 
                 f"{min(width, height)}"
             )
         try:
-            pixels = _pixels(image, size, channels)
+            pixels = _pixels(image, size, channels, config)
         except Exception as error:  # Pillow's decoders raise many types
             raise _unreadable(split, row, raw, error, where) from None
         yield pixels
@@ -77,7 +78,7 @@ def _open(raw: Raw) -> "Image":
     return Image.open(BytesIO(raw) if isinstance(raw, bytes) else raw)
 
 
-def _pixels(image: "Image", size: int, channels: int) -> Array:
+def _pixels(image: "Image", size: int, channels: int, config: DataConfig) -> Array:
     from PIL import Image, ImageOps
 
     ImageOps.exif_transpose(image, in_place=True)
@@ -86,9 +87,7 @@ def _pixels(image: "Image", size: int, channels: int) -> Array:
         image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
     if image.mode in ("I", "F"):
         raise ValueError(f"pixels of mode {image.mode} have no fixed range")
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    image = frame(image.convert("L" if channels == 1 else "RGB"), size, config)
     return np.asarray(image).reshape(size, size, channels)
 
 

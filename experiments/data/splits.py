@@ -11,7 +11,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.data import decoded, memo
+from experiments.data import decoded, framing, memo
 from experiments.data.decoded import About
 from experiments.data.fingerprints import fingerprint, is_there
 from experiments.spec import DataConfig, DataInfo
@@ -45,6 +45,7 @@ def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
     """
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
+    framing.check(config, where)
     try:
         about = _find_out(config, cache, where)
     except OSError as error:

@@ -1,0 +1,161 @@
+"""Files of arrays, recognised by their content: .npz, safetensors, Flax's msgpack, and both forms of torch.save.
+
+The ending of a file's name decides nothing here. What is known and holds no weights is refused with the way to them.
+"""
+
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import safetensors
+
+from backends.contract import Array, State
+from backends.errors import choices
+from experiments import torch_files
+from experiments.file_content import Content, NotWeights, widened
+
+SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)  # first bytes of a msgpack file that holds a mapping
+CHUNKED = "__msgpack_chunked_array__"  # Flax cuts arrays of more than a GiB
+# How files begin that are no weights, and what to do about it.
+STRANGERS = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS and not the file itself; fetch that with: git lfs pull"),
+    (b"<!DOCTYPE", "it is a web page, saved in place of the file; fetch the file itself"),
+    (b"<html", "it is a web page, saved in place of the file; fetch the file itself"),
+    (b"\x89HDF", "it is HDF5, which is not read; save the arrays with numpy.savez under the names of a known format"),
+    (b"\x93NUMPY", "it is one array without a name; save all arrays of the model with numpy.savez"),
+    (b"\x1f\x8b", "it is compressed by gzip; unpack it first"),
+)
+
+
+class Unknown(ValueError):
+    """The content is of no form that is read."""
+
+
+def read(path: Path) -> Content:
+    """The arrays of a file and what lies beside them.
+
+    Raises: Unknown; NotWeights; others of the readers of each form.
+    """
+    with path.open("rb") as file:
+        start = file.read(4096)
+        file.seek(0)
+        for first, sentence in STRANGERS:
+            if start.lower().startswith(first.lower()):
+                raise NotWeights(sentence)
+        if start.startswith(b"PK"):
+            return _read_zip(path)
+        if start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= path.stat().st_size:
+            return _read_safetensors(path)
+        if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
+            return torch_files.read_stream(file)
+        if start[257:262] == b"ustar" or tarfile.is_tarfile(path):
+            raise NotWeights(_tar_sentence(path))
+        if start[:1] == b"{":
+            raise NotWeights(_json_sentence(path))
+        if start and start[0] in MSGPACK_MAPS:
+            return Content(_read_msgpack(file))
+    raise Unknown("its first bytes are those of no file of arrays")
+
+
+def _read_zip(path: Path) -> Content:
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        if any(name.endswith("/data.pkl") or name == "data.pkl" for name in names):
+            return torch_files.read_zip(file)
+        if not names or any(name.endswith(".npy") for name in names):
+            return Content(_read_npz(file))
+        if any(name.endswith("constants.pkl") or "/code/" in name for name in names):
+            return torch_files.read_zip(file)
+    raise NotWeights(f"it is a zip of other files ({', '.join(map(repr, names[:3]))}); unpack it, and name the weights")
+
+
+def _read_npz(file: zipfile.ZipFile) -> State:
+    arrays = {}
+    for member in file.namelist():  # read to its end, each is held against its checksum
+        content = io.BytesIO(file.read(member))
+        try:
+            array = np.lib.format.read_array(content, allow_pickle=False)
+        except ValueError as error:
+            raise NotWeights(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from None
+        arrays[member.removesuffix(".npy")] = widened(array.view("<u2")) if array.dtype == "V2" else array
+    return arrays
+
+
+def _read_safetensors(path: Path) -> Content:
+    content = path.read_bytes()
+    arrays = {}
+    for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
+        kind = entry["dtype"]
+        if kind not in SAFETENSORS_TYPES:
+            # a counter or a mask beside the weights; where the model needs the array, its type is refused by name
+            arrays[name] = _integers(kind, entry, name)
+            continue
+        array = np.frombuffer(entry["data"], SAFETENSORS_TYPES[kind]).reshape(entry["shape"])
+        arrays[name] = widened(array) if kind == "BF16" else array
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    return Content(arrays, header.get("__metadata__") or {})
+
+
+def _integers(kind: str, entry: Any, name: str) -> Array:
+    types = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
+    if kind not in types:
+        raise NotWeights(f"{name!r} holds {kind}; {choices(kind, SAFETENSORS_TYPES)}")
+    return np.frombuffer(entry["data"], types[kind]).reshape(entry["shape"])
+
+
+def _read_msgpack(file: BinaryIO) -> State:
+    """As flax.serialization.to_bytes writes it: nested mappings, arrays as an extension type of shape, type, bytes."""
+    import msgpack
+
+    tree = msgpack.unpackb(file.read(), ext_hook=_msgpack_array, raw=False, strict_map_key=False)
+    return _flat(tree, "")
+
+
+def _msgpack_array(code: int, data: bytes) -> Any:
+    import msgpack
+
+    if code not in (1, 3):  # an array, a NumPy scalar
+        return None
+    shape, kind, content = msgpack.unpackb(data, raw=False)
+    if kind == "bfloat16":
+        return widened(np.frombuffer(content, "<u2").reshape(shape))
+    return np.frombuffer(content, np.dtype(kind).newbyteorder("<")).reshape(shape)
+
+
+def _flat(tree: Any, prefix: str) -> State:
+    if isinstance(tree, np.ndarray):
+        return {prefix: tree}
+    if not isinstance(tree, dict):
+        return {}
+    if tree.get(CHUNKED):
+        chunks = tree["chunks"]
+        parts = [chunks[str(i)] for i in range(len(chunks))]
+        return {prefix: np.concatenate(parts).reshape([tree["shape"][str(i)] for i in range(len(tree["shape"]))])}
+    found: State = {}
+    for key, value in tree.items():
+        found |= _flat(value, f"{prefix}/{key}" if prefix else str(key))
+    return found
+
+
+def _tar_sentence(path: Path) -> str:
+    with tarfile.open(path) as file:
+        names = file.getnames()
+    if {"storages", "tensors", "pickle"} <= set(names):
+        return "it is of torch before 0.1.10, whose files are not read; load it with an old torch and save it again"
+    return f"it is a tar of other files ({', '.join(map(repr, names[:3]))}); unpack it, and name the weights in it"
+
+
+def _json_sentence(path: Path) -> str:
+    try:
+        parts = sorted(set(json.loads(path.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "it is text and holds no arrays; name the file of weights itself"
+    return (
+        f"it is the index of a model in {len(parts)} files ({', '.join(map(repr, parts[:3]))}), which are not read "
+        f"apart; join them first, as in model.save_pretrained(folder, max_shard_size='100GB')"
+    )

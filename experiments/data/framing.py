@@ -1,0 +1,41 @@
+"""How an image of any size becomes a square: squashed, or its middle cut out.
+
+With `data.shorter_side` the shorter side is resized to so many pixels, the ratio of the sides is kept, and the middle
+square of `data.image_size` is cut out, as timm and torchvision prepare images for an evaluation. Without it the image
+is resized to the square, and its ratio is not kept.
+"""
+
+from typing import TYPE_CHECKING
+
+from backends.errors import MixlabError
+from experiments.spec import DataConfig
+
+if TYPE_CHECKING:  # Pillow takes part only where a source is read
+    from PIL.Image import Image
+
+
+def check(config: DataConfig, where: str) -> None:
+    """Raises: MixlabError: `data.shorter_side` does not go with `data.image_size`."""
+    if config.shorter_side is not None and (config.image_size is None or config.shorter_side < config.image_size):
+        raise MixlabError(
+            f"{where}: data.shorter_side: {config.shorter_side} needs a data.image_size that is no larger, the square "
+            f"to cut out; {config.image_size} came"
+        )
+
+
+def frame(image: "Image", size: int, config: DataConfig) -> "Image":
+    """The image as a square of `size` pixels a side. Pillow's filters average over the source where it shrinks.
+
+    Source: torchvision's Resize and CenterCrop, for `data.shorter_side`.
+    """
+    from PIL import Image
+
+    resampling = Image.Resampling[config.interpolation.upper()]
+    if config.shorter_side is None:
+        return image if image.size == (size, size) else image.resize((size, size), resampling)
+    short = min(image.size)
+    width, height = (config.shorter_side * side // short for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), resampling)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))

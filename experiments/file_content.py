@@ -1,0 +1,31 @@
+"""What a file of arrays holds, whatever its form."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from backends.contract import Array, State
+
+
+@dataclass(frozen=True, eq=False)
+class Content:
+    """What a file holds.
+
+    arrays: by name, those of nested mappings as `outer/inner`.   metadata: text by name, of safetensors.
+    skipped: objects that are no arrays, counted by the name of what makes them.   settings: of the training script.
+    """
+
+    arrays: State
+    metadata: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class NotWeights(ValueError):
+    """It is whole and something else. The text says what, and the way to weights."""
+
+
+def widened(bits: Array) -> Array:
+    """bfloat16 as float32, exactly; NumPy has no such type and stores its bits (in .npz: as bytes of no type, V2)."""
+    return (bits.astype(np.uint32, order="C") << 16).view(np.float32)
