@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import statistics
-from analysis.cells import Label, keys
+from analysis.labels import Label, keys
 from analysis.notes import interval_text, number, points
 from analysis.report import Report
 from analysis.statistics import Trend

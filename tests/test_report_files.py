@@ -155,10 +155,16 @@ def test_the_table_is_recomputed_from_tidy_csv(bench: Any) -> None:
             assert cell["pairs"] == 3
         else:
             assert cell["difference"] is None and cell["p"] is None
-    ordered = sorted(cell["p"] for cell in cells if cell["p"] is not None)
-    corrected = sorted(cell["p_holm"] for cell in cells if cell["p"] is not None)
-    running = np.maximum.accumulate([p * (6 - i) for i, p in enumerate(ordered)])
-    assert corrected == pytest.approx(list(np.minimum(running, 1)))
+    by_p = {}
+    for blocks in (1, 2, 4):  # what is tested: each seed's mean over the two frameworks
+        sides = [[numbers(blocks, mixing, backend) for backend in ("torch", "jax")] for mixing in ("tied", "untied")]
+        d = [sum(two[seed] for two in sides[1]) / 2 - sum(two[seed] for two in sides[0]) / 2 for seed in sides[0][0]]
+        t = abs(statistics.mean(d)) / (statistics.stdev(d) / math.sqrt(3))
+        by_p[1 - t / math.sqrt(2 + t * t)] = blocks
+    running = np.maximum.accumulate([p * (3 - i) for i, p in enumerate(sorted(by_p))])
+    corrected = {by_p[p]: min(value, 1) for p, value in zip(sorted(by_p), running, strict=True)}
+    for cell in cells:
+        assert cell["p_holm"] == (pytest.approx(corrected[cell[BLOCKS]], rel=1e-6) if cell["p"] is not None else None)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -271,13 +277,38 @@ def test_seeds_at_chance_have_a_report(bench: Any) -> None:
 
 
 def test_a_bootstrap_is_named_and_is_that_of_differences_too(bench: Any) -> None:
-    made = bench().fill()
+    grid = {MIXING: ["tied", "untied"], "seed": list(range(10))}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}).fill()
     options = Options(interval="bootstrap")
-    text = made.text(options)
-    assert "intervals by bootstrap" in text and "narrower than their spread warrants" in text
+    assert "intervals by bootstrap, of 10 seeds or more" in made.text(options)
     t, bootstrap = made.report().table, made.report(options).table
     assert (bootstrap["difference_low"] > t["difference_low"])[t["difference"].notna()].all()
     assert bootstrap["p"].equals(t["p"])
+
+
+def test_a_bootstrap_of_few_seeds_has_no_interval_and_says_what_it_would_cover(bench: Any) -> None:
+    """Ten seeds of a cell, of which nine have a pair."""
+    grid = {MIXING: ["tied", "untied"], "seed": list(range(10))}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}).fill()
+    path = made.store.folder(made.trials[0].trial.id) / "record.json"
+    path.unlink()
+    options = Options(interval="bootstrap")
+    tied, untied = (row for _, row in made.report(options).table.iterrows())
+    assert math.isnan(tied["low"]) and not math.isnan(untied["low"]) and math.isnan(untied["difference_low"])
+    assert untied["p"] > 0
+    assert "No interval with n below 10" in made.text(options) and "(89 % with n = 9)" in made.text(options)
+    assert "No interval" not in made.text()
+
+
+def test_two_seeds_say_how_little_their_interval_means(bench: Any) -> None:
+    grid = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}})
+    made.put(*map(record, (0.5, 0.6, 0.7, 0.7, 0.81)), None)
+    said = "n = 2 leaves 1 degree of freedom: its interval is ±12.7 standard errors, and says little"
+    assert said in made.text()
+    assert "n = 2 (one degree of freedom: ±12.7 standard errors), " in sentences(made.report())[0]
+    made.put(*[None] * 5, record(0.9))
+    assert "degree" not in made.text() and "degree" not in sentences(made.report())[0]
 
 
 def test_a_report_takes_no_file_of_another_name(bench: Any) -> None:
@@ -360,9 +391,9 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
             "no difference to token_mixing=tied yet, which has no number; num_blocks=4 token_mixing=untied",
         ),
         ([record(None)] * 36, "No answer: 36 trials are done, and no cell has"),
-        ([record(0.5)] * 36, "none of 6 settings could be tested against token_mixing=tied"),
-        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 6"),
-        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 6"),
+        ([record(0.5)] * 36, "none of 3 settings could be tested against token_mixing=tied"),
+        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 3"),
+        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 3"),
     ],
 )
 def test_stores_without_numbers_have_a_report_that_says_so(bench: Any, outcomes: list, answer: str) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.labels import keys
 from analysis.notes import is_accuracy, level_text, number, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
