@@ -19,7 +19,6 @@ import analysis
 from analysis import records, trends
 from analysis.answer import sentences
 from analysis.cells import Options
-from analysis.compare import RunSet, matched
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.report import Report, make_report
@@ -598,47 +597,3 @@ def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench:
     assert wrong.code == 2 and "overrides go with a YAML file" in wrong.err
     assert command(tmp_path, "report", "seed=[0]").code == 2
     assert "did you mean 'one'" in command(tmp_path, "report", "ones").err
-
-
-def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any, tmp_path: Path) -> None:
-    made = bench(grid={MIXING: ["tied", "untied"], "seed": [0, 1]}, report={"rows": [MIXING]})
-    made.put(record(0.5), record(0.6), record(0.7, commit=OTHER), record(0.8, commit=OTHER))
-    for one in made.trials:
-        path = made.store.folder(one.trial.id) / "record.json"
-        archive_spec(path, one)
-    shutil.copytree(tmp_path / "runs", tmp_path / "theirs")
-    same = command(tmp_path, "compare", "runs", "theirs").out
-    assert "4 of the same settings, backend and seed" in same and "4 of 4 pairs equal to the last bit" in same
-    path = tmp_path / "theirs" / "trials" / made.trials[1].trial.id / "record.json"
-    path.write_text(path.read_text().replace("0.6", "0.61"))
-    other = command(tmp_path, "compare", "runs", "theirs").out
-    assert "3 of 4 pairs equal" in other and "seed=1" in other and "+1.000" in other
-    apart = command(tmp_path, "compare", "aaaa", "bbbb").out
-    assert "0 of the same settings" in apart and "give the runs of each commit a store of their own" in apart
-    assert "2 done trials" in command(tmp_path, "compare", "theirs@aaa", "runs@bbb").out
-    wrong = command(tmp_path, "compare", "runs", "cccc")
-    assert wrong.code == 2 and "no done trial of runs is of such a commit" in wrong.err
-    wrong = command(tmp_path, "compare", "runs", "nowhere")
-    assert wrong.code == 2 and "'nowhere' is neither a folder nor a commit" in wrong.err
-    assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
-
-
-def test_runs_are_compared_with_one_claim_alone() -> None:
-    """A field that one side does not know must not pair a trial with whichever comes first."""
-
-    def run(trial: str, accuracy: float, **model: Any) -> dict[str, Any]:
-        return {**record(accuracy), "id": trial, "spec": {"model": {"hidden_dim": 8, **model}, "seed": 0}}
-
-    ours = RunSet("a", Path("a"), {"x": run("x", 0.5)})
-    theirs = {"y": run("y", 0.9, new="on"), "z": run("z", 0.5, new="off")}
-    assert matched(ours, RunSet("b", Path("b"), theirs)) == []
-    ((_, other),) = matched(ours, RunSet("b", Path("b"), {"z": theirs["z"]}))
-    assert other["id"] == "z"
-    assert matched(ours, ours) == []
-
-
-def archive_spec(path: Path, one: Any) -> None:
-    from experiments.spec import as_tree
-
-    written = json.loads(path.read_text())
-    path.write_text(json.dumps({**written, "spec": as_tree(one.trial)}, indent=1) + "\n")
