@@ -189,15 +189,17 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
             lines.append(
                 f"{where}: {difference_text(ablation, cell)}{effect}{tested}, {counted(cell['pairs'], 'pair')}"
             )
-    together = settings.rows_of(ablation, table).items()
-    return lines + [setting_text(ablation, *row) for row in together if settings.frameworks_text(row[1])]
+    return lines + together(ablation, table)
 
 
-def setting_text(ablation: Ablation, label: Label, cell: "pd.Series[Any]") -> str:
-    """`token_mixing=untied, mean of torch and jax: +0.20 points [-0.41, 0.83], p = 0.400 (Holm), 3 pairs`.
+def together(ablation: Ablation, table: pd.DataFrame) -> list[str]:
+    """A line for each setting of several frameworks, with their mean difference and its test."""
+    rows = settings.rows_of(ablation, table).items()
+    return [_setting_text(ablation, label, cell) for label, cell in rows if settings.frameworks_text(cell)]
 
-    Args: cell: of settings.rows_of.
-    """
+
+def _setting_text(ablation: Ablation, label: Label, cell: "pd.Series[Any]") -> str:
+    """`token_mixing=untied, mean of torch and jax: +0.20 points [-0.41, 0.83], p = 0.400 (Holm), 3 pairs`."""
     where = label_text(ablation, label, without=settings.FRAMEWORK)
     where = f"{where}, mean of {settings.frameworks_text(cell)}".removeprefix(", ")
     return f"{where}: {difference_text(ablation, cell)}{_tested_text(cell)}, {counted(cell['pairs'], 'pair')}"

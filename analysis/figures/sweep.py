@@ -55,7 +55,8 @@ def _draw(report: Report, name: str) -> Drawn | None:
     if is_log:
         ax.set_xscale("log", base=2)
     if not is_numeric or len(values) <= 6:
-        ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), map(text, values))
+        words = [style.plain(text(value)) for value in values]
+        ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), words)
         ax.minorticks_off()
     ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
     style.legend(figure, ax)
