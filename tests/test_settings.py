@@ -12,6 +12,7 @@ from scipy import stats
 
 from analysis.answer import sentences
 from analysis.figures import draw_all
+from analysis.settings import setting_of
 from tests.test_report_files import BLOCKS, COMMIT, MIXING, OTHER, Bench, record
 
 SEEDS = [0, 1, 2, 3, 4]
@@ -103,6 +104,23 @@ def test_a_framework_is_held_against_itself_alone(bench: Any) -> None:
     torch, jax = cells(half)[2:]
     assert jax["pairs"] == 0 and math.isnan(jax["p_holm"]) and jax["difference"] == pytest.approx(0.3)
     assert torch["p_holm"] == pytest.approx(p_of(SHIFTS)) and torch["frameworks"] == "torch"
+
+
+def test_the_answer_is_of_the_frameworks_that_have_pairs(bench: Any) -> None:
+    nothing = (None,) * 4
+    made = bench((0.6, *nothing), TIED, (None, 0.9, *nothing[1:]), UNTIED)
+    torch, jax = cells(made)[2:]
+    assert torch["pairs"] == 0 and jax["frameworks"] == "jax"
+    (said,) = sentences(made.report())
+    assert "(backend=jax): +1.00 points" in said and "n = 5, distinguishable from tied" in said
+
+
+def test_a_cell_that_its_framework_alone_sets_apart_is_a_setting_of_its_own() -> None:
+    names = [MIXING, "backend"]
+    assert setting_of(names, ("untied", "jax"), ("tied", "jax")) == ("untied",)
+    assert setting_of(names, ("untied", "jax"), ("tied", "torch")) == ("untied",)
+    assert setting_of(names, ("tied", "jax"), ("tied", "torch")) == ("tied", "jax")
+    assert setting_of([MIXING], ("untied",), ("tied",)) == ("untied",)
 
 
 def test_a_cell_without_a_number_takes_no_part(bench: Any) -> None:
