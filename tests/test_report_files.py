@@ -522,7 +522,8 @@ def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
     captions = drawn(made.report())
     sizes = [made.trials[i].trial.info.num_train for i in (0, 2, 4)]
     slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
-    assert f"N^{slope:.3f}" in captions["data_scale"] and "3 sizes" in captions["data_scale"]
+    assert f"N^{slope:.3f}" in captions["data_scale"]
+    assert "3 sizes (one degree of freedom: ±12.7 standard errors)." in captions["data_scale"]
     assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep_fraction"]
 
 
@@ -537,6 +538,8 @@ def test_trends_are_slopes_a_doubling(bench: Any) -> None:
     half = 4.3026527297494637 * math.sqrt((residual**2).sum() / 2 / ((x - 1.5) ** 2).sum())
     said = f"+{slope:.1f} points a doubling [{slope - half:.1f}, {slope + half:.1f}], rank correlation +1.00, 4 cells"
     assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters: {said}"]
+    three = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]}).put(*found[:3])
+    assert trends.sentences(three.report())[0].endswith("3 cells (one degree of freedom: ±12.7 standard errors)")
 
 
 def test_permutation_bars_say_the_drop(bench: Any) -> None:

@@ -13,7 +13,7 @@ from analysis.labels import keys
 from analysis.notes import is_accuracy, level_text, number, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
-from analysis.trends import MIN_VALUES, is_number, lines
+from analysis.trends import MIN_VALUES, few_points, is_number, lines
 from experiments.fields import short, text
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
@@ -88,7 +88,9 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
         fitted = 100 * math.exp(law.intercept) * sizes**law.slope
         ax.plot(sizes, fitted, label=rest or None, **{**look, "marker": ""})
         interval = "" if math.isnan(law.low) else f" [{law.low:.3f}, {law.high:.3f}]"
-        said.append(f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes.")
+        said.append(
+            f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes{few_points(law)}."
+        )
     if not is_any:
         style.close(figure)
         return
