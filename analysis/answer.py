@@ -1,9 +1,13 @@
 """The answer to an ablation's question in sentences, made from its statistics."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
-from analysis.cells import Label, baseline_of, keys
+import pandas as pd
+
+from analysis import settings
+from analysis.labels import Label, baseline_of, field_text, keys
 from analysis.notes import (
     baseline_text,
     difference_text,
@@ -15,7 +19,8 @@ from analysis.notes import (
     unit,
 )
 from analysis.report import Report
-from experiments.fields import short, text
+from analysis.statistics import t_factor
+from experiments.fields import text
 
 MAX_SENTENCES = 8
 
@@ -25,15 +30,15 @@ def sentences(report: Report) -> list[str]:
     known = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
     if not known:
         return [_nothing(report)]
-    compared = [label for label in known if not math.isnan(report.rows[label]["difference"])]
+    compared = settings.rows_of(report.ablation, report.table)
     if not compared:
         return [_best(report, known)]
-    order = sorted(compared, key=lambda label: -abs(report.rows[label]["difference"]))
-    told = [_difference(report, label) for label in order[:MAX_SENTENCES]]
+    order = sorted(compared, key=lambda label: -abs(compared[label]["difference"]))
+    told = [_difference(report, label, compared[label]) for label in order[:MAX_SENTENCES]]
     if len(order) == 1:
         return told
-    clear = [label for label in compared if is_significant(report.rows[label])]
-    tested = [label for label in compared if not math.isnan(report.rows[label]["p"])]
+    clear = [label for label, cell in compared.items() if is_significant(cell)]
+    tested = [label for label, cell in compared.items() if not math.isnan(cell["p"])]
     base = baseline_text(report.ablation)
     verdict = f"{len(clear)} of {len(tested)} tested settings are distinguishable from {base}"
     if not tested:
@@ -55,26 +60,36 @@ def _best(report: Report, known: list[Label]) -> str:
     cell = report.rows[label]
     interval = interval_text(report.ablation, cell["low"], cell["high"])
     value = f"{number(report.ablation, cell['mean'])} {unit(report.ablation)} {interval}".strip()
-    alike = sum(report.rows[other]["mean"] == cell["mean"] for other in known) - 1
+    alike = len(_settings(report, (other for other in known if report.rows[other]["mean"] == cell["mean"]))) - 1
     ties = f", and {alike} more alike" if alike else ""
-    of_all = f"best of {len(known)}{ties}: " if len(known) > 1 else ""
+    count = len(_settings(report, known))
+    of_all = f"best of {count}{ties}: " if count > 1 else ""
     said = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
     base = baseline_text(report.ablation)
     return f"no difference to {base} yet, which has no number; {said}" if base else said
 
 
-def _difference(report: Report, label: Label) -> str:
-    """`untied token mixing: +0.2 points [-0.4, 0.8], n = 5, not distinguishable from tied; 31x the parameters`."""
-    cell, ablation = report.rows[label], report.ablation
+def _settings(report: Report, labels: Iterable[Label]) -> set[Label]:
+    """The cells without their frameworks, which are one experiment done several times."""
+    places = [place for place, name in enumerate(keys(report.ablation)) if name != settings.FRAMEWORK]
+    return {tuple(label[place] for place in places) for label in labels}
+
+
+def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
+    """`untied token mixing: +0.2 points [-0.4, 0.8], n = 5, not distinguishable from tied; 31x the parameters`.
+
+    Args: cell: of settings.rows_of.
+    """
+    ablation = report.ablation
     other = baseline_of(ablation, label)
     assert other is not None
     base = report.rows[other]
-    said = f"{_words(report, label, other)}: {difference_text(ablation, cell)}"
-    against = " ".join(text(value) for value, own in zip(other, label, strict=True) if value != own)
+    said = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
+    against = _against(report, label, other)
     verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
     why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "as all pairs differ by the same"
     tested = f"not tested, {why_not}" if math.isnan(cell["p"]) else f"{verdict} from {against}"
-    said += f", n = {int(cell['pairs'] or cell['n'])}, {tested}"
+    said += f", n = {int(cell['pairs'] or cell['n'])}{_few(report, cell)}, {tested}"
     if is_below_floor(cell):
         said += f"; less than the ±{number(ablation, cell['floor'])} that the number of test examples leaves open"
     ratio = cell["parameters"] / base["parameters"] if base["parameters"] else math.nan
@@ -83,15 +98,41 @@ def _difference(report: Report, label: Label) -> str:
     return said
 
 
-def _words(report: Report, label: Label, other: Label) -> str:
-    """What sets a cell apart from its baseline first, then what both share and varies in the table."""
+def _against(report: Report, label: Label, other: Label) -> str:
+    """The baseline's values where the cell has others; with their fields where there are several."""
+    apart = [
+        (name, value) for name, value, own in zip(keys(report.ablation), other, label, strict=True) if value != own
+    ]
+    if len(apart) == 1:
+        return text(apart[0][1])
+    return " ".join(f"{field_text(report.ablation, name)}={text(value)}" for name, value in apart)
+
+
+def _few(report: Report, cell: "pd.Series[Any]") -> str:
+    """What n = 2 leaves of an interval."""
+    if cell["pairs"] != 2 or math.isnan(cell["difference_low"]) or report.options.interval != "t":
+        return ""
+    return f" (one degree of freedom: ±{t_factor(1):.1f} standard errors)"
+
+
+def _words(report: Report, label: Label, other: Label, together: str) -> str:
+    """What sets a cell apart from its baseline first, then what both share and varies in the table.
+
+    Args: together: the frameworks that are averaged over, of which the label names but one.
+    """
     named = list(zip(keys(report.ablation), label, other, strict=True))
-    apart = " ".join(f"{text(value)} {short(name).replace('_', ' ')}" for name, value, base in named if value != base)
+    named = [one for one in named if not together or one[0] != settings.FRAMEWORK]
+    apart = " ".join(
+        f"{text(value)} {field_text(report.ablation, name).replace('_', ' ')}"
+        for name, value, base in named
+        if value != base
+    )
     shared = " ".join(
-        f"{short(name)}={text(value)}"
+        f"{field_text(report.ablation, name)}={text(value)}"
         for name, value, base in named
         if value == base and name not in report.ablation.report.baseline and len(report.values(name)) > 1
     )
+    shared = ", ".join(filter(None, (shared, f"mean of {together}" if together else "")))
     return f"{apart} ({shared})" if shared else apart
 
 

@@ -7,25 +7,24 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import statistics
+from analysis import origins, settings, statistics
 from analysis.equivalence import Equivalence, equivalence
 from analysis.frame import objects
+from analysis.labels import Label, baseline_of, grouped, keys
+from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.statistics import Paired, Summary
 from experiments.ablation import Ablation
-from experiments.fields import short, text
 
 STATES = ("failed", "running", "missing")
 SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")
-SAME = ("device", "processor", "packages", "python")  # what makes an environment, beside the commit
 COST = {name: name for name in ("parameters", "training_flops", "images_per_s", "peak_share")} | {
     "seconds": "seconds.train"
 }
 COLUMNS = (
-    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *SAME, *COST,
+    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *origins.SAME, *COST,
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
 )  # fmt: skip
 NAN = math.nan
-Label = tuple[Any, ...]  # the values of report.rows and report.columns
 
 
 @dataclass(frozen=True)
@@ -36,10 +35,6 @@ class Options:
     mix_commits: bool = False  # whether a cell may average over trials of several commits of the project
 
 
-def keys(ablation: Ablation) -> list[str]:
-    return [*ablation.report.rows, *ablation.report.columns]
-
-
 def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options()) -> pd.DataFrame:
     """A row for each cell of the table, in the order of the grid. Accuracies and their differences are in [0, 1].
 
@@ -47,20 +42,23 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     missing: a trial that is not done counts in its own column and never in a mean. Of the metric over the n: mean, std
     (n - 1 in the denominator), low and high of its 95 % interval, least, median, most. floor: half the 95 %
     interval that the number of test examples alone gives an accuracy. Against the baseline, over pairs of equal seeds:
-    difference, difference_low, difference_high, effect_size (Cohen's d_z), p (paired t-test), p_holm (corrected for the
-    number of tests in the table), pairs. Where no seeds pair, difference is that of the means. Where the YAML asks for
+    difference, difference_low, difference_high, effect_size (Cohen's d_z), p (paired t-test), pairs. Where no seeds
+    pair, difference is that of the means. What is tested is a setting, a cell without its framework (backend), as
+    settings.tests says: setting_difference, setting_low, setting_high, setting_p, setting_pairs, of its frameworks
+    averaged seed by seed; frameworks: which; p_holm: corrected for the number of settings that are tested, the same in
+    all cells of a setting. Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
     equivalence_n, the number of pairs, and equivalence_kind, see equivalence.py. parameters, training_flops,
     images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
-    evaluating. commits: of its trials; environments: their devices, processors, packages and Pythons; dirty: how many
-    ran with uncommitted changes; unlike: whether commits or environments are others than the baseline's.
+    evaluating. commits: of its trials; environments: their devices with threads, processors, packages and Pythons;
+    dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
     """
     groups, rows = groups_of(ablation, frame), []
     for label, group in groups.items():
         done = group[group["status"] == "done"]
-        commits = _commits(done)
+        commits = origins.commits(done)
         numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
         found = statistics.summary(numbers, options.interval)
         rows.append(
@@ -73,7 +71,7 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
                 "floor": _floor(ablation, done, found),
                 **_cost(done, is_mixed(commits, options)),
                 "commits": commits,
-                "environments": _environments(done),
+                "environments": origins.environments(done),
                 "dirty": int(done["dirty"].fillna(False).astype(bool).sum()) if "dirty" in done else 0,
             }
         )
@@ -81,12 +79,7 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     table = table.assign(
         **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
     )
-    pairs = [_difference(ablation, groups, table, label, options.interval) for label in groups]
-    for name in ("difference", "low", "high", "effect_size", "p"):
-        column = f"difference_{name}" if name in ("low", "high") else name
-        table[column] = [getattr(pair, name) for pair in pairs]
-    table["p_holm"] = statistics.holm(table["p"].tolist())
-    table["pairs"] = [pair.n for pair in pairs]
+    table = table.assign(**_differences(ablation, groups, table, options.interval))
     table["unlike"] = [_is_unlike(ablation, groups, table, label) for label in groups]
     if ablation.report.equivalence:
         mixed = {label for label, row in zip(groups, rows, strict=True) if is_mixed(row["commits"], options)}
@@ -107,16 +100,6 @@ def groups_of(ablation: Ablation, frame: pd.DataFrame) -> dict[Label, pd.DataFra
     return grouped(frame[[name for name in needed if name in frame]], keys(ablation))
 
 
-def grouped(frame: pd.DataFrame, names: Sequence[str]) -> dict[Label, pd.DataFrame]:
-    """Rows of the frame that agree in the fields, by their values, in order of appearance; None is a value too."""
-    if not names:
-        return {(): frame}
-    places: dict[Label, list[int]] = {}
-    for place, label in enumerate(zip(*(frame[name] for name in names), strict=True)):
-        places.setdefault(label, []).append(place)
-    return {label: frame.iloc[found] for label, found in places.items()}
-
-
 def metric_of(ablation: Ablation, done: pd.DataFrame) -> list[float]:
     metric = ablation.report.metric
     return [float(value) for value in _column(done, metric)]
@@ -130,36 +113,46 @@ def by_seed(ablation: Ablation, group: pd.DataFrame) -> dict[Any, float]:
     return dict(zip(done["seed"], metric_of(ablation, done), strict=True))
 
 
-def label_text(ablation: Ablation, label: Label) -> str:
-    """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`; without what is the same in all cells."""
-    named = list(zip(keys(ablation), label, strict=True))
-    told = [(name, value) for name, value in named if name in ablation.varying] or named
-    return " ".join(f"{short(name)}={text(value)}" for name, value in told)
+def _differences(
+    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, interval: str
+) -> dict[str, list[Any]]:
+    """The columns that hold a cell, and its setting, against the baseline."""
+    sides = _compared(ablation, groups, table)
+    tested = settings.tests(list(sides.values()), interval)
+    nothing = Tested(Paired(0), (), NAN)
+    cells, of_settings = [], []
+    for label in groups:
+        one = sides.get(label)
+        found = statistics.paired(one.baseline, one.own, interval) if one else Paired(0)
+        cells.append(found if found.n or one is None else Paired(0, one.difference))
+        of_settings.append(tested[one.setting] if one else nothing)
+    columns = {name: [getattr(cell, name) for cell in cells] for name in ("difference", "effect_size", "p")}
+    columns |= {f"difference_{end}": [getattr(cell, end) for cell in cells] for end in ("low", "high")}
+    columns["pairs"] = [cell.n for cell in cells]
+    columns["p_holm"] = [one.p_holm if cell.n else NAN for cell, one in zip(cells, of_settings, strict=True)]
+    for name in ("difference", "low", "high", "p"):
+        columns[f"setting_{name}"] = [getattr(one.found, name) for one in of_settings]
+    columns["setting_pairs"] = [one.found.n for one in of_settings]
+    columns["frameworks"] = [" ".join(one.frameworks) for one in of_settings]
+    return columns
 
 
-def labels(ablation: Ablation, table: pd.DataFrame) -> list[Label]:
-    names = keys(ablation)
-    return list(zip(*(table[name] for name in names), strict=True)) if names else [()] * len(table)
-
-
-def baseline_of(ablation: Ablation, label: Label) -> Label | None:
-    """The cell that a cell is compared with: it has the baseline's settings, and the same ones otherwise."""
-    settings = dict(zip(keys(ablation), label, strict=True))
-    return tuple((settings | dict(ablation.report.baseline)).values()) if ablation.report.baseline else None
-
-
-def _difference(
-    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, label: Label, interval: str
-) -> Paired:
-    other = baseline_of(ablation, label)
-    if other is None or other == label or other not in groups:
-        return Paired(0)
+def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame) -> dict[Label, Compared]:
+    """The cells that have a baseline with a number, and a number of their own."""
+    names, found = keys(ablation), {}
     means = dict(zip(groups, table["mean"], strict=True))
-    difference = float(means[label] - means[other])
-    if math.isnan(difference):
-        return Paired(0)
-    found = statistics.paired(by_seed(ablation, groups[other]), by_seed(ablation, groups[label]), interval)
-    return found if found.n else Paired(0, difference)
+    for label, group in groups.items():
+        other = baseline_of(ablation, label)
+        if other is None or other == label or other not in groups or math.isnan(means[label] - means[other]):
+            continue
+        found[label] = Compared(
+            settings.setting_of(names, label, other),
+            str(label[names.index(FRAMEWORK)]) if FRAMEWORK in names else "",
+            by_seed(ablation, groups[other]),
+            by_seed(ablation, group),
+            float(means[label] - means[other]),
+        )
+    return found
 
 
 def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]) -> Iterator[Equivalence]:
@@ -204,14 +197,3 @@ def _mean(done: pd.DataFrame, name: str) -> float:
 
 def _column(done: pd.DataFrame, name: str) -> "pd.Series[Any]":
     return pd.to_numeric(done[name]) if name in done else pd.Series([NAN] * len(done))
-
-
-def _commits(done: pd.DataFrame) -> tuple[str, ...]:
-    """The commits of the project that the trials ran under, a trial's own being possibly several."""
-    given: Any = done.get("commit", [])
-    return tuple(sorted({commit for several in given if isinstance(several, str) for commit in several.split()}))
-
-
-def _environments(done: pd.DataFrame) -> tuple[Label, ...]:
-    names = [name for name in SAME if name in done]
-    return tuple(sorted(set(zip(*(done[name].astype(str) for name in names), strict=True)))) if names else ()

@@ -1,14 +1,18 @@
 """A table for LaTeX, with booktabs: compiles as it is, and can be read into a paper with \\input."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "°": r"$^{\circ}$", "†": r"$^{\dagger}$",
-    "*": r"$^{*}$", "—": "---",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\`{}", "±": r"$\pm$", "\u00d7": r"$\times$", "·": r"$\cdot$",
+    "µ": r"$\mu$", "μ": r"$\mu$", "∝": r"$\propto$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
+    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "*": r"$^{*}$", "—": "---", "\u2013": "--", "\u2019": "'",
+    "\u2018": r"\textquoteleft{}", "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "…": r"\dots{}",
 }  # fmt: skip
+LIGATURES = "-,"  # which T1 fonts join to dashes and quotation marks where there are two
 LETTERS = {chr(code) for code in range(0xC0, 0x100)} - set("\xd7\xf7")  # of Latin-1, without its two signs
 # As a main file it brings its own class and ends itself; within a document, where \@nodocument is \relax, neither.
 BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it is \input.
@@ -20,28 +24,42 @@ BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it 
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX prints it with T1 fonts: Western letters as they are, others a question mark; one line."""
-    shown = "".join(SPECIAL.get(letter, letter) for letter in " ".join(text.split()))
-    shown = "".join(letter if " " <= letter <= "~" or letter in LETTERS else "?" for letter in shown)
-    return re.sub(r"(?<![\w.$-])-(?=\d)", "$-$", shown)
+    """Any text as LaTeX prints it with T1 fonts, on one line: a letter that they lack as its number, `[U+03B1]`."""
+    plain = " ".join(unicodedata.normalize("NFC", text).split())
+    shown = "".join(_letter(letter, after) for letter, after in zip(plain, f"{plain[1:]} ", strict=False))
+    return re.sub(r"(?<![\w.$}-])-(?=\d)", "$-$", shown)
+
+
+def _letter(letter: str, after: str) -> str:
+    if letter in LIGATURES and letter == after:
+        return f"{letter}{{}}"
+    if letter in SPECIAL:
+        return SPECIAL[letter]
+    return letter if " " <= letter <= "~" or letter in LETTERS else f"[U+{ord(letter):04X}]"
+
+
+def _row(cells: Sequence[str]) -> str:
+    r"""A line of the table. A bracket at its beginning would be taken for an option of the \\ or the rule before it."""
+    first, *others = map(escape, cells)
+    return f"{' & '.join(('{}' + first if first.startswith('[') else first, *others))} \\\\"
 
 
 def document(
     layout: Sequence[Sequence[str]], num_rows: int, name: str, above: Sequence[str], below: Sequence[str]
 ) -> str:
     """Args: num_rows: columns that name a row.    above, below: lines of the caption and of the notes."""
-    header, *body = ([escape(cell) for cell in row] for row in layout)
+    header, *body = layout
     lines = [
         BEGIN,
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{' '.join(_sentence(escape(line)) for line in above)}}}",
-        rf"\label{{tab:{''.join(letter for letter in name if letter.isalnum() or letter in '.-')}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]', '', name)}}}",
         rf"\begin{{tabular}}{{{'l' * num_rows}{'r' * (len(header) - num_rows)}}}",
         r"\toprule",
-        f"{' & '.join(header)} \\\\",
+        _row(header),
         r"\midrule",
-        *(f"{' & '.join(row)} \\\\" for row in body),
+        *map(_row, body),
         r"\bottomrule",
         r"\end{tabular}",
         *(rf"\par\footnotesize {escape(line)}" for line in below),

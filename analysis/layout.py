@@ -13,16 +13,17 @@ def aligned(layout: list[list[str]]) -> list[str]:
 
 def paragraph(line: str) -> str:
     """A line as a paragraph of Markdown."""
-    return f"{_plain(line)}\n"
+    shown = _plain(line)
+    return re.sub(r"^(?=[-+=>#])|^(\d+)(?=[.)](\s|$))", r"\1\\", shown) + "\n"
 
 
 def markdown(layout: list[list[str]]) -> list[str]:
     """Lines of a Markdown table; the first row is the header."""
-    escaped = [[_plain(cell).replace("|", "\\|") for cell in row] for row in layout]
-    lines = ["| " + " | ".join(row) + " |" for row in escaped]
+    lines = [f"| {' | '.join(map(_plain, row))} |" for row in layout]
     return [lines[0], "|" + "---|" * len(layout[0]), *lines[1:]]
 
 
 def _plain(text: str) -> str:
-    """Without what Markdown would take for a tag of HTML."""
-    return re.sub("<(?=[A-Za-z/!?])", "&lt;", text)
+    """Text on one line that Markdown prints as it is; an underscore within a word needs no care, nor does a bracket."""
+    line = re.sub(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", " ".join(text.split()))
+    return re.sub("<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", line))

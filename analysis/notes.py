@@ -6,12 +6,15 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.cells import Options, baseline_of, is_mixed, label_text, labels
+from analysis import settings, statistics
+from analysis.cells import Options, is_mixed
+from analysis.labels import Label, baseline_of, field_text, label_text, labels
+from analysis.origins import apart_text
 from analysis.statistics import ALPHA, LEVEL
 from experiments.ablation import Ablation
-from experiments.fields import short, text
+from experiments.fields import text
 
-MAX_NOTES, FEW = 100, 10  # lines; seeds, for a bootstrap
+MAX_NOTES = 100  # lines
 SIGNIFICANT, BELOW_FLOOR, UNEQUAL = "*", "°", "†"
 
 
@@ -50,44 +53,13 @@ def difference_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
     return f"{shown} {interval_text(ablation, cell['difference_low'], cell['difference_high'], 1)}".rstrip()
 
 
-def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:
-    baseline = baseline_text(ablation)
-    name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
-    less = "" if is_accuracy(ablation) else " (less is better)"
-    lines = [
-        f"{name}: {' '.join(ablation.question.split())}" if ablation.question else name,
-        f"{ablation.report.metric} in {unit(ablation)}{less}, mean ± standard deviation over seeds (n)"
-        + (f", and the difference to {baseline}" if baseline else ""),
-    ]
-    if ablation.report.metric.startswith("best."):
-        lines.append(
-            "best: at the first evaluation of highest validation accuracy, without validation data at the last"
-        )
-    if options.interval != "t":
-        lines.append(f"intervals by {options.interval}")
-    if asked := ablation.report.equivalence:
-        margin = f"{100 * asked.margin:g} % points" if is_accuracy(ablation) else f"{asked.margin:g} nats"
-        kinds = {
-            "same": "all pairs are equal",
-            "within": "all pairs differ by the same, which is less",
-            "differ": "all pairs differ by the same, which is not less",
-        }
-        used = "".join(f"; {kind}: {said}" for kind, said in kinds.items() if kind in set(table["equivalence_kind"]))
-        test = "two one-sided t-tests over n paired seeds"
-        lines.append(f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}")
-    signs = [marks(cell, options) for _, cell in table.iterrows()]
-    meanings = {
-        SIGNIFICANT: f"p < {ALPHA:g}, paired t-test, Holm's correction for {int(table['p'].notna().sum())} tests",
-        BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
-        UNEQUAL: "see below",
-    }
-    if shown := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
-        lines.append("; ".join(shown))
-    return lines
+def asked_text(ablation: Ablation) -> str:
+    """The question on one line; empty where there is none."""
+    return " ".join((ablation.question or "").split())
 
 
 def baseline_text(ablation: Ablation) -> str:
-    return " ".join(f"{short(name)}={text(value)}" for name, value in ablation.report.baseline.items())
+    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in ablation.report.baseline.items())
 
 
 def is_significant(cell: "pd.Series[Any]") -> bool:
@@ -123,8 +95,9 @@ def notes(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options:
 def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iterator[str]:
     if (table["n"] == 1).any():
         yield "± ? : one seed has no spread."
-    known = dict.fromkeys(labels(ablation, table))
-    for label, (_, cell) in zip(known, table.iterrows(), strict=True):
+    yield from _of_intervals(table, options)
+    rows = {label: cell for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True)}
+    for label, cell in rows.items():
         where, commits = label_text(ablation, label) or ablation.name, cell["commits"]
         if is_mixed(commits, options):
             several = f"{len(commits)} commits ({' '.join(commits)})"
@@ -132,20 +105,42 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
         elif len(commits) > 1:
             yield f"{where}: averaged over trials of {len(commits)} commits ({' '.join(commits)})"
         if len(cell["environments"]) > 1:
-            yield f"{where}: its trials ran in {len(cell['environments'])} environments (device, processor, packages)"
+            apart = apart_text(cell["environments"])
+            yield f"{where}: its trials ran in {len(cell['environments'])} environments; bits depend on {apart}"
         if cell["unlike"] and not math.isnan(cell["difference"]):
-            yield f"{where}: its baseline ran under another commit, or in another environment"
-        if options.interval == "bootstrap" and 1 < cell["n"] < FEW:
-            yield f"{where}: a bootstrap of {cell['n']} seeds is narrower than their spread warrants"
+            base = rows[baseline_of(ablation, label) or ()]
+            apart = apart_text([*base["environments"], *cell["environments"]])
+            apart = f"; bits depend on {apart}" if apart else ""
+            yield f"{where}: its baseline ran under another commit, or in another environment{apart}"
         if not math.isnan(cell["difference"]) and not cell["pairs"]:
             yield f"{where}: no seed has a pair in the baseline; its difference is that of the means, without a test"
         elif not math.isnan(cell["difference"]) and cell["pairs"] < cell["n"]:
             yield f"{where}: its difference is over the {counted(cell['pairs'], 'seed')} that the baseline has too"
         other = baseline_of(ablation, label)
-        if other is not None and other not in known:
+        if other is not None and other not in rows:
             yield f"{where}: no cell has {label_text(ablation, other)}, so it has no difference to the baseline"
         elif other != label and not math.isnan(cell["mean"]) and math.isnan(cell["difference"]) and other is not None:
             yield f"{where}: no difference, since its baseline {label_text(ablation, other)} has no number"
+
+
+def _of_intervals(table: pd.DataFrame, options: Options) -> Iterator[str]:
+    """What the intervals of few seeds are worth."""
+    counts = sorted({int(n) for name in ("n", "pairs", "setting_pairs") for n in table[name] if n > 1})
+    if options.interval == "t" and 2 in counts:
+        yield few_text(2)
+    if few := [n for n in counts if statistics.is_refused(n, options.interval)]:
+        covers = ", ".join(f"{statistics.BOOTSTRAP_COVERAGE[n]} % with n = {n}" for n in few)
+        yield (
+            f"No interval with n below {statistics.BOOTSTRAP_LEAST}: a bootstrap of so few seeds covers the mean less "
+            f"often than in {level_text()} ({covers}); --interval t gives Student's."
+        )
+
+
+def few_text(n: int) -> str:
+    """What an interval of so few values is worth."""
+    factor = statistics.t_factor(n - 1)
+    freedom = f"{counted(n - 1, 'degree')} of freedom"
+    return f"n = {n} leaves {freedom}: its interval is ±{factor:.1f} standard errors, and says little."
 
 
 def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
@@ -184,17 +179,34 @@ def counted(number: int, word: str) -> str:
 
 
 def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
-    """A line for each difference: interval, effect size, p, pairs."""
+    """A line for each difference: interval, effect size, p, pairs; p of frameworks together is in a line of its own."""
     lines = []
     for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
         if not math.isnan(cell["difference"]):
             effect = "" if math.isnan(cell["effect_size"]) else f", d_z {cell['effect_size']:.2f}"
-            tested = f", {p_text(cell['p_holm'])} (Holm)" if not math.isnan(cell["p_holm"]) else ""
+            tested = "" if settings.frameworks_text(cell) else _tested_text(cell)
             where = label_text(ablation, label)
             lines.append(
                 f"{where}: {difference_text(ablation, cell)}{effect}{tested}, {counted(cell['pairs'], 'pair')}"
             )
-    return lines
+    return lines + together(ablation, table)
+
+
+def together(ablation: Ablation, table: pd.DataFrame) -> list[str]:
+    """A line for each setting of several frameworks, with their mean difference and its test."""
+    rows = settings.rows_of(ablation, table).items()
+    return [_setting_text(ablation, label, cell) for label, cell in rows if settings.frameworks_text(cell)]
+
+
+def _setting_text(ablation: Ablation, label: Label, cell: "pd.Series[Any]") -> str:
+    """`token_mixing=untied, mean of torch and jax: +0.20 points [-0.41, 0.83], p = 0.400 (Holm), 3 pairs`."""
+    where = label_text(ablation, label, without=settings.FRAMEWORK)
+    where = f"{where}, mean of {settings.frameworks_text(cell)}".removeprefix(", ")
+    return f"{where}: {difference_text(ablation, cell)}{_tested_text(cell)}, {counted(cell['pairs'], 'pair')}"
+
+
+def _tested_text(cell: "pd.Series[Any]") -> str:
+    return "" if math.isnan(cell["p_holm"]) else f", {p_text(cell['p_holm'])} (Holm)"
 
 
 def level_text() -> str:

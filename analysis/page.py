@@ -10,14 +10,16 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import answer, notes, trends
-from analysis.cells import STATES, Label, keys
+from analysis import answer, notes, settings, trends
+from analysis.cells import STATES
 from analysis.figures.style import Drawn
+from analysis.heading import heading
+from analysis.labels import Label, field_text, keys
 from analysis.paper import findings
 from analysis.report import Report
 from analysis.statistics import ALPHA
 from analysis.table import cell_text, equivalence_text, p_value
-from experiments.fields import short, text
+from experiments.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
@@ -45,10 +47,10 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
     return {
         "id": f"a{place}",
         "name": ablation.name,
-        "question": ablation.question or ablation.name,
+        "question": notes.asked_text(ablation) or ablation.name,
         "answer": first,
         "others": others,
-        "about": notes.heading(ablation, table, report.options)[1:],
+        "about": heading(ablation, table, report.options)[1:],
         "header": _header(report),
         "rows": [_row(report, label) for label in report.labels],
         "notes": notes.notes(ablation, table, report.frame, report.options),
@@ -77,10 +79,12 @@ def _run(report: Report) -> str:
 def _header(report: Report) -> list[dict[str, Any]]:
     """Name and kind of each column of the main table."""
     unit = notes.unit(report.ablation)
-    words = [{"name": short(name), "kind": "text"} for name in keys(report.ablation)]
+    words = [{"name": field_text(report.ablation, name), "kind": "text"} for name in keys(report.ablation)]
     numbers = [f"mean ({unit})", "std", "n"]
     if report.ablation.report.baseline:
-        numbers += ["difference and interval", "p (Holm)", "effect size"]
+        together = next(filter(None, map(settings.frameworks_text, report.rows.values())), "")
+        of_both = f", mean of {together}" if together else ""
+        numbers += ["difference and interval", f"p (Holm{of_both})", "effect size"]
     if report.ablation.report.equivalence:
         numbers += ["p (n) of equivalence"]
     numbers += [f"{notes.level_text()} interval", "least", "median", "most", "floor"]
@@ -176,16 +180,16 @@ def _parity(report: Report) -> list[str]:
 
 def _environments(frame: pd.DataFrame) -> list[str]:
     """How many trials ran on what, the most frequent first."""
-    names = ("commit", "device", "processor", "python", "packages")
+    names = ("commit", "ran_on", "processor", "python", "packages")
     done = frame[frame["status"] == "done"].reindex(columns=[*names, "dirty"])
     if not len(done):
         return []
     found = done.fillna("unknown").astype(str).value_counts(sort=True)
     lines = []
     for values, count in found.head(MAX_ENVIRONMENTS).items():
-        commit, device, processor, python, packages, dirty = values if isinstance(values, tuple) else (values,) * 6
+        commit, ran_on, processor, python, packages, dirty = values if isinstance(values, tuple) else (values,) * 6
         changed = " with uncommitted changes" if dirty == "True" else ""
-        lines.append(f"{count} trials: commit {commit}{changed}; {device}, {processor}; Python {python}, {packages}")
+        lines.append(f"{count} trials: commit {commit}{changed}; {ran_on}, {processor}; Python {python}, {packages}")
     more = len(found) - MAX_ENVIRONMENTS
     return lines + ([f"and {more} more environments; see tidy.csv"] if more > 0 else [])
 

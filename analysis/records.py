@@ -24,8 +24,9 @@ from experiments.store import CorruptRecord, OtherSchema, Store
 SPLITS = ("train", "validation", "test")
 # Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.
 CURVE = ("step", "loss", *(f"{split}.{value}" for split in SPLITS for value in ("accuracy", "loss")))
+THEN = ", then "  # between the sessions of a trial that went on elsewhere
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 2  # raise it when `_values` or CURVE change
+CACHE_VERSION = 3  # raise it when `_values` or CURVE change
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +85,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "processor": environment.get("processor"),
         "device": about.get("device"),
         "threads": _count(about.get("threads")),
+        "ran_on": _ran_on([_mapping(one.get("backend")) or about for one in sessions] or [about]),
         "python": environment.get("python"),
         "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
         "started": record.get("started"),
@@ -108,7 +110,17 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
 def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
     """`torch, then jax` of a trial that went on in another framework; empty of one that stayed on its own."""
     names = [name for name, _ in groupby(str(_mapping(one.get("backend")).get("name", own)) for one in sessions)]
-    return "" if names in ([], [own]) else ", then ".join(names)
+    return "" if names in ([], [own]) else THEN.join(names)
+
+
+def _ran_on(backends: list[dict[str, Any]]) -> str:
+    """`cpu with 2 threads, then cpu with 1 thread`, session by session; the threads of a GPU's host change no bit."""
+    places = []
+    for about in backends:
+        device, threads = about.get("device") or "unknown device", _count(about.get("threads"))
+        is_host = threads is not None and device in ("cpu", "unknown device")
+        places.append(f"{device} with {threads} thread{'s' * (threads != 1)}" if is_host else str(device))
+    return THEN.join(place for place, _ in groupby(places))
 
 
 def _count(value: Any) -> int | None:

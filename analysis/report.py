@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from analysis import records
-from analysis.cells import Label, Options, cells, groups_of, keys, label_text, labels
+from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
+from analysis.labels import Label, keys, label_text, labels
 from analysis.records import CURVE, Result
 from experiments.ablation import Ablation, GridTrial
 from experiments.store import Store

@@ -1,17 +1,18 @@
 """The table of an ablation, laid out as the YAML says: for a terminal, for Markdown, LaTeX, CSV and JSON."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
 from analysis import notes
-from analysis.cells import STATES, Label, Options, cells, grouped
+from analysis.cells import STATES, Options, cells
+from analysis.heading import heading
+from analysis.labels import field_text, grouped, head_texts
 from analysis.latex import document
 from analysis.layout import aligned, markdown, paragraph
 from experiments.ablation import Ablation
-from experiments.fields import short, text
+from experiments.fields import text
 from experiments.files import finite
 
 FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json", "latex": "tex"}  # and the endings of files
@@ -30,7 +31,7 @@ def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, s
         rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = make_layout(ablation, table, options)
-    above, below = notes.heading(ablation, table, options), notes.notes(ablation, table, frame, options)
+    above, below = heading(ablation, table, options), notes.notes(ablation, table, frame, options)
     if style == "text":
         return "\n".join([*above, "", *aligned(layout), "", *below]).rstrip() + "\n"
     told = notes.differences(ablation, table)
@@ -43,16 +44,23 @@ def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, s
 def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[list[str]]:
     """Header and rows of the table as strings."""
     rows, columns = list(ablation.report.rows), list(ablation.report.columns)
-    heads = grouped(table, columns)
-    tested = [head for head, group in heads.items() if "equivalence_p" in group and (group["equivalence_n"] > 0).any()]
+    heads = head_texts(ablation, table)
+    tested = [
+        head
+        for head, group in grouped(table, columns).items()
+        if "equivalence_p" in group and (group["equivalence_n"] > 0).any()
+    ]
     body = []
     for values, group in grouped(table, rows).items():
         of_head = {head: part.iloc[0] for head, part in grouped(group, columns).items()}
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
         shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
         body.append([*map(text, values), *shown])
-    header = [*map(short, rows), *(_head(columns, head) or ablation.report.metric for head in heads)]
-    return [[*header, *(f"{_head(columns, head)} p (n)".lstrip() for head in tested)], *body]
+    header = [
+        *(field_text(ablation, name) for name in rows),
+        *(said or ablation.report.metric for said in heads.values()),
+    ]
+    return [[*header, *(f"{heads[head]} p (n)".lstrip() for head in tested)], *body]
 
 
 def equivalence_text(cell: "pd.Series[Any]") -> str:
@@ -64,12 +72,6 @@ def equivalence_text(cell: "pd.Series[Any]") -> str:
 
 def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
-
-
-def _head(columns: Sequence[str], values: Label) -> str:
-    """Words speak for themselves; numbers are given with the field that they are of."""
-    named = zip(columns, values, strict=True)
-    return " ".join(value if isinstance(value, str) else f"{short(name)}={text(value)}" for name, value in named)
 
 
 def cell_text(ablation: Ablation, cell: "pd.Series[Any]", options: Options) -> str:

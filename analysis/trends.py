@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from analysis import statistics
-from analysis.cells import Label, keys
+from analysis.labels import Label, keys
 from analysis.notes import interval_text, number, points
 from analysis.report import Report
 from analysis.statistics import Trend
@@ -73,6 +73,11 @@ def _trend(cells: list[Any], name: str) -> Trend | None:
     return statistics.trend([math.log2(cell[name]) for cell in known], [cell["mean"] for cell in known])
 
 
+def few_points(trend: Trend) -> str:
+    """What three points leave of the interval of a slope."""
+    return f" (one degree of freedom: ±{statistics.t_factor(1):.1f} standard errors)" if trend.n == 3 else ""
+
+
 def sentences(report: Report) -> list[str]:
     """`num_blocks (backend=jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
     said = []
@@ -83,5 +88,5 @@ def sentences(report: Report) -> list[str]:
             f"{number(report.ablation, one.trend.slope, '+')} {points(report.ablation)} a doubling {interval}".rstrip()
         )
         ranks = "" if math.isnan(one.trend.spearman) else f", rank correlation {one.trend.spearman:+.2f}"
-        said.append(f"{where}: {slope}{ranks}, {one.trend.n} cells")
+        said.append(f"{where}: {slope}{ranks}, {one.trend.n} cells{few_points(one.trend)}")
     return said

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.compare import compare_lines, read_run_set
+    from analysis.compare import compare_lines
+    from analysis.run_sets import read_run_set
 
     first, second = (read_run_set(text, Path(arguments.store)) for text in (arguments.first, arguments.second))
     print("\n".join(compare_lines(first, second, arguments.metric)))

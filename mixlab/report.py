@@ -33,7 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="in place of the YAML's, such as best.test.loss")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
-        "--interval", choices=("t", "bootstrap"), default="t", help="of means and differences (default: t, Student's)"
+        "--interval",
+        choices=("t", "bootstrap"),
+        default="t",
+        help="of means and differences: t, Student's, the default; bootstrap, for 10 seeds or more",
     )
     parser.add_argument(
         "--mix-commits", action="store_true", help="average over trials of several commits of the project"

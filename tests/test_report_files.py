@@ -19,7 +19,6 @@ import analysis
 from analysis import records, trends
 from analysis.answer import sentences
 from analysis.cells import Options
-from analysis.compare import RunSet, matched
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.report import Report, make_report
@@ -155,10 +154,16 @@ def test_the_table_is_recomputed_from_tidy_csv(bench: Any) -> None:
             assert cell["pairs"] == 3
         else:
             assert cell["difference"] is None and cell["p"] is None
-    ordered = sorted(cell["p"] for cell in cells if cell["p"] is not None)
-    corrected = sorted(cell["p_holm"] for cell in cells if cell["p"] is not None)
-    running = np.maximum.accumulate([p * (6 - i) for i, p in enumerate(ordered)])
-    assert corrected == pytest.approx(list(np.minimum(running, 1)))
+    by_p = {}
+    for blocks in (1, 2, 4):  # what is tested: each seed's mean over the two frameworks
+        sides = [[numbers(blocks, mixing, backend) for backend in ("torch", "jax")] for mixing in ("tied", "untied")]
+        d = [sum(two[seed] for two in sides[1]) / 2 - sum(two[seed] for two in sides[0]) / 2 for seed in sides[0][0]]
+        t = abs(statistics.mean(d)) / (statistics.stdev(d) / math.sqrt(3))
+        by_p[1 - t / math.sqrt(2 + t * t)] = blocks
+    running = np.maximum.accumulate([p * (3 - i) for i, p in enumerate(sorted(by_p))])
+    corrected = {by_p[p]: min(value, 1) for p, value in zip(sorted(by_p), running, strict=True)}
+    for cell in cells:
+        assert cell["p_holm"] == (pytest.approx(corrected[cell[BLOCKS]], rel=1e-6) if cell["p"] is not None else None)
 
 
 @pytest.mark.usefixtures("without_figures")
@@ -271,13 +276,38 @@ def test_seeds_at_chance_have_a_report(bench: Any) -> None:
 
 
 def test_a_bootstrap_is_named_and_is_that_of_differences_too(bench: Any) -> None:
-    made = bench().fill()
+    grid = {MIXING: ["tied", "untied"], "seed": list(range(10))}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}).fill()
     options = Options(interval="bootstrap")
-    text = made.text(options)
-    assert "intervals by bootstrap" in text and "narrower than their spread warrants" in text
+    assert "intervals by bootstrap, of 10 seeds or more" in made.text(options)
     t, bootstrap = made.report().table, made.report(options).table
     assert (bootstrap["difference_low"] > t["difference_low"])[t["difference"].notna()].all()
     assert bootstrap["p"].equals(t["p"])
+
+
+def test_a_bootstrap_of_few_seeds_has_no_interval_and_says_what_it_would_cover(bench: Any) -> None:
+    """Ten seeds of a cell, of which nine have a pair."""
+    grid = {MIXING: ["tied", "untied"], "seed": list(range(10))}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}).fill()
+    path = made.store.folder(made.trials[0].trial.id) / "record.json"
+    path.unlink()
+    options = Options(interval="bootstrap")
+    tied, untied = (row for _, row in made.report(options).table.iterrows())
+    assert math.isnan(tied["low"]) and not math.isnan(untied["low"]) and math.isnan(untied["difference_low"])
+    assert untied["p"] > 0
+    assert "No interval with n below 10" in made.text(options) and "(89 % with n = 9)" in made.text(options)
+    assert "No interval" not in made.text()
+
+
+def test_two_seeds_say_how_little_their_interval_means(bench: Any) -> None:
+    grid = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
+    made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}})
+    made.put(*map(record, (0.5, 0.6, 0.7, 0.7, 0.81)), None)
+    said = "n = 2 leaves 1 degree of freedom: its interval is ±12.7 standard errors, and says little"
+    assert said in made.text()
+    assert "n = 2 (one degree of freedom: ±12.7 standard errors), " in sentences(made.report())[0]
+    made.put(*[None] * 5, record(0.9))
+    assert "degree" not in made.text() and "degree" not in sentences(made.report())[0]
 
 
 def test_a_report_takes_no_file_of_another_name(bench: Any) -> None:
@@ -360,9 +390,9 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
             "no difference to token_mixing=tied yet, which has no number; num_blocks=4 token_mixing=untied",
         ),
         ([record(None)] * 36, "No answer: 36 trials are done, and no cell has"),
-        ([record(0.5)] * 36, "none of 6 settings could be tested against token_mixing=tied"),
-        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 6"),
-        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 6"),
+        ([record(0.5)] * 36, "none of 3 settings could be tested against token_mixing=tied"),
+        ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 3"),
+        ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 3"),
     ],
 )
 def test_stores_without_numbers_have_a_report_that_says_so(bench: Any, outcomes: list, answer: str) -> None:
@@ -492,7 +522,8 @@ def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
     captions = drawn(made.report())
     sizes = [made.trials[i].trial.info.num_train for i in (0, 2, 4)]
     slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
-    assert f"N^{slope:.3f}" in captions["data_scale"] and "3 sizes" in captions["data_scale"]
+    assert f"N^{slope:.3f}" in captions["data_scale"]
+    assert "3 sizes (one degree of freedom: ±12.7 standard errors)." in captions["data_scale"]
     assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep_fraction"]
 
 
@@ -507,6 +538,8 @@ def test_trends_are_slopes_a_doubling(bench: Any) -> None:
     half = 4.3026527297494637 * math.sqrt((residual**2).sum() / 2 / ((x - 1.5) ** 2).sum())
     said = f"+{slope:.1f} points a doubling [{slope - half:.1f}, {slope + half:.1f}], rank correlation +1.00, 4 cells"
     assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters: {said}"]
+    three = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]}).put(*found[:3])
+    assert trends.sentences(three.report())[0].endswith("3 cells (one degree of freedom: ±12.7 standard errors)")
 
 
 def test_permutation_bars_say_the_drop(bench: Any) -> None:
@@ -567,47 +600,3 @@ def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench:
     assert wrong.code == 2 and "overrides go with a YAML file" in wrong.err
     assert command(tmp_path, "report", "seed=[0]").code == 2
     assert "did you mean 'one'" in command(tmp_path, "report", "ones").err
-
-
-def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any, tmp_path: Path) -> None:
-    made = bench(grid={MIXING: ["tied", "untied"], "seed": [0, 1]}, report={"rows": [MIXING]})
-    made.put(record(0.5), record(0.6), record(0.7, commit=OTHER), record(0.8, commit=OTHER))
-    for one in made.trials:
-        path = made.store.folder(one.trial.id) / "record.json"
-        archive_spec(path, one)
-    shutil.copytree(tmp_path / "runs", tmp_path / "theirs")
-    same = command(tmp_path, "compare", "runs", "theirs").out
-    assert "4 of the same settings, backend and seed" in same and "4 of 4 pairs equal to the last bit" in same
-    path = tmp_path / "theirs" / "trials" / made.trials[1].trial.id / "record.json"
-    path.write_text(path.read_text().replace("0.6", "0.61"))
-    other = command(tmp_path, "compare", "runs", "theirs").out
-    assert "3 of 4 pairs equal" in other and "seed=1" in other and "+1.000" in other
-    apart = command(tmp_path, "compare", "aaaa", "bbbb").out
-    assert "0 of the same settings" in apart and "give the runs of each commit a store of their own" in apart
-    assert "2 done trials" in command(tmp_path, "compare", "theirs@aaa", "runs@bbb").out
-    wrong = command(tmp_path, "compare", "runs", "cccc")
-    assert wrong.code == 2 and "no done trial of runs is of such a commit" in wrong.err
-    wrong = command(tmp_path, "compare", "runs", "nowhere")
-    assert wrong.code == 2 and "'nowhere' is neither a folder nor a commit" in wrong.err
-    assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
-
-
-def test_runs_are_compared_with_one_claim_alone() -> None:
-    """A field that one side does not know must not pair a trial with whichever comes first."""
-
-    def run(trial: str, accuracy: float, **model: Any) -> dict[str, Any]:
-        return {**record(accuracy), "id": trial, "spec": {"model": {"hidden_dim": 8, **model}, "seed": 0}}
-
-    ours = RunSet("a", Path("a"), {"x": run("x", 0.5)})
-    theirs = {"y": run("y", 0.9, new="on"), "z": run("z", 0.5, new="off")}
-    assert matched(ours, RunSet("b", Path("b"), theirs)) == []
-    ((_, other),) = matched(ours, RunSet("b", Path("b"), {"z": theirs["z"]}))
-    assert other["id"] == "z"
-    assert matched(ours, ours) == []
-
-
-def archive_spec(path: Path, one: Any) -> None:
-    from experiments.spec import as_tree
-
-    written = json.loads(path.read_text())
-    path.write_text(json.dumps({**written, "spec": as_tree(one.trial)}, indent=1) + "\n")

@@ -4,8 +4,11 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 
 from analysis.statistics import (
+    BOOTSTRAP_COVERAGE,
+    BOOTSTRAP_LEAST,
     Paired,
     Summary,
     binomial_floor,
@@ -14,12 +17,14 @@ from analysis.statistics import (
     paired,
     power_law,
     summary,
+    t_factor,
     trend,
 )
 
 T_2 = 0.95 / math.sqrt(2 * 0.975 * 0.025)  # quantile 0.975 of Student's t with 2 degrees of freedom, in closed form
 T_3 = 3.182446305284263  # with 3: printed tables
 Z = 1.959963984540054
+COVERAGE_ERROR = 2.5  # % of 4,000 samples: three standard errors are 2.4 at 50 %
 
 
 def test_a_summary_of_three_seeds() -> None:
@@ -53,6 +58,34 @@ def test_a_bootstrap_interval_is_that_of_resampled_means_and_the_same_each_time(
     low, high = np.quantile(means, [0.025, 0.975])  # percentiles, which BCa is near for a symmetric sample
     assert found.low == pytest.approx(low, abs=0.005) and found.high == pytest.approx(high, abs=0.005)
     assert found.high - found.low == pytest.approx(2 * Z * np.std(values) / math.sqrt(40), rel=0.1)
+
+
+def covered(n: int) -> float:
+    """The share of samples of a normal distribution of mean 0 whose bootstrap interval holds 0, in %."""
+    samples = np.random.default_rng(n).normal(size=(4000, n))
+    found = scipy.stats.bootstrap((samples,), np.mean, n_resamples=999, axis=1, vectorized=True, rng=0)
+    low, high = found.confidence_interval
+    return 100 * float(((low <= 0) & (high >= 0)).mean())
+
+
+@pytest.mark.parametrize("n", range(2, BOOTSTRAP_LEAST))
+def test_a_bootstrap_of_few_values_is_refused_since_it_does_not_cover(n: int) -> None:
+    assert covered(n) == pytest.approx(BOOTSTRAP_COVERAGE[n], abs=COVERAGE_ERROR)
+    x = np.random.default_rng(n).normal(size=n)
+    found, of_pairs = summary(x, "bootstrap"), paired(dict(enumerate(x)), dict(enumerate(2 * x)), "bootstrap")
+    assert math.isnan(found.low) and math.isnan(found.high) and math.isnan(of_pairs.low) and math.isnan(of_pairs.high)
+    assert found.std == summary(x).std and of_pairs.p == paired(dict(enumerate(x)), dict(enumerate(2 * x))).p
+    assert math.isnan(summary([0.5] * n, "bootstrap").low)
+
+
+def test_a_bootstrap_of_ten_values_or_more_is_given() -> None:
+    x = np.random.default_rng(3).normal(size=BOOTSTRAP_LEAST)
+    assert set(BOOTSTRAP_COVERAGE) == set(range(2, BOOTSTRAP_LEAST)) and not math.isnan(summary(x, "bootstrap").low)
+
+
+def test_students_factor_of_one_degree_of_freedom_is_that_of_cauchy() -> None:
+    assert t_factor(1) == pytest.approx(math.tan(math.pi * 0.475)) and t_factor(2) == pytest.approx(T_2)
+    assert t_factor(10**7) == pytest.approx(Z, rel=1e-6)
 
 
 def test_differences_are_paired_by_their_key() -> None:

@@ -3,9 +3,20 @@
 import math
 from collections.abc import Iterator
 
+from analysis import settings
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import baseline_text, counted, difference_text, is_significant, level_text, p_text, points
+from analysis.heading import family_text
+from analysis.notes import (
+    baseline_text,
+    counted,
+    difference_text,
+    is_significant,
+    level_text,
+    p_text,
+    points,
+    together,
+)
 from analysis.notes import scale as scale_of
 from analysis.report import Report
 from analysis.statistics import ALPHA
@@ -29,17 +40,19 @@ def draw(report: Report) -> Iterator[Drawn]:
         ax.plot(scale * cell["difference"], place, "s", color="black", markerfacecolor=filled, markersize=5)
         if not math.isnan(cell["floor"]):
             ax.barh(place, 2 * scale * cell["floor"], 0.8, -scale * cell["floor"], color="black", alpha=0.08)
-        tested = f", {p_text(cell['p_holm'])}" if not math.isnan(cell["p_holm"]) else ""
+        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(cell)
+        tested = f", {p_text(cell['p_holm'])}" if is_known else ""
         pairs = counted(cell["pairs"], "pair")
         said.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(shown)), [report.text(label) for label in shown])
+    ax.set_yticks(range(len(shown)), [style.plain(report.text(label)) for label in shown])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference in {report.ablation.report.metric} ({points(report.ablation)})")
+    said += together(report.ablation, report.table)[:MAX_ROWS]
     band = " Grey: what the number of test examples leaves open." if report.table["floor"].notna().any() else ""
     caption = (
         f"To {baseline_text(report.ablation)}, with the {level_text()} interval over pairs of seeds; filled where "
-        f"p < {ALPHA:g} after Holm's correction.{band} {'; '.join(said)}.{left_out}"
+        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}.{band} {'; '.join(said)}.{left_out}"
     )
     yield Drawn("differences", "Difference to the baseline", caption, figure)

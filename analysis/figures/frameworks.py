@@ -5,9 +5,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis.cells import Label, by_seed, keys
+from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.labels import Label, keys
 from analysis.notes import number, unit
 from analysis.notes import points as points_of
 from analysis.notes import scale as scale_of

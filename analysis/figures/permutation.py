@@ -6,9 +6,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import Label, by_seed, keys
+from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.labels import Label, keys
 from analysis.notes import counted, interval_text, number, points, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
@@ -47,7 +48,7 @@ def draw(report: Report) -> Iterator[Drawn]:
                 for words, drop in zip(shown, drops, strict=True)
                 if drop is not None
             ]
-    ax.set_xticks(range(len(shown)), shown)
+    ax.set_xticks(range(len(shown)), map(style.plain, shown))
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})")
     figure.legend(loc="outside lower center", ncols=3, title="permutation of the input")
@@ -61,7 +62,7 @@ def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired 
     if none is None or permuted is None:
         return None
     first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
-    found = statistics.paired(first, second)
+    found = statistics.paired(first, second, report.options.interval)
     return None if math.isnan(found.difference) else found
 
 

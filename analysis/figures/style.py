@@ -78,8 +78,14 @@ def legend(figure: Figure, ax: Any) -> None:
     """Below the axes; one column where its words are long."""
     handles, words = ax.get_legend_handles_labels()
     if words:
+        words = [plain(word) for word in words]
         columns = max(1, min(3, len(words), MAX_LEGEND // (max(map(len, words)) + 6)))
         figure.legend(handles, words, loc="outside lower center", ncols=columns)
+
+
+def plain(text: str) -> str:
+    """Text in which Matplotlib finds no formula."""
+    return text.replace("$", r"\$")
 
 
 def look(place: int) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from analysis import statistics
-from analysis.cells import keys
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.labels import keys
 from analysis.notes import is_accuracy, level_text, number, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
-from analysis.trends import MIN_VALUES, is_number, lines
+from analysis.trends import MIN_VALUES, few_points, is_number, lines
 from experiments.fields import short, text
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
@@ -55,7 +55,8 @@ def _draw(report: Report, name: str) -> Drawn | None:
     if is_log:
         ax.set_xscale("log", base=2)
     if not is_numeric or len(values) <= 6:
-        ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), map(text, values))
+        words = [style.plain(text(value)) for value in values]
+        ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), words)
         ax.minorticks_off()
     ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
     style.legend(figure, ax)
@@ -87,7 +88,9 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
         fitted = 100 * math.exp(law.intercept) * sizes**law.slope
         ax.plot(sizes, fitted, label=rest or None, **{**look, "marker": ""})
         interval = "" if math.isnan(law.low) else f" [{law.low:.3f}, {law.high:.3f}]"
-        said.append(f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes.")
+        said.append(
+            f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes{few_points(law)}."
+        )
     if not is_any:
         style.close(figure)
         return

@@ -1,0 +1,73 @@
+"""What stands above a table: the question, the metric, and what its signs mean."""
+
+import pandas as pd
+
+from analysis import settings, statistics
+from analysis.cells import Options
+from analysis.notes import (
+    BELOW_FLOOR,
+    SIGNIFICANT,
+    UNEQUAL,
+    asked_text,
+    baseline_text,
+    counted,
+    is_accuracy,
+    level_text,
+    marks,
+    unit,
+)
+from analysis.statistics import ALPHA
+from experiments.ablation import Ablation
+from experiments.fields import short
+
+
+def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:
+    baseline = baseline_text(ablation)
+    name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
+    asked = asked_text(ablation)
+    less = "" if is_accuracy(ablation) else " (less is better)"
+    lines = [
+        f"{name}: {asked}" if asked else name,
+        f"{ablation.report.metric} in {unit(ablation)}{less}, mean ± standard deviation over seeds (n)"
+        + (f", and the difference to {baseline}" if baseline else ""),
+    ]
+    if ablation.report.metric.startswith("best."):
+        lines.append(
+            "best: at the first evaluation of highest validation accuracy, without validation data at the last"
+        )
+    if options.interval != "t":
+        lines.append(f"intervals by {options.interval}, of {statistics.BOOTSTRAP_LEAST} seeds or more")
+    if ablation.report.equivalence:
+        lines.append(_equivalence(ablation, table))
+    signs = [marks(cell, options) for _, cell in table.iterrows()]
+    meanings = {
+        SIGNIFICANT: f"p < {ALPHA:g}, paired t-test{family_text(ablation, table)}",
+        BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
+        UNEQUAL: "see below",
+    }
+    if shown := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
+        lines.append("; ".join(shown))
+    return lines
+
+
+def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
+    """`, Holm's correction for 2 tests`; where frameworks are tested together, of settings."""
+    tested = [cell for cell in settings.rows_of(ablation, table).values() if pd.notna(cell["p_holm"])]
+    together = next(filter(None, map(settings.frameworks_text, tested)), "")
+    if not together:
+        return f", Holm's correction for {counted(len(tested), 'test')}"
+    return f" on the mean of {together} seed by seed, Holm's correction for {counted(len(tested), 'setting')}"
+
+
+def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
+    asked = ablation.report.equivalence
+    assert asked is not None
+    margin = f"{100 * asked.margin:g} % points" if is_accuracy(ablation) else f"{asked.margin:g} nats"
+    kinds = {
+        "same": "all pairs are equal",
+        "within": "all pairs differ by the same, which is less",
+        "differ": "all pairs differ by the same, which is not less",
+    }
+    used = "".join(f"; {kind}: {said}" for kind, said in kinds.items() if kind in set(table["equivalence_kind"]))
+    test = "two one-sided t-tests over n paired seeds"
+    return f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}"

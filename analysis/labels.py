@@ -1,0 +1,80 @@
+"""The fields and values that name a cell, and the words for them."""
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+
+from experiments.ablation import Ablation
+from experiments.fields import short, text
+
+Label = tuple[Any, ...]  # the values of report.rows and report.columns
+
+
+def keys(ablation: Ablation) -> list[str]:
+    return [*ablation.report.rows, *ablation.report.columns]
+
+
+def grouped(frame: pd.DataFrame, names: Sequence[str]) -> dict[Label, pd.DataFrame]:
+    """Rows of the frame that agree in the fields, by their values, in order of appearance; None is a value too."""
+    if not names:
+        return {(): frame}
+    places: dict[Label, list[int]] = {}
+    for place, label in enumerate(zip(*(frame[name] for name in names), strict=True)):
+        places.setdefault(label, []).append(place)
+    return {label: frame.iloc[found] for label, found in places.items()}
+
+
+def labels(ablation: Ablation, table: pd.DataFrame) -> list[Label]:
+    names = keys(ablation)
+    return list(zip(*(table[name] for name in names), strict=True)) if names else [()] * len(table)
+
+
+def baseline_of(ablation: Ablation, label: Label) -> Label | None:
+    """The cell that a cell is compared with: it has the baseline's settings, and the same ones otherwise."""
+    settings = dict(zip(keys(ablation), label, strict=True))
+    return tuple((settings | dict(ablation.report.baseline)).values()) if ablation.report.baseline else None
+
+
+def field_text(ablation: Ablation, name: str) -> str:
+    """The last part of a field's name; the whole of it where another field of the table ends so too."""
+    return name if [short(key) for key in keys(ablation)].count(short(name)) > 1 else short(name)
+
+
+def label_text(ablation: Ablation, label: Label, without: str = "") -> str:
+    """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`; without what is the same in all cells."""
+    named = [(name, value) for name, value in zip(keys(ablation), label, strict=True) if name != without]
+    told = [(name, value) for name, value in named if name in ablation.varying] or named
+    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in told)
+
+
+def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
+    """A column's head, by the values of report.columns: `untied`, or `token_mixing=untied channel_mixing=tied`.
+
+    A value stands without its field where the field's values are words that no other field of the table has. Rows
+    need no such rule: the head of their column is their field.
+    """
+    columns = ablation.report.columns
+    bare = {name for name in columns if _speaks_for_itself(ablation, table, name)}
+    return {
+        values: " ".join(
+            text(value) if name in bare else f"{field_text(ablation, name)}={text(value)}"
+            for name, value in zip(columns, values, strict=True)
+        )
+        for values in grouped(table, columns)
+    }
+
+
+def _speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bool:
+    own = set(map(text, table[name]))
+    others = {text(value) for key in keys(ablation) if key != name for value in table[key]}
+    return all(isinstance(value, str) and _is_word(value) for value in table[name]) and not own & others
+
+
+def _is_word(value: str) -> bool:
+    """Whether text cannot be taken for a number, a flag or nothing."""
+    with contextlib.suppress(ValueError):
+        float(value)
+        return False
+    return bool(value.strip()) and value.lower() not in ("true", "false", "null")

@@ -1,0 +1,114 @@
+"""Two sets of runs, and which of their trials are the same: in two stores, or under two commits of the project."""
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.errors import MixlabError, choices
+from experiments.store import CorruptRecord, OtherSchema, Store
+
+NOT_SCIENCE = ("data.source",)  # where data lies; its content is compared
+Key = tuple[tuple[str, Any], ...]  # a trial's resolved fields
+
+
+@dataclass(frozen=True)
+class RunSet:
+    """The done trials of a store, or those of one commit."""
+
+    name: str
+    root: Path
+    records: Mapping[str, dict[str, Any]]  # by id
+
+
+def read_run_set(text: str, store: Path) -> RunSet:
+    """Args:   text: a store's folder; or a commit, or its first digits, of `store`; or FOLDER@COMMIT.
+    Raises: MixlabError: there is no such store, or no done trial of that commit.
+    """
+    folder, _, commit = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
+    if not commit and not Path(text).is_dir():
+        if not re.fullmatch("[0-9a-f]{4,40}", text):
+            raise MixlabError(
+                f"command line: {text!r} is neither a folder nor a commit; allowed: either, or FOLDER@COMMIT"
+            )
+        folder, commit = str(store), text
+    held = Store(Path(folder or store))
+    found = dict(_records(held))
+    if not commit:
+        return RunSet(text, held.root, found)
+    chosen = {key: record for key, record in found.items() if any(one.startswith(commit) for one in _commits(record))}
+    if not chosen:
+        known = sorted({one[:12] for record in found.values() for one in _commits(record)})
+        raise MixlabError(
+            f"command line: {text!r} is no folder, and no done trial of {held.root} is of such a commit; "
+            f"{choices(commit, known)}"
+        )
+    return RunSet(text, held.root, chosen)
+
+
+def _records(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+    for trial_id in store.trial_ids():
+        try:
+            record = store.record(trial_id)
+        except (CorruptRecord, OtherSchema):
+            continue
+        if record is not None and record["status"] == "done" and isinstance(record.get("spec"), dict):
+            yield trial_id, record
+
+
+def _commits(record: dict[str, Any]) -> list[str]:
+    return [str(one["commit"]) for one in record["sessions"] if one.get("commit")]
+
+
+def matched(first: RunSet, second: RunSet) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Records of both of one id; of the others those with the same resolved fields, as far as both sides know them.
+
+    A record is never paired with itself, nor one of several with an equal claim.
+    """
+    if first.root.resolve() == second.root.resolve() and first.records.keys() & second.records.keys():
+        own = first.records.keys() & second.records.keys()
+        first, second = (
+            RunSet(side.name, side.root, {key: record for key, record in side.records.items() if key not in own})
+            for side in (first, second)
+        )
+    same = [key for key in first.records if key in second.records]
+    left = [[record for key, record in side.records.items() if key not in same] for side in (first, second)]
+    known = [{name for record in side for name, _ in key_of(record)} for side in left]
+    common = known[0] & known[1]
+    places = [[_restricted(record, common) for record in side] for side in left]
+    counts = [Counter(side) for side in places]
+    there = dict(zip(places[1], left[1], strict=True))
+    pairs = [
+        (record, there[key])
+        for key, record in zip(places[0], left[0], strict=True)
+        if counts[0][key] == 1 and counts[1][key] == 1
+    ]
+    return [*((first.records[key], second.records[key]) for key in same), *pairs]
+
+
+def value(record: dict[str, Any], metric: str) -> float:
+    when, split, name = metric.split(".")
+    number = (record["metrics"][when][split] or {}).get(name)
+    return math.nan if number is None else float(number)
+
+
+def key_of(record: dict[str, Any]) -> Key:
+    """The resolved fields of a trial that can change its result."""
+    spec = {name: part for name, part in record["spec"].items() if name != "run"}
+    return tuple((name, part) for name, part in _flat(spec, "") if name not in NOT_SCIENCE)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, part in tree.items():
+        if isinstance(part, dict):
+            yield from _flat(part, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", part
+
+
+def _restricted(record: dict[str, Any], common: set[str]) -> Key:
+    return tuple(sorted((name, json.dumps(part)) for name, part in key_of(record) if name in common))
