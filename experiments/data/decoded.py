@@ -25,11 +25,14 @@ from backends.errors import MixlabError
 from experiments import memory
 from experiments.data import memo, pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
+from experiments.data.raw import RawSource
 from experiments.data.sources import HUB_FOLDER, read_source
+from experiments.data.tree import Tree, place
 from experiments.files import replace
 from experiments.spec import DataConfig
 
-LAYOUT = 2  # raise it when the same fields would decode to other arrays
+LAYOUT = 3  # raise it when the same fields would decode to other arrays
+PLACE_LAYOUT = 2  # of what a place held when it was last read, which stays true
 GIB = 2**30
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
 COMMON_FIELDS = (
@@ -41,6 +44,7 @@ COMMON_FIELDS = (
     "image_column",
     "label_column",
 )
+LATER_FIELDS = ("layout", "background", "bits")  # a question holds them where they are not left out
 SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 
@@ -56,6 +60,18 @@ class About:
     image_channels: int
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a source beside its arrays; another source of the same arrays may say other things.
+
+    classes: names in the order of their numbers.   notes: sentences on what was ignored, renumbered or seen in pixels.
+    """
+
+    kind: str = ""
+    classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Entry:
     """images: uint8 (n, h, w, c), labels: int32 (n,), both memory-mapped, the training split first."""
@@ -65,19 +81,66 @@ class Entry:
     labels: Array
 
 
-def question(config: DataConfig, source: str) -> dict[str, Any]:
+def question(config: DataConfig, source: str, layout: int = LAYOUT) -> dict[str, Any]:
     """What decides the decoded arrays: the fields, and the source's fingerprint or place."""
     names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
-    return {"layout": LAYOUT, "source": source, **{name: getattr(config, name) for name in names}}
+    later = {name: value for name in LATER_FIELDS if (value := getattr(config, name)) != getattr(DataConfig, name)}
+    return {"layout": layout, "source": source, **{name: getattr(config, name) for name in names}, **later}
 
 
-def known(cache: Path, question: dict[str, Any]) -> About | None:
+def known(cache: Path, question: dict[str, Any]) -> tuple[About, Facts] | None:
     """What was found the last time that the question was asked."""
     answer = memo.recall(cache, question)
     try:
-        return About(**answer) if answer else None
+        return About(**answer["about"]), _facts(answer["facts"])
+    except (TypeError, KeyError):
+        return None
+
+
+def remember(cache: Path, question: dict[str, Any], about: About, facts: Facts) -> None:
+    """Raises: OSError: the cache cannot be written."""
+    memo.remember(cache, question, {"about": dataclasses.asdict(about), "facts": dataclasses.asdict(facts)})
+
+
+def last_at(cache: Path, config: DataConfig) -> About | None:
+    """What the place of a source held when it was last read."""
+    try:
+        return About(**memo.recall(cache, _place(config)))
     except TypeError:
         return None
+
+
+def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:
+    """What the place of a source said when it held this content; nothing where that is not known."""
+    try:
+        return _facts(memo.recall(cache, _facts_question(config, content)) or {})
+    except TypeError:
+        return Facts()
+
+
+def remember_place(cache: Path, config: DataConfig, about: About, facts: Facts) -> None:
+    """Raises: OSError: the cache cannot be written."""
+    if last_at(cache, config) != about:
+        memo.remember(cache, _place(config), dataclasses.asdict(about))
+    if facts_at(cache, config, about.content) != facts:
+        memo.remember(cache, _facts_question(config, about.content), dataclasses.asdict(facts))
+
+
+def _place(config: DataConfig) -> dict[str, Any]:
+    return question(config, str(place(config.source)), PLACE_LAYOUT)
+
+
+def _facts_question(config: DataConfig, content: str) -> dict[str, Any]:
+    # a trial knows the size and channels that were left out when its data was described
+    return {**_place(config), "image_size": None, "image_channels": None, "facts of": content}
+
+
+def _facts(answer: Any) -> Facts:
+    """Raises: TypeError: they are none."""
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
+    }
+    return Facts(**values)
 
 
 def find(cache: Path, content: str) -> Entry | None:
@@ -99,9 +162,10 @@ def find(cache: Path, content: str) -> Entry | None:
     return None
 
 
-def build(config: DataConfig, cache: Path, where: str) -> About:
+def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tuple[About, Facts]:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
+    Args:   tree: as in sources.read_source.
     Raises: MixlabError: the source is of no use, or exceeds the memory.  OSError: the cache cannot be written.
     """
     _sweep(cache)
@@ -115,12 +179,11 @@ def build(config: DataConfig, cache: Path, where: str) -> About:
             check_memory(expected, config.source, where)
         elif config.source not in BUILT_IN:
             print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
-        is_folder = Path(config.source).expanduser().is_dir()
-        source = read_source(config, staging / "arrow" if is_folder else cache / HUB_FOLDER, where)
-        about = _write_entry(made, source, config, where)
+        source = read_source(config, tree, staging / "arrow" if tree else cache / HUB_FOLDER, where)
+        about, notes = _write_entry(made, source, config, where)
         if find(cache, about.content) is None:
             _publish(made, cache / about.content)
-        return about
+        return about, Facts(source.kind, source.classes, (*source.notes, *notes))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -140,11 +203,12 @@ def check_memory(about: About, source: str, where: str) -> None:
         )
 
 
-def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> About:
+def _write_entry(made: Path, source: RawSource, config: DataConfig, where: str) -> tuple[About, tuple[str, ...]]:
+    """Decode into a folder; returns what the arrays are, and what their pixels gave to say."""
     size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
     labels = np.concatenate([split.labels for split in source.splits])
     num_train = len(source.train.labels)
-    about = About("", num_train, len(labels) - num_train, source.num_classes, size, channels)
+    about = About("", num_train, len(labels) - num_train, len(source.classes), size, channels)
     check_memory(about, config.source, where)
     resize = config.image_size is not None
     decoded = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
@@ -154,7 +218,7 @@ def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> Abo
     _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
-    return about
+    return about, ()
 
 
 def _counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:

@@ -6,41 +6,51 @@ A folder holds Parquet or Arrow files, what `Dataset.save_to_disk` wrote, or ima
 import errno
 import logging
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
-
-from backends.contract import Array
 from backends.errors import MixlabError, choices
-from experiments.data.raw import Raw, RawSource, RawSplit, choose_splits
+from experiments.data.raw import Found, Raw, RawSplit
+from experiments.data.tree import Tree
 from experiments.spec import DataConfig
 
 BATCH_ROWS = 256
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
-def read(config: DataConfig, scratch: Path, where: str) -> RawSource:
+KIND = "Parquet or Arrow files, a saved data set, or image files in one folder for each class"
+
+
+def finds(tree: Tree) -> bool:
+    return any(True for _ in tree.all_files())
+
+
+def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
+    return read_hub(config, scratch, where)
+
+
+def read_hub(config: DataConfig, scratch: Path, where: str) -> Found:
     """See sources.read_source."""
     opened = _open(config.source, config.subset, scratch, where)
-    train_name, test_name = choose_splits(config, opened, where)
-    train = opened[train_name]
-    image_column = _image_column(config, train.features, where)
-    label_column = _label_column(config, train.features, where)
-    labels_where = f"{where}: data.label_column: {label_column!r}"
-    classes = _classes(train.features[label_column], _values(train, label_column), labels_where)
-    splits = []
-    for name in filter(None, (train_name, test_name)):
+    first = opened.get(config.train_split) or next(iter(opened.values()))
+    image_column = _image_column(config, first.features, where)
+    label_column = _label_column(config, first.features, where)
+
+    def read_split(name: str) -> RawSplit:
         part = opened[name]
-        if any(part.features.get(column) != train.features[column] for column in (image_column, label_column)):
+        if any(part.features.get(column) != first.features[column] for column in (image_column, label_column)):
             raise MixlabError(
                 f"{where}: data.test_split: columns {image_column!r} and {label_column!r} of split {name!r} are not as "
-                f"in split {train_name!r}; its columns: {', '.join(part.column_names)}"
+                f"in the training split; its columns: {', '.join(part.column_names)}"
             )
-        labels = _numbered(_values(part, label_column), classes, f"{labels_where} of split {name!r}")
-        splits.append(RawSplit(name, labels, _Images(part, image_column, f"{where}: data.image_column")))
-    return RawSource(len(classes), splits[0], splits[1] if test_name else None)
+        images = _Images(part, image_column, f"{where}: data.image_column")
+        return RawSplit(name, _values(part, label_column), images, label_column)
+
+    feature = first.features[label_column]
+    classes = tuple(feature.names) if _label_kind(feature) == "class" else None
+    return Found("data set", {name: partial(read_split, name) for name in opened}, classes)
 
 
 def _values(part: Any, column: str) -> list[Any]:
@@ -159,25 +169,3 @@ def _one_column(given: str | None, found: list[str], features: Mapping[str, Any]
         f"{where}no column {what} among the columns: {', '.join(features) or 'none'}; name one of them, or keep "
         f"image files in one folder for each class, of which there must be two"
     )
-
-
-def _classes(feature: Any, values: list[Any], where: str) -> dict[Any, int]:
-    """The number of each class, by what stands for it in the column."""
-    if _label_kind(feature) == "class":
-        return {number: number for number in range(feature.num_classes)}
-    seen = sorted({value for value in values if value is not None})
-    if _label_kind(feature) == "integer" and seen != list(range(len(seen))):
-        missing = next(number for number in range(len(seen) + 1) if number not in seen)
-        raise MixlabError(
-            f"{where}: the classes of the training split run from {seen[0]} to {seen[-1]} and lack {missing}; "
-            f"allowed: 0 to the number of classes less 1, none left out; number them so, or store them as words"
-        )
-    return {value: number for number, value in enumerate(seen)}
-
-
-def _numbered(values: list[Any], classes: Mapping[Any, int], where: str) -> Array:
-    for row, value in enumerate(values):
-        if value not in classes:
-            shown = ", ".join([str(name) for name in classes][:10]) + (", ..." if len(classes) > 10 else "")
-            raise MixlabError(f"{where}: {value!r} in row {row} is no class of the training split; allowed: {shown}")
-    return np.array([classes[value] for value in values], np.int32)

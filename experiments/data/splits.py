@@ -11,9 +11,9 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.data import decoded, memo
-from experiments.data.decoded import About
-from experiments.data.fingerprints import fingerprint, is_there
+from experiments.data import decoded
+from experiments.data.decoded import About, Facts
+from experiments.data.fingerprints import fingerprint, is_there, source_tree
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -63,8 +63,9 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:
-            fingerprint(config, cache, where)  # says so if the source is gone
-            decoded.build(config, cache, where)
+            tree = source_tree(config.source, where)
+            fingerprint(config, tree, cache, where)  # says so if the source is gone
+            decoded.build(config, tree, cache, where)
             entry = decoded.find(cache, info.content)
             if entry is None:
                 raise MixlabError(
@@ -80,18 +81,25 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
 
 def _find_out(config: DataConfig, cache: Path, where: str) -> About:
     """From the notes of the cache, else by decoding the source."""
-    by_path = decoded.question(config, str(Path(config.source).expanduser().absolute()))
-    last = decoded.known(cache, by_path)
+    last = decoded.last_at(cache, config)
     if last and not is_there(config.source):
         return last
-    by_content = decoded.question(config, fingerprint(config, cache, where))
-    about = decoded.known(cache, by_content)
-    if about is None:
-        about = decoded.build(config, cache, where)
-        memo.remember(cache, by_content, dataclasses.asdict(about))
-    if about != last:
-        memo.remember(cache, by_path, dataclasses.asdict(about))
+    tree = source_tree(config.source, where)
+    by_content = decoded.question(config, fingerprint(config, tree, cache, where))
+    known = decoded.known(cache, by_content)
+    if known is None:
+        known = decoded.build(config, tree, cache, where)
+        decoded.remember(cache, by_content, *known)
+    about, facts = known
+    if tree:
+        facts = dataclasses.replace(facts, notes=(*tree.notes(), *facts.notes))
+    decoded.remember_place(cache, config, about, facts)
     return about
+
+
+def facts(config: DataConfig, info: DataInfo, cache: Path) -> Facts:
+    """The names of the classes in order, and what there is to say of the source."""
+    return decoded.facts_at(cache, config, info.content)
 
 
 def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
