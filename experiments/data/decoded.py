@@ -13,8 +13,8 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from backends.errors import MixlabError
 from experiments import memory
 from experiments.data import memo, pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
+from experiments.data.checks import Watch, hash_of
 from experiments.data.raw import RawSource
 from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.tree import Tree, place
@@ -34,6 +35,7 @@ from experiments.spec import DataConfig
 LAYOUT = 3  # raise it when the same fields would decode to other arrays
 PLACE_LAYOUT = 2  # of what a place held when it was last read, which stays true
 GIB = 2**30
+HASHES = "hashes.npy"  # of each image, in an entry
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
 COMMON_FIELDS = (
     "subset",
@@ -162,6 +164,18 @@ def find(cache: Path, content: str) -> Entry | None:
     return None
 
 
+def hashes(cache: Path, entry: Entry) -> Array:
+    """uint64 (n,): equal for equal images. Entries of earlier versions do not hold them.
+
+    Raises: OSError: the entry cannot be read.
+    """
+    with suppress(FileNotFoundError, ValueError, EOFError):
+        kept = _map(cache / entry.about.content / HASHES)
+        if kept.shape == entry.labels.shape:
+            return kept
+    return np.fromiter(map(hash_of, entry.images), np.uint64, len(entry.images))
+
+
 def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tuple[About, Facts]:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
@@ -205,20 +219,21 @@ def check_memory(about: About, source: str, where: str) -> None:
 
 def _write_entry(made: Path, source: RawSource, config: DataConfig, where: str) -> tuple[About, tuple[str, ...]]:
     """Decode into a folder; returns what the arrays are, and what their pixels gave to say."""
-    size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
+    decoder = pictures.Decoder(source, config, where)
+    size, channels = decoder.size, decoder.channels
     labels = np.concatenate([split.labels for split in source.splits])
     num_train = len(source.train.labels)
     about = About("", num_train, len(labels) - num_train, len(source.classes), size, channels)
     check_memory(about, config.source, where)
-    resize = config.image_size is not None
-    decoded = chain(*(pictures.decode(split, size, channels, resize, where) for split in source.splits))
-    images = _counted(decoded, len(labels), f"decoding {config.source} ")
+    watch = Watch(labels)
+    images = _counted(watch.through(decoder.images()), len(labels), f"decoding {config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
     _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
     _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
+    _write_array(made / HASHES, labels.shape, np.uint64, [watch.hashes], hashlib.sha256())
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
-    return about, ()
+    return about, (*decoder.notes(), *watch.notes(source.classes))
 
 
 def _counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:
