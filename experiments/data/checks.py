@@ -63,7 +63,7 @@ class Watch:
 
 
 def hash_of(image: Array) -> int:
-    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image), digest_size=BYTES).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=BYTES).digest(), "little")
 
 
 def repeats(hashes: Array, train: Array, validation: Array, test: Array) -> Repeats:

@@ -32,9 +32,11 @@ def background(config: DataConfig, where: str) -> Colour:
 
     Raises: MixlabError: it is none.
     """
+    text = str(config.background).strip()
+    if text == "black":
+        return 0, 0, 0  # a plan does without Pillow
     from PIL import ImageColor
 
-    text = str(config.background).strip()
     if text.isdecimal() and int(text) < 256:
         return (int(text),) * 3
     with suppress(ValueError):

@@ -11,9 +11,10 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.data import decoded
+from experiments.data import checks, decoded, memo
 from experiments.data.decoded import About, Facts
 from experiments.data.fingerprints import fingerprint, is_there, source_tree
+from experiments.data.pictures import background
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -45,6 +46,7 @@ def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
     """
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
+    background(config, where)  # says so if it is no colour
     try:
         about = _find_out(config, cache, where)
     except OSError as error:
@@ -100,6 +102,32 @@ def _find_out(config: DataConfig, cache: Path, where: str) -> About:
 def facts(config: DataConfig, info: DataInfo, cache: Path) -> Facts:
     """The names of the classes in order, and what there is to say of the source."""
     return decoded.facts_at(cache, config, info.content)
+
+
+def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats | None:
+    """How many examples of a trial equal one that it trains on; None where the decoded images are gone.
+
+    Raises: MixlabError: the cache cannot be read.
+    """
+    where = "this trial"
+    fields = {
+        name: getattr(config, name) for name in ("fraction", "validation_fraction", "test_fraction", "split_seed")
+    }
+    question = ["repeats", info.content, fields]
+    try:
+        return checks.Repeats(**memo.recall(cache, question))
+    except TypeError:
+        pass
+    try:
+        entry = decoded.find(cache, info.content)
+        if entry is None:
+            return None
+        parts = _split(config, entry.about, entry.labels, where)
+        found = checks.repeats(decoded.hashes(cache, entry), *parts)
+        memo.remember(cache, question, dataclasses.asdict(found))
+        return found
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
 
 
 def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
