@@ -6,7 +6,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from backends.errors import MixlabError, choices
-from experiments.data import folders, memo
+from experiments.data import hub, memo
 from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
 from experiments.data.sources import HUB_FOLDER
 from experiments.data.tree import Tree, place, read_tree
@@ -69,18 +69,21 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
     folder = place(source)
     why = f"there is no folder {folder}"
+    home = source.split("/")[0]
+    if home.startswith("~") and home in folder.parts:
+        why = f"the home of {home} is not known"
     in_a_folder = "/" in source and folder.parent.is_dir()
     is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1 or in_a_folder
     if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
         print(f"mixlab: asking the hub for {source}", file=sys.stderr, flush=True)
         try:
-            builder = folders.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
+            builder = hub.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
             answer = f"hub:{source}:{subset}:{builder.hash}"
             memo.remember(cache, question, answer)
             return answer
         except Exception as error:  # the library documents no common type
-            folders.raise_if_full(error)
-            why = folders.reason(error)
+            hub.raise_if_full(error)
+            why = hub.reason(error)
     beside = [str(folder.parent / path.name) for path in folder.parent.iterdir()] if in_a_folder else []
     near = get_close_matches(source, beside, n=3)
     allowed = choices(source, (*BUILT_IN, *near, "an existing folder", "the id of a data set on the hub"))

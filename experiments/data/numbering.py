@@ -11,7 +11,7 @@ import numpy as np
 from backends.contract import Array
 from backends.errors import MixlabError, choices
 from experiments.data.raw import Found, RawSource, RawSplit, Split
-from experiments.data.words import canonical, in_order, listed
+from experiments.data.words import canonical, in_order, listed, splits_in_order
 from experiments.spec import DataConfig
 
 
@@ -67,9 +67,11 @@ def _named(field: str, name: str, config: DataConfig, found: Found, where: str) 
         if known in found.unlabelled:
             raise MixlabError(
                 f"{where}: data.{field}: split {name!r} of {config.source!r} has no classes; "
-                f"{choices(name, found.splits)}"
+                f"{choices(name, splits_in_order(found.splits))}"
             )
-    raise MixlabError(f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, found.splits)}")
+    raise MixlabError(
+        f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, splits_in_order(found.splits))}"
+    )
 
 
 def _plain(values: Sequence[Any] | Array) -> list[Any]:

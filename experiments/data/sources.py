@@ -1,22 +1,23 @@
 """From the source of a trial to its labels and raw images. Nothing heavy is imported before a source has to be read."""
 
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from backends.errors import MixlabError
-from experiments.data import builtin
+from backends.errors import MixlabError, choices
+from experiments.data import builtin, layout
 from experiments.data.numbering import number
 from experiments.data.raw import Found, RawSource
+from experiments.data.readers import READERS
 from experiments.data.tree import Tree
+from experiments.data.words import is_image, listed
 from experiments.spec import DataConfig
 
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept
-# Modules of this package that read files, as raw.py says. The files of a source are of one kind: where two readers
-# find theirs, the source is refused.
-READERS = ("folders",)
+# Modules of this package that read files, as raw.py says. The first that finds its files reads.
+IN_ORDER = ("saved", "layout", *READERS, "tables")
 
 
 def read_source(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> RawSource:
@@ -45,18 +46,34 @@ def find(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> Fo
     if config.source == "synthetic":
         return builtin.synthetic(config)
     if tree is None:
-        from experiments.data import folders
+        from experiments.data import hub
 
-        return folders.read_hub(config, scratch, where)
-    found: Found = _reader(tree, config, where).read(tree, config, scratch, where)
-    return found
+        return hub.read(config, scratch, where)
+    narrowed = config.subset in tree.folders
+    if config.subset in tree.folders:
+        tree = tree.folders[config.subset]
+    for name in IN_ORDER:
+        reader = import_module(f"experiments.data.{name}")
+        if reader.finds(tree):
+            if config.subset and not narrowed and name not in READERS:
+                raise MixlabError(
+                    f"{where}: data.subset: {config.source!r} has no folder {config.subset!r}; "
+                    f"{choices(config.subset, tree.folders)}"
+                )
+            found: Found = reader.read(tree, config, scratch, where)
+            return found
+    raise _unknown(tree, config, where)
 
 
-def _reader(tree: Tree, config: DataConfig, where: str) -> Any:
-    readers = [import_module(f"experiments.data.{name}") for name in READERS]
-    fit = [reader for reader in readers if reader.finds(tree)]
-    if len(fit) == 1:
-        return fit[0]
-    kinds = ", ".join(reader.KIND for reader in fit or readers)
-    found = "holds files of several kinds; keep one of" if fit else "holds no data of a known kind; expected one of"
-    raise MixlabError(f"{where}: data.source: {config.source!r} {found}: {kinds}")
+def _unknown(tree: Tree, config: DataConfig, where: str) -> MixlabError:
+    files = [name for name, _ in tree.all_files()]
+    images = sum(map(is_image, files))
+    types = Counter(Path(name).suffix or "no suffix" for name in files)
+    held = listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()])
+    if images:
+        inner = [str(folder.path) for below, folder in tree.walk() if below and layout.finds(folder)]
+        hint = f"; did you mean {inner[0]}?" if inner else ""
+        why = f"holds {images:,} images, but neither two class folders nor a table of classes{hint}"
+    else:
+        why = "holds no data of a known kind, such as images in one folder for each class, Parquet or CSV"
+    return MixlabError(f"{where}: data.source: {config.source!r} {why}; found: {held}")

@@ -38,9 +38,9 @@ class Tree:
                 yield below + name, stat
 
     @property
-    def is_empty(self) -> bool:
-        """Whether there is no file in it or below."""
-        return not any(True for _ in self.all_files())
+    def holds(self) -> bool:
+        """Whether there is a file in it or below."""
+        return bool(self.files) or any(folder.holds for folder in self.folders.values())
 
     def notes(self) -> Iterator[str]:
         """What of the folder holds no data, counted and named."""
