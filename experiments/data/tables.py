@@ -20,7 +20,7 @@ from experiments.data import columns, rows
 from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
-from experiments.data.words import canonical, is_image, listed
+from experiments.data.words import canonical, counted, is_image, listed
 from experiments.spec import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"
@@ -69,7 +69,8 @@ def _found(folders: Mapping[str, Tree], config: DataConfig, where: str, notes: S
         files |= of_folder
         notes += ignored
     tables = {split: cache(partial(open_table, paths, said)) for split, paths in files.items()}
-    found = rows.found(KIND, tables, config, where)
+    formats = {format_of(paths[0].name) for paths in files.values()}
+    found = rows.found(f"{' and '.join(map(str, formats))} files", tables, config, where)
     for folder in folders.values():
         inside = [opens for split, opens in tables.items() if files[split][0].parent == folder.path]
         notes += _unlisted(folder, [opens() for opens in inside], rows.image_of(tables, config, where), config, said)
@@ -123,7 +124,7 @@ def _files(split: str, folder: Tree, where: str) -> tuple[dict[str, list[Path]],
     by_split: dict[str, list[Path]] = {}
     for name in names:
         by_split.setdefault(next(iter(words[name]), split), []).append(folder.path / name)
-    notes = [f"{len(ignored)} tables beside {own[0]} are ignored: {listed(ignored)}"] if ignored else []
+    notes = [f"{counted(len(ignored), 'table')} beside {own[0]} ignored: {listed(ignored)}"] if ignored else []
     return by_split, notes
 
 
@@ -135,9 +136,9 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
     files = {name for name, _ in folder.all_files() if is_image(name)}
     if not any(columns.is_path(table, column) for table in tables if column in table.schema.names):
         if files:
-            yield f"{len(files):,} image files beside the tables are ignored: {listed(sorted(files), 3)}"
+            yield f"{counted(len(files), 'image file')} beside the tables ignored: {listed(sorted(files), 3)}"
         return
-    if place(config.source).is_file():
+    if (source := place(config.source)).is_file() and source.parent == folder.path:
         raise MixlabError(f"{where} is a table of paths; name the folder that holds it and the images")
     paths = [path for table in tables for path in table.values(column) if isinstance(path, str)]
     inside = {path: _relative(path, folder.path) for path in paths}
@@ -155,7 +156,7 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
             f"rows, or move these images away"
         )
     if outside:
-        yield f"{len(outside):,} images lie outside {folder.path}; a change of them will not be noticed"
+        yield f"{counted(len(outside), 'image')} outside {folder.path}: a change there is not noticed"
 
 
 def _relative(path: str, folder: Path) -> str:

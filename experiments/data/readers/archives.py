@@ -18,7 +18,7 @@ from experiments.data.raw import Found, Raw, RawSplit
 from experiments.data.readers import tars, webdataset
 from experiments.data.table_files import format_of
 from experiments.data.tree import JUNK, Tree
-from experiments.data.words import is_image, listed
+from experiments.data.words import canonical, counted, is_image, listed
 from experiments.spec import DataConfig
 
 KIND = "zip or tar files"
@@ -62,8 +62,11 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     root.mkdir(parents=True)
     held = Unpacked(Tree(root))
     for name in names:
-        alone = len(tree.files) == 1
-        _unpack(tree.path / name, root if alone else root / _stem(name), held, scratch, f"{where}: {tree.path / name}")
+        alone, stem = len(tree.files) == 1, _stem(name)
+        said = f"{where}: data.source: {tree.path / name}"
+        _unpack(tree.path / name, root if alone else root / stem, held, scratch, said)
+        if not alone and stem in held.tree.folders:
+            held.tree.folders[stem] = _without_its_name(stem, held.tree.folders[stem])
     for name in tree.files:
         if name not in names and (len(names) > 1 or format_of(name)):
             (root / name).symlink_to(tree.path / name)
@@ -71,7 +74,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     _sort(held.tree)
     found = find(config, _without_wrappers(held.tree), scratch, where)
     splits = {name: partial(_through, split, held.images) for name, split in found.splits.items()}
-    notes = [f"{len(held.links):,} links in archives are ignored: {listed(held.links)}"] if held.links else []
+    notes = [f"{counted(len(held.links), 'link')} in archives ignored: {listed(held.links)}"] if held.links else []
     notes = [f"read from {listed(names)} as from a folder", *notes, *held.tree.notes(), *found.notes]
     return replace(found, splits=splits, notes=tuple(notes))
 
@@ -97,6 +100,13 @@ def _is_archive(name: str) -> bool:
 def _stem(name: str) -> str:
     stem = name.rpartition(".")[0]
     return stem.removesuffix(".tar")
+
+
+def _without_its_name(stem: str, tree: Tree) -> Tree:
+    """The folder in an archive that repeats the archive's name, as train/ in train.zip, else the archive's own."""
+    name, folder = next(iter(tree.folders.items()), ("", tree))
+    repeats = name == stem or (canonical(name) is not None and canonical(name) == canonical(stem))
+    return folder if repeats and len(tree.folders) == 1 and not tree.files else tree
 
 
 def _without_wrappers(tree: Tree) -> Tree:

@@ -18,7 +18,7 @@ from backends.errors import MixlabError
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, listed
+from experiments.data.words import canonical, counted, listed
 from experiments.spec import DataConfig
 
 KIND = "a .npz file of arrays"
@@ -48,7 +48,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     splits = {split: partial(_split, split, path, *pair, headers, where) for split, pair in pairs.items()}
     unused = [name for name in headers if not any(name in pair for pair in pairs.values())]
     notes = left_out(tree, folders[0], {path.name})
-    notes += [f"{len(unused):,} arrays are ignored: {listed(unused)}"] if unused else []
+    notes += [f"{counted(len(unused), 'array')} ignored: {listed(unused)}"] if unused else []
     return Found(KIND, splits, None, tuple(notes))
 
 

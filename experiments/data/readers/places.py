@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from backends.errors import MixlabError
 from experiments.data.tree import Tree
-from experiments.data.words import listed, splits_in
+from experiments.data.words import counted, listed, splits_in
 from experiments.spec import DataConfig
 
 DEEPEST = 2  # folders around the files, as in MNIST/raw
@@ -32,7 +32,7 @@ def left_out(tree: Tree, folder: Tree, used: set[str]) -> list[str]:
     beside = [name for name in folder.files if name not in used]
     if folder is not tree:
         beside += [name for below, one in tree.walk() if one is not folder for name in (below + f for f in one.files)]
-    return [f"{len(beside):,} other files are ignored: {listed(beside)}"] if beside else []
+    return [f"{counted(len(beside), 'other file')} ignored: {listed(beside)}"] if beside else []
 
 
 def split_of(path: str, where: str) -> str | None:

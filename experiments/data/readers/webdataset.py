@@ -20,7 +20,7 @@ from experiments.data.readers import tars
 from experiments.data.readers.places import split_of
 from experiments.data.table_files import BATCH_ROWS, Table
 from experiments.data.tree import Tree
-from experiments.data.words import is_image, listed
+from experiments.data.words import counted, is_image, listed
 from experiments.spec import DataConfig
 
 KIND = "WebDataset tar files"
@@ -75,7 +75,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
         raise MixlabError(f"{said}: no split word is in the names of {names}; rename them, as in train-0000.tar")
     tables = {name or "train": cache(partial(_table, paths, config, scratch, said)) for name, paths in files.items()}
     found = rows.found(KIND, tables, config, where)
-    notes = [f"{len(others):,} files beside the tar files are ignored: {listed(others)}"] if others else []
+    notes = [f"{counted(len(others), 'file')} beside the tar files ignored: {listed(others)}"] if others else []
     return Found(KIND, found.splits, found.classes, (*notes, *found.notes))
 
 
@@ -102,7 +102,7 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
         _collect(samples, tars.plain(path, scratch, where), where)
     if samples.without:
         raise MixlabError(
-            f"{where}: {len(samples.without):,} samples have no image: {listed(samples.without, 3)}; remove them"
+            f"{where}: {counted(len(samples.without), 'sample')} without an image: {listed(samples.without, 3)}; remove them"
         )
     images = _one_column_if_possible(samples.images)
     labels = pa.table(_classes(samples, config, where))
