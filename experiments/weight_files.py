@@ -34,11 +34,15 @@ SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 @dataclass(frozen=True, eq=False)
 class Weights:
-    """A model and its parameters by canonical name, in the type of the file."""
+    """A model and its parameters by canonical name, in the type of the file.
+
+    classes: names of the classes in the order of the logits, where the file tells them.
+    """
 
     format: str
     model: ModelSpec
     params: State
+    classes: tuple[str, ...] | None = None
 
 
 def read(path: Path) -> Weights:

@@ -27,6 +27,7 @@ WORDS = {
     "model.position_embedding": ("none", "learned"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),
     "data.permutation": ("none", "patches", "pixels"),
+    "data.layout": ("classes", "splits"),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "linear", "constant"),
     "train.decay": ("kernels", "all"),
@@ -47,6 +48,7 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "model.stochastic_depth": (0.0, 0.95),
     "data.image_size": (1, None),
     "data.image_channels": (1, 3),
+    "data.bits": (8, 16),
     "data.num_classes": (2, None),
     "data.num_examples": (4, None),
     "data.fraction": (1e-6, 1.0),
@@ -91,6 +93,7 @@ TEXTS = (
     "data.test_split",
     "data.image_column",
     "data.label_column",
+    "data.background",
     "backend",
     "run.device",
     "run.data_cache",
@@ -427,7 +430,7 @@ def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     assert asked <= set(ids)
     hashed = ("data.split_seed", "data.permutation", "data.augment.")
     by_content = {name: ids.pop(name) for name in list(ids) if name.startswith("data.") and not name.startswith(hashed)}
-    assert len(by_content) == 13 and set(by_content.values()) == {resolved.id}
+    assert len(by_content) == 16 and set(by_content.values()) == {resolved.id}
     assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
 
 

@@ -44,6 +44,12 @@ def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) 
     return _of_hub(config.source, config.subset, cache, where)
 
 
+def check_is_there(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> None:
+    """Raises: MixlabError: the source is neither built in nor a file or folder, nor known to the hub."""
+    if tree is None and config.source not in BUILT_IN:
+        _of_hub(config.source, config.subset, cache, where)
+
+
 def _of_files(tree: Tree, cache: Path, where: str) -> str:
     """SHA-256 over the names and contents of the files; files that were seen before are only listed."""
     files = [[name, *stat] for name, stat in tree.all_files()]

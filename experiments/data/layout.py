@@ -20,7 +20,7 @@ from backends.errors import MixlabError
 from experiments.data import tables
 from experiments.data.raw import Found, RawSplit
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, in_order, is_image, listed
+from experiments.data.words import canonical, counted, in_order, is_image, listed
 from experiments.spec import DataConfig
 
 KIND = "image files in one folder for each class"
@@ -153,7 +153,7 @@ def _class_folders(split: Tree) -> dict[str, Tree]:
 def _beside(tree: Tree, folders: Mapping[str, Tree], what: str) -> list[str]:
     """What lies beside the folders that count and holds no example."""
     odd = [*tree.files, *(f"{name}/" for name, folder in tree.folders.items() if name not in folders and folder.holds)]
-    return [f"{len(odd):,} names beside the {what} of {tree.path.name} are ignored: {listed(odd)}"] if odd else []
+    return [f"{counted(len(odd), 'name')} beside the {what} of {tree.path.name} ignored: {listed(odd)}"] if odd else []
 
 
 def _no_images(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
@@ -162,7 +162,7 @@ def _no_images(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
     if odd:
         types = Counter(Path(name).suffix or "no suffix" for name in odd)
         kinds = listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()])
-        yield f"{len(odd):,} files in the class folders of {tree.path.name} are no images and ignored: {kinds}"
+        yield f"{counted(len(odd), 'file')} of other types in the class folders of {tree.path.name} ignored: {kinds}"
 
 
 def _hint(first: Mapping[str, Tree]) -> str:

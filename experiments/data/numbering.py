@@ -28,18 +28,32 @@ def number(found: Found, config: DataConfig, where: str) -> RawSource:
     labels = _numbered(train, values, numbers, config, where)
     for name in found.unlabelled:
         notes.append(f"split {name!r} has no classes and is left out")
-    test = None
+    test, passed = None, {train_name}
     for name in tests:
         raw = found.splits[name]()
         plain = _plain(raw.values)
         if config.test_split is None and len(plain) and all(value is None for value in plain):
             notes.append(f"split {name!r} has no classes ({len(plain):,} examples) and is left out")
+            passed.add(name)
             continue
         _refuse_missing(raw, plain, config, where)
+        passed.add(name)
         test = Split(raw.name, _numbered(raw, plain, numbers, config, where), raw.images)
         break
+    for name in splits_in_order(found.splits):
+        if name not in passed:
+            notes.append(f"split {name!r} is not used; data.train_split and data.test_split choose others")
     notes += [*said, *_without_examples(names, labels)]
     return RawSource(names, Split(train.name, labels, train.images), test, found.kind, tuple(notes))
+
+
+def index_of(found: Found, classes: tuple[str, ...], values: Sequence[Any] | Array) -> Array:
+    """The number of the class of each value, int64 (n,); -1: it has none."""
+    numbers = {name: row for row, name in enumerate(classes)}
+    if found.classes is None:
+        return np.array([numbers.get(str(value), -1) for value in _plain(values)], np.int64)
+    rows = [value if isinstance(value, int) else numbers.get(value, -1) for value in _plain(values)]
+    return np.array([row if row < len(classes) else -1 for row in rows], np.int64)
 
 
 def _choose(config: DataConfig, found: Found, where: str) -> tuple[str, list[str]]:
@@ -69,9 +83,8 @@ def _named(field: str, name: str, config: DataConfig, found: Found, where: str) 
                 f"{where}: data.{field}: split {name!r} of {config.source!r} has no classes; "
                 f"{choices(name, splits_in_order(found.splits))}"
             )
-    raise MixlabError(
-        f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, splits_in_order(found.splits))}"
-    )
+    known_splits = splits_in_order(found.splits)
+    raise MixlabError(f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, known_splits)}")
 
 
 def _plain(values: Sequence[Any] | Array) -> list[Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from backends.errors import MixlabError
-from experiments.data.words import listed
+from experiments.data.words import counted, listed
 
 # Names that programs leave beside data; they and names that begin with a dot hold no data.
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
@@ -45,14 +45,14 @@ class Tree:
     def notes(self) -> Iterator[str]:
         """What of the folder holds no data, counted and named."""
         folders = list(self.walk())
-        yield from _note("hidden names", [below + name for below, one in folders for name in one.hidden])
-        yield from _note("links that lead nowhere", [below + name for below, one in folders for name in one.broken])
-        yield from _note("empty folders", [below for below, one in folders if not one.files and not one.folders])
+        yield from _note("hidden name", [below + name for below, one in folders for name in one.hidden])
+        yield from _note("dead link", [below + name for below, one in folders for name in one.broken])
+        yield from _note("empty folder", [below for below, one in folders if not one.files and not one.folders])
 
 
 def _note(what: str, names: list[str]) -> Iterator[str]:
     if names:
-        yield f"{len(names):,} {what} ignored: {listed(names)}"
+        yield f"{counted(len(names), what)} ignored: {listed(names)}"
 
 
 def place(source: str) -> Path:
