@@ -7,7 +7,7 @@ SPECIAL = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "±": r"$\pm$", "°": r"$^{\circ}$", "†": r"$^{\dagger}$",
-    "*": r"$^{*}$", "—": "---",
+    "‡": r"$^{\ddagger}$", "*": r"$^{*}$", "—": "---",
 }  # fmt: skip
 LETTERS = {chr(code) for code in range(0xC0, 0x100)} - set("\xd7\xf7")  # of Latin-1, without its two signs
 # As a main file it brings its own class and ends itself; within a document, where \@nodocument is \relax, neither.

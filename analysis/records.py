@@ -25,7 +25,7 @@ SPLITS = ("train", "validation", "test")
 # Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.
 CURVE = ("step", "loss", *(f"{split}.{value}" for split in SPLITS for value in ("accuracy", "loss")))
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 2  # raise it when `_values` or CURVE change
+CACHE_VERSION = 3  # raise it when `_values` or CURVE change
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +89,8 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "started": record.get("started"),
         "finished": record.get("finished"),
     }
+    repeats = _mapping(_mapping(record.get("data")).get("repeats"))
+    found |= {f"repeats.{split}": _count(repeats.get(split)) for split in SPLITS[1:]}
     if record["status"] != "done":
         return found
     for when in ("last", "best"):

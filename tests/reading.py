@@ -76,3 +76,10 @@ def write_cifar10(folder: Path, protocol: int = 2, key: Any = bytes) -> Path:
     for name, num, seed in (("data_batch_1", 6, 1), ("data_batch_2", 3, 2), ("test_batch", 3, 3)):
         (folder / name).write_bytes(pickle.dumps(cifar_batch(num, seed, key), protocol))
     return folder
+
+
+def unpacked(folder: Path, members: list[tuple[str, bytes]]) -> Path:
+    for name, content in members:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.reading import png, read, refusal, said, write_cifar10, write_tar
+from tests.reading import png, read, refusal, said, unpacked, write_cifar10, write_tar
 
 
 @pytest.fixture
@@ -27,13 +27,6 @@ def write_zip(path: Path, members: list[tuple[str, bytes]]) -> Path:
         for name, content in members:
             made.writestr(name, content)
     return path
-
-
-def unpacked(folder: Path, members: list[tuple[str, bytes]]) -> Path:
-    for name, content in members:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(content)
-    return folder
 
 
 ARCHIVES = {

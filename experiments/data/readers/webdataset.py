@@ -101,9 +101,8 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
     for path in paths:
         _collect(samples, tars.plain(path, scratch, where), where)
     if samples.without:
-        raise MixlabError(
-            f"{where}: {counted(len(samples.without), 'sample')} without an image: {listed(samples.without, 3)}; remove them"
-        )
+        without = f"{counted(len(samples.without), 'sample')} without an image: {listed(samples.without, 3)}"
+        raise MixlabError(f"{where}: {without}; remove them")
     images = _one_column_if_possible(samples.images)
     labels = pa.table(_classes(samples, config, where))
     schema = pa.schema([*((name, pa.binary()) for name in images), *labels.schema])
