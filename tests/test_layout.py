@@ -106,6 +106,14 @@ def test_what_depth_does_not_decide_is_a_question_that_the_layout_answers(source
         assert counts(source, cache, layout="splits")[2] == ("a", "b")
 
 
+def test_the_layout_that_is_given_is_held_to(source: Path, cache: Path) -> None:
+    images(source, "train", "test")
+    assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
+    assert "no split has class folders: test, train" in refusal(source, cache, layout="splits")
+    images(source.with_name("one") / "train", "a")
+    assert "has 1 class folder and must" in refusal(source.with_name("one"), cache, layout="classes")
+
+
 def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> None:
     for name in ("cat", "dog", "cow"):
         images(source / "train" / name, "adult", "young")
@@ -215,6 +223,8 @@ def test_a_table_of_images_beside_class_folders_is_a_question(source: Path, cach
     assert counts(source, cache, layout="classes")[2] == ("a", "b")
     (source / "labels.csv").write_text("class,words\na,apple\nb,ball\n")
     assert "1 name beside the class folders of set ignored: labels.csv" in said(source, cache)
+    (source / "labels.csv").rename(source / "about.json")
+    assert "1 name beside the class folders of set ignored: about.json" in said(source, cache)
 
 
 # Links

@@ -254,6 +254,20 @@ def test_images_without_a_row_and_rows_without_an_image_are_counted(source: Path
     assert "3 of 9 rows of the table name images that are not there, the first '6.png'" in refusal(source, cache)
 
 
+def test_names_without_a_suffix_are_rows_without_an_image(source: Path, cache: Path) -> None:
+    pictures(source, "0.png", "1.png")
+    csv(source / "labels.csv", {"0": "a", "1": "b"})
+    assert "no column of images among the columns: file_name, label" in refusal(source, cache)
+    assert "2 of 2 rows of the table name images that are not there" in refusal(source, cache, image_column="file_name")
+
+
+def test_an_image_of_several_rows_is_said(source: Path, cache: Path) -> None:
+    pictures(source, "0.png", "1.png")
+    (source / "labels.csv").write_text("file_name,label\n0.png,a\n1.png,b\n./1.png,a\n1.png,b\n")
+    assert labels(source, cache) == [0, 1, 0, 1]
+    assert "2 rows of the table name an image that an earlier row names" in said(source, cache, test_fraction=0.5)
+
+
 def test_other_tables_beside_metadata_are_ignored_and_named(source: Path, cache: Path) -> None:
     pictures(source, "0.png", "1.png")
     csv(source / "metadata.csv", {"0.png": "a", "1.png": "b"})

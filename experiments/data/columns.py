@@ -101,6 +101,10 @@ def is_embedded(table: Table, column: str) -> bool:
     return False
 
 
+def holds_text(table: Table, column: str) -> bool:
+    return isinstance(_first(table, column), str)
+
+
 def is_path(table: Table, column: str) -> bool:
     """Whether a column is of words that all end as the names of image files do."""
     import pyarrow as pa

@@ -48,7 +48,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     if _are_splits(first, config, said):
         return _read_splits(tree, first, config, where)
     if len(first) < 2:
-        raise MixlabError(f"{said} has {len(first)} class folders and must have two or more{_hint(first)}")
+        raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{_hint(first)}")
     split = _split("train", first)
     notes = [*_beside(tree, first, "class folders"), *_no_images(tree, first)]
     return Found(KIND, {"train": lambda: split}, tuple(in_order(list(first))), tuple(notes))

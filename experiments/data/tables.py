@@ -39,10 +39,13 @@ def in_folder(tree: Tree) -> bool:
 
 
 def name_images(tree: Tree, where: str) -> list[str]:
-    """The tables in the folder itself that have a column of images."""
+    """The tables in the folder itself that have a column of images; files that are no tables after all do not count."""
     found = []
     for name in filter(_is_table, tree.files):
-        table = open_table([tree.path / name], where)
+        try:
+            table = open_table([tree.path / name], where)
+        except MixlabError:
+            continue
         if any(columns.is_embedded(table, one) or columns.is_path(table, one) for one in table.schema.names):
             found.append(name)
     return found
@@ -134,7 +137,7 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
     Raises: MixlabError: an image has no row, or a row has no image.
     """
     files = {name for name, _ in folder.all_files() if is_image(name)}
-    if not any(columns.is_path(table, column) for table in tables if column in table.schema.names):
+    if not any(columns.holds_text(table, column) for table in tables if column in table.schema.names):
         if files:
             yield f"{counted(len(files), 'image file')} beside the tables ignored: {listed(sorted(files), 3)}"
         return
@@ -155,6 +158,8 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
             f"{where}: {len(rowless):,} of {len(files):,} images have no row in the table: {listed(rowless, 3)}; add "
             f"rows, or move these images away"
         )
+    if more := len(paths) - len(set(inside.values())):
+        yield f"{counted(more, 'row')} of the table name an image that an earlier row names"
     if outside:
         yield f"{counted(len(outside), 'image')} outside {folder.path}: a change there is not noticed"
 
