@@ -271,6 +271,15 @@ def test_class_folders_of_all_splits_count_and_those_without_training_examples_a
     assert "1 of 3 classes have no training examples: b" in said(source, cache)
 
 
+def test_examples_stand_in_the_order_of_their_paths(source: Path, cache: Path) -> None:
+    images(source, "a", "a-b")
+    images(source / "a", "x")
+    (source / "a" / "10.png").write_bytes(png(255))
+    # a-b/0 a-b/1 a/0 a/1 a/10 a/x/0 a/x/1: content, and with it a trial's id, depends on the order
+    assert read(source, cache)[1] == [1, 1, 0, 0, 0, 0, 0]
+    assert read(source, cache)[0][4, 0, 0, 0] == 255
+
+
 # Paths and lists
 
 
