@@ -106,6 +106,14 @@ def test_what_depth_does_not_decide_is_a_question_that_the_layout_answers(source
         assert counts(source, cache, layout="splits")[2] == ("a", "b")
 
 
+def test_two_names_that_hold_split_words_are_a_question(source: Path, cache: Path) -> None:
+    splits(source, "train_images", "test-images")
+    assert "splits (test-images, train_images, with classes inside)" in refusal(source, cache)
+    asked = {"layout": "splits", "train_split": "train_images", "test_split": "test-images"}
+    assert counts(source, cache, **asked) == (4, 4, ("a", "b"))
+    assert counts(images(source.with_name("toys"), "train set", "car", "doll"), cache)[0] == 6
+
+
 def test_the_layout_that_is_given_is_held_to(source: Path, cache: Path) -> None:
     images(source, "train", "test")
     assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
@@ -269,6 +277,20 @@ def test_class_folders_of_all_splits_count_and_those_without_training_examples_a
     images(source / "test", "a", "b", "c")
     assert counts(source, cache) == (4, 6, ("a", "b", "c"))
     assert "1 of 3 classes have no training examples: b" in said(source, cache)
+    assert "2 of 6 examples of split 'test' are of classes never trained on" in said(source, cache)
+
+
+def test_a_test_split_of_other_classes_altogether_is_an_error(source: Path, cache: Path) -> None:
+    images(source / "train", "a", "b")
+    images(source / "test", "unknown", "more")
+    assert "no example of split 'test'" in refusal(source, cache)
+
+
+def test_a_pipe_is_no_file(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    os.mkfifo(source / "a" / "9.png")
+    assert counts(source, cache)[0] == 4
+    assert "1 hidden name ignored: a/9.png" in said(source, cache)
 
 
 def test_examples_stand_in_the_order_of_their_paths(source: Path, cache: Path) -> None:

@@ -217,6 +217,21 @@ def test_a_column_of_split_words_cuts_a_table(source: Path, cache: Path) -> None
     assert "column 'split' says the split of each row" in said(source, cache)
 
 
+def test_paths_that_all_begin_with_folders_of_splits_cut_a_table(source: Path, cache: Path) -> None:
+    names = ["train/0.png", "./train/1.png", "Test/0.png", "train/2.png"]
+    pictures(source, *names)
+    csv(source / "metadata.csv", {name: "ab"[row % 2] for row, name in enumerate(names)})
+    images, found, splits = read(source, cache)
+    assert found == [0, 1, 1, 0] and images[:, 0, 0, 0].tolist() == [1, 2, 4, 3] and splits.test.tolist() == [3]
+    assert "column 'file_name' says the split of each row" in said(source, cache)
+
+
+def test_a_saved_data_set_that_is_not_whole_is_a_sentence(source: Path, cache: Path) -> None:
+    source.mkdir()
+    (source / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    assert "is a saved data set that is not whole" in refusal(source, cache)
+
+
 @pytest.mark.parametrize("name", ["[x] t", "a*b", "t #2", "c: d", "größe"])
 def test_the_path_of_a_table_is_no_pattern(tmp_path: Path, cache: Path, name: str) -> None:
     table(tmp_path / "axb" / "train.parquet", label=[1, 0] * 4)

@@ -2,7 +2,7 @@
 
 - If the name of every folder is a split word (train, training, trainset; val, valid, validation, dev; test, testing,
   testset, eval; in any case), they are splits, and the folders in them are classes.
-- If no name is a split word, they are classes.
+- If no name is a split word, they are classes; two names that hold one (train_images, test_images) are a question.
 - If some are, depth decides: one split word among folders that all hold images is a class like the others; two or more
   among folders that all hold folders are splits like the others. All else is a question, and data.layout answers it.
 
@@ -20,7 +20,7 @@ from backends.errors import MixlabError
 from experiments.data import tables
 from experiments.data.raw import Found, RawSplit
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, counted, in_order, is_image, listed
+from experiments.data.words import canonical, counted, in_order, is_image, listed, words_in
 from experiments.spec import DataConfig
 
 KIND = "image files in one folder for each class"
@@ -63,16 +63,27 @@ def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bo
         return config.layout == "splits"
     words = [name for name in first if canonical(name)]
     others = [name for name in first if not canonical(name)]
-    if not others or not words:
-        return bool(words)
+    if not others:
+        return True
+    if not words:
+        words = [name for name in first if words_in(name)]
+        if len(words) < 2:
+            return False
+        others = [name for name in first if name not in words]
+        raise _question(first, words, others, where)
     flat = [name for name, folder in first.items() if any(is_image(file) for file in folder.files)]
     if len(words) == 1 and len(flat) == len(first):
         return False
     if len(words) > 1 and not flat:
         return True
-    raise MixlabError(
+    raise _question(first, words, others, where)
+
+
+def _question(first: Mapping[str, Tree], words: list[str], others: list[str], where: str) -> MixlabError:
+    further = f"; {listed(others, 3)} would be further ones" if others else ""
+    return MixlabError(
         f"{where}: its folders can be classes ({listed(list(first), 4)}) or splits ({listed(words, 3)}, with classes "
-        f"inside; {listed(others, 3)} would be further ones); say which with data.layout: classes or splits"
+        f"inside{further}); say which with data.layout: classes or splits"
     )
 
 

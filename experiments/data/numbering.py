@@ -39,6 +39,7 @@ def number(found: Found, config: DataConfig, where: str) -> RawSource:
         _refuse_missing(raw, plain, config, where)
         passed.add(name)
         test = Split(raw.name, _numbered(raw, plain, numbers, config, where), raw.images)
+        notes += _untrained(test, labels, config, where)
         break
     for name in splits_in_order(found.splits):
         if name not in passed:
@@ -122,6 +123,18 @@ def _without_examples(names: Sequence[str], labels: Array) -> Iterator[str]:
     empty = np.flatnonzero(np.bincount(labels, minlength=len(names)) == 0).tolist()
     if len(empty):
         yield f"{len(empty):,} of {len(names):,} classes have no training examples: {listed([names[i] for i in empty])}"
+
+
+def _untrained(test: Split, trained: Array, config: DataConfig, where: str) -> Iterator[str]:
+    """Raises: MixlabError: no test example is of a class that is trained on."""
+    strange = int((~np.isin(test.labels, trained)).sum())
+    if strange and strange == len(test.labels):
+        raise MixlabError(
+            f"{where}: data.test_split: no example of split {test.name!r} of {config.source!r} is of a class that the "
+            f"training split has; name another split, or none to cut test examples from it"
+        )
+    if strange:
+        yield f"{strange:,} of {len(test.labels):,} examples of split {test.name!r} are of classes never trained on"
 
 
 def _refuse_missing(split: RawSplit, values: list[Any], config: DataConfig, where: str) -> None:

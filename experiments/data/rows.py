@@ -42,10 +42,10 @@ def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
     splits: dict[str, Callable[[], RawSplit]]
     splits = {name: partial(_read, name, opens, first, chosen, where) for name, opens in tables.items()}
     said = list(_said(chosen))
-    if chosen.split:
-        words = [canonical(str(word)) for word in first.values(chosen.split)]
-        splits = {word: partial(_cut, word, words, splits) for word in dict.fromkeys(words) if word}
-        said.append(f"column {chosen.split!r} says the split of each row")
+    words = _splits_of_rows(first, chosen) if len(tables) == 1 else []
+    if words:
+        splits = {word: partial(_cut, word, words, splits) for word in dict.fromkeys(words)}
+        said.append(f"column {chosen.split or chosen.image!r} says the split of each row")
     return Found(kind, splits, first.names.get(chosen.label), tuple(said))
 
 
@@ -67,6 +67,18 @@ def _first(tables: Tables, config: DataConfig) -> Table:
     """The table of the training split, else of any."""
     name = config.train_split if config.train_split in tables else canonical(config.train_split) or ""
     return tables.get(name, next(iter(tables.values())))()
+
+
+def _splits_of_rows(table: Table, chosen: Chosen) -> list[str]:
+    """The split of each row by the column that says it, or by the folders that paths begin with; empty: by neither."""
+    if chosen.split:
+        names = [str(value) for value in table.values(chosen.split)]
+    elif columns.is_path(table, chosen.image):
+        names = [os.path.normpath(value).partition("/")[0] for value in table.values(chosen.image)]
+    else:
+        return []
+    words = [word for name in names if (word := canonical(name))]
+    return words if len(words) == len(names) else []
 
 
 def _says_split(table: Table, column: str) -> bool:
@@ -103,7 +115,7 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
     return RawSplit(name, values, partial(_images, table, chosen.image, where), chosen.label)
 
 
-def _cut(word: str, words: list[str | None], splits: Mapping[str, Callable[[], RawSplit]]) -> RawSplit:
+def _cut(word: str, words: list[str], splits: Mapping[str, Callable[[], RawSplit]]) -> RawSplit:
     """The rows of one split of a table that holds several."""
     whole, mask = next(iter(splits.values()))(), [one == word for one in words]
     return RawSplit(word, list(compress(whole.values, mask)), lambda: compress(whole.images(), mask), whole.column)

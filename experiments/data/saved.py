@@ -13,24 +13,30 @@ from experiments.data.words import canonical
 from experiments.spec import DataConfig
 
 KIND = "a saved data set"
-STATE, SPLITS = "state.json", "dataset_dict.json"
+STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 
 
 def finds(tree: Tree) -> bool:
-    return STATE in tree.files or SPLITS in tree.files
+    return SPLITS in tree.files or {STATE, INFO} <= set(tree.files)
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     """See raw.py."""
     said = f"{where}: data.source: {config.source!r}"
-    if STATE in tree.files:
-        paths = {"train": _files(tree, said)}
-    else:
-        names = json.loads((tree.path / SPLITS).read_text("utf-8"))["splits"]
-        paths = {canonical(name) or name: _files(tree.folders[name], said) for name in names}
+    try:
+        paths = _paths(tree, said)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MixlabError(f"{said} is a saved data set that is not whole ({error!r}); save it again") from None
     return rows.found(
         KIND, {name: cache(partial(open_table, files, said)) for name, files in paths.items()}, config, where
     )
+
+
+def _paths(tree: Tree, where: str) -> dict[str, list[Path]]:
+    if SPLITS not in tree.files:
+        return {"train": _files(tree, where)}
+    names = json.loads((tree.path / SPLITS).read_text("utf-8"))["splits"]
+    return {canonical(name) or name: _files(tree.folders[name], where) for name in names}
 
 
 def _files(folder: Tree, where: str) -> list[Path]:

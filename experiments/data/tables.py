@@ -3,7 +3,8 @@
 - The files are those at the first level, else those in a folder `data`, else those in folders that are named by
   splits, else those in the only folder that has any. Several formats, or folders, are a question.
 - The split of a file is the split word in its name (train-00000-of-00002.parquet, my_test.csv), else that of its
-  folder. Where no name holds one, all are the training split; a column `split` of split words alone cuts it.
+  folder. Where no name holds one, all are the training split; a column `split` of split words alone cuts it, and so do
+  paths that all begin with a folder named by a split.
 - Beside a file metadata.csv, .jsonl or .parquet, other tables are ignored.
 - Paths in a column are relative to the table's folder. Every image there must have a row, and every row an image.
 """
@@ -20,7 +21,7 @@ from experiments.data import columns, rows
 from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
-from experiments.data.words import canonical, counted, is_image, listed
+from experiments.data.words import canonical, counted, is_image, listed, words_in
 from experiments.spec import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"
@@ -117,7 +118,7 @@ def _files(split: str, folder: Tree, where: str) -> tuple[dict[str, list[Path]],
             f"{where}: {folder.path} has tables of several formats ({', '.join(sorted(map(str, formats)))}): "
             f"{listed(names)}; keep one format there"
         )
-    words = {name: {word for word in map(canonical, re.split(r"[^A-Za-z]+", name)) if word} for name in names}
+    words = {name: words_in(name) for name in names}
     open_names = [name for name in names if len(words[name]) > 1 or (not words[name] and any(words.values()))]
     if open_names:
         raise MixlabError(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from stat import S_ISFIFO, S_ISSOCK
 
 from backends.errors import MixlabError
 from experiments.data.words import counted, listed
@@ -86,7 +87,9 @@ def _list(path: Path, above: tuple[tuple[int, int], ...], where: str) -> Tree:
             except FileNotFoundError:
                 tree.broken.append(entry.name)
                 continue
-            if not entry.is_dir():
+            if S_ISFIFO(stat.st_mode) or S_ISSOCK(stat.st_mode):
+                tree.hidden.append(entry.name)
+            elif not entry.is_dir():
                 tree.files[entry.name] = (stat.st_size, stat.st_mtime_ns)
             elif entry.is_symlink() and _identity(path / entry.name) in above:
                 raise MixlabError(

@@ -24,6 +24,11 @@ def splits_in(name: str) -> set[str]:
     return {split for word in re.split(r"[^A-Za-z]+", name) if (split := canonical(word))}
 
 
+def words_in(name: str) -> set[str]:
+    """The splits whose words stand in a name, parted by anything that is no letter."""
+    return {split for word in re.split(r"[^A-Za-z]+", name) if (split := canonical(word))}
+
+
 def splits_in_order(names: Iterable[str]) -> list[str]:
     """Training, validation, test, then others as they come."""
     names = list(names)
