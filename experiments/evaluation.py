@@ -24,12 +24,13 @@ OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps t
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy, mean softmax loss, over how many test examples, and which order of classes was taken."""
+    """Accuracy, mean softmax loss, over how many test examples; which order of classes was taken, notes on the data."""
 
     accuracy: float
     loss: float
     num_examples: int
     classes: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfig:
@@ -71,7 +72,9 @@ def evaluate(weights: Weights, config: DataConfig, cache: Path, backend: str, ru
     few = ArrayDataset(np.asarray(splits.images[:1]), np.asarray(splits.labels[:1]), order)
     program = engine.open(model, OPTIMIZER, few, run)
     program.load([_state(weights)])
-    return replace(_evaluate(program, splits, run.precision), classes=class_order.line(known.classes, weights.classes))
+    found = _evaluate(program, splits, run.precision)
+    order = class_order.line(known.classes, weights.classes)
+    return replace(found, classes=order, notes=tuple(data.notes(config, info, cache)))
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:

@@ -43,4 +43,6 @@ def command(arguments: argparse.Namespace) -> int:
     print(f"test        {found.num_examples:,} examples of {config.source}")
     print(f"classes     {found.classes}")
     print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f} (softmax)")
+    for note in found.notes:
+        print(f"note        {note}")
     return 0

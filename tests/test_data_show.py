@@ -182,6 +182,7 @@ def test_evaluate_says_which_order_it_took_and_takes_another(run: Run, tmp_path:
             path = tmp_path / "set" / split / str(number + 5) / "0.png"
             path.parent.mkdir(parents=True)
             Image.fromarray(rng.integers(0, 256, (32, 32, 3), np.uint8)).save(path)
+    (tmp_path / "set" / ".x").touch()
     names = [str(number) for number in range(5, 12)]
     found = {}
     for order in (None, names, names[::-1]):
@@ -195,6 +196,7 @@ def test_evaluate_says_which_order_it_took_and_takes_another(run: Run, tmp_path:
         said = after(ended, "classes")[0]
         assert "7, in the order" in said and (": 11, 10, 9" in said if order == names[::-1] else ": 5, 6, 7" in said)
         assert ("assumed" in said) == (order is None)
+        assert after(ended, "note") == ["1 hidden name ignored: .x"]
     assert found[None] == found[tuple(names)] != found[tuple(names[::-1])]
     (tmp_path / "classes.txt").write_text("5\n5\n")
     ended = run("evaluate", "--weights", "w.npz", "set", "--classes", "classes.txt")

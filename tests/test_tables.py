@@ -1,6 +1,7 @@
 """Tables of images: which files are of which split, which columns count, and what stands for a class."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -236,6 +237,25 @@ def test_a_saved_data_set_that_is_not_whole_is_a_sentence(source: Path, cache: P
 def test_the_path_of_a_table_is_no_pattern(tmp_path: Path, cache: Path, name: str) -> None:
     table(tmp_path / "axb" / "train.parquet", label=[1, 0] * 4)
     assert labels(table(tmp_path / name / "train.parquet", label=[0, 1] * 4), cache) == [0, 1] * 4
+
+
+def test_a_data_set_of_the_hub_is_read_as_any_table(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    features = datasets.Features({"img": datasets.Image(), "kind": datasets.ClassLabel(names=["b", "a", "c"])})
+
+    def part(first: int, kinds: list[int]) -> Any:
+        images = [{"bytes": png(first + row), "path": None} for row in range(len(kinds))]
+        return datasets.Dataset.from_dict({"img": images, "kind": kinds}, features)
+
+    asked = []
+    opened = {"train": part(0, [0, 1, 0, 1]), "valid": part(9, [1, 0]), "test": part(20, [-1, -1])}
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *_, **__: SimpleNamespace(hash="1"))
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **_: asked.append(names) or opened)
+    hub = Path("someone/something")
+    assert classes(hub, cache, subset="small") == ("b", "a", "c")
+    assert read(hub, cache, subset="small")[1] == [0, 1, 0, 1, 1, 0] and asked == [("someone/something", "small")]
+    assert "split 'test' has no classes (2 examples) and is left out" in said(hub, cache, subset="small")
 
 
 # Tables of file names
