@@ -73,8 +73,8 @@ def evaluate(weights: Weights, config: DataConfig, cache: Path, backend: str, ru
     program = engine.open(model, OPTIMIZER, few, run)
     program.load([_state(weights)])
     found = _evaluate(program, splits, run.precision)
-    order = class_order.line(known.classes, weights.classes)
-    return replace(found, classes=order, notes=tuple(data.notes(config, info, cache)))
+    whose = class_order.line(known.classes, weights.classes)
+    return replace(found, classes=whose, notes=tuple(data.notes(config, info, cache)))
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:

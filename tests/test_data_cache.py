@@ -16,7 +16,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import decoded, fingerprints
+from experiments.data import decoded, fingerprints, memo
 from tests.sources import (
     WHERE,
     assert_fails,
@@ -149,6 +149,16 @@ def test_a_source_that_is_gone_is_what_it_was(tmp_path: Path, cache: Path) -> No
     assert data.describe(given, cache, WHERE) == info  # a report needs no images
     with pytest.raises(MixlabError, match=r"data\.source: .* is neither an existing folder"):
         data.load(given, info, cache)
+
+
+def test_what_an_earlier_version_noted_of_a_place_that_is_gone_is_still_known(tmp_path: Path, cache: Path) -> None:
+    place = str(tmp_path / "gone")
+    names = ("subset", "image_size", "image_channels", "test_split", "image_column", "label_column")
+    question = {"layout": 2, "source": place, "train_split": "train", **dict.fromkeys(names)}
+    noted = {"num_train": 10, "num_test": 5, "num_classes": 2, "image_size": 6, "image_channels": 1}
+    memo.remember(cache, question, {"content": "c" * 24, **noted})
+    assert data.describe(config(place), cache, WHERE).content == "c" * 24
+    assert_fails(config(place, layout="classes"), cache, "data.source", "neither an existing folder")
 
 
 def test_the_content_counts_and_not_the_files_that_it_came_in(tmp_path: Path, cache: Path) -> None:
