@@ -11,7 +11,7 @@ from PIL import Image
 
 from backends.errors import MixlabError
 from experiments import class_order, data
-from experiments.data.decoded import About
+from experiments.data.known import About
 from tests.conftest import Ended, base, records, write_yaml
 from tests.reading import png
 from tests.test_weights import FIXTURES

@@ -6,7 +6,7 @@ A reader is a module with
     def finds(tree: Tree) -> bool                               # whether the files are of its kind, by their names
     def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found
 
-which sources.READERS lists. It numbers no classes, chooses no splits and checks no labels: numbering.py does that once
+which sources.IN_ORDER names. It numbers no classes, chooses no splits and checks no labels: numbering.py does that once
 for all. A source that is one file comes as a tree of that file alone.
 """
 

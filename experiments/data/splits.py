@@ -11,9 +11,9 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.data import checks, decoded, memo
-from experiments.data.decoded import About, Facts
+from experiments.data import checks, decoded, known, memo
 from experiments.data.fingerprints import fingerprint, is_there, source_tree
+from experiments.data.known import About, Facts
 from experiments.data.pictures import background
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
@@ -83,25 +83,25 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
 
 def _find_out(config: DataConfig, cache: Path, where: str) -> About:
     """From the notes of the cache, else by decoding the source."""
-    last = decoded.last_at(cache, config)
+    last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
     tree = source_tree(config.source, where)
-    by_content = decoded.question(config, fingerprint(config, tree, cache, where))
-    known = decoded.known(cache, by_content)
-    if known is None:
-        known = decoded.build(config, tree, cache, where)
-        decoded.remember(cache, by_content, *known)
-    about, facts = known
+    by_content = known.question(config, fingerprint(config, tree, cache, where))
+    answer = known.recall(cache, by_content)
+    if answer is None:
+        answer = decoded.build(config, tree, cache, where)
+        known.remember(cache, by_content, *answer)
+    about, facts = answer
     if tree:
         facts = dataclasses.replace(facts, notes=(*tree.notes(), *facts.notes))
-    decoded.remember_place(cache, config, about, facts)
+    known.remember_place(cache, config, about, facts)
     return about
 
 
 def facts(config: DataConfig, info: DataInfo, cache: Path) -> Facts:
     """The names of the classes in order, and what there is to say of the source."""
-    return decoded.facts_at(cache, config, info.content)
+    return known.facts_at(cache, config, info.content)
 
 
 def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats | None:
