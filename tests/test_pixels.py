@@ -251,6 +251,17 @@ def test_a_sixteen_bit_image_is_turned_as_its_camera_noted() -> None:
     assert np.array_equal(decode([raw])[0][0][..., 0], np.rot90(pixels, -1))
 
 
+def test_the_range_is_that_of_all_splits() -> None:
+    """Training values up to 255 and test values up to 4,095 are of one camera."""
+    parts = [[png(full(value), 0)] * 2 for value in (255, 4095)]
+    train, test = (
+        Split(name, np.arange(2, dtype=np.int32), lambda raws=raws: iter(raws))
+        for name, raws in zip(("train", "test"), parts, strict=True)
+    )
+    decoder = pictures.Decoder(RawSource(("a", "b"), train, test), DataConfig(source="set"), WHERE)
+    assert [corner(image) for image in decoder.images()] == [round(255 * 255 / 4095)] * 2 + [255] * 2
+
+
 # Frames, pages, modes, damage
 
 

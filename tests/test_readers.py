@@ -288,7 +288,7 @@ def samples(num: int, first: int = 0, **others: Any) -> list[tuple[str, bytes]]:
 
 
 def test_the_class_is_what_cls_holds(tmp_path: Path, cache: Path) -> None:
-    cls = {"cls": lambda row: str(row % 3).encode(), "json": lambda row: {"label": row, "width": 5}}
+    cls = {"cls": lambda row: str(row % 3).encode(), "json": lambda row: {"label": row % 2, "width": 5}}
     write_tar(tmp_path / "set" / "train-0000.tar", samples(4, **cls))
     write_tar(tmp_path / "set" / "train-0001.tar", samples(2, 4, **cls))
     write_tar(tmp_path / "set" / "test-0000.tar", samples(3, 6, **cls))
