@@ -243,6 +243,13 @@ def tiff(pixels: Array, order: str, compressed: bool = False, apart: bool = Fals
     return magic + struct.pack(f"{order}I", at + len(depths)) + body + depths + directory
 
 
+def test_a_colour_ppm_of_16_bits_is_refused() -> None:
+    raw = b"P6 4 4 65535\n" + full(300, 20, 1000).astype(">u2").tobytes()
+    with pytest.raises(MixlabError, match="a PPM of 16 bits a channel, which is not read; store it as PNG"):
+        decode([raw])
+    assert corner(decode([b"P6 4 4 255\n" + full(3, 2, 1).astype(np.uint8).tobytes()])[0][0]) == [3, 2, 1]
+
+
 def test_a_sixteen_bit_image_is_turned_as_its_camera_noted() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # a quarter turn

@@ -361,6 +361,7 @@ NAMES = {
     "pixel0": [f"pixel{row}" for row in range(SIDE**2)],
     "pixel1": [f"pixel_{row}" for row in range(1, SIDE**2 + 1)],
     "0": [str(row) for row in range(SIDE**2)],
+    "0_0": [f"pixel_{row}_{column}" for row in range(SIDE) for column in range(SIDE)],
     "1x1": [f"{row}x{column}" for row in range(1, SIDE + 1) for column in range(1, SIDE + 1)],
 }
 
@@ -402,6 +403,20 @@ def test_without_a_header_and_a_border_the_class_is_a_question(tmp_path: Path, c
     assert "data.label_column" in message and "column 0 or 25" in message and "write a header" in message
     images, labels, _ = read(source, cache, label_column="0")
     assert np.array_equal(images.reshape(6, -1), PIXELS) and labels == [0, 1] * 3
+
+
+def test_a_table_of_features_and_image_files_is_no_image(tmp_path: Path, cache: Path) -> None:
+    """Twenty columns of numbers beside the name of each image, in the words of pixels and in others."""
+    for word in ("p", "attribute"):
+        folder = tmp_path / word
+        folder.mkdir()
+        rows = ["file,kind," + ",".join(f"{word}{column}" for column in range(20))]
+        for row in range(6):
+            (folder / f"{row}.png").write_bytes(png(row))
+            rows.append(f"{row}.png,{'ab'[row % 2]}," + ",".join("7" * 20))
+        (folder / "table.csv").write_text("\n".join(rows) + "\n")
+        images, labels, _ = read(folder, cache, label_column="kind")
+        assert images[:, 0, 0, 0].tolist() == list(range(6)) and labels == [0, 1] * 3
 
 
 def test_counts_and_values_that_are_no_image_are_refused(tmp_path: Path, cache: Path) -> None:

@@ -7,6 +7,7 @@ says, and in the other order of bytes, which gives the lower one.
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,15 @@ _RAW_MODE = re.compile(r"(RGB|RGBA|RGBX|RGBa|LA|CMYK);16([BLN])")
 _OTHER_ORDER = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
 
 
+@dataclass(frozen=True)
+class Range:
+    """Largest values of a source's images of 16 bits, as numbers of bits."""
+
+    bits: int
+    alpha_bits: int
+    largest: int
+
+
 def is_deep(image: "Image") -> bool:
     """Whether an image that was opened and not yet loaded has more than 8 bits a channel.
 
@@ -31,6 +41,8 @@ def is_deep(image: "Image") -> bool:
         return True
     if image.format == "TIFF" and max(np.atleast_1d(_tag(image, 258, 8))) > 8 and image.mode != "F":
         raise ValueError("16 bits a channel, one channel after the other; store them pixel by pixel")
+    if image.format == "PPM" and image.mode == "RGB" and _largest_of_ppm(image) > 255:
+        raise ValueError("a PPM of 16 bits a channel, which is not read; store it as PNG")
     return False
 
 
@@ -96,6 +108,11 @@ def _set_raw_mode(image: Any, mode: str) -> None:
         return mode if isinstance(arguments, str) else (mode, *arguments[1:])
 
     image.tile = [tile._replace(args=changed(tile.args)) for tile in image.tile]
+
+
+def _largest_of_ppm(image: Any) -> int:
+    arguments = image.tile[0][3]
+    return 255 if isinstance(arguments, str) else int(arguments[1])
 
 
 def _tag(image: Any, number: int, default: int) -> Any:

@@ -6,7 +6,6 @@ by the range that the whole source uses, or by `data.bits`. What was done to how
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -49,15 +48,6 @@ def background(config: DataConfig, where: str) -> Colour:
     )
 
 
-@dataclass(frozen=True)
-class Range:
-    """Largest values of a source's images of 16 bits, as numbers of bits."""
-
-    bits: int
-    alpha_bits: int
-    largest: int
-
-
 class Decoder:
     """The images of a source as uint8 (size, size, channels), and what there is to say of them afterwards.
 
@@ -69,7 +59,7 @@ class Decoder:
         """Raises: MixlabError: an image cannot be read, or `data.background` is no colour."""
         self.source, self.config, self.where = source, config, where
         self.background = background(config, where)
-        self.range: Range | None = None  # of images of 16 bits; found when the first of them is met
+        self.range: depth.Range | None = None  # of images of 16 bits; found when the first of them is met
         self.blended = self.framed = self.deep = self.total = 0
         self.size, self.channels = self._survey()
 
@@ -182,7 +172,7 @@ class Decoder:
         assert self.range is not None
         return self.config.bits or self.range.bits
 
-    def _find_range(self) -> Range:
+    def _find_range(self) -> depth.Range:
         """From every image of 16 bits.
 
         Raises: MixlabError: a value exceeds `data.bits`.
@@ -203,7 +193,7 @@ class Decoder:
                         f"{self.where}: data.bits: image {row} of split {split.name!r} holds {largest:,}, which "
                         f"{self.config.bits} bits cannot say; give {depth.bits_for(largest)} or more, or leave it out"
                     )
-        return Range(depth.bits_for(largest), depth.bits_for(largest_alpha), largest)
+        return depth.Range(depth.bits_for(largest), depth.bits_for(largest_alpha), largest)
 
 
 def _opened(split: Split, where: str) -> "Iterator[tuple[int, Raw, Image]]":

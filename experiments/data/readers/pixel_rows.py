@@ -1,8 +1,9 @@
 """A CSV of pixels, a row an image, such as Kaggle's MNIST: a column of classes, and one of grey levels for each pixel.
 
-Columns of pixels have names of one word with rising numbers: pixel0, pixel1, ...; or 0, 1, ...; or 1x1, 1x2, ... . A
-file without a header has numbers alone; its class is the first column, or the last, if the other is the same in all
-rows, as a pixel at the border is; else data.label_column says which, counted from 0.
+Columns of pixels have rising numbers, or rows and columns, behind one of WORDS: pixel0, pixel1, ...; 0, 1, ...; 1x1,
+1x2, ...; pixel_0_0, ... . A table with a column of image files is none of these. A file without a header has numbers
+alone; its class is the first column, or the last, if the other is the same in all rows, as a pixel at the border is;
+else data.label_column says which, counted from 0.
 """
 
 import math
@@ -22,11 +23,13 @@ from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out, only_one, split_of
 from experiments.data.table_files import Table
 from experiments.data.tree import Tree
+from experiments.data.words import is_image
 from experiments.spec import DataConfig
 
 KIND = "CSV files of pixels"
 FEWEST = 16  # columns of pixels: an image of 4 x 4
-PIXEL = re.compile(r"(?P<word>[A-Za-z_. -]*?)[_-]?(?P<row>\d+)(?:x(?P<column>\d+))?")
+WORDS = ("", "pixel", "pixels", "pix", "px", "p")
+PIXEL = re.compile(rf"(?:{'|'.join(WORDS)})[_. -]?(?P<row>\d+)(?:[x_](?P<column>\d+))?", re.IGNORECASE)
 NUMBER = re.compile(r"\s*-?\d+(\.\d*)?\s*")
 HEAD_BYTES = 2**20
 
@@ -74,18 +77,16 @@ def _files(folder: Tree) -> dict[str, Head]:
 def _head(path: Path) -> Head | None:
     """None: its columns are no pixels."""
     with path.open("rb") as file:
-        line = file.read(HEAD_BYTES).partition(b"\n")[0].decode("utf-8-sig", "replace")
-    names = tuple(name.strip().strip('"') for name in line.rstrip("\r").split(","))
-    if len(names) <= FEWEST:
+        head, _, rows = file.read(HEAD_BYTES).decode("utf-8-sig", "replace").partition("\n")
+    names, first = (
+        tuple(name.strip().strip('"') for name in line.split(",")) for line in (head, rows.partition("\n")[0])
+    )
+    if len(names) <= FEWEST or any(map(is_image, first)):
         return None
     if all(map(NUMBER.fullmatch, names)) and not _are_pixels(names) and not _are_pixels(names[1:]):
         numbers = tuple(map(str, range(len(names))))
         return Head(numbers, (), (), False)
-    words: dict[str, list[str]] = {}
-    for name in names:
-        if match := PIXEL.fullmatch(name):
-            words.setdefault(match["word"].lower(), []).append(name)
-    pixels = max(words.values(), key=len, default=[])
+    pixels = [name for name in names if PIXEL.fullmatch(name)]
     if len(pixels) < FEWEST or not _are_pixels(pixels):
         return None
     return Head(names, tuple(pixels), tuple(name for name in names if name not in set(pixels)), True)
