@@ -128,6 +128,13 @@ def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> 
     assert counts(source, cache) == (12, 0, ("cat", "cow", "dog"))
 
 
+def test_splits_below_classes_are_a_question(source: Path, cache: Path) -> None:
+    for name in ("cat", "dog"):
+        images(source / name, "train", "test")
+    assert "cat holds the splits test, train; put splits above classes" in refusal(source, cache)
+    assert counts(source, cache, layout="classes") == (8, 0, ("cat", "dog"))
+
+
 def test_two_folders_of_one_split_are_refused(source: Path, cache: Path) -> None:
     splits(source, "train", "val", "valid")
     assert "val and valid are both the split 'validation'" in refusal(source, cache)

@@ -6,9 +6,10 @@
 - If some are, depth decides: one split word among folders that all hold images is a class like the others; two or more
   among folders that all hold folders are splits like the others. All else is a question, and data.layout answers it.
 
-Images in deeper folders belong to the class above. A split without class folders is unlabelled, unless a table of file
-names lies in it (tables.py) or Tiny ImageNet's *_annotations.txt. A folder of a split that is alone and called "images"
-is no class. Links are followed; files that are no images, hidden names and empty folders are counted and named.
+Images in deeper folders belong to the class above; where these are named by two splits or more, it is a question. A
+split without class folders is unlabelled, unless a table of file names lies in it (tables.py) or Tiny ImageNet's
+*_annotations.txt. A folder of a split that is alone and called "images" is no class. Links are followed; files that are
+no images, hidden names and empty folders are counted and named.
 """
 
 from collections import Counter
@@ -47,6 +48,8 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
         )
     if _are_splits(first, config, said):
         return _read_splits(tree, first, config, where)
+    if not config.layout:
+        _refuse_splits_inside(first, said)
     if len(first) < 2:
         raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{_hint(first)}")
     split = _split("train", first)
@@ -77,6 +80,17 @@ def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bo
     if len(words) > 1 and not flat:
         return True
     raise _question(first, words, others, where)
+
+
+def _refuse_splits_inside(classes: Mapping[str, Tree], where: str) -> None:
+    """Raises: MixlabError: splits stand below classes, or below folds."""
+    for name, folder in classes.items():
+        inside = [inner for inner in _with_images(folder) if canonical(inner)]
+        if len(set(map(canonical, inside))) > 1:
+            raise MixlabError(
+                f"{where}: {name} holds the splits {listed(inside)}; put splits above classes, or name {folder.path}; to "
+                f"take all images below a folder for one class, set data.layout: classes"
+            )
 
 
 def _question(first: Mapping[str, Tree], words: list[str], others: list[str], where: str) -> MixlabError:

@@ -76,4 +76,4 @@ def _unknown(tree: Tree, config: DataConfig, where: str) -> MixlabError:
         why = f"holds {images:,} images, but neither two class folders nor a table of classes{hint}"
     else:
         why = "holds no data of a known kind, such as images in one folder for each class, Parquet or CSV"
-    return MixlabError(f"{where}: data.source: {config.source!r} {why}; found: {held}")
+    return MixlabError(f"{where}: data.source: {config.source!r} {why}; found: {held or 'nothing'}")
