@@ -88,8 +88,8 @@ def _refuse_splits_inside(classes: Mapping[str, Tree], where: str) -> None:
         inside = [inner for inner in _with_images(folder) if canonical(inner)]
         if len(set(map(canonical, inside))) > 1:
             raise MixlabError(
-                f"{where}: {name} holds the splits {listed(inside)}; put splits above classes, or name {folder.path}; to "
-                f"take all images below a folder for one class, set data.layout: classes"
+                f"{where}: {name} holds the splits {listed(inside)}; put splits above classes, or name {folder.path}; "
+                f"to take all images below a folder for one class, set data.layout: classes"
             )
 
 
