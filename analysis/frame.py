@@ -27,10 +27,11 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     data source holds, in examples and pixels. From the record: {last,best}.{train,validation,test}.{accuracy,loss},
     accuracy in [0, 1], loss in nats; {last,best}.step; seconds.{compile,train,evaluate}; images_per_s; parameters;
     forward_flops_per_image; training_flops; peak_memory_bytes; commit, of the project, several where a trial went on
-    under another one; dirty, whether files differed from it; host, processor, device, threads, python, packages, of
-    its last session; ran_on: the device, of a CPU with the threads, of each session, one after another;
-    started and finished in seconds since 1970. peak_share: of the matrix ceiling of its machine and threads, where
-    `mixlab bench limit` has measured it, that training reached, in [0, 1]. NaN or None: a trial has no record of it.
+    under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one
+    that was trained on; host, processor, device, threads, python, packages, of its last session; ran_on: the device, of
+    a CPU with the threads, of each session, one after another; started and finished in seconds since 1970.
+    peak_share: of the matrix ceiling of its machine and threads, where `mixlab bench limit` has measured it, that
+    training reached, in [0, 1]. NaN or None: a trial has no record of it.
 
     Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file.
             overrides: as on the command line, such as `seed=[0,1]`; with a file alone.

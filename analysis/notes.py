@@ -12,10 +12,11 @@ from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
 from analysis.statistics import ALPHA, LEVEL
 from experiments.ablation import Ablation
+from experiments.data.checks import TOO_MANY
 from experiments.fields import text
 
 MAX_NOTES = 100  # lines
-SIGNIFICANT, BELOW_FLOOR, UNEQUAL = "*", "°", "†"
+SIGNIFICANT, BELOW_FLOOR, UNEQUAL, REPEATED = "*", "°", "†", "‡"
 
 
 def is_accuracy(ablation: Ablation) -> bool:
@@ -164,6 +165,19 @@ def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Ite
     if "dirty" in frame and frame["dirty"].fillna(False).astype(bool).any():
         count = int(frame["dirty"].fillna(False).astype(bool).sum())
         yield f"{count} of {len(frame)} trials ran with uncommitted changes."
+    yield from _repeats(frame)
+
+
+def _repeats(frame: pd.DataFrame) -> Iterator[str]:
+    """Data of which more than TOO_MANY of the examples that are tested on are trained on too."""
+    for split in ("test", "validation"):
+        if f"repeats.{split}" not in frame:
+            continue
+        columns = ["data.source", f"repeats.{split}", f"info.num_{split}"]
+        for source, repeats, total in frame[columns].dropna().drop_duplicates().itertuples(index=False):
+            if repeats > TOO_MANY * total:
+                share = f"{repeats:,.0f} of {total:,.0f} {split} examples ({repeats / total:.1%})"
+                yield f"{REPEATED} data {source}: {share} equal a training example pixel by pixel"
 
 
 def interval_text(ablation: Ablation, low: float, high: float, more: int = 0) -> str:

@@ -91,6 +91,8 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "started": record.get("started"),
         "finished": record.get("finished"),
     }
+    repeats = _mapping(_mapping(record.get("data")).get("repeats"))
+    found |= {f"repeats.{split}": _count(repeats.get(split)) for split in SPLITS[1:]}
     if record["status"] != "done":
         return found
     for when in ("last", "best"):

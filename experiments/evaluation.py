@@ -11,7 +11,7 @@ import numpy as np
 import backends
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
 from backends.errors import MixlabError
-from experiments import data, fields
+from experiments import class_order, data, fields
 from experiments.data import Splits
 from experiments.recipes import Recipe
 from experiments.resolve import check_ranges
@@ -25,15 +25,17 @@ OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps t
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy, mean softmax loss, and over how many test examples."""
+    """Accuracy, mean softmax loss, over how many test examples; which order of classes was taken, notes on the data."""
 
     accuracy: float
     loss: float
     num_examples: int
+    classes: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def read_data(words: Sequence[str], model: ModelSpec) -> DataConfig:
-    """The data that the words of a command line ask for; images are of the model's size.
+def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfig:
+    """The data that the words of a command line ask for; images are of the model's size, if there is a model.
 
     Args:   words: `data.<field>=value`, or the source alone.
     Raises: MixlabError: names the word, and what is allowed.
@@ -50,7 +52,7 @@ def read_data(words: Sequence[str], model: ModelSpec) -> DataConfig:
         raise MixlabError(f"{COMMAND_LINE}: no data came; name a source, such as digits or a folder of images")
     config: DataConfig = fields.set_fields(TrialConfig(), fields.typed(values, COMMAND_LINE)).data
     check_ranges(config, COMMAND_LINE, "data.")
-    return config if config.image_size else replace(config, image_size=model.image_size)
+    return config if config.image_size or model is None else replace(config, image_size=model.image_size)
 
 
 def evaluate(
@@ -63,8 +65,10 @@ def evaluate(
     """
     engine = backends.load(backend)
     info = data.describe(config, cache, COMMAND_LINE)
-    _check_fit(weights.model, config.source, info)
-    splits = data.load(config, info, cache)
+    _check_fit(weights, config.source, info)
+    splits, known = data.load(config, info, cache), data.facts(config, info, cache)
+    if weights.classes:
+        splits = class_order.renumbered(splits, known.classes, weights.classes, weights.model.num_classes)
     model = weights.model
     order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
     # the images to predict are handed over batch by batch; a program wants to hold some of its own
@@ -72,7 +76,9 @@ def evaluate(
     program = engine.open(model, OPTIMIZER, few, run)
     program.load([_state(weights)])
     images: Any = recipe.images(splits.images)
-    return _evaluate(program, replace(splits, images=images), run.precision)
+    found = _evaluate(program, replace(splits, images=images), run.precision)
+    whose = class_order.line(known.classes, weights.classes)
+    return replace(found, classes=whose, notes=tuple(data.notes(config, info, cache)))
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:
@@ -88,9 +94,9 @@ def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
     return Evaluation(found["accuracy"], found["loss"], len(splits.test))
 
 
-def _check_fit(model: ModelSpec, source: str, info: DataInfo) -> None:
+def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
     """Raises: MixlabError: the data has other classes, channels or sizes than the model."""
-    where = f"{COMMAND_LINE}: data"
+    where, model = f"{COMMAND_LINE}: data", weights.model
     if info.image_size != model.image_size:
         raise MixlabError(
             f"{where}.image_size: {info.image_size} came, and the weights take images of {model.image_size} pixels a "
@@ -101,7 +107,7 @@ def _check_fit(model: ModelSpec, source: str, info: DataInfo) -> None:
             f"{where}.image_channels: the images have {info.image_channels}, and the weights take "
             f"{model.image_channels}; convert the images with data.image_channels={model.image_channels}"
         )
-    if info.num_classes != model.num_classes:
+    if info.num_classes != model.num_classes and not weights.classes:
         raise MixlabError(
             f"{where}.source: {source!r} has {info.num_classes} classes, and the weights tell {model.num_classes} "
             f"apart; allowed: data of the {model.num_classes} classes that they were trained on"

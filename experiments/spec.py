@@ -80,7 +80,10 @@ class DataConfig:
     train_split: str = option("train")
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
     image_column: Optional[str] = option(None)  # none: the one column of images
-    label_column: Optional[str] = option(None)  # none: the one column of classes or whole numbers
+    label_column: Optional[str] = option(None)  # none: the one column that can hold classes
+    layout: Optional[str] = option(None, allowed=("classes", "splits"))  # of the first level of folders; none: see data
+    background: str = option("black")  # colour behind transparent pixels: a name, a grey level or #rrggbb
+    bits: Optional[int] = option(None, low=8, high=16)  # of images of 16 bits that are in use; none: by a survey
     image_size: Optional[int] = option(None, low=1)  # pixels a side, resized to; none: as it is
     shorter_side: Optional[int] = option(None, low=1)  # to it, then the middle is cut out; none: squashed
     interpolation: str = option("bilinear", allowed=INTERPOLATION)  # where images are resized

@@ -137,6 +137,8 @@ class Worker:
         started, run, about, failed, trace = time.time(), None, None, None, {}
         try:
             program, about, splits = self._open(trial)
+            with self._spending("data"):
+                source = data.in_record(trial.data, trial.info, self.spec.cache)
             self.store.begin(trial, {**self.spec.environment, "backend": about})
             session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
             run = TrialRun(trial, self.store, claim, splits, program, {**session, "backend": about})
@@ -154,7 +156,7 @@ class Worker:
         outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
         environment = {**self.spec.environment, "backend": about}
         with self._spending("record"):
-            result = run.result() if run else None
+            result = {"data": source, **run.result()} if run else None
             self.store.finish(trial.id, make_record(trial, outcome, environment, started, result))
         kind = "crashed" if trace else outcome["status"]
         return (str(kind), trial.id, failed or (run.notes if run else []))

@@ -88,6 +88,13 @@ def data_cache(ablation: "Ablation", store: "Store") -> Path:
     return Path(ablation.base.get("run.data_cache") or store.data)
 
 
+def data_notes(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> list[str]:
+    """What there is to say of the data of the trials, a line each."""
+    from experiments import data
+
+    return data.of_trials((planned.trial for planned in trials), data_cache(ablation, store))
+
+
 def table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
     """An ablation's table as text, csv, markdown or json."""
     from analysis.frame import trials_frame

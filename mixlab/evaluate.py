@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from mixlab.common import WEIGHTS, add_choice, add_store
@@ -16,6 +17,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_choice(parser)
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
+    )
+    parser.add_argument(
+        "--classes", type=Path, metavar="FILE", help="the classes of the weights, a line each, in order"
     )
     _add_recipe(parser)
     parser.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
@@ -43,7 +47,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.details import weights_lines
     from backends.contract import RunSpec
-    from experiments import evaluation, recipes, weight_files
+    from experiments import class_order, evaluation, recipes, weight_files
     from experiments.store import Store
 
     store = Store(arguments.store)
@@ -52,10 +56,15 @@ def command(arguments: argparse.Namespace) -> int:
     given = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
     recipe = recipes.find(recipes.Options(**given), weights, arguments.weights)
     config = recipe.config(evaluation.read_data(arguments.overrides, weights.model))
+    if arguments.classes:
+        weights = replace(weights, classes=class_order.read(arguments.classes))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
     found = evaluation.evaluate(weights, config, recipe, store.data, arguments.backend, run)
     print("\n".join(weights_lines(weights)))
     print(f"images      {recipe.line(config)}")
     print(f"test        {found.num_examples:,} examples of {config.source}")
+    print(f"classes     {found.classes}")
     print(f"accuracy    {100 * found.accuracy:.2f} %\nloss        {found.loss:.6f} (softmax)")
+    for note in found.notes:
+        print(f"note        {note}")
     return 0

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mixlab.common import add_ablation, add_overrides, add_store, load
+from mixlab.common import add_ablation, add_overrides, add_store, data_notes, load
 
 HELP = "List an ablation's trials: id, settings, parameters, GFLOP, memory, and whether each is done."
 EXAMPLE = "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10"
@@ -17,6 +17,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.listing import plan_lines
 
-    store, _, trials = load(arguments)
-    print("\n".join(plan_lines(trials, store)))
+    store, ablation, trials = load(arguments)
+    print("\n".join([*plan_lines(trials, store), *data_notes(ablation, trials, store)]))
     return 0

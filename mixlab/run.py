@@ -8,7 +8,17 @@ import threading
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError, choices
-from mixlab.common import STOPPED, TRIAL_FAILED, add_ablation, add_overrides, add_store, data_cache, load, table
+from mixlab.common import (
+    STOPPED,
+    TRIAL_FAILED,
+    add_ablation,
+    add_overrides,
+    add_store,
+    data_cache,
+    data_notes,
+    load,
+    table,
+)
 
 if TYPE_CHECKING:
     from experiments.ablation import GridTrial
@@ -59,6 +69,8 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    for line in data_notes(ablation, chosen, store):
+        print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()

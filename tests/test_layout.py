@@ -1,184 +1,345 @@
-"""Heads, values and sentences of a table as a reader of each format sees them, whatever they are made of."""
+"""Folders of images: what the first level decides, what is ignored and said, and in which order classes stand."""
 
-import re
-from dataclasses import replace
+import itertools
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from analysis.answer import sentences
-from analysis.latex import document, escape
-from analysis.layout import markdown, paragraph
-from analysis.table import render_cells
-from tests.test_report_files import BLOCKS, MIXING, Bench, check_latex, latex_folder, record  # noqa: F401
+from backends.errors import MixlabError
+from experiments import data
+from experiments.data import layout, tree, words
+from tests.reading import WHERE, given, png, read, refusal, said
 
-CHANNELS, PATCH = "model.channel_mixing", "model.patch_size"
-SUBSET, SPLIT = "data.subset", "data.split_seed"
-UNTIED_CHANNELS = {"model.channel_mixing": ["tied", "untied"]}
+VALUES = itertools.cycle(range(1, 256))
+
+
+def images(folder: Path, *classes: str, num: int = 2) -> Path:
+    for name in classes:
+        for row in range(num):
+            path = folder / name / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(png(next(VALUES)))
+    return folder
+
+
+def splits(folder: Path, *names: str, classes: tuple[str, ...] = ("a", "b")) -> Path:
+    for name in names:
+        images(folder / name, *classes)
+    return folder
+
+
+def counts(source: Path, cache: Path, **fields: object) -> tuple[int, int, tuple[str, ...]]:
+    """Training and test examples of the source's splits, and the classes in order."""
+    config = given(source, test_fraction=0.5, **fields)
+    info = data.describe(config, cache, WHERE)
+    about = data.load(config, info, cache).about
+    return about.num_train, about.num_test, data.facts(config, info, cache).classes
 
 
 @pytest.fixture
-def bench(tmp_path: Path, cache: Path) -> Any:
-    return lambda **keys: Bench(tmp_path, cache, **keys)
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
-def header(made: Bench) -> list[str]:
-    """Of the CSV and the Markdown table: fields that name a cell, and the heads."""
-    report = made.report()
-    lines = render_cells(report.ablation, report.frame, report.table, "markdown", report.options).splitlines()
-    return [cell.strip() for cell in next(line for line in lines if line.startswith("|")).strip("|").split(" | ")]
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return tmp_path / "set"
 
 
-# --- heads ------------------------------------------------------------------------------------------------------------
+# Classes or splits
 
 
-def test_words_that_two_columns_share_are_given_with_their_field(bench: Any) -> None:
-    made = bench(
-        grid={MIXING: ["tied", "untied"], **UNTIED_CHANNELS}, report={"rows": [], "columns": [MIXING, CHANNELS]}
+@pytest.mark.parametrize("train", ["train", "training", "trainset", "Train", "TRAINING"])
+@pytest.mark.parametrize("test", ["test", "testing", "testset", "eval", "Test"])
+def test_split_words_in_any_case_are_splits(source: Path, cache: Path, train: str, test: str) -> None:
+    images(source / train, "a", "b", num=3)
+    images(source / test, "a", "b", num=2)
+    assert counts(source, cache) == (6, 4, ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev", "Val"])
+def test_a_validation_split_is_asked_for_by_any_of_its_names(source: Path, cache: Path, name: str) -> None:
+    splits(source, "train", name, "test")
+    images(source / name, "a", num=5)
+    assert counts(source, cache, test_split="validation")[:2] == (4, 7)
+    assert counts(source, cache, test_split=name)[:2] == (4, 7)
+
+
+def test_folders_that_no_split_word_names_are_classes(source: Path, cache: Path) -> None:
+    assert counts(images(source, "cat", "dog", "trainer"), cache) == (6, 0, ("cat", "dog", "trainer"))
+
+
+def test_a_class_may_be_called_train(source: Path, cache: Path) -> None:
+    splits(source, "train", "test", classes=("bus", "plane", "train"))
+    assert counts(source, cache) == (6, 6, ("bus", "plane", "train"))
+    assert counts(images(source.with_name("flat"), "bus", "plane", "train"), cache) == (6, 0, ("bus", "plane", "train"))
+
+
+def test_words_in_file_names_say_nothing(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    (source / "a" / "my train 1.png").write_bytes(png(1))
+    (source / "b" / "test.png").write_bytes(png(2))
+    assert counts(source, cache)[:2] == (6, 0)
+
+
+def test_folders_of_folders_beside_two_split_words_are_splits(source: Path, cache: Path) -> None:
+    splits(source, "train", "val", "extra")
+    assert counts(source, cache)[:2] == (4, 4)
+    assert counts(source, cache, train_split="extra", test_split="train")[:2] == (4, 4)
+    assert "split 'extra' is not used; data.train_split and data.test_split choose others" in said(source, cache)
+
+
+@pytest.mark.parametrize("kind", ["one word, deep", "two words, flat", "mixed depth"])
+def test_what_depth_does_not_decide_is_a_question_that_the_layout_answers(source: Path, cache: Path, kind: str) -> None:
+    if kind == "one word, deep":
+        splits(source, "bus", "plane", "train")
+    elif kind == "two words, flat":
+        images(source, "train", "test", "bus")
+    else:
+        splits(source, "train", "val")
+        images(source, "bus")
+    message = refusal(source, cache)
+    assert "can be classes (" in message and "or splits (" in message and "data.layout: classes or splits" in message
+    assert len(counts(source, cache, layout="classes")[2]) == 3
+    if kind != "two words, flat":
+        assert counts(source, cache, layout="splits")[2] == ("a", "b")
+
+
+def test_two_names_that_hold_split_words_are_a_question(source: Path, cache: Path) -> None:
+    splits(source, "train_images", "test-images")
+    assert "splits (test-images, train_images, with classes inside)" in refusal(source, cache)
+    asked = {"layout": "splits", "train_split": "train_images", "test_split": "test-images"}
+    assert counts(source, cache, **asked) == (4, 4, ("a", "b"))
+    assert counts(images(source.with_name("toys"), "train set", "car", "doll"), cache)[0] == 6
+
+
+def test_the_layout_that_is_given_is_held_to(source: Path, cache: Path) -> None:
+    images(source, "train", "test")
+    assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
+    assert "no split has class folders: test, train" in refusal(source, cache, layout="splits")
+    images(source.with_name("one") / "train", "a")
+    assert "has 1 class folder and must" in refusal(source.with_name("one"), cache, layout="classes")
+
+
+def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> None:
+    for name in ("cat", "dog", "cow"):
+        images(source / "train" / name, "adult", "young")
+    assert counts(source, cache) == (12, 0, ("cat", "cow", "dog"))
+
+
+def test_splits_below_classes_are_a_question(source: Path, cache: Path) -> None:
+    for name in ("cat", "dog"):
+        images(source / name, "train", "test")
+    assert "cat holds the splits test, train; put splits above classes" in refusal(source, cache)
+    assert counts(source, cache, layout="classes") == (8, 0, ("cat", "dog"))
+
+
+def test_two_folders_of_one_split_are_refused(source: Path, cache: Path) -> None:
+    splits(source, "train", "val", "valid")
+    assert "val and valid are both the split 'validation'" in refusal(source, cache)
+
+
+def test_one_class_is_refused_and_the_folder_that_holds_two_is_named(source: Path, cache: Path) -> None:
+    images(source / "pictures", "a", "b")
+    message = refusal(source, cache)
+    assert "neither two class folders nor a table" in message and f"did you mean {source / 'pictures'}?" in message
+
+
+# What has no class
+
+
+def test_a_split_without_class_folders_is_left_out_and_an_error_where_it_is_asked_for(
+    source: Path, cache: Path
+) -> None:
+    splits(source, "train", "val")
+    images(source, "test", num=3)
+    assert counts(source, cache)[:2] == (4, 4)
+    assert "split 'test' has no classes and is left out" in said(source, cache)
+    assert "data.test_split: split 'test' of" in refusal(source, cache, test_split="test")
+    assert "allowed: train, validation" in refusal(source, cache, test_split="test")
+
+
+def tiny_imagenet(source: Path, lines: dict[str, str]) -> Path:
+    for name in ("n01", "n02"):
+        images(source / "train" / name, "images")
+        (source / "train" / name / f"{name}_boxes.txt").write_text("x")
+    images(source / "val", "images", num=3)
+    images(source / "test", "images", num=4)
+    text = "".join(f"{file}\t{name}\t0\t0\t9\t9\n" for file, name in lines.items())
+    (source / "val" / "val_annotations.txt").write_text(text)
+    (source / "wnids.txt").write_text("n01\nn02\n")
+    return source
+
+
+def test_tiny_imagenet_is_read_as_it_unpacks(source: Path, cache: Path) -> None:
+    tiny_imagenet(source, {"0.png": "n02", "1.png": "n01", "2.png": "n02"})
+    _, labels, _ = read(source, cache)
+    assert labels == [0, 0, 1, 1, 1, 0, 1]
+    notes = said(source, cache)
+    assert "split 'test' has no classes and is left out" in notes
+    assert "1 name beside the splits of set ignored: wnids.txt" in notes
+    assert "2 files of other types in the class folders of train ignored: .txt (2)" in notes
+
+
+def test_annotations_that_leave_an_image_out_are_an_error(source: Path, cache: Path) -> None:
+    tiny_imagenet(source, {"0.png": "n02", "1.png": "n01"})
+    assert "1 images of split 'validation' have no line in val_annotations.txt" in refusal(source, cache)
+
+
+def test_a_flat_split_is_read_by_the_table_in_it(source: Path, cache: Path) -> None:
+    images(source / "train", "a", "b")
+    images(source, "test", num=3)
+    (source / "test" / "labels.csv").write_text("file,class\n0.png,b\n1.png,a\n2.png,b\n")
+    assert read(source, cache)[1] == [0, 0, 1, 1, 1, 0, 1]
+
+
+# What is ignored, counted and named
+
+
+def test_what_holds_no_example_is_counted_and_named(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    (source / "stray.png").write_bytes(png(1))
+    (source / "a" / "0.txt").write_text("a caption")
+    (source / "a" / "notes").write_text("x")
+    (source / ".DS_Store").write_text("x")
+    (source / "b" / ".hidden.png").write_bytes(png(2))
+    (source / "__MACOSX").mkdir()
+    (source / "empty").mkdir()
+    (source / "texts").mkdir()
+    (source / "texts" / "x.md").write_text("x")
+    (source / "b" / "gone.png").symlink_to(source / "nowhere")
+    assert counts(source, cache) == (4, 0, ("a", "b"))
+    assert said(source, cache) == (
+        "3 hidden names ignored: .DS_Store, __MACOSX, b/.hidden.png",
+        "1 dead link ignored: b/gone.png",
+        "1 empty folder ignored: empty/",
+        "2 names beside the class folders of set ignored: stray.png, texts/",
+        "2 files of other types in the class folders of set ignored: .txt (1), no suffix (1)",
     )
-    words = [
-        f"token_mixing={first} channel_mixing={second}" for first in ("tied", "untied") for second in ("tied", "untied")
-    ]
-    assert header(made) == words
-    report = made.report()
-    for style in ("text", "latex"):
-        said = render_cells(report.ablation, report.frame, report.table, style, report.options)
-        assert all((escape(word) if style == "latex" else word) in said for word in words)
 
 
-def test_words_that_a_row_shares_with_a_column_are_given_with_their_field(bench: Any) -> None:
-    grid = {MIXING: ["tied", "untied"], **UNTIED_CHANNELS}
-    made = bench(grid=grid, report={"rows": [CHANNELS], "columns": [MIXING]})
-    assert header(made) == ["channel_mixing", "token_mixing=tied", "token_mixing=untied"]
-    one = bench(grid={BLOCKS: [1, 2], MIXING: ["tied", "untied"]}, report={"rows": [BLOCKS], "columns": [MIXING]})
-    assert header(one) == ["num_blocks", "tied", "untied"]  # which can be of one field alone
+def test_names_with_underscores_in_front_are_read(source: Path, cache: Path) -> None:
+    images(source, "__a", "_b", "c")
+    assert counts(source, cache) == (6, 0, ("__a", "_b", "c"))
 
 
-def test_numbers_of_two_fields_are_given_with_their_field(bench: Any) -> None:
-    made = bench(grid={BLOCKS: [2, 4], PATCH: [2, 4]}, report={"rows": [], "columns": [BLOCKS, PATCH]})
-    assert header(made)[0] == "num_blocks=2 patch_size=2" and header(made)[-1] == "num_blocks=4 patch_size=4"
-    both = bench(grid={BLOCKS: [2, 4], PATCH: [2, 4]}, report={"rows": [BLOCKS], "columns": [PATCH]})
-    assert header(both) == ["num_blocks", "patch_size=2", "patch_size=4"]
+def test_suffixes_count_in_any_case(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    for path in sorted((source / "a").iterdir()):
+        path.rename(path.with_suffix(".PNG"))
+    assert counts(source, cache)[0] == 4
 
 
-def of_subsets(made: Bench, rows: tuple[str, ...], columns: tuple[str, ...], *subsets: str) -> Bench:
-    """The cells of split seeds 0, 1, ..., said to be of the subsets too: any text, without data of such a name."""
-    names = dict(enumerate(subsets))
-    given = [{**point, SUBSET: names[point[SPLIT]]} for point in made.ablation.points]
-    layout = replace(made.ablation.report, rows=rows, columns=columns)
-    made.ablation = replace(made.ablation, points=tuple(given), report=layout)
-    made.trials = [replace(one, settings=point) for one, point in zip(made.trials, given, strict=True)]
-    return made
+def test_a_table_of_images_beside_class_folders_is_a_question(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    (source / "labels.csv").write_text("file,class\na/0.png,x\na/1.png,y\nb/0.png,x\nb/1.png,y\n")
+    assert "a table of images (labels.csv)" in refusal(source, cache)
+    assert counts(source, cache, layout="classes")[2] == ("a", "b")
+    (source / "labels.csv").write_text("class,words\na,apple\nb,ball\n")
+    assert "1 name beside the class folders of set ignored: labels.csv" in said(source, cache)
+    (source / "labels.csv").rename(source / "about.json")
+    assert "1 name beside the class folders of set ignored: about.json" in said(source, cache)
 
 
-def test_text_that_reads_as_a_number_is_given_with_its_field(bench: Any) -> None:
-    for first, words in (
-        ("10", ["subset=10", "subset=v2"]),
-        ("true", ["subset=true", "subset=v2"]),
-        ("v1", ["v1", "v2"]),
-    ):
-        made = bench(grid={SPLIT: [0, 1]}, report={"rows": [SPLIT]})
-        assert header(of_subsets(made, (SPLIT,), (SUBSET,), first, "v2")) == ["split_seed", *words]
+# Links
 
 
-def test_fields_of_one_last_name_are_given_in_full(bench: Any) -> None:
-    grid = {"classes": [{"data.num_classes": count, "model.num_classes": count} for count in (2, 3)]}
-    made = bench(grid=grid, report={"rows": ["data.num_classes"], "columns": ["model.num_classes"]})
-    assert header(made) == ["data.num_classes", "model.num_classes=2", "model.num_classes=3"]
+def test_links_to_folders_and_files_are_followed(source: Path, tmp_path: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    images(tmp_path / "store", "c", num=3)
+    (source / "c").symlink_to(tmp_path / "store" / "c")
+    (source / "a" / "9.png").symlink_to(tmp_path / "store" / "c" / "0.png")
+    assert counts(source, cache) == (8, 0, ("a", "b", "c"))
 
 
-def test_the_answer_names_the_fields_of_a_baseline_of_two(bench: Any) -> None:
-    grid = {MIXING: ["tied", "untied"], **UNTIED_CHANNELS, "seed": [0, 1, 2]}
-    report = {"rows": [MIXING, CHANNELS], "baseline": {MIXING: "tied", CHANNELS: "tied"}}
-    made = bench(grid=grid, report=report).put(*map(record, (0.5, 0.6, 0.7, *(0.5, 0.61, 0.7) * 2, 0.8, 0.7, 0.7)))
-    said = sentences(made.report())
-    assert "not distinguishable from token_mixing=tied channel_mixing=tied" in said[0]
-    assert all(line.endswith(", not distinguishable from tied") or "less than" in line for line in said[1:])
+def test_a_change_behind_a_link_is_other_data(source: Path, tmp_path: Path, cache: Path) -> None:
+    images(source, "a")
+    images(tmp_path / "store", "b")
+    (source / "b").symlink_to(tmp_path / "store" / "b")
+    first = data.describe(given(source, test_fraction=0.5), cache, WHERE).content
+    (tmp_path / "store" / "b" / "0.png").write_bytes(png(0))
+    assert data.describe(given(source, test_fraction=0.5), cache, WHERE).content != first
 
 
-# --- text of any kind -------------------------------------------------------------------------------------------------
-
-SPECIAL = (
-    "[v2] scans",
-    "*starred",
-    "50 % & more",
-    r"C:\new_1|2",
-    "a#b~c^d",
-    "$x_$ {y}",
-    "--deep",
-    "\u03b1 \u03b2",
-    "<i>x</i>",
-)
+def test_a_link_to_a_folder_above_is_an_error(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    (source / "a" / "again").symlink_to(source)
+    assert f"{source / 'a' / 'again'} is a link to a folder that holds it" in refusal(source, cache)
 
 
-@pytest.mark.parametrize("where", ["rows", "columns"])
-def test_a_table_of_any_values_compiles_and_keeps_them(bench: Any, where: str) -> None:
-    made = bench(grid={SPLIT: list(range(len(SPECIAL)))}, report={"rows": [SPLIT]}).put(*[record(0.5)] * len(SPECIAL))
-    of_subsets(made, *(((SUBSET, SPLIT), ()) if where == "rows" else ((SPLIT,), (SUBSET,))), *SPECIAL)
-    folder = made.write()
-    tex, text, html = ((folder / name).read_text() for name in ("table.tex", "table.txt", "report.html"))
-    assert all(value in text for value in SPECIAL)
-    check_latex(tex)
-    assert not re.search(r"^\s*[\[*]", tex, re.MULTILINE)
-    assert r"$^{*}$starred" in tex and "-{}-deep" in tex and "[U+03B1] [U+03B2]" in tex
-    assert "<i>x" not in html and "&lt;i&gt;x&lt;/i&gt;" in html
-    lines = [line for line in (folder / "table.md").read_text().splitlines() if line.startswith("|")]
-    assert len({len(re.findall(r"(?<!\\)(?:\\\\)*\|", line)) for line in lines}) == 1  # as many cells in each row
+# Order
 
 
-def test_a_bracket_begins_no_row_of_latex() -> None:
-    """Neither the head nor a row: both follow a command that takes an option."""
-    tex = document([["[a]", "b"], ["[c]", "[d]"], ["e", "[f]"]], 1, "name", ["q"], [])
-    assert "\n{}[a] & b \\\\" in tex and "\n{}[c] & [d] \\\\" in tex and "\ne & [f] \\\\" in tex
+def test_numbers_sort_by_value_and_other_names_as_text(source: Path, cache: Path) -> None:
+    images(source, *map(str, range(12)))
+    assert counts(source, cache)[2] == tuple(map(str, range(12)))
+    assert words.in_order(["10", "9", "b"]) == ["10", "9", "b"] and words.in_order(["010", "9"]) == ["9", "010"]
 
 
-@pytest.mark.parametrize(
-    ("text", "latex"),
-    [
-        ("--mix-commits", "-{}-mix-commits"),
-        ("a, b,,c", "a, b,{},c"),
-        ("?` `x'", r"?\`{} \`{}x'"),
-        ("u\u0308 \u00fc", "\u00fc \u00fc"),  # one letter, written in two ways
-        ("\u03b1\u03b2", "[U+03B1][U+03B2]"),
-        ("-0.4 to -0.2, 1-2", "$-$0.4 to $-$0.2, 1-2"),
-        ("3\u00d73 \u2264 9", r"3$\times$3 $\leq$ 9"),
-        ("a\n\tb", "a b"),
-        ("\x1b[0m", "[U+001B][0m"),
-    ],
-)
-def test_latex_prints_text_as_it_is(text: str, latex: str) -> None:
-    assert escape(text) == latex
+def test_class_folders_of_all_splits_count_and_those_without_training_examples_are_named(
+    source: Path, cache: Path
+) -> None:
+    images(source / "train", "a", "c")
+    images(source / "test", "a", "b", "c")
+    assert counts(source, cache) == (4, 6, ("a", "b", "c"))
+    assert "1 of 3 classes have no training examples: b" in said(source, cache)
+    assert "2 of 6 examples of split 'test' are of classes never trained on" in said(source, cache)
 
 
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("* p < 0.05, paired", r"\* p < 0.05, paired"),
-        ("- no list", r"\- no list"),
-        ("+1.2 points", r"\+1.2 points"),
-        ("# no head", r"\# no head"),
-        ("> no quotation", r"\> no quotation"),
-        ("1. no list", r"1\. no list"),
-        ("1.5 points", "1.5 points"),
-        ("`code` and $x$ and ~~no~~", r"\`code\` and \$x\$ and \~\~no\~\~"),
-        ("token_mixing, _no_", r"token_mixing, \_no\_"),
-        ("[0.1, 0.2] and [a](b)", r"[0.1, 0.2] and [a]\(b)"),
-        ("&amp; & <b> < 3", "&amp;amp; & &lt;b> < 3"),
-        ("two\nlines", "two lines"),
-    ],
-)
-def test_markdown_prints_a_paragraph_as_it_is(text: str, shown: str) -> None:
-    assert paragraph(text) == f"{shown}\n"
+def test_a_test_split_of_other_classes_altogether_is_an_error(source: Path, cache: Path) -> None:
+    images(source / "train", "a", "b")
+    images(source / "test", "unknown", "more")
+    assert "no example of split 'test'" in refusal(source, cache)
 
 
-def test_markdown_keeps_a_cell_in_its_column() -> None:
-    assert markdown([["a|b", r"c\|d"], ["- e", "f\n\ng"]]) == [r"| a\|b | c\\\|d |", "|---|---|", "| - e | f g |"]
+def test_a_pipe_is_no_file(source: Path, cache: Path) -> None:
+    images(source, "a", "b")
+    os.mkfifo(source / "a" / "9.png")
+    assert counts(source, cache)[0] == 4
+    assert "1 hidden name ignored: a/9.png" in said(source, cache)
 
 
-@pytest.mark.parametrize("question", ["", None, " \n "])
-def test_an_empty_question_prints_nothing(bench: Any, question: str | None) -> None:
-    made = bench(grid={"seed": [0]}, report={})
-    made.ablation = replace(made.ablation, question=question)
-    assert made.text().splitlines()[0] == "one"
-    assert '<h1 id="a0-title">one</h1>' in (made.write() / "report.html").read_text()
+def test_examples_stand_in_the_order_of_their_paths(source: Path, cache: Path) -> None:
+    images(source, "a", "a-b")
+    images(source / "a", "x")
+    (source / "a" / "10.png").write_bytes(png(255))
+    # a-b/0 a-b/1 a/0 a/1 a/10 a/x/0 a/x/1: content, and with it a trial's id, depends on the order
+    assert read(source, cache)[1] == [1, 1, 0, 0, 0, 0, 0]
+    assert read(source, cache)[0][4, 0, 0, 0] == 255
+
+
+# Paths and lists
+
+
+@pytest.mark.parametrize("name", ["[x] set", "data[1]", "a*b", "what?", "my set #2", "scans: v2", "größe 数", "%20"])
+def test_a_path_is_a_path(tmp_path: Path, cache: Path, name: str) -> None:
+    for other in ("data1", "axb", "whatx", "my set ", "scans"):
+        images(tmp_path / other, "a", "b", num=5)
+    images(tmp_path / name, "a [1]", "b*")
+    assert counts(tmp_path / name, cache) == (4, 0, ("a [1]", "b*"))
+
+
+def test_each_folder_is_listed_once(source: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits(source, "train", "test")
+    listed, scandir = [], os.scandir
+
+    def count(path: Path) -> object:
+        listed.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", count)
+    data.describe(given(source), cache, WHERE)
+    inside = [path for path in listed if path.startswith(str(source))]
+    assert len(inside) == len(set(inside)) == 7
+
+
+def test_a_home_that_is_not_known_is_a_sentence(cache: Path) -> None:
+    with pytest.raises(MixlabError, match=r"data\.source: .*the home of ~nobody_here is not known"):
+        data.describe(given(Path("~nobody_here/set")), cache, WHERE)
+
+
+def test_a_tree_of_one_file_holds_that_file_alone(source: Path) -> None:
+    images(source, "a", "b")
+    assert list(tree.read_tree(source / "a" / "0.png", WHERE).files) == ["0.png"]
+    assert layout.finds(tree.read_tree(source, WHERE)) and not layout.finds(tree.read_tree(source / "a", WHERE))

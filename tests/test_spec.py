@@ -28,6 +28,7 @@ WORDS = {
     "model.activation": ("gelu_tanh", "gelu", "relu"),
     "data.interpolation": ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"),
     "data.permutation": ("none", "patches", "pixels"),
+    "data.layout": ("classes", "splits"),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "linear", "constant"),
     "train.decay": ("kernels", "all"),
@@ -49,6 +50,7 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "data.image_size": (1, None),
     "data.shorter_side": (1, None),
     "data.image_channels": (1, 3),
+    "data.bits": (8, 16),
     "data.num_classes": (2, None),
     "data.num_examples": (4, None),
     "data.fraction": (1e-6, 1.0),
@@ -93,6 +95,7 @@ TEXTS = (
     "data.test_split",
     "data.image_column",
     "data.label_column",
+    "data.background",
     "backend",
     "run.device",
     "run.data_cache",
@@ -429,7 +432,7 @@ def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     assert asked <= set(ids)
     hashed = ("data.split_seed", "data.permutation", "data.augment.")
     by_content = {name: ids.pop(name) for name in list(ids) if name.startswith("data.") and not name.startswith(hashed)}
-    assert len(by_content) == 15 and set(by_content.values()) == {resolved.id}
+    assert len(by_content) == 18 and set(by_content.values()) == {resolved.id}
     assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
 
 

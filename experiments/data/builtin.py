@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from backends.contract import Array
-from experiments.data.raw import RawSource, RawSplit, choose_splits
+from experiments.data.raw import Found, RawSplit
 from experiments.spec import DataConfig
 from experiments.streams import integers
 
@@ -20,20 +20,21 @@ CELLS = 4
 PROTOTYPE_WEIGHT, BLOB_WEIGHT, NOISE_WEIGHT = 28, 72, 28
 
 
-def digits(config: DataConfig, where: str) -> RawSource:
-    choose_splits(config, ["train"], where)
-    from sklearn.datasets import load_digits
+def digits() -> Found:
+    def read() -> RawSplit:
+        from sklearn.datasets import load_digits
 
-    digits = load_digits()
-    pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
-    return RawSource(10, RawSplit("train", digits.target.astype(np.int32), lambda: iter(pixels)), None)
+        digits = load_digits()
+        pixels = np.rint(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+        return RawSplit("train", digits.target, lambda: iter(pixels))
+
+    return Found("digits", {"train": read})
 
 
-def synthetic(config: DataConfig, where: str) -> RawSource:
-    choose_splits(config, ["train"], where)
+def synthetic(config: DataConfig) -> Found:
     labels = np.arange(config.num_examples, dtype=np.int32) % config.num_classes
     split = RawSplit("train", labels, lambda: _synthetic_images(config, labels))
-    return RawSource(config.num_classes, split, None)
+    return Found("synthetic", {"train": lambda: split}, tuple(str(row) for row in range(config.num_classes)))
 
 
 def _synthetic_images(config: DataConfig, labels: Array) -> Iterator[Array]:

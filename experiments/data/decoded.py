@@ -13,8 +13,8 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,38 +23,19 @@ import numpy as np
 from backends.contract import Array
 from backends.errors import MixlabError
 from experiments import memory
-from experiments.data import memo, pictures
+from experiments.data import pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
+from experiments.data.checks import Watch, hash_of
+from experiments.data.known import About, Facts
+from experiments.data.raw import RawSource
 from experiments.data.sources import HUB_FOLDER, read_source
+from experiments.data.tree import Tree
 from experiments.files import replace
 from experiments.spec import DataConfig
 
-LAYOUT = 2  # raise it when the same fields would decode to other arrays
 GIB = 2**30
+HASHES = "hashes.npy"  # of each image, in an entry
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
-COMMON_FIELDS = (
-    "subset",
-    "image_size",
-    "image_channels",
-    "train_split",
-    "test_split",
-    "image_column",
-    "label_column",
-)
-LATER_FIELDS = ("shorter_side", "interpolation")  # a question holds them where they are not left out
-SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
-
-
-@dataclass(frozen=True)
-class About:
-    """num_train and num_test: examples of the source's splits; num_test 0: the source has no test split."""
-
-    content: str  # first 24 hexadecimal digits of the SHA-256 of the arrays and of the numbers below
-    num_train: int
-    num_test: int
-    num_classes: int
-    image_size: int
-    image_channels: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +45,6 @@ class Entry:
     about: About
     images: Array
     labels: Array
-
-
-def question(config: DataConfig, source: str) -> dict[str, Any]:
-    """What decides the decoded arrays: the fields, and the source's fingerprint or place."""
-    names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
-    later = {name: value for name in LATER_FIELDS if (value := getattr(config, name)) != getattr(DataConfig, name)}
-    return {"layout": LAYOUT, "source": source, **{name: getattr(config, name) for name in names}, **later}
-
-
-def known(cache: Path, question: dict[str, Any]) -> About | None:
-    """What was found the last time that the question was asked."""
-    answer = memo.recall(cache, question)
-    try:
-        return About(**answer) if answer else None
-    except TypeError:
-        return None
 
 
 def find(cache: Path, content: str) -> Entry | None:
@@ -101,9 +66,22 @@ def find(cache: Path, content: str) -> Entry | None:
     return None
 
 
-def build(config: DataConfig, cache: Path, where: str) -> About:
+def hashes(cache: Path, entry: Entry) -> Array:
+    """uint64 (n,): equal for equal images. Entries of earlier versions do not hold them.
+
+    Raises: OSError: the entry cannot be read.
+    """
+    with suppress(FileNotFoundError, ValueError, EOFError):
+        kept = _map(cache / entry.about.content / HASHES)
+        if kept.shape == entry.labels.shape:
+            return kept
+    return np.fromiter(map(hash_of, entry.images), np.uint64, len(entry.images))
+
+
+def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tuple[About, Facts]:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
+    Args:   tree: as in sources.read_source.
     Raises: MixlabError: the source is of no use, or exceeds the memory.  OSError: the cache cannot be written.
     """
     _sweep(cache)
@@ -117,12 +95,11 @@ def build(config: DataConfig, cache: Path, where: str) -> About:
             check_memory(expected, config.source, where)
         elif config.source not in BUILT_IN:
             print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
-        is_folder = Path(config.source).expanduser().is_dir()
-        source = read_source(config, staging / "arrow" if is_folder else cache / HUB_FOLDER, where)
-        about = _write_entry(made, source, config, where)
+        source = read_source(config, tree, staging / "arrow" if tree else cache / HUB_FOLDER, where)
+        about, notes = _write_entry(made, source, config, where)
         if find(cache, about.content) is None:
             _publish(made, cache / about.content)
-        return about
+        return about, Facts(source.kind, source.classes, (*source.notes, *notes))
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -142,20 +119,23 @@ def check_memory(about: About, source: str, where: str) -> None:
         )
 
 
-def _write_entry(made: Path, source: Any, config: DataConfig, where: str) -> About:
-    size, channels = pictures.survey(source, config.image_size, config.image_channels, where)
+def _write_entry(made: Path, source: RawSource, config: DataConfig, where: str) -> tuple[About, tuple[str, ...]]:
+    """Decode into a folder; returns what the arrays are, and what their pixels gave to say."""
+    decoder = pictures.Decoder(source, config, where)
+    size, channels = decoder.size, decoder.channels
     labels = np.concatenate([split.labels for split in source.splits])
     num_train = len(source.train.labels)
-    about = About("", num_train, len(labels) - num_train, source.num_classes, size, channels)
+    about = About("", num_train, len(labels) - num_train, len(source.classes), size, channels)
     check_memory(about, config.source, where)
-    decoded = chain(*(pictures.decode(split, size, channels, config, where) for split in source.splits))
-    images = _counted(decoded, len(labels), f"decoding {config.source} ")
+    watch = Watch(labels)
+    images = _counted(watch.through(decoder.images()), len(labels), f"decoding {config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
     _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
     _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
+    _write_array(made / HASHES, labels.shape, np.uint64, [watch.hashes], hashlib.sha256())
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
-    return about
+    return about, (*decoder.notes(), *watch.notes(source.classes))
 
 
 def _counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:

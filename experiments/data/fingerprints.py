@@ -1,52 +1,69 @@
 """What tells, without decoding it, whether a source is one that was decoded before."""
 
 import hashlib
-import os
 import sys
 from difflib import get_close_matches
 from pathlib import Path
 
 from backends.errors import MixlabError, choices
-from experiments.data import folders, memo
+from experiments.data import hub, memo
 from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
 from experiments.data.sources import HUB_FOLDER
+from experiments.data.tree import Tree, place, read_tree
 from experiments.spec import DataConfig
 
 
 def is_there(source: str) -> bool:
     """Whether a source can be read without asking a network."""
-    return source in BUILT_IN or Path(source).expanduser().exists()
+    return source in BUILT_IN or place(source).exists()
 
 
-def fingerprint(config: DataConfig, cache: Path, where: str) -> str:
+def source_tree(source: str, where: str) -> Tree | None:
+    """The files of a source; None: it is built in, or there is nothing of that name.
+
+    Raises: MixlabError: a folder cannot be listed, or has no end.
+    """
+    if source in BUILT_IN or not place(source).exists():
+        return None
+    where = f"{where}: data.source: {source!r}"
+    try:
+        return read_tree(place(source), where)
+    except OSError as error:
+        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+
+
+def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
     """Of the source's content.
 
     Raises: MixlabError: the source is not there or cannot be read.  OSError: the cache cannot be written.
     """
     if config.source in BUILT_IN:
         return SYNTHETIC_VERSION if config.source == "synthetic" else config.source
-    folder = Path(config.source).expanduser()
-    if folder.is_dir():
-        return _of_folder(folder.resolve(), cache, f"{where}: data.source: {config.source!r}")
-    if folder.exists():
-        raise MixlabError(f"{where}: data.source: {config.source!r} is a file; name the folder that holds it")
+    if tree:
+        return _of_files(tree, cache, f"{where}: data.source: {config.source!r}")
     return _of_hub(config.source, config.subset, cache, where)
 
 
-def _of_folder(folder: Path, cache: Path, where: str) -> str:
+def check_is_there(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> None:
+    """Raises: MixlabError: the source is neither built in nor a file or folder, nor known to the hub."""
+    if tree is None and config.source not in BUILT_IN:
+        _of_hub(config.source, config.subset, cache, where)
+
+
+def _of_files(tree: Tree, cache: Path, where: str) -> str:
     """SHA-256 over the names and contents of the files; files that were seen before are only listed."""
-    try:
-        files = _list_files(folder)
-        if not files:
-            raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
-        question = ["folder", str(folder), files]
-        known = memo.recall(cache, question)
-        answer = known or _hash_files(folder, [str(name) for name, _, _ in files])
-    except OSError as error:
-        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+    files = [[name, *stat] for name, stat in tree.all_files()]
+    if not files:
+        raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
+    question = ["folder", str(tree.path.resolve()), files]
+    known = memo.recall(cache, question)
     if not known:
-        memo.remember(cache, question, answer)
-    return str(answer)
+        try:
+            known = _hash_files(tree.path, [str(name) for name, _, _ in files])
+        except OSError as error:
+            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+        memo.remember(cache, question, known)
+    return str(known)
 
 
 def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
@@ -56,20 +73,23 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     if known:
         return str(known)
     # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
-    folder = Path(source).expanduser()
-    why = f"there is no folder {folder.absolute()}"
+    folder = place(source)
+    why = f"there is no folder {folder}"
+    home = source.split("/")[0]
+    if home.startswith("~") and home in folder.parts:
+        why = f"the home of {home} is not known"
     in_a_folder = "/" in source and folder.parent.is_dir()
     is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1 or in_a_folder
     if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
         print(f"mixlab: asking the hub for {source}", file=sys.stderr, flush=True)
         try:
-            builder = folders.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
+            builder = hub.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
             answer = f"hub:{source}:{subset}:{builder.hash}"
             memo.remember(cache, question, answer)
             return answer
         except Exception as error:  # the library documents no common type
-            folders.raise_if_full(error)
-            why = folders.reason(error)
+            hub.raise_if_full(error)
+            why = hub.reason(error)
     beside = [str(folder.parent / path.name) for path in folder.parent.iterdir()] if in_a_folder else []
     near = get_close_matches(source, beside, n=3)
     allowed = choices(source, (*BUILT_IN, *near, "an existing folder", "the id of a data set on the hub"))
@@ -77,17 +97,6 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
         f"{where}: data.source: {source!r} is neither an existing folder nor a data set reachable on the hub "
         f"({why}); {allowed}"
     )
-
-
-def _list_files(folder: Path) -> list[list[str | int]]:
-    """Name relative to the folder, bytes and time of change in ns of each file that is not hidden, by name."""
-    files: list[list[str | int]] = []
-    for parent, inner, names in os.walk(folder, followlinks=True):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        for path in (Path(parent, name) for name in names if not name.startswith(".")):
-            stat = path.stat()
-            files.append([path.relative_to(folder).as_posix(), stat.st_size, stat.st_mtime_ns])
-    return sorted(files)
 
 
 def _hash_files(folder: Path, names: list[str]) -> str:

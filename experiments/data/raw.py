@@ -1,18 +1,59 @@
-"""What a reader of a source gives: splits, with the class of each example and its raw image."""
+"""What a reader gives of a source, and what is made of it: splits, the class of each example, raw images.
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+A reader is a module with
+
+    KIND: str                                                   # for sentences, such as "class folders"
+    def finds(tree: Tree) -> bool                               # whether the files are of its kind, by their names
+    def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found
+
+which sources.IN_ORDER names. It numbers no classes, chooses no splits and checks no labels: numbering.py does that once
+for all. A source that is one file comes as a tree of that file alone.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from backends.contract import Array
-from backends.errors import MixlabError, choices
-from experiments.spec import DataConfig
 
-Raw = bytes | str | Array | None  # an encoded image, the path of its file, its pixels (uint8), or nothing
+Raw = bytes | str | Array | None  # an encoded image, the path of its file, its pixels (uint8 h, w, c), or nothing
 
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """One split. `images()` gives the raw images in the order of `labels`, anew at each call."""
+    """One split as it lies in the source. `images()` gives the raw images in the order of `values`, anew at each call.
+
+    values: what stands for the class of each example: its name, or its number (in `Found.classes` where those are
+            given); None or -1: not known.   column: where they come from, for sentences.
+    """
+
+    name: str
+    values: Sequence[Any] | Array
+    images: Callable[[], Iterator[Raw]]
+    column: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What a reader found.
+
+    splits:     by canonical name (train, validation, test; others as they are called); a split is read when it is
+                called, so one that nobody asked for is never read.
+    classes:    names in the order of their numbers, where the source itself says them; else the values decide.
+    notes:      what was ignored or understood in a way that the user should know: each a sentence without a stop.
+    unlabelled: splits that are there without classes.
+    """
+
+    kind: str
+    splits: Mapping[str, Callable[[], RawSplit]]
+    classes: tuple[str, ...] | None = None
+    notes: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One split with its classes numbered. `images()` gives the raw images in the order of `labels`, anew each time."""
 
     name: str
     labels: Array  # int32 (n,)
@@ -21,29 +62,14 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class RawSource:
-    num_classes: int
-    train: RawSplit
-    test: RawSplit | None  # none: test examples are to be cut from the training split
+    """classes: names in the order of their numbers.   notes: what the reader and the numbering have to say."""
+
+    classes: tuple[str, ...]
+    train: Split
+    test: Split | None  # none: test examples are to be cut from the training split
+    kind: str = ""
+    notes: tuple[str, ...] = field(default=())
 
     @property
-    def splits(self) -> list[RawSplit]:
+    def splits(self) -> list[Split]:
         return [self.train, self.test] if self.test else [self.train]
-
-
-def choose_splits(config: DataConfig, names: Iterable[str], where: str) -> tuple[str, str | None]:
-    """Names of the training and the test split; None where test examples are to be cut from the training split.
-
-    Raises: MixlabError: a split that was asked for does not exist, or one is to be both.
-    """
-    names = list(names)
-    for field, name in (("train_split", config.train_split), ("test_split", config.test_split)):
-        if name is not None and name not in names:
-            raise MixlabError(f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, names)}")
-    if config.test_split == config.train_split:
-        others = [name for name in names if name != config.train_split]
-        raise MixlabError(
-            f"{where}: data.test_split: {config.test_split!r} is the training split; leave it out or take another, "
-            f"{choices(config.test_split, others)}"
-        )
-    usual = [name for name in ("test", "validation") if name in names and name != config.train_split]
-    return config.train_split, config.test_split or next(iter(usual), None)

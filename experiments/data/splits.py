@@ -11,9 +11,10 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments.data import decoded, framing, memo
-from experiments.data.decoded import About
-from experiments.data.fingerprints import fingerprint, is_there
+from experiments.data import checks, decoded, framing, known, memo
+from experiments.data.fingerprints import fingerprint, is_there, source_tree
+from experiments.data.known import About, Facts
+from experiments.data.pictures import background
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -46,6 +47,7 @@ def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
     framing.check(config, where)
+    background(config, where)  # says so if it is no colour
     try:
         about = _find_out(config, cache, where)
     except OSError as error:
@@ -64,8 +66,9 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:
-            fingerprint(config, cache, where)  # says so if the source is gone
-            decoded.build(config, cache, where)
+            tree = source_tree(config.source, where)
+            fingerprint(config, tree, cache, where)  # says so if the source is gone
+            decoded.build(config, tree, cache, where)
             entry = decoded.find(cache, info.content)
             if entry is None:
                 raise MixlabError(
@@ -81,18 +84,51 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
 
 def _find_out(config: DataConfig, cache: Path, where: str) -> About:
     """From the notes of the cache, else by decoding the source."""
-    by_path = decoded.question(config, str(Path(config.source).expanduser().absolute()))
-    last = decoded.known(cache, by_path)
+    last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
-    by_content = decoded.question(config, fingerprint(config, cache, where))
-    about = decoded.known(cache, by_content)
-    if about is None:
-        about = decoded.build(config, cache, where)
-        memo.remember(cache, by_content, dataclasses.asdict(about))
-    if about != last:
-        memo.remember(cache, by_path, dataclasses.asdict(about))
+    tree = source_tree(config.source, where)
+    by_content = known.question(config, fingerprint(config, tree, cache, where))
+    answer = known.recall(cache, by_content)
+    if answer is None:
+        answer = decoded.build(config, tree, cache, where)
+        known.remember(cache, by_content, *answer)
+    about, facts = answer
+    if tree:
+        facts = dataclasses.replace(facts, notes=(*tree.notes(), *facts.notes))
+    known.remember_place(cache, config, about, facts)
     return about
+
+
+def facts(config: DataConfig, info: DataInfo, cache: Path) -> Facts:
+    """The names of the classes in order, and what there is to say of the source."""
+    return known.facts_at(cache, config, info.content)
+
+
+def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats | None:
+    """How many examples of a trial equal one that it trains on; None where the decoded images are gone.
+
+    Raises: MixlabError: the cache cannot be read.
+    """
+    where = "this trial"
+    fields = {
+        name: getattr(config, name) for name in ("fraction", "validation_fraction", "test_fraction", "split_seed")
+    }
+    question = ["repeats", info.content, fields]
+    try:
+        return checks.Repeats(**memo.recall(cache, question))
+    except TypeError:
+        pass
+    try:
+        entry = decoded.find(cache, info.content)
+        if entry is None:
+            return None
+        parts = _split(config, entry.about, entry.labels, where)
+        found = checks.repeats(decoded.hashes(cache, entry), *parts)
+        memo.remember(cache, question, dataclasses.asdict(found))
+        return found
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
 
 
 def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:

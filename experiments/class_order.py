@@ -1,0 +1,55 @@
+"""Which output of given weights stands for which class of the data."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from backends.errors import MixlabError
+from experiments.data import Splits
+from experiments.data.words import listed
+
+
+def read(path: Path) -> tuple[str, ...]:
+    """The classes of the weights in the order of their outputs: a line a class.
+
+    Raises: MixlabError: the file cannot be read, or names a class twice.
+    """
+    where = "command line: --classes"
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MixlabError(f"{where}: {path} cannot be read: {error}") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MixlabError(f"{where}: {path} names classes twice: {listed(twice)}; a line a class, in their order")
+    return tuple(names)
+
+
+def renumbered(splits: Splits, of_data: Sequence[str], of_weights: Sequence[str], num_outputs: int) -> Splits:
+    """The examples with the numbers that their classes have in the weights.
+
+    Raises: MixlabError: a class of the data is none of the weights', or these are not as many as their outputs.
+    """
+    where = "command line: --classes"
+    if len(of_weights) != num_outputs:
+        raise MixlabError(
+            f"{where}: {len(of_weights):,} classes are named, and the weights tell {num_outputs:,} apart; a line each"
+        )
+    numbers = {name: number for number, name in enumerate(of_weights)}
+    strange = [name for name in of_data if name not in numbers]
+    if strange or not of_data:
+        raise MixlabError(
+            f"{where}: {len(strange):,} of {len(of_data):,} classes of the data are not among those of the weights: "
+            f"{listed(strange)}; named there: {listed(of_weights)}"
+        )
+    order = np.array([numbers[name] for name in of_data], np.int32)
+    return replace(splits, labels=order[splits.labels])
+
+
+def line(of_data: Sequence[str], of_weights: Sequence[str] | None) -> str:
+    """Whose order the classes were taken to have."""
+    names = of_weights or of_data
+    whose = "named by the weights or --classes" if of_weights else "that of the data, assumed to be the weights' too"
+    return f"{len(names):,}, in the order {whose}: {listed(names)}" if names else "in an order that is not known"

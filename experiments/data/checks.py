@@ -1,0 +1,79 @@
+"""What decoded images say of a source: one constant that stands for several classes, and images that are equal."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.contract import Array
+from experiments.data.words import listed
+
+BYTES = 8  # of a hash: among a million images, two that differ share one with probability 3e-8
+TOO_MANY = 0.01  # share of test examples that equal a training example from which a report marks the number
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Examples of a trial that equal, pixel by pixel, one that it trains on."""
+
+    test: int
+    validation: int
+    num_test: int
+    num_validation: int
+
+    def note(self) -> str | None:
+        """A sentence without a stop; None where there are none."""
+        parts = [
+            f"{equal:,} of {num:,} {name} examples ({equal / num:.1%})"
+            for name, equal, num in (
+                ("test", self.test, self.num_test),
+                ("validation", self.validation, self.num_validation),
+            )
+            if equal
+        ]
+        return f"{' and '.join(parts)} equal a training example pixel by pixel" if parts else None
+
+
+class Watch:
+    """Looks at each image on its way to the disk."""
+
+    def __init__(self, labels: Array):
+        self.labels = labels
+        self.hashes = np.zeros(len(labels), np.uint64)
+        self.constants: dict[tuple[int, ...], list[int]] = {}  # examples by the one colour of all their pixels
+
+    def through(self, images: Iterable[Array]) -> Iterator[Array]:
+        for row, image in enumerate(images):
+            self.hashes[row] = hash_of(image)
+            if (image == image[0, 0]).all():
+                self.constants.setdefault(tuple(image[0, 0].tolist()), []).append(row)
+            yield image
+
+    def notes(self, classes: Sequence[str]) -> Iterator[str]:
+        """Sentences without a stop on colours that fill the images of several classes."""
+        for colour, rows in self.constants.items():
+            numbers = np.unique(self.labels[rows])
+            if len(numbers) > 1:
+                names = listed([classes[number] for number in numbers])
+                yield (
+                    f"{len(rows):,} images of {len(numbers):,} classes ({names}) are nothing but one colour, "
+                    f"{_in_words(colour)}, so nothing tells these classes apart there"
+                )
+
+
+def hash_of(image: Array) -> int:
+    return int.from_bytes(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=BYTES).digest(), "little")
+
+
+def repeats(hashes: Array, train: Array, validation: Array, test: Array) -> Repeats:
+    """Args: hashes: uint64 (n,) of all examples.    train, validation, test: indices into them."""
+    seen = np.unique(hashes[train])
+    test_equal, validation_equal = (int(np.isin(hashes[part], seen).sum()) for part in (test, validation))
+    return Repeats(test_equal, validation_equal, len(test), len(validation))
+
+
+def _in_words(colour: tuple[int, ...]) -> str:
+    if len(set(colour)) > 1:
+        return f"red, green and blue {', '.join(map(str, colour))}"
+    return {0: "black", 255: "white"}.get(colour[0], f"grey {colour[0]}")

@@ -1,0 +1,88 @@
+"""What a source holds as it lies: every split, its classes with counts, the sizes and modes of its images."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+
+from backends.contract import Array
+from experiments.data.fingerprints import check_is_there, source_tree
+from experiments.data.numbering import index_of, number
+from experiments.data.raw import Found, Raw, RawSplit
+from experiments.data.sources import HUB_FOLDER, find
+from experiments.data.words import splits_in_order
+from experiments.spec import DataConfig
+
+MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's name of pixels, by channels
+
+
+@dataclass(frozen=True, eq=False)
+class SplitContents:
+    """counts: int64 (classes,).   others: examples whose class is not known, or none of the training split's.
+
+    images: how many there are of each size and mode, such as ("32 x 32", "RGB").
+    """
+
+    name: str
+    counts: Array
+    others: int
+    images: "Counter[tuple[str, str]]"
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """train, test: the splits that a trial would take; test None: its examples are cut from the training split."""
+
+    kind: str
+    classes: tuple[str, ...]
+    splits: tuple[SplitContents, ...]
+    train: str
+    test: str | None
+    notes: tuple[str, ...]
+
+
+def contents(config: DataConfig, cache: Path, where: str) -> Contents:
+    """Read all labels and the heads of all images.
+
+    Args:   cache: folder of decoded images, in which what comes from the hub is kept.
+    Raises: MixlabError: the source cannot be read, or can be read in two ways.
+    """
+    tree = source_tree(config.source, where)
+    check_is_there(config, tree, cache, where)
+    found = find(config, tree, cache / HUB_FOLDER, where)
+    source = number(found, config, where)
+    splits = [_of_split(found.splits[name](), found, source.classes) for name in splits_in_order(found.splits)]
+    notes = (*(tree.notes() if tree else ()), *source.notes)
+    test = source.test.name if source.test else None
+    return Contents(found.kind, source.classes, tuple(splits), source.train.name, test, notes)
+
+
+def _of_split(split: RawSplit, found: Found, classes: tuple[str, ...]) -> SplitContents:
+    numbers = index_of(found, classes, split.values)
+    known = numbers[numbers >= 0]
+    counts = np.bincount(known, minlength=len(classes))
+    return SplitContents(split.name, counts, len(numbers) - len(known), _heads(split.images()))
+
+
+def _heads(images: Iterable[Raw]) -> "Counter[tuple[str, str]]":
+    from PIL import Image
+
+    found: Counter[tuple[str, str]] = Counter()
+    for raw in images:
+        if isinstance(raw, np.ndarray):
+            size, mode = raw.shape[1::-1], MODES.get(raw.shape[2] if raw.ndim == 3 else 1, f"{raw.shape[-1]} channels")
+        elif raw is None:
+            found["missing", ""] += 1
+            continue
+        else:
+            try:
+                with Image.open(BytesIO(raw) if isinstance(raw, bytes) else raw) as image:
+                    size, mode = image.size, image.mode
+            except Exception:  # Pillow's decoders raise many types
+                found["unreadable", ""] += 1
+                continue
+        found[f"{size[0]} x {size[1]}", mode] += 1
+    return found

@@ -1,0 +1,195 @@
+"""A folder of images in one folder for each class. The first level of folders decides what they are:
+
+- If the name of every folder is a split word (train, training, trainset; val, valid, validation, dev; test, testing,
+  testset, eval; in any case), they are splits, and the folders in them are classes.
+- If no name is a split word, they are classes; two names that hold one (train_images, test_images) are a question.
+- If some are, depth decides: one split word among folders that all hold images is a class like the others; two or more
+  among folders that all hold folders are splits like the others. All else is a question, and data.layout answers it.
+
+Images in deeper folders belong to the class above; where these are named by two splits or more, it is a question. A
+split without class folders is unlabelled, unless a table of file names lies in it (tables.py) or Tiny ImageNet's
+*_annotations.txt. A folder of a split that is alone and called "images" is no class. Links are followed; files that are
+no images, hidden names and empty folders are counted and named.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+
+from backends.errors import MixlabError
+from experiments.data import tables
+from experiments.data.raw import Found, RawSplit
+from experiments.data.tree import Tree
+from experiments.data.words import canonical, counted, in_order, is_image, listed, words_in
+from experiments.spec import DataConfig
+
+KIND = "image files in one folder for each class"
+INNER = {"images"}  # Tiny ImageNet's folder between a split, or a class, and its images
+
+
+def finds(tree: Tree) -> bool:
+    """Whether there are class folders: two that hold images, at the first level or in a folder named by a split."""
+    first = _with_images(tree)
+    if any(canonical(name) and len(_class_folders(folder)) > 1 for name, folder in first.items()):
+        return True
+    return len(first) > 1 and not all(canonical(name) for name in first)
+
+
+def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
+    """See raw.py."""
+    said = f"{where}: data.source: {config.source!r}"
+    first = _with_images(tree)
+    both = [] if config.layout else tables.name_images(tree, said)
+    if both:
+        raise MixlabError(
+            f"{said} has class folders ({listed(list(first), 3)}) and a table of images ({listed(both, 2)}); to read "
+            f"the folders, set data.layout to classes or splits; to read the table, move it and its images to a folder"
+        )
+    if _are_splits(first, config, said):
+        return _read_splits(tree, first, config, where)
+    if not config.layout:
+        _refuse_splits_inside(first, said)
+    if len(first) < 2:
+        raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{_hint(first)}")
+    split = _split("train", first)
+    notes = [*_beside(tree, first, "class folders"), *_no_images(tree, first)]
+    return Found(KIND, {"train": lambda: split}, tuple(in_order(list(first))), tuple(notes))
+
+
+def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bool:
+    """Whether the folders of the first level are splits; else they are classes.
+
+    Raises: MixlabError: they can be both.
+    """
+    if config.layout:
+        return config.layout == "splits"
+    words = [name for name in first if canonical(name)]
+    others = [name for name in first if not canonical(name)]
+    if not others:
+        return True
+    if not words:
+        words = [name for name in first if words_in(name)]
+        if len(words) < 2:
+            return False
+        others = [name for name in first if name not in words]
+        raise _question(first, words, others, where)
+    flat = [name for name, folder in first.items() if any(is_image(file) for file in folder.files)]
+    if len(words) == 1 and len(flat) == len(first):
+        return False
+    if len(words) > 1 and not flat:
+        return True
+    raise _question(first, words, others, where)
+
+
+def _refuse_splits_inside(classes: Mapping[str, Tree], where: str) -> None:
+    """Raises: MixlabError: splits stand below classes, or below folds."""
+    for name, folder in classes.items():
+        inside = [inner for inner in _with_images(folder) if canonical(inner)]
+        if len(set(map(canonical, inside))) > 1:
+            raise MixlabError(
+                f"{where}: {name} holds the splits {listed(inside)}; put splits above classes, or name {folder.path}; "
+                f"to take all images below a folder for one class, set data.layout: classes"
+            )
+
+
+def _question(first: Mapping[str, Tree], words: list[str], others: list[str], where: str) -> MixlabError:
+    further = f"; {listed(others, 3)} would be further ones" if others else ""
+    return MixlabError(
+        f"{where}: its folders can be classes ({listed(list(first), 4)}) or splits ({listed(words, 3)}, with classes "
+        f"inside{further}); say which with data.layout: classes or splits"
+    )
+
+
+def _read_splits(tree: Tree, first: Mapping[str, Tree], config: DataConfig, where: str) -> Found:
+    said = f"{where}: data.source: {config.source!r}"
+    names = {folder: canonical(folder) or folder for folder in first}
+    for name in names.values():
+        same = [other for other in names if names[other] == name]
+        if len(same) > 1:
+            raise MixlabError(f"{said}: the folders {' and '.join(same)} are both the split {name!r}; rename one")
+    splits: dict[str, Callable[[], RawSplit]] = {}
+    unlabelled, notes, classes = [], _beside(tree, first, "splits"), set()
+    for folder_name, name in names.items():
+        folder = first[folder_name]
+        if inner := _class_folders(folder):
+            splits[name] = partial(_split, name, inner)
+            classes |= set(inner)
+            notes += [*_beside(folder, inner, "class folders"), *_no_images(folder, inner)]
+        elif labelled := _from_table(name, folder, config, where):
+            splits[name] = labelled
+        else:
+            unlabelled.append(name)
+    if not classes:
+        raise MixlabError(f"{said}: no split has class folders: {listed(list(first))}{_hint(first)}")
+    return Found(KIND, splits, tuple(in_order(list(classes))), tuple(notes), tuple(unlabelled))
+
+
+def _from_table(name: str, folder: Tree, config: DataConfig, where: str) -> Callable[[], RawSplit] | None:
+    """How to read a split whose images lie flat beside a table of their classes; None: there is none."""
+    annotations = [file for file in folder.files if file.endswith("_annotations.txt")]
+    if len(annotations) == 1:
+        return partial(_annotated, name, folder, annotations[0], f"{where}: data.source: {config.source!r}")
+    if tables.in_folder(folder):
+        return partial(tables.read_split, name, folder, config, where)
+    return None
+
+
+def _annotated(name: str, folder: Tree, annotations: str, where: str) -> RawSplit:
+    """Tiny ImageNet's validation split: lines of file, class and a box, separated by tabs."""
+    lines = (folder.path / annotations).read_text("utf-8").splitlines()
+    rows = [line.split("\t")[:2] for line in lines if line.strip()]
+    inner = next(iter(folder.folders.values()), folder)
+    values = {row[0]: row[-1] for row in rows}
+    files = [file for file in inner.files if is_image(file)]
+    if odd := set(files) ^ set(values):
+        raise MixlabError(
+            f"{where}: {len(odd):,} images of split {name!r} have no line in {annotations}, or lines no image: "
+            f"{listed(sorted(odd), 3)}; mend the file"
+        )
+    paths = [str(inner.path / file) for file in files]
+    return RawSplit(name, [values[file] for file in files], lambda: iter(paths))
+
+
+def _split(name: str, classes: Mapping[str, Tree]) -> RawSplit:
+    """The images of all classes in the order of their paths."""
+    found = []
+    for label, folder in classes.items():
+        found += [(f"{label}/{file}", label) for file, _ in folder.all_files() if is_image(file)]
+    found.sort()
+    parents = {label: str(folder.path.parent) for label, folder in classes.items()}
+    return RawSplit(name, [label for _, label in found], lambda: (f"{parents[label]}/{file}" for file, label in found))
+
+
+def _with_images(tree: Tree) -> dict[str, Tree]:
+    """The folders that hold images, at any depth."""
+    return {name: folder for name, folder in tree.folders.items() if _holds_images(folder)}
+
+
+def _holds_images(tree: Tree) -> bool:
+    return any(is_image(name) for name in tree.files) or any(_holds_images(inner) for inner in tree.folders.values())
+
+
+def _class_folders(split: Tree) -> dict[str, Tree]:
+    found = _with_images(split)
+    return {} if set(found) <= INNER else found
+
+
+def _beside(tree: Tree, folders: Mapping[str, Tree], what: str) -> list[str]:
+    """What lies beside the folders that count and holds no example."""
+    odd = [*tree.files, *(f"{name}/" for name, folder in tree.folders.items() if name not in folders and folder.holds)]
+    return [f"{counted(len(odd), 'name')} beside the {what} of {tree.path.name} ignored: {listed(odd)}"] if odd else []
+
+
+def _no_images(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
+    """Files in class folders that are no images, by type."""
+    odd = [name for folder in classes.values() for name, _ in folder.all_files() if not is_image(name)]
+    if odd:
+        types = Counter(Path(name).suffix or "no suffix" for name in odd)
+        kinds = listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()])
+        yield f"{counted(len(odd), 'file')} of other types in the class folders of {tree.path.name} ignored: {kinds}"
+
+
+def _hint(first: Mapping[str, Tree]) -> str:
+    inside = [folder.path for folder in first.values() if len(_with_images(folder)) > 1]
+    return f"; did you mean data.source={inside[0]}?" if inside else ""

@@ -1,0 +1,37 @@
+"""What there is to say of a trial's data: for the one who plans it, and in its record."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from experiments.data.splits import facts, repeats
+from experiments.spec import DataConfig, DataInfo, Trial
+
+
+def notes(config: DataConfig, info: DataInfo, cache: Path) -> list[str]:
+    """Sentences without a stop: what was ignored or understood in its own way, and examples that repeat."""
+    found = repeats(config, info, cache)
+    last = found.note() if found else None
+    return [*facts(config, info, cache).notes, *([last] if last else [])]
+
+
+def in_record(config: DataConfig, info: DataInfo, cache: Path) -> dict[str, Any]:
+    """The part of a record that tells of the data; the classes stand in the order of their numbers."""
+    known, found = facts(config, info, cache), repeats(config, info, cache)
+    return {
+        "source": config.source,
+        "kind": known.kind,
+        "classes": list(known.classes),
+        "notes": notes(config, info, cache),
+        "repeats": dataclasses.asdict(found) if found else None,
+    }
+
+
+def of_trials(trials: Iterable[Trial], cache: Path) -> list[str]:
+    """The notes on the data of many trials, each once, with the source that it is on."""
+    lines: dict[str, None] = {}
+    for trial in {(trial.data, trial.info): trial for trial in trials}.values():
+        for note in notes(trial.data, trial.info, cache):
+            lines[f"data {trial.data.source}: {note}"] = None
+    return list(lines)

@@ -1,0 +1,137 @@
+"""From tables, one for each split, to what a reader gives: the columns of images and of classes, row by row."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import compress
+from typing import Any
+
+from backends.errors import MixlabError
+from experiments.data import columns
+from experiments.data.raw import Found, Raw, RawSplit
+from experiments.data.table_files import Table
+from experiments.data.words import canonical, listed
+from experiments.spec import DataConfig
+
+SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset")
+Tables = Mapping[str, Callable[[], Table]]  # by split
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Names of columns. split: of one that says which split a row is of; None: there is none.
+
+    passed: columns that could hold classes as well, but for their name or values.
+    """
+
+    image: str
+    label: str
+    split: str | None
+    passed: tuple[str, ...]
+
+
+def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
+    """The splits of tables; the columns are those of the training split's.
+
+    Args:   tables: each is opened once however often it is called.
+    Raises: MixlabError: no column holds images or classes, or several do.
+    """
+    first = _first(tables, config)
+    chosen = choose(first, config, len(tables) == 1, where)
+    splits: dict[str, Callable[[], RawSplit]]
+    splits = {name: partial(_read, name, opens, first, chosen, where) for name, opens in tables.items()}
+    said = list(_said(chosen))
+    words = _splits_of_rows(first, chosen) if len(tables) == 1 else []
+    if words:
+        splits = {word: partial(_cut, word, words, splits) for word in dict.fromkeys(words)}
+        said.append(f"column {chosen.split or chosen.image!r} says the split of each row")
+    return Found(kind, splits, first.names.get(chosen.label), tuple(said))
+
+
+def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
+    """Args: alone: whether the table is the only one, so that a column may say the splits."""
+    image = columns.image_column(table, config, where)
+    split = next(filter(partial(_says_split, table), table.schema.names), None) if alone else None
+    others = table.without(split) if split else table
+    label, passed = columns.label_column(others, config, image, where)
+    return Chosen(image, label, split, tuple(passed))
+
+
+def image_of(tables: Tables, config: DataConfig, where: str) -> str:
+    """The column of images."""
+    return columns.image_column(_first(tables, config), config, where)
+
+
+def _first(tables: Tables, config: DataConfig) -> Table:
+    """The table of the training split, else of any."""
+    name = config.train_split if config.train_split in tables else canonical(config.train_split) or ""
+    return tables.get(name, next(iter(tables.values())))()
+
+
+def _splits_of_rows(table: Table, chosen: Chosen) -> list[str]:
+    """The split of each row by the column that says it, or by the folders that paths begin with; empty: by neither."""
+    if chosen.split:
+        names = [str(value) for value in table.values(chosen.split)]
+    elif columns.is_path(table, chosen.image):
+        names = [os.path.normpath(value).partition("/")[0] for value in table.values(chosen.image)]
+    else:
+        return []
+    words = [word for name in names if (word := canonical(name))]
+    return words if len(words) == len(names) else []
+
+
+def _says_split(table: Table, column: str) -> bool:
+    if column.lower() not in SPLIT_COLUMN:
+        return False
+    return all(isinstance(value, str) and canonical(value) for value in table.values(column))
+
+
+def _said(chosen: Chosen) -> Iterator[str]:
+    if chosen.passed:
+        yield f"column {chosen.label!r} is the class; not taken: {listed(chosen.passed)}"
+
+
+def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, where: str) -> RawSplit:
+    table = opens()
+    for column in (chosen.image, chosen.label):
+        if column in table.schema.names and table.names.get(column) != first.names.get(column):
+            raise MixlabError(
+                f"{where}: data.label_column: {column!r} of split {name!r} has other classes than in the training split"
+            )
+    if chosen.image not in table.schema.names:
+        raise MixlabError(
+            f"{where}: data.image_column: split {name!r} has no column {chosen.image!r}; its columns: "
+            f"{listed(table.schema.names, 10)}"
+        )
+    if chosen.label in table.schema.names:
+        values = columns.classes(table, chosen.label)
+        if values is None:
+            raise MixlabError(
+                f"{where}: data.label_column: {chosen.label!r} of split {name!r} holds neither whole numbers nor words"
+            )
+    else:
+        values = [None for batch in table.batches(chosen.image) for _ in range(len(batch))]
+    return RawSplit(name, values, partial(_images, table, chosen.image, where), chosen.label)
+
+
+def _cut(word: str, words: list[str], splits: Mapping[str, Callable[[], RawSplit]]) -> RawSplit:
+    """The rows of one split of a table that holds several."""
+    whole, mask = next(iter(splits.values()))(), [one == word for one in words]
+    return RawSplit(word, list(compress(whole.values, mask)), lambda: compress(whole.images(), mask), whole.column)
+
+
+def _images(table: Table, column: str, where: str) -> Iterator[Raw]:
+    for batch in table.batches(column):
+        for value in batch.to_pylist():
+            yield _raw(value, table, column, where)
+
+
+def _raw(value: Any, table: Table, column: str, where: str) -> Raw:
+    if isinstance(value, dict):
+        value = value["bytes"] or value.get("path")
+    if isinstance(value, str):
+        return os.path.join(table.folder, value)  # noqa: PTH118 - of a million paths
+    if value is None or isinstance(value, bytes):
+        return value
+    raise MixlabError(f"{where}: data.image_column: {column!r} does not hold images but {type(value).__name__}")

@@ -1,0 +1,92 @@
+"""`mixlab data show`."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from backends.errors import MixlabError
+from mixlab.common import add_store
+
+if TYPE_CHECKING:
+    from experiments.data.contents import Contents
+    from experiments.spec import DataConfig
+    from experiments.store import Store
+
+HELP = "Say what a source of data holds: splits, classes in order with counts, images, and what was ignored."
+EXAMPLE = "mixlab data show path/to/images --sheet images.png"
+ENDS = 10  # classes shown at each end where there are many
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
+    show = actions.add_parser("show", help="print what a source holds")
+    add_store(show)
+    show.add_argument(
+        "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
+    )
+    show.add_argument("--sheet", type=Path, metavar="PNG", help="write the first 8 training images of each class there")
+    show.add_argument("--all", action="store_true", help=f"list all classes, not the first and last {ENDS}")
+
+
+def command(arguments: argparse.Namespace) -> int:
+    from experiments import evaluation
+    from experiments.data.contents import contents
+    from experiments.store import Store
+
+    store = Store(arguments.store)
+    store.check_folder()
+    config = evaluation.read_data(arguments.overrides)
+    found = contents(config, store.data, evaluation.COMMAND_LINE)
+    print("\n".join(_lines(config.source, found, arguments.all)))
+    try:
+        notes = _decoded(config, store, arguments.sheet)
+    except MixlabError as error:
+        if arguments.sheet:
+            raise
+        notes = [f"not yet ready for a trial: {error}"]
+    for note in dict.fromkeys([*found.notes, *notes]):
+        print(f"note        {note}")
+    return 0
+
+
+def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
+    from analysis.layout import aligned
+
+    parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in found.splits]
+    tested = f"tested on {found.test}" if found.test else "test examples are cut from it"
+    images = sum((split.images for split in found.splits), Counter())
+    sizes = [f"{number:,} of {' '.join(kind).strip()}" for kind, number in images.most_common(ENDS)]
+    rows = [["number", "class", *(split.name for split in found.splits)]]
+    for number, name in enumerate(found.classes):
+        rows.append([str(number), name, *(f"{split.counts[number]:,}" for split in found.splits)])
+    if any(split.others for split in found.splits):
+        rows.append(["", "(no class of the training split)", *(f"{split.others:,}" for split in found.splits)])
+    table = aligned(rows)
+    if len(found.classes) > 2 * ENDS + 1 and not show_all:
+        left = len(found.classes) - 2 * ENDS
+        table[2 + ENDS : 2 + len(found.classes) - ENDS] = [f"... {left:,} more; --all lists them"]
+    return [
+        f"source      {source}",
+        f"kind        {found.kind}",
+        f"splits      {', '.join(parts)}; trained on {found.train}, {tested}",
+        f"images      {', '.join(sizes)}{f' and {len(images) - ENDS:,} other sizes' if len(images) > ENDS else ''}",
+        f"classes     {len(found.classes):,}, in this order",
+        "",
+        *table,
+        "",
+    ]
+
+
+def _decoded(config: "DataConfig", store: "Store", sheet: Path | None) -> list[str]:
+    """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
+    from analysis import contact_sheet
+    from experiments import data
+    from experiments.evaluation import COMMAND_LINE
+
+    info = data.describe(config, store.data, COMMAND_LINE)
+    if sheet:
+        splits, known = data.load(config, info, store.data), data.facts(config, info, store.data)
+        train = splits.about.num_train
+        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], known.classes)
+    return data.notes(config, info, store.data)
