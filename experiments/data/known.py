@@ -23,13 +23,8 @@ COMMON_FIELDS = (
     "image_column",
     "label_column",
 )
-LATER_FIELDS = (
-    "layout",
-    "background",
-    "bits",
-    "shorter_side",
-    "interpolation",
-)  # a question holds them where they are not left out
+# Where they are left out, a question has none of them, and is what it was before there were any.
+LATER_FIELDS = ("layout", "background", "bits", "shorter_side", "interpolation")
 SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 
