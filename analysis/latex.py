@@ -10,7 +10,8 @@ SPECIAL = {
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\`{}", "±": r"$\pm$", "\u00d7": r"$\times$", "·": r"$\cdot$",
     "µ": r"$\mu$", "μ": r"$\mu$", "∝": r"$\propto$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
     "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "*": r"$^{*}$", "—": "---", "\u2013": "--",
-    "\u2019": "'", "\u2018": r"\textquoteleft{}", "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}", "…": r"\dots{}",
+    "\u2019": "'", "\u2018": r"\textquoteleft{}", "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}",
+    "…": r"\dots{}",
 }  # fmt: skip
 LIGATURES = "-,"  # which T1 fonts join to dashes and quotation marks where there are two
 LETTERS = {chr(code) for code in range(0xC0, 0x100)} - set("\xd7\xf7")  # of Latin-1, without its two signs
