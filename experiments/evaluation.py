@@ -13,6 +13,7 @@ from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, R
 from backends.errors import MixlabError
 from experiments import data, fields
 from experiments.data import Splits
+from experiments.overrides import read_override
 from experiments.resolve import check_ranges
 from experiments.spec import DataConfig, DataInfo, TrialConfig
 from experiments.trial import evaluate as evaluate_program
@@ -39,7 +40,7 @@ def read_data(words: Sequence[str], model: ModelSpec) -> DataConfig:
     """
     values: dict[str, Any] = {}
     for word in words:
-        name, value = fields.read_override(word, COMMAND_LINE) if "=" in word else ("data.source", word)
+        name, value = read_override(word, COMMAND_LINE, axes=False) if "=" in word else ("data.source", word)
         if not name.startswith("data."):
             raise MixlabError(f"{COMMAND_LINE}: {name} is no field of the data; allowed: data.source, data.subset, ...")
         if name in values:

@@ -32,9 +32,19 @@ VARIANTS = {
 }
 
 
-def option(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple[str, ...] = ()) -> Any:
-    """A field with its range: low and high are included; `allowed` lists the words that it may be."""
-    return field(default=default, metadata={"low": low, "high": high, "allowed": allowed})
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    allowed: tuple[str, ...] = (),
+    path: bool = False,
+) -> Any:
+    """A field with its range: low and high are included; `allowed` lists the words that it may be.
+
+    Args:   path: a path or a command, in which variables of the environment and `~` are expanded.
+    """
+    return field(default=default, metadata={"low": low, "high": high, "allowed": allowed, "path": path})
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,9 @@ class AugmentConfig:
 class DataConfig:
     """The data: images as uint8, scaled to [-1, 1]."""
 
-    source: str = option("digits")  # digits, synthetic, a local folder, or the id of a data set on the Hugging Face hub
+    source: str = option(
+        "digits", path=True
+    )  # digits, synthetic, a folder, or the id of a data set on the Hugging Face hub
     subset: Optional[str] = option(None)  # a configuration of the data set, where it has several
     train_split: str = option("train")
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
@@ -129,8 +141,8 @@ class RunConfig:
     remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
-    compile_cache: Optional[str] = option(None)  # folder of compiled programs, shared by processes; none: not kept
-    data_cache: Optional[str] = option(None)  # folder of decoded images; none: `data` inside the store
+    compile_cache: Optional[str] = option(None, path=True)  # folder of compiled programs, shared by all; none: not kept
+    data_cache: Optional[str] = option(None, path=True)  # folder of decoded images; none: `data` inside the store
 
 
 @dataclass(frozen=True)
