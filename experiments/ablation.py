@@ -157,7 +157,7 @@ def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
         if trial.id in found:
             raise MixlabError(
                 f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({found[trial.id].label}): "
-                f"both resolve to {trial.id}"
+                f"both resolve to {trial.id}; leave one of them out, as with 'exclude'"
             )
         found[trial.id] = planned
     return list(found.values())

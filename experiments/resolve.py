@@ -21,6 +21,7 @@ DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
 IDLE = (
     ("optimizer", "sgd", ("b1", "b2", "epsilon")),
     ("optimizer", "adamw", ("momentum", "nesterov")),
+    ("momentum", 0.0, ("nesterov",)),
     ("weight_decay", 0.0, ("decay",)),
 )
 
@@ -102,7 +103,23 @@ def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) 
             f"allowed: {_divisors(hidden)}"
         )
     _check_model(spec, info, source, where)
-    return spec if spec.stochastic_depth else dataclasses.replace(spec, rescale=False)
+    return _plain_model(spec)
+
+
+def _plain_model(spec: ModelSpec) -> ModelSpec:
+    """The same model in its plainest words, where several say the same; see IDLE.
+
+    One group is the tied MLP; its learned views are weights of their own. Without `rescale` the rate of stochastic
+    depth rises from 0 at the first block, so that the only block is never dropped.
+    """
+    same: dict[str, Any] = {}
+    if spec.token_mixing == "grouped" and spec.token_groups == 1:
+        same["token_mixing"] = "tied"
+    if spec.num_blocks == 1:
+        same["share_blocks"] = False
+    if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
+        same |= {"stochastic_depth": 0.0, "rescale": False}
+    return dataclasses.replace(spec, **same)
 
 
 def _check_model(model: ModelSpec, info: DataInfo, source: str, where: str) -> None:
@@ -153,12 +170,30 @@ def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfi
     steps = train.steps or max(1, round(epochs * (info.num_train // train.batch_size)))
     if train.warmup_steps > steps:
         raise MixlabError(f"{where}: train.warmup_steps: {train.warmup_steps} exceeds the {steps} steps of the run")
-    every = train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS)
+    every = min(steps, train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS))
+    train = dataclasses.replace(train, steps=steps, epochs=None, evaluate_every=every)
+    return _plain_train(train, info.num_train)
+
+
+def _plain_train(train: TrainConfig, num_train: int) -> TrainConfig:
+    """The same training with the defaults where these do the same; see IDLE."""
     defaults = TrainConfig()
-    idle = {
-        name: getattr(defaults, name)
-        for field, value, names in IDLE
-        for name in names
-        if getattr(train, field) == value
-    }
-    return dataclasses.replace(train, **idle, steps=steps, epochs=None, evaluate_every=min(every, steps))
+    same = {name: getattr(defaults, name) for f, value, names in IDLE for name in names if getattr(train, f) == value}
+    if train.evaluate_train_examples >= num_train:  # no more can be evaluated than there are
+        same["evaluate_train_examples"] = max(num_train, defaults.evaluate_train_examples)
+    return dataclasses.replace(train, **same, **_plain_rates(train, defaults))
+
+
+def _plain_rates(train: TrainConfig, defaults: TrainConfig) -> dict[str, Any]:
+    """Schedule and warm-up in their plainest words, where others give the same rate in every step; see plan.py.
+
+    A warm-up of one step begins with the whole rate. In the first step after a warm-up no schedule has begun to fall,
+    and in the second of two the line and the half cosine are both at a half.
+    """
+    steps = train.steps or 0
+    falling = steps - train.warmup_steps  # steps that the schedule speaks of
+    if train.warmup_steps <= 1 and (falling <= 1 or train.schedule == "constant"):
+        return {"warmup_steps": 0, "schedule": defaults.schedule if steps == 1 else "constant"}
+    if falling <= 1 or (falling == 2 and train.schedule == "linear"):
+        return {"schedule": defaults.schedule}
+    return {}

@@ -241,8 +241,8 @@ def test_a_missing_base_names_the_nearest_file(load: Any, tmp_path: Path) -> Non
 
 
 def test_an_override_sets_the_base(load: Any, cache: Path) -> None:
-    found = trials(load("train.steps=9", "model.share_blocks=true", "train.learning_rate=1e-2"), cache)
-    assert [(one.trial.train.steps, one.trial.model.share_blocks) for one in found] == [(9, True)] * 2
+    found = trials(load("train.steps=9", "model.pre_head_norm=false", "train.learning_rate=1e-2"), cache)
+    assert [(one.trial.train.steps, one.trial.model.pre_head_norm) for one in found] == [(9, False)] * 2
     assert found[0].trial.train.learning_rate == 0.01
 
 
