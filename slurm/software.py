@@ -112,7 +112,7 @@ def mounts(container: Container, seen: Iterable[Path]) -> list[str]:
     Raises: MixlabError: a path that no mount can name.
     """
     own = [mount if ":" in mount else f"{mount}:{mount}" for mount in container.mounts]
-    there = {Path(mount.split(":")[1]) for mount in own if mount.split(":")[0] == mount.split(":")[1]}
+    there = {Path(mount.partition(":")[0]) for mount in own if mount == ":".join(2 * [mount.partition(":")[0]])}
     found = []
     for path in sorted({path.absolute() for path in seen}):
         if path == Path(path.anchor) or there & {path, *path.parents}:
