@@ -31,7 +31,7 @@ def check_name(name: str, where: str) -> None:
         last = {known.rpartition(".")[2]: known for known in names()}
         near = last.get(name.rpartition(".")[2])
         hint = f"did you mean {near!r}?" if near else _allowed(name)
-        raise MixlabError(f"{where}: {name!r} is not a field of a trial; {hint}")
+        raise MixlabError(f"{where}: {values.shown(name)} is not a field of a trial; {hint}")
 
 
 def _allowed(name: str) -> str:

@@ -35,7 +35,7 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
         return name, (_list_or_text if is_free else _list)(name, text, where)
     if axes and not is_free and "," in text:
         shown = values.shown(f"{name}=[{text}]")
-        raise MixlabError(f"{where}: {name}: {values.shown(text)} came; a list of values has brackets: {shown}")
+        raise MixlabError(f"{where}: {name}: {values.shown(text)} came; write a list of values as {shown}")
     return name, values.Written(text)
 
 
@@ -69,8 +69,8 @@ def _list_or_text(name: str, text: str, where: str) -> Any:
     if len(found) > 1:
         return found
     quoted = "'" + text.replace("'", "''") + "'"
-    single = f"{name}={found[0]} for the one value, or " if found else ""
+    single, number = (f"{name}={found[0]} for the value, or ", "of one value") if found else ("", "of nothing")
     raise MixlabError(
-        f"{where}: {name}: {values.shown(str(text))} is a list of {len(found)} and a text in brackets; write {single}"
+        f"{where}: {name}: {values.shown(str(text))} is a list {number} and a text in brackets; write {single}"
         f'"{name}={quoted}" for the text'
     )

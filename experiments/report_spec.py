@@ -52,7 +52,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     if not isinstance(given, dict):
         raise MixlabError(f"{where}: {shown(given)} came where a mapping is allowed")
     if unknown := [key for key in given if key not in keys]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of a report; {choices(unknown[0], keys)}")
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
     columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
     default_rows = [name for name in varying if name != "seed" and name not in columns]
@@ -60,7 +60,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
     metric = str(given.get("metric", METRICS[0]))
     if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")
+        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(metric, METRICS)}")
     left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
     if left_out:
         raise MixlabError(
@@ -99,7 +99,7 @@ def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
             f"{where}: {shown(given)} came where a mapping is allowed, such as {{between: backend, margin: 0.01}}"
         )
     if unknown := [key for key in given if key not in keys]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of it; {choices(unknown[0], keys)}")
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of it; {choices(unknown[0], keys)}")
     between, margin = given.get("between", "backend"), given["margin"]
     if not isinstance(between, str):
         raise MixlabError(f"{where}: between: {shown(between)} came where one field is allowed, such as backend")

@@ -10,6 +10,7 @@ from typing import Any, cast
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
 from experiments.spec import VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.values import shown
 
 DEFAULT_SIZES = (None, 64, 4, None, None)
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1, ...")
@@ -38,7 +39,7 @@ def check_ranges(config: Any, where: str, prefix: str = "") -> None:
         elif value is None or not limits:
             continue
         elif limits["allowed"] and value not in limits["allowed"]:
-            raise MixlabError(f"{where}: {name}: {value!r} is not known; {choices(value, limits['allowed'])}")
+            raise MixlabError(f"{where}: {name}: {shown(value)} is not known; {choices(value, limits['allowed'])}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise MixlabError(f"{where}: {name}: {value} is not a finite number")
         elif limits["low"] is not None and value < limits["low"]:
@@ -73,7 +74,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
 def check_device(name: str, where: str) -> None:
     """Raises: MixlabError: no device has a name of this form."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise MixlabError(f"{where}: {name!r} is not known; {choices(name, DEVICES)}")
+        raise MixlabError(f"{where}: {shown(name)} is not known; {choices(name, DEVICES)}")
 
 
 @lru_cache(maxsize=1024)

@@ -39,12 +39,15 @@ def option(
     high: float | None = None,
     allowed: tuple[str, ...] = (),
     path: bool = False,
+    word: bool = False,
 ) -> Any:
     """A field with its range: low and high are included; `allowed` lists the words that it may be.
 
     Args:   path: a path or a command, in which variables of the environment and `~` are expanded.
+            word: one of some words that are known elsewhere, such as the name of a backend.
     """
-    return field(default=default, metadata={"low": low, "high": high, "allowed": allowed, "path": path})
+    metadata = {"low": low, "high": high, "allowed": allowed, "path": path, "word": word or bool(allowed)}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class TrainConfig:
 class RunConfig:
     """Where and how a trial runs: not part of its id."""
 
-    device: str = option("auto")  # auto, cpu, cuda, cuda:1, ...
+    device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
@@ -150,7 +153,7 @@ class TrialConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    backend: str = option("torch")
+    backend: str = option("torch", word=True)
     seed: int = option(0, low=0)  # of initial weights, data order, augmentation and masks
     run: RunConfig = field(default_factory=RunConfig)
 

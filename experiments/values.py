@@ -26,6 +26,7 @@ WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 DIGITS = re.compile(r"[-+]?[0-9]+")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SHOWN = 80  # letters of a value in a sentence
+LONGEST = 1000  # letters of a number; Python reads whole numbers of up to 4300 digits
 
 
 class Written(str):
@@ -75,9 +76,9 @@ def allowed_values(kind: type, name: str) -> str:
 
 
 def is_free_text(kind: type, name: str) -> bool:
-    """Whether a field holds text that is not one of some words."""
+    """Whether a field holds any text, not one of some words."""
     hint, limits = _field(kind, name)
-    return str in _alternatives(hint) and not limits.get("allowed")
+    return str in _alternatives(hint) and not limits.get("word")
 
 
 def shown(value: Any) -> str:
@@ -128,7 +129,9 @@ def _scalar(value: Any, kind: type) -> Any:
         return _flag(value.strip()) if kind is bool else _number(value.strip(), kind)
     if isinstance(value, bool) != (kind is bool) or kind is str or (kind is int and not isinstance(value, int)):
         raise _Unfit("")
-    return kind(value) + 0.0 if kind is float else value  # -0.0 is 0.0
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return _number(str(value), float)
+    return value + 0.0 if kind is float else value  # -0.0 is 0.0
 
 
 def _flag(text: str) -> bool:
@@ -138,6 +141,8 @@ def _flag(text: str) -> bool:
 
 
 def _number(text: str, kind: type) -> int | float:
+    if len(text) > LONGEST:
+        raise _Unfit(f"; this one has {len(text)} letters")
     looks, by_yaml = int(text) if DIGITS.fullmatch(text) else None, _by_yaml(text)
     if looks != by_yaml and not _is_decimal(text):
         first, second = ("text" if number is None else number for number in (by_yaml, looks))
@@ -167,7 +172,7 @@ def _by_yaml(text: str) -> int | float | None:
 
 
 def _hint(text: str) -> str:
-    if DECIMAL.fullmatch(text) and len(text) < SHOWN and float(text).is_integer():
+    if DECIMAL.fullmatch(text) and abs(float(text)) < 2**53 and float(text).is_integer():
         return f"; write {int(float(text))}"
     if "," in text:
         return f"; several values are a list: [{text}]" if len(text) < SHOWN else "; several values are a list: [...]"

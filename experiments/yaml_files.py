@@ -6,7 +6,6 @@ and nothing at all, which are None. `${key.of.file}` and OmegaConf's resolvers s
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +55,8 @@ def parse(text: str, where: str) -> Any:
     Raises: MixlabError: it is not such YAML; says where.
     """
     try:
-        node = yaml.compose(text, yaml.SafeLoader)
-        tree = None if node is None else _Tree(where).value(node)
+        node, reader = yaml.compose(text, yaml.SafeLoader), _Tree(where)
+        tree = None if node is None else reader.value(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
@@ -65,12 +64,14 @@ def parse(text: str, where: str) -> Any:
         raise MixlabError(f"{place}: it is not YAML: {_said(problem)}") from error
     except RecursionError as error:
         raise MixlabError(f"{where}: its lists and mappings lie too deep in each other") from error
-    return _interpolated(tree, where) if any("${" in one for one in _texts(tree)) else tree
+    return _interpolated(tree, where) if reader.has_interpolation else tree
 
 
 def _said(problem: str) -> str:
     if problem == "but found another document":
         return "it holds several documents, parted by '---'; allowed: one"
+    if problem.endswith("got '{'"):
+        return f"{problem}; inside of brackets, a text that holds '${{' needs quotes"
     return f"{problem} (a tab); YAML indents by spaces" if "'\\t'" in problem else problem
 
 
@@ -80,6 +81,7 @@ class _Tree:
     def __init__(self, where: str):
         self.where = where
         self.done: dict[int, Any] = {}
+        self.has_interpolation = False
 
     def value(self, node: yaml.Node) -> Any:
         if id(node) not in self.done:
@@ -103,6 +105,7 @@ class _Tree:
             return None
         if node.tag not in TEXT:
             raise self._mistake(node, f"the tag {node.tag.replace(YAML, '!!')!r} is not read")
+        self.has_interpolation |= "${" in node.value
         return node.value if node.style or node.tag == YAML + "str" else Written(node.value)
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
@@ -132,22 +135,12 @@ class _Tree:
         return MixlabError(f"{self.where}, line {mark.line + 1}, column {mark.column + 1}: it is not YAML: {what}")
 
 
-def _texts(tree: Any) -> Iterator[str]:
-    if isinstance(tree, dict):
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for item in tree:
-            yield from _texts(item)
-    elif isinstance(tree, str):
-        yield tree
-
-
 def _interpolated(tree: Any, where: str) -> Any:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(tree, (dict, list)):
-        return tree
+        return tree  # one scalar has nothing beside it to name
     try:
         config = OmegaConf.create(
             _escaped(tree), flags={"allow_objects": True}
