@@ -41,7 +41,8 @@ class EnvironmentSpec:
 
 
 def python_words(given: Any, where: str) -> tuple[str, ...]:
-    """The words of a command that ends with a Python: a list of them, or a text that is parted as a shell would.
+    """The words of a command that ends with a Python: a list of them, or a text that is a file, or else is parted as a
+    shell would part it.
 
     Raises: MixlabError: no words, a quote that does not end, or a text that is more than one command.
     """
@@ -49,8 +50,8 @@ def python_words(given: Any, where: str) -> tuple[str, ...]:
         return tuple(map(str, given))
     if not isinstance(given, str) or not given.strip():
         raise MixlabError(f"{where}: {shown(given)} came where a path, a command or a list of its words is allowed")
-    if " " in given and Path(expand(given, where)).is_file():
-        raise MixlabError(f"{where}: {shown(given)} is a file; say so by a list of one word: [{shown(given)}]")
+    if Path(expand(given, where)).is_file():
+        return (str(given),)
     try:
         words = shlex.split(given)
     except ValueError as error:

@@ -218,8 +218,10 @@ def test_a_python_may_be_a_command(
 def test_a_file_with_a_space_in_its_name_is_not_taken_apart(tmp_path: Path) -> None:
     python = tmp_path / "my python"
     python.touch()
-    assert "is a file; say so by a list of one word" in refusal(tmp_path, f"python: {python}")
+    assert read(tmp_path, f"python: {python}").python == (str(python),)
     assert read(tmp_path, f"python: [{python}]").python == (str(python),)
+    python.unlink()
+    assert read(tmp_path, f"python: {python}").python == (str(tmp_path / "my"), "python")
 
 
 @pytest.mark.parametrize(
