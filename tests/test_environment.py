@@ -24,7 +24,8 @@ def is_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (tmp_path / name).write_text("1\n")
     (tmp_path / ".gitignore").write_text("runs/\n")
     who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
-    for words in (("init", "-q"), ("add", "."), (*who, "commit", "-q", "-m", "all")):
+    hidden = ("config", "status.showUntrackedFiles", "no")  # as some have set it
+    for words in (("init", "-q"), hidden, ("add", "."), (*who, "commit", "-q", "-m", "all")):
         subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
 

@@ -206,10 +206,11 @@ def test_what_is_no_mapping_of_yaml_is_refused_with_its_place(
 def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfname: a\r\nseed: 1\r\n")
     assert read_mapping(tmp_path / "a.yaml") == {"name": "a", "seed": "1"}
+    assert ablation(tmp_path, "\ufeffgrid: {seed: [0]}\n").text == "grid: {seed: [0]}\n"
 
 
 def test_anchors_and_merges_are_read_and_own_keys_win() -> None:
-    text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: *a, y: 5}\nd: {y: 6, <<: [*a, *b]}\ne: *a\n"
+    text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: *a, y: 5}\nd: {y: 6, <<: [*a, *b]}\ne: *a\nf: {<<: [*a, *b]}\n"
     tree, plain = parse(text, "x"), yaml.safe_load(text)
     assert tree == {key: {name: str(value) for name, value in one.items()} for key, one in plain.items()}
 
