@@ -36,7 +36,7 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     if axes and not is_free and "," in text:
         shown = values.shown(f"{name}=[{text}]")
         raise MixlabError(f"{where}: {name}: {values.shown(text)} came; write a list of values as {shown}")
-    return name, values.Written(text)
+    return name, values.plain(text)
 
 
 def _unquoted(text: str) -> str:
@@ -71,6 +71,6 @@ def _list_or_text(name: str, text: str, where: str) -> Any:
     quoted = "'" + text.replace("'", "''") + "'"
     single, number = (f"{name}={found[0]} for the value, or ", "of one value") if found else ("", "of nothing")
     raise MixlabError(
-        f"{where}: {name}: {values.shown(str(text))} is a list {number} and a text in brackets; write {single}"
+        f"{where}: {name}: {values.shown(text)} is a list {number} and a text in brackets; write {single}"
         f'"{name}={quoted}" for the text'
     )

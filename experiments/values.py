@@ -81,6 +81,11 @@ def is_free_text(kind: type, name: str) -> bool:
     return str in _alternatives(hint) and not limits.get("word")
 
 
+def plain(text: str) -> str:
+    """A text without quotes, as read_mapping gives it."""
+    return Written(text) if _tag(text) else text
+
+
 def shown(value: Any) -> str:
     """A value in an error sentence, of any length."""
     text = "null" if value is None else repr(value)
@@ -164,11 +169,16 @@ def _is_decimal(text: str) -> bool:
 
 def _by_yaml(text: str) -> int | float | None:
     """The finite number that YAML 1.1 reads; None: it reads none."""
-    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], [])
-    if not any(tag.endswith((":int", ":float")) and pattern.match(text) for tag, pattern in resolvers):
+    if not _tag(text).endswith((":int", ":float")):
         return None
     number: int | float = yaml.safe_load(text)
     return number if math.isfinite(number) else None
+
+
+def _tag(text: str) -> str:
+    """The type that YAML 1.1 gives a plain scalar; "": text."""
+    resolvers = yaml.SafeLoader.yaml_implicit_resolvers.get(text[:1], [])
+    return next((str(tag) for tag, pattern in resolvers if pattern.match(text)), "")
 
 
 def _hint(text: str) -> str:
