@@ -4,12 +4,16 @@ The scripts are run by bash, beside stand-ins for Slurm's programs: an `srun` th
 rest, and for containers a PATH inside that holds a shell and no program of Slurm's.
 """
 
+import dataclasses
+import itertools
 import os
 import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterable
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +22,17 @@ import pytest
 from backends.errors import MixlabError
 from experiments import ablation
 from experiments.store import Store
-from slurm import client, options
+from slurm import client, job, ledger, options, submission
 from slurm.batch import Ask, Batch
 from slurm.check import check
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import cluster_from, read_cluster
-from slurm.limits import check_python
+from slurm.limits import Limits, check_python
 from slurm.packing import arrays
 from slurm.request import Request
 from slurm.software import Container, mounts
 from slurm.submission import preview
-from tests.conftest import ROOT, base, write_yaml
+from tests.conftest import ROOT, base, environment, write_yaml
 
 CLUSTERS = ROOT / "slurm" / "clusters"
 LARGE = {"image_size": 224, "num_examples": 8}
@@ -57,7 +61,7 @@ exit "${ENDS:-0}"
 
 
 @pytest.fixture
-def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of stand-ins first on PATH, and one, INSIDE, that holds a shell alone."""
     folder, inside, notes = tmp_path / "tools", tmp_path / "inside", tmp_path / "notes"
     for place in (folder, inside, notes):
@@ -78,7 +82,10 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("USER", "me")
     monkeypatch.setenv("SCRATCH", "/scratch/me")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    mask = os.umask(0o022)
+    os.umask(mask)
+    yield tmp_path
+    os.umask(mask)  # which commands of Slurm's set for their process
 
 
 def noted(tools: Path, name: str) -> list[str]:
@@ -381,11 +388,52 @@ def test_a_python_of_several_words_is_asked_what_it_has(tools: Path) -> None:
 def test_every_partition_and_account_that_a_job_may_ask_for_is_checked(tools: Path) -> None:
     line = 'echo "${3:-any}|1:00:00|4|8|9000|gpu:a100:4|up"'
     fake_slurm(tools, sinfo=line, sacctmgr="echo alpha", sacct="exit 1")
-    layers = {"environments": {"torch": {"partition": "q", "account": "beta"}}, "account": "alpha", "time": 30}
-    cluster = cluster_from({**layers, "when": [{"match": {"seed": 1}, "time": "2:00:00"}]}, "c.yaml")
+    layers = {"torch": {"partition": "q", "account": "beta"}, "jax": {"time": 20}}
+    rules = [{"match": {"seed": 1}, "time": "2:00:00", "qos": "long"}]
+    cluster = cluster_from({"environments": layers, "account": "alpha", "partition": "p", "when": rules}, "c.yaml")
     findings = check(cluster, Store(tools / "runs"), 1, 0.0)
-    found = [(one.ok, one.what, one.said) for one in (next(findings) for _ in range(6))]
-    (partition,) = (one for one in found if one[1] == "partition")
-    assert partition[0] is False and partition[2].startswith("q up") and "time is 120 minutes" in partition[2]
-    (account,) = (one for one in found if one[1] == "account")
-    assert account[0] is False and "'beta' is not there; allowed: alpha" in account[2]
+    found = [
+        (one.ok, one.what, one.said) for one in itertools.takewhile(lambda one: one.what != "preemption", findings)
+    ]
+    partitions = sorted(said for _, what, said in found if what == "partition")
+    assert [said.partition(" up")[0] for said in partitions] == ["p", "q"]
+    assert all(said.endswith("; time is 120 minutes") for said in partitions)
+    assert (False, "account", "'beta' is not there; allowed: alpha") in found
+    assert (True, "account", "alpha") in found and "qos" in {what for ok, what, _ in found if not ok}
+
+
+def test_the_room_in_the_queue_is_that_of_the_narrowest_qos_of_any_job(tools: Path) -> None:
+    fake_slurm(tools, sacctmgr="[[ $4 == long ]] && echo '7||'; true")
+    rules = [{"match": {"seed": 1}, "qos": "long"}]
+    assert Limits.read(cluster_from({"report": False, "when": rules}, "c.yaml")).room == 7
+    assert Limits.read(cluster_from({"report": False}, "c.yaml")).room == 100
+
+
+# --- what a job is told -------------------------------------------------------------------------------------------
+
+
+def test_a_job_works_by_the_needs_that_it_was_sent_with(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_slurm(tools, sbatch="echo 'Submitted batch job 7'")
+    rules = [{"match": {"seed": 1}, "time": "2:00:00", "cpus": 2, "gpus": 2}, {"match": {"seed": 9}, "cpus": 5}]
+    told: list[str] = []
+    cluster = cluster_from({"python": sys.executable, "report": False, "when": rules}, "c.yaml")
+    whole = dataclasses.replace(request(tools, cluster), warn=told.append)
+    submitted = submission.submit(whole)
+    assert told == ["when: seed: 9 matches no trial of a"] and submitted.folder is not None
+    found = {}
+    for array in ledger.arrays(submitted.folder):
+        work = job.read_work(array.pack_file(0), array, 0)
+        assert work.cluster == cluster and work.needs == whole.needs(work.trials[0])
+        found[work.trials[0].trial.seed] = work
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setattr(job, "STARTED", time.time() - 90 * 60)
+    assert [len(found[seed]._pool().cpus) for seed in (0, 1)] == [1, 2]
+    assert [found[seed]._pool().devices for seed in (0, 1)] == [(), ("auto:0", "auto:1")]
+    assert [found[seed]._is_time_over() for seed in (0, 1)] == [True, False]
+
+
+@pytest.mark.parametrize("code", ["client.requeue('7')", "job.PackJob('x').checkpoint()"])
+def test_a_job_that_has_no_scontrol_asks_by_its_exit_code(tools: Path, code: str) -> None:
+    words = [sys.executable, "-c", f"from slurm import client, job; {code}"]
+    inside = environment(PATH=str(tools / "inside"))
+    assert subprocess.run(words, env=inside, capture_output=True, timeout=60).returncode == client.GO_BACK

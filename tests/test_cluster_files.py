@@ -310,20 +310,20 @@ def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
         tmp_path,
         """
         {partition: p, time: 60, gpus: 1, gpu_type: a100, cpus: 4,
-         environments: {torch: {partition: q, memory_gb: null}, jax: {gpus: 0}},
-         when: [{match: {model.num_blocks: [2, 3]}, time: 2-0, cpus: 8},
+         environments: {torch: {partition: q, memory_gb: null, share: 2}, jax: {gpus: 0}},
+         when: [{match: {model.num_blocks: [2, 3]}, time: 2-0, cpus: 8, share: 3},
                 {match: {seed: 1, model.num_blocks: 2}, time: 90, gpu_type: h100, gpus: 2}]}
         """,
     )
     whole, found = trials_of(tmp_path, grid={"model.num_blocks": [1, 2], "seed": [0, 1], "backend": ["torch", "jax"]})
     needs = {tuple(one.settings.values()): spec.needs(one.trial.backend, one, whole.base) for one in found}
-    torch = Needs("q", time=60, gpus=1, gpu_type="a100", cpus=4, memory_gb=None)
+    torch = Needs("q", time=60, gpus=1, gpu_type="a100", cpus=4, memory_gb=None, share=2)
     jax = Needs("p", time=60, gpus=0, gpu_type=None, cpus=4)
     assert needs[1, 0, "torch"] == needs[1, 1, "torch"] == torch == spec.needs("torch")
     assert needs[1, 0, "jax"] == jax
-    assert needs[2, 0, "jax"] == Needs("p", time=2880, cpus=8)
-    assert needs[2, 0, "torch"] == Needs("q", time=2880, gpus=1, gpu_type="a100", cpus=8, memory_gb=None)
-    assert needs[2, 1, "torch"] == Needs("q", time=90, gpus=2, gpu_type="h100", cpus=8, memory_gb=None)
+    assert needs[2, 0, "jax"] == Needs("p", time=2880, cpus=8, share=3)
+    assert needs[2, 0, "torch"] == Needs("q", time=2880, gpus=1, gpu_type="a100", cpus=8, memory_gb=None, share=3)
+    assert needs[2, 1, "torch"] == Needs("q", time=90, gpus=2, gpu_type="h100", cpus=8, memory_gb=None, share=3)
 
 
 @pytest.mark.parametrize(
