@@ -91,7 +91,7 @@ class Batch:
             ntasks_per_node=1,
             array_parallelism=cluster.array_parallelism,
             wckey=None,
-            setup=[*ask.environment.setup, *_exports(ask)],
+            setup=[*ask.environment.setup, *_exports(ask), *(_folders(seen) if container else ())],
             srun_args=[cpus, "--kill-on-bad-exit=1", *inside],
             teardown=list(AFTER_PYXIS) if pyxis else None,
         )
@@ -166,6 +166,11 @@ def _exports(ask: Ask) -> list[str]:
         "export PYTHONSAFEPATH=1",
         f"export SUBMITIT_PREEMPT_SIGNAL={ask.cluster.signal}",
     ]
+
+
+def _folders(seen: Sequence[Path]) -> list[str]:
+    """What is mounted must be there; a cache of before the first job is not."""
+    return [f"mkdir -p {shlex.join(sorted({str(path.absolute()) for path in seen}))}"]
 
 
 @contextlib.contextmanager

@@ -225,7 +225,7 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def preview(request: Request) -> Iterator[str]:
-    """The packs that would be sent, and the batch script of each array. Raises: SlurmSilent.   SlurmError."""
+    """The packs that would be sent, and the batch script of each array. Raises: as `submit`; of a Python at the end."""
     client.begin()
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
@@ -234,8 +234,6 @@ def preview(request: Request) -> Iterator[str]:
     yield from request.unmatched()
     folder = ledger.new_submission(request.store, request.ablation.name)
     packs = request.packs(todo)
-    for backend in dict.fromkeys(pack.backend for pack in packs):
-        check_python(backend, request.cluster)
     for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
         name = ledger.array_name(folder, number)
         yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"
@@ -246,3 +244,5 @@ def preview(request: Request) -> Iterator[str]:
         yield f"  Slurm says: {batch.try_out()}"
         yield "\n" + batch.text(len(array)).strip()
         yield "\n(--begin: at once when Slurm has all jobs; never, if the submission is killed before that)"
+    for backend in dict.fromkeys(pack.backend for pack in packs):
+        check_python(backend, request.cluster)

@@ -288,6 +288,15 @@ def test_a_rule_that_matches_no_trial_is_said(tools: Path) -> None:
     )
 
 
+def test_a_dry_run_shows_the_scripts_before_it_says_that_a_python_does_not_begin(tools: Path) -> None:
+    fake_slurm(tools)
+    said = preview(request(tools, cluster_from({"python": "no-such-command run python"}, "c.yaml")))
+    shown: list[str] = []
+    with pytest.raises(MixlabError, match="environments: torch: no-such-command run python does not begin"):
+        shown.extend(said)
+    assert "no-such-command run python -u -m submitit" in "\n".join(shown)
+
+
 # --- what a script does -------------------------------------------------------------------------------------------
 
 
@@ -339,8 +348,10 @@ def test_a_container_sees_the_snapshot_before_its_own_modules(
     else:  # as an image would that sets it: pyxis lets that stand
         text = (tools / "tools" / "srun").read_text().replace("PATH=${", "PYTHONPATH=/of/the/image PATH=${")
         (tools / "tools" / "srun").write_text(text)
-    given = {"container": {"runtime": runtime, "image": "/i.sif", "options": ["--first"]}, "gpus": 1}
+    given: dict[str, Any] = {"container": {"runtime": runtime, "image": "/i.sif", "options": ["--first"]}, "gpus": 1}
+    given["compile_cache"] = str(tools / "not" / "yet")
     assert run_script(one_script(tools, cluster_from(given, "c.yaml"))) == 0
+    assert (tools / "not" / "yet").is_dir()  # else it could not be mounted
     assert noted(tools, "path") == [f"{tools}/runs/snapshots/s:/of/the/image 1"]
     words = noted(tools, "apptainer" if runtime == "apptainer" else "srun")
     assert "--first" in words
