@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from backends.contract import ArrayDataset, RunSpec
 from experiments import data
 from experiments.plan import learning_rates, step_plan
 from experiments.resolve import resolve
-from experiments.spec import DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.spec import DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig, trial_from_json
 from experiments.trial import initial_state
 
 STEPS = 5
@@ -155,3 +156,10 @@ def test_schedules_are_one_trial_exactly_where_their_rates_are_the_same(resolved
             rates.setdefault(as_asked.tobytes(), set()).add(one.id)
     assert all(len(ids) == 1 for ids in rates.values())
     assert len(rates) == len({one for ids in rates.values() for one in ids}) > 30
+
+
+def test_a_record_of_before_keeps_the_id_that_it_has(resolved: Resolve) -> None:
+    """What a store holds is read as it was written, though a plan would now ask for the plainer trial."""
+    before = as_written(resolved({}, {}), {"share_blocks": True, "stochastic_depth": 0.5}, {"warmup_steps": 0})
+    again = trial_from_json(json.loads(json.dumps(dataclasses.asdict(before))))
+    assert again == before and again.id == before.id != resolved({}, {}).id
