@@ -18,7 +18,8 @@ from experiments.spec import as_tree
 from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Ask, Batch, check_path
-from slurm.cluster_file import stored_cluster, tree_of
+from slurm.cluster_file import stored_cluster
+from slurm.cluster_keys import tree_of
 from slurm.job import PackJob, ReportJob, write_work
 from slurm.limits import Limits, check_python
 from slurm.packing import Pack

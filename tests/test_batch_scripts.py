@@ -26,7 +26,8 @@ from slurm import client, job, ledger, options, submission
 from slurm.batch import Ask, Batch
 from slurm.check import check
 from slurm.cluster import ClusterSpec
-from slurm.cluster_file import cluster_from, read_cluster
+from slurm.cluster_file import read_cluster
+from slurm.cluster_keys import cluster_from
 from slurm.limits import Limits, check_python
 from slurm.packing import arrays
 from slurm.request import Request

@@ -10,7 +10,8 @@ from backends.errors import MixlabError
 from experiments import ablation
 from experiments.ablation import GridTrial
 from slurm.cluster import ClusterSpec
-from slurm.cluster_file import cluster_from, read_cluster, stored_cluster, tree_of
+from slurm.cluster_file import read_cluster, stored_cluster
+from slurm.cluster_keys import cluster_from, tree_of
 from slurm.needs import Needs
 from slurm.software import Container, EnvironmentSpec
 from slurm.time_limit import limit_minutes
@@ -324,6 +325,18 @@ def test_later_layers_win_key_by_key(tmp_path: Path) -> None:
     assert needs[2, 0, "jax"] == Needs("p", time=2880, cpus=8, share=3)
     assert needs[2, 0, "torch"] == Needs("q", time=2880, gpus=1, gpu_type="a100", cpus=8, memory_gb=None, share=3)
     assert needs[2, 1, "torch"] == Needs("q", time=90, gpus=2, gpu_type="h100", cpus=8, memory_gb=None, share=3)
+
+
+def test_a_dotted_name_is_a_key_of_the_mapping_inside(tmp_path: Path) -> None:
+    dotted = (
+        "environments.torch.partition: q\nenvironments.torch.time: 1-0\nenvironments: {torch: {cpus: 2}, jax.cpus: 3}"
+    )
+    spec = read(tmp_path, f"{dotted}\nsbatch.nice: 010\nretries.killed: 2\ntime: 5")
+    assert spec.environments == {"torch": {"partition": "q", "time": 1440, "cpus": 2}, "jax": {"cpus": 3}}
+    assert spec.sbatch == {"nice": "010"} and spec.tries("killed") == 2 and spec.time == 5
+    twice = "environments.torch.time: 5\nenvironments: {torch: {time: 5}}"
+    assert "environments: torch is given twice, by a dotted name" in refusal(tmp_path, twice)
+    assert "'nothing' is not a key" in refusal(tmp_path, "nothing.like.it: 5")
 
 
 @pytest.mark.parametrize(

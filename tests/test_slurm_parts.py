@@ -21,7 +21,8 @@ from slurm import client, ledger, packing, snapshot, status
 from slurm.attempts import Attempts
 from slurm.batch import Ask, Batch
 from slurm.cluster import RETRIES, ClusterSpec
-from slurm.cluster_file import cluster_from, read_cluster
+from slurm.cluster_file import read_cluster
+from slurm.cluster_keys import cluster_from
 from slurm.job import cores
 from slurm.needs import Needs
 from slurm.software import EnvironmentSpec
