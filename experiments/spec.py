@@ -87,9 +87,7 @@ class AugmentConfig:
 class DataConfig:
     """The data: images as uint8, scaled to [-1, 1]."""
 
-    source: str = option(
-        "digits", path=True
-    )  # digits, synthetic, a folder, or the id of a data set on the Hugging Face hub
+    source: str = option("digits", path=True)  # digits, synthetic, a folder, or the id of a data set on the hub
     subset: Optional[str] = option(None)  # a configuration of the data set, where it has several
     train_split: str = option("train")
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
