@@ -81,14 +81,15 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
     for backend in names:
         try:
             check_python(backend, cluster)
-            yield Finding(True, f"python of {backend}", _python(cluster, backend))
+            yield Finding(True, f"python of {backend}", said_of_python(cluster, backend))
         except MixlabError as error:
             yield Finding(False, f"python of {backend}", str(error))
             continue
         yield from _probe(cluster, store, backend, nodes, wait_s)
 
 
-def _python(cluster: ClusterSpec, backend: str) -> str:
+def said_of_python(cluster: ClusterSpec, backend: str) -> str:
+    """The command of a backend's Python, and its container."""
     environment = cluster.environment(backend)
     inside = f" in {environment.container.image}, which a job alone can look at" if environment.container else ""
     return shlex.join(python_of(environment)) + inside

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from experiments import ablation
 from experiments.store import Store
 from slurm import client, job, ledger, options, submission
 from slurm.batch import Ask, Batch
-from slurm.check import check
+from slurm.check import check, said_of_python
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import read_cluster
 from slurm.cluster_keys import cluster_from
@@ -33,7 +33,7 @@ from slurm.packing import arrays
 from slurm.request import Request
 from slurm.software import Container, mounts
 from slurm.submission import preview
-from tests.conftest import ROOT, base, environment, write_yaml
+from tests.conftest import ROOT, Ended, base, environment, write_yaml
 
 CLUSTERS = ROOT / "slurm" / "clusters"
 LARGE = {"image_size": 224, "num_examples": 8}
@@ -298,6 +298,22 @@ def test_a_dry_run_shows_the_scripts_before_it_says_that_a_python_does_not_begin
     assert "no-such-command run python -u -m submitit" in "\n".join(shown)
 
 
+def test_the_store_of_a_cluster_file_is_one_place_for_the_command_and_its_jobs(
+    tools: Path, run: Callable[..., Ended], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake_slurm(tools, sbatch="echo 'Submitted batch job 7'")
+    monkeypatch.setenv("SCRATCH", str(tools / "scratch"))
+    write_yaml(tools / "a.yaml")
+    (tools / "c.yaml").write_text(f"store: $SCRATCH/my runs\nreport: false\npython: {sys.executable}\n")
+    ended = run("submit", "a.yaml", "--cluster", "c.yaml")
+    assert ended.code == 0, ended.err
+    store = Store(tools / "scratch" / "my runs")
+    assert f"--store '{store.root}'" in ended.out
+    (array,) = ledger.all_arrays(store)
+    assert job.read_work(array.pack_file(0), array, 0).store.root == store.root
+    assert sorted(path.name for path in tools.iterdir() if "runs" in path.name or "$" in path.name) == []
+
+
 # --- what a script does -------------------------------------------------------------------------------------------
 
 
@@ -394,7 +410,9 @@ def test_a_python_of_several_words_is_asked_what_it_has(tools: Path) -> None:
         check_python("jax", cluster_from({"python": "uv run python"}, "c.yaml"))
     with pytest.raises(MixlabError, match="environments: jax: uv 'no such' python does not begin"):
         check_python("jax", cluster_from({"python": ["uv", "no such", "python"]}, "c.yaml"))
-    check_python("jax", cluster_from({"container": {"runtime": "pyxis", "image": "i"}}, "c.yaml"))
+    boxed = cluster_from({"container": {"runtime": "pyxis", "image": "i.sqsh"}}, "c.yaml")
+    check_python("jax", boxed)  # a login node may have no such containers: only a job can tell
+    assert said_of_python(boxed, "jax") == "python3 in i.sqsh, which a job alone can look at"
 
 
 def test_every_partition_and_account_that_a_job_may_ask_for_is_checked(tools: Path) -> None:
