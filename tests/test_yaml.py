@@ -210,7 +210,9 @@ def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
 
 
 def test_anchors_and_merges_are_read_and_own_keys_win() -> None:
-    text = "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: *a, y: 5}\nd: {y: 6, <<: [*a, *b]}\ne: *a\nf: {<<: [*a, *b]}\n"
+    text = (
+        "a: &a {x: 1, y: 2}\nb: &b {y: 3, z: 4}\nc: {<<: *a, y: 5}\nd: {y: 6, <<: [*a, *b]}\ne: *a\nf: {<<: [*a, *b]}\n"
+    )
     tree, plain = parse(text, "x"), yaml.safe_load(text)
     assert tree == {key: {name: str(value) for name, value in one.items()} for key, one in plain.items()}
 
