@@ -1,6 +1,7 @@
 """Mistakes that their reader can mend: one sentence, raised once, at the border."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
@@ -20,9 +21,20 @@ class Diverged(Exception):
         self.step = step
 
 
+LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
+
+
 def choices(given: object, allowed: Iterable[str]) -> str:
     """The end of an error sentence: what is allowed, and the nearest to what came."""
     names = [str(name) for name in allowed]
     near = get_close_matches(str(given), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"allowed: {', '.join(names) or 'none'}{hint}"
+    return f"allowed: {listed(names) or 'none'}{hint}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names in a row, as many as a sentence holds, and how many there are besides."""
+    ends = list(itertools.accumulate(len(name) + len(", ") for name in names))
+    num = len(names) if not ends or ends[-1] <= LISTED else max(1, sum(end <= LISTED for end in ends))
+    rest = f" and {len(names) - num} more" if num < len(names) else ""
+    return ", ".join(names[:num]) + rest

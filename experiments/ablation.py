@@ -26,11 +26,14 @@ from typing import Any
 import backends
 from backends.errors import MixlabError, choices
 from experiments import data, fields, grid
+from experiments.expand import expand
 from experiments.grid import Axes, Point
+from experiments.overrides import read_override
 from experiments.report_spec import ReportSpec, read_report
 from experiments.resolve import check_ranges, resolve
 from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig
-from experiments.yaml_files import read_mapping
+from experiments.values import SHOWN, shown
+from experiments.yaml_files import parse_mapping, read_mapping, read_text
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
 COMMAND_LINE = "command line"
@@ -89,27 +92,30 @@ class GridTrial:
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     """Read an ablation.
 
-    Args:   overrides: OmegaConf dot-list; a list of values makes an axis, a field of the grid is replaced there.
+    Args:   overrides: `key=value`; a list of values makes an axis, a field of the grid is replaced there.
     Raises: MixlabError: names the file, the key, what came and what is allowed.
     """
-    where = str(path)
-    tree = read_mapping(path)
+    where, text = str(path), read_text(path)
+    tree = parse_mapping(text, where)
     if unknown := [key for key in tree if key not in KEYS]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of an ablation; {choices(unknown[0], KEYS)}")
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], KEYS)}")
     name = path.stem if tree.get("name") is None else str(tree["name"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise MixlabError(f"{where}: name: {name!r} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
+        raise MixlabError(
+            f"{where}: name: {shown(name)} cannot name a folder; allowed: letters, digits, '.', '_' and '-'"
+        )
     base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
     rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)
     base = _laid_over(base, _apply_overrides(axes, overrides))
-    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    where = _with(path, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
-    text = path.read_text() + "".join(f"# override: {override}\n" for override in overrides)
+    text += "".join(f"# override: {override}\n" for override in overrides)
     report = read_report(
         tree.get("report"), base, points, [override.partition("=")[0] for override in overrides], where
     )
-    return Ablation(name, str(tree.get("question", "")), text, base, tuple(points), report, where, tuple(overrides))
+    question = _question(tree.get("question"), f"{path}: question")
+    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides))
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -124,9 +130,21 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
         raise MixlabError(f"{path}: it has {extra[0]!r} and no 'grid'; allowed: an ablation with its grid, or a base")
     mappings: list[Axes] = [{}]
     base = _laid_over(_base(path.name, path.parent, str(path)), _apply_overrides(mappings, overrides))
-    where = f"{path} with {' '.join(overrides)}" if overrides else str(path)
+    where = _with(path, overrides)
     points = grid.products(mappings, where)
-    return Ablation(path.stem, "", path.read_text(), base, tuple(points), ReportSpec((), ()), where)
+    return Ablation(path.stem, "", read_text(path), base, tuple(points), ReportSpec((), ()), where)
+
+
+def _with(path: Path, overrides: Sequence[str]) -> str:
+    """What error sentences of the file and its overrides begin with."""
+    words = " ".join(overrides)
+    return f"{path} with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else str(path)
+
+
+def _question(given: Any, where: str) -> str:
+    if given is not None and not isinstance(given, str):
+        raise MixlabError(f"{where}: {shown(given)} came where text is allowed; put it in quotes")
+    return given or ""
 
 
 def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
@@ -141,7 +159,7 @@ def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
         if trial.id in found:
             raise MixlabError(
                 f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({found[trial.id].label}): "
-                f"both resolve to {trial.id}"
+                f"both resolve to {trial.id}; leave one of them out, as with 'exclude'"
             )
         found[trial.id] = planned
     return list(found.values())
@@ -174,12 +192,12 @@ def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) ->
     if given is None:
         return {}
     if isinstance(given, str):
-        file = folder / given
+        file = folder / expand(given, where)
         if file.resolve() in above:
-            raise MixlabError(f"{where}: {given!r} stands on itself")
+            raise MixlabError(f"{where}: {shown(given)} stands on itself")
         return _base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
     if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {given!r} came where a file name or a mapping of fields is allowed")
+        raise MixlabError(f"{where}: {shown(given)} came where a file name or a mapping of fields is allowed")
     own = {key: value for key, value in given.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
     _check_ranges(typed, where)
@@ -201,7 +219,7 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
     """Put lists of values, and values of fields that the grid sets, into its mappings; returns the single values."""
     single: Point = {}
     for override in overrides:
-        name, value = fields.read_override(override, COMMAND_LINE)
+        name, value = read_override(override, COMMAND_LINE)
         holders = [mapping for mapping in mappings if name in mapping]
         for mapping in mappings:
             for axis, points in mapping.items():

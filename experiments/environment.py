@@ -9,6 +9,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
+# What a result can depend on, as git names paths: its own code. A user's YAML, notebooks and results do not count.
+CODE = (
+    *(f":(glob){package}/**/*.py" for package in ("analysis", "backends", "experiments", "mixlab", "slurm")),
+    "analysis/templates",
+    "pyproject.toml",
+)
 PACKAGES = (
     "numpy",
     "scipy",
@@ -26,8 +32,8 @@ PACKAGES = (
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, Any]:
-    """Commit and dirty flag of the project (None outside git), package versions, host, processor, memory in bytes."""
-    status = _git("status", "--porcelain")
+    """Commit of the project and whether its code differs from it (None outside git), packages, and the machine."""
+    status = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),

@@ -1,6 +1,7 @@
 """Given weights on the test examples of a data set, through the data pipeline of the trials."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,10 +14,12 @@ from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, R
 from backends.errors import MixlabError
 from experiments import class_order, data, fields
 from experiments.data import Splits
+from experiments.overrides import read_override
 from experiments.recipes import Recipe
 from experiments.resolve import check_ranges
 from experiments.spec import DataConfig, DataInfo, TrialConfig
 from experiments.trial import evaluate as evaluate_program
+from experiments.values import shown
 from experiments.weight_files import Weights
 
 COMMAND_LINE = "command line"
@@ -37,16 +40,19 @@ class Evaluation:
 def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfig:
     """The data that the words of a command line ask for; images are of the model's size, if there is a model.
 
-    Args:   words: `data.<field>=value`, or the source alone.
+    Args:   words: `data.<field>=value`, or the source alone, which may hold a `=` behind a `/` or a space.
     Raises: MixlabError: names the word, and what is allowed.
     """
     values: dict[str, Any] = {}
     for word in words:
-        name, value = fields.read_override(word, COMMAND_LINE) if "=" in word else ("data.source", word)
+        is_field = re.match(r"[\w.]+=", word)
+        name, value = read_override(word, COMMAND_LINE, axes=False) if is_field else ("data.source", word)
         if not name.startswith("data."):
             raise MixlabError(f"{COMMAND_LINE}: {name} is no field of the data; allowed: data.source, data.subset, ...")
         if name in values:
-            raise MixlabError(f"{COMMAND_LINE}: {name}: {values[name]!r} and {value!r} came; give one of them")
+            raise MixlabError(
+                f"{COMMAND_LINE}: {name}: {shown(values[name])} and {shown(value)} came; give one of them"
+            )
         values[name] = value
     if "data.source" not in values:
         raise MixlabError(f"{COMMAND_LINE}: no data came; name a source, such as digits or a folder of images")

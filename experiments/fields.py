@@ -3,16 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from functools import cache, lru_cache
-from typing import Any, get_args, get_type_hints
-
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from typing import Any
 
 from backends.errors import MixlabError, choices
+from experiments import values
 from experiments.spec import TrialConfig
-
-KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 @lru_cache(maxsize=1)
@@ -36,7 +31,7 @@ def check_name(name: str, where: str) -> None:
         last = {known.rpartition(".")[2]: known for known in names()}
         near = last.get(name.rpartition(".")[2])
         hint = f"did you mean {near!r}?" if near else _allowed(name)
-        raise MixlabError(f"{where}: {name!r} is not a field of a trial; {hint}")
+        raise MixlabError(f"{where}: {values.shown(name)} is not a field of a trial; {hint}")
 
 
 def _allowed(name: str) -> str:
@@ -50,87 +45,51 @@ def _allowed(name: str) -> str:
 def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
     """A nested mapping as dotted names and values; dotted keys are allowed in it too.
 
-    Raises: MixlabError: a key is not a field or a section of fields.
+    Raises: MixlabError: a key is not a field or a section of fields, or a field is set twice.
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        name = f"{prefix}{key}"
+        name, found = f"{prefix}{key}", {f"{prefix}{key}": value}
         is_section = any(known.startswith(f"{name}.") for known in names())
         if is_section and isinstance(value, Mapping):
-            flat |= flatten(value, where, f"{name}.")
+            found = flatten(value, where, f"{name}.")
         elif is_section:
-            raise MixlabError(f"{where}: {name}: {value!r} came where a mapping of fields is allowed")
+            raise MixlabError(f"{where}: {name}: {values.shown(value)} came where a mapping of fields is allowed")
         else:
             check_name(name, where)
-            flat[name] = value
+        if twice := [other for other in found if other in flat]:
+            raise MixlabError(f"{where}: {twice[0]} is set twice, by its whole name and inside of its section")
+        flat |= found
     return flat
 
 
-def typed(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+def typed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Values converted to the types of their fields.
 
     Raises: MixlabError: names the field, what came, and what is allowed.
     """
-    return {name: _typed(name, value, where) for name, value in values.items()}
+    return {name: _typed(name, value, where) for name, value in given.items()}
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
     if value == "???":
         raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
-    is_flag = isinstance(get_field(TrialConfig(), name), bool)
-    scalars = (bool, str) if is_flag else (bool, int, float, str)  # OmegaConf takes 7 for true
-    try:
-        if value is not None and not isinstance(value, scalars):
-            raise ValueError(value)
-        return OmegaConf.select(OmegaConf.merge(_schema(name), {"value": value}), "value")
-    except (OmegaConfBaseException, ValueError) as error:
-        came = "null" if value is None else repr(value)
-        raise MixlabError(f"{where}: {name}: {came} came where {_allowed_values(name)} is allowed") from error
-
-
-def _allowed_values(name: str) -> str:
-    """What a field may hold, in words: its type and its range."""
-    section, _, last = name.rpartition(".")
-    config = type(get_field(TrialConfig(), section)) if section else TrialConfig
-    limits = next(f.metadata for f in dataclasses.fields(config) if f.name == last)
-    hint = get_type_hints(config)[last]
-    kind = next(kind for kind in (get_args(hint) or (hint,)) if kind is not type(None))
-    ends = [f"at {end} {limits[key]:g}" for end, key in (("least", "low"), ("most", "high")) if limits[key] is not None]
-    words = f"one of {', '.join(limits['allowed'])}" if limits["allowed"] else KINDS[kind]
-    return words + (f" ({', '.join(ends)})" if ends else "") + (" or null" if get_args(hint) else "")
-
-
-def read_override(override: str, where: str) -> tuple[str, Any]:
-    """Name and value of a word `key=value` of the command line; the value is read as YAML.
-
-    Raises: MixlabError: the word has another form, or names no field.
-    """
-    name, equals, text = override.partition("=")
-    if not equals:
-        raise MixlabError(f"{where}: {override!r} came where key=value is allowed")
-    check_name(name, where)
-    try:
-        tree: Any = OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise MixlabError(f"{where}: {override!r} is not a YAML value") from error
-    return name, tree["value"]
+    return values.typed(*holder(name), value, f"{where}: {name}")
 
 
 @cache
-def _schema(name: str) -> Any:
-    """One field alone: a merge copies all of its schema, and a large grid has as many values as trials."""
+def holder(name: str) -> tuple[type, str]:
+    """The dataclass that holds a field, and the field's name in it."""
     section, _, last = name.rpartition(".")
-    hint = get_type_hints(type(get_field(TrialConfig(), section)) if section else TrialConfig)[last]
-    default = dataclasses.field(default=get_field(TrialConfig(), name))
-    return OmegaConf.structured(dataclasses.make_dataclass("Field", [("value", hint, default)]))
+    return (type(get_field(TrialConfig(), section)) if section else TrialConfig), last
 
 
-def set_fields(config: Any, values: Mapping[str, Any]) -> Any:
+def set_fields(config: Any, given: Mapping[str, Any]) -> Any:
     """The config with some fields replaced, by dotted name."""
-    here = {name: value for name, value in values.items() if "." not in name}
-    sections = {name.partition(".")[0] for name in values if "." in name}
+    here = {name: value for name, value in given.items() if "." not in name}
+    sections = {name.partition(".")[0] for name in given if "." in name}
     for section in sections:
-        inner = {name.partition(".")[2]: value for name, value in values.items() if name.startswith(f"{section}.")}
+        inner = {name.partition(".")[2]: value for name, value in given.items() if name.startswith(f"{section}.")}
         here[section] = set_fields(getattr(config, section), inner)
     return dataclasses.replace(config, **here)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments import fields
+from experiments.values import shown
 
 Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 Axes = dict[str, list[Point]]  # name of an axis -> its points
@@ -26,7 +27,7 @@ def read_axes(given: Any, where: str) -> list[Axes]:
 
 def _axes(mapping: Any, where: str) -> Axes:
     if not isinstance(mapping, dict):
-        raise MixlabError(f"{where}: {mapping!r} came where a mapping of fields to lists of values is allowed")
+        raise MixlabError(f"{where}: {shown(mapping)} came where a mapping of fields to lists of values is allowed")
     return {str(name): axis_points(str(name), given, where) for name, given in mapping.items()}
 
 
@@ -63,13 +64,13 @@ def read_rules(given: Any, points: Sequence[Point], where: str) -> list[Point]:
     where = f"{where}: exclude"
     rules: list[Point] = []
     if not isinstance(given, list):
-        raise MixlabError(f"{where}: {given!r} came where a list of mappings of fields to values is allowed")
+        raise MixlabError(f"{where}: {shown(given)} came where a list of mappings of fields to values is allowed")
     for rule in given:
         if not isinstance(rule, dict) or not rule:
-            raise MixlabError(f"{where}: {rule!r} came where a mapping of fields to values is allowed")
+            raise MixlabError(f"{where}: {shown(rule)} came where a mapping of fields to values is allowed")
         rules.append(fields.typed(fields.flatten(rule, where), where))
         if not any(_matches(point, rules[-1]) for point in points):
-            raise MixlabError(f"{where}: {rule} matches no trial of the grid")
+            raise MixlabError(f"{where}: {shown(rule)} matches no trial of the grid")
     return rules
 
 

@@ -9,6 +9,7 @@ from backends.errors import MixlabError, choices
 from experiments import fields, grid
 from experiments.grid import Point
 from experiments.spec import TrialConfig
+from experiments.values import shown, typed
 
 METRICS = tuple(
     f"{when}.{split}.{value}"
@@ -49,9 +50,9 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     given = {} if given is None else given
     keys = ("rows", "columns", "metric", "baseline", "equivalence")
     if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {given!r} came where a mapping is allowed")
+        raise MixlabError(f"{where}: {shown(given)} came where a mapping is allowed")
     if unknown := [key for key in given if key not in keys]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of a report; {choices(unknown[0], keys)}")
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
     columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
     default_rows = [name for name in varying if name != "seed" and name not in columns]
@@ -59,7 +60,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
     metric = str(given.get("metric", METRICS[0]))
     if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {metric!r} is not known; {choices(metric, METRICS)}")
+        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(metric, METRICS)}")
     left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
     if left_out:
         raise MixlabError(
@@ -95,27 +96,27 @@ def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
     keys = ("between", "margin")
     if not isinstance(given, dict) or "margin" not in given:
         raise MixlabError(
-            f"{where}: {given!r} came where a mapping is allowed, such as {{between: backend, margin: 0.01}}"
+            f"{where}: {shown(given)} came where a mapping is allowed, such as {{between: backend, margin: 0.01}}"
         )
     if unknown := [key for key in given if key not in keys]:
-        raise MixlabError(f"{where}: {unknown[0]!r} is not a key of it; {choices(unknown[0], keys)}")
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of it; {choices(unknown[0], keys)}")
     between, margin = given.get("between", "backend"), given["margin"]
     if not isinstance(between, str):
-        raise MixlabError(f"{where}: between: {between!r} came where one field is allowed, such as backend")
+        raise MixlabError(f"{where}: between: {shown(between)} came where one field is allowed, such as backend")
     fields.check_name(between, f"{where}: between")
     if between == "seed":
         raise MixlabError(f"{where}: between: seeds are what is paired; name a row or column, such as backend")
-    is_number = isinstance(margin, (int, float)) and not isinstance(margin, bool)
+    number = typed(EquivalenceSpec, "margin", margin, f"{where}: margin")
     largest = 1.0 if metric.endswith("accuracy") else math.inf
-    if not is_number or not 0 < margin < largest:
+    if not 0 < number < largest:
         unit = "a fraction between 0 and 1: 0.01 is one point of accuracy" if largest == 1 else "nats, above 0"
-        raise MixlabError(f"{where}: margin: {margin!r} came; allowed: {unit}")
-    return EquivalenceSpec(between, float(margin))
+        raise MixlabError(f"{where}: margin: {shown(margin)} came; allowed: {unit}")
+    return EquivalenceSpec(between, number)
 
 
 def _baseline(given: Any, places: Sequence[str], where: str) -> dict[str, Any]:
     if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {given!r} came where a mapping of fields to values is allowed")
+        raise MixlabError(f"{where}: {shown(given)} came where a mapping of fields to values is allowed")
     baseline = fields.flatten(given, where)
     if outside := [name for name in baseline if name not in places]:
         raise MixlabError(f"{where}: {outside[0]} is neither a row nor a column; {choices(outside[0], places)}")
@@ -124,7 +125,7 @@ def _baseline(given: Any, places: Sequence[str], where: str) -> dict[str, Any]:
 
 def _field_list(given: Any, where: str) -> tuple[str, ...]:
     if not isinstance(given, list):
-        raise MixlabError(f"{where}: {given!r} came where a list of fields is allowed")
+        raise MixlabError(f"{where}: {shown(given)} came where a list of fields is allowed")
     for name in given:
         fields.check_name(str(name), where)
     return tuple(str(name) for name in given)

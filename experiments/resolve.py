@@ -10,6 +10,7 @@ from typing import Any, cast
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
 from experiments.spec import VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.values import shown
 
 DEFAULT_SIZES = (None, 64, 4, None, None)
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1, ...")
@@ -21,6 +22,7 @@ DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
 IDLE = (
     ("optimizer", "sgd", ("b1", "b2", "epsilon")),
     ("optimizer", "adamw", ("momentum", "nesterov")),
+    ("momentum", 0.0, ("nesterov",)),
     ("weight_decay", 0.0, ("decay",)),
 )
 
@@ -37,7 +39,7 @@ def check_ranges(config: Any, where: str, prefix: str = "") -> None:
         elif value is None or not limits:
             continue
         elif limits["allowed"] and value not in limits["allowed"]:
-            raise MixlabError(f"{where}: {name}: {value!r} is not known; {choices(value, limits['allowed'])}")
+            raise MixlabError(f"{where}: {name}: {shown(value)} is not known; {choices(value, limits['allowed'])}")
         elif isinstance(value, float) and not math.isfinite(value):
             raise MixlabError(f"{where}: {name}: {value} is not a finite number")
         elif limits["low"] is not None and value < limits["low"]:
@@ -72,7 +74,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
 def check_device(name: str, where: str) -> None:
     """Raises: MixlabError: no device has a name of this form."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise MixlabError(f"{where}: {name!r} is not known; {choices(name, DEVICES)}")
+        raise MixlabError(f"{where}: {shown(name)} is not known; {choices(name, DEVICES)}")
 
 
 @lru_cache(maxsize=1024)
@@ -102,7 +104,23 @@ def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) 
             f"allowed: {_divisors(hidden)}"
         )
     _check_model(spec, info, source, where)
-    return spec if spec.stochastic_depth else dataclasses.replace(spec, rescale=False)
+    return _plain_model(spec)
+
+
+def _plain_model(spec: ModelSpec) -> ModelSpec:
+    """The same model in its plainest words, where several say the same; see IDLE.
+
+    One group is the tied MLP; its learned views are weights of their own. Without `rescale` the rate of stochastic
+    depth rises from 0 at the first block, so that the only block is never dropped.
+    """
+    same: dict[str, Any] = {}
+    if spec.token_mixing == "grouped" and spec.token_groups == 1:
+        same["token_mixing"] = "tied"
+    if spec.num_blocks == 1:
+        same["share_blocks"] = False
+    if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
+        same |= {"stochastic_depth": 0.0, "rescale": False}
+    return dataclasses.replace(spec, **same)
 
 
 def _check_model(model: ModelSpec, info: DataInfo, source: str, where: str) -> None:
@@ -153,12 +171,30 @@ def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainConfi
     steps = train.steps or max(1, round(epochs * (info.num_train // train.batch_size)))
     if train.warmup_steps > steps:
         raise MixlabError(f"{where}: train.warmup_steps: {train.warmup_steps} exceeds the {steps} steps of the run")
-    every = train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS)
+    every = min(steps, train.evaluate_every or -(-steps // DEFAULT_EVALUATIONS))
+    train = dataclasses.replace(train, steps=steps, epochs=None, evaluate_every=every)
+    return _plain_train(train, info.num_train)
+
+
+def _plain_train(train: TrainConfig, num_train: int) -> TrainConfig:
+    """The same training with the defaults where these do the same; see IDLE."""
     defaults = TrainConfig()
-    idle = {
-        name: getattr(defaults, name)
-        for field, value, names in IDLE
-        for name in names
-        if getattr(train, field) == value
-    }
-    return dataclasses.replace(train, **idle, steps=steps, epochs=None, evaluate_every=min(every, steps))
+    same = {name: getattr(defaults, name) for f, value, names in IDLE for name in names if getattr(train, f) == value}
+    if train.evaluate_train_examples >= num_train:  # no more can be evaluated than there are
+        same["evaluate_train_examples"] = max(num_train, defaults.evaluate_train_examples)
+    return dataclasses.replace(train, **same, **_plain_rates(train, defaults))
+
+
+def _plain_rates(train: TrainConfig, defaults: TrainConfig) -> dict[str, Any]:
+    """Schedule and warm-up in their plainest words, where others give the same rate in every step; see plan.py.
+
+    A warm-up of one step begins with the whole rate. In the first step after a warm-up no schedule has begun to fall,
+    and in the second of two the line and the half cosine are both at a half.
+    """
+    steps = train.steps or 0
+    falling = steps - train.warmup_steps  # steps that the schedule speaks of
+    if train.warmup_steps <= 1 and (falling <= 1 or train.schedule == "constant"):
+        return {"warmup_steps": 0, "schedule": defaults.schedule if steps == 1 else "constant"}
+    if falling <= 1 or (falling == 2 and train.schedule == "linear"):
+        return {"schedule": defaults.schedule}
+    return {}

@@ -33,9 +33,22 @@ VARIANTS = {
 }
 
 
-def option(default: Any, *, low: float | None = None, high: float | None = None, allowed: tuple[str, ...] = ()) -> Any:
-    """A field with its range: low and high are included; `allowed` lists the words that it may be."""
-    return field(default=default, metadata={"low": low, "high": high, "allowed": allowed})
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    allowed: tuple[str, ...] = (),
+    path: bool = False,
+    word: bool = False,
+) -> Any:
+    """A field with its range: low and high are included; `allowed` lists the words that it may be.
+
+    Args:   path: a path or a command, in which variables of the environment and `~` are expanded.
+            word: one of some words that are known elsewhere, such as the name of a backend.
+    """
+    metadata = {"low": low, "high": high, "allowed": allowed, "path": path, "word": word or bool(allowed)}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -75,7 +88,7 @@ class AugmentConfig:
 class DataConfig:
     """The data: images as uint8, scaled to [-1, 1]."""
 
-    source: str = option("digits")  # digits, synthetic, a local folder, or the id of a data set on the Hugging Face hub
+    source: str = option("digits", path=True)  # digits, synthetic, a folder, or the id of a data set on the hub
     subset: Optional[str] = option(None)  # a configuration of the data set, where it has several
     train_split: str = option("train")
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
@@ -129,14 +142,14 @@ class TrainConfig:
 class RunConfig:
     """Where and how a trial runs: not part of its id."""
 
-    device: str = option("auto")  # auto, cpu, cuda, cuda:1, ...
+    device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
-    compile_cache: Optional[str] = option(None)  # folder of compiled programs, shared by processes; none: not kept
-    data_cache: Optional[str] = option(None)  # folder of decoded images; none: `data` inside the store
+    compile_cache: Optional[str] = option(None, path=True)  # folder of compiled programs, shared by all; none: not kept
+    data_cache: Optional[str] = option(None, path=True)  # folder of decoded images; none: `data` inside the store
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,7 @@ class TrialConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    backend: str = option("torch")
+    backend: str = option("torch", word=True)
     seed: int = option(0, low=0)  # of initial weights, data order, augmentation and masks
     run: RunConfig = field(default_factory=RunConfig)
 

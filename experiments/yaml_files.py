@@ -1,40 +1,163 @@
-"""YAML files as plain data. Nothing in a file can run code: OmegaConf reads with PyYAML's safe loader."""
+"""YAML files as text. PyYAML says where a scalar begins and ends; what it means is for the field that holds it.
 
+Every scalar comes as the text that is written, in quotes or not (values.py types it by its field), but for `null`, `~`
+and nothing at all, which are None. `${key.of.file}` and OmegaConf's resolvers such as `${oc.env:NAME}` are resolved;
+`${NAME}` in capitals is a variable of the environment, and stays for expand.py. Nothing in a file can run code.
+"""
+
+import re
 from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from backends.errors import MixlabError, choices
+from experiments.values import Written, shown
+
+YAML = "tag:yaml.org,2002:"
+TEXT = tuple(YAML + name for name in ("str", "int", "float", "bool", "timestamp", "value", "merge"))
+ENVIRONMENT = re.compile(r"(?<!\\)\$\{(?=[A-Z_][A-Z0-9_]*\})")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """The mapping that a file holds, its interpolations resolved.
+    """The mapping that a file holds: texts, lists and mappings of them, None.
 
     Raises: MixlabError: there is no such file, or it is not such YAML; says where.
     """
+    return parse_mapping(read_text(path), str(path))
+
+
+def parse_mapping(text: str, where: str) -> dict[str, Any]:
+    """As `read_mapping`, of the text of a file."""
+    tree = parse(text, where)
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise MixlabError(f"{where}: {'a list' if isinstance(tree, list) else 'text'} came where a mapping is allowed")
+    return tree
+
+
+def read_text(path: Path) -> str:
+    """Raises: MixlabError: there is no such file, or it is not text."""
     try:
-        tree = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise MixlabError(f"{path}: there is no such file; {_files_in(path.parent, path.name)}") from error
     except IsADirectoryError as error:
         raise MixlabError(f"{path}: it is a folder, not a file; {_files_in(path, '')}") from error
-    except (PermissionError, UnicodeDecodeError) as error:
-        raise MixlabError(f"{path}: it cannot be read as text ({error})") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise MixlabError(f"{path}: it cannot be read as text ({shown(str(error))})") from error
+
+
+def parse(text: str, where: str) -> Any:
+    """What a document of YAML holds: a text, a list, a mapping or None.
+
+    Raises: MixlabError: it is not such YAML; says where.
+    """
+    try:
+        node, reader = yaml.compose(text, yaml.SafeLoader), _Tree(where)
+        tree = None if node is None else reader.value(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise MixlabError(f"{path}{place}: it is not YAML: {problem}") from error
-    except OSError as error:  # OmegaConf's word for a file that holds one number, too
-        raise MixlabError(f"{path}: it cannot be read as a mapping ({error})") from error
+        place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
+        problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
+        raise MixlabError(f"{place}: it is not YAML: {_said(problem)}") from error
+    except RecursionError as error:
+        raise MixlabError(f"{where}: its lists and mappings lie too deep in each other") from error
+    return _interpolated(tree, where) if reader.has_interpolation else tree
+
+
+def _said(problem: str) -> str:
+    if problem == "but found another document":
+        return "it holds several documents, parted by '---'; allowed: one"
+    if problem.endswith("got '{'"):
+        return f"{problem}; inside of brackets, a text that holds '${{' needs quotes"
+    return f"{problem} (a tab); YAML indents by spaces" if "'\\t'" in problem else problem
+
+
+class _Tree:
+    """Values of nodes. A node that stands at several places, by an alias, is read once."""
+
+    def __init__(self, where: str):
+        self.where = where
+        self.done: dict[int, Any] = {}
+        self.has_interpolation = False
+
+    def value(self, node: yaml.Node) -> Any:
+        if id(node) not in self.done:
+            self.done[id(node)] = ...
+            self.done[id(node)] = self._read(node)
+        if self.done[id(node)] is ...:
+            raise self._mistake(node, "an alias stands inside of what it names")
+        return self.done[id(node)]
+
+    def _read(self, node: yaml.Node) -> Any:
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if isinstance(node, yaml.SequenceNode) and node.tag == YAML + "seq":
+            return [self.value(item) for item in node.value]
+        if isinstance(node, yaml.MappingNode) and node.tag == YAML + "map":
+            return self._mapping(node)
+        raise self._mistake(node, f"the tag {node.tag.replace(YAML, '!!')!r} is not read")
+
+    def _scalar(self, node: yaml.ScalarNode) -> str | None:
+        if node.tag == YAML + "null" and node.style is None:
+            return None
+        if node.tag not in TEXT:
+            raise self._mistake(node, f"the tag {node.tag.replace(YAML, '!!')!r} is not read")
+        self.has_interpolation |= "${" in node.value
+        return node.value if node.style or node.tag == YAML + "str" else Written(node.value)
+
+    def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
+        """Keys are texts too; those that `<<` brings stand behind the mapping's own."""
+        own: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
+        for key, given in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._mistake(key, "a list or a mapping came where a key is allowed")
+            if key.tag == YAML + "merge":
+                merged = {**self._merged(given), **merged}
+            elif key.value in own:
+                raise self._mistake(key, f"duplicate key {shown(key.value)}")
+            else:
+                own[key.value] = self.value(given)
+        return merged | own
+
+    def _merged(self, node: yaml.Node) -> dict[str, Any]:
+        found = self.value(node)
+        mappings = found if isinstance(found, list) else [found]
+        if not all(isinstance(one, dict) for one in mappings):
+            raise self._mistake(node, "'<<' takes a mapping, or a list of them")
+        return {key: value for one in reversed(mappings) for key, value in one.items()}
+
+    def _mistake(self, node: yaml.Node, what: str) -> MixlabError:
+        mark = node.start_mark
+        return MixlabError(f"{self.where}, line {mark.line + 1}, column {mark.column + 1}: it is not YAML: {what}")
+
+
+def _interpolated(tree: Any, where: str) -> Any:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(tree, (dict, list)):
+        return tree  # one scalar has nothing beside it to name
+    try:
+        config = OmegaConf.create(
+            _escaped(tree), flags={"allow_objects": True}
+        )  # else a `Written` is none of its kinds
+        return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise MixlabError(f"{path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(tree, dict):
-        raise MixlabError(f"{path}: {type(tree).__name__} came where a mapping is allowed")
-    return {str(key): value for key, value in tree.items()}
+        said = str(error).splitlines()[0]
+        raise MixlabError(f"{where}: {said[:200]}; a variable of the environment is written $NAME") from error
+
+
+def _escaped(tree: Any) -> Any:
+    """With the variables of the environment put out of OmegaConf's reach."""
+    if isinstance(tree, dict):
+        return {key: _escaped(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_escaped(item) for item in tree]
+    return ENVIRONMENT.sub(r"\\${", tree) if isinstance(tree, str) and ENVIRONMENT.search(tree) else tree
 
 
 def _files_in(folder: Path, name: str) -> str:

@@ -25,7 +25,7 @@ from mixlab import (
     submit,
     weights,
 )
-from mixlab.common import STOPPED, USER_ERROR
+from mixlab.common import STOPPED, USER_ERROR, expand_paths
 
 
 class Command(Protocol):
@@ -66,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; returns its exit code."""
     try:
         arguments = _parse(argv)
+        expand_paths(arguments)
         return int(arguments.command(arguments))
     except MixlabError as error:
         print(f"mixlab: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from experiments.store import Store
     from slurm.check import check
-    from slurm.cluster import read_cluster
+    from slurm.cluster_file import read_cluster
 
     cluster = read_cluster(arguments.cluster)
     store = Store(arguments.store or Path(cluster.store or "runs"))

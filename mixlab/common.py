@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
 
+COMMAND_LINE = "command line"  # where a mistake lies
 SHORTEST_ID = 4  # digits that name a trial in a command which cannot be taken back
 WEIGHTS = (
     "a file of weights (.npz, .safetensors, .msgpack, .pth, .ckpt, .bin, ...) in the format official, timm, "
@@ -42,6 +43,15 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         metavar="key=value",
         help="fields to set, as key=value; a list of values makes an axis: seed=[0,1,2]",
     )
+
+
+def expand_paths(arguments: argparse.Namespace) -> None:
+    """A shell leaves the `~` of --store=~/runs, and quotes leave `$SCRATCH`, to the program."""
+    from experiments.expand import expand
+
+    for name, value in vars(arguments).items():
+        if isinstance(value, Path):
+            setattr(arguments, name, Path(expand(str(value), f"{COMMAND_LINE}: {name}")))
 
 
 def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":

@@ -22,15 +22,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from experiments import archive
     from experiments.store import Store
-    from slurm import ledger, submission
-    from slurm.cluster import read_cluster
+    from slurm import ledger
+    from slurm.cluster_file import read_cluster
+    from slurm.request import Request
 
     store = Store(arguments.store)
     ablation, trials = archive.recall(store, arguments.ablation)
     cluster = read_cluster(arguments.cluster) if arguments.cluster else ledger.last_cluster(store, ablation.name)
     states = frozenset({"failed"}) if arguments.failed else frozenset({"lost", "cancelled"}) if arguments.lost else None
     extra = ledger.earlier(store, ablation.name, {one.trial.id for one in trials})
-    request = submission.Request(ablation, trials, cluster, store, data_cache(ablation, store), states, extra)
+    request = Request(ablation, trials, cluster, store, data_cache(ablation, store), states, extra)
     submitted = submit.send(request, str(arguments.cluster or f"the last submission of {ablation.name}"))
     if states and not submitted.num_trials:
         print(

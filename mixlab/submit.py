@@ -8,7 +8,8 @@ from backends.errors import MixlabError
 from mixlab.common import add_ablation, add_overrides, data_cache, store_option
 
 if TYPE_CHECKING:
-    from slurm.submission import Request, Submitted
+    from slurm.request import Request
+    from slurm.submission import Submitted
 
 HELP = "Send the trials that are neither done nor on their way to a Slurm cluster, and return at once."
 EXAMPLE = "mixlab submit experiments/ablations/tying.yaml --cluster slurm/clusters/example.yaml"
@@ -26,7 +27,8 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments import ablation as ablations
     from experiments.store import Store
     from slurm import client, submission
-    from slurm.cluster import read_cluster
+    from slurm.cluster_file import read_cluster
+    from slurm.request import Request
 
     client.begin()
     cluster = read_cluster(arguments.cluster)
@@ -35,7 +37,7 @@ def command(arguments: argparse.Namespace) -> int:
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
     cache = data_cache(ablation, store)
     trials = ablations.trials(ablation, cache)
-    request = submission.Request(ablation, trials, cluster, store, cache)
+    request = Request(ablation, trials, cluster, store, cache)
     if arguments.dry_run:
         for line in submission.preview(request):
             print(line)
@@ -59,7 +61,7 @@ def send(request: "Request", where: str) -> "Submitted":
     name, at_a_time = request.ablation.name, request.cluster.array_parallelism
     sent = f"{submitted.num_trials} sent"
     if submitted.folder is not None:
-        sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} at a time"
+        sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} of each at a time"
     total = len(request.trials) + len(request.extra)
     print(f"{total} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
     if submitted.num_left:

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +15,30 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 from submitit.slurm.slurm import SlurmExecutor
 
 from backends.errors import MixlabError
-from slurm import client
-from slurm.cluster import ClusterSpec, EnvironmentSpec
+from slurm import client, options, software
+from slurm.cluster import ClusterSpec
+from slurm.needs import Needs
+from slurm.software import PYXIS, EnvironmentSpec
 
 # submitit counts time limits; here it is decided in job.py whether a job may go on.
 TIMEOUTS = 10**6
 # A signal that comes before submitit has its handlers would end Python, and with it the job; and where something else
 # kills Python or it crashes, nobody else puts the job back into the queue; one that Slurm ends was told so by TERM.
-# How often a pack is begun again is decided in attempts.py.
-SHIELD = """trap '' USR1 USR2; trap 'told=1' TERM
+# How often a pack is begun again is decided in attempts.py. A Python in a container, which has no scontrol, asks for
+# the queue by its exit code; so does this shell itself, where pyxis puts it into the container too (code 127).
+REQUEUE = 'scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}"'
+SHIELD = f"""trap '' USR1 USR2; trap 'told=1' TERM
 "$0" "$@"; code=$?
-case "$told-$code" in -134|-135|-137|-139)
-    scontrol requeue "${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_}${SLURM_ARRAY_TASK_ID:-$SLURM_JOB_ID}";;
+case "$told-$code" in *-{client.GO_BACK}|-134|-135|-137|-139)
+    {REQUEUE}
+    [ $? -ne 127 ] || code={client.GO_BACK};;
 esac
 exit $code"""
+AFTER_PYXIS = ("code=$?", f'[ "$code" -ne {client.GO_BACK} ] || {REQUEUE}', 'exit "$code"')
 # Slurm looks at once whether a job that begins later fits any node; of one that is held, only when it is released.
 LATER = "now+52weeks"
-REPORT_MIN, REPORT_MEMORY = 20, "2048M"  # minutes and memory of the job that writes the report
+REPORT_MIN, REPORT_MEMORY_GB = 20, 2.0  # minutes and memory of the job that writes the report
+IN_CONTAINER = "python3"  # where no Python is named
 
 
 def check_path(path: Path) -> None:
@@ -42,35 +50,50 @@ def check_path(path: Path) -> None:
         )
 
 
+@dataclass(frozen=True)
+class Ask:
+    """What the jobs of a call of sbatch have in common."""
+
+    cluster: ClusterSpec
+    needs: Needs
+    environment: EnvironmentSpec
+    snapshot: Path
+    seen: tuple[Path, ...] = ()  # folders that must be seen in a container, beside the snapshot and the working folder
+    nodes: int = 1  # of one job, with a task on each
+
+    @staticmethod
+    def report(cluster: ClusterSpec, snapshot: Path, seen: tuple[Path, ...]) -> "Ask":
+        """Of the job that writes the report: one core, no GPU, little memory, and the first environment."""
+        memory = None if cluster.memory_gb is None else REPORT_MEMORY_GB
+        needs = replace(cluster.common, time=REPORT_MIN, cpus=1, gpus=0, gpu_type=None, memory_gb=memory)
+        cluster = replace(cluster, sbatch=options.for_report(cluster.sbatch))
+        return Ask(cluster, needs, cluster.environment(next(iter(cluster.environments), "")), snapshot, seen)
+
+
 class Batch:
     """One call of sbatch: jobs of the same needs, with one callable each."""
 
-    def __init__(
-        self, folder: Path, name: str, cluster: ClusterSpec, backend: str | None, snapshot: Path, nodes: int = 1
-    ):
-        """Args: backend: whose environment and resources; None: of the report, which needs one core and no GPU.
-        nodes: of one job, with a task on each.
-        """
+    def __init__(self, folder: Path, name: str, ask: Ask):
         check_path(folder)
-        environment = cluster.environment(backend or next(iter(cluster.environments), ""))
-        shell = ["bash", "-c", SHIELD, python_of(environment)]
-        self.executor = SlurmExecutor(folder, TIMEOUTS, python=shlex.join(shell))
-        needs = _needs(cluster) if backend else {"time": REPORT_MIN, "mem": REPORT_MEMORY, "cpus_per_task": 1}
-        self.extra: dict[str, Any] = {
-            name: True if value.lower() == "true" else value for name, value in cluster.sbatch.items()
-        }
+        cluster, container = ask.cluster, ask.environment.container
+        seen = (folder, ask.snapshot, *ask.seen, Path.cwd())
+        pyxis = container is not None and container.runtime == PYXIS
+        self.executor = SlurmExecutor(folder, TIMEOUTS, python=shlex.join(["bash", "-c", SHIELD, *_command(ask, seen)]))
+        self.extra: dict[str, Any] = options.sent(cluster.sbatch)
+        self.extra |= {"reservation": ask.needs.reservation} if ask.needs.reservation else {}
         self.extra |= {"requeue": True, "signal": f"{cluster.signal}@{cluster.signal_delay_s}"}
-        cpus = f"--cpus-per-task={needs['cpus_per_task']}"  # which srun no longer takes over from its job by itself
+        cpus = f"--cpus-per-task={ask.needs.cpus}"  # which srun no longer takes over from its job by itself
+        inside = software.srun_options(container, seen, Path.cwd()) if container and pyxis else []
         self.executor.update_parameters(
             job_name=name,
-            **needs,
-            nodes=nodes,
+            **_parameters(ask),
+            nodes=ask.nodes,
             ntasks_per_node=1,
-            **{key: getattr(cluster, key) for key in ("partition", "account", "qos", "constraint")},
             array_parallelism=cluster.array_parallelism,
             wckey=None,
-            setup=[*environment.setup, *_exports(snapshot, cluster)],
-            srun_args=[cpus, "--kill-on-bad-exit=1"],
+            setup=[*ask.environment.setup, *_exports(ask), *(_folders(seen) if container else ())],
+            srun_args=[cpus, "--kill-on-bad-exit=1", *inside],
+            teardown=list(AFTER_PYXIS) if pyxis else None,
         )
 
     def text(self, num_jobs: int) -> str:
@@ -108,24 +131,46 @@ class Batch:
         self.executor.update_parameters(additional_parameters=extra)
 
 
-def python_of(environment: EnvironmentSpec) -> str:
-    """The interpreter of an environment; the one that runs now, where none is named."""
-    return environment.python or sys.executable
+def python_of(environment: EnvironmentSpec) -> list[str]:
+    """The command of an environment's Python: its own; else the one that runs now, or python3 of its container."""
+    return list(environment.python) or ([IN_CONTAINER] if environment.container else [sys.executable])
 
 
-def _needs(cluster: ClusterSpec) -> dict[str, Any]:
-    gpus = {"gpus_per_node": cluster.gpus} if cluster.gpus else {}
-    times = {"time": cluster.time_min, "mem": f"{max(1, round(1024 * cluster.memory_gb))}M"}
-    return {**times, "cpus_per_task": cluster.cpus, **gpus}
+def _command(ask: Ask, seen: Sequence[Path]) -> list[str]:
+    """The Python of a job, in its container."""
+    python, container = python_of(ask.environment), ask.environment.container
+    if container is None:
+        return python
+    inside = software.inside(python, ask.snapshot)
+    if container.runtime == PYXIS:
+        return inside
+    return [*software.run_words(container, seen, Path.cwd(), ask.needs.gpus), *inside]
 
 
-def _exports(snapshot: Path, cluster: ClusterSpec) -> list[str]:
+def _parameters(ask: Ask) -> dict[str, Any]:
+    """What is asked of Slurm, in submitit's words; what options of sbatch say is left to them."""
+    needs = ask.needs
+    same = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "time")
+    found: dict[str, Any] = {name: getattr(needs, name) for name in same} | {"cpus_per_task": needs.cpus}
+    if needs.memory_gb is not None:
+        found["mem"] = f"{max(1, round(1024 * needs.memory_gb))}M"
+    if needs.gpus and not options.names_gpus(ask.cluster.sbatch):
+        found["gpus_per_node"] = f"{needs.gpu_type}:{needs.gpus}" if needs.gpu_type else needs.gpus
+    return found
+
+
+def _exports(ask: Ask) -> list[str]:
     """The snapshot comes before anything that is installed, and the working directory not at all."""
     return [
-        f"export PYTHONPATH={shlex.quote(str(snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
+        f"export PYTHONPATH={shlex.quote(str(ask.snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
-        f"export SUBMITIT_PREEMPT_SIGNAL={cluster.signal}",
+        f"export SUBMITIT_PREEMPT_SIGNAL={ask.cluster.signal}",
     ]
+
+
+def _folders(seen: Sequence[Path]) -> list[str]:
+    """What is mounted must be there; a cache of before the first job is not."""
+    return [f"mkdir -p {shlex.join(sorted({str(path.absolute()) for path in seen}))}"]
 
 
 @contextlib.contextmanager

@@ -1,9 +1,10 @@
 """Does a cluster do what its file says: limits, accounts, Pythons, and a job that looks around on a node."""
 
 import json
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,11 +13,14 @@ from backends.errors import MixlabError, choices
 from experiments.files import replace, write_json
 from experiments.store import Store
 from slurm import client, ledger, snapshot
-from slurm.batch import Batch, check_path, python_of
+from slurm.batch import Ask, Batch, check_path, python_of
 from slurm.cluster import ClusterSpec
 from slurm.job import Job
 from slurm.limits import check_python
+from slurm.needs import Needs
 from slurm.ranks import Rank
+from slurm.request import seen
+from slurm.time_limit import limit_minutes
 
 POLL_S = 0.5
 
@@ -64,61 +68,64 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
     yield Finding(
         size.isdigit() and int(size) > 1, "arrays", f"MaxArraySize {size}, MaxJobCount {config.get('MaxJobCount')}"
     )
-    yield _partition(cluster)
+    names = tuple(cluster.environments or backends.names())
+    needs = list(cluster.all_needs(names))
+    for partition in dict.fromkeys(one.partition for one in needs):
+        yield _partition(partition, max(one.time for one in needs if one.partition == partition))
     yield _accounts(config)
-    yield from _names(cluster)
+    yield from _names(needs)
     signs = "preempt_send_user_signal" in f"{config.get('SlurmctldParameters')}{config.get('PreemptParameters')}"
     kind = config.get("PreemptType", "none")
     said = f"{kind}; {'jobs are warned' if signs else 'jobs are not warned: they resume from their last checkpoint'}"
     yield Finding(True, "preemption", said)
-    for backend in cluster.environments or backends.names():
+    for backend in names:
         try:
             check_python(backend, cluster)
-            yield Finding(True, f"python of {backend}", python_of(cluster.environment(backend)))
+            yield Finding(True, f"python of {backend}", said_of_python(cluster, backend))
         except MixlabError as error:
             yield Finding(False, f"python of {backend}", str(error))
             continue
         yield from _probe(cluster, store, backend, nodes, wait_s)
 
 
-def _partition(cluster: ClusterSpec) -> Finding:
-    named = ["-p", cluster.partition] if cluster.partition else []
+def said_of_python(cluster: ClusterSpec, backend: str) -> str:
+    """The command of a backend's Python, and its container."""
+    environment = cluster.environment(backend)
+    inside = f" in {environment.container.image}, which a job alone can look at" if environment.container else ""
+    return shlex.join(python_of(environment)) + inside
+
+
+def _partition(given: str | None, minutes: int) -> Finding:
+    """Args: minutes: of the longest job there."""
+    named = ["-p", given] if given else []
     lines = client.call("sinfo", "-h", *named, "-o", "%R|%l|%D|%c|%m|%G|%a").splitlines()
     if not lines:
         known = sorted(set(client.call("sinfo", "-h", "-o", "%R").split()))
-        return Finding(False, "partition", f"{cluster.partition!r} is not there; allowed: {', '.join(known)}")
+        return Finding(False, "partition", f"{given!r} is not there; allowed: {', '.join(known)}")
     name, limit, nodes, cpus, memory, gres, state = lines[0].split("|")
     said = f"{name} {state}: {nodes} nodes of {cpus} CPUs, {memory} MiB, {gres}; time limit {limit}"
-    fits = _minutes(limit) is None or cluster.time_min <= (_minutes(limit) or 0)
-    return Finding(fits and state == "up", "partition", said + ("" if fits else f"; time_min is {cluster.time_min}"))
+    most = limit_minutes(limit)
+    fits = most is None or minutes <= most
+    return Finding(fits and state == "up", "partition", said + ("" if fits else f"; time is {minutes} minutes"))
 
 
-def _names(cluster: ClusterSpec) -> Iterator[Finding]:
-    """Whether Slurm's accounts know the account and the QOS."""
-    for kind, given in (("account", cluster.account), ("qos", cluster.qos)):
-        try:
-            column = "format=Name" if kind == "qos" else "format=Account"
-            known = sorted(set(client.call("sacctmgr", "-nP", "show", kind, column).split()))
-        except MixlabError as error:
-            yield Finding(True, kind, f"{given or 'the default'}; {error}")
-            continue
-        if given is not None and given not in known:
-            yield Finding(False, kind, f"{given!r} is not there; {choices(given, known)}")
-        else:
-            most = client.qos_submit_limit(cluster.qos) if kind == "qos" else None
-            yield Finding(
-                True, kind, (given or "the default") + (f": at most {most} jobs in the queue" if most else "")
-            )
+def _names(needs: Sequence[Needs]) -> Iterator[Finding]:
+    """Whether Slurm's accounts know each account and QOS."""
+    for kind in ("account", "qos"):
+        for given in dict.fromkeys(getattr(one, kind) for one in needs):
+            yield _name(kind, given)
 
 
-def _minutes(limit: str) -> int | None:
-    """A time limit of Slurm, days-hours:minutes:seconds, in minutes; None: there is none."""
-    days, _, clock = limit.rpartition("-")
-    parts = clock.split(":")
-    if not all(part.isdigit() for part in parts):
-        return None
-    hours, minutes = (int(parts[-3]) if len(parts) > 2 else 0), int(parts[-2]) if len(parts) > 1 else int(parts[0])
-    return (int(days or 0) * 24 + hours) * 60 + minutes
+def _name(kind: str, given: str | None) -> Finding:
+    try:
+        column = "format=Name" if kind == "qos" else "format=Account"
+        known = sorted(set(client.call("sacctmgr", "-nP", "show", kind, column).split()))
+    except MixlabError as error:
+        return Finding(True, kind, f"{given or 'the default'}; {error}")
+    if given is not None and given not in known:
+        return Finding(False, kind, f"{given!r} is not there; {choices(given, known)}")
+    most = client.qos_submit_limit(given) if kind == "qos" else None
+    return Finding(True, kind, (given or "the default") + (f": at most {most} jobs in the queue" if most else ""))
 
 
 def _accounts(config: dict[str, str]) -> Finding:
@@ -139,7 +146,9 @@ def _probe(cluster: ClusterSpec, store: Store, backend: str, nodes: int, wait_s:
     write_json(folder / "probe.json", {"backend": backend, "snapshot": str(code)})
     name = f"mixlab-probe-{folder.name}"
     try:
-        batch = Batch((folder / "slurm").absolute(), name, cluster, backend, code, nodes)
+        environment = cluster.environment(backend)
+        ask = Ask(cluster, cluster.needs(backend), environment, code, seen(cluster, store.root), nodes)
+        batch = Batch((folder / "slurm").absolute(), name, ask)
         batch.submit([ProbeJob(str((folder / "probe.json").absolute()))], hold=False)
     except MixlabError as error:
         yield Finding(False, what, str(error))

@@ -28,7 +28,9 @@ from experiments.spec import trial_from_json
 from experiments.store import Store
 from slurm import client, ledger, snapshot
 from slurm.attempts import Attempts, PackReporter, step_of
-from slurm.cluster import ClusterSpec, cluster_from
+from slurm.cluster import ClusterSpec
+from slurm.cluster_file import stored_cluster
+from slurm.needs import Needs
 
 REQUEUES, REQUEUE_WAIT_S = 5, 2.0  # tries to reach the controller before a job gives up
 SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may come this much before its hour
@@ -49,6 +51,7 @@ class Job:
 
     def checkpoint(self) -> DelayedSubmission:
         """For a signal that comes before ours are set: nothing has begun, so the same job begins again."""
+        client.leave_to_caller()
         return DelayedSubmission(self)
 
 
@@ -113,6 +116,7 @@ class Work:
     array: ledger.Array
     index: int
     cluster: ClusterSpec
+    needs: Needs
     snapshot: Path
     store: Store
     cache: Path
@@ -141,8 +145,8 @@ class Work:
         return record is not None and record["finished"] > self.attempts.begun
 
     def _pool(self) -> Pool:
-        cluster = self.cluster
-        devices = tuple(f"auto:{i}" for i in range(cluster.gpus)) if cluster.gpus > 1 else ()
+        cluster, needs = self.cluster, self.needs
+        devices = tuple(f"auto:{i}" for i in range(needs.gpus)) if needs.gpus > 1 else ()
         retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
         cache = Path(cluster.compile_cache) if cluster.compile_cache else None
         about = {**environment(), **self.commit, "snapshot": self.snapshot.name}
@@ -155,7 +159,7 @@ class Work:
                 patience.start()
 
         return Pool(
-            *(cluster.jobs, devices, cores(cluster.cpus), cache, retries),
+            *(needs.jobs, devices, cores(needs.cpus), cache, retries),
             alone=frozenset({"data_missing"}),
             environment=about,
             is_wanted=self._is_wanted,
@@ -183,7 +187,7 @@ class Work:
         return 1 if summary.failed or summary.left else 0
 
     def _is_time_over(self) -> bool:
-        return time.time() - STARTED > 60 * self.cluster.time_min - self.cluster.signal_delay_s - SWEEP_S
+        return time.time() - STARTED > 60 * self.needs.time - self.cluster.signal_delay_s - SWEEP_S
 
 
 def array_of(path: Path) -> tuple[ledger.Array, int]:
@@ -200,13 +204,14 @@ def read_work(path: Path, array: ledger.Array, index: int) -> Work:
     """
     given = json.loads(path.read_text())
     folder = array.folder
-    cluster = cluster_from(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
+    cluster = stored_cluster(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
     trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in given["trials"])
     places = {name: Path(given[name]) for name in ("snapshot", "cache")}
     return Work(
         array,
         index,
         cluster,
+        Needs(**given["needs"]),
         store=Store(Path(given["store"])),
         commit=given["commit"],
         trials=trials,

@@ -36,7 +36,8 @@ from experiments import archive
 from experiments.ablation import GridTrial
 from experiments.files import store_errors, write_json, write_whole
 from experiments.store import Store
-from slurm.cluster import ClusterSpec, cluster_from
+from slurm.cluster import ClusterSpec
+from slurm.cluster_file import stored_cluster
 
 OPEN = ("intended", "held", "released")
 LATE_S = 3600.0  # how long Slurm is asked for an array that is not open
@@ -193,7 +194,7 @@ def last_cluster(store: Store, ablation: str) -> ClusterSpec:
     """
     for folder in reversed(submissions(store, ablation)):
         if tree := read(folder / "cluster.json"):
-            return cluster_from(tree, str(folder / "cluster.json"))
+            return stored_cluster(tree, str(folder / "cluster.json"))
     raise MixlabError(f"store: {ablation!r} was never submitted with {store.root}; name a cluster file with --cluster")
 
 

@@ -1,5 +1,6 @@
 """What stands in the way of a submission before anything is sent: Slurm's limits, and Pythons without their backend."""
 
+import shlex
 import subprocess
 from dataclasses import dataclass
 
@@ -27,32 +28,39 @@ class Limits:
         largest = config.get("MaxArraySize", "")
         array = int(largest) if largest.isdigit() else LARGEST_ARRAY
         most = [int(config[name]) for name in ("MaxJobCount",) if config.get(name, "").isdigit()]
-        qos = client.qos_submit_limit(cluster.qos)
-        most += [qos] if qos is not None else []
+        for qos in dict.fromkeys(needs.qos for needs in cluster.all_needs(cluster.environments or backends.names())):
+            limit = client.qos_submit_limit(qos)
+            most += [limit] if limit is not None else []
         room = min(most, default=array) - client.own_jobs() - cluster.report
         return Limits(max(1, array), max(0, room))
 
 
 def check_python(backend: str, cluster: ClusterSpec) -> None:
-    """Raises: MixlabError: the environment of a backend does not begin, or lacks the framework or submitit."""
+    """Hold an environment against what a job needs; one of a container is looked at by a job alone.
+
+    Raises: MixlabError: the environment of a backend does not begin, or lacks the framework or submitit.
+    """
     environment = cluster.environment(backend)
-    python = python_of(environment)
+    if environment.container is not None:
+        return
+    words = python_of(environment)
+    python = shlex.join(words)
     probe = (
         "import importlib.util, sys; "
         "print('mixlab lacks:', *[name for name in sys.argv[1:] if importlib.util.find_spec(name) is None])"
     )
     needed = ("submitit", "omegaconf", *backends.packages(backend))
     script = "\n".join([*environment.setup, 'exec "$0" "$@"'])
-    words = ["bash", "-c", script, python, "-P", "-c", probe, *needed]
+    command = ["bash", "-c", script, *words, "-P", "-c", probe, *needed]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
     said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
     if done.returncode or said is None:
-        words = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        said_last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise MixlabError(
-            f"environments: {backend}: {python} does not begin: {words[-1]}; name another one in 'python'"
+            f"environments: {backend}: {python} does not begin: {said_last}; name another one in 'python'"
         )
     if lacking := said.split()[2:]:
         raise MixlabError(

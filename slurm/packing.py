@@ -1,36 +1,40 @@
 """Trials in packs: what one job trains, one after the other, with one import and one compilation a shape."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.ablation import GridTrial
+from slurm.needs import Needs
 
 
 @dataclass(frozen=True)
 class Pack:
-    """The trials of one job, which are of one backend."""
+    """The trials of one job, which are of one backend and need the same."""
 
     backend: str
+    needs: Needs
     trials: tuple[GridTrial, ...]
 
 
-def packs(trials: Sequence[GridTrial], size: int) -> list[Pack]:
-    """Trials grouped by backend and compiled shape, at most `size` a pack; as few packs as a backend can do with."""
-    found = []
+def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
+    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with."""
     by_shape = sorted(trials, key=lambda planned: (planned.trial.backend, *_shape(planned)))
-    for backend in dict.fromkeys(planned.trial.backend for planned in by_shape):
-        own = [planned for planned in by_shape if planned.trial.backend == backend]
-        found += [Pack(backend, tuple(own[i : i + size])) for i in range(0, len(own), size)]
-    return found
+    groups: dict[tuple[str, Needs], list[GridTrial]] = {}
+    for planned in by_shape:
+        groups.setdefault((planned.trial.backend, needs(planned)), []).append(planned)
+    return [
+        Pack(backend, own, tuple(group[i : i + own.pack]))
+        for (backend, own), group in groups.items()
+        for i in range(0, len(group), own.pack)
+    ]
 
 
 def arrays(packs: Sequence[Pack], largest: int) -> list[list[Pack]]:
-    """Packs of one backend, at most `largest` an array."""
-    found = []
-    for backend in dict.fromkeys(pack.backend for pack in packs):
-        own = [pack for pack in packs if pack.backend == backend]
-        found += [own[i : i + largest] for i in range(0, len(own), largest)]
-    return found
+    """Packs of one backend and the same needs, at most `largest` an array."""
+    groups: dict[tuple[str, Needs], list[Pack]] = {}
+    for pack in packs:
+        groups.setdefault((pack.backend, pack.needs), []).append(pack)
+    return [group[i : i + largest] for group in groups.values() for i in range(0, len(group), largest)]
 
 
 def _shape(planned: GridTrial) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments import archive, claims
-from experiments.ablation import Ablation, GridTrial
+from experiments.ablation import GridTrial
 from experiments.claims import Claim, ClaimLost
 from experiments.environment import environment
 from experiments.files import write_json
@@ -17,29 +17,17 @@ from experiments.local import pending
 from experiments.spec import as_tree
 from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
-from slurm.batch import Batch, check_path
-from slurm.cluster import ClusterSpec, cluster_from
+from slurm.batch import Ask, Batch, check_path
+from slurm.cluster_file import stored_cluster
+from slurm.cluster_keys import tree_of
 from slurm.job import PackJob, ReportJob, write_work
 from slurm.limits import Limits, check_python
 from slurm.packing import Pack
+from slurm.request import Request, seen
 from slurm.status import overview, queued
 
 LOCK = "submitting"  # a folder of the store that whoever submits has claimed
 LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is to be submitted."""
-
-    ablation: Ablation
-    trials: Sequence[GridTrial]
-    cluster: ClusterSpec
-    store: Store
-    cache: Path
-    states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
-    extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
-    warn: Callable[[str], None] = print
 
 
 @dataclass(frozen=True)
@@ -62,12 +50,14 @@ def submit(request: Request) -> Submitted:
     """
     client.begin()
     check_path(request.store.root)
+    for sentence in request.unmatched():
+        request.warn(sentence)
     limits = Limits.read(request.cluster)
     request.store.check_writable()
     with _lock(request.store, request.warn):
         recover(request.store, request.warn)
         todo, done, live = missing(request)
-        packs = packing.packs(todo, request.cluster.pack)
+        packs = request.packs(todo)
         arrays = packing.arrays(packs[: limits.room], limits.array)
         left = sum(len(pack.trials) for pack in packs[limits.room :])
         if not arrays:
@@ -122,8 +112,8 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
     """Write what the jobs need, hand them to Slurm held, and release them when everything is in its place."""
     planned = _prepare(request, folder, packed, code)
     try:
-        for array in planned:
-            batch = Batch(folder / "slurm", array.name, request.cluster, array.backend, code)
+        for array, packs in zip(planned, packed, strict=True):
+            batch = Batch(folder / "slurm", array.name, request.ask(packs[0], code))
             files = [str(array.pack_file(index).absolute()) for index in range(len(array.packs))]
             job = batch.submit([PackJob(file) for file in files], hold=True)
             array.become(job=job, state="held")
@@ -142,7 +132,7 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
 def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Path) -> list[ledger.Array]:
     """Write what the jobs of a submission, and those who look for them, need; returns its arrays, as intended."""
     ledger.make_private(folder)
-    write_json(folder / "cluster.json", asdict(request.cluster))
+    write_json(folder / "cluster.json", tree_of(request.cluster))
     archive.write(folder / archive.FILE, request.ablation, request.trials)
     about = {
         "store": str(request.store.root.absolute()),
@@ -158,7 +148,7 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
         array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
         for index, pack in enumerate(packs):
             specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
-            write_work(array, index, specs, about)
+            write_work(array, index, specs, {**about, "needs": asdict(pack.needs)})
         planned.append(array.become())
     return planned
 
@@ -191,14 +181,15 @@ def release(folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
 
 def _send_report(folder: Path) -> None:
     """Send the job that writes the report, once for a submission. Raises: SlurmSilent.   SlurmError."""
-    cluster = cluster_from(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
+    cluster = stored_cluster(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
     report = ledger.read(folder / "report.json") or {}
     after = [str(array.job) for array in ledger.arrays(folder) if array.state == "released"]
     if not cluster.report or not after or report.get("job") is not None:
         return
     name = ledger.report_name(folder)
     client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
-    batch = Batch(folder / "slurm", name, cluster, None, Path(report["snapshot"]))
+    folders = seen(cluster, Path(report["store"]), Path(report["cache"]))
+    batch = Batch(folder / "slurm", name, Ask.report(cluster, Path(report["snapshot"]), folders))
     try:
         job = batch.submit([ReportJob(str((folder / "report.json").absolute()))], hold=False, after=after)
     except client.SlurmError:
@@ -235,23 +226,24 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
 
 
 def preview(request: Request) -> Iterator[str]:
-    """The packs that would be sent, and the batch script of each array. Raises: SlurmSilent.   SlurmError."""
+    """The packs that would be sent, and the batch script of each array. Raises: as `submit`; of a Python at the end."""
     client.begin()
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
     todo, done, live = missing(request)
     yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    yield from request.unmatched()
     folder = ledger.new_submission(request.store, request.ablation.name)
-    packs = packing.packs(todo, request.cluster.pack)
-    for backend in dict.fromkeys(pack.backend for pack in packs):
-        check_python(backend, request.cluster)
+    packs = request.packs(todo)
     for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
         name = ledger.array_name(folder, number)
         yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"
         for index, pack in enumerate(array):
             yield f"  {index}: " + ", ".join(f"{one.trial.id} ({one.label})" for one in pack.trials)
         place = request.store.root.absolute() / "snapshots" / snapshot.name_now()
-        batch = Batch((folder / "slurm").absolute(), name, request.cluster, array[0].backend, place)
+        batch = Batch((folder / "slurm").absolute(), name, request.ask(array[0], place))
         yield f"  Slurm says: {batch.try_out()}"
         yield "\n" + batch.text(len(array)).strip()
         yield "\n(--begin: at once when Slurm has all jobs; never, if the submission is killed before that)"
+    for backend in dict.fromkeys(pack.backend for pack in packs):
+        check_python(backend, request.cluster)

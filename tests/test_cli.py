@@ -315,7 +315,7 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("run", "tiny.yaml", "--jobs", "0"), ("--jobs", "at least 1")),
         (("plan", "tiny.yaml", "seed"), ("'seed'", "key=value")),
         (("plan", "tiny.yaml", "=3"), ("command line", "''")),
-        (("plan", "tiny.yaml", "seed=[0"), ("'seed=[0'", "not a YAML value")),
+        (("plan", "tiny.yaml", "seed=[0"), ("seed: '[0'", "not a list of YAML")),
         (("plan", "tiny.yaml", "seed="), ("seed", "command line")),
         (("plan", "tiny.yaml", "seed=[]"), ("seed", "no values")),
         (("plan", "tiny.yaml", "seed=[[0]]"), ("seed", "[0] came where a whole number (at least 0) is allowed")),

@@ -187,9 +187,9 @@ def test_branches_of_a_block_are_dropped_apart() -> None:
     assert abs(np.corrcoef(token, channel)[0, 1]) < MAX_DEVIATIONS / (NUM * 8) ** 0.5
 
 
-def test_stochastic_depth_drops_nothing_of_a_first_block() -> None:
-    scales = plan(make_trial({"num_blocks": 1}), 0, NUM).branch_scales
-    assert scales is not None and (scales == 1).all()
+def test_stochastic_depth_draws_nothing_for_a_block_that_is_alone() -> None:
+    assert plan(make_trial({"num_blocks": 1}), 0, NUM).branch_scales is None
+    assert plan(make_trial({"num_blocks": 1, "rescale": True}), 0, NUM).branch_scales is not None
 
 
 def test_rescaling_has_one_rate_for_all_blocks_and_divides_by_the_keep_rate() -> None:

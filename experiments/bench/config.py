@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from backends.errors import MixlabError, choices
 from experiments import fields
 from experiments.ablation import COMMAND_LINE
+from experiments.overrides import read_override
 from experiments.resolve import check_ranges, resolve
 from experiments.spec import VARIANTS, DataInfo, Trial, TrialConfig
 
@@ -30,9 +31,7 @@ def trial(name: str, overrides: Sequence[str] = ()) -> Trial:
     """
     if name not in NAMES:
         raise MixlabError(f"{COMMAND_LINE}: --config: {name!r} is not known; {choices(name, NAMES)}")
-    given = dict(fields.read_override(override, COMMAND_LINE) for override in overrides)
-    if lists := [key for key, value in given.items() if isinstance(value, list)]:
-        raise MixlabError(f"{COMMAND_LINE}: {lists[0]}: a list came where one value is allowed")
+    given = dict(read_override(override, COMMAND_LINE, axes=False) for override in overrides)
     size, classes = (32, 10) if name == "cifar" else (224, 1000)
     sizes = CIFAR if name == "cifar" else {"model.variant": name, "train.batch_size": LARGE_BATCH}
     config = fields.set_fields(TrialConfig(), {**ALL, **sizes, **fields.typed(given, COMMAND_LINE)})

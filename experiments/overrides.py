@@ -1,0 +1,76 @@
+"""Words `key=value` of the command line.
+
+seed=3                       a number, a flag or a word, read as in YAML
+data.source=my set #2        a text field takes what follows `=` as it is
+data.source='[a, b]'         quotes around all of it, which the shell has left, fall away
+seed=[0,1,2]                 a list makes an axis; in a text field it has two items or more
+data.subset=null             none
+"""
+
+from typing import Any
+
+from backends.errors import MixlabError
+from experiments import fields, values
+from experiments.yaml_files import parse
+
+
+def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str, Any]:
+    """Name and value of a word; the value is still to be typed.
+
+    Args:   axes: whether a list makes an axis; else it is a text like any other.
+    Raises: MixlabError: the word has another form, names no field, or its value can be read in two ways.
+    """
+    name, equals, text = override.partition("=")
+    if not equals:
+        raise MixlabError(f"{where}: {values.shown(override)} came where key=value is allowed")
+    fields.check_name(name, where)
+    if not text.strip():
+        raise MixlabError(f"{where}: {name}: nothing came behind '='; for none write {name}=null")
+    if text in ("null", "Null", "NULL"):
+        return name, None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return name, _unquoted(text)
+    is_free = values.is_free_text(*fields.holder(name))
+    if axes and text.strip().startswith("["):
+        return name, (_list_or_text if is_free else _list)(name, text, where)
+    if axes and not is_free and "," in text:
+        shown = values.shown(f"{name}=[{text}]")
+        raise MixlabError(f"{where}: {name}: {values.shown(text)} came; write a list of values as {shown}")
+    return name, values.plain(text)
+
+
+def _unquoted(text: str) -> str:
+    """What stands in the quotes, where these are the two ends of one quoted text."""
+    try:
+        found = parse(text, "")
+    except MixlabError:
+        return text
+    return found if isinstance(found, str) else text
+
+
+def _list(name: str, text: str, where: str) -> Any:
+    try:
+        return parse(text, "")
+    except MixlabError as error:
+        raise MixlabError(f"{where}: {name}: {values.shown(text)} is not a list of YAML, such as [0, 1]") from error
+
+
+def _list_or_text(name: str, text: str, where: str) -> Any:
+    """A list of texts makes an axis; what is no such list is a text, as it stands.
+
+    Raises: MixlabError: a list of one text could be a text in brackets.
+    """
+    try:
+        found = parse(text, "")
+    except MixlabError:
+        return text
+    if not isinstance(found, list) or any(isinstance(item, (list, dict)) for item in found):
+        return text
+    if len(found) > 1:
+        return found
+    quoted = "'" + text.replace("'", "''") + "'"
+    single, number = (f"{name}={found[0]} for the value, or ", "of one value") if found else ("", "of nothing")
+    raise MixlabError(
+        f"{where}: {name}: {values.shown(text)} is a list {number} and a text in brackets; write {single}"
+        f'"{name}={quoted}" for the text'
+    )

@@ -1,0 +1,82 @@
+"""What the job of a trial asks Slurm for. These keys of a cluster file may differ between backends and settings."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Optional
+
+from experiments import fields
+from experiments.ablation import GridTrial
+from experiments.spec import VARIANTS, Trial, option
+
+Layer = Mapping[str, Any]  # keys of Needs that take the place of those before
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Of one job, which holds a pack of trials. Trials of different needs never share a job."""
+
+    partition: Optional[str] = option(None)  # none: the cluster's default; so are account and qos
+    account: Optional[str] = option(None)
+    qos: Optional[str] = option(None)
+    constraint: Optional[str] = option(None)  # features of nodes
+    exclude: Optional[str] = option(None)  # nodes that are not used, such as n1,n[4-7]
+    nodelist: Optional[str] = option(None)  # nodes that are
+    reservation: Optional[str] = option(None)
+    time: int = option(60, low=1)  # minutes; in YAML in the forms of time_limit.py
+    gpus: int = option(0, low=0)
+    gpu_type: Optional[str] = option(None)  # as the cluster calls it, such as a100
+    cpus: int = option(1, low=1)
+    memory_gb: Optional[float] = option(4.0, low=0.001)  # GiB, which Slurm calls GB; null: what the cluster gives
+    pack: int = option(1, low=1)  # trials of a job, in sequence
+    share: int = option(1, low=1)  # trials at a time on one device of a job
+
+    @property
+    def jobs(self) -> int:
+        """Trials at a time in one job."""
+        return self.share * max(1, self.gpus)
+
+
+KEYS = tuple(f.name for f in dataclasses.fields(Needs))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What trials of some settings need in place of what the others do."""
+
+    match: Mapping[str, list[Any]]  # field of a trial -> the values that it may have
+    needs: Layer
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}: {' or '.join(map(fields.text, values))}" for name, values in self.match.items())
+
+    def matches(self, planned: GridTrial, base: Layer) -> bool:
+        """Whether each field has one of its values, as the ablation gives it or as it is resolved.
+
+        Args: base: fields that the ablation gives to all of its trials.
+        """
+        given = {**base, **planned.settings}
+        return all(
+            any(value in (given.get(name), resolved(planned.trial, name)) for value in values)
+            for name, values in self.match.items()
+        )
+
+
+def resolved(trial: Trial, name: str) -> Any:
+    """The value of a field in a trial that runs; of model.variant, the one that has all of its sizes, or none."""
+    if name == "model.variant":
+        model = trial.model
+        sizes = (model.patch_size, model.hidden_dim, model.num_blocks, model.tokens_mlp_dim, model.channels_mlp_dim)
+        return next((variant for variant, its_sizes in VARIANTS.items() if its_sizes == sizes), None)
+    try:
+        return fields.get_field(trial, name)
+    except AttributeError:  # a field that is replaced by others as it is resolved
+        return None
+
+
+def layered(needs: Needs, layers: Iterable[Layer]) -> Needs:
+    """The needs with some replaced, the last one last; where one takes the GPUs away, their type goes too."""
+    for layer in layers:
+        typeless = {"gpu_type": None} if layer.get("gpus") == 0 else {}
+        needs = dataclasses.replace(needs, **typeless | {key: layer[key] for key in KEYS if key in layer})
+    return needs

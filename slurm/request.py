@@ -1,0 +1,50 @@
+"""What somebody asks to be submitted, and what each of its jobs then asks Slurm for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from experiments.ablation import Ablation, GridTrial
+from experiments.store import Store
+from slurm import packing
+from slurm.batch import Ask
+from slurm.cluster import ClusterSpec
+from slurm.needs import Needs
+from slurm.packing import Pack
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be submitted."""
+
+    ablation: Ablation
+    trials: Sequence[GridTrial]
+    cluster: ClusterSpec
+    store: Store
+    cache: Path
+    states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
+    extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
+    warn: Callable[[str], None] = print
+
+    def needs(self, planned: GridTrial) -> Needs:
+        """What a trial's job asks for."""
+        return self.cluster.needs(planned.trial.backend, planned, self.ablation.base)
+
+    def packs(self, trials: Sequence[GridTrial]) -> list[Pack]:
+        return packing.packs(trials, self.needs)
+
+    def ask(self, pack: Pack, code: Path) -> Ask:
+        """What the jobs of an array that holds this pack have in common."""
+        environment = self.cluster.environment(pack.backend)
+        return Ask(self.cluster, pack.needs, environment, code, seen(self.cluster, self.store.root, self.cache))
+
+    def unmatched(self) -> Iterator[str]:
+        """A sentence for each rule of the cluster file that is about none of the trials."""
+        for rule in self.cluster.when:
+            if not any(rule.matches(planned, self.ablation.base) for planned in (*self.trials, *self.extra)):
+                yield f"when: {rule} matches no trial of {self.ablation.name}"
+
+
+def seen(cluster: ClusterSpec, *folders: Path) -> tuple[Path, ...]:
+    """The folders that a job must see."""
+    return (*folders, *([Path(cluster.compile_cache)] if cluster.compile_cache else []))
