@@ -58,7 +58,7 @@ def _note(what: str, names: list[str]) -> Iterator[str]:
 
 def place(source: str) -> Path:
     """Where a source lies. A home that is not known stays as it is written, and is found nowhere."""
-    return Path(os.path.expanduser(source)).absolute()  # noqa: PTH111 - Path.expanduser raises
+    return Path(source).absolute()
 
 
 def read_tree(source: Path, where: str) -> Tree:
