@@ -27,6 +27,12 @@ EXACT = Tolerance(0.0, "made by the same NumPy code")
 ROUNDED = "rounded once from the same float64"
 SUMS = "sums in another order, through every block"
 LATER = "each step's rounding passes through all later ones"
+OWN = "the same gradient, computed by two calls"
+ARITHMETIC = "elementwise arithmetic on a side's own moments"
+BATCHED = "the same sums, batched, over some steps"
+AGAIN = "the same operations, fused in another way"
+FUSED = "the same operations, fused by a compiler"
+SAME_BITS = Tolerance(0.0, "the same program, once or step by step", 0.0)
 TABLE = {
     "float64": {
         "weights": Tolerance(0.0, ROUNDED, 0.0),
@@ -41,6 +47,12 @@ TABLE = {
         "trajectory": Tolerance(1e-8, LATER, 2.2e-11),
         "chunk": Tolerance(1e-8, LATER, 3.9e-14),
         "evaluation": Tolerance(1e-12, "one forward pass", 0.0),
+        "moments": Tolerance(1e-11, OWN, 0.0),
+        "formula": Tolerance(1e-11, ARITHMETIC, 0.0),
+        "long call": SAME_BITS,
+        "replicas": Tolerance(1e-9, BATCHED, 0.0),
+        "remat": Tolerance(1e-11, AGAIN, 0.0),
+        "compile": Tolerance(1e-11, FUSED, 0.0),
     },
     "float32": {
         "weights": Tolerance(0.0, ROUNDED, 0.0),
@@ -54,6 +66,12 @@ TABLE = {
         "trajectory": Tolerance(1e-3, LATER, 8.5e-4),
         "chunk": Tolerance(1e-3, LATER, 1.9e-5),
         "evaluation": Tolerance(1e-4, "one forward pass", 3.6e-9),
+        "moments": Tolerance(1e-4, OWN, 0.0),
+        "formula": Tolerance(1e-5, ARITHMETIC, 0.0),
+        "long call": SAME_BITS,
+        "replicas": Tolerance(1e-3, BATCHED, 0.0),
+        "remat": Tolerance(1e-4, AGAIN, 0.0),
+        "compile": Tolerance(1e-4, FUSED, 0.0),
     },
 }
 # ReLU has a kink: a unit whose input is rounded to either side of zero passes its gradient on one side alone, and AdamW
@@ -70,21 +88,34 @@ FLOOR = {"float64": 1e-3, "float32": 1e-3, "tf32": 0.1, "bfloat16": 0.1}
 STILL = 0.1  # the same for how far a tensor has moved: the first gradients behind a head of zeros are nearly nothing
 
 
+# A gradient in tf32 or bfloat16 may be summed in another order by another call; seen on a CPU: see float32.
+COARSE_MOMENTS = Tolerance(1e-2, OWN)
+ALONE = ("long call",)  # each side is compared with itself, so that a pair of precisions has no coarser limit
+
+
 def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Tolerance:
     """Of a rung, for a pair of precisions: that of the coarser one."""
-    coarser = coarsest(precisions)
+    coarser, rung = coarsest(precisions), rung.removeprefix("wide ")
     if coarser == "float32" and rung in ("trajectory", "chunk") and model.activation == "relu":
         return KINK
     if coarser in TABLE:
         found = TABLE[coarser][rung]
-        return found if len(set(precisions)) == 1 or found.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
+        return (
+            found
+            if rung in ALONE or len(set(precisions)) == 1 or found.limit
+            else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
+        )
     unit, depth = ROUNDOFF[coarser], 2 * model.num_blocks + HALF_BLOCKS_OUTSIDE
     if rung in ("weights", "batch"):
         return Tolerance(2 * ROUNDOFF["float32"], "kept in float32 by both")
     power = f"unit roundoff 2^{math.log2(unit):.0f}"
+    if rung in ("formula", "long call"):
+        return TABLE[KEPT[coarser]][rung]
+    if rung == "moments":
+        return COARSE_MOMENTS
     if rung in ("activations", "loss", "evaluation"):
         return Tolerance(NORM * unit * math.sqrt(depth), f"{power}, root of {depth} half-blocks, {NORM} for the norms")
-    if rung in ("gradients", "norm", "step"):
+    if rung in ("gradients", "norm", "step", "replicas", "remat", "compile"):
         kink, words = (NORM, f", {NORM} for ReLU's kink") if model.activation == "relu" else (1, "")
         limit = kink * NORM * unit * math.sqrt(2 * depth)
         return Tolerance(limit, f"{power}, root of {2 * depth} half-blocks, {NORM} for the norms{words}")
