@@ -81,9 +81,9 @@ def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:
         expected, found, before = (part(side, prefix) for prefix in (EXPECTED, FOUND, BEFORE))
         scales = _scales(check, rung, job, (expected, found), before)
         for tensor in expected:
-            difference = compare(tensor, expected[tensor], found[tensor], scales.get(tensor))
             label = f"{job.trial.backend} {tensor}"
-            rung.note(replace(difference, name=label), label, f"{label}: {WORDS[check]}")
+            difference = compare(label, expected[tensor], found[tensor], scales.get(tensor))
+            rung.note(difference, label, f"{label}: {WORDS[check]}")
     return rung
 
 

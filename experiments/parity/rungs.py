@@ -10,17 +10,22 @@ import numpy as np
 from backends.contract import Array, State
 from experiments.parity.tolerances import FLOOR, KEPT, ROUNDOFF, STILL, Tolerance
 
+NOT_FINITE = "is not finite"
 Place = Callable[[str], str]  # of a tensor's name: what to say where it is the first to differ
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The largest difference of one tensor. relative: to the size that the rung sets it against."""
+    """The largest difference of one tensor.
+
+    relative: to the size that the rung sets it against.   fault: why there is no number.
+    """
 
     name: str
     index: tuple[int, ...]
     absolute: float
     relative: float
+    fault: str = ""
 
 
 @dataclass
@@ -53,17 +58,19 @@ class Rung:
             self.largest = difference
         if self.place or difference.relative <= self.tolerance.limit < math.inf:
             return
-        if not math.isfinite(difference.relative):
-            self.place = f"{difference.name} is not finite{f' at {key}' if key != difference.name else ''}"
+        if difference.fault:
+            self.place = f"{difference.name} {difference.fault}{f' at {key}' if key != difference.name else ''}"
         elif difference.relative > self.tolerance.limit:
             self.place = place if isinstance(place, str) else place()
 
 
 def compare(name: str, a: Array, b: Array, scale: float | None = None) -> Difference:
-    """The largest difference of two tensors of one shape; infinite where a number of either is not finite.
+    """The largest difference of two tensors; infinite where a number of either is not finite, or the shapes differ.
 
     Args: scale: what it is set against; None: the largest element of both.
     """
+    if a.shape != b.shape:
+        return Difference(name, (), math.inf, math.inf, f"has the shape {a.shape} against {b.shape}")
     if a.size == 0:
         return Difference(name, (), 0.0, 0.0)
     with np.errstate(invalid="ignore"):
@@ -71,7 +78,7 @@ def compare(name: str, a: Array, b: Array, scale: float | None = None) -> Differ
     index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))  # the first NaN, if any
     absolute = float(distance[index])
     if not math.isfinite(absolute):
-        return Difference(name, index, math.inf, math.inf)
+        return Difference(name, index, math.inf, math.inf, NOT_FINITE)
     if absolute == 0:
         return Difference(name, index, 0.0, 0.0)
     against = max(size(a), size(b)) if scale is None else scale

@@ -14,11 +14,13 @@ import numpy as np
 from backends.contract import Array, State
 from backends.parameters import is_decayed
 from experiments.parity.formula import Step, apply, clip, norm
-from experiments.parity.rungs import Difference, size
+from experiments.parity.rungs import NOT_FINITE, Difference, size
 from experiments.parity.tolerances import KEPT, ROUNDOFF
 
 # Differences, relative to the largest change of a tensor, below which a side follows a form.
 FOLLOWS = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
+# Of a number of the state in a step: as it is loaded, twice where an average is made of it, and as it is kept.
+ROUNDINGS = 4
 # Parts of a model that others decay or leave out: how they are called, one of them, and which they are.
 PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("biases", "head/bias", lambda name: name.endswith("bias")),
@@ -44,7 +46,7 @@ class Case:
     @property
     def kept(self) -> float:
         """The rounding of a number of the state, relative to it."""
-        return 2 * ROUNDOFF[KEPT[self.precision]]
+        return ROUNDINGS * ROUNDOFF[KEPT[self.precision]]
 
     @property
     def used(self) -> State:
@@ -207,6 +209,6 @@ def _deviation(case: Case, name: str, value: Array) -> Difference:
     index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))
     absolute = float(distance[index])
     if not np.isfinite(absolute):
-        return Difference(name, index, np.inf, np.inf)
+        return Difference(name, index, np.inf, np.inf, NOT_FINITE)
     beyond = max(absolute - case.kept * size(value), 0.0)
     return Difference(name, index, absolute, beyond / change if change else (np.inf if beyond else 0.0))
