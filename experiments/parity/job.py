@@ -15,7 +15,8 @@ from experiments.trial import initial_state
 # Checks that a job names, each a rung or some: the steps of one call; sizes other than those of the other rungs;
 # several trials as one program; blocks computed again for the gradient; a compiled forward pass, made in a minute.
 LONG, WIDE, REPLICAS, REMAT, COMPILE = CHECKS = ("long", "wide", "replicas", "remat", "compile")
-ALWAYS, ON_ASKING = (LONG,), (COMPILE,)
+ON_ASKING = (COMPILE,)
+EACH_VALUE = (WIDE,)  # made for each value of each setting of an ablation; the others once, as they depend on it least
 # Size of the numbers that are added to the initial state for all rungs but the trajectory, so that no bias is zero, no
 # scale one and no moment empty: a part that is left out must be seen.
 SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 1e-4, "momentum": 0.1}
@@ -23,7 +24,8 @@ SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 
 # three digits of it; a rate of 1 shows a weight decay beside the rounding of a parameter; and no norm is clipped.
 EMPTY: dict[str, Any] = {"ema_decay": 0.9999, "clip_norm": 1e6}
 EMPTY_RATE = 1.0
-# Steps of one call: more than two of JAX's compiled chunks of 32, and no multiple of them.
+CHUNK_STEPS = 10  # trained in one call, as a run trains them, on both sides alike
+# Steps of one call, against the same one by one: more than two of JAX's compiled chunks of 32, and no multiple of them.
 LONG_STEPS = 70
 LONG_BLOCKS = 1  # of the model that takes them, and of replicas: what is looked at lies around the model
 WIDE_BLOCKS = 2

@@ -9,9 +9,8 @@ from backends import parameters
 from backends.contract import ModelSpec, State
 from experiments.parity import own, terms
 from experiments.parity.checks import GRADIENT
-from experiments.parity.job import CHECKS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
+from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
-from experiments.parity.side import CHUNK_STEPS
 from experiments.parity.tolerances import EXACT, TABLE, tolerance
 
 # Rung: the file that holds it.

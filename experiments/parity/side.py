@@ -18,13 +18,12 @@ from experiments.data import Splits
 from experiments.files import replace
 from experiments.parity import checks
 from experiments.parity.checks import Opened
-from experiments.parity.job import Job, empty_optimizer, empty_plan, empty_state, read_jobs, spread_state
+from experiments.parity.job import CHUNK_STEPS, Job, empty_optimizer, empty_plan, empty_state, read_jobs, spread_state
 from experiments.plan import step_plan
 from experiments.trial import evaluate, initial_state
 
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0
-CHUNK_STEPS = 10  # trained in one call, as a run trains them
 FILE_BYTES = 2**25  # of the parameters of some steps in one file
 FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared

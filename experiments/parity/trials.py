@@ -11,8 +11,10 @@ from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
 from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.parity.job import (
-    ALWAYS,
     CHECKS,
+    CHUNK_STEPS,
+    EACH_VALUE,
+    LONG,
     LONG_STEPS,
     NUM_REPLICAS,
     ON_ASKING,
@@ -122,9 +124,10 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
     for key, one in found.items():
         values = {(name, repr(value)) for name, value in one.settings.items()}
         wanted = [check for check in ON_ASKING if check in asked or one.trial.run.compile]
-        if not planned or values - seen:  # each value of each setting once
-            wanted += [check for check in CHECKS if check not in ON_ASKING]
-        planned.append(Planned(one, batches[key], tuple({*ALWAYS, *wanted})))
+        usual = [check for check in CHECKS if check not in ON_ASKING and (check in EACH_VALUE or not planned)]
+        if not planned or values - seen:
+            wanted += usual
+        planned.append(Planned(one, batches[key], tuple(wanted)))
         seen |= values
     return planned
 
@@ -139,12 +142,17 @@ def wide_batch(model: ModelSpec, batch_size: int) -> int:
     return min(batch_size, max(2 * BATCH_SIZE, 2**16 // min(sites) + 1))
 
 
+def _call(one: Planned) -> int:
+    return LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+
+
 def not_covered(one: Planned) -> list[str]:
     """What the rungs of a trial say nothing of, in words."""
     trial, words = one.trial, []
-    if one.wide_batch < one.batch_size:
-        words.append(f"batches above {max(BATCH_SIZE, one.wide_batch if WIDE in one.checks else 0)}")
-    words += [f"more than {trial.num_steps} steps", f"more than {LONG_STEPS} in one call"]
+    batch = one.wide_batch if WIDE in one.checks else trial.train.batch_size
+    if batch < one.batch_size:
+        words.append(f"batches above {batch}")
+    words += [f"more than {trial.num_steps} steps", f"more than {_call(one)} in one call"]
     classes = f"{trial.model.num_classes}{f' and {WIDE_CLASSES}' if WIDE in one.checks else ''}"
     words.append(f"other class counts than {classes}")
     words.append(f"more than {NUM_REPLICAS} replicas" if REPLICAS in one.checks else "replicas")
