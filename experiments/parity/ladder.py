@@ -91,14 +91,14 @@ class Ladder:
             elif RUNGS[name] in (LONG, REPLICAS, REMAT, COMPILE):
                 yield own.twice(name, RUNGS[name], self.jobs, self._read(RUNGS[name]))
             elif name == "moments":
-                files = ("plan", "gradients", "step", "empty")
-                yield from own.formula(self.jobs, {file: self._read(file) for file in files})
+                self.wait("empty.safetensors")
+                yield from own.formula(self.jobs, read)
             elif RUNGS[name]:
                 yield getattr(self, f"_{name.replace(' ', '_')}")(*self._read(RUNGS[name]))
 
     def _read(self, name: str) -> tuple[State, State]:
         self.wait(f"{name}.safetensors")
-        first, second = (load((job.folder / f"{name}.safetensors").read_bytes()) for job in self.jobs)
+        first, second = (read(job, name) for job in self.jobs)
         return first, second
 
     def _rung(self, name: str) -> Rung:
@@ -212,6 +212,10 @@ class Ladder:
                 (job.folder / f"{file}.safetensors").unlink()
             first += len(sides[0]["loss"])
         return moved, losses
+
+
+def read(job: Job, name: str) -> State:
+    return load((job.folder / f"{name}.safetensors").read_bytes())
 
 
 def operations(model: ModelSpec, seen: State) -> list[str]:

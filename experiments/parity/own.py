@@ -1,6 +1,6 @@
 """The rungs that hold each side to itself: its steps to the formula, and one way of computing to another."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from backends.contract import State
@@ -50,14 +50,17 @@ def empty_case(job: Job, plan: State, gradient: State, after: State) -> Case:
     return replace(usual, right=right, rates=(before, after_it), before=empty_state(job.trial))
 
 
-def formula(jobs: tuple[Job, Job], files: Mapping[str, Sides]) -> tuple[Rung, Rung]:
-    """Both steps of each side: its first moments against its gradient, everything else against its first moments."""
+def formula(jobs: tuple[Job, Job], read: Callable[[Job, str], State]) -> tuple[Rung, Rung]:
+    """Both steps of each side: its first moments against its gradient, everything else against its first moments.
+
+    Args: read: the arrays of a side by file; one state at a time, as those of a large model take much memory.
+    """
     precisions = tuple(job.trial.train.precision for job in jobs)
     rungs = [Rung(name, tolerance(name, precisions, jobs[0].trial.model)) for name in ("moments", "formula")]
-    for job, plan, gradient, step, empty in zip(
-        jobs, files["plan"], files["gradients"], files["step"], files["empty"], strict=True
-    ):
-        for words, one in (("", case(job, plan, gradient, step)), (FROM_EMPTY, empty_case(job, plan, gradient, empty))):
+    for job in jobs:
+        plan, gradient = read(job, "plan"), read(job, "gradients")
+        for words, file, made in (("", "step", case), (FROM_EMPTY, "empty", empty_case)):
+            one = made(job, plan, gradient, read(job, file))
             for rung, found in zip(rungs, terms.deviations(one), strict=True):
                 for difference in found:
                     _note(rung, job, one, words, difference)

@@ -7,6 +7,7 @@ form that it follows names the term.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -80,11 +81,13 @@ def deviations(case: Case) -> tuple[list[Difference], list[Difference]]:
 def explain(case: Case) -> str:
     """Which form a side's step follows, in words; a form that the parameters alone do not follow is none."""
     best, closest = "follows no form that is known here", FOLLOWS[case.precision]
-    for words, step in (("follows the formula", case.right), *forms(case), *fitted(case)):
+    for words, step in chain([("follows the formula", case.right)], forms(case), fitted(case)):
         expected = apply(step, case.before, case.gradient)
         distance = max(_deviation(case, name, value).relative for name, value in expected.items())
         if distance < closest / 2:  # a form that explains no more than the one before it is no better
             best, closest = words, distance
+        if distance == 0:  # but for rounding; there are many forms, and a large model takes seconds for each
+            break
     return best
 
 
