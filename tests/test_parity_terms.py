@@ -110,6 +110,12 @@ def rounded_average() -> dict[str, Plant]:
     return {"torch": on_torch_optimizer(in_torch), "jax": on_jax_optimizer(in_jax)}
 
 
+def all_rounded(apply: Any, spec: Any, scalars: Any, *rest: Any) -> Any:
+    """1 - decay is left to the device, for each decay."""
+    complements = {f"1 - {name}": 1 - scalars[name].astype("float32") for name in ("b1", "b2", "ema_decay")}
+    return apply(spec, {**scalars, **complements}, *rest)
+
+
 def per_tensor(g: Any, limit: Any) -> Any:
     """torch: a flat gradient is cut into its tensors, those that decay first."""
     shapes = parameters.shapes(job(SHORT["adamw"], Path(), Path(), "float32").trial.model)
@@ -220,6 +226,9 @@ FAULTS |= {
     ),
     "no average": Fault(STILL, "does not update the average", precisions=BOTH),
     "an average that warms up": Fault(WARM, "warms up the decay of the average"),
+    "every decay rounded to float32": Fault(
+        {"jax": on_jax_optimizer(all_rounded)}, "rounds 1 - each decay to float32", rungs=ROUNDED
+    ),
     "an average rounded to float32": Fault(
         rounded_average(), "rounds 1 - ema_decay to float32", precisions=BOTH, rungs=ROUNDED
     ),

@@ -25,12 +25,12 @@ class Step:
     dampening: float = 0.0
     inside_root: bool = False
     late_average: bool = False
-    in_float32: str = ""  # the decay whose distance from 1 is rounded
+    in_float32: tuple[str, ...] = ()  # the decays whose distance from 1 is rounded
 
     def complement(self, name: str) -> float:
         """1 - b1, 1 - b2 or 1 - ema_decay."""
         decay = getattr(self.spec, name)
-        return float(np.float32(1) - np.float32(decay)) if name == self.in_float32 else 1 - decay
+        return float(np.float32(1) - np.float32(decay)) if name in self.in_float32 else 1 - decay
 
     def decays(self, name: str) -> bool:
         return self.mask(name) if self.mask else is_decayed(name, self.spec.decay)

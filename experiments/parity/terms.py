@@ -106,7 +106,7 @@ def forms(case: Case) -> Iterator[tuple[str, Step]]:
     yield "updates the average with the parameters before the step", replace(right, late_average=True)
     warm = min(spec.ema_decay, (1 + right.step) / (10 + right.step))
     yield "warms up the decay of the average", replace(right, spec=replace(spec, ema_decay=warm))
-    yield "rounds 1 - ema_decay to float32", replace(right, in_float32="ema_decay")
+    yield "rounds 1 - ema_decay to float32", replace(right, in_float32=("ema_decay",))
     yield from _adamw(right) if spec.optimizer == "adamw" else _sgd(right)
 
 
@@ -141,7 +141,8 @@ def _adamw(right: Step) -> Iterator[tuple[str, Step]]:
         late = 1 / (1 - np.array([spec.b1, spec.b2]) ** (right.step - 1))
         yield "corrects the bias of the moments one step late", replace(right, corrections=late)
     for name in ("b1", "b2"):
-        yield f"rounds 1 - {name} to float32", replace(right, in_float32=name)
+        yield f"rounds 1 - {name} to float32", replace(right, in_float32=(name,))
+    yield "rounds 1 - each decay to float32", replace(right, in_float32=("b1", "b2", "ema_decay"))
     yield "adds epsilon inside the root", replace(right, inside_root=True)
     for epsilon in EPSILONS:
         if epsilon != spec.epsilon:
