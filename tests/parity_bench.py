@@ -17,7 +17,7 @@ from backends.torch import optimizer as torch_optimizer
 from backends.torch import train as torch_train
 from experiments import data
 from experiments.parity import side, trials
-from experiments.parity.job import Job
+from experiments.parity.job import WIDE_CLASSES, Job
 from experiments.parity.ladder import Ladder
 from experiments.parity.rungs import Rung
 from experiments.resolve import resolve
@@ -63,11 +63,12 @@ def fresh_code() -> Iterator[None]:
     forget()
 
 
-def forget(*functions: str) -> None:
-    """Modules of torch, and what JAX has compiled of these functions of `Traced`, or of all."""
+def forget(*functions: str, wide_only: bool = False) -> None:
+    """Modules of torch, and what JAX has compiled of these functions of `Traced`, or of all, or at the wide sizes."""
     torch_train._forward.cache_clear()
     for key in [key for key in jax_train._compiled if not functions or key[0] in functions]:
-        del jax_train._compiled[key]
+        if not wide_only or key[1].model.num_classes == WIDE_CLASSES:
+            del jax_train._compiled[key]
 
 
 def climbed(backend: Backend, sound: Job, folder: Path) -> list[Rung]:
