@@ -9,8 +9,8 @@ from typing import Any
 from analysis.layout import aligned
 from backends.errors import MixlabError, choices
 from experiments.files import finite
-from experiments.parity.ladder import Rung
 from experiments.parity.pair import Side
+from experiments.parity.rungs import Rung
 
 HEAD = ["rung", "", "relative", "absolute", "tolerance", "where the difference is largest", "reason for the tolerance"]
 LEAST = 1e-18  # a difference of zero on a logarithmic axis
@@ -20,11 +20,15 @@ PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Climbed:
-    """The rungs of one model. conditions: how both sides train it.   about: what each says of itself."""
+    """The rungs of one model.
+
+    conditions: how both sides train it.   not_covered: what no rung looks at.   about: what each side says of itself.
+    """
 
     title: str
     sides: tuple[Side, Side]
     conditions: str
+    not_covered: list[str]
     about: list[dict[str, str]]
     rungs: list[Rung]
 
@@ -46,7 +50,7 @@ def lines(climbed: Climbed) -> list[str]:
         numbers = [f"{largest.relative:.1e}", f"{largest.absolute:.1e}", f"{rung.tolerance.limit:.0e}"]
         layout.append([rung.name, verdict, *numbers, where, rung.tolerance.reason])
     return [
-        f"{climbed.title}: {_sides(climbed)}",
+        f"{climbed.title}: {_sides(climbed)}; not covered: {', '.join(climbed.not_covered)}",
         climbed.conditions,
         "",
         *aligned(layout),
@@ -84,6 +88,7 @@ def as_json(climbed: Climbed) -> dict[str, Any]:
     sides = [{"side": str(side), **about} for side, about in zip(climbed.sides, climbed.about, strict=True)]
     return {
         "model": climbed.title,
+        "not_covered": climbed.not_covered,
         "conditions": climbed.conditions,
         "sides": sides,
         "passed": climbed.passed,

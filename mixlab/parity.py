@@ -20,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pair", default="torch,jax", help="two of backend[:precision[:device]] (torch,jax)")
     parser.add_argument("--steps", type=int, default=200, help="of the trajectory (200)")
     parser.add_argument("--python", action="append", default=[], metavar="BACKEND=PATH", help="another interpreter")
+    parser.add_argument(
+        "--with", dest="checks", action="append", default=[], metavar="CHECK", help="compile: also that"
+    )
     parser.add_argument("--json", action="store_true", help="for scripts")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the divergence over depth and steps")
     add_overrides(parser)
@@ -32,25 +35,26 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.parity_lines import Climbed
     from experiments.ablation import load_base
     from experiments.parity import pair
+    from experiments.parity.trials import conditions, not_covered, read_checks, trials
     from experiments.store import Store
 
     if arguments.steps < 2:
         raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
     sides = pair.read_pair(arguments.pair)
     pythons = pair.read_pythons(arguments.python, sides)
+    asked = read_checks(arguments.checks)
     if arguments.plot:
         parity_lines.check_plot(arguments.plot)
     store = Store(arguments.store)
     store.check_folder()
     ablation = load_base(arguments.ablation, arguments.overrides)
     cache = data_cache(ablation, store)
-    planned = pair.trials(ablation, arguments.steps, cache)
+    planned = trials(ablation, arguments.steps, cache, asked)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is temporary is removed
-    trials = [one.trial for one in planned]
     found: list[Climbed] = []
     console = Console(stderr=True)
     with (
-        contextlib.closing(pair.ladders(trials, sides, arguments.steps, cache, pythons)) as ladders,
+        contextlib.closing(pair.ladders(planned, sides, arguments.steps, cache, pythons)) as ladders,
         console.status("both sides begin") as status,
     ):
         for one, ladder in zip(planned, ladders, strict=True):
@@ -59,7 +63,7 @@ def command(arguments: argparse.Namespace) -> int:
             for rung in ladder.climb():
                 status.update(f"{title}: {rung.name} compared, model {len(found) + 1} of {len(planned)}")
                 rungs.append(rung)
-            found.append(Climbed(title, sides, pair.conditions(one.trial), about, rungs))
+            found.append(Climbed(title, sides, conditions(one.trial), not_covered(one), about, rungs))
             if not arguments.json:
                 print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
     if arguments.json:

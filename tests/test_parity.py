@@ -1,5 +1,6 @@
 """`mixlab parity`: two processes that meet in files, what it prints, and how it ends; and the table of tolerances."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 import yaml
 
-from backends.contract import PRECISION
-from experiments.parity import pair
-from experiments.parity.ladder import RUNGS, compare
+from backends.contract import PRECISION, ModelSpec
+from experiments.ablation import load_base
+from experiments.parity import trials
+from experiments.parity.ladder import RUNGS
+from experiments.parity.rungs import compare
 from experiments.parity.tolerances import ROUNDOFF, TABLE, tolerance
 from experiments.spec import TrialConfig
 from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
@@ -33,6 +36,18 @@ from backends.torch import model
 model.ACTIVATIONS = {**model.ACTIVATIONS, "gelu_tanh": torch.nn.functional.gelu}
 BACKEND = ours.BACKEND
 """
+
+
+SMALLEST = ModelSpec(
+    image_size=8,
+    image_channels=1,
+    num_classes=2,
+    patch_size=4,
+    hidden_dim=8,
+    num_blocks=1,
+    tokens_mlp_dim=4,
+    channels_mlp_dim=32,
+)
 
 
 @pytest.fixture
@@ -60,7 +75,9 @@ def test_torch_and_jax_hold_on_every_rung_in_float64(run: Run, tmp_path: Path) -
     lines = ended.out.splitlines()
     assert lines[0].startswith("tiny: torch:float64 (2.") and " against jax:float64 (0." in lines[0]
     assert "learning rate 0.001, clipped to 0.1" in lines[1]  # the default, in batches of 8 of 8
-    assert [line.split()[:2] for line in lines[5:-3]] == [[name, "ok"] for name in RUNGS]
+    assert [line.split()[:2] for line in lines[5:-3]] == [
+        [*name.split(), "ok"][:2] for name in RUNGS if name != "compile"
+    ]
     assert lines[-2] == "every rung holds"
     assert (tmp_path / "parts.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
@@ -75,9 +92,56 @@ def test_json_has_each_rung_with_its_numbers_and_both_sides(run: Run, tmp_path: 
         assert model["passed"] and [side["side"] for side in model["sides"]] == ["torch", "jax"]
         assert model["sides"][0]["torch"] and model["sides"][1]["jax"]
         rungs = {rung["rung"]: rung for rung in model["rungs"]}
-        assert list(rungs) == [name for name in RUNGS if name != "offset"]  # that one is of float64
+        once = ["long call", "replicas", "remat"] if model is found[1] else []
+        assert list(rungs) == [name for name in RUNGS if name not in ("offset", "compile", *once)]
         assert 0 < rungs["trajectory"]["relative"] <= rungs["trajectory"]["tolerance"]
         assert rungs["gradients"]["tensor"].split("/")[-1] in ("kernel", "bias", "scale")
+
+
+def test_the_first_line_and_json_say_what_is_not_covered(run: Run, tmp_path: Path) -> None:
+    write_base(tmp_path / "tiny.yaml", train={"batch_size": 24})
+    first = run("parity", "tiny.yaml", "--steps", "2").out.splitlines()[0]
+    assert first.startswith("tiny: torch (2.") and "; not covered: more than 2 steps, more than 70 in one call" in first
+    assert "other class counts than 2 and 1001, more than 2 replicas, run.compile (--with compile)" in first
+    assert "batches above" not in first  # all 24 are taken, as 65,536 elements of dropout are more
+    (model,) = json.loads(run("parity", "tiny.yaml", "--steps", "2", "--json").out)
+    assert "; not covered: " + ", ".join(model["not_covered"]) == first[first.index(";") :]
+
+
+def test_checks_that_cost_are_made_where_they_tell_something_and_the_rest_is_named(tmp_path: Path) -> None:
+    grid = {"model.token_mixing": ["tied", "untied"], "model.activation": ["gelu", "relu"]}
+    path = write_yaml(tmp_path / "four.yaml", base=TINY, grid=grid)
+    planned = trials.trials(load_base(path, ()), 2, tmp_path / "cache")
+    first = {"long", "wide", "replicas", "remat"}
+    assert [set(one.checks) for one in planned] == [first, {"wide"}, {"wide"}, set()]
+    each = "more than 2 steps", "run.compile (--with compile)", "other devices and threads"
+    assert trials.not_covered(planned[0]) == [
+        each[0],
+        "more than 70 in one call",
+        "other class counts than 2 and 1001",
+        "more than 2 replicas",
+        *each[1:],
+    ]
+    assert trials.not_covered(planned[3]) == [
+        each[0],
+        "more than 2 in one call",
+        "other class counts than 2",
+        "replicas",
+        "run.remat",
+        *each[1:],
+    ]
+    for asked in ({"asked": ["compile"]}, {"overrides": ["run.compile=true"]}):
+        path = write_yaml(tmp_path / "one.yaml", base=TINY, grid={"seed": [0]})
+        ablation = load_base(path, asked.get("overrides", ()))
+        (one,) = trials.trials(ablation, 2, tmp_path / "cache", asked.get("asked", ()))
+        assert "compile" in one.checks and "run.compile (--with compile)" not in trials.not_covered(one)
+
+
+def test_the_wide_batch_is_the_trials_own_or_one_that_counts_beyond_16_bits() -> None:
+    model = dataclasses.replace(SMALLEST, image_size=32, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512)
+    assert [trials.wide_batch(model, size) for size in (4, 16, 128)] == [4, 16, 16]
+    assert 16 * 64 * 128 > 2**16  # examples, tokens, channels: the fewest that dropout acts on
+    assert trials.wide_batch(SMALLEST, 4096) == 2049  # 32 numbers an example
 
 
 def test_sides_that_part_give_exit_code_1_and_the_first_place(run: Run, tmp_path: Path, faulty: None) -> None:
@@ -124,6 +188,7 @@ def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
         (["--python", "jax=/bin/sh", "--pair", "torch,torch"], ["--python", "'jax=/bin/sh'", "allowed: torch"]),
         (["--python", "jax=nowhere"], ["--python", "'jax=nowhere'", "backend=path"]),
         (["--steps", "1"], ["--steps", "at least 2"]),
+        (["--with", "compiel"], ["--with", "'compiel'", "did you mean 'compile'?"]),
         (["--plot", "parts.gif"], ["--plot", "parts.gif", ".png"]),
         (["--plot", "nowhere/parts.png"], ["--plot", "nowhere"]),
         (["model.hiden_dim=8"], ["did you mean 'model.hidden_dim'?"]),
@@ -168,11 +233,11 @@ def test_sides_end_with_the_command(how: str, tmp_path: Path, started: list["sub
 
 
 def test_the_whole_config_has_everything_on_and_keeps_what_was_set() -> None:
-    config = pair.whole(TrialConfig(), 200)
-    assert config.model.dropout and config.model.stochastic_depth and config.train.clip_norm == pair.CLIP_NORM
+    config = trials.whole(TrialConfig(), 200)
+    assert config.model.dropout and config.model.stochastic_depth and config.train.clip_norm == trials.CLIP_NORM
     assert config.data.augment.flip and config.data.augment.crop and config.data.augment.mixup
     assert config.train.weight_decay and config.train.ema_decay and config.train.warmup_steps
-    again = pair.whole(config, 200)
+    again = trials.whole(config, 200)
     assert again == config
 
 
@@ -189,23 +254,11 @@ def test_a_difference_is_relative_to_the_largest_element_and_has_an_index() -> N
 
 
 def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:
-    from backends.contract import ModelSpec
-
-    model = ModelSpec(
-        image_size=8,
-        image_channels=1,
-        num_classes=2,
-        patch_size=4,
-        hidden_dim=8,
-        num_blocks=1,
-        tokens_mlp_dim=4,
-        channels_mlp_dim=32,
-    )
     for precisions in [(a, b) for a in PRECISION for b in PRECISION]:
         for name in RUNGS:
             if name in ("parameters", "plan") or (name == "offset" and set(precisions) != {"float64"}):
                 continue
-            assert tolerance(name, precisions, model).reason
+            assert tolerance(name, precisions, SMALLEST).reason
     # the promised ones
     assert [TABLE["float64"][name].limit for name in ("activations", "gradients", "step", "trajectory")] == [
         1e-12,

@@ -1,19 +1,17 @@
 """The rungs: what is compared, in which order, within which tolerance, and where two sides first part."""
 
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Iterator
 
-import numpy as np
 from safetensors.numpy import load
 
 from backends import parameters
-from backends.contract import Array, ModelSpec, State
-from experiments.parity import formula
-from experiments.parity.side import CHUNK_STEPS, Job, spread_state
-from experiments.parity.tolerances import EXACT, FLOOR, KEPT, ROUNDOFF, STILL, TABLE, Tolerance, coarsest, tolerance
+from backends.contract import ModelSpec, State
+from experiments.parity import own, terms
+from experiments.parity.checks import GRADIENT
+from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
+from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
+from experiments.parity.tolerances import EXACT, TABLE, tolerance
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -27,10 +25,19 @@ RUNGS = {
     "gradients": "gradients",
     "norm": "step",
     "step": "step",
+    "moments": "empty",
+    "formula": "",  # the same files; see Ladder._moments
     "trajectory": "",  # several files; see Ladder._trajectory
     "losses": "",
     "chunk": "chunk",
     "evaluation": "evaluation",
+    "long call": LONG,
+    "wide batch": WIDE,
+    "wide activations": WIDE,
+    "wide gradients": WIDE,
+    "replicas": REPLICAS,
+    "remat": REMAT,
+    "compile": COMPILE,
 }
 BATCH = ("images", "targets")
 # What to look at first where an operation is the first to differ.
@@ -56,54 +63,6 @@ HINTS = {
 }
 
 
-@dataclass(frozen=True)
-class Difference:
-    """The largest difference of one tensor. relative: to the size that the rung sets it against."""
-
-    name: str
-    index: tuple[int, ...]
-    absolute: float
-    relative: float
-
-
-@dataclass
-class Rung:
-    """One rung's verdict. `place` says where the sides part, where they do."""
-
-    name: str
-    tolerance: Tolerance
-    largest: Difference | None = None
-    place: str = ""
-    by_name: dict[str, float] = field(default_factory=dict)  # tensor or step -> relative difference
-
-    @property
-    def passed(self) -> bool:
-        return not self.place
-
-
-def compare(name: str, a: Array, b: Array, scale: float | None = None) -> Difference:
-    """The largest difference of two tensors of one shape; infinite where a number of either is not finite.
-
-    Args: scale: what it is set against; None: the largest element of both.
-    """
-    if a.size == 0:
-        return Difference(name, (), 0.0, 0.0)
-    with np.errstate(invalid="ignore"):
-        distance = np.abs(np.subtract(a, b, dtype=np.result_type(a, b, np.float32)))
-    index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))  # the first NaN, if any
-    absolute = float(distance[index])
-    if not math.isfinite(absolute):
-        return Difference(name, index, math.inf, math.inf)
-    if absolute == 0:
-        return Difference(name, index, 0.0, 0.0)
-    size = max(_size(a), _size(b)) if scale is None else scale
-    return Difference(name, index, absolute, absolute / size if size else math.inf)
-
-
-def _size(array: Array) -> float:
-    return float(np.abs(array).max(initial=0.0))
-
-
 class Ladder:
     """Two folders of one job, climbed rung by rung as their files appear."""
 
@@ -118,19 +77,28 @@ class Ladder:
         self.wait("about.json")
         yield from (json.loads((job.folder / "about.json").read_text()) for job in self.jobs)
 
+    @property
+    def names(self) -> list[str]:
+        """The rungs that are climbed: `offset` in float64, and the checks that the job names."""
+        absent = set(CHECKS) - set(self.jobs[0].checks) | ({"offset"} if set(self.precisions) != {"float64"} else set())
+        return [name for name, file in RUNGS.items() if file not in absent]
+
     def climb(self) -> Iterator[Rung]:
         """Every rung, also after one that failed: what follows from it fails too, and the first one is the place."""
-        for name, file in RUNGS.items():
-            if name == "offset" and set(self.precisions) != {"float64"}:
-                continue
+        for name in self.names:
             if name == "trajectory":
                 yield from self._trajectory()
-            elif file:
-                yield getattr(self, f"_{name}")(*self._read(f"{file}.safetensors"))
+            elif RUNGS[name] in (LONG, REPLICAS, REMAT, COMPILE):
+                yield own.twice(name, RUNGS[name], self.jobs, self._read(RUNGS[name]))
+            elif name == "moments":
+                self.wait("empty.safetensors")
+                yield from own.formula(self.jobs, read)
+            elif RUNGS[name]:
+                yield getattr(self, f"_{name.replace(' ', '_')}")(*self._read(RUNGS[name]))
 
-    def _read(self, file: str) -> tuple[State, State]:
-        self.wait(file)
-        first, second = (load((job.folder / file).read_bytes()) for job in self.jobs)
+    def _read(self, name: str) -> tuple[State, State]:
+        self.wait(f"{name}.safetensors")
+        first, second = (read(job, name) for job in self.jobs)
         return first, second
 
     def _rung(self, name: str) -> Rung:
@@ -146,148 +114,115 @@ class Ladder:
         return rung
 
     def _weights(self, a: State, b: State) -> Rung:
-        return self._tensors("weights", a, b, a)
+        return self._rung("weights").fill(a, b, a, str)
 
     def _plan(self, a: State, b: State) -> Rung:
-        return self._fill(Rung("plan", EXACT), a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
+        return Rung("plan", EXACT).fill(a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
 
     def _batch(self, a: State, b: State) -> Rung:
-        return self._tensors("batch", a, b, BATCH, _operation)
+        return self._rung("batch").fill(a, b, BATCH, operation)
 
     def _activations(self, a: State, b: State) -> Rung:
-        return self._tensors("activations", a, b, self._operations(a), _operation)
+        return self._rung("activations").fill(a, b, operations(self.model, a), operation)
 
     def _offset(self, a: State, b: State) -> Rung:
-        return self._tensors("offset", a, b, self._operations(a), _operation)
-
-    def _operations(self, seen: State) -> list[str]:
-        dropout, depth = ("MixerBlock_0/token_mixing/" + what in seen for what in ("dropout_0", "stochastic_depth"))
-        names = parameters.operations(self.model, dropout, depth)
-        return [name for name in names if name not in (*BATCH, "loss")]
+        return self._rung("offset").fill(a, b, operations(self.model, a), operation)
 
     def _loss(self, a: State, b: State) -> Rung:
-        return self._tensors("loss", a, b, ["loss"], _operation)
+        return self._rung("loss").fill(a, b, ["loss"], operation)
 
     def _gradients(self, a: State, b: State) -> Rung:
+        return self._backwards("gradients", self.model, a, b, lambda name: f"gradient of {name}")
+
+    def _backwards(self, rung: str, model: ModelSpec, a: State, b: State, place: Place) -> Rung:
         # backwards, as the chain rule goes: the last parameter's gradient depends on the fewest operations
-        names = list(reversed(parameters.shapes(self.model)))
-        floor = FLOOR[coarsest(self.precisions)] * max(_size(a[name]) for name in names)
-        scales = {name: max(_size(a[name]), _size(b[name]), floor) for name in names}
-        return self._tensors("gradients", a, b, names, lambda name: f"gradient of {name}", scales)
+        names = list(reversed(parameters.shapes(model)))
+        return self._rung(rung).fill(a, b, names, place, gradient_scales((a, b), names, self.precisions))
 
     def _norm(self, a: State, b: State) -> Rung:
-        return self._tensors("norm", a, b, ["gradient_norm"], lambda _: "norm of the gradient, before clipping")
+        return self._rung("norm").fill(a, b, ["gradient_norm"], lambda _: "norm of the gradient, before clipping")
 
     def _step(self, a: State, b: State) -> Rung:
-        rung, gradients = self._rung("step"), self._read("gradients.safetensors")
-        plan = self._read("plan.safetensors")[0]
+        rung, plan, gradients = self._rung("step"), self._read("plan")[0], self._read("gradients")
 
         def place(name: str) -> str:
             sides = zip(self.jobs, gradients, (a, b), strict=True)
-            said = [
-                f"{job.trial.backend} {formula.explain(job, gradient, plan, side)}" for job, gradient, side in sides
-            ]
+            said = [f"{job.trial.backend} {terms.explain(own.case(job, plan, *arrays))}" for job, *arrays in sides]
             return f"{name}: {'; '.join(said)}"
 
         names = parameters.state_shapes(self.model, self.jobs[0].trial.optimizer)
         moments_first = sorted(names, key=lambda name: name.startswith(("params/", "average/")))
-        before = spread_state(self.jobs[0].trial)
-        return self._fill(rung, a, b, moments_first, place, self._moves(rung, a, b, before, moments_first))
+        a, b = ({name: side[name] for name in moments_first} for side in (a, b))
+        return rung.fill(a, b, moments_first, place, self._moves(rung, a, b, spread_state(self.jobs[0].trial)))
 
-    def _moves(
-        self, rung: Rung, a: State, b: State, before: State, names: Iterable[str], steps: int = 1
-    ) -> dict[str, float]:
-        """What differences of a state are set against: how far it has moved, and the rounding that it is kept with.
-
-        Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved
-        little beside the others of its group is set against a share of the most that one has.
-        """
-        moves = {name: max(_size(side[name] - before[name]) for side in (a, b)) for name in names}
-        most: dict[str, float] = {}
-        for name, move in moves.items():
-            group = name.partition("/")[0]
-            most[group] = max(most.get(group, 0.0), move)
-        roundoff = math.sqrt(steps) * max(ROUNDOFF[KEPT[precision]] for precision in self.precisions)
-        kept = 2 * roundoff / rung.tolerance.limit
-        return {
-            name: max(move, STILL * most[name.partition("/")[0]]) + kept * _size(a[name])
-            for name, move in moves.items()
-        }
+    def _moves(self, rung: Rung, a: State, b: State, before: State, steps: int = 1) -> dict[str, float]:
+        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps)
 
     def _evaluation(self, a: State, b: State) -> Rung:
         counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
         names = [name for name in a if counts or not name.endswith("accuracy")]
-        return self._tensors("evaluation", a, b, names, lambda name: f"{name}: predict, or which examples count")
+        return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _chunk(self, a: State, b: State) -> Rung:
-        rung, before = self._rung("chunk"), self._read("weights.safetensors")[0]
-        return self._fill(
-            rung,
-            a,
-            b,
-            a,
-            lambda name: f"{name}: the loop over the steps of one call, where single steps agree",
-            self._moves(rung, a, b, before, a, min(CHUNK_STEPS, self.jobs[0].num_steps)),
+        rung, before = self._rung("chunk"), self._read("weights")[0]
+        scales = self._moves(rung, a, b, before, min(CHUNK_STEPS, self.jobs[0].num_steps))
+        words = "the loop over the steps of one call, where single steps agree"
+        return rung.fill(a, b, a, lambda name: f"{name}: {words}", scales)
+
+    def _wide_batch(self, a: State, b: State) -> Rung:
+        return self._rung("wide batch").fill(a, b, BATCH, self._wide_place)
+
+    def _wide_activations(self, a: State, b: State) -> Rung:
+        names = [*operations(self.jobs[0].wide.model, a), "loss"]
+        return self._rung("wide activations").fill(a, b, names, self._wide_place)
+
+    def _wide_gradients(self, a: State, b: State) -> Rung:
+        first, second = own.part(a, GRADIENT), own.part(b, GRADIENT)
+        model = self.jobs[0].wide.model
+        return self._backwards(
+            "wide gradients", model, first, second, lambda name: f"gradient of {name}, {self._sizes}"
         )
+
+    def _wide_place(self, name: str) -> str:
+        return f"{operation(name)}, {self._sizes}"
+
+    @property
+    def _sizes(self) -> str:
+        wide = self.jobs[0].wide
+        return f"at {wide.train.batch_size} examples and {wide.model.num_classes} classes"
 
     def _trajectory(self) -> tuple[Rung, Rung]:
         """Parameters and losses of each step; files are removed once they are compared."""
         moved, losses = self._rung("trajectory"), self._rung("losses")
-        before = self._read("weights.safetensors")[0]
+        before = self._read("weights")[0]
         first, total = 0, self.jobs[0].num_steps
         while first < total:
-            file = f"steps-{first:06}.safetensors"
+            file = f"steps-{first:06}"
             sides = self._read(file)
             for i in range(len(sides[0]["loss"])):
                 a, b = ({name: rows[i] for name, rows in side.items() if name != "loss"} for side in sides)
                 number = first + i + 1
-                scales, step = self._moves(moved, a, b, before, a, number), f"step {number}"
+                scales, step = self._moves(moved, a, b, before, number), f"step {number}"
                 found = [compare(name, a[name], b[name], scales[name]) for name in a]
                 worst = max(found, key=lambda difference: difference.relative)
-                self._note(moved, worst, step, f"{worst.name} at {step}")
+                moved.note(worst, step, f"{worst.name} at {step}")
                 loss = compare("loss", *(side["loss"][i] for side in sides))
-                self._note(losses, loss, step, f"loss at {step}")
+                losses.note(loss, step, f"loss at {step}")
             for job in self.jobs:
-                (job.folder / file).unlink()
+                (job.folder / f"{file}.safetensors").unlink()
             first += len(sides[0]["loss"])
         return moved, losses
 
-    def _tensors(
-        self,
-        name: str,
-        a: State,
-        b: State,
-        names: Iterable[str],
-        place: Callable[[str], str] = str,
-        scales: Mapping[str, float] | None = None,
-    ) -> Rung:
-        return self._fill(self._rung(name), a, b, names, place, scales)
 
-    def _fill(
-        self,
-        rung: Rung,
-        a: State,
-        b: State,
-        names: Iterable[str],
-        place: Callable[[str], str],
-        scales: Mapping[str, float] | None = None,
-    ) -> Rung:
-        for name in names:
-            difference = compare(name, a[name], b[name], scales[name] if scales else None)
-            self._note(rung, difference, name, partial(place, name))
-        return rung
-
-    def _note(self, rung: Rung, difference: Difference, key: str, place: "str | Callable[[], str]") -> None:
-        rung.by_name[key] = difference.relative
-        if rung.largest is None or difference.relative > rung.largest.relative:
-            rung.largest = difference
-        if rung.place or difference.relative <= rung.tolerance.limit < math.inf:
-            return
-        if not math.isfinite(difference.relative):
-            rung.place = f"{difference.name} is not finite{f' at {key}' if key != difference.name else ''}"
-        elif difference.relative > rung.tolerance.limit:
-            rung.place = place if isinstance(place, str) else place()
+def read(job: Job, name: str) -> State:
+    return load((job.folder / f"{name}.safetensors").read_bytes())
 
 
-def _operation(name: str) -> str:
+def operations(model: ModelSpec, seen: State) -> list[str]:
+    """What a forward pass computes between its batch and its loss, of which some was seen."""
+    dropout, depth = ("MixerBlock_0/token_mixing/" + what in seen for what in ("dropout_0", "stochastic_depth"))
+    return [name for name in parameters.operations(model, dropout, depth) if name not in (*BATCH, "loss")]
+
+
+def operation(name: str) -> str:
     return f"{name}: look at {HINTS.get(name.rpartition('/')[2], 'the skip-connection')}"

@@ -1,8 +1,7 @@
-"""Which trials to compare on which two sides, and the two processes that do."""
+"""The two sides that are compared, and the two processes that compute them."""
 
 import dataclasses
 import json
-import math
 import os
 import shutil
 import subprocess
@@ -13,26 +12,19 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import backends
 from backends import contract
 from backends.errors import MixlabError, choices
-from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
+from experiments.ablation import COMMAND_LINE
 from experiments.environment import ROOT
 from experiments.files import replace
+from experiments.parity.job import Job, job_json
 from experiments.parity.ladder import Ladder
-from experiments.parity.side import Job, job_json
+from experiments.parity.trials import Planned
 from experiments.pool import shares
-from experiments.spec import AugmentConfig, Trial, TrialConfig
 
 POLL_S = 0.02
-# What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
-CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}
-AUGMENT = {"crop": 1, "mixup": 1.0}
-CLIP_NORM = 0.1  # at most: below the norm of any gradient, so that clipping acts
-WARMUP_STEPS = 10
-BATCH_SIZE = 8  # at most: more examples make no operation more visible
 
 
 @dataclass(frozen=True)
@@ -84,72 +76,17 @@ def read_pythons(given: Sequence[str], pair: Sequence[Side]) -> dict[str, str]:
     return pythons
 
 
-def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
-    """A trial's config with every part that can differ switched on, and a run of so many steps of small batches.
-
-    The learning rate follows the square root of the batch size: at the rate of a large batch, the noise of a small one
-    makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
-    """
-    batch_size = min(config.train.batch_size, BATCH_SIZE)
-    model: dict[str, Any] = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
-    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
-    train: dict[str, Any] = {
-        "steps": num_steps,
-        "epochs": None,
-        "batch_size": batch_size,
-        "learning_rate": config.train.learning_rate * math.sqrt(batch_size / config.train.batch_size),
-        "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
-        "clip_norm": min(config.train.clip_norm or 1.0, CLIP_NORM),
-        "weight_decay": config.train.weight_decay or 0.05,
-        "label_smoothing": config.train.label_smoothing or 0.1,
-        "ema_decay": config.train.ema_decay or 0.9,
-        "evaluate_every": None,
-    }
-    data = dataclasses.replace(
-        config.data, augment=AugmentConfig(**{**dataclasses.asdict(config.data.augment), "flip": True, **augment})
-    )
-    return dataclasses.replace(
-        config,
-        model=dataclasses.replace(config.model, **model),
-        data=data,
-        train=dataclasses.replace(config.train, **train),
-    )
-
-
-def conditions(trial: Trial) -> str:
-    """How the sides train a trial, where that is another way than the trial's own."""
-    train, augment = trial.train, trial.data.augment
-    return (
-        f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
-        f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
-        f"crop {augment.crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
-        f"average {train.ema_decay:g}"
-    )
-
-
-def trials(ablation: Ablation, num_steps: int, cache: Path) -> list[GridTrial]:
-    """A trial for each model, optimizer and kind of data of an ablation, whatever seeds and backends it has."""
-    found: dict[Any, GridTrial] = {}
-    for point, config in configs(ablation):
-        trial = resolved(whole(config, num_steps), cache, ablation.where)
-        info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
-        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
-        settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
-        found.setdefault(key, GridTrial(trial, settings))
-    return list(found.values())
-
-
 def ladders(
-    trials: Sequence[Trial], pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
+    planned: Sequence[Planned], pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
 ) -> Generator[Ladder]:
-    """A ladder for each trial, in order; both sides are at work, each in a process of its own for all of them.
+    """A ladder for each planned trial, in order; both sides are at work, each in a process of its own for all of them.
 
     Args:   pythons: the interpreter of a backend, where it is not this one's.
     Raises: MixlabError: in a rung, what a side found wrong or how its process ended.
     """
     with tempfile.TemporaryDirectory(prefix="mixlab-parity-") as root:
         jobs = [
-            [_job(trial, side, num_steps, cache, Path(root) / name / f"{i:05}") for i, trial in enumerate(trials)]
+            [_job(one, side, num_steps, cache, Path(root) / name / f"{i:05}") for i, one in enumerate(planned)]
             for name, side in zip(("first", "second"), pair, strict=True)
         ]
         processes: list[subprocess.Popen[bytes]] = []
@@ -166,11 +103,13 @@ def ladders(
                 process.wait()
 
 
-def _job(trial: Trial, side: Side, num_steps: int, cache: Path, folder: Path) -> Job:
+def _job(one: Planned, side: Side, num_steps: int, cache: Path, folder: Path) -> Job:
     folder.mkdir(parents=True)
+    trial = one.trial
     train = dataclasses.replace(trial.train, precision=side.precision or trial.train.precision)
     run = dataclasses.replace(trial.run, device=side.device or trial.run.device)
-    return Job(dataclasses.replace(trial, backend=side.backend, train=train, run=run), num_steps, cache, folder)
+    trial = dataclasses.replace(trial, backend=side.backend, train=train, run=run)
+    return Job(trial, num_steps, cache, folder, one.wide_batch, one.checks)
 
 
 def _start(jobs: Sequence[Job], cpus: tuple[int, ...], pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":

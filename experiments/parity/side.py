@@ -5,9 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save
@@ -15,19 +13,17 @@ from safetensors.numpy import save
 import backends
 from backends.contract import ArrayDataset, Backend, Program, State
 from backends.errors import MixlabError
-from experiments import data, streams
+from experiments import data
 from experiments.data import Splits
 from experiments.files import replace
+from experiments.parity import checks
+from experiments.parity.checks import Opened
+from experiments.parity.job import CHUNK_STEPS, Job, empty_optimizer, empty_plan, empty_state, read_jobs, spread_state
 from experiments.plan import step_plan
-from experiments.spec import Trial, trial_from_json
 from experiments.trial import evaluate, initial_state
 
-# Size of the numbers that are added to the initial state for all rungs but the trajectory, so that no bias is zero, no
-# scale one and no moment empty: a part that is left out must be seen.
-SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 1e-4, "momentum": 0.1}
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0
-CHUNK_STEPS = 10  # trained in one call, as a run trains them
 FILE_BYTES = 2**25  # of the parameters of some steps in one file
 FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
@@ -36,29 +32,10 @@ PARENT = os.getppid()
 EVALUATED = 300  # test examples: a batch of spec.PREDICT_BATCH and a part of one
 
 
-@dataclass(frozen=True)
-class Job:
-    """trial: its backend and precision are this side's.   num_steps: of the trajectory.   cache: of decoded images."""
-
-    trial: Trial
-    num_steps: int
-    cache: Path
-    folder: Path
-
-    @property
-    def first_step(self) -> int:
-        """The step that the single-step rungs take: inside the warm-up, where each step has a rate of its own."""
-        return max(1, self.trial.train.warmup_steps // 2)
-
-
 def main(path: Path) -> None:
     """Run the jobs of a JSON file in their order; a mistake is left as `mistake.json` in the job's folder."""
-    asked = json.loads(path.read_text())
-    os.sched_setaffinity(0, asked["cpus"])  # XLA takes its number of threads from here
-    jobs = [
-        Job(trial_from_json(fields["trial"]), fields["num_steps"], Path(fields["cache"]), Path(fields["folder"]))
-        for fields in asked["jobs"]
-    ]
+    cpus, jobs = read_jobs(path)
+    os.sched_setaffinity(0, cpus)  # XLA takes its number of threads from here
     for i, job in enumerate(jobs):
         while i >= MAX_WAITING and jobs[i - MAX_WAITING].folder.exists():  # until the parent removes it
             _rest()
@@ -78,25 +55,20 @@ def climb(backend: Backend, job: Job) -> None:
     )
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
     run = trial.run_spec(len(os.sched_getaffinity(0)))
-    program = backend.open(trial.model, trial.optimizer, dataset, run)
+    opened = Opened(backend, dataset, run)
+    program = opened.program(trial)
     replace(job.folder / "about.json", json.dumps(backend.about(run)).encode())
     for name, arrays in _single_step(program, job, splits):
+        _write(job.folder / f"{name}.safetensors", arrays)
+    for name, arrays in _empty_step(opened, job, splits):
         _write(job.folder / f"{name}.safetensors", arrays)
     for first, arrays in _trajectory(program, job, splits):
         while len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING:
             _rest()
         _write(job.folder / f"steps-{first:06}.safetensors", arrays)
-
-
-def spread_state(trial: Trial) -> State:
-    """The initial state with numbers added that leave no part of it zero or one; second moments stay positive."""
-    state = initial_state(trial)
-    for name, value in state.items():
-        size = SPREAD[name.partition("/")[0]]
-        drawn = streams.uniforms(trial.seed, f"parity/{name}", 0, 1, value.shape)[0]
-        low = 0.01 if name.startswith("second_moment/") else -1.0
-        state[name] = value + size * (low + (1 - low) * drawn)
-    return state
+    for name, arrays in checks.made(opened, job, splits):
+        _end_if_orphaned()
+        _write(job.folder / f"{name}.safetensors", arrays)
 
 
 def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
@@ -120,6 +92,14 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     program.load([initial_state(trial)])
     program.train([step_plan(trial, splits.train, 0, min(CHUNK_STEPS, job.num_steps))])
     yield "chunk", _parameters(program)
+
+
+def _empty_step(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """The step from empty slots, in a program of its own: it has other numbers."""
+    program = opened.program(job.trial, empty_optimizer(job.trial.optimizer))
+    program.load([empty_state(job.trial)])
+    program.train([empty_plan(step_plan(job.trial, splits.train, job.first_step, 1))])
+    yield "empty", program.states()[0]
 
 
 def _trajectory(program: Program, job: Job, splits: Splits) -> Iterator[tuple[int, State]]:
@@ -154,10 +134,6 @@ def _parameters(program: Program) -> State:
 
 def _write(path: Path, arrays: State) -> None:
     replace(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}), durable=False)
-
-
-def job_json(job: Job) -> dict[str, Any]:
-    return {**asdict(job), "cache": str(job.cache), "folder": str(job.folder)}
 
 
 if __name__ == "__main__":

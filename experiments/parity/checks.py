@@ -1,0 +1,122 @@
+"""What a side computes twice, in two ways that must agree; and the rungs at other sizes."""
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from backends.contract import ArrayDataset, Backend, OptimizerSpec, Program, RunSpec, State, StepPlan
+from experiments.data import Splits
+from experiments.parity.job import (
+    COMPILE,
+    LONG,
+    LONG_STEPS,
+    NUM_REPLICAS,
+    REMAT,
+    REPLICA_RATES,
+    REPLICA_STEPS,
+    REPLICAS,
+    WIDE,
+    Job,
+    spread_state,
+    wide_labels,
+)
+from experiments.plan import step_plan
+from experiments.spec import Trial
+from experiments.trial import initial_state
+
+EXPECTED, FOUND, BEFORE = "expected/", "found/", "before/"  # of what is computed in two ways
+GRADIENT = "gradient/"  # of the wide sizes
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """A backend, the data, and how a program runs."""
+
+    backend: Backend
+    dataset: ArrayDataset
+    run: RunSpec
+
+    def program(self, trial: Trial, optimizer: OptimizerSpec | None = None) -> Program:
+        return self.backend.open(trial.model, optimizer or trial.optimizer, self.dataset, self.run)
+
+
+def made(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """The arrays of each check that the job names, by file."""
+    program = opened.program(job.short)
+    if LONG in job.checks:
+        yield LONG, _long_call(program, job.short, splits)
+    if REPLICAS in job.checks:
+        yield REPLICAS, _replicas(program, job, splits)
+    if {WIDE, REMAT, COMPILE} & set(job.checks):
+        yield from _wide(opened, job, splits)
+
+
+def _pair(expected: State, found: State) -> State:
+    return {EXPECTED + name: x for name, x in expected.items()} | {FOUND + name: x for name, x in found.items()}
+
+
+def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
+    """The state and the metrics after so many steps, one by one and in one call."""
+    plans = [step_plan(trial, splits.train, step, 1) for step in range(LONG_STEPS)]
+    program.load([initial_state(trial)])
+    metrics = [program.train([plan])[0] for plan in plans]
+    losses, norms = (np.concatenate([getattr(m, name) for m in metrics]) for name in ("loss", "gradient_norm"))
+    expected = {"loss": losses, "gradient_norm": norms, **program.states()[0]}
+    program.load([initial_state(trial)])
+    (once,) = program.train([step_plan(trial, splits.train, 0, LONG_STEPS)])
+    return _pair(expected, {"loss": once.loss, "gradient_norm": once.gradient_norm, **program.states()[0]})
+
+
+def _replicas(program: Program, job: Job, splits: Splits) -> State:
+    """The states of two trials after some steps, each alone and as one program."""
+    trials = [dataclasses.replace(job.short, seed=job.trial.seed + i) for i in range(NUM_REPLICAS)]
+    before, plans = [spread_state(trial) for trial in trials], [_replica(trial, job, splits) for trial in trials]
+    plans = [
+        dataclasses.replace(plan, learning_rate=rate * plan.learning_rate)
+        for plan, rate in zip(plans, REPLICA_RATES, strict=True)
+    ]
+    alone, losses = [], []
+    for state, plan in zip(before, plans, strict=True):
+        program.load([state])
+        losses.append(program.train([plan])[0].loss)
+        alone += program.states()
+    program.load(before)
+    metrics = program.train(plans)
+    expected = {f"loss/replica {i}": loss for i, loss in enumerate(losses)} | _named(alone)
+    found = {f"loss/replica {i}": one.loss for i, one in enumerate(metrics)} | _named(program.states())
+    return _pair(expected, found) | {BEFORE + name: x for name, x in _named(before).items()}
+
+
+def _replica(trial: Trial, job: Job, splits: Splits) -> StepPlan:
+    return step_plan(trial, splits.train, job.first_step, REPLICA_STEPS)
+
+
+def _named(states: list[State]) -> State:
+    """Arrays by name and replica, the group first."""
+    return {f"{name}/replica {i}": x for i, state in enumerate(states) for name, x in state.items()}
+
+
+def _wide(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """Forward pass and gradients at other sizes, and the gradients again with remat or compiled, or without."""
+    trial = job.wide
+    plan = step_plan(trial, splits.train, job.first_step, 1)
+    indices, order = plan.examples[0], opened.dataset.pixel_order
+    few = ArrayDataset(np.asarray(splits.images[indices]), wide_labels(splits.labels[indices]), order)
+    plan = dataclasses.replace(plan, examples=np.arange(len(indices), dtype=np.int32)[None])
+
+    def gradients(run: RunSpec) -> tuple[Program, State]:
+        program = Opened(opened.backend, few, run).program(trial)
+        program.load([spread_state(trial)])
+        return program, program.gradients([plan])[0]
+
+    program, expected = gradients(opened.run)
+    if WIDE in job.checks:
+        yield WIDE, {**program.activations([plan])[0], **{GRADIENT + n: x for n, x in expected.items()}}
+    if REMAT in job.checks:
+        yield REMAT, _pair(expected, gradients(dataclasses.replace(opened.run, remat=not opened.run.remat))[1])
+    if COMPILE in job.checks:
+        other = dataclasses.replace(opened.run, compile=not opened.run.compile)
+        both = (opened.backend.about(run).get("compile") for run in (opened.run, other))
+        yield COMPILE, _pair(expected, gradients(other)[1]) if len(set(both)) == 2 else {}

@@ -1,0 +1,103 @@
+"""The rungs that hold each side to itself: its steps to the formula, and one way of computing to another."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from backends.contract import State
+from experiments.parity import terms
+from experiments.parity.checks import BEFORE, EXPECTED, FOUND
+from experiments.parity.formula import Step
+from experiments.parity.job import (
+    COMPILE,
+    EMPTY_RATE,
+    LONG,
+    REMAT,
+    REPLICA_STEPS,
+    REPLICAS,
+    Job,
+    empty_optimizer,
+    empty_state,
+    spread_state,
+)
+from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves
+from experiments.parity.terms import Case
+from experiments.parity.tolerances import tolerance
+from experiments.plan import learning_rates
+
+Sides = tuple[State, State]
+FROM_EMPTY = "from empty slots:"
+WORDS = {
+    LONG: "the loop over the steps of one call, against the same steps one by one",
+    REPLICAS: "several trials as one program, against each alone",
+    REMAT: "run.remat on against off",
+    COMPILE: "run.compile on against off",
+}
+
+
+def case(job: Job, plan: State, gradient: State, after: State) -> Case:
+    """The single step from the spread state."""
+    rates = learning_rates(job.trial.train, job.first_step - 1, 3)
+    right = Step(job.trial.optimizer, float(rates[1]), plan["moment_corrections"][0], job.first_step + 1)
+    around = float(rates[0]), float(rates[2])
+    return Case(right, around, job.trial.train.precision, spread_state(job.trial), gradient, after)
+
+
+def empty_case(job: Job, plan: State, gradient: State, after: State) -> Case:
+    """The single step from empty slots; the gradient is the same, as the parameters are."""
+    usual = case(job, plan, gradient, after)
+    right = replace(usual.right, spec=empty_optimizer(job.trial.optimizer), rate=EMPTY_RATE)
+    before, after_it = (EMPTY_RATE * rate / usual.right.rate for rate in usual.rates)
+    return replace(usual, right=right, rates=(before, after_it), before=empty_state(job.trial))
+
+
+def formula(jobs: tuple[Job, Job], read: Callable[[Job, str], State]) -> tuple[Rung, Rung]:
+    """Both steps of each side: its first moments against its gradient, everything else against its first moments.
+
+    Args: read: the arrays of a side by file; one state at a time, as those of a large model take much memory.
+    """
+    precisions = tuple(job.trial.train.precision for job in jobs)
+    rungs = [Rung(name, tolerance(name, precisions, jobs[0].trial.model)) for name in ("moments", "formula")]
+    for job in jobs:
+        plan, gradient = read(job, "plan"), read(job, "gradients")
+        for words, file, made in (("", "step", case), (FROM_EMPTY, "empty", empty_case)):
+            one = made(job, plan, gradient, read(job, file))
+            for rung, found in zip(rungs, terms.deviations(one), strict=True):
+                for difference in found:
+                    _note(rung, job, one, words, difference)
+    return rungs[0], rungs[1]
+
+
+def _note(rung: Rung, job: Job, one: Case, words: str, difference: Difference) -> None:
+    name = " ".join(filter(None, (job.trial.backend, words, difference.name)))
+    rung.note(replace(difference, name=name), name, lambda: f"{name}: {job.trial.backend} {terms.explain(one)}")
+
+
+def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:
+    """What each side has computed in two ways, of which `check` is the kind."""
+    precisions, deterministic = (
+        [job.trial.train.precision for job in jobs],
+        all(job.trial.run.deterministic for job in jobs),
+    )
+    kind = "trajectory" if check == LONG and not deterministic else name  # then no two runs have the same bits
+    rung = Rung(name, tolerance(kind, tuple(precisions), jobs[0].trial.model))
+    for job, side in zip(jobs, sides, strict=True):
+        expected, found, before = (part(side, prefix) for prefix in (EXPECTED, FOUND, BEFORE))
+        scales = _scales(check, rung, job, (expected, found), before)
+        for tensor in expected:
+            label = f"{job.trial.backend} {tensor}"
+            difference = compare(label, expected[tensor], found[tensor], scales.get(tensor))
+            rung.note(difference, label, f"{label}: {WORDS[check]}")
+    return rung
+
+
+def _scales(check: str, rung: Rung, job: Job, sides: Sides, before: State) -> dict[str, float]:
+    """What differences are set against, where it is not the size of a tensor."""
+    precisions = [job.trial.train.precision]
+    if check == REPLICAS:
+        states = {n: sides[0][n] for n in before}, {n: sides[1][n] for n in before}
+        return moves(states, before, precisions, rung.tolerance.limit, REPLICA_STEPS)
+    return {} if check == LONG else gradient_scales(sides, sides[0], precisions)
+
+
+def part(side: State, prefix: str) -> State:
+    return {name.removeprefix(prefix): x for name, x in side.items() if name.startswith(prefix)}

@@ -1,0 +1,161 @@
+"""Which trials are compared, with everything on that can differ, and what their comparison does not cover."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from backends.contract import ModelSpec
+from backends.errors import MixlabError, choices
+from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
+from experiments.parity.job import (
+    CHECKS,
+    CHUNK_STEPS,
+    EACH_VALUE,
+    LONG,
+    LONG_STEPS,
+    NUM_REPLICAS,
+    ON_ASKING,
+    REMAT,
+    REPLICAS,
+    WIDE,
+    WIDE_CLASSES,
+)
+from experiments.spec import AugmentConfig, Trial, TrialConfig
+
+# What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
+CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}
+AUGMENT = {"crop": 1, "mixup": 1.0}
+CLIP_NORM = 0.1  # at most: below the norm of any gradient, so that clipping acts
+WARMUP_STEPS = 10
+BATCH_SIZE = 8  # at most: more examples make no operation more visible
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A trial as the ladder takes it.   batch_size: of the trial as it is given.   checks: as in Job."""
+
+    grid: GridTrial
+    batch_size: int
+    checks: tuple[str, ...]
+
+    @property
+    def trial(self) -> Trial:
+        return self.grid.trial
+
+    @property
+    def label(self) -> str:
+        return self.grid.label
+
+    @property
+    def wide_batch(self) -> int:
+        return wide_batch(self.trial.model, self.batch_size)
+
+
+def read_checks(given: Sequence[str]) -> tuple[str, ...]:
+    """Raises: MixlabError: no check of this name waits to be asked for."""
+    for check in given:
+        if check not in ON_ASKING:
+            raise MixlabError(f"{COMMAND_LINE}: --with: {check!r}: {choices(check, ON_ASKING)}")
+    return tuple(given)
+
+
+def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
+    """A trial's config with every part that can differ switched on, and a run of so many steps of small batches.
+
+    The learning rate follows the square root of the batch size: at the rate of a large batch, the noise of a small one
+    makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
+    """
+    batch_size = min(config.train.batch_size, BATCH_SIZE)
+    model: dict[str, Any] = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
+    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
+    train: dict[str, Any] = {
+        "steps": num_steps,
+        "epochs": None,
+        "batch_size": batch_size,
+        "learning_rate": config.train.learning_rate * math.sqrt(batch_size / config.train.batch_size),
+        "warmup_steps": min(config.train.warmup_steps or WARMUP_STEPS, num_steps // 2),
+        "clip_norm": min(config.train.clip_norm or 1.0, CLIP_NORM),
+        "weight_decay": config.train.weight_decay or 0.05,
+        "label_smoothing": config.train.label_smoothing or 0.1,
+        "ema_decay": config.train.ema_decay or 0.9,
+        "evaluate_every": None,
+    }
+    data = dataclasses.replace(
+        config.data, augment=AugmentConfig(**{**dataclasses.asdict(config.data.augment), "flip": True, **augment})
+    )
+    return dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, **model),
+        data=data,
+        train=dataclasses.replace(config.train, **train),
+    )
+
+
+def conditions(trial: Trial) -> str:
+    """How the sides train a trial, where that is another way than the trial's own."""
+    train, augment = trial.train, trial.data.augment
+    return (
+        f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
+        f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
+        f"crop {augment.crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
+        f"average {train.ema_decay:g}"
+    )
+
+
+def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str] = ()) -> list[Planned]:
+    """A trial for each model, optimizer and kind of data of an ablation, whatever seeds and backends it has.
+
+    Args: asked: checks beside the usual ones.
+    """
+    found: dict[Any, GridTrial] = {}
+    batches: dict[Any, int] = {}
+    for point, config in configs(ablation):
+        trial = resolved(whole(config, num_steps), cache, ablation.where)
+        info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
+        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
+        settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
+        found.setdefault(key, GridTrial(trial, settings))
+        batches[key] = max(batches.get(key, 0), config.train.batch_size)
+    planned: list[Planned] = []
+    seen: set[tuple[str, str]] = set()
+    for key, one in found.items():
+        values = {(name, repr(value)) for name, value in one.settings.items()}
+        wanted = [check for check in ON_ASKING if check in asked or one.trial.run.compile]
+        usual = [check for check in CHECKS if check not in ON_ASKING and (check in EACH_VALUE or not planned)]
+        if not planned or values - seen:
+            wanted += usual
+        planned.append(Planned(one, batches[key], tuple(wanted)))
+        seen |= values
+    return planned
+
+
+def wide_batch(model: ModelSpec, batch_size: int) -> int:
+    """Of the wide rungs: the trial's own, or as many examples as dropout's last site needs to count beyond 16 bits."""
+    sites = (
+        model.tokens_mlp_dim * model.hidden_dim // model.token_groups,
+        model.num_tokens * model.hidden_dim,
+        model.num_tokens * model.channels_mlp_dim,
+    )
+    return min(batch_size, max(2 * BATCH_SIZE, 2**16 // min(sites) + 1))
+
+
+def _call(one: Planned) -> int:
+    return LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+
+
+def not_covered(one: Planned) -> list[str]:
+    """What the rungs of a trial say nothing of, in words."""
+    trial, words = one.trial, []
+    batch = one.wide_batch if WIDE in one.checks else trial.train.batch_size
+    if batch < one.batch_size:
+        words.append(f"batches above {batch}")
+    words += [f"more than {trial.num_steps} steps", f"more than {_call(one)} in one call"]
+    classes = f"{trial.model.num_classes}{f' and {WIDE_CLASSES}' if WIDE in one.checks else ''}"
+    words.append(f"other class counts than {classes}")
+    words.append(f"more than {NUM_REPLICAS} replicas" if REPLICAS in one.checks else "replicas")
+    words += [f"run.{check}" for check in (REMAT,) if check not in one.checks]
+    words += [f"run.{check} (--with {check})" for check in ON_ASKING if check not in one.checks]
+    return [*words, "other devices and threads"]
