@@ -23,6 +23,7 @@ from backends.errors import MixlabError, choices
 from backends.formats import FORMATS
 from backends.weights import NotAModel, differences, from_canonical, recognise, to_canonical, unwrap
 from experiments import checkpoint, files
+from experiments.kept import evaluated
 from experiments.spec import trial_from_json
 
 OWN = "mixlab"
@@ -180,8 +181,7 @@ def _read_checkpoint(path: Path) -> Weights:
         raise NotAModel("it is the checkpoint of a trial, and the trial's spec.json is not beside it; put it there")
     trial = trial_from_json(json.loads(spec.read_text()))
     state, _ = checkpoint.read(path, parameters.state_shapes(trial.model, trial.optimizer))
-    group = "average" if trial.optimizer.ema_decay else "params"
-    return Weights(OWN, trial.model, {name: state[f"{group}/{name}"] for name in parameters.shapes(trial.model)})
+    return Weights(OWN, trial.model, evaluated(trial, state))
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:
