@@ -30,6 +30,8 @@ def publish(path: Path, content: bytes, claim: Claim, may_replace: Callable[[Pat
             path.parent.mkdir(parents=True, exist_ok=True)
             write_new(mine, content)
             return _publish(mine, path, claim, may_replace, may_stay)
+        except FileNotFoundError:  # who has the claim now has swept the folder
+            raise ClaimLost(path.parent.name) from None
         finally:
             with contextlib.suppress(OSError):
                 mine.unlink()
@@ -61,8 +63,6 @@ def _link(mine: Path, path: Path, ours: tuple[int, int]) -> bool:
         with contextlib.suppress(FileNotFoundError):
             return _identity(path) == ours
         return False
-    except FileNotFoundError:  # who has the claim now has swept the folder
-        raise ClaimLost(path.parent.name) from None
     return True
 
 
