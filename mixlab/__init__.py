@@ -10,6 +10,7 @@ from backends.errors import MixlabError
 from mixlab import (
     bench,
     cancel,
+    clean,
     cluster,
     compare,
     evaluate,
@@ -53,6 +54,7 @@ COMMANDS: Mapping[str, Command] = {
     "report": report,
     "compare": compare,
     "show": show,
+    "clean": clean,
     "weights": weights,
     "evaluate": evaluate,
     "parity": parity,
