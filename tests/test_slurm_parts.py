@@ -136,6 +136,16 @@ def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: 
     snapshot.check(place, place)
 
 
+def test_a_file_by_another_name_is_other_code(tree: Path, tmp_path: Path) -> None:
+    place = snapshot.take(tmp_path / "snapshots", 1.0, tree)
+    (tree / "a.py").rename(tree / "b.py")
+    other = snapshot.take(tmp_path / "snapshots", 1.0, tree)
+    assert other != place and (other / "b.py").read_text() == (place / "a.py").read_text()
+    (place / "a.py").rename(place / "c.py")
+    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+        snapshot.check(place, place)
+
+
 def test_a_snapshot_over_its_limit_names_the_largest(tree: Path, tmp_path: Path) -> None:
     (tree / "weights.npz").write_bytes(b"0" * 3 * 2**20)
     with pytest.raises(
