@@ -13,6 +13,7 @@ from backends.contract import ModelSpec
 from backends.formats import FORMATS
 from backends.recognition import some
 from backends.summary import model_summary
+from experiments import kept
 from experiments.spec import VARIANTS
 from experiments.states import state
 from experiments.store import Store
@@ -29,6 +30,8 @@ def show_lines(prefix: str, store: Store) -> list[str]:
     now = state(store, trial_id)
     record = now.record
     lines = [f"trial {trial_id}: {now.status}{': ' if now.why else ''}{now.why}", f"folder {folder}"]
+    if now.status == "done":
+        lines.append(kept.line(folder, _asked_to_keep(record)))
     for title, file in (("spec", "spec.json"), ("environment", "env.json")):
         if (folder / file).exists():
             lines += ["", f"{title}:", *_yaml(_read_json(folder / file))]
@@ -42,6 +45,13 @@ def show_lines(prefix: str, store: Store) -> list[str]:
         return [*lines, "", "curve:", *_curve(points)]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]
+
+
+def _asked_to_keep(record: dict[str, Any] | None) -> str | None:
+    try:
+        return str((record or {})["spec"]["run"]["keep"])
+    except (KeyError, TypeError):
+        return None
 
 
 def _read_json(path: Path) -> Any:

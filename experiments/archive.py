@@ -1,4 +1,9 @@
-"""An ablation as it was resolved, kept in the store: later commands need its name alone, and no file of the user's."""
+"""An ablation as it was resolved, kept in the store: later commands need its name alone, and no file of the user's.
+
+`resolved.json` holds all of it and changes at once; every command reads it alone. `ablation.yaml` and `trials.txt` (a
+line `id <tab> label` for each trial) say the same to people. They are written after it: a kill between the writes
+leaves them a form behind, until the ablation is run or submitted again.
+"""
 
 import json
 from collections.abc import Sequence
@@ -11,33 +16,53 @@ from experiments.ablation import Ablation, GridTrial
 from experiments.files import write_whole
 from experiments.report_spec import EquivalenceSpec, ReportSpec
 from experiments.spec import as_tree, trial_from_json
-from experiments.store import Store
+from experiments.store import RESOLVED, TRIALS, Store
 
-FILE = "resolved.json"
+FILE = RESOLVED
 
 
 def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
-    """Keep an ablation under its name: the YAML, a line `id <tab> label` for each trial, and all of it resolved.
+    """Keep an ablation under its name.
 
     Returns: whether other trials that were kept under this name are no longer among them.
     Raises:  StoreError.
     """
-    labels, path = {planned.trial.id: planned.label for planned in trials}, _path(store, ablation.name)
-    if path.exists() and store.holds_ablation(ablation.name, ablation.text, labels):
+    folder, labels = store.ablation(ablation.name), _labels(trials)
+    lines = "".join(f"{key}\t{label}\n" for key, label in labels.items())
+    copies = {folder / "ablation.yaml": ablation.text.encode(), folder / TRIALS: lines.encode()}
+    files = {folder / FILE: _content(ablation, trials), **copies}
+    if all(path.exists() and path.read_bytes() == content for path, content in files.items()):
         return False
-    before = store.ablation_labels(ablation.name) if ablation.name in store.ablations() else {}
-    store.write_ablation(ablation.name, ablation.text, labels)
-    write(path, ablation, trials)
+    before = _known_labels(store, ablation.name)
+    for path, content in files.items():
+        write_whole(path, content)
     return not set(before) <= set(labels)
 
 
 def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
     """Raises: StoreError."""
+    write_whole(path, _content(ablation, trials))
+
+
+def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
+        "labels": _labels(trials),  # first; see store.LABELS
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
         "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
     }
-    write_whole(path, json.dumps(tree).encode())
+    return json.dumps(tree).encode()
+
+
+def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
+    return {planned.trial.id: planned.label for planned in trials}
+
+
+def _known_labels(store: Store, name: str) -> dict[str, str]:
+    """Of what was kept before; nothing of what is damaged, which is written anew."""
+    try:
+        return store.ablation_labels(name)
+    except MixlabError:
+        return {}
 
 
 def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
@@ -45,7 +70,7 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
 
     Raises: MixlabError: there is none, or its file is damaged.
     """
-    path = _path(store, name)
+    path = store.ablation(name) / FILE
     if not path.exists():
         known = sorted(found.parent.name for found in store.root.glob(f"ablations/*/{FILE}"))
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, known)}")
@@ -65,10 +90,6 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
-
-
-def _path(store: Store, name: str) -> Path:
-    return store.root / "ablations" / name / FILE
 
 
 def _report(fields: dict[str, Any]) -> ReportSpec:

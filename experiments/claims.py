@@ -1,7 +1,7 @@
 """Who runs a trial now: a claim on its folder, exclusive between processes and machines.
 
 A trial is claimed by creating its heartbeat, which fails if one exists, and kept by touching it. A claim whose owner is
-dead is taken over.
+dead is taken over. How old a heartbeat is, is measured by the file server's clock; see clock.py.
 """
 
 import contextlib
@@ -10,15 +10,16 @@ import os
 import secrets
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments import clock
 from experiments.environment import slurm_job
-from experiments.files import StoreError, store_errors, write_json
+from experiments.files import StoreError, as_json, store_errors, write_new
 
-# A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S.
+# A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S; NFS
+# may show a file as it was up to 60 s ago, and a disk may take some beats' time.
 STALE_S = 120.0
 BEAT_S = 5.0
 
@@ -57,9 +58,8 @@ class Claim:
         def beat() -> None:
             while not ended.wait(BEAT_S):
                 with contextlib.suppress(StoreError, OSError):  # the loop meets the same disk, and reports it
-                    if not self.is_held():
+                    if not self._beat():
                         return
-                    write_json(self.path, self.said)
 
         thread = threading.Thread(target=beat, daemon=True)
         thread.start()
@@ -69,9 +69,25 @@ class Claim:
             ended.set()
             thread.join()
 
+    @property
+    def token(self) -> str:
+        return str(self.said["token"])
+
     def is_held(self) -> bool:
         """Whether the heartbeat is still this claim's, not one of a process that took the trial over."""
-        return _token(self.path) == str(self.said["token"])
+        return _token(self.path) == self.token
+
+    def _beat(self) -> bool:
+        """Renew the heartbeat; False: it is another's. A disk that takes its time does so before the last look."""
+        mine = self.path.with_name(f".heartbeat.{self.token}.tmp")
+        try:
+            write_new(mine, as_json(self.said))
+            held = self.is_held()
+            if held:
+                mine.replace(self.path)
+        finally:
+            mine.unlink(missing_ok=True)
+        return held
 
     def release(self) -> None:
         """Let go; a folder in which nothing was written goes too."""
@@ -82,12 +98,9 @@ class Claim:
 
     def _create(self) -> bool:
         """Create the heartbeat with its content at once, unless there is one: a hard link is atomic, on NFS too."""
-        mine = self.path.with_name(f".heartbeat.{self.said['token']}")
+        mine = self.path.with_name(f".heartbeat.{self.token}")
         try:
-            with mine.open("w") as file:
-                json.dump(self.said, file)
-                file.flush()
-                os.fsync(file.fileno())
+            write_new(mine, as_json(self.said))
             os.link(mine, self.path)
         except (FileExistsError, FileNotFoundError):
             return False
@@ -96,7 +109,15 @@ class Claim:
         return True
 
     def _sweep(self) -> None:
-        """Remove what a killed owner has left half-written. Nobody else writes such files while the claim is held."""
+        """Remove what a killed owner has left half-written. Nobody else writes such files while the claim is held.
+
+        A record that it had moved aside to write a new one, and did not, is put back.
+        """
+        for left in self.path.parent.glob(".*.aside"):
+            name = left.name.removesuffix(".aside").rpartition(".")[0].removeprefix(".")
+            with contextlib.suppress(FileExistsError, FileNotFoundError):
+                os.link(left, left.with_name(name))
+            left.unlink(missing_ok=True)
         for left in self.path.parent.glob(".*.tmp"):
             left.unlink(missing_ok=True)
         for left in self.path.parent.glob(".heartbeat.*"):
@@ -112,7 +133,7 @@ class Claim:
         said, age_s = _said(self.path)
         if said and not _is_dead(said, age_s):
             return  # one that says nothing is damaged: it is linked, and replaced, whole
-        aside = self.path.with_name(f".heartbeat.dead.{self.said['token']}")
+        aside = self.path.with_name(f".heartbeat.dead.{self.token}")
         try:
             self.path.rename(aside)
         except FileNotFoundError:
@@ -140,27 +161,40 @@ def owner(folder: Path) -> dict[str, Any] | None:
 def _said(path: Path) -> tuple[dict[str, Any], float]:
     """What a heartbeat says, {} if it cannot be read, and its age in seconds."""
     try:
-        age_s = time.time() - path.stat().st_mtime
-        said = json.loads(_read(path))
+        text, touched = _read(path)
     except FileNotFoundError:
         return {}, 0.0
-    except ValueError:
-        return {}, age_s
-    return (said, age_s) if isinstance(said, dict) else ({}, age_s)
+    return _parsed(text), clock.now(path.parent.parent) - touched
 
 
-def _read(path: Path) -> str:
-    """NFS gives up a handle of a file that was replaced meanwhile; opened again, it is there."""
+def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        return path.read_text()
+        said = json.loads(text)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _read(path: Path) -> tuple[bytes, float]:
+    """Content and time of a file. NFS gives up the handle of one that was replaced meanwhile: it is opened again."""
+    try:
+        return _read_once(path)
     except FileNotFoundError:
         raise
     except OSError:
-        return path.read_text()
+        return _read_once(path)
+
+
+def _read_once(path: Path) -> tuple[bytes, float]:
+    with path.open("rb") as file:
+        return file.read(), os.fstat(file.fileno()).st_mtime
 
 
 def _token(path: Path) -> str | None:
-    token = _said(path)[0].get("token")
+    try:
+        token = _parsed(_read(path)[0]).get("token")
+    except FileNotFoundError:
+        return None
     return None if token is None else str(token)
 
 

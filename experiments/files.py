@@ -25,6 +25,11 @@ class StoreError(MixlabError):
     """The store cannot be written or read; no trial can go on."""
 
 
+def reason(error: OSError) -> str:
+    """What the disk said, in words."""
+    return _REASONS.get(error.errno or 0) or error.strerror or str(error)
+
+
 @contextlib.contextmanager
 def store_errors(path: Path) -> Iterator[None]:
     """Turn what a disk can do to us into one sentence.
@@ -42,6 +47,15 @@ def store_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
+def write_new(path: Path, content: bytes, durable: bool = True) -> None:
+    """Write a file under a name of nobody else's. Args: durable: as of `replace`."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
+
+
 def replace(path: Path, content: bytes, durable: bool = True, keep: Path | None = None) -> None:
     """Replace a file at once: written under a temporary name, synced, renamed.
 
@@ -52,11 +66,7 @@ def replace(path: Path, content: bytes, durable: bool = True, keep: Path | None 
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
+        write_new(temporary, content, durable)
         if keep and path.exists():
             path.replace(keep)
         temporary.replace(path)
@@ -76,8 +86,13 @@ def write_whole(path: Path, content: bytes, keep: Path | None = None) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """As `write_whole`; NaN and infinity are written as null, so that every JSON reader accepts the file."""
-    write_whole(path, json.dumps(finite(value), indent=1, allow_nan=False).encode() + b"\n")
+    """As `write_whole`; see `as_json`."""
+    write_whole(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """The content of a file; NaN and infinity become null, so that every JSON reader accepts it."""
+    return json.dumps(finite(value), indent=1, allow_nan=False).encode() + b"\n"
 
 
 def finite(value: Any) -> Any:

@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save
 
 from backends.contract import Array
 from experiments.files import write_whole
+from experiments.kept import evaluated
 from experiments.spec import Trial
 
 FILE = "filters.safetensors"
@@ -21,11 +22,11 @@ STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"
 
 def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
     """Args: state: of training, by state name. Raises: StoreError."""
-    group = "average" if trial.train.ema_decay else "params"
-    kept = {name: state[f"{group}/{name}"] for name in (STEM, TOKEN_MIXING)}
+    weights = evaluated(trial, state)
+    first = {name: weights[name] for name in (STEM, TOKEN_MIXING)}
     if trial.model.token_mixing == "untied":
-        kept[TOKEN_MIXING] = kept[TOKEN_MIXING][0]
-    write_whole(folder / FILE, save({name: np.ascontiguousarray(x, np.float32) for name, x in kept.items()}))
+        first[TOKEN_MIXING] = first[TOKEN_MIXING][0]
+    write_whole(folder / FILE, save({name: np.ascontiguousarray(x, np.float32) for name, x in first.items()}))
 
 
 def read(folder: Path) -> dict[str, Array] | None:

@@ -12,13 +12,13 @@ from typing import Any
 
 from experiments import memory
 from experiments.ablation import GridTrial
-from experiments.claims import Claim, ClaimLost
+from experiments.claims import ClaimLost
 from experiments.environment import ROOT
 from experiments.failures import Failure
 from experiments.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.record import is_final, make_record
 from experiments.spec import as_tree
-from experiments.store import CorruptRecord, Store
+from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
@@ -170,8 +170,8 @@ class LocalRun:
                 self.summary.spent[phase] = self.summary.spent.get(phase, 0.0) + seconds
             return
         if kind == "error" and detail.cause in self.pool.alone:
-            self._record(planned, detail)
-            kind = "failed"
+            slot.trial = None
+            return self._fail(planned, detail)
         if kind == "crashed":  # what an unexpected error leaves of a device or a framework, no other trial should meet
             kind = "failed"
             dismiss(slot)
@@ -198,9 +198,7 @@ class LocalRun:
     def give_up(self, planned: GridTrial, failure: Failure) -> None:
         """Record a trial as failed instead of beginning it."""
         self.waiting.remove(planned)
-        self._record(planned, failure)
-        self.summary.failed[planned.trial.id] = failure.reason
-        self.reporter.event("failed", planned, failure.reason)
+        self._fail(planned, failure)
 
     def _is_tried_again(self, planned: GridTrial, failure: Failure) -> bool:
         key = (planned.trial.id, failure.cause)
@@ -221,29 +219,34 @@ class LocalRun:
             return
         how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"its process was {how}" if code < 0 else f"its process {how}"
-        record = self.store.record(planned.trial.id)
+        record = self.store.sound_record(planned.trial.id)
         if record is not None and record["status"] == "done":  # it died between its record and its word of it
-            self.summary.done.append(planned.trial.id)
-            self.reporter.event("done", planned, record["notes"])
-            return
+            return self._note_done(planned, record["notes"])
         is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
         if is_out_of_memory:
             reason += ": its memory was out"
         failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
         if self._is_tried_again(planned, failure):
             return self.reporter.event("note", planned, {"note": f"{reason}; it is begun again"})
-        self._record(planned, failure)
-        self.reporter.event("failed", planned, reason)
-        self.summary.failed[planned.trial.id] = reason
+        self._fail(planned, failure)
 
-    def _record(self, planned: GridTrial, failure: Failure) -> None:
+    def _fail(self, planned: GridTrial, failure: Failure) -> None:
+        """Record a trial as failed, unless another process has it now, or has ended it."""
+        about, trial_id = dict(self.pool.environment), planned.trial.id
+        record = make_record(planned.trial, failure.outcome, about, time.time(), None)
         try:
-            claim = Claim(self.store.folder(planned.trial.id))
+            written = self.store.finish(trial_id, record)
         except ClaimLost:
-            return  # another process has gone on with it already
-        about = dict(self.pool.environment)
-        self.store.finish(planned.trial.id, make_record(planned.trial, failure.outcome, about, time.time(), None))
-        claim.release()
+            self.busy.append(planned)
+            return self.reporter.event("busy", planned, None)
+        if not written:
+            return self._note_done(planned, [])
+        self.summary.failed[trial_id] = failure.reason
+        self.reporter.event("failed", planned, failure.reason)
+
+    def _note_done(self, planned: GridTrial, notes: list[str]) -> None:
+        self.summary.done.append(planned.trial.id)
+        self.reporter.event("done", planned, notes)
 
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
@@ -263,8 +266,5 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
 
 def is_ended(planned: GridTrial, store: Store) -> bool:
     """Whether a trial has a record that another run would not change; one that is corrupt is none."""
-    try:
-        record = store.record(planned.trial.id)
-    except CorruptRecord:
-        return False
+    record = store.sound_record(planned.trial.id)
     return record is not None and is_final(record)

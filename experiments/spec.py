@@ -148,6 +148,7 @@ class RunConfig:
     remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
+    keep: str = option("last", allowed=("best", "last", "none"))  # weights of a trial that is done: weights.safetensors
     compile_cache: Optional[str] = option(None, path=True)  # folder of compiled programs, shared by all; none: not kept
     data_cache: Optional[str] = option(None, path=True)  # folder of decoded images; none: `data` inside the store
 

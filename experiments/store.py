@@ -2,28 +2,35 @@
 
     trials/<id>/        spec.json  env.json  metrics.jsonl  checkpoint.safetensors  record.json  heartbeat
                         previous-checkpoint.safetensors, for when the last one is damaged
-                        filters.safetensors, first layers of a trial that is done
-    ablations/<name>/   ablation.yaml  trials.txt  resolved.json  records.parquet (a cache)  jobs/  report/
+                        best-<step>.safetensors, beside them, where run.keep is best
+                        weights.safetensors, filters.safetensors (first layers), of a trial that is done
+    ablations/<name>/   resolved.json  ablation.yaml and trials.txt (what it says, for people)
+                        records.parquet (a cache)  jobs/  report/
     data/               decoded images, shared by all trials
 
-A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole: a trial is done or failed
-if and only if it is there.
+A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole, by the holder alone, and
+a `done` one is never replaced; see publish.py. A trial is done or failed if and only if it is there.
 """
 
 import contextlib
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import checkpoint, claims
+from experiments import checkpoint, claims, kept
+from experiments.claims import Claim
 from experiments.environment import environment
-from experiments.files import StoreError, set_aside, write_json, write_whole
+from experiments.files import StoreError, as_json, set_aside, write_json, write_whole
+from experiments.publish import publish
 from experiments.record import RECORD_SCHEMA, faults, read
 from experiments.spec import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"
+RESOLVED, TRIALS = "resolved.json", "trials.txt"  # of an ablation
+LABELS = '{"labels": '  # how RESOLVED begins, so that the labels are read without the specs
 
 
 class Store:
@@ -70,34 +77,34 @@ class Store:
         write_whole(self.root / ".writable", b"")
         (self.root / ".writable").unlink(missing_ok=True)
 
-    def write_ablation(self, name: str, text: str, labels: dict[str, str]) -> None:
-        """Keep what was asked: the YAML, and a line `id <tab> label` for each trial."""
-        for path, content in self._ablation_files(name, text, labels).items():
-            write_whole(path, content)
-
-    def holds_ablation(self, name: str, text: str, labels: dict[str, str]) -> bool:
-        """Whether that is what was last written under this name."""
-        files = self._ablation_files(name, text, labels)
-        return all(path.exists() and path.read_bytes() == content for path, content in files.items())
-
-    def _ablation_files(self, name: str, text: str, labels: dict[str, str]) -> dict[Path, bytes]:
-        folder = self.root / "ablations" / name
-        lines = "".join(f"{key}\t{label}\n" for key, label in labels.items())
-        return {folder / "ablation.yaml": text.encode(), folder / "trials.txt": lines.encode()}
+    def ablation(self, name: str) -> Path:
+        """The folder of what was asked under a name; see archive.py."""
+        return self.root / "ablations" / name
 
     def ablations(self) -> list[str]:
         """Names of the ablations that were run with this store."""
-        return sorted(path.parent.name for path in self.root.glob("ablations/*/trials.txt"))
+        files = (path for file in (RESOLVED, TRIALS) for path in self.root.glob(f"ablations/*/{file}"))
+        return sorted({path.parent.name for path in files})
 
     def ablation_labels(self, name: str) -> dict[str, str]:
         """Trials of an ablation as it was last run: id -> what it sets.
 
-        Raises: MixlabError: no ablation of that name was run with this store.
+        Raises: MixlabError: no ablation of that name was run with this store, or its file is damaged.
         """
-        path = self.root / "ablations" / name / "trials.txt"
+        folder = self.ablation(name)
+        try:
+            text = (folder / RESOLVED).read_text()
+            if text.startswith(LABELS):
+                return dict(json.JSONDecoder().raw_decode(text, len(LABELS))[0])
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError) as error:
+            raise MixlabError(
+                f"store: {folder / RESOLVED} is damaged ({error}); run or submit the ablation's YAML again"
+            ) from error
         if name not in self.ablations():
             raise MixlabError(f"store: {self.root} has no ablation {name!r}; {choices(name, self.ablations())}")
-        lines = path.read_text().splitlines()
+        lines = (folder / TRIALS).read_text().splitlines()  # of an earlier version of Mixlab
         return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}
 
     def find(self, prefix: str) -> str:
@@ -116,14 +123,40 @@ class Store:
         write_json(self.folder(trial.id) / "spec.json", as_tree(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
 
-    def finish(self, trial_id: str, record: dict[str, Any]) -> None:
-        """Write the record, then drop what it makes superfluous."""
-        folder = self.folder(trial_id)
-        write_json(folder / "record.json", record)
-        if record["status"] == "done":
-            last = self.checkpoint(trial_id)
-            for path in (last, checkpoint.before(last)):
-                path.unlink(missing_ok=True)
+    def finish(self, trial_id: str, record: dict[str, Any], claim: Claim | None = None) -> bool:
+        """Write the record, then drop what it makes superfluous.
+
+        Args:    claim: of who writes; None: it is taken for that long.
+        Returns: whether it was written; False: the trial is done already, by another process.
+        Raises:  ClaimLost: another process has the trial, and nothing was written.    StoreError.
+        """
+        if claim is None:
+            claim = Claim(self.folder(trial_id))
+            try:
+                return self.finish(trial_id, record, claim)
+            finally:
+                claim.release()
+        path, is_done = self.folder(trial_id) / "record.json", record["status"] == "done"
+        written = publish(path, as_json(record), claim, lambda found: self._may_replace(trial_id, found), is_done)
+        if written and not is_done:
+            kept.forget(self.folder(trial_id))
+            return True
+        last = self.checkpoint(trial_id)
+        for superfluous in (last, checkpoint.before(last)):
+            superfluous.unlink(missing_ok=True)
+        kept.drop_best(self.folder(trial_id))
+        return written
+
+    def _may_replace(self, trial_id: str, path: Path) -> bool:
+        """Whether a record may be replaced: by a done one, or one that says of another failure."""
+        try:
+            record = self._read_record(trial_id, path, with_curve=False)
+        except FileNotFoundError:
+            return True
+        except CorruptRecord as error:
+            set_aside(error.path)
+            return True
+        return bool(record["status"] != "done")
 
     def can_go_on(self, trial_id: str) -> bool:
         """Whether a trial has a checkpoint that can be opened."""
@@ -134,16 +167,23 @@ class Store:
 
         Raises: CorruptRecord: it cannot be read as a record of this trial.   OtherSchema.
         """
-        path = self.folder(trial_id) / "record.json"
+        try:
+            return self._read_record(trial_id, self.folder(trial_id) / "record.json", with_curve)
+        except FileNotFoundError:
+            return None
+
+    def _read_record(self, trial_id: str, path: Path, with_curve: bool) -> dict[str, Any]:
         try:
             record = read(path, with_curve)
         except FileNotFoundError:
-            return None
+            raise
+        except IsADirectoryError as error:
+            raise CorruptRecord(path, "it is a folder") from error
         except OSError as error:
             raise StoreError(f"store: cannot read {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
             raise CorruptRecord(path, f"it is not text ({error})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorruptRecord(path, f"it is not JSON ({error})") from error
         if not isinstance(record, dict) or record.get("id") != trial_id:
             raise CorruptRecord(path, f"it is not the record of trial {trial_id}")
@@ -156,6 +196,20 @@ class Store:
         if wrong := next(faults(record), None if schema == RECORD_SCHEMA else "schema"):
             raise CorruptRecord(path, f"its {wrong} is missing, of a wrong type or out of range")
         return record if with_curve else {**record, "curve": []}
+
+    def sound_record(self, trial_id: str) -> dict[str, Any] | None:
+        """The record, as `record`; None also of one that is corrupt, another version's, or cannot be read."""
+        try:
+            return self.record(trial_id)
+        except MixlabError:
+            return None
+
+    def recorded_at(self, trial_id: str) -> float:
+        """When the record was written, by the file server's clock; 0 without one."""
+        try:
+            return (self.folder(trial_id) / "record.json").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     def stamp(self, trial_id: str) -> str:
         """What changes whenever the record is written anew; empty without one."""

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from backends import parameters
-from backends.contract import Array, Program, StepMetrics
+from backends.contract import Array, Program, State, StepMetrics
 from backends.errors import Diverged
-from experiments import checkpoint, filters, memory, streams
+from experiments import checkpoint, filters, kept, memory, streams
 from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
@@ -50,6 +50,7 @@ class TrialRun:
         self.progress = Progress()
         self.notes: list[str] = []  # what was set aside
         self.saved_at = time.monotonic()
+        self.saved_best: int | None = None  # step of the best point when the state was last saved
         self.step_s = self.checkpoint_s = 0.0
         memory.reset_peak()
 
@@ -67,18 +68,18 @@ class TrialRun:
         self.progress.sessions.append({"first_step": self.progress.step, **self.session})
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())
+            self._check_claim()
             every = self.trial.train.evaluate_every or self.trial.num_steps
             if self.progress.step % every == 0 or self.progress.step == self.trial.num_steps:
                 self._evaluate()
             self._tell(metrics, tell)
-            if not self.claim.is_held():
-                raise ClaimLost(self.trial.id)
+            self._check_claim()
             if should_stop() and self.progress.step < self.trial.num_steps:
                 self._save()
                 raise Stopped
             if time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 self._save()
-        filters.keep(self.folder, self.trial, self.program.states()[0])
+        self._keep(self.program.states()[0])
 
     @property
     def spent(self) -> dict[str, float]:
@@ -104,6 +105,31 @@ class TrialRun:
             "curve": progress.curve,
         }
 
+    def _check_claim(self) -> None:
+        """Raises: ClaimLost: another process has taken the trial over, and what is in its folder is that one's."""
+        if not self.claim.is_held():
+            raise ClaimLost(self.trial.id)
+
+    def _keep(self, state: State) -> None:
+        """Keep what is asked for of a trial that has been trained to its end."""
+        self._check_claim()
+        filters.keep(self.folder, self.trial, state)
+        if self.trial.run.keep == "none":
+            return kept.forget(self.folder)
+        if not self._saves_best:
+            return kept.keep_last(self.folder, self.trial, state)
+        if sentence := kept.keep_best(self.folder, self.trial, self._best_step() or 0):
+            self.notes.append(sentence)
+
+    @property
+    def _saves_best(self) -> bool:
+        """Whether the best weights may be others than the last; see `best`."""
+        return self.trial.run.keep == "best" and len(self.splits.validation) > 0
+
+    def _best_step(self) -> int | None:
+        point = best(self.progress.curve)
+        return int(point["step"]) if point else None
+
     def _restore(self) -> None:
         """Load the last checkpoint that is whole, or else the initial state."""
         state, last = None, self.folder / CHECKPOINT
@@ -120,6 +146,8 @@ class TrialRun:
                 self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}")
         if self.notes:
             self.notes[-1] += f", {f'gone on from step {self.progress.step}' if state else 'started again'}"
+        kept.drop_best(self.folder, until=self.progress.step)
+        self.saved_best = self._best_step()
         self.program.load([state or initial_state(self.trial)])
         self._write_curve()
 
@@ -165,6 +193,8 @@ class TrialRun:
         progress.curve.append(point)
         progress.loss_sum = 0.0
         self._spend("evaluate", start, compiled)
+        if self._saves_best and best(progress.curve) is point:
+            kept.save_best(self.folder, self.trial, self.program.states()[0], progress.step)
         self._write_curve()
 
     def _spend(self, what: str, start: float, compiled: float) -> float:
@@ -188,6 +218,8 @@ class TrialRun:
     def _save(self) -> None:
         start = time.monotonic()
         checkpoint.write(self.folder / CHECKPOINT, self.program.states()[0], asdict(self.progress))
+        before, self.saved_best = self.saved_best, self._best_step()  # of the two checkpoints that are there now
+        kept.drop_best(self.folder, but=[step for step in (before, self.saved_best) if step is not None])
         self.saved_at = time.monotonic()
         self.checkpoint_s += time.monotonic() - start
 

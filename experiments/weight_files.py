@@ -24,6 +24,7 @@ from backends.recognition import NotAModel, Origin, recognise, select
 from backends.weights import differences, from_canonical, to_canonical
 from experiments import array_files, checkpoint, files
 from experiments.file_content import Content, NotWeights
+from experiments.kept import evaluated
 from experiments.pickles import Harmful
 from experiments.spec import trial_from_json
 
@@ -187,8 +188,7 @@ def _read_checkpoint(path: Path) -> Weights:
         raise NotAModel("it is the checkpoint of a trial, and the trial's spec.json is not beside it; put it there")
     trial = trial_from_json(json.loads(spec.read_text()))
     state, _ = checkpoint.read(path, parameters.state_shapes(trial.model, trial.optimizer))
-    group = "average" if trial.optimizer.ema_decay else "params"
-    return Weights(OWN, trial.model, {name: state[f"{group}/{name}"] for name in parameters.shapes(trial.model)})
+    return Weights(OWN, trial.model, evaluated(trial, state))
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

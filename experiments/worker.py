@@ -95,6 +95,12 @@ def _show_one_gpu(device: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = given[int(index)] if int(index) < len(given) else index
 
 
+def _as_recorded(trial_id: str, record: dict[str, Any]) -> Event:
+    if record["status"] == "done":
+        return ("done", trial_id, record["notes"])
+    return ("failed", trial_id, Failure(str(record.get("cause", "error")), str(record["reason"])))
+
+
 class Worker:
     """Trains trials; keeps the data that they share."""
 
@@ -130,10 +136,11 @@ class Worker:
         self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
     def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
-        if (record := self.store.record(trial.id)) is not None and is_final(record):
-            # another process has ended it since this run was planned
-            ended = Failure(str(record.get("cause", "error")), str(record["reason"]))
-            return (str(record["status"]), trial.id, ended if record["reason"] else record["notes"])
+        record, sentence = self.store.record_or_set_aside(trial.id)
+        if sentence:
+            self.send(("note", trial.id, {"note": sentence}))
+        if record is not None and is_final(record):
+            return _as_recorded(trial.id, record)  # another process has ended it since this run was planned
         started, run, about, failed, trace = time.time(), None, None, None, {}
         try:
             program, about, splits = self._open(trial)
@@ -157,7 +164,12 @@ class Worker:
         environment = {**self.spec.environment, "backend": about}
         with self._spending("record"):
             result = {"data": source, **run.result()} if run else None
-            self.store.finish(trial.id, make_record(trial, outcome, environment, started, result))
+            try:
+                written = self.store.finish(trial.id, make_record(trial, outcome, environment, started, result), claim)
+            except ClaimLost:
+                return ("busy", trial.id, None)
+        if not written and (record := self.store.sound_record(trial.id)) is not None:
+            return _as_recorded(trial.id, record)
         kind = "crashed" if trace else outcome["status"]
         return (str(kind), trial.id, failed or (run.notes if run else []))
 

@@ -10,6 +10,7 @@ from backends.errors import MixlabError
 from mixlab import (
     bench,
     cancel,
+    clean,
     cluster,
     compare,
     data,
@@ -55,6 +56,7 @@ COMMANDS: Mapping[str, Command] = {
     "compare": compare,
     "show": show,
     "data": data,
+    "clean": clean,
     "weights": weights,
     "evaluate": evaluate,
     "parity": parity,

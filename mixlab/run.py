@@ -85,12 +85,12 @@ def command(arguments: argparse.Namespace) -> int:
     if summary.error:
         raise MixlabError(summary.error.reason)
     if summary.left:
-        done = sum((store.record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
+        done = sum((store.sound_record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
         again = shlex.join(["mixlab", *sys.argv[1:]])
         print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
     print(table(ablation, trials, store, "text"), end="")
-    failed = [planned for planned in chosen if (store.record(planned.trial.id) or {}).get("status") == "failed"]
+    failed = [planned for planned in chosen if (store.sound_record(planned.trial.id) or {}).get("status") == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
 
 

@@ -2,13 +2,12 @@
 
 import contextlib
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from experiments import checkpoint
+from experiments import checkpoint, clock
 from experiments.ablation import GridTrial
 from experiments.environment import slurm_job
 from experiments.failures import CAUSES, Failure
@@ -25,13 +24,18 @@ class Attempts:
         self.path, self.starts = path, []
         with contextlib.suppress(OSError, ValueError):
             self.starts = list(json.loads(path.read_text()))
-        self.starts.append({"ended": None, "steps": {}, "time": time.time(), **slurm_job()})
+        self.starts.append({"ended": None, "steps": {}, "time": self._now(), **slurm_job()})
         self._write()
 
     @property
     def begun(self) -> float:
-        """When the pack was begun first, in seconds since 1970."""
+        """When the pack was begun first, by the file server's clock."""
         return float(self.starts[0].get("time", 0.0))
+
+    def _now(self) -> float:
+        with contextlib.suppress(OSError):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        return clock.now(self.path.parent)
 
     def unnamed(self) -> int:
         """Starts whose end nobody could note, as on a full disk; this one counts."""

@@ -68,8 +68,5 @@ def _is_over(store: Store, trial_id: str, folder: Path) -> bool:
 
 
 def _has_ended(store: Store, trial_id: str) -> bool:
-    try:
-        record = store.record(trial_id)
-    except MixlabError:
-        return False
+    record = store.sound_record(trial_id)
     return record is not None and record["status"] == "done"

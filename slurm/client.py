@@ -1,6 +1,7 @@
 """Slurm's commands: each answers within a time, or it is said that it does not."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ ANSWER_S = 9.0  # a controller that is down lets squeue wait for 19 s; two quest
 NAMES_A_CALL = 200  # job names in one question
 # Variables that would change a new job, where a submission comes from inside another.
 LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SUBMITIT_")
+NO_ACCOUNTS = ("accounting storage is disabled", "sacct is not on PATH")
 SILENCE = ("contact slurm controller", "onnection refused", "imed out", "Zero Bytes were transmitted")
 
 
@@ -92,28 +94,51 @@ def queue(names: Iterable[str]) -> list[QueuedJob]:
     found, wanted = [], sorted(set(names))
     for part in (wanted[i : i + NAMES_A_CALL] for i in range(0, len(wanted), NAMES_A_CALL)):
         lines = call("squeue", "-h", "-a", "-r", f"--name={','.join(part)}", "-o", "%i|%j|%T|%r|%N|%L").splitlines()
-        found += [QueuedJob(*line.split("|")) for line in lines if line.count("|") == 5]
+        found += [_queued(line) for line in lines if line.strip()]
     return found
+
+
+def _queued(line: str) -> QueuedJob:
+    """Raises: SlurmError: a line of squeue is not what was asked for; a job that is not seen would count as lost."""
+    words = line.split("|")
+    if len(words) < 6 or not re.fullmatch(r"\d+(_\d+)?", words[0]) or not re.fullmatch(r"[A-Z_]+", words[2]):
+        raise SlurmError(
+            f"slurm: squeue: {line[:80]!r} came where 'id|name|STATE|reason|node|time' is allowed; nothing is known of "
+            f"these jobs"
+        )
+    return QueuedJob(words[0], words[1], words[2], "|".join(words[3:-2]), words[-2], words[-1])
 
 
 def ended(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Job names and final words of jobs that have ended, by id, where Slurm keeps accounts; {} where it does not.
 
     A job's last word is OUT_OF_MEMORY if any of its steps says so: the job itself only says FAILED.
+
+    Raises: SlurmSilent.   SlurmError: what the accounts say is not known.
     """
     arrays = sorted({job.partition("_")[0] for job in ids})
     words: dict[str, tuple[str, str]] = {}
     try:
         lines = call("sacct", "-nP", "-o", "JobID,JobName,State", *(f"-j{job}" for job in arrays)).splitlines()
-    except MixlabError:
-        return {}
-    for job, name, state in (line.split("|", 2) for line in lines if line.count("|") >= 2):
+    except SlurmError as error:
+        if any(word in str(error) for word in NO_ACCOUNTS):
+            return {}
+        raise
+    for job, name, state in map(_accounted, filter(str.strip, lines)):
         whole, dot, _ = job.partition(".")
         if not dot:
             words[whole] = (name, state)
         elif state.startswith("OUT_OF_ME") and whole in words:
             words[whole] = (words[whole][0], "OUT_OF_MEMORY")
     return words
+
+
+def _accounted(line: str) -> tuple[str, str, str]:
+    """Raises: SlurmError: a line of sacct is not what was asked for."""
+    words = line.split("|")
+    if len(words) < 3 or not re.fullmatch(r"\d+\S*", words[0]):
+        raise SlurmError(f"slurm: sacct: {line[:80]!r} came where 'id|name|state' is allowed")
+    return words[0], "|".join(words[1:-1]), words[-1]
 
 
 def config() -> dict[str, str]:

@@ -37,7 +37,7 @@ SWEEP_S = 60.0  # Slurm looks at time limits twice a minute, so its warning may 
 WARNINGS = {signal.SIGUSR1, signal.SIGUSR2}  # that the job's time is over, or another one's has come
 MARGIN_S = 8.0  # before the end: a step that lasts longer than the warning must not take the job with it
 LAST_WAIT_S = 600.0  # longer than any time that Slurm leaves between its TERM and its KILL
-STARTED = time.time()
+STARTED = time.monotonic()
 
 
 class Job:
@@ -141,8 +141,7 @@ class Work:
 
     def _has_failed_here(self, trial_id: str) -> bool:
         """Whether this pack has recorded a trial as failed before it was put back into the queue: it keeps to that."""
-        record = self.store.record(trial_id)
-        return record is not None and record["finished"] > self.attempts.begun
+        return self.store.sound_record(trial_id) is not None and self.store.recorded_at(trial_id) > self.attempts.begun
 
     def _pool(self) -> Pool:
         cluster, needs = self.cluster, self.needs
@@ -187,7 +186,7 @@ class Work:
         return 1 if summary.failed or summary.left else 0
 
     def _is_time_over(self) -> bool:
-        return time.time() - STARTED > 60 * self.needs.time - self.cluster.signal_delay_s - SWEEP_S
+        return time.monotonic() - STARTED > 60 * self.needs.time - self.cluster.signal_delay_s - SWEEP_S
 
 
 def array_of(path: Path) -> tuple[ledger.Array, int]:

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import archive
+from experiments import archive, clock
 from experiments.ablation import GridTrial
 from experiments.files import store_errors, write_json, write_whole
 from experiments.store import Store
@@ -41,6 +41,7 @@ from slurm.cluster_file import stored_cluster
 
 OPEN = ("intended", "held", "released")
 LATE_S = 3600.0  # how long Slurm is asked for an array that is not open
+CLUSTER = "cluster.json"
 STAMP = 15  # letters of a submission's name that tell when it was made
 
 
@@ -59,16 +60,21 @@ class Array:
 
     @property
     def submitted(self) -> float:
-        """When, in seconds since 1970."""
-        return calendar.timegm(time.strptime(self.folder.name[:STAMP], "%Y%m%d-%H%M%S"))
+        """When, by the file server's clock: its first file is written before anything is sent, and never again."""
+        try:
+            return (self.folder / CLUSTER).stat().st_mtime
+        except FileNotFoundError:
+            return float(calendar.timegm(time.strptime(self.folder.name[:STAMP], "%Y%m%d-%H%M%S")))
 
     @property
     def is_asked(self) -> bool:
         """Whether Slurm may know of it. One that has ended, or never began, is asked for a while longer: sbatch may
         arrive after its caller has died, and one empty answer may be wrong.
         """
+        if self.state in OPEN:
+            return True
         path = self.folder / f"array-{self.number}.json"
-        return self.state in OPEN or time.time() - path.stat().st_mtime < LATE_S
+        return clock.now(self.folder.parents[2]) - path.stat().st_mtime < LATE_S
 
     def task(self, index: int) -> str | None:
         """A pack's job as squeue writes it; an array of one pack is a job without index."""
@@ -140,7 +146,7 @@ def earlier(store: Store, ablation: str, known: Container[str]) -> list[GridTria
     for folder in submissions(store, ablation):
         if any(key not in known for array in arrays(folder) for pack in array.packs for key in pack):
             others = [one for key, one in trials(store, ablation).items() if key not in known]
-            return [one for one in others if (store.record(one.trial.id) or {}).get("status") != "done"]
+            return [one for one in others if (store.sound_record(one.trial.id) or {}).get("status") != "done"]
     return []
 
 
@@ -193,8 +199,8 @@ def last_cluster(store: Store, ablation: str) -> ClusterSpec:
     Raises: MixlabError: it was never submitted.
     """
     for folder in reversed(submissions(store, ablation)):
-        if tree := read(folder / "cluster.json"):
-            return stored_cluster(tree, str(folder / "cluster.json"))
+        if tree := read(folder / CLUSTER):
+            return stored_cluster(tree, str(folder / CLUSTER))
     raise MixlabError(f"store: {ablation!r} was never submitted with {store.root}; name a cluster file with --cluster")
 
 

@@ -55,7 +55,7 @@ def _new_lines(place: Place, seen: dict[Path, int]) -> Iterator[str]:
 
 
 def _record_lines(store: Store, trial_id: str) -> Iterator[str]:
-    record = store.record(trial_id)
+    record = store.sound_record(trial_id)
     if record is not None and record["status"] == "failed":
         yield f"== trial {trial_id} failed: {record['reason']}"
         yield from str(record.get("traceback", "")).splitlines()

@@ -4,7 +4,7 @@ A trial is lost only if Slurm has answered and no longer has its job. An unknown
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from backends.errors import MixlabError
@@ -55,16 +55,24 @@ def overview(store: Store, ids: Iterable[str]) -> Overview:
     own = {key: _own_state(store, key, places.get(key)) if key in there else nothing for key in wanted}
     gone = [place for key in wanted if own[key].status == "missing" and (place := places.get(key))]
     tasks = {place.task for place in gone if place.task and place.task not in jobs} if silence is None else set()
-    words = client.ended(sorted(tasks)) if tasks else {}
+    words = _last_words(tasks)
     states = {key: _with_job(own[key], key, places.get(key), jobs, words, silence) for key in wanted}
     live = {key for key, now in states.items() if _is_live(now, places.get(key), jobs, silence)}
     return Overview(states, silence, frozenset(live))
 
 
+def _last_words(tasks: Collection[str]) -> Mapping[str, tuple[str, str]] | str:
+    """What Slurm's accounts say of jobs that have ended; a sentence where they could not be asked."""
+    try:
+        return client.ended(sorted(tasks)) if tasks else {}
+    except MixlabError as error:
+        return str(error)
+
+
 def _own_state(store: Store, trial_id: str, place: Place | None) -> TrialState:
     """What the store says; a failure of before the trial was last submitted is told of one that waits to be retried."""
     now = state(store, trial_id)
-    if now.status == "failed" and place and now.record and now.record["finished"] < place.array.submitted:
+    if now.status == "failed" and place and store.recorded_at(trial_id) < place.array.submitted:
         return TrialState("missing", f"failed before: {now.why}")
     return replace(now, record=None)
 
@@ -90,7 +98,7 @@ def _with_job(
     trial_id: str,
     place: Place | None,
     jobs: Mapping[str, QueuedJob],
-    words: Mapping[str, tuple[str, str]],
+    words: Mapping[str, tuple[str, str]] | str,
     silence: str | None,
 ) -> TrialState:
     if place is None or own.status == "done":
@@ -121,11 +129,11 @@ def _why_it_waits(job: QueuedJob, own: TrialState) -> str:
     return "; ".join(filter(None, (job.reason, own.why)))
 
 
-def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]]) -> str:
+def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]] | str) -> str:
     """One sentence: what ended the job, as far as anything says so."""
     if stopped := place.array.stopped():
         return f"its array was stopped: {stopped['reason']}"
-    name, word = words.get(str(place.task), ("", ""))
+    name, word = ("", "") if isinstance(words, str) else words.get(str(place.task), ("", ""))
     if name != place.array.name or word.startswith(NOT_LAST):  # ids are used again: another job's word is not ours
         word = ""
     cause = next((cause for begin, cause in WORDS.items() if word.startswith(begin)), None)
@@ -134,7 +142,8 @@ def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]]) -> str:
         cause = "out_of_memory"
     if cause:
         return f"{cause}: {CAUSES[cause]}" + (f" (Slurm says {word})" if word else "")
-    ending = f"Slurm says {word}" if word else "Slurm has no word of it"
+    nothing = f"what Slurm's accounts say of it is not known ({words})" if isinstance(words, str) else ""
+    ending = f"Slurm says {word}" if word else nothing or "Slurm has no word of it"
     if not any(path.exists() for path in place.array.log_files(place.pack)):
         said = "none: do the nodes see the store? mixlab cluster check"
     return f"its job ended without a result; {ending}" + (f"; its last line: {said}" if said else "")

@@ -103,11 +103,12 @@ def note_ends(path):
     # Append the id of each trial that is recorded as done: one that is there twice was run to its end twice.
     finish = Store.finish
 
-    def finish_and_note(self, trial_id, record):
-        finish(self, trial_id, record)
-        if record["status"] == "done":
+    def finish_and_note(self, trial_id, record, claim=None):
+        written = finish(self, trial_id, record, claim)
+        if written and record["status"] == "done":
             with open(path, "a") as file:
                 file.write(trial_id + "\\n")
+        return written
 
     Store.finish = finish_and_note
 
@@ -115,8 +116,8 @@ def note_ends(path):
 def die_after_the_record():
     finish = Store.finish
 
-    def finish_and_die(self, trial_id, record):
-        finish(self, trial_id, record)
+    def finish_and_die(self, trial_id, record, claim=None):
+        finish(self, trial_id, record, claim)
         os.kill(os.getpid(), signal.SIGKILL)
 
     Store.finish = finish_and_die
@@ -340,6 +341,21 @@ def started() -> Iterator[list["subprocess.Popen[str]"]]:
             if stream:
                 stream.close()
         process.wait()
+
+
+@pytest.fixture
+def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Put commands on PATH: fake(squeue="echo ..."); each is a line of shell."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin")
+
+    def fake(**scripts: str) -> None:
+        for name, script in scripts.items():
+            (tools / name).write_text(f"#!/bin/bash\n{script}\n")
+            (tools / name).chmod(0o755)
+
+    return fake
 
 
 @pytest.fixture(scope="session")

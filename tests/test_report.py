@@ -62,6 +62,7 @@ class Bench:
             if outcome == RUNNING:
                 Claim(self.store.folder(key))
             elif isinstance(outcome, dict):
+                (self.store.folder(key) / "record.json").unlink(missing_ok=True)  # a done one stays
                 self.store.finish(key, {"schema": RECORD_SCHEMA, "id": key, "notes": [], **outcome})
         return self
 

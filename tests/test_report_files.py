@@ -84,6 +84,7 @@ class Bench:
     def put(self, *found: dict[str, Any] | None) -> "Bench":
         for one, outcome in zip(self.trials, found, strict=False):
             if outcome is not None:
+                (self.store.folder(one.trial.id) / "record.json").unlink(missing_ok=True)  # a done one stays
                 self.store.finish(one.trial.id, {"schema": RECORD_SCHEMA, "id": one.trial.id, **outcome})
         archive.keep(self.store, self.ablation, self.trials)
         return self

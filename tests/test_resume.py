@@ -5,6 +5,7 @@ forgot would be seen in the curve.
 """
 
 import json
+import math
 import random
 import threading
 import time
@@ -205,6 +206,12 @@ def test_curve_is_of_the_run_that_was_asked_for(whole: Whole) -> None:
     losses = [point["loss"] for point in whole.curve]
     assert [point["step"] for point in whole.curve] == [8, 16, 24, 32, 40]
     assert np.isfinite(losses).all() and len(set(losses)) == 5 and losses[-1] < losses[0]
+
+
+def test_the_rate_of_a_point_is_that_of_the_step_before_it(whole: Whole) -> None:
+    """A cosine over 40 steps, without a warm-up: the first step has the highest rate, and the last one not yet 0."""
+    rates = [0.01 * (1 + math.cos(math.pi * (point["step"] - 1) / 40)) / 2 for point in whole.curve]
+    assert [point["learning_rate"] for point in whole.curve] == pytest.approx(rates, rel=1e-12)
 
 
 class Killed(BaseException):

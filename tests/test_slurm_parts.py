@@ -139,6 +139,16 @@ def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: 
     snapshot.check(place, place)
 
 
+def test_a_file_by_another_name_is_other_code(tree: Path, tmp_path: Path) -> None:
+    place = snapshot.take(tmp_path / "snapshots", 1.0, tree)
+    (tree / "a.py").rename(tree / "b.py")
+    other = snapshot.take(tmp_path / "snapshots", 1.0, tree)
+    assert other != place and (other / "b.py").read_text() == (place / "a.py").read_text()
+    (place / "a.py").rename(place / "c.py")
+    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+        snapshot.check(place, place)
+
+
 def test_a_snapshot_over_its_limit_names_the_largest(tree: Path, tmp_path: Path) -> None:
     (tree / "weights.npz").write_bytes(b"0" * 3 * 2**20)
     with pytest.raises(
@@ -181,21 +191,6 @@ def test_nothing_of_a_cluster_file_reaches_a_shell_unquoted(tmp_path: Path, monk
 # --- Slurm's commands ---------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Put commands on PATH: fake(squeue="echo ..."); each is a line of shell."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}/usr/bin{os.pathsep}/bin")
-
-    def fake(**scripts: str) -> None:
-        for name, script in scripts.items():
-            (tools / name).write_text(f"#!/bin/bash\n{script}\n")
-            (tools / name).chmod(0o755)
-
-    return fake
-
-
 def test_a_command_that_hangs_or_reaches_nobody_is_silence(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client.call, "__kwdefaults__", {"limit_s": 0.3})
     fake(squeue="sleep 30", sacct="echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
@@ -211,7 +206,7 @@ def test_a_command_that_hangs_or_reaches_nobody_is_silence(fake: Any, monkeypatc
 
 
 def test_a_queue_is_read_by_names_that_are_ours(fake: Any, tmp_path: Path) -> None:
-    fake(squeue=f"echo \"$@\" >> {tmp_path}/asked; echo '7_1|mixlab-a|PENDING|Priority||30:00'; echo 'noise'")
+    fake(squeue=f"echo \"$@\" >> {tmp_path}/asked; echo '7_1|mixlab-a|PENDING|Priority||30:00'")
     (job,) = client.queue(["mixlab-a", "mixlab-b", "mixlab-a"])
     assert (job.id, job.state, job.reason, job.left) == ("7_1", "PENDING", "Priority", "30:00")
     assert "--name=mixlab-a,mixlab-b" in (tmp_path / "asked").read_text()

@@ -31,6 +31,7 @@ WORDS = {
     "data.layout": ("classes", "splits"),
     "train.optimizer": ("adamw", "sgd"),
     "train.schedule": ("cosine", "linear", "constant"),
+    "run.keep": ("best", "last", "none"),
     "train.decay": ("kernels", "all"),
     "train.loss": ("softmax", "sigmoid"),
     "train.precision": ("float64", "float32", "tf32", "bfloat16"),
@@ -393,7 +394,7 @@ def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path:
 def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, name: str) -> None:
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
-    values["run.compile_cache"] = str(tmp_path / "compiled")
+    values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best"}
     resolved = trial(base(), f"{name}={values[name]}")
     assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
 

@@ -1,15 +1,9 @@
-"""The store: claims exclude each other, files are whole or as they were, and what a disk does is one sentence."""
+"""The store: files are whole or as they were, damage is named, and what a disk does is one sentence."""
 
-import contextlib
 import errno
 import json
-import multiprocessing
 import os
-import socket
 import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,44 +12,14 @@ import numpy as np
 import pytest
 
 from backends.errors import MixlabError
-from experiments import checkpoint, store
-from experiments import claims as ownership
-from experiments.claims import STALE_S, Claim, ClaimLost
+from experiments import checkpoint
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
-from experiments.record import NUMBERS, RECORD_SCHEMA, read
+from experiments.record import RECORD_SCHEMA, read
 from experiments.store import CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
+from tests.store_parts import ID, record, temporaries
 
 Run = Callable[..., Ended]
-
-ID = "0123456789ab"
-RACERS, ROUNDS = 4, 25  # processes; races of each for a trial
-THREADS = 8
-
-
-def heartbeat(root: Path) -> Path:
-    return Store(root).folder(ID) / "heartbeat"
-
-
-def leave_heartbeat(root: Path, age_s: float = 0.0, **said: Any) -> None:
-    """What an owner left: by default of this very process, which is alive."""
-    alive = {"token": "left", "host": socket.gethostname(), "pid": os.getpid(), "processes": ownership._processes()}
-    start = ownership._process_start(os.getpid())
-    write_json(heartbeat(root), {**alive, "process_start": start, **said})
-    then = time.time() - age_s
-    os.utime(heartbeat(root), (then, then))
-
-
-def temporaries(root: Path) -> list[str]:
-    return [path.name for path in root.rglob(".*") if path.is_file()]
-
-
-def record(**fields: Any) -> dict[str, Any]:
-    point = {"step": 1, **{split: {"accuracy": 0.5, "loss": 1.0} for split in ("train", "test")}, "validation": None}
-    metrics = {"last": point, "best": point}
-    numbers = {**dict.fromkeys(NUMBERS, 1), "seconds": dict.fromkeys(("compile", "train", "evaluate"), 1.0)}
-    about = {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": [], "sessions": []}
-    return {**about, **numbers, "metrics": metrics, **fields}
 
 
 def metrics(**accuracies: Any) -> dict[str, Any]:
@@ -64,163 +28,6 @@ def metrics(**accuracies: Any) -> dict[str, Any]:
     for when, value in accuracies.items():
         found[when]["test"]["accuracy"] = value
     return dict(found)
-
-
-# --- claims -------------------------------------------------------------------------------------------------------
-
-
-def race(root: Path, barrier: Any, answers: Any) -> None:
-    """In a process of its own: claim a trial at the same instant as the others, again and again."""
-    for number in range(ROUNDS):
-        claim = None
-        barrier.wait()
-        with contextlib.suppress(ClaimLost):
-            claim = Claim(Store(root).folder(f"trial{number}"))
-        answers.put((number, claim is not None))
-        barrier.wait()  # the winner is alive until all have tried
-
-
-def test_of_processes_that_claim_one_trial_at_once_one_wins(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier, answers = context.Barrier(RACERS, timeout=60), context.Queue()
-    processes = [context.Process(target=race, args=(tmp_path, barrier, answers), daemon=True) for _ in range(RACERS)]
-    for process in processes:
-        process.start()
-    given = [answers.get(timeout=60) for _ in range(RACERS * ROUNDS)]
-    for process in processes:
-        process.join()
-    assert [sum(won for at, won in given if at == number) for number in range(ROUNDS)] == [1] * ROUNDS
-    assert not temporaries(tmp_path)
-
-
-@pytest.mark.parametrize("left", ["nothing", "a dead owner"])
-def test_of_threads_that_claim_one_trial_at_once_one_holds_it(tmp_path: Path, left: str) -> None:
-    for number in range(ROUNDS):
-        root = tmp_path / str(number)
-        if left == "a dead owner":
-            leave_heartbeat(root, process_start=1)
-        barrier = threading.Barrier(THREADS)
-        claims: list[Claim] = []
-
-        def claim(root: Path = root, barrier: Any = barrier, claims: list[Claim] = claims) -> None:
-            barrier.wait()
-            try:
-                claims.append(Claim(Store(root).folder(ID)))
-            except ClaimLost:
-                return
-
-        threads = [threading.Thread(target=claim) for _ in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sum(one.is_held() for one in claims) == 1
-        assert not [name for name in temporaries(root) if name != "heartbeat"]
-
-
-def test_a_live_claim_is_not_taken_over(tmp_path: Path) -> None:
-    claim = Claim(Store(tmp_path).folder(ID))
-    with pytest.raises(ClaimLost):
-        Claim(Store(tmp_path).folder(ID))
-    assert claim.is_held()
-    owner = Store(tmp_path).owner(ID)
-    assert owner and owner["pid"] == os.getpid()
-    claim.release()
-    assert Store(tmp_path).owner(ID) is None and not heartbeat(tmp_path).exists()
-    assert Claim(Store(tmp_path).folder(ID)).is_held()
-
-
-@pytest.mark.parametrize(
-    ("said", "age_s", "is_dead"),
-    [
-        ({}, 0.0, False),
-        ({}, STALE_S - 20, False),
-        ({}, STALE_S + 20, True),  # hung, or stopped: it has not beaten
-        ({"process_start": 1}, 0.0, True),  # the number of the process was given to another
-        ({"host": "elsewhere", "process_start": 1}, 0.0, False),  # its process cannot be asked after
-        ({"processes": "another user's", "process_start": 1}, 0.0, False),  # nor can this one: /proc may hide it
-        ({"host": "elsewhere", "process_start": 1}, STALE_S - 20, False),
-        ({"host": "elsewhere", "process_start": 1}, STALE_S + 20, True),
-    ],
-)
-def test_a_claim_is_taken_over_only_from_the_dead(
-    tmp_path: Path, said: dict[str, Any], age_s: float, is_dead: bool
-) -> None:
-    leave_heartbeat(tmp_path, age_s, **said)
-    assert (Store(tmp_path).owner(ID) is None) == is_dead
-    if is_dead:
-        assert Claim(Store(tmp_path).folder(ID)).is_held()
-    else:
-        with pytest.raises(ClaimLost):
-            Claim(Store(tmp_path).folder(ID))
-        assert json.loads(heartbeat(tmp_path).read_text())["token"] == "left"
-
-
-def test_the_claim_of_a_process_that_died_is_taken_over_at_once(tmp_path: Path) -> None:
-    script = (
-        "import os, sys; from pathlib import Path\n"
-        "from experiments.claims import Claim; from experiments.store import Store\n"
-        "Claim(Store(Path(sys.argv[1])).folder(sys.argv[2])); os._exit(9)"
-    )
-    ended = subprocess.run([sys.executable, "-c", script, tmp_path, ID], cwd=Path(store.__file__).parent.parent)
-    assert ended.returncode == 9 and heartbeat(tmp_path).exists()
-    begin = time.monotonic()
-    assert Claim(Store(tmp_path).folder(ID)).is_held() and time.monotonic() - begin < STALE_S / 10
-
-
-@pytest.mark.parametrize("left", ["", "{"])
-def test_a_heartbeat_that_is_none_is_taken_over(tmp_path: Path, left: str) -> None:
-    write_whole(heartbeat(tmp_path), left.encode())
-    assert Store(tmp_path).owner(ID) is None
-    assert Claim(Store(tmp_path).folder(ID)).is_held()
-
-
-def test_the_slower_of_two_that_take_over_leaves_the_faster_its_claim(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Both find the owner dead; between the slower's look and its move, the faster takes over."""
-    leave_heartbeat(tmp_path, process_start=1)
-    faster: list[Claim] = []
-    is_dead = ownership._is_dead
-
-    def look(said: dict[str, Any], age_s: float) -> bool:
-        found = is_dead(said, age_s)
-        if not faster:
-            monkeypatch.setattr(ownership, "_is_dead", is_dead)
-            faster.append(Claim(Store(tmp_path).folder(ID)))
-        return found
-
-    monkeypatch.setattr(ownership, "_is_dead", look)
-    with pytest.raises(ClaimLost):
-        Claim(Store(tmp_path).folder(ID))
-    assert faster[0].is_held()
-    assert temporaries(tmp_path) == []
-
-
-def test_an_owner_whose_claim_was_taken_over_notices_and_leaves_the_new_one_alone(tmp_path: Path) -> None:
-    old = Claim(Store(tmp_path).folder(ID))
-    then = time.time() - STALE_S - 20
-    os.utime(heartbeat(tmp_path), (then, then))
-    new = Claim(Store(tmp_path).folder(ID))
-    assert new.is_held() and not old.is_held()
-    old.release()
-    assert new.is_held()
-
-
-def test_a_claim_is_kept_alive_and_says_how_far_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ownership, "BEAT_S", 0.01)
-    claim = Claim(Store(tmp_path).folder(ID))
-    with claim.kept():
-        claim.said = {**claim.said, "step": 7}
-        limit = time.monotonic() + 30
-        while "step" not in (Store(tmp_path).owner(ID) or {}):
-            assert time.monotonic() < limit, "no beat in 30 s"
-        os.utime(heartbeat(tmp_path), (0, 0))
-        while Store(tmp_path).owner(ID) is None:
-            assert time.monotonic() < limit, "the beat does not renew the heartbeat"
-    assert claim.is_held()
-    claim.release()
-    assert temporaries(tmp_path) == []
 
 
 # --- files --------------------------------------------------------------------------------------------------------

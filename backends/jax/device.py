@@ -1,6 +1,9 @@
 """Devices, numerics, and the data on the device."""
 
 import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import jax
 
@@ -32,13 +35,48 @@ def check(run: RunSpec) -> None:
 def set_numerics(run: RunSpec) -> None:
     """XLA reads its flags with the first device: no wider rounding in fused chains; a GPU repeats its bits."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share a GPU
-    flags = f"--xla_allow_excess_precision=false --xla_gpu_deterministic_ops={str(run.deterministic).lower()}"
-    given = os.environ.get("XLA_FLAGS", "")
-    if "xla_allow_excess_precision" not in given:
-        os.environ["XLA_FLAGS"] = f"{flags} {given}"
+    _set_flags({"xla_allow_excess_precision": "false", "xla_gpu_deterministic_ops": str(run.deterministic).lower()})
     if run.compile_cache:
         jax.config.update("jax_compilation_cache_dir", str(run.compile_cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+_added: set[str] = set()  # names of flags that this process has added; the others are the user's
+
+
+def _set_flags(wanted: Mapping[str, str]) -> None:
+    """Add flags to those of XLA_FLAGS. One that is there by its very name stays as it is; a line says so."""
+    given = _given_flags()
+    values = dict(word.removeprefix("--").partition("=")[::2] for word in given)
+    for name in wanted.keys() & values.keys() - _added:
+        _added.add(name)
+        if (values[name] or "true").lower() not in (wanted[name], {"true": "1", "false": "0"}[wanted[name]]):
+            print(
+                f"mixlab: XLA_FLAGS sets --{name}={values[name] or 'true'}, which stays; else it were {wanted[name]}",
+                file=sys.stderr,
+                flush=True,
+            )
+    ours = [f"--{name}={value}" for name, value in wanted.items() if name not in values]
+    _added.update(wanted.keys() - values.keys())
+    if ours:
+        os.environ["XLA_FLAGS"] = " ".join([*given, *ours])
+
+
+def _given_flags() -> list[str]:
+    """The words of XLA_FLAGS, or of the file that it names.
+
+    Source: openxla/xla, xla/parse_flags_from_env.cc: what does not begin with '-' is the name of a file.
+    Raises: MixlabError: that file cannot be read.
+    """
+    given = os.environ.get("XLA_FLAGS", "").strip()
+    if given and not given.startswith("-"):
+        try:
+            given = Path(given).read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise MixlabError(
+                f"environment: XLA_FLAGS: {given!r} came where flags (--name=value ...) or a file of them is allowed"
+            ) from error
+    return given.split()
 
 
 def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> jax.stages.Compiled:

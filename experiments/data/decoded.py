@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
@@ -22,7 +21,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import memory
+from experiments import clock, memory
 from experiments.data import pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
 from experiments.data.checks import Watch, hash_of
@@ -202,5 +201,5 @@ def _sweep(cache: Path) -> None:
     """Remove what killed processes have left half-made."""
     for left in [*cache.glob(".new-*"), *cache.glob(".damaged-*")]:
         newest = max((path.lstat().st_mtime for path in (left, *left.rglob("*")) if path.exists()), default=0.0)
-        if time.time() - newest > ABANDONED_S:
+        if clock.now(cache) - newest > ABANDONED_S:
             shutil.rmtree(left, ignore_errors=True)

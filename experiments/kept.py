@@ -1,0 +1,88 @@
+"""The weights of a trial that is done: `weights.safetensors` in its folder, in the project's own form of weights.
+
+`run.keep` says which: `last`, those of the record's `metrics.last`; `best`, those of `metrics.best`; or `none`. They
+are the ones that were evaluated: with train.ema_decay the average. The best are saved when their point is reached, as
+`best-<step>.safetensors`, because a run that goes on later could not make them again. Such a file belongs to the
+checkpoint whose curve has that point; a file of a step after the checkpoint that a run goes on from is of a future that
+did not come, and goes.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from backends import parameters
+from backends.contract import Array, State
+from experiments import checkpoint
+from experiments.files import write_whole
+from experiments.spec import Trial
+
+FILE = "weights.safetensors"
+
+
+def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
+    """The parameters that evaluations use, by canonical name. Args: state: of training, by state name."""
+    group = "average" if trial.optimizer.ema_decay else "params"
+    return {name: state[f"{group}/{name}"] for name in parameters.shapes(trial.model)}
+
+
+def save_best(folder: Path, trial: Trial, state: Mapping[str, Array], step: int) -> None:
+    """Raises: StoreError."""
+    write_whole(_best(folder, step), _content(trial, state, "best", step))
+
+
+def keep_last(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
+    """Raises: StoreError."""
+    write_whole(folder / FILE, _content(trial, state, "last", trial.num_steps))
+
+
+def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
+    """Keep what `save_best` saved; a sentence if it is not there as it was, and nothing is kept.
+
+    Raises: StoreError.
+    """
+    path = _best(folder, step)
+    try:
+        checkpoint.read(path, parameters.shapes(trial.model))
+        write_whole(folder / FILE, path.read_bytes())
+    except (FileNotFoundError, checkpoint.CorruptCheckpoint) as error:
+        forget(folder)
+        how = "is not there; was run.keep another when it was trained?" if isinstance(error, OSError) else str(error)
+        return f"store: {path} {how}; no weights are kept of this trial"
+    return None
+
+
+def drop_best(folder: Path, but: Collection[int] = (), until: int = -1) -> None:
+    """Remove what `save_best` saved, but of these steps, and of the steps up to `until`."""
+    for path in folder.glob("best-*.safetensors"):
+        found = re.fullmatch(r"best-(\d+)", path.stem)
+        if found and int(found[1]) not in but and int(found[1]) > until:
+            path.unlink(missing_ok=True)
+
+
+def forget(folder: Path) -> None:
+    """Keep nothing."""
+    (folder / FILE).unlink(missing_ok=True)
+
+
+def line(folder: Path, asked: str | None) -> str:
+    """Where the weights of a done trial are, in words. Args: asked: its run.keep; None: its version knew none."""
+    path = folder / FILE
+    try:
+        about = checkpoint.read_progress(path)
+        return f"weights {path} ({about.get('kept')}, of step {about.get('step')})"
+    except FileNotFoundError:
+        why = {"none": "run.keep was none", None: "an earlier version of Mixlab kept none"}
+        return f"weights none: {why.get(asked, 'they were removed, or could not be kept')}"
+    except checkpoint.CorruptCheckpoint as error:
+        return f"weights {path}: damaged: {error}"
+
+
+def _best(folder: Path, step: int) -> Path:
+    return folder / f"best-{step:08d}.safetensors"
+
+
+def _content(trial: Trial, state: Mapping[str, Array], which: str, step: int) -> bytes:
+    about = {"model": asdict(trial.model), "trial": trial.id, "kept": which, "step": step}
+    return checkpoint.pack(evaluated(trial, state), about)

@@ -1,0 +1,62 @@
+"""What jobs and running trials hold of a store, and so may not be removed; see experiments/cleaning.py."""
+
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.errors import MixlabError
+from experiments import claims
+from experiments.cleaning import Held
+from experiments.store import Store
+from slurm import client, ledger
+from slurm.status import GOING_ON, overview
+from slurm.submission import LOCK
+
+RUNS, WAITS, UNKNOWN = "runs now", "waits in the queue", "may be on its way: Slurm does not answer"
+
+
+def held(store: Store) -> tuple[Held, str | None]:
+    """What is held now, and a sentence where Slurm could not be asked: then all that it may have is held."""
+    arrays = list(ledger.all_arrays(store))
+    sent = dict.fromkeys(key for array in arrays for pack in array.packs for key in pack)
+    known = overview(store, sent)
+    trials = {key: RUNS for key in store.trial_ids() if store.owner(key) is not None}
+    words = {"running": RUNS, "queued": WAITS, "unknown": UNKNOWN}
+    trials |= {key: words[now.status] for key, now in known.states.items() if now.status in GOING_ON}
+    folders, silence = _live_submissions(arrays, known.silence)
+    snapshots = {Path(str(about["snapshot"])).name: why for about, why in _abouts(folders) if "snapshot" in about}
+    if claims.owner(store.root / LOCK) is not None:
+        snapshots[""] = "somebody is submitting now"
+    ablations = {folder.parent.parent.name: why for folder, why in folders.items()}
+    return Held(trials, frozenset(_contents(store, trials, arrays)), snapshots, ablations), silence
+
+
+def _live_submissions(arrays: Collection[ledger.Array], silence: str | None) -> tuple[dict[Path, str], str | None]:
+    """Folders of submissions of which a job may still begin or runs, and why."""
+    asked = [array for array in arrays if array.is_asked]
+    names = {array.name: array.folder for array in asked}
+    names |= {ledger.report_name(array.folder): array.folder for array in asked}
+    found = {array.folder: "is being submitted" for array in asked if array.state == "intended"}
+    try:
+        jobs = client.queue(names) if names and silence is None else []
+    except MixlabError as error:
+        silence = str(error)
+    if silence is not None:
+        return found | {array.folder: UNKNOWN for array in asked}, silence
+    return found | {names[job.name]: "has jobs in the queue" for job in jobs if job.name in names}, None
+
+
+def _abouts(folders: Mapping[Path, str]) -> Iterator[tuple[dict[str, Any], str]]:
+    for folder, why in folders.items():
+        yield ledger.read(folder / "report.json") or {}, f"a submission {why}"
+
+
+def _contents(store: Store, trials: Collection[str], arrays: Collection[ledger.Array]) -> Iterator[str]:
+    """Names of the decoded data that trials need."""
+    packs = {(array, index) for array in arrays for index, pack in enumerate(array.packs) if set(pack) & set(trials)}
+    specs = [ledger.read(store.folder(key) / "spec.json") for key in trials]
+    for array, index in packs:
+        work = ledger.read(array.pack_file(index)) or {}
+        specs += [one.get("spec") for one in work.get("trials", ())]
+    for spec in filter(None, specs):
+        yield str(spec.get("info", {}).get("content"))
