@@ -456,7 +456,7 @@ def test_a_job_works_by_the_needs_that_it_was_sent_with(tools: Path, monkeypatch
         assert work.cluster == cluster and work.needs == whole.needs(work.trials[0])
         found[work.trials[0].trial.seed] = work
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(job, "STARTED", time.time() - 90 * 60)
+    monkeypatch.setattr(job, "STARTED", time.monotonic() - 90 * 60)
     assert [len(found[seed]._pool().cpus) for seed in (0, 1)] == [1, 2]
     assert [found[seed]._pool().devices for seed in (0, 1)] == [(), ("auto:0", "auto:1")]
     assert [found[seed]._is_time_over() for seed in (0, 1)] == [True, False]

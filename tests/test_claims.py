@@ -447,7 +447,7 @@ def take_over(root: Path, trial_id: str, result: dict[str, Any] | None) -> None:
 
 def work(root: Path, trial: GridTrial, cache: Path) -> list[Event]:
     events = list[Event]()
-    spec = WorkerSpec("quick", (0,), root, cache, {}, ROOT)
+    spec = WorkerSpec("quick", (0,), root, cache, {}, ROOT, time.monotonic())
     Worker(spec, threading.Event(), events.append).run(trial.trial)
     return events
 

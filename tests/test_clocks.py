@@ -19,6 +19,7 @@ from slurm import ledger, status
 from slurm.attempts import Attempts
 from slurm.cluster import ClusterSpec
 from slurm.job import Work
+from slurm.needs import Needs
 from tests.conftest import Ended, base, planned, write_yaml
 from tests.store_parts import ID, failed, leave_heartbeat, make_older, record, skew_our_clock, temporaries
 
@@ -170,7 +171,7 @@ def test_a_pack_keeps_to_the_failures_that_it_has_recorded_itself(
     skew_our_clock(monkeypatch, skew)
     trial: GridTrial = planned(write_yaml(tmp_path / "a.yaml", base=base(backend="quick")), tmp_path / "data")[0]
     key, array = trial.trial.id, submission(tmp_path)
-    work = Work(array, 0, ClusterSpec(), tmp_path, Store(tmp_path), tmp_path, {}, (trial,))
+    work = Work(array, 0, ClusterSpec(), Needs(), tmp_path, Store(tmp_path), tmp_path, {}, (trial,))
     assert isinstance(work.attempts, Attempts)  # which begins
     Store(tmp_path).finish(key, {**failed(), "id": key})
     make_older(Store(tmp_path).folder(key) / "record.json", record_age_s)

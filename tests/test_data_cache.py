@@ -53,6 +53,17 @@ def test_a_known_source_is_neither_read_nor_hashed_again(
     assert len(data.load(resolved, info, cache).labels) == 24
 
 
+def test_a_cache_that_was_removed_is_made_again_with_what_was_said_of_the_source(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    info = data.describe(given, cache, WHERE)
+    said = data.in_record(given, info, cache)
+    assert said["classes"] and said["kind"]
+    shutil.rmtree(cache)
+    resolved = dataclasses.replace(given, image_size=info.image_size, image_channels=info.image_channels)
+    data.load(resolved, info, cache)
+    assert data.in_record(resolved, info, cache) == said
+
+
 def test_describing_a_known_source_imports_nothing_heavy(digits_cache: Path) -> None:
     data.describe(config(), digits_cache, WHERE)
     code = (

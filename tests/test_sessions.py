@@ -1,6 +1,7 @@
 """What a trial is remembered by: every session's commit, and the data of its own split seed."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,11 @@ def test_trials_of_two_split_seeds_have_their_own_order_of_pixels(tmp_path: Path
     given = base(data={"source": "digits", "image_size": None, "image_channels": None, "permutation": permutation})
     path = write_yaml(tmp_path / "a.yaml", base=given, grid={"data.split_seed": [0, 1]})
     first, second = planned(path, tmp_path / "data")
-    worker = Worker(WorkerSpec("torch", (0,), tmp_path, tmp_path / "data", {}, ROOT), threading.Event(), lambda _: None)
+    worker = Worker(
+        WorkerSpec("torch", (0,), tmp_path, tmp_path / "data", {}, ROOT, time.monotonic()),
+        threading.Event(),
+        lambda _: None,
+    )
     orders = []
     for planned_trial in (first, second, first):
         trial = planned_trial.trial

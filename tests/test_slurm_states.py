@@ -13,6 +13,7 @@ from experiments.files import write_json
 from experiments.store import Store
 from slurm import client, ledger, status, submission
 from slurm.cluster import ClusterSpec
+from slurm.cluster_keys import tree_of
 from tests.conftest import base, planned, write_yaml
 from tests.store_parts import failed, make_older, record
 
@@ -37,7 +38,7 @@ class Sent:
     def array(self, array_state: str, job: str | None = "7", ablation: str = "a", stamp: str = "") -> ledger.Array:
         folder = ledger.new_submission(self.store, ablation)
         folder = folder.with_name(f"{stamp}{folder.name[len(stamp) :]}")
-        write_json(folder / "cluster.json", {**dataclasses.asdict(ClusterSpec()), "report": False})
+        write_json(folder / "cluster.json", {**tree_of(ClusterSpec()), "report": False})
         packs = ((self.key,), ("another",))
         return ledger.Array(folder, 0, f"mixlab-{folder.name}-0", array_state, job, "quick", packs).become()
 

@@ -15,6 +15,7 @@ from experiments.data import checks, decoded, framing, known, memo
 from experiments.data.fingerprints import fingerprint, is_there, source_tree
 from experiments.data.known import About, Facts
 from experiments.data.pictures import background
+from experiments.data.tree import Tree
 from experiments.spec import DataConfig, DataInfo
 from experiments.streams import permutations, words
 
@@ -66,9 +67,7 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:
-            tree = source_tree(config.source, where)
-            fingerprint(config, tree, cache, where)  # says so if the source is gone
-            decoded.build(config, tree, cache, where)
+            _read_anew(config, source_tree(config.source, where), cache, where)
             entry = decoded.find(cache, info.content)
             if entry is None:
                 raise MixlabError(
@@ -88,12 +87,19 @@ def _find_out(config: DataConfig, cache: Path, where: str) -> About:
     if last and not is_there(config.source):
         return last
     tree = source_tree(config.source, where)
-    by_content = known.question(config, fingerprint(config, tree, cache, where))
-    answer = known.recall(cache, by_content)
-    if answer is None:
-        answer = decoded.build(config, tree, cache, where)
-        known.remember(cache, by_content, *answer)
-    about, facts = answer
+    answer = known.recall(cache, known.question(config, fingerprint(config, tree, cache, where)))
+    return _read_anew(config, tree, cache, where) if answer is None else _keep(config, tree, cache, *answer)
+
+
+def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> About:
+    question = known.question(config, fingerprint(config, tree, cache, where))
+    answer = decoded.build(config, tree, cache, where)
+    known.remember(cache, question, *answer)
+    return _keep(config, tree, cache, *answer)
+
+
+def _keep(config: DataConfig, tree: Tree | None, cache: Path, about: About, facts: Facts) -> About:
+    """Note what the place of the source holds, and what there is to say of it."""
     if tree:
         facts = dataclasses.replace(facts, notes=(*tree.notes(), *facts.notes))
     known.remember_place(cache, config, about, facts)
