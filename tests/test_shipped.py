@@ -11,6 +11,7 @@ import mixlab
 from experiments import ablation
 from experiments.ablation import GridTrial
 from experiments.bench import limit, step
+from slurm.cluster_file import read_cluster
 from tests.conftest import ROOT
 from tests.peers import SMALL_MIXER, write_timm
 
@@ -61,6 +62,10 @@ def test_a_command_of_the_readme_is_understood(
     if "data.source=path/to/cifar10" in words:
         words[words.index("data.source=path/to/cifar10")] = "data.source=synthetic"
         words += ["data.num_examples=6000", "data.image_size=8"]
+    if words[0] == "data":
+        monkeypatch.chdir(tmp_path)
+        own = ["synthetic", "data.num_examples=40"]
+        words = [part for word in words for part in (own if word == "path/to/cifar10" else [word])]
     if words[0] in ("weights", "evaluate"):  # a reader has the authors' file; here it is a small one of their format
         monkeypatch.chdir(tmp_path)
         shutil.copy(OFFICIAL, "Mixer-B_16.npz")
@@ -107,6 +112,15 @@ def test_the_second_example_makes_the_grid_that_it_says(tmp_path: Path) -> None:
         ("tied", 4),
         ("grouped", 4),
     ]
+
+
+def test_the_cluster_file_of_the_readme_is_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SCRATCH", "/scratch/me")
+    monkeypatch.setenv("USER", "me")
+    path = tmp_path / "cluster.yaml"
+    path.write_text(next(block for block in blocks("yaml") if block.startswith("time:")))
+    found = read_cluster(path)
+    assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 1)
 
 
 def test_the_readme_names_every_shipped_ablation_and_its_links_lead_somewhere() -> None:
