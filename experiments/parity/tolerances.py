@@ -80,8 +80,8 @@ HALF_BLOCKS_OUTSIDE = 2  # stem and head
 # Roundings are independent, so that those of many half-blocks add up as the root of their number. Seen with 2 blocks in
 # bfloat16 on torch: 2.5e-2 of 3.8e-2 in activations, 2.0e-2 of 5.4e-2 in gradients, 1.4e-1 of 2.2e-1 in those of ReLU.
 NORM = 4
-# Of many more examples the largest rounding, over the smallest deviation, lies farther out. Seen in bfloat16 on torch at 128
-# examples, 1 block and 8 channels: 3.6e-2 of 6.2e-2 in activations, where 8 examples had 2.5e-2.
+# Of many more examples the largest rounding, over the smallest deviation, lies farther out. Seen in bfloat16 on torch
+# with 128 examples, 1 block and 8 channels: 3.6e-2 of 6.2e-2 in activations, where 8 examples had 2.5e-2.
 WIDE = 2
 # Least size that a gradient's differences are set against, as a share of the largest gradient of all: one that is small
 # beside the others is a sum that cancels, and has fewer digits.
