@@ -40,7 +40,10 @@ def _variable(match: re.Match[str], text: str, where: str) -> str:
     if match["dollar"]:
         return "$"
     if match["other"]:
-        raise MixlabError(f"{where}: {text!r}: of the shell's forms only $NAME, ${{NAME}} and ~ are read here")
+        raise MixlabError(
+            f"{where}: {text!r}: of the shell's forms only $NAME, ${{NAME}} and ~ are read here; a dollar sign itself is "
+            f"written '$$'"
+        )
     name = match["braced"] or match["bare"]
     if not (value := os.environ.get(name)):
         state = "is not set" if value is None else "is empty"

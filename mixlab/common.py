@@ -67,7 +67,7 @@ def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTria
 
 def store_option(store: "Store") -> str:
     """What a command that is suggested must say of the store, ready for a shell."""
-    return "" if str(store.root) == "runs" else f" --store {shlex.quote(str(store.root))}"
+    return "" if str(store.root) == "runs" else f" --store {shlex.quote(str(store.root).replace('$', '$$'))}"
 
 
 def find_trials(store: "Store", what: str) -> list[str]:

@@ -240,7 +240,7 @@ def test_names_that_a_shell_would_read_are_names(bench: Bench, tmp_path: Path) -
     """A store with all that is awkward in its path; and a path that a batch script cannot hold is refused."""
     path = bench.write(backend="quick")
     store = tmp_path / 'it\'s "a" $(touch pwned) `x` & ; store'
-    bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(), "--store", str(store))
+    bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(), "--store", str(store).replace("$", "$$"))
     wait_until(lambda: len(records(store)) == 2, "both trials are done")
     bench.wait_empty()
     assert {record["status"] for record in results(store).values()} == {"done"}
