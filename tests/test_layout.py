@@ -126,6 +126,22 @@ def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> 
     for name in ("cat", "dog", "cow"):
         images(source / "train" / name, "adult", "young")
     assert counts(source, cache) == (12, 0, ("cat", "cow", "dog"))
+    note = "images in folders below the class folders of train (cat/adult, cat/young, cow/adult and 3 more) belong to the class above: 12 of them"
+    assert said(source, cache, test_fraction=0.5) == (note,)
+
+
+def test_a_split_with_one_folder_is_refused_and_no_split_is_taken_for_a_data_set(source: Path, cache: Path) -> None:
+    for split in ("train", "test"):
+        images(source / split / split, "a", "b")
+    message = refusal(source, cache)
+    assert "the splits hold one folder each (test/test, train/train): move what is in it" in message
+    assert "did you mean" not in message
+
+
+def test_classes_that_are_all_called_as_splits_are_read_by_the_layout(source: Path, cache: Path) -> None:
+    images(source, "train", "test")
+    assert "to take these folders for classes, set data.layout: classes" in refusal(source, cache)
+    assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
 
 
 def test_splits_below_classes_are_a_question(source: Path, cache: Path) -> None:
@@ -143,7 +159,10 @@ def test_two_folders_of_one_split_are_refused(source: Path, cache: Path) -> None
 def test_one_class_is_refused_and_the_folder_that_holds_two_is_named(source: Path, cache: Path) -> None:
     images(source / "pictures", "a", "b")
     message = refusal(source, cache)
-    assert "neither two class folders nor a table" in message and f"did you mean {source / 'pictures'}?" in message
+    assert (
+        "neither two class folders nor a table" in message
+        and f"did you mean data.source={source / 'pictures'}?" in message
+    )
 
 
 # What has no class

@@ -21,7 +21,7 @@ from experiments.data import columns, rows
 from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
-from experiments.data.words import canonical, counted, is_image, listed, words_in
+from experiments.data.words import canonical, counted, is_image, listed, splits_in
 from experiments.spec import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"
@@ -118,7 +118,7 @@ def _files(split: str, folder: Tree, where: str) -> tuple[dict[str, list[Path]],
             f"{where}: {folder.path} has tables of several formats ({', '.join(sorted(map(str, formats)))}): "
             f"{listed(names)}; keep one format there"
         )
-    words = {name: words_in(name) for name in names}
+    words = {name: splits_in(name) for name in names}
     open_names = [name for name in names if len(words[name]) > 1 or (not words[name] and any(words.values()))]
     if open_names:
         raise MixlabError(
