@@ -22,13 +22,15 @@ Tables = Mapping[str, Callable[[], Table]]  # by split
 class Chosen:
     """Names of columns. split: of one that says which split a row is of; None: there is none.
 
-    passed: columns that could hold classes as well, but for their name or values.
+    passed: columns that could hold classes as well, but for their name or values.   weak: so it is with the one of
+    classes itself.
     """
 
     image: str
     label: str
     split: str | None
     passed: tuple[str, ...]
+    weak: bool
 
 
 def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
@@ -55,7 +57,10 @@ def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
     split = next(filter(partial(_says_split, table), table.schema.names), None) if alone else None
     others = table.without(split) if split else table
     label, passed = columns.label_column(others, config, image, where)
-    return Chosen(image, label, split, tuple(passed))
+    weak = config.label_column is None and label not in table.names
+    values = columns.classes(table, label) or [] if weak else []
+    weak = bool(values) and not isinstance(values[0], bool) and columns.is_weak(label, values)
+    return Chosen(image, label, split, tuple(passed), weak)
 
 
 def image_of(tables: Tables, config: DataConfig, where: str) -> str:
@@ -90,6 +95,8 @@ def _says_split(table: Table, column: str) -> bool:
 def _said(chosen: Chosen) -> Iterator[str]:
     if chosen.passed:
         yield f"column {chosen.label!r} is the class; not taken: {listed(chosen.passed)}"
+    if chosen.weak:
+        yield f"column {chosen.label!r} is the class for want of another; its name or values are not those of classes"
 
 
 def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, where: str) -> RawSplit:
@@ -110,9 +117,23 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
             raise MixlabError(
                 f"{where}: data.label_column: {chosen.label!r} of split {name!r} holds neither whole numbers nor words"
             )
+        if columns.holds_text(table, chosen.image):
+            _refuse_two_classes(name, table.values(chosen.image), values, where)
     else:
         values = [None for batch in table.batches(chosen.image) for _ in range(len(batch))]
     return RawSplit(name, values, partial(_images, table, chosen.image, where), chosen.label)
+
+
+def _refuse_two_classes(split: str, paths: list[Any], values: list[Any], where: str) -> None:
+    """Raises: MixlabError: an image has rows of several classes."""
+    first: dict[str, Any] = {}
+    for path, value in zip(paths, values, strict=True):
+        known = first.setdefault(os.path.normpath(path or ""), value)
+        if path and known != value:
+            raise MixlabError(
+                f"{where}: data.label_column: image {path!r} of split {split!r} has rows of two classes, {known!r} and "
+                f"{value!r}; keep one row an image, of one class"
+            )
 
 
 def _cut(word: str, words: list[str], splits: Mapping[str, Callable[[], RawSplit]]) -> RawSplit:

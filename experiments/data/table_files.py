@@ -87,6 +87,8 @@ def _guarded(path: Path, kind: str, where: str, read: Callable[[], Any]) -> Any:
         raise MixlabError(f"{where}: {path} {error}") from None
     except Exception as error:  # pyarrow raises many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        if "invalid UTF8" in reason:
+            reason += "; save it as UTF-8"
         raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from None
 
 
