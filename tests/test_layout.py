@@ -374,13 +374,14 @@ def test_a_home_that_is_not_known_is_a_sentence(cache: Path) -> None:
         data.describe(given(Path("~nobody_here/set")), cache, WHERE)
 
 
-def test_of_a_folder_that_is_nowhere_the_names_beside_it_are_compared(tmp_path: Path, cache: Path) -> None:
+def test_of_a_folder_that_is_nowhere_the_names_beside_it_are_compared(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     for name in ("images", "unlike", ".images"):
-        (tmp_path / name).mkdir()
-    with pytest.raises(MixlabError) as caught:
-        data.describe(given(tmp_path / "imagse"), cache, WHERE)
-    message = str(caught.value)
-    assert "/images'?" in message and "unlike" not in message and ".images" not in message
+        (tmp_path / "my_data_sets" / name).mkdir(parents=True)
+    message = refusal(Path("my_data_sets/imagse"), cache)
+    assert "my_data_sets/images'?" in message and "unlike" not in message and ".images" not in message
 
 
 def test_a_tree_of_one_file_holds_that_file_alone(source: Path) -> None:
