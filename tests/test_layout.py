@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -374,14 +375,12 @@ def test_a_home_that_is_not_known_is_a_sentence(cache: Path) -> None:
         data.describe(given(Path("~nobody_here/set")), cache, WHERE)
 
 
-def test_of_a_folder_that_is_nowhere_the_names_beside_it_are_compared(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("images", "unlike", ".images"):
-        (tmp_path / "my_data_sets" / name).mkdir(parents=True)
-    message = refusal(Path("my_data_sets/imagse"), cache)
-    assert "my_data_sets/images'?" in message and "unlike" not in message and ".images" not in message
+def test_of_a_folder_that_is_nowhere_the_names_beside_it_are_compared(cache: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:  # so that no name is cut off the end of the message
+        for name in ("images", "unlike", ".images"):
+            (Path(short) / name).mkdir()
+        message = refusal(Path(short) / "imagse", cache)
+    assert "/images'?" in message and "unlike" not in message and "/.images" not in message
 
 
 def test_a_tree_of_one_file_holds_that_file_alone(source: Path) -> None:
