@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from backends.errors import MixlabError
 from experiments import data
+from experiments.data import table_files
 from tests.reading import WHERE, given, png, read, refusal, said
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -334,6 +336,21 @@ def test_what_a_csv_lacks_is_said(source: Path, cache: Path) -> None:
     assert "the table has the columns file, label and no rows" in refusal(source, cache)
     (source / "labels.csv").write_bytes("file,label\n0.png,th\u00e9\n1.png,b\n".encode("latin-1"))
     assert "save it as UTF-8" in refusal(source, cache)
+
+
+def test_a_file_of_zeros_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room, and fits into no memory
+    with pytest.raises(MixlabError, match=r"labels\.csv begins with zeros"):
+        table_files.open_table([path], WHERE)
+
+
+@pytest.mark.parametrize("other", ["unlabeled", "", "PrivateTest"])
+def test_a_column_of_splits_with_other_words_is_never_left_aside(source: Path, cache: Path, other: str) -> None:
+    table(source / "all.parquet", label=[0, 1] * 4, split=["train"] * 4 + [other] * 2 + ["test"] * 2)
+    for fields in ({}, {"label_column": "label"}):
+        assert f"column 'split' holds split words and others: {other!r}" in refusal(source, cache, **fields)
 
 
 def test_other_tables_beside_metadata_are_ignored_and_named(source: Path, cache: Path) -> None:

@@ -14,7 +14,7 @@ from experiments.data.table_files import Table
 from experiments.data.words import canonical, listed
 from experiments.spec import DataConfig
 
-SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset")
+SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset", "usage")
 Tables = Mapping[str, Callable[[], Table]]  # by split
 
 
@@ -54,7 +54,9 @@ def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
 def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
     """Args: alone: whether the table is the only one, so that a column may say the splits."""
     image = columns.image_column(table, config, where)
-    split = next(filter(partial(_says_split, table), table.schema.names), None) if alone else None
+    split = (
+        next((name for name in table.schema.names if _says_split(table, name, config, where)), None) if alone else None
+    )
     others = table.without(split) if split else table
     label, passed = columns.label_column(others, config, image, where)
     weak = config.label_column is None and label not in table.names
@@ -86,10 +88,18 @@ def _splits_of_rows(table: Table, chosen: Chosen) -> list[str]:
     return words if len(words) == len(names) else []
 
 
-def _says_split(table: Table, column: str) -> bool:
-    if column.lower() not in SPLIT_COLUMN:
+def _says_split(table: Table, column: str, config: DataConfig, where: str) -> bool:
+    """Raises: MixlabError: it does so for some rows, and holds something else in others."""
+    if column.lower() not in SPLIT_COLUMN or column == config.label_column:
         return False
-    return all(isinstance(value, str) and canonical(value) for value in table.values(column))
+    found = dict.fromkeys(table.values(column))
+    others = [value for value in found if not (isinstance(value, str) and canonical(value))]
+    if others and len(others) < len(found):
+        raise MixlabError(
+            f"{where}: data.source: column {column!r} holds split words and others: {listed(list(map(repr, others)), 3)}; write "
+            f"train, validation or test in each row, leave the other rows out, or rename the column to ignore it"
+        )
+    return bool(found) and not others
 
 
 def _said(chosen: Chosen) -> Iterator[str]:
