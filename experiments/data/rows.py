@@ -95,9 +95,10 @@ def _says_split(table: Table, column: str, config: DataConfig, where: str) -> bo
     found = dict.fromkeys(table.values(column))
     others = [value for value in found if not (isinstance(value, str) and canonical(value))]
     if others and len(others) < len(found):
+        shown = listed([repr(value) for value in others], 3)
         raise MixlabError(
-            f"{where}: data.source: column {column!r} holds split words and others: {listed(list(map(repr, others)), 3)}; write "
-            f"train, validation or test in each row, leave the other rows out, or rename the column to ignore it"
+            f"{where}: data.source: column {column!r} holds split words and others: {shown}; write train, validation "
+            f"or test in each row, leave the other rows out, or rename the column to ignore it"
         )
     return bool(found) and not others
 

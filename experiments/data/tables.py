@@ -3,8 +3,8 @@
 - The files are those at the first level, else those in a folder `data`, else those in folders that are named by
   splits, else those in the only folder that has any. Several formats, or folders, are a question.
 - The split of a file is the split word in its name (train-00000-of-00002.parquet, my_test.csv), else that of its
-  folder. Where no name holds one, all are the training split; a column `split` of split words alone cuts it, and so do
-  paths that all begin with a folder named by a split.
+  folder. Where no name holds one, all are the training split; a column `split` of split words cuts it (with other
+  words in it, it is refused), and so do paths that all begin with a folder named by a split.
 - Beside a file metadata.csv, .jsonl or .parquet, other tables are ignored.
 - Paths in a column are relative to the table's folder. Every image there must have a row, and every row an image; an
   image of several rows must have one class.
