@@ -4,7 +4,8 @@ Files hold more: an average of the weights, the state of an optimizer, a loss. O
 told in a sentence, and what is taken, what lies beside it and what is left out is said; nothing is cut out in silence.
 
 - A model is all names of a format below one prefix, whatever that is called: `state_dict/`, `model.`, `opt/target/`.
-- An array below the prefix that the format does not know belongs to another architecture: the file is refused.
+- An array below the prefix that the format does not know belongs to another architecture: the file is refused. A text
+  or a single whole number does not.
 - So it is with an array of two or more axes beside the prefix in the same mapping: it may be one more layer.
 - What is named as a loss, a metric, an optimizer's state or an average is no layer: it is left out.
 """
@@ -125,8 +126,9 @@ def select(arrays: Mapping[str, Array], average: bool = False, group: str | None
     chosen = _choose(models, arrays, average, group)
     of_models = {one.prefix + name for one in models for name in one.table}
     further = [] if group else [name for name in chosen.beside(arrays) if name not in of_models]
-    if chosen.more or further:
-        raise NotAModel(_more(chosen, chosen.more or further, bool(chosen.more)))
+    more = [name for name in chosen.more if not _is_a_note(arrays[name])]
+    if more or further:
+        raise NotAModel(_more(chosen, more or further, bool(more)))
     others = sorted((one for one in models if one is not chosen), key=lambda one: not one.is_average)
     left_out = [name for name in arrays if name not in of_models]
     origin = Origin(
@@ -201,8 +203,8 @@ def _are_equal(one: Candidate, other: Candidate, arrays: Mapping[str, Array]) ->
 def _nearest(found: list[Candidate], names: Collection[str]) -> str:
     nearest = max(found, key=lambda one: one.likeness, default=None)
     if nearest is None or nearest.likeness < NEAR:
-        came = f"its names ({some(sorted(names))}) are" if names else "it holds no arrays, which is"
-        return f"{came} of no known format; {choices('', (*FORMATS, 'mixlab'))}"
+        came = f"its names ({some(sorted(names))}) are of no known format" if names else "it holds no arrays"
+        return f"{came}; {choices('', (*FORMATS, 'mixlab'))}"
     faults = [f"lacks {some(nearest.missing)}"] * bool(nearest.missing)
     return _near(nearest, [*faults, *([f"has {some(nearest.more)} besides"] * bool(nearest.more))])
 
@@ -225,6 +227,11 @@ def some(names: Collection[str]) -> str:
 
 def _parts(word: str) -> set[str]:
     return set(re.split(r"[^a-z]+", word.lower()))
+
+
+def _is_a_note(array: Array) -> bool:
+    """A text, or a whole number such as a count of steps: no model computes with it."""
+    return array.dtype.kind in "SU" or (array.ndim == 0 and array.dtype.kind in "iub")
 
 
 def _is_no_layer(name: str) -> bool:

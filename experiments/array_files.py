@@ -29,6 +29,8 @@ STRANGERS = (
     (b"\x89HDF", "it is HDF5, which is not read; save the arrays with numpy.savez under the names of a known format"),
     (b"\x93NUMPY", "it is one array without a name; save all arrays of the model with numpy.savez"),
     (b"\x1f\x8b", "it is compressed by gzip; unpack it first"),
+    (b"BZh", "it is compressed by bzip2; unpack it first"),
+    (b"\xfd7zXZ", "it is compressed by xz; unpack it first"),
 )
 
 
@@ -44,6 +46,10 @@ def read(path: Path) -> Content:
     with path.open("rb") as file:
         start = file.read(4096)
         file.seek(0)
+        if not any(start):
+            raise NotWeights(
+                f"it {'begins with zeros' if start else 'is empty'}, as a download that broke off; fetch it again"
+            )
         for first, sentence in STRANGERS:
             if start.lower().startswith(first.lower()):
                 raise NotWeights(sentence)
@@ -53,7 +59,7 @@ def read(path: Path) -> Content:
             return _read_safetensors(path)
         if start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
             return torch_files.read_stream(file)
-        if start[257:262] == b"ustar" or tarfile.is_tarfile(path):
+        if start[257:262] == b"ustar" or _is_old_tar(path):
             raise NotWeights(_tar_sentence(path))
         if start[:1] == b"{":
             raise NotWeights(_json_sentence(path))
@@ -142,8 +148,17 @@ def _flat(tree: Any, prefix: str) -> State:
     return found
 
 
+def _is_old_tar(path: Path) -> bool:
+    """Of the form before 1988, which has no mark. Compressed ones are left out: to look into them is to unpack them."""
+    try:
+        with tarfile.open(path, "r:"):
+            return True
+    except tarfile.TarError:
+        return False
+
+
 def _tar_sentence(path: Path) -> str:
-    with tarfile.open(path) as file:
+    with tarfile.open(path, "r:") as file:
         names = file.getnames()
     if {"storages", "tensors", "pickle"} <= set(names):
         return "it is of torch before 0.1.10, whose files are not read; load it with an old torch and save it again"

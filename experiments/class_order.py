@@ -51,5 +51,5 @@ def renumbered(splits: Splits, of_data: Sequence[str], of_weights: Sequence[str]
 def line(of_data: Sequence[str], of_weights: Sequence[str] | None) -> str:
     """Whose order the classes were taken to have."""
     names = of_weights or of_data
-    whose = "named by the weights or --classes" if of_weights else "that of the data, assumed to be the weights' too"
+    whose = "that the weights or --classes name" if of_weights else "of the data, assumed to be the weights' too"
     return f"{len(names):,}, in the order {whose}: {listed(names)}" if names else "in an order that is not known"

@@ -116,5 +116,5 @@ def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
     if info.num_classes != model.num_classes and not weights.classes:
         raise MixlabError(
             f"{where}.source: {source!r} has {info.num_classes} classes, and the weights tell {model.num_classes} "
-            f"apart; allowed: data of the {model.num_classes} classes that they were trained on"
+            f"apart; name the classes of the weights with --classes, or take data of all {model.num_classes}"
         )

@@ -203,8 +203,8 @@ def _channels(name: str, text: str | None, given: Any, channels: int) -> tuple[f
         return None
     if len(values) not in (1, channels):
         raise MixlabError(
-            f"command line: --{name}: {_numbers(values)} came, and the weights take {channels} channels; give one "
-            f"number for all, or {channels}"
+            f"command line: --{name}: {text or _numbers(values)} came, and the weights take {channels} channels; give "
+            f"one number for all, or {channels}"
         )
     return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
 

@@ -123,7 +123,7 @@ class _Reader:
     visits: int = 0
 
     def walk(self, value: Any, path: str, above: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
-        """Arrays with their names: those in mappings, and the parameters and buffers of a whole module."""
+        """Arrays with their names: those in mappings and lists, and the parameters and buffers of a whole module."""
         self.visits += 1
         if id(value) in above or self.visits > MAX_VISITS:
             raise Damaged("it holds itself")
@@ -132,8 +132,10 @@ class _Reader:
             return
         if isinstance(value, Call) and _is_module(value.state):
             yield from self._module(value.state, f"{path}/" if path else "", (*above, id(value)))
-        for key, inner in _mapping(value).items():
-            yield from self.walk(inner, f"{path}/{key}" if path else str(key), (*above, id(value)))
+        held = enumerate(value) if isinstance(value, list | tuple) else _mapping(value).items()
+        for key, inner in held:
+            if isinstance(inner, dict | list | tuple | Call):
+                yield from self.walk(inner, f"{path}/{key}" if path else str(key), (*above, id(value)))
 
     def _module(self, state: Any, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
         """Named as in the state_dict of the module."""

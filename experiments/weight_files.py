@@ -135,7 +135,7 @@ def _check_readable(path: Path) -> None:
     folder = path if path.is_dir() else path.parent
     there = sorted(other.name for other in folder.glob("*") if other.suffix in READABLE)
     what = "it is a folder" if path.is_dir() else "there is no such file"
-    raise MixlabError(f"{path}: {what}; {choices(path.name, there)}")
+    raise MixlabError(f"{path}: {what}; {choices(path.name, there) if there else f'{folder} holds no weights'}")
 
 
 def _check_writable(path: Path, target: str) -> None:

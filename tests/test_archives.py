@@ -41,6 +41,7 @@ LAYOUTS = {
     "classes": class_files(),
     "splits": [*class_files("train/"), *class_files("test/", 4)],
     "wrapped": [*class_files("my set/train/"), *class_files("my set/val/", 4), ("__MACOSX/train/a/._0.png", b"x")],
+    "beside a document": [("README.md", b"x"), *class_files("my set/train/"), *class_files("my set/val/", 4)],
     "table": [
         *((f"images/{row}.png", png(row)) for row in range(6)),
         (
@@ -70,7 +71,7 @@ def test_the_rules_of_folders_hold_in_archives(tmp_path: Path, cache: Path, layo
 
 
 def where_it_begins(layout: str, tmp_path: Path) -> dict[str, Any]:
-    return {"subset": "my set"} if layout == "wrapped" else {}
+    return {"subset": "my set"} if layout in ("wrapped", "beside a document") else {}
 
 
 def test_several_archives_stand_for_folders_of_their_names(tmp_path: Path, cache: Path) -> None:
@@ -137,3 +138,12 @@ def test_archives_that_cannot_be_read_are_refused(tmp_path: Path, cache: Path) -
             locked[place + at] |= 1
     (tmp_path / "locked.zip").write_bytes(locked)
     assert "password" in refusal(tmp_path / "locked.zip", cache)
+
+
+def test_what_lies_beside_the_wrapper_is_named_and_no_message_names_a_working_folder(
+    tmp_path: Path, cache: Path
+) -> None:
+    write_zip(tmp_path / "set.zip", LAYOUTS["beside a document"])
+    assert "1 name beside my set ignored: README.md" in said(tmp_path / "set.zip", cache)
+    write_zip(tmp_path / "rows.zip", [("a.csv", b"file,label\n0.png,a\n1.png,b\n"), ("1.png", png(1))])
+    assert f"paths are relative to {tmp_path / 'rows.zip'}" in refusal(tmp_path / "rows.zip", cache)

@@ -1,8 +1,10 @@
 """Checkpoints as other people's programs leave them: which arrays are the model, and what lies beside it."""
 
 import argparse
+import bz2
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -159,6 +161,10 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "web page": (lambda path: path.write_text("<!doctype html><title>404"), "web page"),
     "keras": (lambda path: path.write_bytes(b"\x89HDF\r\n\x1a\n"), "HDF5"),
     "gzip": (lambda path: path.write_bytes(b"\x1f\x8b\x08"), "gzip"),
+    "bzip2": (lambda path: path.write_bytes(bz2.compress(b"x")), "bzip2"),
+    "xz": (lambda path: path.write_bytes(lzma.compress(b"x")), "by xz"),
+    "nothing": (lambda path: path.write_bytes(b""), "it is empty"),
+    "zeros": (lambda path: path.write_bytes(bytes(9999)), "begins with zeros"),
     "one array": (lambda path: np.save(path.open("wb"), np.ones(2)), "one array without a name"),
     "index": (
         lambda path: path.write_text(json.dumps({"weight_map": {"a": "m-1.bin", "b": "m-2.bin"}})),
@@ -166,6 +172,26 @@ STRANGERS: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "settings": (lambda path: path.write_text('{"architecture": "mixer"}'), "holds no arrays"),
 }
+
+
+class Openers(dict[str, str]):
+    """Those of tarfile; notes which of them are asked for."""
+
+    def __init__(self, opened: list[str]):
+        super().__init__(tarfile.TarFile.OPEN_METH)
+        self.opened = opened
+
+    def __getitem__(self, kind: str) -> str:
+        self.opened.append(kind)
+        return super().__getitem__(kind)
+
+
+def test_no_file_is_unpacked_to_see_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    # tarfile looks for its openers in this table; each is given the whole file to unpack
+    monkeypatch.setattr(tarfile.TarFile, "OPEN_METH", Openers(opened))
+    (tmp_path / "m.bin").write_bytes(b"\x00\x01" * 5000)
+    assert "its first bytes are those of no file of arrays" in refusal(tmp_path / "m.bin") and opened == ["tar"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -318,6 +344,21 @@ def test_arrays_that_are_no_layer_are_left_out_and_said(tmp_path: Path, extra: s
 
 def test_a_loss_beside_a_model_without_a_prefix_is_left_out(tmp_path: Path) -> None:
     assert "'criterion.weight'" in said(weight_files.read(saved(tmp_path, TIMM | CRITERION)))
+
+
+def test_counts_and_texts_beside_the_layers_are_left_out_and_said(tmp_path: Path) -> None:
+    found = weight_files.read(saved(tmp_path, {**TIMM, "num_updates": torch.tensor(7)}))
+    assert_is(found, TIMM)
+    assert "'num_updates'" in said(found)
+    np.savez(tmp_path / "m.npz", arch=np.array("mixer"), **{name: x.numpy() for name, x in TIMM.items()})
+    assert "'arch'" in said(weight_files.read(tmp_path / "m.npz"))
+
+
+def test_arrays_in_lists_are_left_out_and_said(tmp_path: Path) -> None:
+    shadow = {"decay": 0.9, "shadow_params": list(AVERAGE.values())}
+    found = weight_files.read(saved(tmp_path, {"model": TIMM, "ema": shadow, "seen": (1, [torch.ones(2)])}))
+    assert_is(found, TIMM)
+    assert f"'ema ({len(AVERAGE)} arrays)', 'seen'" in said(found)
 
 
 @pytest.mark.parametrize(

@@ -201,3 +201,10 @@ def test_evaluate_says_which_order_it_took_and_takes_another(run: Run, tmp_path:
     (tmp_path / "classes.txt").write_text("5\n5\n")
     ended = run("evaluate", "--weights", "w.npz", "set", "--classes", "classes.txt")
     assert ended.code == 2 and "names classes twice: 5" in ended.err
+    for split in ("train", "test"):
+        shutil.rmtree(tmp_path / "set" / split / "5")
+    ended = run("evaluate", "--weights", "w.npz", "set", "data.validation_fraction=0")
+    assert ended.code == 2 and "name the classes of the weights with --classes" in ended.err
+    (tmp_path / "classes.txt").write_text("\n".join(names))
+    ended = run("evaluate", "--weights", "w.npz", "set", "data.validation_fraction=0", "--classes", "classes.txt")
+    assert ended.code == 0 and "6 examples" in ended.out, ended.err

@@ -181,7 +181,7 @@ def test_a_share_is_that_of_timm(size: int, share: float, shorter: int) -> None:
     ("options", "part"),
     [
         (("--mean", "0.5"), "--mean and --std go together"),
-        (("--mean", "0.5,0.5", "--std", "1"), "--mean: 0.5 came, and the weights take 3 channels"),
+        (("--mean", "0.5,0.5", "--std", "1"), "--mean: 0.5,0.5 came, and the weights take 3 channels"),
         (("--mean", "a", "--std", "1"), "--mean: expected a number, got 'a'"),
         (("--mean", "nan", "--std", "1"), "--mean: expected a number, got 'nan'"),
         (("--mean", "0", "--std", "0"), "--std: 0 came; allowed: numbers above 0"),

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,25 @@ def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> 
     for name in ("cat", "dog", "cow"):
         images(source / "train" / name, "adult", "young")
     assert counts(source, cache) == (12, 0, ("cat", "cow", "dog"))
+    (note,) = said(source, cache, test_fraction=0.5)
+    assert note.startswith(
+        "images in folders below the class folders of train (cat/adult, cat/young, cow/adult and 3 more)"
+    )
+    assert note.endswith("belong to the class above: 12 of them")
+
+
+def test_a_split_with_one_folder_is_refused_and_no_split_is_taken_for_a_data_set(source: Path, cache: Path) -> None:
+    for split in ("train", "test"):
+        images(source / split / split, "a", "b")
+    message = refusal(source, cache)
+    assert "the splits hold one folder each (test/test, train/train): move what is in it" in message
+    assert "did you mean" not in message
+
+
+def test_classes_that_are_all_called_as_splits_are_read_by_the_layout(source: Path, cache: Path) -> None:
+    images(source, "train", "test")
+    assert "to take these folders for classes, set data.layout: classes" in refusal(source, cache)
+    assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
 
 
 def test_splits_below_classes_are_a_question(source: Path, cache: Path) -> None:
@@ -143,7 +163,23 @@ def test_two_folders_of_one_split_are_refused(source: Path, cache: Path) -> None
 def test_one_class_is_refused_and_the_folder_that_holds_two_is_named(source: Path, cache: Path) -> None:
     images(source / "pictures", "a", "b")
     message = refusal(source, cache)
-    assert "neither two class folders nor a table" in message and f"did you mean {source / 'pictures'}?" in message
+    assert (
+        "neither two class folders nor a table" in message
+        and f"did you mean data.source={source / 'pictures'}?" in message
+    )
+
+
+def test_names_that_differ_in_case_or_spaces_alone_are_said(source: Path, cache: Path) -> None:
+    images(source, "cat", "Cat", "nan")
+    notes = said(source, cache, test_fraction=0.5)
+    assert "names of classes that differ in case or spaces alone are different classes: 'Cat' and 'cat'" in notes
+    assert "names of classes that may stand for a missing value are taken as names: nan" in notes
+
+
+def test_a_name_in_two_codings_of_unicode_is_refused(source: Path, cache: Path) -> None:
+    images(source / "train", "caf\u00e9", "b")
+    images(source / "test", "cafe\u0301", "b")
+    assert r"in two codings of Unicode, 'cafe\u0301' and 'caf\xe9'" in refusal(source, cache)
 
 
 # What has no class
@@ -337,6 +373,14 @@ def test_each_folder_is_listed_once(source: Path, cache: Path, monkeypatch: pyte
 def test_a_home_that_is_not_known_is_a_sentence(cache: Path) -> None:
     with pytest.raises(MixlabError, match=r"data\.source: .*the home of ~nobody_here is not known"):
         data.describe(given(Path("~nobody_here/set")), cache, WHERE)
+
+
+def test_of_a_folder_that_is_nowhere_the_names_beside_it_are_compared(cache: Path) -> None:
+    with tempfile.TemporaryDirectory() as short:  # so that no name is cut off the end of the message
+        for name in ("images", "unlike", ".images"):
+            (Path(short) / name).mkdir()
+        message = refusal(Path(short) / "imagse", cache)
+    assert "/images'?" in message and "unlike" not in message and "/.images" not in message
 
 
 def test_a_tree_of_one_file_holds_that_file_alone(source: Path) -> None:

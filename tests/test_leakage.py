@@ -99,6 +99,10 @@ def test_examples_count_as_equal_after_decoding(tmp_path: Path) -> None:
         ([[0, 0], [0, 0]], "4 images of 2 classes (a, b) are nothing but one colour, black"),
         ([[0, 255], [9, 255]], "2 images of 2 classes (a, b) are nothing but one colour, white"),
         ([[7, 7], [7, 8]], "3 images of 2 classes (a, b) are nothing but one colour, grey 7"),
+        (
+            [[0, 7], [7, 0]],
+            "4 images of 2 classes (a, b) are nothing but one colour, black, grey 7, each of several classes",
+        ),
         ([[0, 0], [255, 255]], None),  # one colour a class: they can be told apart
     ],
 )

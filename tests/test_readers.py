@@ -245,6 +245,10 @@ def test_arrays_of_16_bits_scale_by_their_range(tmp_path: Path, cache: Path) -> 
     [
         (medmnist(num_labels=14), "train_labels gives each image 14 labels"),
         (medmnist(channels=(SIDE,)), "three-dimensional images are not read"),
+        (
+            {"x": np.zeros((4, 3, SIDE, SIDE), np.uint8), "y": np.arange(4)},
+            "channels lie first: save it as images.transpose(0, 2, 3, 1)",
+        ),
         ({**medmnist(), "train_images": noise(6, SIDE, SIDE) / 255}, "of float64; expected uint8 or uint16"),
         ({**medmnist(), "train_labels": np.array([0.5] * 6)}, "train_labels holds fractions"),
         ({**medmnist(), "train_labels": np.zeros((5, 1), np.uint8)}, "expected whole numbers (6,)"),

@@ -8,7 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from backends.errors import MixlabError
 from experiments import data
+from experiments.data import table_files
 from tests.reading import WHERE, given, png, read, refusal, said
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -80,6 +82,8 @@ def test_the_column_that_is_named_is_taken(source: Path, cache: Path) -> None:
 
 def test_such_a_column_is_the_class_where_it_is_the_only_one(source: Path, cache: Path) -> None:
     assert labels(table(source / "train.parquet", id=[0, 1] * 4), cache) == [0, 1] * 4
+    note = "column 'id' is the class for want of another; its name or values are not those of classes"
+    assert said(source, cache, test_fraction=0.5) == (note,)
 
 
 @pytest.mark.parametrize("name", ["class_id", "label_id", "category"])
@@ -292,15 +296,61 @@ def test_images_without_a_row_and_rows_without_an_image_are_counted(source: Path
 def test_names_without_a_suffix_are_rows_without_an_image(source: Path, cache: Path) -> None:
     pictures(source, "0.png", "1.png")
     csv(source / "labels.csv", {"0": "a", "1": "b"})
-    assert "no column of images among the columns: file_name, label" in refusal(source, cache)
+    assert "with suffixes such as .png, among the columns: file_name, label" in refusal(source, cache)
     assert "2 of 2 rows of the table name images that are not there" in refusal(source, cache, image_column="file_name")
 
 
 def test_an_image_of_several_rows_is_said(source: Path, cache: Path) -> None:
     pictures(source, "0.png", "1.png")
-    (source / "labels.csv").write_text("file_name,label\n0.png,a\n1.png,b\n./1.png,a\n1.png,b\n")
-    assert labels(source, cache) == [0, 1, 0, 1]
+    (source / "labels.csv").write_text("file_name,label\n0.png,a\n1.png,b\n./1.png,b\n1.png,b\n")
+    assert labels(source, cache) == [0, 1, 1, 1]
     assert "2 rows of the table name an image that an earlier row names" in said(source, cache, test_fraction=0.5)
+
+
+def test_an_image_of_two_classes_is_refused(source: Path, cache: Path) -> None:
+    pictures(source, "0.png", "1.png")
+    (source / "labels.csv").write_text("file_name,label\n0.png,a\n1.png,b\n./0.png,b\n")
+    assert "image './0.png' of split 'train' has rows of two classes, 'a' and 'b'" in refusal(source, cache)
+
+
+def test_images_and_tables_in_folders_that_are_not_read_are_counted(source: Path, cache: Path) -> None:
+    pictures(source / "train", "0.png", "1.png")
+    csv(source / "train" / "metadata.csv", {"0.png": "a", "1.png": "b"})
+    pictures(source / "test", "2.png", "3.png", "4.png")
+    assert labels(source, cache) == [0, 1]
+    assert "3 images and tables in other folders ignored: test/" in said(source, cache, test_fraction=0.5)
+
+
+@pytest.mark.parametrize("path", ["1.png", "set/imgs/1.png", r"imgs\\1.png", "imgs/1.PNG"])
+def test_a_path_that_leads_nowhere_names_the_image_that_it_may_mean(source: Path, cache: Path, path: str) -> None:
+    pictures(source, "imgs/0.png", "imgs/1.png")
+    csv(source / "labels.csv", {"imgs/0.png": "a", path: "b"})
+    assert f"paths are relative to {source}; did you mean 'imgs/1.png'?" in refusal(source, cache)
+
+
+def test_what_a_csv_lacks_is_said(source: Path, cache: Path) -> None:
+    pictures(source, "0.png", "1.png")
+    (source / "labels.csv").write_text("0.png,a\n1.png,b\n")
+    assert "the table begins without a header, with 0.png, a; add one" in refusal(source, cache)
+    (source / "labels.csv").write_text("file,label\n")
+    assert "the table has the columns file, label and no rows" in refusal(source, cache)
+    (source / "labels.csv").write_bytes("file,label\n0.png,th\u00e9\n1.png,b\n".encode("latin-1"))
+    assert "save it as UTF-8" in refusal(source, cache)
+
+
+def test_a_file_of_zeros_is_not_read_whole(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    with path.open("wb") as file:
+        file.truncate(2**40)  # takes no room, and fits into no memory
+    with pytest.raises(MixlabError, match=r"labels\.csv begins with zeros"):
+        table_files.open_table([path], WHERE)
+
+
+@pytest.mark.parametrize("other", ["unlabeled", "", "PrivateTest"])
+def test_a_column_of_splits_with_other_words_is_never_left_aside(source: Path, cache: Path, other: str) -> None:
+    table(source / "all.parquet", label=[0, 1] * 4, split=["train"] * 4 + [other] * 2 + ["test"] * 2)
+    for fields in ({}, {"label_column": "label"}):
+        assert f"column 'split' holds split words and others: {other!r}" in refusal(source, cache, **fields)
 
 
 def test_other_tables_beside_metadata_are_ignored_and_named(source: Path, cache: Path) -> None:

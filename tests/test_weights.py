@@ -379,7 +379,7 @@ def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
         ("model.npy", ("'.npy' is not a file of weights", "did you mean '.npz'?")),
         ("model", ("'' is not a file of weights", ".npz, .safetensors, .msgpack, .pth")),
         ("model.ckpt", ("it cannot be read as .ckpt", "fetch it again")),
-        ("empty.npz", ("it cannot be read as .npz", "fetch it again")),
+        ("empty.npz", ("it is empty", "fetch it again")),
         ("whole.npz", ("there is no such file", "did you mean 'whole.pth'?")),
         ("folder.npz", ("it is a folder",)),
     ],

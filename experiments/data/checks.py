@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -51,15 +52,18 @@ class Watch:
             yield image
 
     def notes(self, classes: Sequence[str]) -> Iterator[str]:
-        """Sentences without a stop on colours that fill the images of several classes."""
-        for colour, rows in self.constants.items():
-            numbers = np.unique(self.labels[rows])
-            if len(numbers) > 1:
-                names = listed([classes[number] for number in numbers])
-                yield (
-                    f"{len(rows):,} images of {len(numbers):,} classes ({names}) are nothing but one colour, "
-                    f"{_in_words(colour)}, so nothing tells these classes apart there"
-                )
+        """A sentence without a stop on colours that fill the images of several classes."""
+        shared = {colour: rows for colour, rows in self.constants.items() if len(np.unique(self.labels[rows])) > 1}
+        if not shared:
+            return
+        numbers = np.unique(self.labels[list(chain(*shared.values()))])
+        names = listed([classes[number] for number in numbers])
+        one = len(shared) == 1
+        yield (
+            f"{sum(map(len, shared.values())):,} images of {len(numbers):,} classes ({names}) are nothing but one "
+            f"colour, {listed(list(map(_in_words, shared)), 3)}, {'' if one else 'each of several classes, '}so "
+            f"nothing tells these classes apart there"
+        )
 
 
 def hash_of(image: Array) -> int:
@@ -75,5 +79,5 @@ def repeats(hashes: Array, train: Array, validation: Array, test: Array) -> Repe
 
 def _in_words(colour: tuple[int, ...]) -> str:
     if len(set(colour)) > 1:
-        return f"red, green and blue {', '.join(map(str, colour))}"
+        return f"red, green and blue {' '.join(map(str, colour))}"
     return {0: "black", 255: "white"}.get(colour[0], f"grey {colour[0]}")

@@ -34,10 +34,13 @@ def image_column(table: Table, config: DataConfig, where: str) -> str:
     found: list[str] = embedded or [field.name for field in table.schema if is_path(table, field.name)]
     if len(found) > 1:
         raise MixlabError(f"{where}several columns of images: {', '.join(found)}; name one of them")
+    if not found and table.schema.names and not any(len(batch) for batch in table.batches(table.schema.names[0])):
+        raise MixlabError(f"{where}the table has the columns {listed(table.schema.names, 10)} and no rows; add rows")
     if not found:
         raise MixlabError(
-            f"{where}no column of images among the columns: {listed(table.schema.names, 10)}; name one of them, or "
-            f"keep image files in one folder for each class, of which there must be two"
+            f"{where}no column of images, or of their files' names with suffixes such as .png, among the columns: "
+            f"{listed(table.schema.names, 10)}; name one of them, or keep image files in one folder for each class, of "
+            f"which there must be two"
         )
     return found[0]
 
@@ -59,7 +62,7 @@ def label_column(table: Table, config: DataConfig, image: str, where: str) -> tu
         return noted[0], []
     others = [name for name in noted or table.schema.names if name != image and not is_path(table, name)]
     usable = {name: values for name in others if (values := classes(table, name)) is not None}
-    found = [name for name, values in usable.items() if noted or not _is_weak(name, values)] or list(usable)
+    found = [name for name, values in usable.items() if noted or not is_weak(name, values)] or list(usable)
     if len(found) == 1:
         return found[0], [name for name in usable if name != found[0]]
     if found:
@@ -126,7 +129,7 @@ def _first(table: Table, column: str) -> Any:
     return next((value for batch in table.batches(column) for value in batch.to_pylist() if value), None)
 
 
-def _is_weak(name: str, values: list[Any]) -> bool:
+def is_weak(name: str, values: list[Any]) -> bool:
     """Whether a column is no candidate where a better one is there."""
     word = name.strip().lower()
     if COUNTING.fullmatch(word) or THING_ID.fullmatch(word):

@@ -90,8 +90,8 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
         except Exception as error:  # the library documents no common type
             hub.raise_if_full(error)
             why = hub.reason(error)
-    beside = [str(folder.parent / path.name) for path in folder.parent.iterdir()] if in_a_folder else []
-    near = get_close_matches(source, beside, n=3)
+    beside = [path.name for path in folder.parent.iterdir() if path.name[0] != "."] if in_a_folder else []
+    near = [str(folder.parent / name) for name in get_close_matches(folder.name, beside, n=3)]
     allowed = choices(source, (*BUILT_IN, *near, "an existing folder", "the id of a data set on the hub"))
     raise MixlabError(
         f"{where}: data.source: {source!r} is neither an existing folder nor a data set reachable on the hub "

@@ -21,7 +21,7 @@ from backends.errors import MixlabError
 from experiments.data import tables
 from experiments.data.raw import Found, RawSplit
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, counted, in_order, is_image, listed, words_in
+from experiments.data.words import canonical, counted, in_order, is_image, listed, splits_in
 from experiments.spec import DataConfig
 
 KIND = "image files in one folder for each class"
@@ -51,9 +51,9 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     if not config.layout:
         _refuse_splits_inside(first, said)
     if len(first) < 2:
-        raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{_hint(first)}")
+        raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{hint(tree)}")
     split = _split("train", first)
-    notes = [*_beside(tree, first, "class folders"), *_no_images(tree, first)]
+    notes = [*_beside(tree, first, "class folders"), *_in_classes(tree, first)]
     return Found(KIND, {"train": lambda: split}, tuple(in_order(list(first))), tuple(notes))
 
 
@@ -69,7 +69,7 @@ def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bo
     if not others:
         return True
     if not words:
-        words = [name for name in first if words_in(name)]
+        words = [name for name in first if splits_in(name)]
         if len(words) < 2:
             return False
         others = [name for name in first if name not in words]
@@ -115,13 +115,13 @@ def _read_splits(tree: Tree, first: Mapping[str, Tree], config: DataConfig, wher
         if inner := _class_folders(folder):
             splits[name] = partial(_split, name, inner)
             classes |= set(inner)
-            notes += [*_beside(folder, inner, "class folders"), *_no_images(folder, inner)]
+            notes += [*_beside(folder, inner, "class folders"), *_in_classes(folder, inner)]
         elif labelled := _from_table(name, folder, config, where):
             splits[name] = labelled
         else:
             unlabelled.append(name)
     if not classes:
-        raise MixlabError(f"{said}: no split has class folders: {listed(list(first))}{_hint(first)}")
+        raise MixlabError(f"{said}: no split has class folders: {listed(list(first))}{hint(tree)}")
     return Found(KIND, splits, tuple(in_order(list(classes))), tuple(notes), tuple(unlabelled))
 
 
@@ -181,8 +181,19 @@ def _beside(tree: Tree, folders: Mapping[str, Tree], what: str) -> list[str]:
     return [f"{counted(len(odd), 'name')} beside the {what} of {tree.path.name} ignored: {listed(odd)}"] if odd else []
 
 
-def _no_images(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
-    """Files in class folders that are no images, by type."""
+def _in_classes(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
+    """Images that lie deeper than a class folder, and files in class folders that are no images, by type."""
+    deeper = {
+        f"{name}/{inner}": sum(is_image(file) for file, _ in folder.all_files())
+        for name, above in classes.items()
+        for inner, folder in _with_images(above).items()
+        if inner not in INNER
+    }
+    if deeper:
+        yield (
+            f"images in folders below the class folders of {tree.path.name} ({listed(list(deeper), 3)}) belong to the "
+            f"class above: {sum(deeper.values()):,} of them"
+        )
     odd = [name for folder in classes.values() for name, _ in folder.all_files() if not is_image(name)]
     if odd:
         types = Counter(Path(name).suffix or "no suffix" for name in odd)
@@ -190,6 +201,13 @@ def _no_images(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
         yield f"{counted(len(odd), 'file')} of other types in the class folders of {tree.path.name} ignored: {kinds}"
 
 
-def _hint(first: Mapping[str, Tree]) -> str:
-    inside = [folder.path for folder in first.values() if len(_with_images(folder)) > 1]
-    return f"; did you mean data.source={inside[0]}?" if inside else ""
+def hint(tree: Tree) -> str:
+    """How a folder of images in which no class folders were found might be meant."""
+    first = _with_images(tree)
+    if len(first) > 1 and all(map(canonical, first)):
+        alone = [f"{name}/{inner}" for name, folder in first.items() for inner in _with_images(folder)]
+        if not alone:
+            return "; to take these folders for classes, set data.layout: classes"
+        return f"; the splits hold one folder each ({listed(alone, 3)}): move what is in it one level up"
+    inner = [folder.path for below, folder in tree.walk() if below and finds(folder)]
+    return f"; did you mean data.source={inner[0]}?" if inner else ""

@@ -3,7 +3,8 @@
 Names of classes sort as people count: where all are whole numbers, by value (2 before 10), else as text.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ from backends.errors import MixlabError, choices
 from experiments.data.raw import Found, RawSource, RawSplit, Split
 from experiments.data.words import canonical, in_order, listed, splits_in_order
 from experiments.spec import DataConfig
+
+MISSING = ("nan", "na", "n/a", "none", "null", "nil", "?", "-")  # as programs write a value that is not there
 
 
 def number(found: Found, config: DataConfig, where: str) -> RawSource:
@@ -44,7 +47,7 @@ def number(found: Found, config: DataConfig, where: str) -> RawSource:
     for name in splits_in_order(found.splits):
         if name not in passed:
             notes.append(f"split {name!r} is not used; data.train_split and data.test_split choose others")
-    notes += [*said, *_without_examples(names, labels)]
+    notes += [*said, *_odd_names(names, config, where), *_without_examples(names, labels)]
     return RawSource(names, Split(train.name, labels, train.images), test, found.kind, tuple(notes))
 
 
@@ -117,6 +120,32 @@ def _classes(found: Found, values: list[Any]) -> tuple[tuple[str, ...], Mapping[
     if not any(isinstance(value, str) for value in order) and order != list(range(len(order))):
         notes.append(f"class numbers {listed(order)} are numbered anew from 0 to {len(order) - 1}")
     return names, {value: row for row, value in enumerate(order)}, notes
+
+
+def _odd_names(names: Sequence[str], config: DataConfig, where: str) -> Iterator[str]:
+    """Names that may be slips: alike but for case or spaces, or words for a value that is missing.
+
+    Raises: MixlabError: two are one text in two codings.
+    """
+    for same in _alike(names, lambda name: unicodedata.normalize("NFC", name)):
+        raise MixlabError(
+            f"{where}: data.source: {config.source!r} has the class {same[0]!r} in two codings of Unicode, {same[0]!a} "
+            f"and {same[1]!a}; rename one, so that both are one class"
+        )
+    alike = _alike(names, lambda name: " ".join(name.casefold().split()))
+    if alike:
+        shown = listed([" and ".join(map(repr, same)) for same in alike], 3)
+        yield f"names of classes that differ in case or spaces alone are different classes: {shown}"
+    if missing := [name for name in names if name.strip().lower() in MISSING]:
+        yield f"names of classes that may stand for a missing value are taken as names: {listed(missing)}"
+
+
+def _alike(names: Sequence[str], key: Callable[[str], str]) -> list[list[str]]:
+    """Names of one key, where there are several."""
+    by_key: dict[str, list[str]] = {}
+    for name in names:
+        by_key.setdefault(key(name), []).append(name)
+    return [same for same in by_key.values() if len(same) > 1]
 
 
 def _without_examples(names: Sequence[str], labels: Array) -> Iterator[str]:

@@ -14,7 +14,7 @@ from experiments.data.table_files import Table
 from experiments.data.words import canonical, listed
 from experiments.spec import DataConfig
 
-SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset")
+SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset", "usage")
 Tables = Mapping[str, Callable[[], Table]]  # by split
 
 
@@ -22,13 +22,15 @@ Tables = Mapping[str, Callable[[], Table]]  # by split
 class Chosen:
     """Names of columns. split: of one that says which split a row is of; None: there is none.
 
-    passed: columns that could hold classes as well, but for their name or values.
+    passed: columns that could hold classes as well, but for their name or values.   weak: so it is with the one of
+    classes itself.
     """
 
     image: str
     label: str
     split: str | None
     passed: tuple[str, ...]
+    weak: bool
 
 
 def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
@@ -52,10 +54,15 @@ def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
 def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
     """Args: alone: whether the table is the only one, so that a column may say the splits."""
     image = columns.image_column(table, config, where)
-    split = next(filter(partial(_says_split, table), table.schema.names), None) if alone else None
+    split = (
+        next((name for name in table.schema.names if _says_split(table, name, config, where)), None) if alone else None
+    )
     others = table.without(split) if split else table
     label, passed = columns.label_column(others, config, image, where)
-    return Chosen(image, label, split, tuple(passed))
+    weak = config.label_column is None and label not in table.names
+    values = columns.classes(table, label) or [] if weak else []
+    weak = bool(values) and not isinstance(values[0], bool) and columns.is_weak(label, values)
+    return Chosen(image, label, split, tuple(passed), weak)
 
 
 def image_of(tables: Tables, config: DataConfig, where: str) -> str:
@@ -81,15 +88,26 @@ def _splits_of_rows(table: Table, chosen: Chosen) -> list[str]:
     return words if len(words) == len(names) else []
 
 
-def _says_split(table: Table, column: str) -> bool:
-    if column.lower() not in SPLIT_COLUMN:
+def _says_split(table: Table, column: str, config: DataConfig, where: str) -> bool:
+    """Raises: MixlabError: it does so for some rows, and holds something else in others."""
+    if column.lower() not in SPLIT_COLUMN or column == config.label_column:
         return False
-    return all(isinstance(value, str) and canonical(value) for value in table.values(column))
+    found = dict.fromkeys(table.values(column))
+    others = [value for value in found if not (isinstance(value, str) and canonical(value))]
+    if others and len(others) < len(found):
+        shown = listed([repr(value) for value in others], 3)
+        raise MixlabError(
+            f"{where}: data.source: column {column!r} holds split words and others: {shown}; write train, validation "
+            f"or test in each row, leave the other rows out, or rename the column to ignore it"
+        )
+    return bool(found) and not others
 
 
 def _said(chosen: Chosen) -> Iterator[str]:
     if chosen.passed:
         yield f"column {chosen.label!r} is the class; not taken: {listed(chosen.passed)}"
+    if chosen.weak:
+        yield f"column {chosen.label!r} is the class for want of another; its name or values are not those of classes"
 
 
 def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, where: str) -> RawSplit:
@@ -110,9 +128,23 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
             raise MixlabError(
                 f"{where}: data.label_column: {chosen.label!r} of split {name!r} holds neither whole numbers nor words"
             )
+        if columns.holds_text(table, chosen.image):
+            _refuse_two_classes(name, table.values(chosen.image), values, where)
     else:
         values = [None for batch in table.batches(chosen.image) for _ in range(len(batch))]
     return RawSplit(name, values, partial(_images, table, chosen.image, where), chosen.label)
+
+
+def _refuse_two_classes(split: str, paths: list[Any], values: list[Any], where: str) -> None:
+    """Raises: MixlabError: an image has rows of several classes."""
+    first: dict[str, Any] = {}
+    for path, value in zip(paths, values, strict=True):
+        known = first.setdefault(os.path.normpath(path or ""), value)
+        if path and known != value:
+            raise MixlabError(
+                f"{where}: data.label_column: image {path!r} of split {split!r} has rows of two classes, {known!r} and "
+                f"{value!r}; keep one row an image, of one class"
+            )
 
 
 def _cut(word: str, words: list[str], splits: Mapping[str, Callable[[], RawSplit]]) -> RawSplit:

@@ -12,7 +12,7 @@ from experiments.data.numbering import number
 from experiments.data.raw import Found, RawSource
 from experiments.data.readers import READERS
 from experiments.data.tree import Tree
-from experiments.data.words import is_image, listed
+from experiments.data.words import counted, is_image, listed
 from experiments.spec import DataConfig
 
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept
@@ -71,9 +71,8 @@ def _unknown(tree: Tree, config: DataConfig, where: str) -> MixlabError:
     types = Counter(Path(name).suffix or "no suffix" for name in files)
     held = listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()])
     if images:
-        inner = [str(folder.path) for below, folder in tree.walk() if below and layout.finds(folder)]
-        hint = f"; did you mean {inner[0]}?" if inner else ""
-        why = f"holds {images:,} images, but neither two class folders nor a table of classes{hint}"
+        why = f"holds {counted(images, 'image')}, but neither two class folders nor a table of classes"
+        why += layout.hint(tree)
     else:
         why = "holds no data of a known kind, such as images in one folder for each class, Parquet or CSV"
     return MixlabError(f"{where}: data.source: {config.source!r} {why}; found: {held or 'nothing'}")

@@ -19,6 +19,7 @@ FORMATS = {
     "json": "JSON",
 }
 BATCH_ROWS = 256
+HEADER_CHARS = 2**20  # of a CSV file: a file without lines is not read whole to find that out
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +88,8 @@ def _guarded(path: Path, kind: str, where: str, read: Callable[[], Any]) -> Any:
         raise MixlabError(f"{where}: {path} {error}") from None
     except Exception as error:  # pyarrow raises many types
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        if "invalid UTF8" in reason:
+            reason += "; save it as UTF-8"
         raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from None
 
 
@@ -119,7 +122,9 @@ def _csv(path: Path) -> Part:
     from pyarrow import csv, string
 
     with path.open(encoding="utf-8-sig", errors="replace") as file:
-        header = file.readline().rstrip("\r\n")
+        header = file.readline(HEADER_CHARS).rstrip("\r\n")
+    if "\0" in header:
+        raise MixlabError("begins with zeros, as a download that broke off; fetch it again")
     marks = [mark for mark in "\t;," if mark in header]
     parse = csv.ParseOptions(delimiter=marks[0] if len(marks) == 1 else ",", newlines_in_values=True)
     with csv.open_csv(str(path), parse_options=parse) as reader:

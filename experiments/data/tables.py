@@ -3,15 +3,16 @@
 - The files are those at the first level, else those in a folder `data`, else those in folders that are named by
   splits, else those in the only folder that has any. Several formats, or folders, are a question.
 - The split of a file is the split word in its name (train-00000-of-00002.parquet, my_test.csv), else that of its
-  folder. Where no name holds one, all are the training split; a column `split` of split words alone cuts it, and so do
-  paths that all begin with a folder named by a split.
+  folder. Where no name holds one, all are the training split; a column `split` of split words cuts it (with other
+  words in it, it is refused), and so do paths that all begin with a folder named by a split.
 - Beside a file metadata.csv, .jsonl or .parquet, other tables are ignored.
-- Paths in a column are relative to the table's folder. Every image there must have a row, and every row an image.
+- Paths in a column are relative to the table's folder. Every image there must have a row, and every row an image; an
+  image of several rows must have one class.
 """
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from experiments.data import columns, rows
 from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
-from experiments.data.words import canonical, counted, is_image, listed, words_in
+from experiments.data.words import canonical, counted, is_image, listed, splits_in
 from experiments.spec import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"
@@ -56,7 +57,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     """See raw.py."""
     said = f"{where}: data.source: {config.source!r}"
     folders, notes = _folders(tree, said)
-    return _found(folders, config, where, notes)
+    return _found(folders, config, where, [*notes, *_outside(tree, list(folders.values()))])
 
 
 def read_split(name: str, folder: Tree, config: DataConfig, where: str) -> RawSplit:
@@ -103,6 +104,18 @@ def _folders(tree: Tree, where: str) -> tuple[dict[str, Tree], list[str]]:
     )
 
 
+def _outside(tree: Tree, folders: Sequence[Tree]) -> Iterator[str]:
+    """A note on images and tables that lie in none of the folders whose tables are read."""
+    inside = {id(one) for folder in folders for _, one in folder.walk()}
+    others = {
+        below or "./": number
+        for below, one in tree.walk()
+        if id(one) not in inside and (number := sum(is_image(name) or _is_table(name) for name in one.files))
+    }
+    if others:
+        yield f"{sum(others.values()):,} images and tables in other folders ignored: {listed(list(others))}"
+
+
 def _files(split: str, folder: Tree, where: str) -> tuple[dict[str, list[Path]], list[str]]:
     """The tables of a folder by split, and notes.
 
@@ -118,7 +131,7 @@ def _files(split: str, folder: Tree, where: str) -> tuple[dict[str, list[Path]],
             f"{where}: {folder.path} has tables of several formats ({', '.join(sorted(map(str, formats)))}): "
             f"{listed(names)}; keep one format there"
         )
-    words = {name: words_in(name) for name in names}
+    words = {name: splits_in(name) for name in names}
     open_names = [name for name in names if len(words[name]) > 1 or (not words[name] and any(words.values()))]
     if open_names:
         raise MixlabError(
@@ -152,8 +165,10 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
     if missing:
         raise MixlabError(
             f"{where}: {len(missing):,} of {len(paths):,} rows of the table name images that are not there, the first "
-            f"{missing[0]!r}; paths are relative to {folder.path}"
+            f"{missing[0]!r}; paths are relative to {folder.path}{_meant(missing[0], files)}"
         )
+    if rowless and any(map(is_image, names := [name for table in tables for name in table.schema.names])):
+        raise MixlabError(f"{where}: the table begins without a header, with {listed(names, 3)}; add one: file,label")
     if rowless:
         raise MixlabError(
             f"{where}: {len(rowless):,} of {len(files):,} images have no row in the table: {listed(rowless, 3)}; add "
@@ -163,6 +178,14 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
         yield f"{counted(more, 'row')} of the table name an image that an earlier row names"
     if outside:
         yield f"{counted(len(outside), 'image')} outside {folder.path}: a change there is not noticed"
+
+
+def _meant(path: str, files: Collection[str]) -> str:
+    """The image that a path which leads nowhere may mean."""
+    name = path.replace("\\", "/").rpartition("/")[2]
+    known = (name, Path(name).stem)
+    near = [file for file in files if Path(file).name == name] or [file for file in files if Path(file).stem in known]
+    return f"; did you mean {near[0]!r}?" if len(near) == 1 else ""
 
 
 def _relative(path: str, folder: Path) -> str:

@@ -20,11 +20,6 @@ def canonical(name: str) -> str | None:
 
 
 def splits_in(name: str) -> set[str]:
-    """The splits whose words stand in a file's name, between other signs than letters."""
-    return {split for word in re.split(r"[^A-Za-z]+", name) if (split := canonical(word))}
-
-
-def words_in(name: str) -> set[str]:
     """The splits whose words stand in a name, parted by anything that is no letter."""
     return {split for word in re.split(r"[^A-Za-z]+", name) if (split := canonical(word))}
 

@@ -5,6 +5,7 @@ An archive is read where archives are all that a folder holds, tables aside: one
 several stand for folders of their names. Of a folder and an archive side by side, the folder is read.
 """
 
+import re
 import stat
 import zipfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from experiments.data.words import canonical, counted, is_image, listed
 from experiments.spec import DataConfig
 
 KIND = "zip or tar files"
+DOCUMENT = re.compile(r".*\.(txt|md|rst|html|pdf)|(readme|licen[cs]e)(\.\w+)?", re.IGNORECASE)
 OTHERS = (".rar", ".7z", ".tar.zst", ".tzst", ".tar.lz4")
 
 
@@ -72,9 +74,15 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
             (root / name).symlink_to(tree.path / name)
             held.tree.files[name] = tree.files[name]
     _sort(held.tree)
-    found = find(config, _without_wrappers(held.tree), scratch, where)
+    inner, passed = _without_wrappers(held.tree)
+    try:
+        found = find(config, inner, scratch, where)
+    except MixlabError as error:  # speaks of the folder for working files, which nobody knows
+        archive = str(tree.path / names[0] if len(names) == 1 else tree.path)
+        raise MixlabError(str(error).replace(str(root), archive)) from None
     splits = {name: partial(_through, split, held.images) for name, split in found.splits.items()}
     notes = [f"{counted(len(held.links), 'link')} in archives ignored: {listed(held.links)}"] if held.links else []
+    notes += [f"{counted(len(passed), 'name')} beside {inner.path.name} ignored: {listed(passed)}"] if passed else []
     notes = [f"read from {listed(names)} as from a folder", *notes, *held.tree.notes(), *found.notes]
     return replace(found, splits=splits, notes=tuple(notes))
 
@@ -109,11 +117,13 @@ def _without_its_name(stem: str, tree: Tree) -> Tree:
     return folder if repeats and len(tree.folders) == 1 and not tree.files else tree
 
 
-def _without_wrappers(tree: Tree) -> Tree:
-    """The folder in which the content of an archive begins."""
-    while not tree.files and len(tree.folders) == 1:
+def _without_wrappers(tree: Tree) -> tuple[Tree, list[str]]:
+    """The folder in which the content of an archive begins, and the files beside it, such as a README."""
+    passed: list[str] = []
+    while len(tree.folders) == 1 and all(map(DOCUMENT.fullmatch, tree.files)):
+        passed += tree.files
         tree = next(iter(tree.folders.values()))
-    return tree
+    return tree, passed
 
 
 def _unpack(path: Path, root: Path, held: Unpacked, scratch: Path, where: str) -> None:

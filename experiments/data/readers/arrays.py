@@ -77,6 +77,8 @@ def _split(split: str, path: Path, images: str, labels: str, headers: dict[str, 
     shape, dtype = headers[images]
     if dtype not in (np.uint8, np.uint16) or not (len(shape) == 3 or (len(shape) == 4 and shape[3] in (1, 3, 4))):
         deep = " (three-dimensional images are not read)" if len(shape) == 4 and shape[3] > 4 else ""
+        if deep and shape[1] in (1, 3, 4):
+            deep = " (channels lie first: save it as images.transpose(0, 2, 3, 1))"
         raise MixlabError(
             f"{where}: {_shown(images, headers[images])}{deep}; expected uint8 or uint16, (n, h, w) or (n, h, w, 3)"
         )
@@ -84,7 +86,7 @@ def _split(split: str, path: Path, images: str, labels: str, headers: dict[str, 
     if len(numbers_shape) == 2 and numbers_shape[1] > 1:
         raise MixlabError(
             f"{where}: {labels} gives each image {numbers_shape[1]} labels; Mixlab trains on one class an image, and "
-            f"reads no data set of several labels"
+            f"reads no data set of several labels; where each row holds a single 1, save {labels}.argmax(1)"
         )
     if len(numbers_shape) not in (1, 2) or kind.kind not in "iuf" or numbers_shape[0] != shape[0]:
         raise MixlabError(
