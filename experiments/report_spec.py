@@ -58,9 +58,9 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     default_rows = [name for name in varying if name != "seed" and name not in columns]
     rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
     rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
-    metric = str(given.get("metric", METRICS[0]))
+    metric = given.get("metric", METRICS[0])
     if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(metric, METRICS)}")
+        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(str(metric), METRICS)}")
     left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
     if left_out:
         raise MixlabError(
@@ -127,5 +127,7 @@ def _field_list(given: Any, where: str) -> tuple[str, ...]:
     if not isinstance(given, list):
         raise MixlabError(f"{where}: {shown(given)} came where a list of fields is allowed")
     for name in given:
-        fields.check_name(str(name), where)
-    return tuple(str(name) for name in given)
+        if not isinstance(name, str):
+            raise MixlabError(f"{where}: {shown(name)} came where the name of a field is allowed")
+        fields.check_name(name, where)
+    return tuple(map(str, given))
