@@ -187,12 +187,26 @@ def _tries(number: Any, where: str) -> int:
     return int(text)
 
 
+def _options(given: Any, where: str) -> dict[str, options.Option]:
+    if outside := [name for name in given if name in (*KEYS, *OLD_NAMES) and name not in options.KNOWN]:
+        raise MixlabError(f"{where}: {outside[0]!r} is a key of a cluster file; write it there, outside of sbatch")
+    return options.read(given, where)
+
+
+def _gpu_type(given: Any, where: str) -> str:
+    name: str = values.typed(ClusterSpec, "gpu_type", given, where)
+    if set(name) & set(":, "):
+        raise MixlabError(f"{where}: {shown(given)} came; allowed: one type, such as a100; their number is 'gpus'")
+    return name
+
+
 SECTIONS: dict[str, Callable[[Any, str], Any]] = {
     "time": _minutes,
+    "gpu_type": _gpu_type,
     "python": software.python_words,
     "setup": software.lines,
     "container": software.container,
-    "sbatch": options.read,
+    "sbatch": _options,
     "environments": _environments,
     "when": _rules,
     "retries": _retries,

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments.values import Written, shown
-from slurm import needs, software
+from slurm import needs
 
 Option = str | bool  # what is sent after `=`; True: the option alone; False: it is left out
 
@@ -39,7 +39,6 @@ INSTEAD |= dict.fromkeys(("gpus-per-socket", "tres-per-task", "tres-per-job"), "
 SHORT = {"A": "account", "c": "cpus-per-task", "C": "constraint", "D": "chdir", "d": "dependency", "e": "error"}
 SHORT |= {"G": "gpus", "J": "job-name", "L": "licenses", "M": "clusters", "n": "ntasks", "N": "nodes", "o": "output"}
 SHORT |= {"p": "partition", "q": "qos", "t": "time", "w": "nodelist", "x": "exclude", "a": "array", "b": "begin"}
-OUTSIDE = {*needs.KEYS, *needs.OLD_NAMES, *software.KEYS, "store"}  # keys that stand beside `sbatch`
 NEAR = 0.85  # of two names that are so alike, one is a misspelling; an option of a site's own is sent as it is
 # Source: sbatch(1) of Slurm 22.05 and 24.11.
 KNOWN = OWN | {*KEYS, *MEMORY, *GPUS, *INSTEAD}
@@ -99,8 +98,6 @@ def _misnamed(name: str) -> str | None:
         said = _key_of(long)
         fix = f"the key for it is {said!r}" if said else "Mixlab sets it itself" if long in OWN else "write it out"
         return f"is the short name of {long}; {fix}"
-    if name in OUTSIDE:
-        return "is a key of a cluster file; write it there, outside of sbatch"
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         long = name.lower().strip("-").replace("_", "-")
         return f"is no option; allowed: a long name such as mail-user{f'; did you mean {long!r}?' * (long in KNOWN)}"
