@@ -57,7 +57,9 @@ def _list(name: str, text: str, where: str) -> Any:
     try:
         return parse(text, "")
     except MixlabError as error:
-        raise MixlabError(f"{where}: {name}: {values.shown(text)} is not a list of YAML, such as [0, 1]") from error
+        raise MixlabError(
+            f"{where}: {name}: {values.shown(text)} is not a list of YAML; allowed: '{name}=[0, 1]', in quotes"
+        ) from error
 
 
 def _list_or_text(name: str, text: str, where: str) -> Any:
