@@ -101,9 +101,8 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], KEYS)}")
     name = path.stem if tree.get("name") is None else str(tree["name"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise MixlabError(
-            f"{where}: name: {shown(name)} cannot name a folder; allowed: letters, digits, '.', '_' and '-'"
-        )
+        given = shown(tree.get("name", name))
+        raise MixlabError(f"{where}: name: {given} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
     base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
     rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)

@@ -1,6 +1,7 @@
 """Fields of a trial by dotted name: which there are, their types, and how to set one."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from typing import Any
@@ -8,6 +9,9 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments import values
 from experiments.spec import TrialConfig
+
+NUMBER = re.compile(r"(^|\.)[-+]?[0-9]+([eE][-+]?[0-9]+)?$")
+COMMA = "inside of braces a comma ends a value: several are a list such as [0, 1], and 1,5 is written 1.5"
 
 
 @lru_cache(maxsize=1)
@@ -30,7 +34,7 @@ def check_name(name: str, where: str) -> None:
     if name not in names():
         last = {known.rpartition(".")[2]: known for known in names()}
         near = last.get(name.rpartition(".")[2])
-        hint = f"did you mean {near!r}?" if near else _allowed(name)
+        hint = f"did you mean {near!r}?" if near else COMMA if NUMBER.search(name) else _allowed(name)
         raise MixlabError(f"{where}: {values.shown(name)} is not a field of a trial; {hint}")
 
 

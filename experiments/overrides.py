@@ -33,10 +33,15 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     is_free = values.is_free_text(*fields.holder(name))
     if axes and text.strip().startswith("["):
         return name, (_list_or_text if is_free else _list)(name, text, where)
-    if axes and not is_free and "," in text:
-        shown = values.shown(f"{name}=[{text}]")
+    if axes and not is_free and "," in text and not _is_call(text):
+        shown = values.shown(f"{name}={values.as_list(text)}")
         raise MixlabError(f"{where}: {name}: {values.shown(text)} came; write a list of values as {shown}")
     return name, values.plain(text)
+
+
+def _is_call(text: str) -> bool:
+    """Whether a text is a call such as range(0,3), whose values are not those between its commas."""
+    return bool(values.CALL.fullmatch(text)) and not values.SEQUENCE.fullmatch(text)
 
 
 def _unquoted(text: str) -> str:
@@ -52,7 +57,9 @@ def _list(name: str, text: str, where: str) -> Any:
     try:
         return parse(text, "")
     except MixlabError as error:
-        raise MixlabError(f"{where}: {name}: {values.shown(text)} is not a list of YAML, such as [0, 1]") from error
+        raise MixlabError(
+            f"{where}: {name}: {values.shown(text)} is not a list of YAML; allowed: '{name}=[0, 1]', in quotes"
+        ) from error
 
 
 def _list_or_text(name: str, text: str, where: str) -> Any:

@@ -54,19 +54,10 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
     if unknown := [key for key in given if key not in keys]:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
-    columns = _field_list(given.get("columns", [name for name in varying if name == "backend"]), f"{where}: columns")
-    default_rows = [name for name in varying if name != "seed" and name not in columns]
-    rows = _field_list(given.get("rows", default_rows), f"{where}: rows")
-    rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
-    metric = str(given.get("metric", METRICS[0]))
+    rows, columns = _places(given, varying, overridden, where)
+    metric = given.get("metric", METRICS[0])
     if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(metric, METRICS)}")
-    left_out = [name for name in varying if name not in (*rows, *columns, "seed")]
-    if left_out:
-        raise MixlabError(
-            f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
-            f"average over it; name it in report.rows or report.columns"
-        )
+        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(str(metric), METRICS)}")
     equivalence = _equivalence(given.get("equivalence"), metric, f"{where}: equivalence")
     if equivalence and equivalence.between in overridden and equivalence.between not in varying:
         equivalence = None  # the command line has left one of its values
@@ -81,8 +72,34 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
         if value not in values and name in overridden:
             return ReportSpec(rows, columns, metric, {}, equivalence)
         if value not in values:
-            raise MixlabError(f"{where}: baseline: no trial has {name} {value!r}; {choices(value, map(str, values))}")
+            raise MixlabError(
+                f"{where}: baseline: no trial has {name} {shown(value)}; {choices(value, map(str, values))}"
+            )
     return ReportSpec(rows, columns, metric, baseline, equivalence)
+
+
+def _places(
+    given: Mapping[str, Any], varying: Sequence[str], overridden: Sequence[str], where: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The rows and the columns; what the YAML leaves out is made of the fields that vary, the backend in columns.
+
+    Raises: MixlabError: a field that stands twice, or that varies and stands nowhere.
+    """
+    named = _field_list(given["rows"], f"{where}: rows") if "rows" in given else ()
+    backend = [name for name in varying if name == "backend" and name not in named]
+    columns = _field_list(given.get("columns", backend), f"{where}: columns")
+    rows = named if "rows" in given else tuple(name for name in varying if name != "seed" and name not in columns)
+    rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
+    places = (*rows, *columns)
+    if twice := [name for name in places if places.count(name) > 1]:
+        raise MixlabError(f"{where}: {twice[0]} is named twice; a field is a row or a column, once")
+    left_out = [name for name in varying if name not in (*places, "seed")]
+    if left_out:
+        raise MixlabError(
+            f"{where}: {left_out[0]} varies in the grid and is neither a row nor a column, so that cells would "
+            f"average over it; name it in report.rows or report.columns"
+        )
+    return rows, columns
 
 
 def default(name: str, base: Mapping[str, Any]) -> Any:
@@ -127,5 +144,7 @@ def _field_list(given: Any, where: str) -> tuple[str, ...]:
     if not isinstance(given, list):
         raise MixlabError(f"{where}: {shown(given)} came where a list of fields is allowed")
     for name in given:
-        fields.check_name(str(name), where)
-    return tuple(str(name) for name in given)
+        if not isinstance(name, str):
+            raise MixlabError(f"{where}: {shown(name)} came where the name of a field is allowed")
+        fields.check_name(name, where)
+    return tuple(map(str, given))

@@ -26,6 +26,8 @@ WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 DIGITS = re.compile(r"[-+]?[0-9]+")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 SHOWN = 80  # letters of a value in a sentence
+CALL = re.compile(r"\w+\(.*\)")  # such as Hydra's range(0, 3)
+SEQUENCE = re.compile(r"(?:choice)?[(\[](.*)[)\]]")  # a list in brackets of another kind, or in Hydra's words
 LONGEST = 1000  # letters of a number; Python reads whole numbers of up to 4300 digits
 
 
@@ -51,7 +53,7 @@ def typed(kind: type, name: str, value: Any, where: str) -> Any:
 
     Args:   value: as read_mapping or the command line gives it, or of the field's type already.
             where: what the error sentence begins with: file and key.
-    Raises: MixlabError: what came, and what is allowed or how it could be read.
+    Raises: MixlabError: what came, and what is allowed or how it could be read; an empty path.
     """
     hint, limits = _field(kind, name)
     try:
@@ -61,6 +63,8 @@ def typed(kind: type, name: str, value: Any, where: str) -> Any:
     except _Unfit as error:
         allowed = allowed_values(kind, name)
         raise MixlabError(f"{where}: {shown(value)} came where {allowed} is allowed{error}") from error
+    if limits.get("path") and found == "":
+        raise MixlabError(f"{where}: it is empty; give a path{' or null' if _may_be_null(hint) else ''}")
     return _expanded(found, where) if limits.get("path") else found
 
 
@@ -68,7 +72,7 @@ def allowed_values(kind: type, name: str) -> str:
     """What a field may hold, in words: its type and its range."""
     hint, limits = _field(kind, name)
     ends = (("least", "low"), ("most", "high"))
-    bounds = [f"at {end} {limits[key]:g}" for end, key in ends if limits.get(key) is not None]
+    bounds = [f"at {end} {limits[key]:.9g}" for end, key in ends if limits.get(key) is not None]
     words = " or ".join(_words(one) for one in _alternatives(hint) if one is not types.NoneType)
     if limits.get("allowed"):
         words = f"one of {', '.join(limits['allowed'])}"
@@ -84,6 +88,13 @@ def is_free_text(kind: type, name: str) -> bool:
 def plain(text: str) -> str:
     """A text without quotes, as read_mapping gives it."""
     return Written(text) if _tag(text) else text
+
+
+def as_list(text: str) -> str:
+    """The list of YAML that a text with commas stands for, for an error sentence."""
+    inside = SEQUENCE.fullmatch(text.strip())
+    listed = f"[{inside[1] if inside else text}]"
+    return listed if len(listed) < SHOWN else "[...]"
 
 
 def shown(value: Any) -> str:
@@ -184,8 +195,10 @@ def _tag(text: str) -> str:
 def _hint(text: str) -> str:
     if DECIMAL.fullmatch(text) and abs(float(text)) < 2**53 and float(text).is_integer():
         return f"; write {int(float(text))}"
+    if CALL.fullmatch(text):
+        return "; a call is not read: write its values, several as a list such as [0, 1]"
     if "," in text:
-        return f"; several values are a list: [{text}]" if len(text) < SHOWN else "; several values are a list: [...]"
+        return f"; several values are a list: {as_list(text)}"
     return "; for none write null" if text.lower() == "none" else ""
 
 

@@ -142,9 +142,8 @@ def _interpolated(tree: Any, where: str) -> Any:
     if not isinstance(tree, (dict, list)):
         return tree  # one scalar has nothing beside it to name
     try:
-        config = OmegaConf.create(
-            _escaped(tree), flags={"allow_objects": True}
-        )  # else a `Written` is none of its kinds
+        # Without the flag a `Written` is none of OmegaConf's kinds.
+        config = OmegaConf.create(_escaped(tree), flags={"allow_objects": True})
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         said = str(error).splitlines()[0]

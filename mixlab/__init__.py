@@ -93,7 +93,8 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     arguments, rest = parser.parse_known_args(argv)
     words = getattr(arguments, "overrides", getattr(arguments, "ablations", None))
     if unknown := [word for word in rest if word.startswith("-") or words is None]:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        hint = "" if words is None else "; a field is set as key=value, several values as 'key=[a, b]'"
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     if words is not None:
         words += rest
     return arguments

@@ -57,7 +57,12 @@ class ClusterSpec(Needs):
         Raises: MixlabError: a type of GPU, and no GPU.
         """
         rules = [rule for rule in self.when if planned is not None and rule.matches(planned, base or {})]
-        return self._layered(backend, rules)
+        found = self._layered(backend, rules)
+        if found.gpu_type and not found.gpus:
+            raise MixlabError(
+                f"gpu_type: {found.gpu_type!r} stands without a number of GPUs for {backend}; say gpus: 1"
+            )
+        return found
 
     def all_needs(self, names: Iterable[str]) -> Iterator[Needs]:
         """What jobs of some backends may ask for; of rules, each alone."""
@@ -65,14 +70,16 @@ class ClusterSpec(Needs):
             yield self.needs(backend)
             yield from (self._layered(backend, [rule]) for rule in self.when)
 
+    def check_rules(self) -> None:
+        """Raises: MixlabError: a rule of `when` says a type of GPU, and nothing says a number."""
+        layers = [*self.environments.values(), *(rule.needs for rule in self.when)]
+        kinds = [rule.needs["gpu_type"] for rule in self.when if rule.needs.get("gpu_type")]
+        if kinds and not self.gpus and not any(layer.get("gpus") for layer in layers):
+            raise MixlabError(f"when: gpu_type: {kinds[0]!r} stands without a number of GPUs; say gpus: 1")
+
     def _layered(self, backend: str, rules: list[Rule]) -> Needs:
         layers = [self.environments.get(backend, {}), *(rule.needs for rule in rules)]
-        found = needs.layered(self.common, [*layers, options.stands_for(self.sbatch)])
-        if found.gpu_type and not found.gpus:
-            raise MixlabError(
-                f"gpu_type: {found.gpu_type!r} stands without a number of GPUs for {backend}; say gpus: 1"
-            )
-        return found
+        return needs.layered(self.common, [*layers, options.stands_for(self.sbatch)])
 
     def tries(self, cause: str) -> int:
         return self.retries.get(cause, RETRIES.get(cause, 0))

@@ -14,7 +14,8 @@ from experiments.expand import expand
 from experiments.yaml_files import read_mapping
 from slurm import options, software
 from slurm.cluster import ClusterSpec
-from slurm.cluster_keys import OLD_NAMES, cluster_from, spec_from
+from slurm.cluster_keys import cluster_from, spec_from
+from slurm.needs import OLD_NAMES
 
 
 def read_cluster(path: Path) -> ClusterSpec:

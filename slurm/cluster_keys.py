@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
-from types import NoneType
+from types import MappingProxyType, NoneType
 from typing import Any, get_args, get_type_hints
 
 import backends
@@ -12,15 +12,16 @@ from backends.errors import MixlabError, choices
 from experiments import fields, values
 from experiments.failures import CAUSES
 from experiments.resolve import check_ranges
+from experiments.spec import TrialConfig
 from experiments.values import shown
 from slurm import needs, options, software
 from slurm.cluster import RETRIES, ClusterSpec
-from slurm.needs import Rule
+from slurm.needs import OLD_NAMES, Rule
 from slurm.time_limit import Unread, asked_minutes
 
 KEYS = tuple(f.name for f in dataclasses.fields(ClusterSpec))
 LISTED = 17  # keys that a sentence lists
-OLD_NAMES = {"time_min": "time"}
+NOWHERE_ELSE: Mapping[str, str] = MappingProxyType({})
 RULE = "{match: {model.variant: L/16}, time: 2-0}"
 
 
@@ -33,15 +34,17 @@ def cluster_from(tree: Mapping[str, Any], where: str) -> ClusterSpec:
     for name in ("environments", "retries", "sbatch"):
         if not isinstance(tree.get(name) or {}, dict):
             raise MixlabError(f"{where}: {name}: {shown(tree[name])} came where a mapping is allowed")
-    return spec_from(options.moved(_renamed(tree, where), where), where)
+    _check_old_names(tree, where)
+    moved, places = options.moved(tree, where)
+    return spec_from(moved, where, places)
 
 
-def _renamed(tree: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+def _check_old_names(tree: Mapping[str, Any], where: str) -> None:
+    """Raises: MixlabError: a key is given by its old name too."""
     for layer, place in ((tree, where), *_layers(tree, where)):
         for old, new in OLD_NAMES.items():
             if old in layer and new in layer:
                 raise MixlabError(f"{place}: {old} is the old name of {new}; give one of them")
-    return tree
 
 
 def _layers(tree: Mapping[str, Any], where: str) -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -54,26 +57,32 @@ def _layers(tree: Mapping[str, Any], where: str) -> Iterator[tuple[Mapping[str, 
             yield rule, f"{where}: when"
 
 
-def spec_from(tree: Mapping[str, Any], where: str) -> ClusterSpec:
-    """As `cluster_from`, of a mapping in which an option may stand for what a key says too."""
-    spec = ClusterSpec(**_read(tree, KEYS, where, "a cluster file"))
+def spec_from(tree: Mapping[str, Any], where: str, places: Mapping[str, str] | None = None) -> ClusterSpec:
+    """As `cluster_from`, of a mapping in which an option may stand for what a key says too.
+
+    Args: places: of keys that stand elsewhere in the file: where.
+    """
+    spec = ClusterSpec(**_read(tree, KEYS, where, "a cluster file", places or {}))
     check_ranges(spec, where)
     _check_texts(spec, where)
     try:
         for backend in spec.environments or ("every backend",):
             spec.needs(backend)
+        spec.check_rules()
     except MixlabError as error:
         raise MixlabError(f"{where}: {error}") from error
     return spec
 
 
-def _read(tree: Mapping[str, Any], keys: Iterable[str], where: str, what: str) -> dict[str, Any]:
+def _read(
+    tree: Mapping[str, Any], keys: Iterable[str], where: str, what: str, places: Mapping[str, str] = NOWHERE_ELSE
+) -> dict[str, Any]:
     """The keys of a mapping, typed. A null leaves a key out, or says none where that is a value of its own."""
     found: dict[str, Any] = {}
     for given, value in tree.items():
         key = OLD_NAMES.get(given, given)
         _check_key(given, key, keys, where, what)
-        place = f"{where}: {given}"
+        place = f"{where}: {places.get(given, given)}"
         if value is None:
             found |= {key: None} if _may_be_none(key) else {}
         else:
@@ -143,11 +152,22 @@ def _rule(given: dict[str, Any], where: str) -> Rule:
     wanted = {}
     for name, value in fields.flatten(match, where).items():
         several = value if isinstance(value, list) else [value]
-        wanted[name] = [fields.typed({name: one}, where)[name] for one in several]
+        if not several:
+            raise MixlabError(f"{where}: {name}: it has no values")
+        wanted[name] = [_matched(name, one, where) for one in several]
     changes = {key: value for key, value in given.items() if key != "match"}
     if not changes:
         raise MixlabError(f"{where}: {shown(dict(match))} says no need; allowed beside it: {', '.join(needs.KEYS)}")
     return Rule(wanted, _layer(changes, needs.KEYS, where.removesuffix(": match")))
+
+
+def _matched(name: str, value: Any, where: str) -> Any:
+    """A value that a trial can have. Raises: MixlabError."""
+    typed = fields.typed({name: value}, where)
+    check_ranges(fields.set_fields(TrialConfig(), typed), where)
+    if name == "backend" and value not in backends.names():
+        raise MixlabError(f"{where}: {name}: {shown(value)} is not a backend; {choices(value, backends.names())}")
+    return typed[name]
 
 
 def _retries(given: Any, where: str) -> dict[str, int]:
@@ -167,12 +187,26 @@ def _tries(number: Any, where: str) -> int:
     return int(text)
 
 
+def _options(given: Any, where: str) -> dict[str, options.Option]:
+    if outside := [name for name in given if name in (*KEYS, *OLD_NAMES) and name not in options.KNOWN]:
+        raise MixlabError(f"{where}: {outside[0]!r} is a key of a cluster file; write it there, outside of sbatch")
+    return options.read(given, where)
+
+
+def _gpu_type(given: Any, where: str) -> str:
+    name: str = values.typed(ClusterSpec, "gpu_type", given, where)
+    if set(name) & set(":, "):
+        raise MixlabError(f"{where}: {shown(given)} came; allowed: one type, such as a100; their number is 'gpus'")
+    return name
+
+
 SECTIONS: dict[str, Callable[[Any, str], Any]] = {
     "time": _minutes,
+    "gpu_type": _gpu_type,
     "python": software.python_words,
     "setup": software.lines,
     "container": software.container,
-    "sbatch": options.read,
+    "sbatch": _options,
     "environments": _environments,
     "when": _rules,
     "retries": _retries,

@@ -10,6 +10,7 @@ from slurm import client
 from slurm.batch import python_of
 from slurm.cluster import ClusterSpec
 
+SAID = 160  # letters of what a Python says that a sentence holds
 PROBE_S = 60.0  # for a Python to say whether it has a framework; modules on a slow disk take long
 LARGEST_ARRAY = 1001  # Slurm's own default of MaxArraySize, which bounds the index
 
@@ -59,8 +60,9 @@ def check_python(backend: str, cluster: ClusterSpec) -> None:
     said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
     if done.returncode or said is None:
         said_last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        setup = ", or mend 'setup'" if environment.setup else ""
         raise MixlabError(
-            f"environments: {backend}: {python} does not begin: {said_last}; name another one in 'python'"
+            f"environments: {backend}: {python} does not begin: {said_last[:SAID]}; name another one in 'python'{setup}"
         )
     if lacking := said.split()[2:]:
         raise MixlabError(

@@ -38,6 +38,7 @@ class Needs:
 
 
 KEYS = tuple(f.name for f in dataclasses.fields(Needs))
+OLD_NAMES = {"time_min": "time"}  # of a key, which go on working
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,12 @@ written. So no option is ever sent twice.
 
 import re
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from backends.errors import MixlabError
 from experiments.values import Written, shown
+from slurm import needs
 
 Option = str | bool  # what is sent after `=`; True: the option alone; False: it is left out
 
@@ -33,6 +35,11 @@ GPUS = ("gpus", "gpus-per-node", "gpus-per-task", "gres")
 # Options after which Mixlab would not know the cores or the GPUs of a job; and the first one of pyxis.
 INSTEAD = {"cpus-per-gpu": "cpus", "container-image": "container"}
 INSTEAD |= dict.fromkeys(("gpus-per-socket", "tres-per-task", "tres-per-job"), "gpus")
+# Short names of options, which are no names here. Case matters.
+SHORT = {"A": "account", "c": "cpus-per-task", "C": "constraint", "D": "chdir", "d": "dependency", "e": "error"}
+SHORT |= {"G": "gpus", "J": "job-name", "L": "licenses", "M": "clusters", "n": "ntasks", "N": "nodes", "o": "output"}
+SHORT |= {"p": "partition", "q": "qos", "t": "time", "w": "nodelist", "x": "exclude", "a": "array", "b": "begin"}
+NEAR = 0.85  # of two names that are so alike, one is a misspelling; an option of a site's own is sent as it is
 # Source: sbatch(1) of Slurm 22.05 and 24.11.
 KNOWN = OWN | {*KEYS, *MEMORY, *GPUS, *INSTEAD}
 KNOWN |= _words(
@@ -76,18 +83,28 @@ def read(given: Mapping[str, Any], where: str) -> dict[str, Option]:
 
 
 def _check_name(name: str, where: str) -> None:
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
-        long = name.replace("_", "-")
-        near = f"; did you mean {long!r}?" if long in KNOWN else ""
-        raise MixlabError(f"{where}: {shown(name)} is no option; allowed: a long name such as mail-user{near}")
+    if name not in KNOWN and (why := _misnamed(name)):
+        raise MixlabError(f"{where}: {shown(name)} {why}")
     if name in OWN:
         raise MixlabError(f"{where}: {name!r} is set by Mixlab itself; leave it out")
     if name in INSTEAD or (name.startswith("container-") and name not in KNOWN):
         key = INSTEAD.get(name, "container")
         raise MixlabError(f"{where}: {name!r} leaves Mixlab not knowing what a job has; say it by the key {key!r}")
-    whole = sorted(known for known in KNOWN if known.startswith(name))
-    if whole and name not in KNOWN:  # sbatch takes the beginning of a name for the name
-        raise MixlabError(f"{where}: {name!r} is a part of a name; write it out: {', '.join(whole[:3])}")
+
+
+def _misnamed(name: str) -> str | None:
+    """What is wrong with a name that is not known; None: it may be an option of a site's own."""
+    if long := SHORT.get(name):
+        said = _key_of(long)
+        fix = f"the key for it is {said!r}" if said else "Mixlab sets it itself" if long in OWN else "write it out"
+        return f"is the short name of {long}; {fix}"
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+        long = name.lower().strip("-").replace("_", "-")
+        return f"is no option; allowed: a long name such as mail-user{f'; did you mean {long!r}?' * (long in KNOWN)}"
+    if whole := sorted(known for known in KNOWN if known.startswith(name)):
+        return f"is a part of a name; write it out: {', '.join(whole[:3])}"  # sbatch takes it for the name
+    alike = get_close_matches(name, KNOWN, n=1, cutoff=NEAR)
+    return f"is no option of sbatch; did you mean {alike[0]!r}?" if alike else None
 
 
 def _value(value: Any, where: str) -> Option:
@@ -103,24 +120,28 @@ def _value(value: Any, where: str) -> Option:
     return text.lower() == "true" if isinstance(value, Written) and text.lower() in ("true", "false") else text
 
 
-def moved(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A cluster file's mapping in which each option that a key says is that key.
+def moved(tree: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """A cluster file's mapping in which each option that a key says is that key, and where those keys stand.
 
     Raises: MixlabError: the option and the key are both given.
     """
     options = tree.get("sbatch") or {}
+    places: dict[str, str] = {}
     found = {key: value for key, value in tree.items() if key != "sbatch"}
     for name in [name for name in options if name in KEYS]:
-        if found.get(KEYS[name]) is not None:
-            raise _twice(where, name, f"the key {KEYS[name]}")
-        found[KEYS[name]] = options[name]
+        key = KEYS[name]
+        for given in (key, *(old for old, new in needs.OLD_NAMES.items() if new == key)):
+            if found.get(given) is not None:
+                raise _twice(where, name, f"the key {given}")
+            found.pop(given, None)
+        found[key], places[key] = options[name], f"sbatch: {name}"
     for names, keys in ((MEMORY, ("memory_gb",)), (GPUS, ("gpus", "gpu_type"))):
         said = [name for name in names if name in options and (name != "gres" or _gpus_in(str(options[name])))]
         for place, key in _given(tree, keys) if said else ():
             raise _twice(where, said[0], f"{place}{key}")
         if len(said) > 1:
             raise _twice(where, said[0], said[1])
-    return {**found, "sbatch": {name: value for name, value in options.items() if name not in KEYS}}
+    return {**found, "sbatch": {name: value for name, value in options.items() if name not in KEYS}}, places
 
 
 def _given(tree: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:

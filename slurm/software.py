@@ -50,17 +50,29 @@ def python_words(given: Any, where: str) -> tuple[str, ...]:
         return tuple(map(str, given))
     if not isinstance(given, str) or not given.strip():
         raise MixlabError(f"{where}: {shown(given)} came where a path, a command or a list of its words is allowed")
-    if Path(expand(given, where)).is_file():
+    if _is_file(expand(given, where)):
         return (str(given),)
-    try:
-        words = shlex.split(given)
-    except ValueError as error:
-        raise MixlabError(f"{where}: {shown(given)} has a quote that does not end; allowed: a list of words") from error
+    words = _split(given, where)
     if found := [word for word in words if word in OPERATORS or word.endswith(";")]:
         raise MixlabError(
             f"{where}: {found[0]!r} makes it more than one command; what comes before it belongs to 'setup'"
         )
     return tuple(words)
+
+
+def _split(text: str, where: str) -> list[str]:
+    """The words of a text, as a shell would part it. Raises: MixlabError: a quote that does not end."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise MixlabError(f"{where}: {shown(text)} has a quote that does not end; allowed: a list of words") from error
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).is_file()
+    except OSError:  # longer than a path can be
+        return False
 
 
 def lines(given: Any, where: str) -> tuple[str, ...]:
@@ -90,6 +102,8 @@ def container(given: Any, where: str) -> Container:
             f"{where}: runtime: {given['runtime']!r} is not known; {choices(given['runtime'], RUNTIMES)}{near}"
         )
     lists = {key: _words(given.get(key), f"{where}: {key}") for key in ("mounts", "options")}
+    if isinstance(given.get("options"), str):
+        lists["options"] = tuple(_split(given["options"], f"{where}: options"))
     if wrong := [mount for mount in lists["mounts"] if not re.fullmatch(r"/[^:,]*(:/[^:,]*(:[^:,]+)?)?", mount)]:
         raise MixlabError(f"{where}: mounts: {wrong[0]!r} came where /from, /from:/to or /from:/to:ro is allowed")
     if bare := [word for word in lists["options"] if word in BARE]:

@@ -400,3 +400,9 @@ def test_the_project_ships_the_ablations_that_it_promises() -> None:
     assert {path.stem for path in SHIPPED} >= {
         *("demo", "tying", "grouping", "depth", "patch_size", "data_scale", "permutation", "position_embedding")
     }
+
+
+def test_the_backend_is_a_row_where_the_report_says_so(tmp_path: Path) -> None:
+    path = write_yaml(tmp_path / "one.yaml", grid={"backend": ["torch", "jax"]}, report={"rows": ["backend"]})
+    report = load_ablation(path).report
+    assert (report.rows, report.columns) == (("backend",), ())

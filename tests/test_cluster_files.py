@@ -128,6 +128,7 @@ def test_an_option_that_a_key_says_too_is_what_the_job_needs(tmp_path: Path, tex
     [
         ("{cpus: 2, sbatch: {cpus-per-task: 8}}", "sbatch: cpus-per-task and the key cpus ask for the same"),
         ("{memory_gb: 2, sbatch: {mem: 8G}}", "sbatch: mem and the key memory_gb ask for the same"),
+        ("{time_min: 20, sbatch: {time: 10}}", "sbatch: time and the key time_min ask for the same"),
         ("{when: [{match: {seed: 1}, memory_gb: 9}], sbatch: {mem: 8G}}", "sbatch: mem and when: memory_gb"),
         ("{gpus: 1, sbatch: {gres: gpu:1}}", "a type of GPU has the key gpu_type"),
         ("{environments: {jax: {gpus: 1}}, sbatch: {gpus: 1}}", "sbatch: gpus and environments: jax: gpus ask for"),
@@ -143,6 +144,16 @@ def test_an_option_that_a_key_says_too_is_what_the_job_needs(tmp_path: Path, tex
         ("{sbatch: {job-name: x}}", "sbatch: 'job-name' is set by Mixlab itself"),
         ("{sbatch: {quiet: true}}", "sbatch: 'quiet' is set by Mixlab itself"),
         ("{sbatch: {cpus-per-t: 8}}", "'cpus-per-t' is a part of a name; write it out: cpus-per-task"),
+        ("{sbatch: {c: 8}}", "sbatch: 'c' is the short name of cpus-per-task; the key for it is 'cpus'"),
+        ("{sbatch: {J: a}}", "sbatch: 'J' is the short name of job-name; Mixlab sets it itself"),
+        ("{sbatch: {L: a}}", "sbatch: 'L' is the short name of licenses; write it out"),
+        ("{sbatch: {pack: 8}}", "sbatch: 'pack' is a key of a cluster file; write it there, outside of sbatch"),
+        ("{sbatch: {report: true}}", "sbatch: 'report' is a key of a cluster file"),
+        ("{sbatch: {time_min: 8}}", "sbatch: 'time_min' is a key of a cluster file"),
+        ("{sbatch: {mem-per-cpus: 4G}}", "'mem-per-cpus' is no option of sbatch; did you mean 'mem-per-cpu'?"),
+        ("{sbatch: {--mem: 4G}}", "did you mean 'mem'?"),
+        ("{sbatch: {time: 1:30}}", "sbatch: time: 1:30 is 1 min 30 s to Slurm"),
+        ("{sbatch: {cpus-per-task: 010}}", "sbatch: cpus-per-task: 010 is 8 to YAML 1.1"),
         ("{sbatch: {mail_user: me}}", "did you mean 'mail-user'?"),
         ("{sbatch: {mem: false}}", "sbatch: mem: false came; the key for it is 'memory_gb' (null: left out)"),
         ("{sbatch: {no-kill: off}}", "no-kill: off can be read as a text and as a flag; write 'off' in quotes"),
@@ -261,6 +272,11 @@ def test_a_file_with_a_space_in_its_name_is_not_taken_apart(tmp_path: Path) -> N
             "'--cleanenv' hides from a job which one it is",
         ),
         ("gpu_type: a100", "gpu_type: 'a100' stands without a number of GPUs"),
+        ("{gpus: 1, gpu_type: 'a100:2'}", "gpu_type: 'a100:2' came; allowed: one type, such as a100; their number is"),
+        ("{gpus: 1, gpu_type: 'a100,h100'}", "gpu_type: 'a100,h100' came; allowed: one type"),
+        (f"python: {'x' * 1000} &&", "python: '&&' makes it more than one command"),
+        ("container: {runtime: apptainer, image: a, options: --nv --cleanenv}", "'--cleanenv' hides from a job"),
+        ('container: {runtime: apptainer, image: a, options: "--env \'A"}', "has a quote that does not end"),
     ],
 )
 def test_what_a_job_cannot_run_in_is_refused(tmp_path: Path, text: str, words: str) -> None:
@@ -392,12 +408,31 @@ def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
         ("when: [{match: {seed: 1}}]", "says no need; allowed beside it: partition, account"),
         ("when: [{match: {sed: 1}, time: 5}]", "when: match: 'sed' is not a field of a trial"),
         ("when: [{match: {seed: x}, time: 5}]", "when: match: seed: 'x' came where a whole number"),
+        ("when: [{match: {seed: -1}, time: 5}]", "when: match: seed: -1 is too small"),
+        ("when: [{match: {seed: []}, time: 5}]", "when: match: seed: it has no values"),
+        (
+            "when: [{match: {model.token_mixing: [tied, untide]}, time: 5}]",
+            "match: model.token_mixing: 'untide' is not known; allowed: tied, untied, grouped, grouped_views; did you",
+        ),
+        ("when: [{match: {model.variant: L16}, time: 5}]", "model.variant: 'L16' is not known"),
+        ("when: [{match: {backend: pytorch}, time: 5}]", "backend: 'pytorch' is not a backend"),
+        ("when: [{match: {seed: 1}, gpu_type: h100}]", "when: gpu_type: 'h100' stands without a number of GPUs"),
         ("when: [{match: {seed: 1}, store: x}]", "it stands for all jobs"),
         ("when: [{match: {seed: 1}, time: 1:30}]", "when: time: 1:30 is 1 min 30 s to Slurm"),
     ],
 )
 def test_a_rule_that_says_nothing_is_refused(tmp_path: Path, text: str, words: str) -> None:
     assert words in refusal(tmp_path, text)
+
+
+def test_a_type_of_gpu_may_be_said_apart_from_their_number(tmp_path: Path) -> None:
+    """By a rule that is about the trials of one backend, whose number of GPUs stands in its own layer."""
+    spec = read(
+        tmp_path,
+        "{environments: {torch: {gpus: 1}, jax: {}}, when: [{match: {model.num_blocks: 2}, gpu_type: h100}]}",
+    )
+    asked = {(one.gpus, one.gpu_type) for one in spec.all_needs(("torch", "jax"))}
+    assert (1, "h100") in asked
 
 
 # --- the form in the store ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from backends.errors import MixlabError
 from experiments import data
 from experiments.data import pictures
 from experiments.data.raw import Raw
@@ -177,6 +178,15 @@ def test_a_source_that_is_nowhere_names_the_nearest(cache: Path) -> None:
 
 def test_an_unreachable_hub_id_is_an_error(cache: Path) -> None:
     assert_fails(config("someone/something"), cache, "data.source", "neither an existing folder nor", "hub")
+
+
+@pytest.mark.parametrize("source", ["[a, b", "no such", "1:00:00", "a#b", "x" * 1000, "a/b/c", "./" + "x" * 1000])
+def test_what_can_be_no_id_is_not_asked_for_at_the_hub(
+    source: str, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MixlabError) as caught:
+        data.describe(config(source), cache, "a.yaml")
+    assert "asking the hub" not in capsys.readouterr().err and len(str(caught.value)) <= 300
 
 
 def test_an_empty_folder_or_a_file_is_an_error(tmp_path: Path, cache: Path) -> None:

@@ -12,6 +12,7 @@ from experiments import fields
 from experiments.ablation import load_ablation
 from experiments.evaluation import read_data
 from experiments.overrides import read_override
+from mixlab import main
 from tests.conftest import Ended, base, write_yaml
 
 FREE = ("data.source", "data.subset", "data.train_split", "data.test_split", "data.image_column", "run.data_cache")
@@ -83,6 +84,11 @@ def test_a_value_has_the_type_of_its_field(word: str, expected: Any) -> None:
         ("model.token_mixing=tied,untied", "'model.token_mixing=[tied,untied]'"),
         ("model.share_blocks=true,false", "'model.share_blocks=[true,false]'"),
         ("train.learning_rate=0,5", "'train.learning_rate=[0,5]'"),
+        ("seed=(0,1)", "write a list of values as 'seed=[0,1]'"),
+        ("seed=choice(0,1)", "write a list of values as 'seed=[0,1]'"),
+        ("seed='[0,1]'", "several values are a list: [0,1]"),
+        ("seed=range(3)", "a call is not read: write its values, several as a list such as [0, 1]"),
+        ("seed=range(0,3)", "a call is not read"),
         ("seed=010", "seed: 010 is 8 to YAML 1.1 and 10 to others"),
         ("seed=1_000", "1000 to YAML 1.1"),
         ("seed=3 # three", "seed: '3 # three' came where a whole number"),
@@ -90,7 +96,10 @@ def test_a_value_has_the_type_of_its_field(word: str, expected: Any) -> None:
         ("data.source= ", "nothing came behind '='"),
         ("seed=null", "null came where a whole number"),
         ("data.source=null", "null came where text is allowed"),
-        ("seed=[0,1", "'[0,1' is not a list of YAML"),
+        ("data.source=''", "data.source: it is empty; give a path"),
+        ("run.data_cache=''", "run.data_cache: it is empty; give a path or null"),
+        ("train.ema_decay=x", "at most 0.99999999)"),
+        ("seed=[0,1", "'[0,1' is not a list of YAML; allowed: 'seed=[0, 1]', in quotes"),
         ("seed={a: 1}", "'{a: 1}' came where"),
         ("seed", "'seed' came where key=value is allowed"),
         ("sede=1", "did you mean 'seed'?"),
@@ -144,6 +153,16 @@ def test_a_text_is_the_base_of_all_trials(tmp_path: Path) -> None:
     found = load_ablation(path, ["data.source=[v2] set #3", "data.subset=a, b"])
     assert (found.base["data.source"], found.base["data.subset"]) == ("[v2] set #3", "a, b")
     assert found.axes == {"seed": [0]}
+
+
+@pytest.mark.parametrize("word", ["--multirun", "-m", "--seed=1"])
+def test_a_word_with_dashes_is_told_how_fields_are_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], word: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["plan", str(write_yaml(tmp_path / "one.yaml")), word])
+    said = capsys.readouterr().err
+    assert f"unrecognized arguments: {word}; a field is set as key=value, several values as 'key=[a, b]'" in said
 
 
 def test_minus_zero_is_the_same_trial(tmp_path: Path, run: Callable[..., Ended]) -> None:

@@ -291,6 +291,28 @@ def test_a_field_that_is_set_twice_is_refused(tmp_path: Path, base: str) -> None
         ablation(tmp_path, f"grid: {{seed: [0]}}\nbase: {base}\n")
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("grid: {seed: 0,1,2}", "grid: '1' is not a field of a trial; inside of braces a comma ends a value: several"),
+        ("grid: {seed: [0]}\nbase: {train: {learning_rate: 0,5}}", "base: 'train.5' is not a field of a trial; inside"),
+        ("grid: {seed: '(0, 1)'}", "several values are a list: [0, 1]"),
+        ("grid: {seed: [0]}\nreport: {metric: }", "report: metric: null is not known"),
+        ("grid: {seed: [0]}\nreport: {rows: [null]}", "report: rows: null came where the name of a field is allowed"),
+        ("grid: {seed: [0]}\nreport: {rows: [seed, seed]}", "report: seed is named twice"),
+        (
+            "grid: {backend: [torch, jax]}\nreport: {rows: [backend], columns: [backend]}",
+            "report: backend is named twice",
+        ),
+        ("grid: {seed: [0]}\nname: [a]", "name: ['a'] cannot name a folder"),
+    ],
+)
+def test_a_sentence_shows_what_was_written_and_the_way_out(tmp_path: Path, text: str, words: str) -> None:
+    with pytest.raises(MixlabError) as caught:
+        ablation(tmp_path, text)
+    assert words in str(caught.value)
+
+
 LONG = "x" * 1000
 
 
@@ -305,6 +327,7 @@ LONG = "x" * 1000
         f"grid: {{seed: [0]}}\nbase: {{model: {list(range(1000))}}}\n",
         f"grid: {{seed: [0]}}\nbase: {{model: {{{LONG}: 1}}}}\n",
         f"grid: {{seed: [0]}}\nreport: {{metric: {LONG}}}\n",
+        f"grid: {{data.subset: [a]}}\nreport: {{rows: [data.subset], baseline: {{data.subset: {LONG}}}}}\n",
         f"grid: {{seed: {list(range(1000))}}}\nreport: {{rows: [seed], baseline: {{seed: 1000}}}}\n",
     ],
 )

@@ -1,6 +1,7 @@
 """What tells, without decoding it, whether a source is one that was decoded before."""
 
 import hashlib
+import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
@@ -11,6 +12,10 @@ from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
 from experiments.data.sources import HUB_FOLDER
 from experiments.data.tree import Tree, place, read_tree
 from experiments.spec import DataConfig
+from experiments.values import shown
+
+HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
+WHY = 80  # letters of a reason that a sentence holds
 
 
 def is_there(source: str) -> bool:
@@ -79,7 +84,7 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     if home.startswith("~") and home in folder.parts:
         why = f"the home of {home} is not known"
     in_a_folder = "/" in source and folder.parent.is_dir()
-    is_path = source.startswith(("/", ".", "~")) or source.count("/") > 1 or in_a_folder
+    is_path = source.startswith(("/", ".", "~")) or in_a_folder or not HUB_ID.fullmatch(source)
     if not is_path and not get_close_matches(source, BUILT_IN, cutoff=0.7):
         print(f"mixlab: asking the hub for {source}", file=sys.stderr, flush=True)
         try:
@@ -94,8 +99,8 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     near = [str(folder.parent / name) for name in get_close_matches(folder.name, beside, n=3)]
     allowed = choices(source, (*BUILT_IN, *near, "an existing folder", "the id of a data set on the hub"))
     raise MixlabError(
-        f"{where}: data.source: {source!r} is neither an existing folder nor a data set reachable on the hub "
-        f"({why}); {allowed}"
+        f"{where}: data.source: {shown(source)} is neither an existing folder nor a data set reachable on the hub "
+        f"({why[:WHY]}); {allowed}"
     )
 
 
