@@ -41,8 +41,8 @@ def _variable(match: re.Match[str], text: str, where: str) -> str:
         return "$"
     if match["other"]:
         raise MixlabError(
-            f"{where}: {text!r}: of the shell's forms only $NAME, ${{NAME}} and ~ are read here; a dollar sign itself is "
-            f"written '$$'"
+            f"{where}: {text!r}: of the shell's forms only $NAME, ${{NAME}} and ~ are read here; "
+            f"a dollar sign itself is written '$$'"
         )
     name = match["braced"] or match["bare"]
     if not (value := os.environ.get(name)):
