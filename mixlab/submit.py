@@ -1,11 +1,12 @@
 """`mixlab submit`."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
-from mixlab.common import add_ablation, add_overrides, data_cache, store_option
+from mixlab.common import add_ablation, add_overrides, data_cache, data_notes, store_option
 
 if TYPE_CHECKING:
     from slurm.request import Request
@@ -38,6 +39,8 @@ def command(arguments: argparse.Namespace) -> int:
     cache = data_cache(ablation, store)
     trials = ablations.trials(ablation, cache)
     request = Request(ablation, trials, cluster, store, cache)
+    for line in data_notes(ablation, trials, store):
+        print(f"mixlab: {line}", file=sys.stderr)
     if arguments.dry_run:
         for line in submission.preview(request):
             print(line)

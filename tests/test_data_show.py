@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,7 +134,9 @@ def test_what_is_a_question_ends_the_command(run: Run, tmp_path: Path) -> None:
 # plan, run and the record
 
 
-def test_plan_and_run_say_the_notes_once_and_the_record_keeps_the_order(run: Run, tmp_path: Path, quick: Path) -> None:
+def test_plan_run_and_submit_say_the_notes_once_and_the_record_keeps_the_order(
+    run: Run, tmp_path: Path, quick: Path, fake: Any
+) -> None:
     folder(tmp_path / "set", 12)
     (tmp_path / "set" / "train" / "stray.txt").write_text("x")
     tree = {**base(backend="quick"), "data": {"source": "set", "image_size": 16}}
@@ -142,6 +145,11 @@ def test_plan_and_run_say_the_notes_once_and_the_record_keeps_the_order(run: Run
     planned = run("plan", "tiny.yaml")
     assert planned.code == 0, planned.err
     assert planned.out.count(f"data set: {note}") == 1
+    limits = "echo 'MaxArraySize = 100'; echo 'MaxJobCount = 100'"
+    fake(squeue="true", sacct="true", sacctmgr="true", sbatch="echo 'sbatch: fits' >&2", scontrol=limits)
+    (tmp_path / "cluster.yaml").write_text("cpus: 1\n")
+    sent = run("submit", "tiny.yaml", "--cluster", "cluster.yaml", "--dry-run")
+    assert sent.err.count(f"data set: {note}") == 1, sent.err
     ended = run("run", "tiny.yaml")
     assert ended.code == 0 and ended.err.count(f"data set: {note}") == 1
     for record in records(tmp_path / "runs").values():
