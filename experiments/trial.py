@@ -117,7 +117,7 @@ class TrialRun:
         if self.trial.run.keep == "none":
             return kept.forget(self.folder)
         if not self._saves_best:
-            return kept.keep_last(self.folder, self.trial, state)
+            return kept.keep_last(self.folder, self.trial, self.splits.classes, state)
         if sentence := kept.keep_best(self.folder, self.trial, self._best_step() or 0):
             self.notes.append(sentence)
 
@@ -194,7 +194,8 @@ class TrialRun:
         progress.loss_sum = 0.0
         self._spend("evaluate", start, compiled)
         if self._saves_best and best(progress.curve) is point:
-            kept.save_best(self.folder, self.trial, self.program.states()[0], progress.step)
+            state = self.program.states()[0]
+            kept.save_best(self.folder, self.trial, self.splits.classes, state, progress.step)
         self._write_curve()
 
     def _spend(self, what: str, start: float, compiled: float) -> float:
