@@ -182,6 +182,13 @@ def test_what_a_running_trial_holds_stays(full: Full) -> None:
     assert "kept 1 of data: a trial that runs or waits needs it" in ended.out and "runs now" in ended.out
 
 
+def test_a_trial_that_reads_its_data_and_has_written_nothing_yet_holds_all_data(full: Full) -> None:
+    claim = Claim(full.store.folder("beefbeefbeef"))
+    assert full.clean("--remove", "data").code == 0 and full.only()
+    claim.release()
+    assert full.clean("--remove", "data").code == 0 and full.only("data")
+
+
 def test_a_trial_that_begins_between_the_list_and_the_removal_stays(full: Full) -> None:
     items = list(cleaning.items(full.store, cleaning.Held(), _known(full.store), {}))
     folder = full.paths["failed"][1]
