@@ -37,7 +37,7 @@ def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
     rows = [["id", "state", "settings", "step", "loss", "images/s", "job", "node", "time left", ""]]
     for trial_id, label in labels.items():
         now = states[trial_id]
-        step = f"{now.said['step']}/{now.said['steps']}" if "step" in now.said else ""
+        step = f"{now.said['step']}/{now.said['steps']}" if {"step", "steps"} <= now.said.keys() else ""
         loss = f"{now.said['loss']:.4f}" if "loss" in now.said else ""
         speed = f"{now.said['images_per_s']:,.0f}" if "images_per_s" in now.said else ""
         rows.append([trial_id, now.status, label, step, loss, speed, now.job, now.node, now.left, now.why])

@@ -43,7 +43,8 @@ def lines(climbed: Climbed) -> list[str]:
     for rung in climbed.rungs:
         verdict = ("ok" if rung.tolerance.limit < math.inf else "free") if rung.passed else "PARTS"
         if rung.largest is None:
-            layout.append([rung.name, verdict, "", "", "equal", "equal", rung.tolerance.reason])
+            said = "equal" if verdict == "ok" else ""
+            layout.append([rung.name, verdict, "", "", said, said, rung.tolerance.reason])
             continue
         largest = rung.largest
         where = f"{largest.name}{list(largest.index) if largest.index else ''}" if largest.absolute else "equal"

@@ -27,11 +27,12 @@ def read(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def renumbered(splits: Splits, of_data: Sequence[str], of_weights: Sequence[str], num_outputs: int) -> Splits:
+def renumbered(splits: Splits, of_weights: Sequence[str], num_outputs: int) -> Splits:
     """The examples with the numbers that their classes have in the weights.
 
     Raises: MixlabError: a class of the data is none of the weights', or these are not as many as their outputs.
     """
+    of_data = splits.classes
     where = "command line: --classes"
     if len(of_weights) != num_outputs:
         raise MixlabError(
@@ -39,10 +40,16 @@ def renumbered(splits: Splits, of_data: Sequence[str], of_weights: Sequence[str]
         )
     numbers = {name: number for number, name in enumerate(of_weights)}
     strange = [name for name in of_data if name not in numbers]
-    if strange or not of_data:
+    if not of_data:
+        raise MixlabError(
+            f"{where}: the weights name their classes ({listed(of_weights)}), and what the classes of the data are "
+            f"called is not known, because its source is gone; bring it back"
+        )
+    if strange:
         raise MixlabError(
             f"{where}: {len(strange):,} of {len(of_data):,} classes of the data are not among those of the weights: "
-            f"{listed(strange)}; named there: {listed(of_weights)}"
+            f"{listed(strange)}; named there: {listed(of_weights)}; a file that names the outputs in the data's words "
+            f"settles it"
         )
     order = np.array([numbers[name] for name in of_data], np.int32)
     return replace(splits, labels=order[splits.labels])

@@ -24,7 +24,7 @@ REMOVABLE = {
     "compiled": "compiled programs; compiled again",
     "checkpoints": "states of trials that are not done, which then begin at step 0",
     "weights": "weights of done trials; to have them again, the trials must be trained again",
-    "orphans": "trials of no ablation of this store, whole",
+    "orphans": "trials of no ablation as it was last run or submitted: whole, done ones and their records too",
     "failed": "trials that failed, whole; a run trains them anew",
     "corrupt": "damaged files that were set aside",
     "temporary": "what killed processes have left half-written",
@@ -76,6 +76,7 @@ def items(store: Store, held: Held, known: Collection[str], named: Mapping[str, 
             for trial_id in store.trial_ids():
                 whole = NAMED if trial_id in chosen else _whole_kind(store, trial_id, known)
                 yield from _of_trial(store, trial_id, whole, held.trials.get(trial_id, ""), now)
+            yield from (_item(one, "other", now) for one in _entries(entry) if not one.is_dir())
         elif entry.name == "data":
             yield from (_of_data(one, held, now) for one in _entries(entry))
         elif entry.name == "compiled":
@@ -84,7 +85,7 @@ def items(store: Store, held: Held, known: Collection[str], named: Mapping[str, 
             yield from (_of_snapshots(one, held, now) for one in _entries(entry))
         elif entry.name == "ablations":
             for one in _entries(entry):
-                yield from _of_ablation(one, NAMED if one.name in named else "ablations", held, now)
+                yield from _of_ablation(one, named.get(one.name), held, now)
         else:
             yield _item(entry, "other", now)
 
@@ -164,11 +165,16 @@ def _of_snapshots(path: Path, held: Held, now: float) -> Item:
     return Item("snapshots", path, item.num_bytes, held=held.snapshots.get(path.name, held.snapshots.get("", "")))
 
 
-def _of_ablation(folder: Path, kind: str, held: Held, now: float) -> Iterator[Item]:
-    """The folder of an ablation, without what is half-written or was set aside in it."""
-    if kind == NAMED:
-        yield Item(kind, folder, size(folder), held=held.ablations.get(folder.name, ""))
+def _of_ablation(folder: Path, own: Collection[str] | None, held: Held, now: float) -> Iterator[Item]:
+    """The folder of an ablation, without what is half-written or was set aside in it.
+
+    Args: own: the trials that it alone has, where it is named; while one of them runs or waits, it stays.
+    """
+    if own is not None:
+        going_on = _any({key: why for key, why in held.trials.items() if key in own})
+        yield Item(NAMED, folder, size(folder), held=held.ablations.get(folder.name, going_on))
         return
+    kind = "ablations"
     inner = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
     found = [_item(path, kind, now) for path in inner]
     yield from (item for item in found if item.kind != kind)

@@ -72,9 +72,9 @@ def evaluate(
     engine = backends.load(backend)
     info = data.describe(config, cache, COMMAND_LINE)
     _check_fit(weights, config.source, info)
-    splits, known = data.load(config, info, cache), data.facts(config, info, cache)
+    splits = data.load(config, info, cache)
     if weights.classes:
-        splits = class_order.renumbered(splits, known.classes, weights.classes, weights.model.num_classes)
+        splits = class_order.renumbered(splits, weights.classes, weights.model.num_classes)
     model = weights.model
     order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
     # the images to predict are handed over batch by batch; a program wants to hold some of its own
@@ -83,7 +83,7 @@ def evaluate(
     program.load([_state(weights)])
     images: Any = recipe.images(splits.images)
     found = _evaluate(program, replace(splits, images=images), run.precision)
-    whose = class_order.line(known.classes, weights.classes)
+    whose = class_order.line(splits.classes, weights.classes)
     return replace(found, classes=whose, notes=tuple(data.notes(config, info, cache)))
 
 

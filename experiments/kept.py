@@ -1,16 +1,18 @@
 """The weights of a trial that is done: `weights.safetensors` in its folder, in the project's own form of weights.
 
 `run.keep` says which: `last`, those of the record's `metrics.last`; `best`, those of `metrics.best`; or `none`. They
-are the ones that were evaluated: with train.ema_decay the average. The best are saved when their point is reached, as
+are the ones that were evaluated: with train.ema_decay the average. The file names the classes in the order of the
+logits, where the data has names for them. The best are saved when their point is reached, as
 `best-<step>.safetensors`, because a run that goes on later could not make them again. Such a file belongs to the
 checkpoint whose curve has that point; a file of a step after the checkpoint that a run goes on from is of a future that
 did not come, and goes.
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from backends import parameters
 from backends.contract import Array, State
@@ -27,14 +29,16 @@ def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
     return {name: state[f"{group}/{name}"] for name in parameters.shapes(trial.model)}
 
 
-def save_best(folder: Path, trial: Trial, state: Mapping[str, Array], step: int) -> None:
+def save_best(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array], step: int) -> None:
     """Raises: StoreError."""
-    write_whole(_best(folder, step), _content(trial, state, "best", step))
+    about = {"kept": "best", "step": step}
+    write_whole(_best(folder, step), _content(trial, classes, state, about))
 
 
-def keep_last(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
+def keep_last(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array]) -> None:
     """Raises: StoreError."""
-    write_whole(folder / FILE, _content(trial, state, "last", trial.num_steps))
+    about = {"kept": "last", "step": trial.num_steps}
+    write_whole(folder / FILE, _content(trial, classes, state, about))
 
 
 def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
@@ -83,6 +87,6 @@ def _best(folder: Path, step: int) -> Path:
     return folder / f"best-{step:08d}.safetensors"
 
 
-def _content(trial: Trial, state: Mapping[str, Array], which: str, step: int) -> bytes:
-    about = {"model": asdict(trial.model), "trial": trial.id, "kept": which, "step": step}
-    return checkpoint.pack(evaluated(trial, state), about)
+def _content(trial: Trial, classes: Sequence[str], state: Mapping[str, Array], about: Mapping[str, Any]) -> bytes:
+    names = {"classes": list(classes)} if len(classes) == trial.model.num_classes else {}
+    return checkpoint.pack(evaluated(trial, state), {"model": asdict(trial.model), "trial": trial.id, **names, **about})

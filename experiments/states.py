@@ -34,7 +34,7 @@ def state(store: Store, trial_id: str) -> TrialState:
     if record is not None and record["status"] == "done":
         return TrialState("done", "", record)
     if (said := store.owner(trial_id)) is not None:
-        step = f"step {said['step']} of {said['steps']}, " if "step" in said else ""
+        step = f"step {said['step']} of {said['steps']}, " if {"step", "steps"} <= said.keys() else ""
         return TrialState("running", f"{step}process {said.get('pid')} on {said.get('host')}", None, said)
     if record is not None:
         return TrialState("failed", str(record["reason"]), record)

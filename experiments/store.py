@@ -96,9 +96,11 @@ class Store:
             text = (folder / RESOLVED).read_text()
             if text.startswith(LABELS):
                 return dict(json.JSONDecoder().raw_decode(text, len(LABELS))[0])
+            if not text.startswith("{"):
+                raise ValueError("it does not begin as it should")
         except FileNotFoundError:
             pass
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError) as error:
             raise MixlabError(
                 f"store: {folder / RESOLVED} is damaged ({error}); run or submit the ablation's YAML again"
             ) from error

@@ -113,11 +113,13 @@ class TrialRun:
     def _keep(self, state: State) -> None:
         """Keep what is asked for of a trial that has been trained to its end."""
         self._check_claim()
+        if (self.store.sound_record(self.trial.id) or {}).get("status") == "done":
+            return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
         filters.keep(self.folder, self.trial, state)
         if self.trial.run.keep == "none":
             return kept.forget(self.folder)
         if not self._saves_best:
-            return kept.keep_last(self.folder, self.trial, state)
+            return kept.keep_last(self.folder, self.trial, self.splits.classes, state)
         if sentence := kept.keep_best(self.folder, self.trial, self._best_step() or 0):
             self.notes.append(sentence)
 
@@ -194,7 +196,8 @@ class TrialRun:
         progress.loss_sum = 0.0
         self._spend("evaluate", start, compiled)
         if self._saves_best and best(progress.curve) is point:
-            kept.save_best(self.folder, self.trial, self.program.states()[0], progress.step)
+            state = self.program.states()[0]
+            kept.save_best(self.folder, self.trial, self.splits.classes, state, progress.step)
         self._write_curve()
 
     def _spend(self, what: str, start: float, compiled: float) -> float:

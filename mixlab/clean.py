@@ -48,10 +48,12 @@ def command(arguments: argparse.Namespace) -> int:
             raise MixlabError(
                 f"command line: --remove: {kind!r} is no kind that can be removed; {choices(kind, cleaning.REMOVABLE)}"
             )
-    trials = _trials(store)
-    named = _named(arguments.trials_of, trials)
+    trials, damaged = _trials(store)
+    named = _named(arguments.trials_of, trials, damaged)
     kept, silence = held(store)
     found = list(cleaning.items(store, kept, set().union(*trials.values()), named))
+    for why in damaged.values():
+        print(f"mixlab: {why}; until then no trial counts as one of no ablation")
     if silence:
         print(f"mixlab: {silence}; what its jobs may need stays")
     if not (arguments.remove or named):
@@ -62,20 +64,30 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _trials(store: "Store") -> dict[str, set[str]]:
-    """Ids of the trials of each ablation, those that were only submitted in an earlier form too."""
+def _trials(store: "Store") -> tuple[dict[str, set[str]], dict[str, MixlabError]]:
+    """Ids of the trials of each ablation, those that were only submitted in an earlier form too.
+
+    An ablation whose file is damaged may have any trial; the second mapping says so of it.
+    """
     from slurm import ledger
 
-    found = {name: set(store.ablation_labels(name)) for name in store.ablations()}
+    found, damaged = dict[str, set[str]](), dict[str, MixlabError]()
+    for name in store.ablations():
+        try:
+            found[name] = set(store.ablation_labels(name))
+        except MixlabError as error:
+            found[name], damaged[name] = set(store.trial_ids()), error
     for folder in ledger.submissions(store):
         sent = {key for array in ledger.arrays(folder) for pack in array.packs for key in pack}
         found.setdefault(folder.parent.parent.name, set()).update(sent)
-    return found
+    return found, damaged
 
 
-def _named(names: list[str], trials: dict[str, set[str]]) -> dict[str, set[str]]:
+def _named(names: list[str], trials: dict[str, set[str]], damaged: dict[str, MixlabError]) -> dict[str, set[str]]:
     """The trials that the named ablations have, and no other one that stays."""
     for name in names:
+        if name in damaged:
+            raise damaged[name]
         if name not in trials:
             raise MixlabError(f"command line: --trials-of: there is no ablation {name!r}; {choices(name, trials)}")
     staying = set().union(*(trials[name] for name in trials if name not in names))

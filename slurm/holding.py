@@ -52,11 +52,15 @@ def _abouts(folders: Mapping[Path, str]) -> Iterator[tuple[dict[str, Any], str]]
 
 
 def _contents(store: Store, trials: Collection[str], arrays: Collection[ledger.Array]) -> Iterator[str]:
-    """Names of the decoded data that trials need."""
+    """Names of the decoded data that trials need: all, while one is claimed and has not yet written what it is."""
     packs = {(array, index) for array in arrays for index, pack in enumerate(array.packs) if set(pack) & set(trials)}
-    specs = [ledger.read(store.folder(key) / "spec.json") for key in trials]
+    begun = {key: ledger.read(store.folder(key) / "spec.json") for key in trials}
+    specs = [spec for spec in begun.values() if spec]
     for array, index in packs:
         work = ledger.read(array.pack_file(index)) or {}
-        specs += [one.get("spec") for one in work.get("trials", ())]
-    for spec in filter(None, specs):
+        specs += [one["spec"] for one in work.get("trials", ())]
+    for spec in specs:
         yield str(spec.get("info", {}).get("content"))
+    sent = {key for array, index in packs for key in array.packs[index]}
+    if any(spec is None and key not in sent for key, spec in begun.items()):
+        yield from (path.parent.name for path in store.data.glob("*/about.json"))

@@ -182,6 +182,13 @@ def test_what_a_running_trial_holds_stays(full: Full) -> None:
     assert "kept 1 of data: a trial that runs or waits needs it" in ended.out and "runs now" in ended.out
 
 
+def test_a_trial_that_reads_its_data_and_has_written_nothing_yet_holds_all_data(full: Full) -> None:
+    claim = Claim(full.store.folder("beefbeefbeef"))
+    assert full.clean("--remove", "data").code == 0 and full.only()
+    claim.release()
+    assert full.clean("--remove", "data").code == 0 and full.only("data")
+
+
 def test_a_trial_that_begins_between_the_list_and_the_removal_stays(full: Full) -> None:
     items = list(cleaning.items(full.store, cleaning.Held(), _known(full.store), {}))
     folder = full.paths["failed"][1]
@@ -257,3 +264,37 @@ def test_links_go_and_what_they_lead_to_stays(full: Full, tmp_path: Path) -> Non
     (full.store.root / "compiled" / "cpu" / "link").symlink_to(elsewhere)
     assert full.clean("--remove", "compiled").code == 0
     assert full.only("compiled") and (elsewhere / "x").read_bytes() == b"dear"
+
+
+def test_an_ablation_of_which_a_trial_runs_stays(full: Full) -> None:
+    """Else its trial would end as one of no ablation, which the next cleaning removes with its record."""
+    claim = Claim(full.paths["checkpoints"][0].parent)
+    ended = full.clean("--trials-of", "a")
+    assert ended.code == 0 and claim.is_held() and full.store.ablations() == ["a"], ended
+    assert f"trial {claim.path.parent.name} runs now" in ended.out
+    claim.release()
+    assert full.clean("--trials-of", "a").code == 0 and full.store.ablations() == []
+
+
+# --- what is damaged ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("content", ["", '{"labels": ', '{"labels": 3}', "[]"])
+def test_while_an_ablation_is_damaged_no_trial_is_an_orphan_and_the_rest_is_cleaned(full: Full, content: str) -> None:
+    path = full.paths["ablations"][0]
+    whole = path.read_text()
+    path.write_text(content)
+    ended = full.clean("--remove", "orphans", "data", "compiled")
+    assert ended.code == 0 and full.only("data", "compiled"), ended
+    assert "resolved.json is damaged" in ended.out and "no trial counts as one of no ablation" in ended.out
+    ended = full.clean("--trials-of", "a")
+    assert ended.code == 2 and "resolved.json is damaged" in ended.err and full.only("data", "compiled")
+    path.write_text(whole)
+    assert full.clean("--remove", "orphans").code == 0 and full.only("data", "compiled", "orphans")
+
+
+def test_what_is_half_written_beside_the_trials_is_listed(full: Full) -> None:
+    probe = full.store.root / "trials" / ".clock.0011.tmp"
+    write_whole(probe, b"")
+    make_older(probe, OLD_S)
+    assert full.clean("--remove", "temporary").code == 0 and not probe.exists()

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError
-from experiments import class_order, data
+from experiments import class_order, data, weight_files
 from experiments.data.known import About
 from tests.conftest import Ended, base, records, write_yaml
 from tests.reading import png
@@ -160,16 +160,16 @@ def test_plan_run_and_submit_say_the_notes_once_and_the_record_keeps_the_order(
 # evaluate
 
 
-def splits(labels: list[int]) -> data.Splits:
+def splits(labels: list[int], classes: tuple[str, ...] = ("cat", "cow", "dog")) -> data.Splits:
     empty = np.zeros(0, np.int32)
     about = About("", len(labels), 0, 3, 1, 1)
     return data.Splits(
-        about, np.zeros((len(labels), 1, 1, 1), np.uint8), np.array(labels, np.int32), empty, empty, empty
+        about, np.zeros((len(labels), 1, 1, 1), np.uint8), np.array(labels, np.int32), empty, empty, empty, classes
     )
 
 
 def test_labels_follow_the_order_of_the_weights() -> None:
-    found = class_order.renumbered(splits([0, 1, 2, 0]), ("cat", "cow", "dog"), ("dog", "ant", "cat", "cow"), 4)
+    found = class_order.renumbered(splits([0, 1, 2, 0]), ("dog", "ant", "cat", "cow"), 4)
     assert found.labels.tolist() == [2, 3, 0, 2] and found.labels.dtype == np.int32
 
 
@@ -179,7 +179,12 @@ def test_labels_follow_the_order_of_the_weights() -> None:
 )
 def test_an_order_that_lacks_a_class_is_an_error(names: tuple[str, ...], part: str) -> None:
     with pytest.raises(MixlabError, match=part):
-        class_order.renumbered(splits([0]), ("cat", "cow", "dog"), names, 3)
+        class_order.renumbered(splits([0]), names, 3)
+
+
+def test_an_order_says_nothing_of_data_whose_classes_have_no_names() -> None:
+    with pytest.raises(MixlabError, match=r"name their classes \(a, b, c\), .* is not known"):
+        class_order.renumbered(splits([0], ()), ("a", "b", "c"), 3)
 
 
 def test_evaluate_says_which_order_it_took_and_takes_another(run: Run, tmp_path: Path) -> None:
@@ -216,3 +221,24 @@ def test_evaluate_says_which_order_it_took_and_takes_another(run: Run, tmp_path:
     (tmp_path / "classes.txt").write_text("\n".join(names))
     ended = run("evaluate", "--weights", "w.npz", "set", "data.validation_fraction=0", "--classes", "classes.txt")
     assert ended.code == 0 and "6 examples" in ended.out, ended.err
+
+
+def test_kept_weights_name_their_classes_and_evaluate_goes_by_the_names(run: Run, tmp_path: Path) -> None:
+    folder(tmp_path / "set", 12)
+    write_yaml(tmp_path / "tiny.yaml", base={**base(), "data": {"source": "set", "image_size": 16}}, grid={"seed": [0]})
+    assert run("run", "tiny.yaml").code == 0
+    ((key, record),) = records(tmp_path / "runs").items()
+    weights = f"runs/trials/{key}/weights.safetensors"
+    assert weight_files.read(tmp_path / weights).classes == ("1", "2", "10") == tuple(record["data"]["classes"])
+    ended = run("evaluate", "--weights", weights, "set")
+    assert ended.code == 0, ended.err
+    assert "3, in the order named by the weights" in after(ended, "classes")[0]
+    assert after(ended, "accuracy") == [f"{100 * record['metrics']['last']['test']['accuracy']:.2f} %"]
+    shutil.copytree(tmp_path / "set", tmp_path / "without_2", ignore=shutil.ignore_patterns("2"))
+    ended = run("evaluate", "--weights", weights, "without_2")
+    assert ended.code == 0 and "3, in the order named by the weights" in after(ended, "classes")[0]
+    shutil.copytree(tmp_path / "set", tmp_path / "other")
+    for split in ("train", "test"):
+        (tmp_path / "other" / split / "2").rename(tmp_path / "other" / split / "two")
+    ended = run("evaluate", "--weights", weights, "other")
+    assert ended.code == 2 and "1 of 3 classes of the data are not among those of the weights: two" in ended.err

@@ -272,6 +272,22 @@ def test_a_disk_that_is_full_for_the_weights_ends_the_run_and_the_next_one_goes_
     assert record and record["status"] == "done" and weights(store, bench).exists()
 
 
+@pytest.mark.parametrize("keep", ["last", "best", "none"])
+def test_what_a_done_record_has_kept_is_not_replaced_by_another_owner(bench: Bench, store: Store, keep: str) -> None:
+    """Owner after owner may train to the end, on devices that round in other ways; the first record stays."""
+    _, record = asking(bench, "last").work(store)
+    assert record is not None and record["status"] == "done"
+    files = dict.fromkeys((weights(store, bench), weights(store, bench).with_name(FILTERS)), b"of the first owner")
+    for path, bits in files.items():
+        assert path.exists()
+        path.write_bytes(bits)
+    asking(bench, keep).run(store)
+    assert {path: path.read_bytes() for path in files} == files
+
+
+FILTERS = "filters.safetensors"
+
+
 @pytest.mark.parametrize("fault", ["diverges", "an error after the weights"])
 def test_a_failed_trial_keeps_nothing(
     cache: Path,  # noqa: F811

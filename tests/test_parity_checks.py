@@ -16,12 +16,14 @@ import torch
 from jax import numpy as jnp
 
 import backends
+from analysis import parity_lines
 from backends.contract import Program
 from backends.jax import model as jax_model
 from backends.jax import train as jax_train
 from backends.torch import model as torch_model
 from backends.torch import train as torch_train
-from experiments.parity import side
+from experiments.parity import own, pair, side
+from experiments.parity.checks import EXPECTED, FOUND
 from experiments.parity.job import COMPILE, LONG, REMAT, REPLICAS, WIDE, Job
 from tests.parity_bench import Plant, climbed, forget, job, on_torch_optimizer
 
@@ -29,6 +31,7 @@ PROGRAMS: dict[str, type[Program]] = {"torch": torch_train.TorchProgram, "jax": 
 # 9 tokens of 512 hidden units: 8 examples have fewer elements than 16 bits count, and 16 have more.
 SIZES = {"model": {"channels_mlp_dim": 512, "num_blocks": 1}, "train": {"batch_size": 16}}
 JAX_CHUNK = jax_train.CHUNK_STEPS
+ABOUT = {"version": "1", "device": "cpu"}
 
 
 @dataclass(frozen=True)
@@ -208,3 +211,19 @@ def test_a_fault_that_shows_in_one_check_is_caught_by_it(
     assert first is not None, "the fault is not caught: a hole in the ladder"
     print(f"\n{backend:6}{name:40} {first.name:12} {first.place}")
     assert (first.name, fault.words in first.place) == (fault.rung, True), first
+
+
+def test_a_check_that_no_side_can_make_is_free_and_says_so(tmp_path: Path) -> None:
+    """jax compiles always: --with compile has nothing to compare on a pair of it."""
+    one = job({}, tmp_path, Path(), "float32")
+    empty = own.twice("compile", COMPILE, (one, one), ({}, {}))
+    sides = pair.read_pair("jax,jax:float64")
+    (row,) = [
+        line
+        for line in parity_lines.lines(parity_lines.Climbed("t", sides, "", [], [ABOUT, ABOUT], [empty]))
+        if line.startswith("compile")
+    ]
+    assert row.split()[:2] == ["compile", "free"] and "nothing was compared" in row and "equal" not in row
+    expected, found = ({f"{kind}x": np.ones(1)} for kind in (EXPECTED, FOUND))
+    one_sided = own.twice("compile", COMPILE, (one, one), ({**expected, **found}, {}))
+    assert one_sided.largest is not None and one_sided.tolerance.limit < float("inf")

@@ -15,6 +15,7 @@ from backends.errors import MixlabError
 from experiments import checkpoint
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
 from experiments.record import RECORD_SCHEMA, read
+from experiments.states import state
 from experiments.store import CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
 from tests.store_parts import ID, record, temporaries
@@ -334,3 +335,9 @@ def test_a_read_only_store_can_be_read_and_refuses_a_run(
     assert run("show", first[:5], "--store", str(root)).code == 0
     assert_store_error(run("run", "tiny.yaml", "--store", str(root)), str(root), "read-only")
     assert files(root) == before
+
+
+def test_a_heartbeat_that_says_only_a_part_ends_no_command(tmp_path: Path) -> None:
+    write_whole(tmp_path / "trials" / "ab12" / "heartbeat", b'{"step": 3}')
+    found = state(Store(tmp_path), "ab12")
+    assert found.status == "running" and found.why == "process None on None"

@@ -27,6 +27,7 @@ class Splits:
     images: uint8 (n, h, w, c), memory-mapped: every example of the source, the training split first.
     labels: int32 (n,).   train, validation, test: int32 indices into both.
     train is in nested order: with a smaller `fraction` it is a prefix of this one.
+    classes: names in the order of their numbers; empty where they are not known.
     """
 
     about: About
@@ -35,6 +36,7 @@ class Splits:
     train: Array
     validation: Array
     test: Array
+    classes: tuple[str, ...] = ()
 
 
 def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
@@ -78,7 +80,8 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
         raise _cache_error(cache, error, where) from None
     train, validation, test = _split(config, entry.about, entry.labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
-    return Splits(entry.about, entry.images, entry.labels, train, validation, test)
+    classes = facts(config, info, cache).classes
+    return Splits(entry.about, entry.images, entry.labels, train, validation, test, classes)
 
 
 def _find_out(config: DataConfig, cache: Path, where: str) -> About:

@@ -21,7 +21,7 @@ from experiments.parity.job import (
 )
 from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves
 from experiments.parity.terms import Case
-from experiments.parity.tolerances import tolerance
+from experiments.parity.tolerances import ONE_WAY, tolerance
 from experiments.plan import learning_rates
 
 Sides = tuple[State, State]
@@ -73,7 +73,9 @@ def _note(rung: Rung, job: Job, one: Case, words: str, difference: Difference) -
 
 
 def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:
-    """What each side has computed in two ways, of which `check` is the kind."""
+    """What each side has computed in two ways, of which `check` is the kind; free where no side has two."""
+    if not any(sides):
+        return Rung(name, ONE_WAY)
     precisions, deterministic = (
         [job.trial.train.precision for job in jobs],
         all(job.trial.run.deterministic for job in jobs),

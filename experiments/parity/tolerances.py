@@ -24,6 +24,7 @@ class Tolerance:
 
 
 EXACT = Tolerance(0.0, "made by the same NumPy code")
+ONE_WAY = Tolerance(math.inf, "nothing was compared: neither side has another way")
 ROUNDED = "rounded once from the same float64"
 SUMS = "sums in another order, through every block"
 LATER = "each step's rounding passes through all later ones"
