@@ -59,3 +59,20 @@ def test_trials_of_two_split_seeds_have_their_own_order_of_pixels(tmp_path: Path
         np.testing.assert_array_equal(found, expected)
         orders.append(found)
     assert not np.array_equal(orders[0], orders[1]) and first.trial.info.content == second.trial.info.content
+
+
+def test_trials_of_each_permutation_and_size_of_patches_have_their_own_order_of_pixels(tmp_path: Path) -> None:
+    given = base(data={"source": "digits", "image_size": None, "image_channels": None})
+    grid = {"data.permutation": ["none", "patches", "pixels"], "model.patch_size": [2, 4]}
+    worker = Worker(
+        WorkerSpec("torch", (0,), tmp_path, tmp_path / "data", {}, ROOT, time.monotonic()),
+        threading.Event(),
+        lambda _: None,
+    )
+    found = []
+    for one in planned(write_yaml(tmp_path / "a.yaml", base=given, grid=grid), tmp_path / "data"):
+        order = worker._dataset(one.trial, worker._load(one.trial)).pixel_order
+        expected = data.pixel_order(one.trial.data.permutation, 8, one.trial.model.patch_size, 0)
+        np.testing.assert_array_equal(order, expected)
+        found.append(None if order is None else tuple(order))
+    assert len(found) == 6 and len(set(found)) == 4  # none twice; pixels move alike whatever the patches
