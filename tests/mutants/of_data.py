@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         ("THING_ID.fullmatch(word):", "False:", "tables -k counts_rows"),
         ("return [_whole(text) for text in texts]", "return list(texts)", "tables -k texts_of_numbers"),
         (" and text in (repr(number), str(int(number)))", "", "tables -k texts_of_numbers"),
-        ("if len(noted) == 1:", "if len(noted) > 1:", "data -k before_whole_numbers"),
+        ("if len(noted) == 1:", "if noted:", "data -k several_columns_that_fit"),
         ("(seen <= {True, False} and bool in map(type, seen))", "False", "tables -k counts_rows"),
     ],
     "experiments/data/numbering.py": [
@@ -72,7 +72,7 @@ FAULTS: dict[str, list[Row]] = {
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
         ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),
         ("TOO_MANY = 0.01", "TOO_MANY = 0.1", "leakage -k report_marks"),
-        ("if (image == image[0, 0]).all():", "if (image == image[0, 0]).any():", "leakage -k one_colour"),
+        ("if (image == image[0, 0]).all():", "if (image == image[0, 0]).any():", "leakage -k same_pixel"),
         ("if len(numbers) > 1:", "if len(numbers) > 2:", "leakage -k one_colour"),
     ],
 }

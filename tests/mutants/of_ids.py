@@ -12,9 +12,10 @@ FAULTS: dict[str, list[Row]] = {
             "learning_rates(train, progress.step, 1)",
             "resume -k rate_of_a",
         ),
-        ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "resume -k curve_is_of"),
-        ("progress.loss_sum / since", "progress.loss_sum / progress.step", "resume -k curve_is_of"),
-        ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "resume -k curve_is_of"),
+        ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
+        ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
+        ("progress.loss_sum / since", "progress.loss_sum / progress.step", "curve -k since_the_point"),
+        ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "curve -k since_the_point"),
     ],
     "experiments/streams.py": [
         ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),
