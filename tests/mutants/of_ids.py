@@ -44,13 +44,13 @@ FAULTS: dict[str, list[Row]] = {
     "backends/parameters.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
     # Two words for one training are one trial.
     "experiments/resolve.py": [
-        ('    ("momentum", 0.0, ("nesterov",)),\n', "", "spec -k no_effect"),
+        ('    ("momentum", 0.0, ("nesterov",)),\n', "", "equivalent_trials -k train_the_same"),
         ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
         ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
         ("train.warmup_steps <= 1 and", "train.warmup_steps <= 2 and", "equivalent_trials -k rates_are_the_same"),
         ('(falling == 2 and train.schedule == "linear")', "False", "equivalent_trials -k rates_are_the_same"),
-        ("round(epochs * (", "int(epochs * (", "spec -k epochs_that"),
-        ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k left_out"),
+        ("round(epochs * (", "int(epochs * (", "spec -k part_of_an_epoch"),
+        ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
         ("channels_dim or 4 * hidden", "channels_dim or 2 * hidden", "spec -k left_out"),
         ("max(1, hidden // 2)", "max(1, hidden // 4)", "spec -k left_out"),
     ],
