@@ -206,6 +206,15 @@ def test_a_source_that_is_gone_is_what_it_was(tmp_path: Path, cache: Path) -> No
         data.load(given, info, cache)
 
 
+def test_a_source_that_is_gone_is_what_it_was_last(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    data.describe(given, cache, WHERE)
+    parquet_folder(tmp_path / "set", num_train=22)
+    last = data.describe(given, cache, WHERE)
+    shutil.rmtree(tmp_path / "set")
+    assert data.describe(given, cache, WHERE) == last and last.num_train == 20
+
+
 def test_what_an_earlier_version_noted_of_a_place_that_is_gone_is_still_known(tmp_path: Path, cache: Path) -> None:
     place = str(tmp_path / "gone")
     names = ("subset", "image_size", "image_channels", "test_split", "image_column", "label_column")

@@ -17,7 +17,7 @@ FAULTS: dict[str, list[Row]] = {
         ("names = own or names", "names = names or own", "tables -k beside_metadata"),
         ("(not words[name] and any(words.values()))", "False", "tables -k beside_names_with_one"),
         ("rowless = sorted(files - set(inside.values()))", "rowless: list[str] = []", "tables -k without_a_row"),
-        ('return {"train": tree.folders["data"]}, []', 'return {"train": tree}, []', "tables -k several_formats"),
+        ('return {"train": tree.folders["data"]}, []', 'return {"train": tree}, []', "tables -k called_data"),
     ],
     "experiments/data/columns.py": [
         ("NEARLY_ALL = 0.9", "NEARLY_ALL = 1.9", "tables"),
@@ -25,7 +25,6 @@ FAULTS: dict[str, list[Row]] = {
         ("THING_ID.fullmatch(word):", "False:", "tables -k counts_rows"),
         ("return [_whole(text) for text in texts]", "return list(texts)", "tables -k texts_of_numbers"),
         (" and text in (repr(number), str(int(number)))", "", "tables -k texts_of_numbers"),
-        ("if len(noted) == 1:", "if noted:", "data -k several_columns_that_fit"),
         ("(seen <= {True, False} and bool in map(type, seen))", "False", "tables -k counts_rows"),
     ],
     "experiments/data/numbering.py": [
@@ -33,7 +32,7 @@ FAULTS: dict[str, list[Row]] = {
         (
             'for name in ("test", "validation") if',
             'for name in ("validation", "test") if',
-            "layout -k split_words_in_any",
+            "layout -k tested_on_before",
         ),
         (
             "{name: row for row, name in enumerate(found.classes)}",
@@ -43,7 +42,7 @@ FAULTS: dict[str, list[Row]] = {
         (
             "order = sorted(seen, key=lambda value: (isinstance(value, str), value))",
             "order = list(dict.fromkeys(values))",
-            "tables -k numbered_anew",
+            "tables -k whichever_comes",
         ),
         ("notes += _untrained(test, labels, config, where)", "pass", "layout -k other_classes_altogether"),
     ],
@@ -52,7 +51,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/data/fingerprints.py": [
         ("[[name, *stat] for name, stat in", "[[name, stat[0]] for name, stat in", "data_cache -k same_size"),
-        ('total.update(f"{name}\\0{content}\\n"', 'total.update(f"\\0{content}\\n"', "data_cache -k another_name"),
+        ('total.update(f"{name}\\0{content}\\n"', 'total.update(f"\\0{content}\\n"', "data_cache -k moves_to_another"),
     ],
     "experiments/data/known.py": [
         ('    "label_column",\n', "", "data_cache -k question_of_its_own"),
@@ -66,7 +65,7 @@ FAULTS: dict[str, list[Row]] = {
             '("num_classes", "num_examples")',
             "data -k follows_the_split_seed",
         ),
-        ("if last_at(cache, config) != about:", "if last_at(cache, config) is None:", "data_cache -k gone"),
+        ("if last_at(cache, config) != about:", "if last_at(cache, config) is None:", "data_cache -k was_last"),
     ],
     "experiments/data/checks.py": [
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
