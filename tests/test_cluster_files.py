@@ -110,6 +110,7 @@ def test_a_limit_that_slurm_shows_is_read(shown: str, minutes: int | None) -> No
         ("exclude: n1", {"exclude": "n1"}),
         ("mem: 8G", {"memory_gb": None}),
         ("mem-per-cpu: 4G", {"memory_gb": None}),
+        ("mem-per-gpu: 4G", {"memory_gb": None}),
         ("gres: gpu:a100:2", {"gpus": 2}),
         ("gres: 'tmp:5G,gpu:1'", {"gpus": 1}),
         ("gres: gpu", {"gpus": 1}),
@@ -117,6 +118,7 @@ def test_a_limit_that_slurm_shows_is_read(shown: str, minutes: int | None) -> No
         ("gres: tmp:5G", {}),
         ("gpus-per-node: a100:4", {"gpus": 4}),
         ("gpus: 3", {"gpus": 3}),
+        ("gpus-per-task: 2", {"gpus": 2}),
     ],
 )
 def test_an_option_that_a_key_says_too_is_what_the_job_needs(tmp_path: Path, text: str, needs: dict[str, Any]) -> None:
