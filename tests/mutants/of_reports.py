@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         (
             "if found.n or one is None else Paired(0, one.difference)",
             "if found.n or one is None else Paired(0)",
-            "report",
+            "marks -k without_any_pair",
         ),
         ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
         (
@@ -42,7 +42,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "analysis/settings.py": [
         ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
-        (" if seed in second)", ")", "settings -k one_framework_lacks"),
+        (" if seed in second)", ")", "settings -k on_any_framework"),
         ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
         (
             "corrected = holm([one.p for one, _ in found.values()])",
