@@ -372,6 +372,13 @@ def test_a_rule_matches_fields_as_given_or_as_resolved(tmp_path: Path, match: st
     assert (spec.needs("torch", planned, whole.base).cpus == 7) == matches
 
 
+def test_a_rule_goes_by_the_trials_own_value_where_it_takes_the_place_of_the_bases(tmp_path: Path) -> None:
+    given = base(train={"epochs": 7, "steps": None})
+    whole, trials = trials_of(tmp_path, base=given, grid={"train.epochs": [7, 9]})
+    spec = read(tmp_path, "when: [{match: {train.epochs: 7}, cpus: 7}]")
+    assert [spec.needs("torch", one, whole.base).cpus for one in trials] == [7, 1]
+
+
 def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
     """Whether the sizes were given one by one, or by its name with another size in its place."""
     sizes = {"patch_size": 32, "hidden_dim": 512, "num_blocks": 8, "tokens_mlp_dim": 256, "channels_mlp_dim": 2048}

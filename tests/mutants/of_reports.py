@@ -60,7 +60,7 @@ FAULTS: dict[str, list[Row]] = {
             "compare -k one_by_one",
         ),
         ("if any(pair.first != pair.second for pair in pairs)]", "]", "compare -k one_by_one"),
-        ("if not math.isnan(pair.difference))", ")", "compare"),
+        ("if not math.isnan(pair.difference))", ")", "compare -k without_a_number"),
     ],
     "analysis/statistics.py": [
         ("float(x.std(ddof=1))", "float(x.std())", "statistics -k three_seeds"),

@@ -53,7 +53,6 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "slurm/options.py": [
         ('MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")', 'MEMORY = ("mem", "mem-per-cpu")', "cluster_files"),
-        ("if value is not False}", "if value}", "cluster_files"),
         ('item.partition(":")[2] or "1"', 'item.partition(":")[2] or "2"', "cluster_files"),
         (
             'GPUS = ("gpus", "gpus-per-node", "gpus-per-task", "gres")',
