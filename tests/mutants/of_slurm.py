@@ -44,7 +44,7 @@ FAULTS: dict[str, list[Row]] = {
         (
             "given = {**base, **planned.settings}",
             "given = {**planned.settings, **base}",
-            "cluster_files -k rule_matches",
+            "cluster_files -k place_of_the_bases",
         ),
         ("        return all(\n", "        return any(\n", "cluster_files -k rule_matches"),
         ("self.share * max(1, self.gpus)", "self.share * self.gpus", "slurm_needs"),
