@@ -21,6 +21,13 @@ FAULTS: dict[str, list[Row]] = {
     "analysis/cells.py": [
         ('"environments": origins.environments(done),', '"environments": (),', "marks -k another_environment"),
         ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
+        ('if split == "train":', 'if split == "none":', "marks -k floor"),
+        (
+            "if found.n or one is None else Paired(0, one.difference)",
+            "if found.n or one is None else Paired(0)",
+            "marks -k without_any_pair",
+        ),
+        ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
         (
             "_column(done, name).mean(skipna=False)",
             "_column(done, name).mean()",
@@ -30,14 +37,19 @@ FAULTS: dict[str, list[Row]] = {
     "analysis/records.py": [
         ('or "unknown") for one in sessions)', 'or "unknown") for one in sessions[-1:])', "sessions -k names_both"),
         ("for one in [environment, *sessions])", "for one in [environment])", "sessions -k names_both"),
+        ("for one in sessions] or [about]", "for one in sessions[-1:]] or [about]", "marks -k went_on_with_other"),
         ("known[trial_id][0] == stamp", "known[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
     "analysis/settings.py": [
+        ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
+        (" if seed in second)", ")", "settings -k on_any_framework"),
+        ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
         (
             "corrected = holm([one.p for one, _ in found.values()])",
             "corrected = [one.p for one, _ in found.values()]",
             "settings -k holm_counts",
         ),
+        ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
     ],
     "analysis/compare.py": [
         ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
