@@ -379,6 +379,11 @@ def test_a_rule_goes_by_the_trials_own_value_where_it_takes_the_place_of_the_bas
     assert [spec.needs("torch", one, whole.base).cpus for one in trials] == [7, 1]
 
 
+@pytest.mark.parametrize(("share", "gpus", "jobs"), [(1, 0, 1), (2, 0, 2), (1, 3, 3), (2, 3, 6)])
+def test_trials_at_a_time_are_the_share_of_each_gpu_or_of_the_job_without_one(share: int, gpus: int, jobs: int) -> None:
+    assert Needs(share=share, gpus=gpus).jobs == jobs
+
+
 def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
     """Whether the sizes were given one by one, or by its name with another size in its place."""
     sizes = {"patch_size": 32, "hidden_dim": 512, "num_blocks": 8, "tokens_mlp_dim": 256, "channels_mlp_dim": 2048}
