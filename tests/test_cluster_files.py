@@ -110,6 +110,7 @@ def test_a_limit_that_slurm_shows_is_read(shown: str, minutes: int | None) -> No
         ("exclude: n1", {"exclude": "n1"}),
         ("mem: 8G", {"memory_gb": None}),
         ("mem-per-cpu: 4G", {"memory_gb": None}),
+        ("mem-per-gpu: 4G", {"memory_gb": None}),
         ("gres: gpu:a100:2", {"gpus": 2}),
         ("gres: 'tmp:5G,gpu:1'", {"gpus": 1}),
         ("gres: gpu", {"gpus": 1}),
@@ -117,6 +118,7 @@ def test_a_limit_that_slurm_shows_is_read(shown: str, minutes: int | None) -> No
         ("gres: tmp:5G", {}),
         ("gpus-per-node: a100:4", {"gpus": 4}),
         ("gpus: 3", {"gpus": 3}),
+        ("gpus-per-task: 2", {"gpus": 2}),
     ],
 )
 def test_an_option_that_a_key_says_too_is_what_the_job_needs(tmp_path: Path, text: str, needs: dict[str, Any]) -> None:
@@ -384,6 +386,18 @@ def test_a_rule_matches_fields_as_given_or_as_resolved(tmp_path: Path, match: st
     match = match if match.startswith("{") else f"{{{match}}}"
     spec = read(tmp_path, f"when: [{{match: {match}, cpus: 7}}]")
     assert (spec.needs("torch", planned, whole.base).cpus == 7) == matches
+
+
+def test_a_rule_goes_by_the_trials_own_value_where_it_takes_the_place_of_the_bases(tmp_path: Path) -> None:
+    given = base(train={"epochs": 7, "steps": None})
+    whole, trials = trials_of(tmp_path, base=given, grid={"train.epochs": [7, 9]})
+    spec = read(tmp_path, "when: [{match: {train.epochs: 7}, cpus: 7}]")
+    assert [spec.needs("torch", one, whole.base).cpus for one in trials] == [7, 1]
+
+
+@pytest.mark.parametrize(("share", "gpus", "jobs"), [(1, 0, 1), (2, 0, 2), (1, 3, 3), (2, 3, 6)])
+def test_trials_at_a_time_are_the_share_of_each_gpu_or_of_the_job_without_one(share: int, gpus: int, jobs: int) -> None:
+    assert Needs(share=share, gpus=gpus).jobs == jobs
 
 
 def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:

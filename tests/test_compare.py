@@ -101,6 +101,12 @@ def test_settings_are_tested_one_by_one_with_holms_correction() -> None:
     assert "1 setting without any difference" in found  # grouped, which is no test
 
 
+def test_a_pair_without_a_number_is_left_out_and_said() -> None:
+    first, second = runs({("tied", "torch"): (0.0,) * 4}), runs({("tied", "torch"): (*SHIFTS, math.nan)})
+    assert f"1 pairs have no {METRIC} on one side or both, and are left out below" in lines(first, second)
+    assert setting_lines(first, second) == [line("", list(SHIFTS))]
+
+
 def test_two_seeds_say_how_little_their_interval_means() -> None:
     first, second = ({("tied", "torch", seed): value for seed, value in enumerate(found)} for found in
                      ((0.5, 0.6, 0.7), (0.51, 0.62, 0.75)))  # fmt: skip

@@ -16,13 +16,17 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import decoded, fingerprints, memo
+from experiments.data import decoded, fingerprints, known, memo
+from experiments.spec import DataConfig
+from tests.conftest import TIMEOUT_S
 from tests.sources import (
     WHERE,
     assert_fails,
     config,
     describe_and_load,
+    image_folder,
     parquet_folder,
+    png,
 )
 
 
@@ -98,6 +102,46 @@ def test_changed_content_is_other_data_and_the_planned_trial_says_so(tmp_path: P
         data.load(given, first, cache)
 
 
+def test_other_content_of_the_same_size_is_seen_by_the_time_of_its_file(tmp_path: Path, cache: Path) -> None:
+    """A second later: the clocks of some file systems go no finer."""
+    given, path = config(image_folder(tmp_path / "set")), tmp_path / "set" / "train" / "cat" / "0.png"
+    first, before = data.describe(given, cache, WHERE), path.stat()
+    path.write_bytes(next(made for value in range(100, 256) if len(made := png(value)) == before.st_size))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 10**9))
+    assert path.stat().st_size == before.st_size
+    assert data.describe(given, cache, WHERE).content != first.content
+
+
+def test_a_file_that_moves_to_another_class_is_other_data(tmp_path: Path, cache: Path) -> None:
+    """The contents of all files, in the order of their names, stay what they were."""
+    given = config(image_folder(tmp_path / "set"))
+    first, folder = data.describe(given, cache, WHERE), tmp_path / "set" / "train"
+    (folder / "cat" / "7.png").rename(folder / "dog" / "+.png")
+    assert data.describe(given, cache, WHERE).content != first.content
+
+
+# A value for each field of which the decoded arrays are made; the others act on them afterwards.
+DECODING = {
+    "subset": "x", "train_split": "all", "test_split": "x", "image_column": "x", "label_column": "x",
+    "layout": "classes", "background": "white", "bits": 12, "image_size": 4, "shorter_side": 8,
+    "interpolation": "nearest", "image_channels": 3,
+}  # fmt: skip
+SYNTHETIC = {"num_classes": 3, "num_examples": 9, "split_seed": 1}
+AFTERWARDS = {"fraction", "validation_fraction", "test_fraction", "permutation", "augment"}
+
+
+def test_each_field_that_makes_other_arrays_is_a_question_of_its_own() -> None:
+    """Else the arrays of one would be taken for those of the other."""
+    assert {field.name for field in dataclasses.fields(DataConfig)} == {
+        "source", *DECODING, *SYNTHETIC, *AFTERWARDS
+    }  # fmt: skip
+    for source, fields in (("x", DECODING), ("synthetic", {**DECODING, **SYNTHETIC})):
+        given = [config(source), *(config(source, **{name: value}) for name, value in fields.items())]
+        questions = [known.question(one, "fingerprint") for one in given]
+        assert all(questions.count(one) == 1 for one in questions)
+    assert known.question(config("x", split_seed=1, fraction=0.5), "a") == known.question(config("x"), "a")
+
+
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
 
@@ -126,7 +170,7 @@ def test_a_damaged_entry_is_built_anew(cache: Path, name: str, damage: Callable[
 
 def test_two_that_build_at_once_leave_one_whole_entry(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = config("synthetic", num_examples=8, image_size=4)
-    both, publish, infos = threading.Barrier(2, timeout=20), decoded._publish, []
+    both, publish, infos = threading.Barrier(2, timeout=TIMEOUT_S), decoded._publish, []
 
     def publish_together(made: Path, folder: Path) -> None:
         both.wait()
@@ -160,6 +204,15 @@ def test_a_source_that_is_gone_is_what_it_was(tmp_path: Path, cache: Path) -> No
     assert data.describe(given, cache, WHERE) == info  # a report needs no images
     with pytest.raises(MixlabError, match=r"data\.source: .* is neither an existing folder"):
         data.load(given, info, cache)
+
+
+def test_a_source_that_is_gone_is_what_it_was_last(tmp_path: Path, cache: Path) -> None:
+    given = config(parquet_folder(tmp_path / "set"))
+    data.describe(given, cache, WHERE)
+    parquet_folder(tmp_path / "set", num_train=22)
+    last = data.describe(given, cache, WHERE)
+    shutil.rmtree(tmp_path / "set")
+    assert data.describe(given, cache, WHERE) == last and last.num_train == 20
 
 
 def test_what_an_earlier_version_noted_of_a_place_that_is_gone_is_still_known(tmp_path: Path, cache: Path) -> None:

@@ -67,6 +67,12 @@ def test_a_validation_split_is_asked_for_by_any_of_its_names(source: Path, cache
     assert counts(source, cache, test_split=name)[:2] == (4, 7)
 
 
+def test_the_test_split_is_tested_on_before_the_validation_split(source: Path, cache: Path) -> None:
+    splits(source, "train", "validation", "test")
+    images(source / "validation", "a", num=5)
+    assert counts(source, cache)[:2] == (4, 4)
+
+
 def test_folders_that_no_split_word_names_are_classes(source: Path, cache: Path) -> None:
     assert counts(images(source, "cat", "dog", "trainer"), cache) == (6, 0, ("cat", "dog", "trainer"))
 

@@ -115,6 +115,15 @@ def test_one_colour_for_several_classes_is_said(tmp_path: Path, colours: list[li
     assert [note.partition(", so nothing")[0] for note in notes if "one colour" in note] == ([said] if said else [])
 
 
+def test_images_that_begin_with_the_same_pixel_are_not_of_one_colour(tmp_path: Path) -> None:
+    images = noise(8, SIDE, SIDE)
+    images[:, 0, 0] = 7
+    folder = image_folder(tmp_path / "set", train={"a": list(images[:4]), "b": list(images[4:])})
+    config = DataConfig(source=str(folder), validation_fraction=0.0)
+    notes = data.notes(config, data.describe(config, tmp_path / "cache", WHERE), tmp_path / "cache")
+    assert not any("one colour" in note for note in notes)
+
+
 def test_what_was_seen_stays_known_of_data_that_is_not_decoded_again(tmp_path: Path) -> None:
     black = np.zeros((SIDE, SIDE, 4), np.uint8)
     folder = image_folder(tmp_path / "set", train={"a": [black] * 4, "b": [black] * 4})

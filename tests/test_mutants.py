@@ -2,13 +2,19 @@
 
 import pytest
 
-from tests.mutants import MUTANTS, ROOT, Mutant, planted
+from tests.mutants import MUTANTS
+from tests.mutants.fault import ROOT, Mutant, planted
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda one: one.label)
 def test_a_fault_can_be_planted(mutant: Mutant) -> None:
     text = (ROOT / mutant.file).read_text()
     assert planted(text, mutant) != text
+    assert (ROOT / mutant.test_file).is_file()
+
+
+def test_no_fault_stands_there_twice() -> None:
+    assert len({one.label for one in MUTANTS}) == len(MUTANTS)
 
 
 def test_a_row_that_no_longer_fits_is_an_error() -> None:

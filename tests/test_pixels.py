@@ -68,6 +68,7 @@ HALF = 51  # of 255: a fifth
     [
         ("RGBA", (200, 100, 50, HALF), "black", [40, 20, 10]),
         ("RGBA", (200, 100, 50, HALF), "white", [244, 224, 214]),
+        ("RGBA", (255, 255, 255, 200), "black", [200, 200, 200]),
         ("RGBA", (200, 100, 50, HALF), "100", [120, 100, 90]),
         ("RGBA", (200, 100, 50, HALF), "#0000ff", [40, 20, 214]),
         ("LA", (200, HALF), "black", 40),
@@ -211,6 +212,23 @@ def test_alpha_of_16_bits_has_a_range_of_its_own() -> None:
     images, notes = decode([fifth, png(full(255, 0, 0, 65535), 6)], background="white")
     assert [corner(image) for image in images] == [[244, 224, 214], [255, 0, 0]]
     assert notes[0].startswith("1 of 2 images have transparent")
+
+
+def test_the_range_of_alpha_is_what_the_source_uses() -> None:
+    third = png(full(255, 255, 255, 341), 6)  # of 1023: 10 bits
+    images, _ = decode([third, png(full(255, 255, 255, 1023), 6)])
+    assert [corner(image) for image in images] == [[85] * 3, [255] * 3]
+
+
+@pytest.mark.parametrize(("largest", "value"), [(255, 255), (255, 128), (100, 100), (1, 1)])
+def test_values_that_8_bits_hold_stay_what_they_are_in_files_of_16(largest: int, value: int) -> None:
+    images, notes = decode([png(full(value), 0), png(full(largest), 0)])
+    assert corner(images[0]) == value and "0 to 255 is their range" in notes[0]
+
+
+def test_a_colour_is_the_declared_one_where_all_three_values_are() -> None:
+    images, notes = decode([png(full(120, 10, 30), 2, 16, (120, 10, 31))], bits=8)
+    assert corner(images[0]) == [120, 10, 30] and not any("transparent" in note for note in notes)
 
 
 @pytest.mark.parametrize("channels", [3, 4])

@@ -1,5 +1,6 @@
 """What a trial is remembered by: every session's commit, and the data of its own split seed."""
 
+import itertools
 import threading
 import time
 from pathlib import Path
@@ -59,3 +60,20 @@ def test_trials_of_two_split_seeds_have_their_own_order_of_pixels(tmp_path: Path
         np.testing.assert_array_equal(found, expected)
         orders.append(found)
     assert not np.array_equal(orders[0], orders[1]) and first.trial.info.content == second.trial.info.content
+
+
+def test_trials_of_each_permutation_and_size_of_patches_have_their_own_order_of_pixels(tmp_path: Path) -> None:
+    """Whichever trial the worker has had before."""
+    given = base(data={"source": "digits", "image_size": None, "image_channels": None})
+    grid = {"data.permutation": ["none", "patches", "pixels"], "model.patch_size": [2, 4]}
+    trials = [one.trial for one in planned(write_yaml(tmp_path / "a.yaml", base=given, grid=grid), tmp_path / "data")]
+    about = WorkerSpec("torch", (0,), tmp_path, tmp_path / "data", {}, ROOT, time.monotonic())
+    worker, splits = (
+        Worker(about, threading.Event(), lambda _: None),
+        data.load(trials[0].data, trials[0].info, about.cache),
+    )
+    orders = [data.pixel_order(one.data.permutation, 8, one.model.patch_size, 0) for one in trials]
+    for first, second in itertools.permutations(range(len(trials)), 2):
+        for place in (first, second):
+            np.testing.assert_array_equal(worker._dataset(trials[place], splits).pixel_order, orders[place])
+    assert len({None if order is None else tuple(order) for order in orders}) == 4  # pixels move alike in any patches

@@ -12,7 +12,7 @@ from scipy import stats
 
 from analysis.answer import sentences
 from analysis.figures import draw_all
-from analysis.settings import setting_of
+from analysis.settings import averaged, setting_of
 from tests.test_report_files import BLOCKS, COMMIT, MIXING, OTHER, Bench, record
 
 SEEDS = [0, 1, 2, 3, 4]
@@ -160,3 +160,8 @@ def test_where_frameworks_are_what_is_compared_they_are_not_averaged(bench: Any)
 def test_without_a_baseline_the_best_is_of_settings(bench: Any) -> None:
     made = bench(TIED, TIED, UNTIED, UNTIED, report={"rows": [MIXING], "columns": ["backend"]})
     assert sentences(made.report())[0].startswith("best of 2: token_mixing=untied backend=torch: 83.0 %")
+
+
+def test_a_seed_that_has_no_pair_on_any_framework_takes_no_part() -> None:
+    assert averaged([({0: 0.5, 1: 0.6}, {1: 0.7, 2: 0.9})]) == ({1: 0.6}, {1: 0.7})
+    assert averaged([({0: 0.5}, {1: 0.7}), ({0: 0.4}, {0: 0.8})]) == ({0: 0.4}, {0: 0.8})

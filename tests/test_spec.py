@@ -350,6 +350,19 @@ def test_epochs_that_are_as_many_steps_are_the_same_trial(trial: Any) -> None:
     assert trial(given, "train.epochs=2").id != trial(base(), "train.steps=11").id
 
 
+@pytest.mark.parametrize(
+    ("epochs", "steps"),
+    [(0.7, 4), (0.5, 2), (0.35, 2), (0.05, 1)],  # of 5 steps each: the nearest whole number, of two the even one
+)
+def test_a_part_of_an_epoch_is_the_nearest_number_of_steps(trial: Any, epochs: float, steps: int) -> None:
+    assert trial(base(train={"steps": None}), f"train.epochs={epochs}").train.steps == steps
+
+
+@pytest.mark.parametrize(("steps", "every"), [(6, 1), (10, 1), (11, 2), (25, 3), (100, 10)])
+def test_a_run_is_evaluated_ten_times_at_most_where_nothing_is_said(trial: Any, steps: int, every: int) -> None:
+    assert trial(base(train={"steps": steps, "evaluate_every": None})).train.evaluate_every == every
+
+
 def test_an_override_and_the_yaml_give_the_same_trial(trial: Any) -> None:
     overrides = ["model.hidden_dim=16", "train.learning_rate=0.01", "data.augment.flip=true", "backend=jax", "seed=3"]
     written = base(model={"hidden_dim": 16}, train={"learning_rate": 0.01}, data={"augment": {"flip": True}})

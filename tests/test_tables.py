@@ -125,6 +125,17 @@ def test_class_numbers_from_1_or_with_gaps_are_numbered_anew(source: Path, cache
     assert f"class numbers {first}, {second} are numbered anew from 0 to 1" in said(source, cache)
 
 
+def test_class_numbers_are_ordered_by_value_whichever_comes_first(source: Path, cache: Path) -> None:
+    table(source / "train.parquet", num=9, label=[30, 1, 200] * 3)
+    assert classes(source, cache) == ("1", "30", "200") and labels(source, cache)[:3] == [1, 0, 2]
+
+
+def test_of_several_folders_the_one_called_data_has_the_tables(source: Path, cache: Path) -> None:
+    table(source / "data" / "train.parquet", label=[0, 1] * 4)
+    table(source / "other" / "train.parquet", label=[1, 0] * 4)
+    assert labels(source, cache) == [0, 1] * 4
+
+
 @pytest.mark.parametrize("values", [[0, 1] * 4, [0.0, 1.0] * 4, [False, True] * 4])
 def test_class_numbers_from_0_are_taken_as_they_are(source: Path, cache: Path, values: list[Any]) -> None:
     table(source / "train.parquet", label=values)
@@ -133,6 +144,8 @@ def test_class_numbers_from_0_are_taken_as_they_are(source: Path, cache: Path, v
 
 def test_texts_of_numbers_sort_by_value(source: Path, cache: Path) -> None:
     table(source / "train.parquet", num=12, label=[str(row) for row in (10, 9, 2)] * 4)
+    assert classes(source, cache) == ("2", "9", "10") and labels(source, cache)[:3] == [2, 1, 0]
+    table(source / "train.parquet", num=12, label=["10.0", "9.0", "2.0"] * 4)
     assert classes(source, cache) == ("2", "9", "10") and labels(source, cache)[:3] == [2, 1, 0]
     table(source / "train.parquet", num=12, label=["010", "009", "02"] * 4)
     assert classes(source, cache) == ("02", "009", "010")

@@ -1,0 +1,16 @@
+"""One-line faults that the tests must see: `make mutants` plants each in a copy of the tree and prints those that live.
+
+A row is what stands in a file once, what is put in its place, and the smallest choice of tests that must fail for it.
+When a line is rewritten, its row is too: tests/test_mutants.py fails on a row that no longer fits. A fault that changes
+nothing (an equivalent one) is no row.
+"""
+
+from tests.mutants import of_data, of_ids, of_pixels, of_reports, of_slurm, of_stores, of_weights, of_yaml
+from tests.mutants.fault import Mutant
+
+MUTANTS = tuple(
+    Mutant(file, *row)
+    for part in (of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights)
+    for file, rows in part.FAULTS.items()
+    for row in rows
+)

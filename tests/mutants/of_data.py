@@ -1,0 +1,77 @@
+"""Which files, rows and columns are examples of which class and split, and what is known of them later."""
+
+from tests.mutants.fault import Row
+
+FAULTS: dict[str, list[Row]] = {
+    "experiments/data/layout.py": [
+        ('return config.layout == "splits"', 'return config.layout == "classes"', "layout -k held_to"),
+        ("if len(words) == 1 and len(flat) == len(first):", "if len(words) == 1:", "layout -k question"),
+        ("if len(words) > 1 and not flat:", "if len(words) > 1:", "layout -k question"),
+        ("found.sort()", "found.sort(reverse=True)", "layout -k order_of_their_paths"),
+        ('line.split("\\t")[:2]', 'line.split("\\t")[:3]', "layout -k tiny_imagenet"),
+        ("return {} if set(found) <= INNER else found", "return found", "layout -k tiny_imagenet"),
+        ("if len(set(map(canonical, inside))) > 1:", "if False:", "layout -k below_classes"),
+    ],
+    "experiments/data/tables.py": [
+        ("setdefault(next(iter(words[name]), split), [])", "setdefault(split, [])", "tables -k word_in_a_file"),
+        ("names = own or names", "names = names or own", "tables -k beside_metadata"),
+        ("(not words[name] and any(words.values()))", "False", "tables -k beside_names_with_one"),
+        ("rowless = sorted(files - set(inside.values()))", "rowless: list[str] = []", "tables -k without_a_row"),
+        ('return {"train": tree.folders["data"]}, []', 'return {"train": tree}, []', "tables -k called_data"),
+    ],
+    "experiments/data/columns.py": [
+        ("NEARLY_ALL = 0.9", "NEARLY_ALL = 1.9", "tables"),
+        ("if COUNTING.fullmatch(word) or", "if False or", "tables -k counts_rows"),
+        ("THING_ID.fullmatch(word):", "False:", "tables -k counts_rows"),
+        ("return [_whole(text) for text in texts]", "return list(texts)", "tables -k texts_of_numbers"),
+        (" and text in (repr(number), str(int(number)))", "", "tables -k texts_of_numbers"),
+        ("(seen <= {True, False} and bool in map(type, seen))", "False", "tables -k counts_rows"),
+    ],
+    "experiments/data/numbering.py": [
+        ('value in (-1, "")', 'value in ("",)', "tables -k without_a_class"),
+        (
+            'for name in ("test", "validation") if',
+            'for name in ("validation", "test") if',
+            "layout -k tested_on_before",
+        ),
+        (
+            "{name: row for row, name in enumerate(found.classes)}",
+            "{name: -row for row, name in enumerate(found.classes)}",
+            "layout -k sort_by_value",
+        ),
+        (
+            "order = sorted(seen, key=lambda value: (isinstance(value, str), value))",
+            "order = list(dict.fromkeys(values))",
+            "tables -k whichever_comes",
+        ),
+        ("notes += _untrained(test, labels, config, where)", "pass", "layout -k other_classes_altogether"),
+    ],
+    "experiments/data/words.py": [
+        ("key=lambda name: (int(name), name)", "key=lambda name: name", "layout -k sort_by_value"),
+    ],
+    "experiments/data/fingerprints.py": [
+        ("[[name, *stat] for name, stat in", "[[name, stat[0]] for name, stat in", "data_cache -k same_size"),
+        ('total.update(f"{name}\\0{content}\\n"', 'total.update(f"\\0{content}\\n"', "data_cache -k moves_to_another"),
+    ],
+    "experiments/data/known.py": [
+        ('    "label_column",\n', "", "data_cache -k question_of_its_own"),
+        ('    "train_split",\n', "", "data_cache -k question_of_its_own"),
+        ('    "image_channels",\n', "", "data_cache -k question_of_its_own"),
+        ('"layout", "background",', '"layout",', "data_cache -k question_of_its_own"),
+        ('"bits", ', "", "data_cache -k question_of_its_own"),
+        ('"shorter_side", "interpolation"', '"shorter_side",', "data_cache -k question_of_its_own"),
+        (
+            '("num_classes", "num_examples", "split_seed")',
+            '("num_classes", "num_examples")',
+            "data -k follows_the_split_seed",
+        ),
+        ("if last_at(cache, config) != about:", "if last_at(cache, config) is None:", "data_cache -k was_last"),
+    ],
+    "experiments/data/checks.py": [
+        ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
+        ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),
+        ("TOO_MANY = 0.01", "TOO_MANY = 0.1", "leakage -k report_marks"),
+        ("if (image == image[0, 0]).all():", "if (image == image[0, 0]).any():", "leakage -k same_pixel"),
+        ("if len(numbers) > 1:", "if len(numbers) > 2:", "leakage -k one_colour"),
+    ],
+}

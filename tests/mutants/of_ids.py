@@ -1,0 +1,57 @@
+"""What an id stands for: names of streams, ranks, initial values, what a point of a curve says."""
+
+from tests.mutants.fault import Row
+
+GOLDEN = "golden -k examples_weights_and_plan"
+FAULTS: dict[str, list[Row]] = {
+    "experiments/trial.py": [
+        ('f"weights/{name}"', 'f"weight/{name}"', GOLDEN),
+        ("return max(curve, key=", "return max(reversed(curve), key=", "keep -k equal_validation"),
+        (
+            "learning_rates(train, progress.step - 1, 1)",
+            "learning_rates(train, progress.step, 1)",
+            "resume -k rate_of_a",
+        ),
+        ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
+        ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
+        ("progress.loss_sum / since", "progress.loss_sum / progress.step", "curve -k since_the_point"),
+        ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "curve -k since_the_point"),
+    ],
+    "experiments/streams.py": [
+        ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),
+        ("counter=first * counts", "counter=first", GOLDEN),
+    ],
+    "experiments/plan.py": [
+        ('"order", epoch', '"orders", epoch', GOLDEN),
+        ('"crops", first', '"crop", first', GOLDEN),
+        ('"flips", first', '"flip", first', GOLDEN),
+        ('"mixup_partners", first', '"partners", first', GOLDEN),
+        ('"mixup_weights", *draw', '"weights", *draw', GOLDEN),
+        ('"dropout", first', '"drop", first', GOLDEN),
+        ('"stochastic_depth", first', '"depth", first', GOLDEN),
+        ("(t + 1) / max(1, train.warmup_steps)", "t / max(1, train.warmup_steps)", GOLDEN),
+    ],
+    "experiments/data/splits.py": [
+        ('"data/train")[:num_train]', '"data/training")[:num_train]', GOLDEN),
+        ('split_seed, "data/test")', 'split_seed, "test")', GOLDEN),
+        ('split_seed, "data/validation")', 'split_seed, "validation")', GOLDEN),
+        ("(rank + 0.5)", "(rank + 1.0)", GOLDEN),
+        ("(rank + 0.5)", "(rank + 0.0)", GOLDEN),
+        ("np.lexsort((ties, position))", "np.argsort(position, kind='stable')", GOLDEN),
+        ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
+    ],
+    "experiments/data/builtin.py": [('"synthetic/blobs", row', '"synthetic/blob", row', GOLDEN)],
+    "backends/parameters.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
+    # Two words for one training are one trial.
+    "experiments/resolve.py": [
+        ('    ("momentum", 0.0, ("nesterov",)),\n', "", "equivalent_trials -k train_the_same"),
+        ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
+        ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
+        ("train.warmup_steps <= 1 and", "train.warmup_steps <= 2 and", "equivalent_trials -k rates_are_the_same"),
+        ('(falling == 2 and train.schedule == "linear")', "False", "equivalent_trials -k rates_are_the_same"),
+        ("round(epochs * (", "int(epochs * (", "spec -k part_of_an_epoch"),
+        ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
+        ("channels_dim or 4 * hidden", "channels_dim or 2 * hidden", "spec -k left_out"),
+        ("max(1, hidden // 2)", "max(1, hidden // 4)", "spec -k left_out"),
+    ],
+}

@@ -1,0 +1,77 @@
+"""The numbers of tables: what is paired, averaged, tested and marked."""
+
+from tests.mutants.fault import Row
+
+FAULTS: dict[str, list[Row]] = {
+    "analysis/notes.py": [
+        (
+            'cell["pairs"] < cell["n"]\n    return',
+            'cell["pairs"] < cell["n"] - 1\n    return',
+            "marks -k lacks_one_pair",
+        ),
+        ('cell["pairs"] < cell["n"]:', 'cell["pairs"] < cell["n"] - 1:', "marks -k lacks_one_pair"),
+        ('or len(cell["environments"]) > 1 or', "or", "marks -k other_numbers_of_threads"),
+        ('cell["p_holm"] < ALPHA', 'cell["p"] < ALPHA', "settings"),
+    ],
+    "analysis/origins.py": [
+        ('"processor": "processor", ', "", "marks -k another_environment"),
+        ("for place in first.split(THEN)", "for place in first.split(THEN)[-1:]", "marks -k went_on_with_other"),
+        ("for commit in several.split()", "for commit in several.split()[-1:]", "marks -k another_commit_is_of_both"),
+    ],
+    "analysis/cells.py": [
+        ('"environments": origins.environments(done),', '"environments": (),', "marks -k another_environment"),
+        ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
+        ('if split == "train":', 'if split == "none":', "marks -k floor"),
+        (
+            "if found.n or one is None else Paired(0, one.difference)",
+            "if found.n or one is None else Paired(0)",
+            "marks -k without_any_pair",
+        ),
+        ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
+        (
+            "_column(done, name).mean(skipna=False)",
+            "_column(done, name).mean()",
+            "report_files -k averaged_over_the_rest",
+        ),
+    ],
+    "analysis/records.py": [
+        ('or "unknown") for one in sessions)', 'or "unknown") for one in sessions[-1:])', "sessions -k names_both"),
+        ("for one in [environment, *sessions])", "for one in [environment])", "sessions -k names_both"),
+        ("for one in sessions] or [about]", "for one in sessions[-1:]] or [about]", "marks -k went_on_with_other"),
+        ("known[trial_id][0] == stamp", "known[trial_id][0]", "report_files -k reads_only_what_changed"),
+    ],
+    "analysis/settings.py": [
+        ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
+        (" if seed in second)", ")", "settings -k on_any_framework"),
+        ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
+        (
+            "corrected = holm([one.p for one, _ in found.values()])",
+            "corrected = [one.p for one, _ in found.values()]",
+            "settings -k holm_counts",
+        ),
+        ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
+    ],
+    "analysis/compare.py": [
+        ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
+        ("return self.second - self.first", "return self.first - self.second", "compare -k in_common"),
+        (
+            "corrected = statistics.holm([one.p for one in found])",
+            "corrected = [one.p for one in found]",
+            "compare -k one_by_one",
+        ),
+        ("if any(pair.first != pair.second for pair in pairs)]", "]", "compare -k one_by_one"),
+        ("if not math.isnan(pair.difference))", ")", "compare -k without_a_number"),
+    ],
+    "analysis/statistics.py": [
+        ("float(x.std(ddof=1))", "float(x.std())", "statistics -k three_seeds"),
+        ("float(d.std(ddof=1))", "float(d.std())", "statistics -k paired_by_their_key"),
+        ("LEVEL = 0.95", "LEVEL = 0.90", "statistics -k three_seeds"),
+        ("BOOTSTRAP_LEAST = 10", "BOOTSTRAP_LEAST = 9", "statistics -k is_given"),
+        ('method="holm"', 'method="bonferroni"', "statistics -k never_falls"),
+        ('method="wilson"', 'method="normal"', "statistics -k binomial"),
+        ("t_factor(len(points) - 2)", "t_factor(len(points) - 1)", "statistics -k least_squares"),
+        ("(cost[i], -value[i])", "(cost[i], value[i])", "statistics -k frontier"),
+        ("np.ptp(d) <= ROUNDING", "np.ptp(d) <= 0", "statistics -k without_spread"),
+        ("if key in second]\n    a,", "]\n    a,", "statistics -k paired_by_their_key"),
+    ],
+}

@@ -1,0 +1,50 @@
+"""Who may write what: claims, records, kept weights, clocks; what a worker hands from one trial to the next."""
+
+from tests.mutants.fault import Row
+
+FAULTS: dict[str, list[Row]] = {
+    "experiments/claims.py": [
+        ("STALE_S = 120.0", "STALE_S = 12.0", "claims -k misses_many_beats"),
+        ("BEAT_S = 5.0", "BEAT_S = 500.0", "claims -k beats_ten_times"),
+        ('said.get("restart", 0) < ours', 'said.get("restart", 0) <= ours', "claims -k earlier_start"),
+        ('said.get("job") == ours["job"] and', "", "claims -k earlier_start"),
+        ("held = self.is_held()", "held = True", "claims -k disk_delays"),
+        ("if said and _token(aside) != said", "if said and _token(aside) == said", "claims -k slower_of_two"),
+    ],
+    "experiments/clock.py": [
+        ("return steady + offset", "return time.time()", "clocks -k dead_by_the_file"),
+        ("offset = _touched(folder) - steady", "offset = time.time() - steady", "clocks -k look_is_of_the_file"),
+        ("if steady - looked >= RENEW_S:", "if not looked:", "clocks -k found_out"),
+    ],
+    "experiments/publish.py": [
+        ("if not may_stay and not claim.is_held():", "if False:", "claims -k claim_is_lost"),
+        (
+            "        if not claim.is_held():\n            raise ClaimLost(path.parent.name)\n        if _link",
+            "        if _link",
+            "claims -k lost_its_claim",
+        ),
+        ("if path.exists() and not may_replace(path):", "if False:", "claims -k never_replaced"),
+        ("if not is_to_go(aside):", "if False:", "claims -k gets_better"),
+        ("return _identity(path) == ours", "return False", "claims -k answer_was_lost"),
+    ],
+    "experiments/kept.py": [
+        ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
+        ("int(found[1]) > until", "int(found[1]) < until", "keep -k did_not_come"),
+        ("int(found[1]) not in but and ", "", "keep -k checkpoint_before"),
+        ('_content(trial, state, "last", trial.num_steps)', '_content(trial, state, "last", 0)', "keep -k shown"),
+    ],
+    # The time of a worker is measured by one clock; data is kept for trials of the same images alone.
+    "experiments/worker.py": [
+        ("time.monotonic() - spec.hired_s", "time.time() - spec.hired_s", "bench -k add_up"),
+        (
+            "(config.permutation, model.patch_size, config.split_seed) if",
+            "(config.permutation, model.patch_size) if",
+            "sessions -k split_seeds",
+        ),
+        (
+            "(config.permutation, model.patch_size, config.split_seed) if",
+            "(model.patch_size, config.split_seed) if",
+            "sessions -k of_each_permutation",
+        ),
+    ],
+}

@@ -1,0 +1,41 @@
+"""Weights of other people, and the ladder that holds two frameworks to each other."""
+
+from tests.mutants.fault import Row
+
+FAULTS: dict[str, list[Row]] = {
+    "backends/recognition.py": [
+        ("if chosen.more or further:", "if chosen.more:", "checkpoints_of_others -k until_the_model_is_named"),
+        ("if chosen.more or further:", "if further:", "checkpoints_of_others -k another_architecture"),
+        (
+            "plain = fit if average else [one for one in fit if not one.is_average] or fit",
+            "plain = fit",
+            "checkpoints_of_others -k average_beside",
+        ),
+        (" and a.tobytes() == b.tobytes()", "", "checkpoints_of_others -k two_models"),
+        ("MOMENTS.intersection(one.words) or", "", "checkpoints_of_others -k numbers_of_the_optimizer"),
+    ],
+    "experiments/pickles.py": [
+        (
+            "self.memo[len(self.memo)] = self.stack[-1]",
+            "self.memo[len(self.memo) + 1] = self.stack[-1]",
+            "pickles -k plain",
+        ),
+        ("zip(flat[::2], flat[1::2], strict=True)", "zip(flat[1::2], flat[::2], strict=True)", "pickles -k plain"),
+        ("if HARMFUL_MODULES.intersection(parts[:-1]) or", "if", "pickles -k attacks"),
+        ('"exec", ', "", "pickles -k attacks"),
+    ],
+    "experiments/parity/trials.py": [
+        ("2**16 // min(sites) + 1", "2**16 // min(sites)", "parity -k wide_batch"),
+        ('"ema_decay": config.train.ema_decay or 0.9', '"ema_decay": config.train.ema_decay', "parity -k whole_config"),
+        ("min(config.train.clip_norm or 1.0, CLIP_NORM)", "config.train.clip_norm or 1.0", "parity -k whole_config"),
+        (
+            "usual = [check for check in CHECKS if check not in ON_ASKING and",
+            "usual = [check for check in CHECKS[:1] if",
+            "parity -k checks_that_cost",
+        ),
+    ],
+    "experiments/parity/rungs.py": [
+        ("max(size(a), size(b)) if scale is None else scale", "1.0", "parity -k largest_element"),
+    ],
+    "experiments/parity/tolerances.py": [],
+}
