@@ -72,6 +72,10 @@ FAULTS: dict[str, list[Row]] = {
         ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),
         ("TOO_MANY = 0.01", "TOO_MANY = 0.1", "leakage -k report_marks"),
         ("if (image == image[0, 0]).all():", "if (image == image[0, 0]).any():", "leakage -k same_pixel"),
-        ("if len(numbers) > 1:", "if len(numbers) > 2:", "leakage -k one_colour"),
+        (
+            "if len(np.unique(self.labels[rows])) > 1",
+            "if len(np.unique(self.labels[rows])) > 2",
+            "leakage -k one_colour",
+        ),
     ],
 }

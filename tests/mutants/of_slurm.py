@@ -41,6 +41,7 @@ FAULTS: dict[str, list[Row]] = {
         ("if number is not None and int(number) >= limit:", "if False:", "cluster_files -k two_readings or refused"),
     ],
     "slurm/needs.py": [
+        ('OLD_NAMES = {"time_min": "time"}', 'OLD_NAMES = {"time_min": "pack"}', "cluster_files -k old_name"),
         (
             "given = {**base, **planned.settings}",
             "given = {**planned.settings, **base}",
@@ -63,7 +64,6 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "slurm/cluster_keys.py": [
         ("found |= {key: None} if _may_be_none(key) else {}", "continue", "cluster_files -k layers_win or comes_back"),
-        ('OLD_NAMES = {"time_min": "time"}', 'OLD_NAMES = {"time_min": "pack"}', "cluster_files -k old_name"),
         (
             '{"match": rule["match"], **rule["needs"]}',
             '{"match": rule["match"], "pack": 1}',

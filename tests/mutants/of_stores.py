@@ -31,7 +31,7 @@ FAULTS: dict[str, list[Row]] = {
         ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
         ("int(found[1]) > until", "int(found[1]) < until", "keep -k did_not_come"),
         ("int(found[1]) not in but and ", "", "keep -k checkpoint_before"),
-        ('_content(trial, state, "last", trial.num_steps)', '_content(trial, state, "last", 0)', "keep -k shown"),
+        ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
     # The time of a worker is measured by one clock; data is kept for trials of the same images alone.
     "experiments/worker.py": [

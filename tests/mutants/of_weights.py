@@ -4,8 +4,8 @@ from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
     "backends/recognition.py": [
-        ("if chosen.more or further:", "if chosen.more:", "checkpoints_of_others -k until_the_model_is_named"),
-        ("if chosen.more or further:", "if further:", "checkpoints_of_others -k another_architecture"),
+        ("if more or further:", "if more:", "checkpoints_of_others -k until_the_model_is_named"),
+        ("if more or further:", "if further:", "checkpoints_of_others -k another_architecture"),
         (
             "plain = fit if average else [one for one in fit if not one.is_average] or fit",
             "plain = fit",
