@@ -391,9 +391,9 @@ def places(*paths: str) -> Iterable[Path]:
 
 def test_what_a_container_must_see_is_mounted_once_where_it_is() -> None:
     own = Container("pyxis", "i", ("/data", "/a:/b", "/ro:/ro:ro"))
-    found = mounts(own, places("/work/runs/snapshots/s", "/work/runs", "/data/cache", "/a/x", "/ro/x", "/"))
+    found = mounts(own, places("/scratch/runs/snapshots/s", "/scratch/runs", "/data/cache", "/a/x", "/ro/x", "/"))
     assert found[:3] == ["/data:/data", "/a:/b", "/ro:/ro:ro"]
-    assert found[3:] == ["/a/x:/a/x", "/ro/x:/ro/x", "/work/runs:/work/runs"]
+    assert found[3:] == ["/a/x:/a/x", "/ro/x:/ro/x", "/scratch/runs:/scratch/runs"]
     with pytest.raises(MixlabError, match="cannot be mounted; allowed: a path without ':' and ','"):
         mounts(own, places("/with:colon"))
 
