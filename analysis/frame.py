@@ -11,6 +11,7 @@ from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments import archive, ceilings
 from experiments.ablation import Ablation, GridTrial, load_ablation, trials
+from experiments.expand import expand
 from experiments.report_spec import default
 from experiments.spec import Trial, as_tree
 from experiments.store import Store
@@ -33,16 +34,17 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     peak_share: of the matrix ceiling of its machine and threads, where `mixlab bench limit` has measured it, that
     training reached, in [0, 1]. NaN or None: a trial has no record of it.
 
-    Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file.
+    Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file; in both paths `~`
+            and variables are expanded.
             overrides: as on the command line, such as `seed=[0,1]`; with a file alone.
     Raises: MixlabError: there is no such ablation; the file has a mistake.
     """
-    held = store if isinstance(store, Store) else Store(Path(store))
+    held = store if isinstance(store, Store) else Store(Path(expand(str(store), "load: store")))
     if not str(ablation).endswith((".yaml", ".yml")):
         if overrides:
             raise MixlabError(f"load: {overrides[0]!r}: overrides go with a YAML file, not with a name")
         return trials_frame(*archive.recall(held, str(ablation)), held)
-    asked = load_ablation(Path(ablation), overrides)
+    asked = load_ablation(Path(expand(str(ablation), "load: ablation")), overrides)
     return trials_frame(asked, trials(asked, Path(asked.base.get("run.data_cache") or held.data)), held)
 
 

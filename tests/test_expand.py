@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import analysis
 from backends.errors import MixlabError
 from experiments import fields
 from experiments.ablation import load_ablation
 from experiments.expand import expand
+from experiments.parity.pair import read_pair, read_pythons
 from tests.conftest import Ended, base, planned, write_yaml
 
 PATHS = ("data.source", "run.compile_cache", "run.data_cache")
@@ -155,3 +157,26 @@ def test_the_store_of_a_command_is_expanded(tmp_path: Path, run: Callable[..., E
     for store, words in (("$UNSET/runs", "UNSET is not set"), ("~nobody_of_this_name/runs", "no user")):
         ended = run("plan", "one.yaml", "--store", store)
         assert ended.code == 2 and "store" in ended.err and words in ended.err
+
+
+@pytest.mark.parametrize("store", ["~/runs", "$HOME/runs"])
+def test_a_notebook_may_name_a_store_and_an_ablation_at_home(tmp_path: Path, store: str) -> None:
+    (tmp_path / "home").mkdir()
+    write_yaml(tmp_path / "home" / "one.yaml", base=base(), grid={"seed": [0, 1]})
+    assert list(analysis.load(store, "~/one.yaml")["seed"]) == [0, 1]
+    assert (tmp_path / "home" / "runs").is_dir()
+    for given in (("$UNSET/runs", "~/one.yaml"), (store, "$UNSET/one.yaml")):
+        with pytest.raises(MixlabError, match=r"load: .*: the variable UNSET is not set"):
+            analysis.load(*given)
+
+
+def test_the_interpreter_of_a_side_may_lie_at_home(tmp_path: Path) -> None:
+    python = tmp_path / "home" / "env" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\n")
+    python.chmod(0o755)
+    sides = read_pair("torch,jax")
+    for given in ("~/env/python", "$HOME/env/python"):
+        assert read_pythons([f"jax={given}"], sides) == {"jax": str(python)}
+    with pytest.raises(MixlabError, match=r"--python: '\$UNSET/python': the variable UNSET is not set"):
+        read_pythons(["jax=$UNSET/python"], sides)

@@ -18,6 +18,7 @@ from backends import contract
 from backends.errors import MixlabError, choices
 from experiments.ablation import COMMAND_LINE
 from experiments.environment import ROOT
+from experiments.expand import expand
 from experiments.files import replace
 from experiments.parity.job import Job, job_json
 from experiments.parity.ladder import Ladder
@@ -59,20 +60,22 @@ def read_pair(text: str) -> tuple[Side, Side]:
 
 
 def read_pythons(given: Sequence[str], pair: Sequence[Side]) -> dict[str, str]:
-    """backend=path of its interpreter, as a mapping.
+    """backend=path of its interpreter, as a mapping; a shell leaves the `~` behind a `=` to the program.
 
     Raises: MixlabError: it is not that, or the backend is on neither side.
     """
     in_pair = [side.backend for side in pair]
-    pythons = dict(part.split("=", 1) for part in given if "=" in part)
+    pythons = {}
     for part in given:
         backend, _, path = part.partition("=")
+        path = expand(path, f"{COMMAND_LINE}: --python")
         if not os.access(path, os.X_OK) or not Path(path).is_file():
             raise MixlabError(
                 f"{COMMAND_LINE}: --python: {part!r} came where backend=path is allowed, the path one of an interpreter"
             )
         if backend not in in_pair:
             raise MixlabError(f"{COMMAND_LINE}: --python: {part!r}: {choices(backend, in_pair)}")
+        pythons[backend] = path
     return pythons
 
 
