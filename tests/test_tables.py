@@ -1,5 +1,6 @@
 """Tables of images: which files are of which split, which columns count, and what stands for a class."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +99,41 @@ def test_two_candidates_are_a_question_with_three_values_of_each(source: Path, c
     assert "data.label_column: several columns can hold the classes" in message
     assert "breed (cat, dog, cow, ...)" in message and "size (10, 20)" in message
     assert classes(source, cache, label_column="breed") == ("ant", "cat", "cow", "dog")
+
+
+def test_two_columns_that_a_file_notes_as_classes_are_a_question(source: Path, cache: Path) -> None:
+    table(source / "train.parquet", fine=[0, 1, 2, 1] * 2, coarse=[0, 1, 1, 1] * 2, size=[10, 20] * 4)
+    one = pq.read_table(source / "train.parquet")
+    kinds = {"fine": ["cat", "dog", "cow"], "coarse": ["pet", "farm"]}
+    features = {name: {"names": names, "_type": "ClassLabel"} for name, names in kinds.items()}
+    noted = one.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(noted, source / "train.parquet")
+    assert "can hold the classes: fine (cat, dog, cow, ...), coarse (pet, farm); name one" in refusal(source, cache)
+    assert classes(source, cache, label_column="coarse") == ("pet", "farm")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("is_train", [True, False] * 4),
+        ("isTest", [0, 1] * 4),
+        ("fold", [0, 1, 2, 3] * 2),
+        ("kfold", [0, 1, 2, 3] * 2),
+        ("split", [0, 1] * 4),
+        ("in_val", ["yes", "no"] * 4),
+    ],
+)
+def test_a_column_that_may_say_the_split_is_never_left_aside_in_silence(
+    source: Path, cache: Path, name: str, values: list[Any]
+) -> None:
+    table(source / "train.parquet", breed=["cat", "dog"] * 4, age=[0.5] * 8, **{name: values})
+    (note,) = said(source, cache, label_column="breed", test_fraction=0.5)
+    assert note.startswith(f"not read, though the name may say the split of each row: {name};")
+
+
+def test_a_column_of_splits_that_is_read_has_no_such_note(source: Path, cache: Path) -> None:
+    table(source / "all.parquet", breed=["cat", "dog"] * 4, split=["train"] * 4 + ["test"] * 4, manifold=[0.5] * 8)
+    assert said(source, cache, label_column="breed") == ("column 'split' says the split of each row",)
 
 
 def test_a_fraction_that_is_no_whole_number_is_no_class(source: Path, cache: Path) -> None:

@@ -1,6 +1,7 @@
 """From tables, one for each split, to what a reader gives: the columns of images and of classes, row by row."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -11,10 +12,11 @@ from backends.errors import MixlabError
 from experiments.data import columns
 from experiments.data.raw import Found, Raw, RawSplit
 from experiments.data.table_files import Table
-from experiments.data.words import canonical, listed
+from experiments.data.words import canonical, listed, splits_in
 from experiments.spec import DataConfig
 
 SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset", "usage")
+FOLD_COLUMN = re.compile(r"(k|cv)?[ _-]?folds?|cv", re.IGNORECASE)
 Tables = Mapping[str, Callable[[], Table]]  # by split
 
 
@@ -41,9 +43,9 @@ def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
     """
     first = _first(tables, config)
     chosen = choose(first, config, len(tables) == 1, where)
+    said = [*_said(chosen), *_unread_splits(first, chosen)]
     splits: dict[str, Callable[[], RawSplit]]
     splits = {name: partial(_read, name, opens, first, chosen, where) for name, opens in tables.items()}
-    said = list(_said(chosen))
     words = _splits_of_rows(first, chosen) if len(tables) == 1 else []
     if words:
         splits = {word: partial(_cut, word, words, splits) for word in dict.fromkeys(words)}
@@ -108,6 +110,22 @@ def _said(chosen: Chosen) -> Iterator[str]:
         yield f"column {chosen.label!r} is the class; not taken: {listed(chosen.passed)}"
     if chosen.weak:
         yield f"column {chosen.label!r} is the class for want of another; its name or values are not those of classes"
+
+
+def _unread_splits(table: Table, chosen: Chosen) -> Iterator[str]:
+    """A note on columns whose names say the split of each row, or its fold, and which are not read for it."""
+    used = (chosen.image, chosen.label, chosen.split)
+    found = [name for name in table.schema.names if name not in used and _names_splits(name)]
+    if found:
+        yield (
+            f"not read, though the name may say the split of each row: {listed(found)}; a column 'split' with train, "
+            f"validation or test in each row would be read"
+        )
+
+
+def _names_splits(name: str) -> bool:
+    words = re.sub("(?<=[a-z])(?=[A-Z])", "_", name)  # isTrain
+    return bool(splits_in(words) or FOLD_COLUMN.fullmatch(name) or name.lower() in SPLIT_COLUMN)
 
 
 def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, where: str) -> RawSplit:
