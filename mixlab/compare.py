@@ -1,7 +1,6 @@
 """`mixlab compare`."""
 
 import argparse
-from pathlib import Path
 
 from mixlab.common import add_store
 
@@ -20,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.compare import compare_lines
     from analysis.run_sets import read_run_set
+    from experiments.expand import expand
 
-    first, second = (read_run_set(text, Path(arguments.store)) for text in (arguments.first, arguments.second))
+    sets = [expand(text, "command line: run set") for text in (arguments.first, arguments.second)]
+    first, second = (read_run_set(text, arguments.store) for text in sets)
     print("\n".join(compare_lines(first, second, arguments.metric)))
     return 0

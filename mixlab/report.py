@@ -98,17 +98,18 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from analysis.cells import Options
     from analysis.report import make_report
     from experiments import archive
+    from experiments.expand import expand
     from experiments.report_spec import METRICS
     from experiments.store import Store
 
     store = Store(arguments.store)
     if name.endswith((".yaml", ".yml")):
-        arguments.ablation, arguments.overrides = Path(name), overrides
+        arguments.ablation, arguments.overrides = Path(expand(name, "command line: ablation")), overrides
         store, ablation, trials = load(arguments)
     elif overrides:
         raise MixlabError(f"command line: {overrides[0]!r}: overrides go with a YAML file, not with a name")
     elif name.endswith(".json"):
-        ablation, trials = archive.read(Path(name))
+        ablation, trials = archive.read(Path(expand(name, "command line: ablation")))
     else:
         ablation, trials = archive.recall(store, name)
     if arguments.metric:

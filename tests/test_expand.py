@@ -180,3 +180,14 @@ def test_the_interpreter_of_a_side_may_lie_at_home(tmp_path: Path) -> None:
         assert read_pythons([f"jax={given}"], sides) == {"jax": str(python)}
     with pytest.raises(MixlabError, match=r"--python: '\$UNSET/python': the variable UNSET is not set"):
         read_pythons(["jax=$UNSET/python"], sides)
+
+
+def test_stores_and_ablations_that_are_named_in_quotes_are_expanded(tmp_path: Path, run: Callable[..., Ended]) -> None:
+    (tmp_path / "home" / "runs").mkdir(parents=True)
+    write_yaml(tmp_path / "home" / "one.yaml", base=base(), grid={"seed": [0]})
+    assert run("report", "~/one.yaml", "--format", "text").code == 0
+    ended = run("compare", "~/runs", "$HOME/runs")
+    assert ended.code == 0 and ended.out.count(f"{tmp_path}/home/runs: 0") == 2
+    for words in (("report", "$UNSET/one.yaml"), ("compare", "$UNSET/runs", "~/runs")):
+        ended = run(*words)
+        assert ended.code == 2 and "the variable UNSET is not set" in ended.err
