@@ -256,9 +256,18 @@ def test_what_holds_no_example_is_counted_and_named(source: Path, cache: Path) -
         "3 hidden names ignored: .DS_Store, __MACOSX, b/.hidden.png",
         "1 dead link ignored: b/gone.png",
         "1 empty folder ignored: empty/",
-        "2 names beside the class folders of set ignored: stray.png, texts/",
+        "2 names beside the class folders of set ignored: stray.png, texts/ with .md (1)",
         "2 files of other types in the class folders of set ignored: .txt (1), no suffix (1)",
     )
+
+
+def test_a_class_of_files_that_cannot_be_read_is_left_out_with_their_number(source: Path, cache: Path) -> None:
+    images(source, "train/a", "train/b")
+    (source / "train" / "c" / "deeper").mkdir(parents=True)
+    for row, name in enumerate(("c/0.heic", "c/1.heic", "c/deeper/2.heic", "c/3.psd")):
+        (source / "train" / name).write_bytes(bytes([row]))
+    note = "1 name beside the class folders of train ignored: c/ with .heic (3), .psd (1)"
+    assert said(source, cache, test_fraction=0.5) == (note,)
 
 
 def test_names_with_underscores_in_front_are_read(source: Path, cache: Path) -> None:

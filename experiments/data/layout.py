@@ -177,7 +177,8 @@ def _class_folders(split: Tree) -> dict[str, Tree]:
 
 def _beside(tree: Tree, folders: Mapping[str, Tree], what: str) -> list[str]:
     """What lies beside the folders that count and holds no example."""
-    odd = [*tree.files, *(f"{name}/" for name, folder in tree.folders.items() if name not in folders and folder.holds)]
+    without = {name: folder for name, folder in tree.folders.items() if name not in folders and folder.holds}
+    odd = [*tree.files, *(f"{name}/ with {_types(folder)}" for name, folder in without.items())]
     return [f"{counted(len(odd), 'name')} beside the {what} of {tree.path.name} ignored: {listed(odd)}"] if odd else []
 
 
@@ -194,11 +195,17 @@ def _in_classes(tree: Tree, classes: Mapping[str, Tree]) -> Iterator[str]:
             f"images in folders below the class folders of {tree.path.name} ({listed(list(deeper), 3)}) belong to the "
             f"class above: {sum(deeper.values()):,} of them"
         )
-    odd = [name for folder in classes.values() for name, _ in folder.all_files() if not is_image(name)]
+    odd = sum(not is_image(name) for folder in classes.values() for name, _ in folder.all_files())
     if odd:
-        types = Counter(Path(name).suffix or "no suffix" for name in odd)
-        kinds = listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()])
-        yield f"{counted(len(odd), 'file')} of other types in the class folders of {tree.path.name} ignored: {kinds}"
+        kinds = _types(*classes.values())
+        yield f"{counted(odd, 'file')} of other types in the class folders of {tree.path.name} ignored: {kinds}"
+
+
+def _types(*folders: Tree) -> str:
+    """The suffixes of the files that are no images, with their number, the most frequent first."""
+    names = (name for folder in folders for name, _ in folder.all_files() if not is_image(name))
+    types = Counter(Path(name).suffix or "no suffix" for name in names)
+    return listed([f"{suffix} ({number:,})" for suffix, number in types.most_common()], 10)
 
 
 def hint(tree: Tree) -> str:
