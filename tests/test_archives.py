@@ -70,6 +70,14 @@ def test_the_rules_of_folders_hold_in_archives(tmp_path: Path, cache: Path, layo
     assert np.array_equal(images, right) and packed_labels == labels and len(labels) >= 6
 
 
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_the_question_of_a_folder_s_layout_has_its_answers_in_archives(tmp_path: Path, cache: Path, kind: str) -> None:
+    path = ARCHIVES[kind](tmp_path / f"set.{kind}", [*class_files("bus/"), *class_files("train/", 8)])
+    assert "can be classes (bus, train) or splits (train" in refusal(path, cache)
+    assert read(path, cache, layout="classes", test_fraction=0.5)[1] == [0] * 6 + [1] * 8
+    assert read(path, cache, layout="splits", test_fraction=0.5)[1] == [0] * 4 + [1] * 4
+
+
 def where_it_begins(layout: str, tmp_path: Path) -> dict[str, Any]:
     return {"subset": "my set"} if layout in ("wrapped", "beside a document") else {}
 

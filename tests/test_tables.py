@@ -65,6 +65,8 @@ def source(tmp_path: Path) -> Path:
         ("number", list(range(8))),
         ("title", [f"picture {row}" for row in range(8)]),
         ("checked", [True, False] * 4),
+        ("is_train", ["True", "False", "True", None] * 2),
+        ("used", ["true"] * 5 + ["false"] * 3),
         ("source", ["camera"] * 8),
     ],
 )

@@ -135,7 +135,13 @@ def is_weak(name: str, values: list[Any]) -> bool:
     if COUNTING.fullmatch(word) or THING_ID.fullmatch(word):
         return True
     seen = {value for value in values if value is not None and value == value}
-    return len(seen) < 2 or (seen <= {True, False} and bool in map(type, seen)) or len(seen) > NEARLY_ALL * len(values)
+    return len(seen) < 2 or is_truth(values) or len(seen) > NEARLY_ALL * len(values)
+
+
+def is_truth(values: list[Any]) -> bool:
+    """Whether all that is there is true or false, in CSV as a word."""
+    seen = {value.lower() if isinstance(value, str) else value for value in values if value is not None}
+    return bool(seen) and all(isinstance(value, bool) or value in ("true", "false") for value in seen)
 
 
 def _numbers_in(texts: list[Any]) -> list[Any]:

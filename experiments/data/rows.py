@@ -63,7 +63,7 @@ def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
     label, passed = columns.label_column(others, config, image, where)
     weak = config.label_column is None and label not in table.names
     values = columns.classes(table, label) or [] if weak else []
-    weak = bool(values) and not isinstance(values[0], bool) and columns.is_weak(label, values)
+    weak = bool(values) and not columns.is_truth(values) and columns.is_weak(label, values)
     return Chosen(image, label, split, tuple(passed), weak)
 
 

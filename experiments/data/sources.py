@@ -52,9 +52,9 @@ def find(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> Fo
     narrowed = config.subset in tree.folders
     if config.subset in tree.folders:
         tree = tree.folders[config.subset]
-    for name in ("layout",) if config.layout else IN_ORDER:
+    for name in ("readers.archives", "layout") if config.layout else IN_ORDER:
         reader = import_module(f"experiments.data.{name}")
-        if config.layout or reader.finds(tree):
+        if (config.layout and name == "layout") or reader.finds(tree):
             if config.subset and not narrowed and name not in READERS:
                 raise MixlabError(
                     f"{where}: data.subset: {config.source!r} has no folder {config.subset!r}; "

@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         ("THING_ID.fullmatch(word):", "False:", "tables -k counts_rows"),
         ("return [_whole(text) for text in texts]", "return list(texts)", "tables -k texts_of_numbers"),
         (" and text in (repr(number), str(int(number)))", "", "tables -k texts_of_numbers"),
-        ("(seen <= {True, False} and bool in map(type, seen))", "False", "tables -k counts_rows"),
+        ("or is_truth(values) or", "or", "tables -k counts_rows"),
     ],
     "experiments/data/numbering.py": [
         ('value in (-1, "")', 'value in ("",)', "tables -k without_a_class"),
