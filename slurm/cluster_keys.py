@@ -108,6 +108,8 @@ def _check_key(given: str, key: str, keys: Iterable[str], where: str, what: str)
         hint = said
     elif near:
         hint = f"did you mean {near[0]!r}?"
+    elif said := options.family(key):
+        hint = said
     else:
         more = ", ...; all are in slurm/clusters/example.yaml" if len(names) > LISTED else ""
         hint = f"allowed: {', '.join(names[:LISTED])}{more}"

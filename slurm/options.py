@@ -63,6 +63,13 @@ def hint(key: str) -> str | None:
     return f"it is an option of sbatch; put it under sbatch: {{{name}: ...}}" if name in KNOWN else None
 
 
+def family(key: str) -> str | None:
+    """As `hint`, of the word that several options of sbatch begin with, such as mail."""
+    name = key.replace("_", "-")
+    names = sorted(one for one in KNOWN - OWN if one.startswith(f"{name}-"))
+    return f"put options of sbatch under sbatch: {{{': ..., '.join(names)}: ...}}" if names else None
+
+
 def _key_of(name: str) -> str | None:
     kinds = {"memory_gb": MEMORY, "gpus": GPUS}
     return KEYS.get(name) or INSTEAD.get(name) or next((key for key, names in kinds.items() if name in names), None)

@@ -22,7 +22,7 @@ import pytest
 from backends.errors import MixlabError
 from experiments import ablation
 from experiments.store import Store
-from slurm import client, job, ledger, options, submission
+from slurm import client, cluster_keys, job, ledger, options, submission
 from slurm.batch import Ask, Batch
 from slurm.check import check, said_of_python
 from slurm.cluster import ClusterSpec
@@ -145,6 +145,14 @@ def test_the_example_asks_for_what_it_says(tools: Path) -> None:
     assert {name: found[name] for name in expected} == expected and found["signal"] == "USR2@60"
     assert not {"exclude", "reservation", "constraint", "account", "qos", "nodelist"} & set(found)
     assert srun_of(script).endswith("--cpus-per-task=2 --kill-on-bad-exit=1")
+
+
+def test_the_example_holds_every_key_with_a_comment_beside_it() -> None:
+    lines = (CLUSTERS / "example.yaml").read_text().splitlines()
+    keys = {line.partition(":")[0]: row for row, line in enumerate(lines) if line and line[0] not in "# "}
+    assert set(keys) == set(cluster_keys.KEYS)
+    bare = [key for key, row in keys.items() if " # " not in lines[row] and not lines[row - 1].startswith("# ")]
+    assert bare == []
 
 
 def test_the_gpu_file_gives_backends_their_pythons_and_settings_their_gpus(tools: Path) -> None:

@@ -197,6 +197,7 @@ def test_options_keep_their_text_and_flags_are_flags(tmp_path: Path) -> None:
         ),
         ("environments: {torch: {store: x}}", "it stands for all jobs, beside the others of the file"),
         ("nothing_like_it: 2", "allowed: partition, account, qos, constraint, exclude"),
+        ("mail: me@x.org", "put options of sbatch under sbatch: {mail-type: ..., mail-user: ...}"),
         ("nothing_like_it: 2", "all are in slurm/clusters/example.yaml"),
     ],
 )
