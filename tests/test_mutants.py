@@ -3,6 +3,7 @@
 import pytest
 
 from tests.mutants import MUTANTS
+from tests.mutants.__main__ import main
 from tests.mutants.fault import ROOT, Mutant, planted
 
 
@@ -20,3 +21,8 @@ def test_no_fault_stands_there_twice() -> None:
 def test_a_row_that_no_longer_fits_is_an_error() -> None:
     with pytest.raises(ValueError, match="2 times"):
         planted("a = 1\na = 1\n", Mutant("x.py", "a = 1", "a = 2", ""))
+
+
+def test_a_word_that_chooses_no_fault_is_an_error() -> None:
+    with pytest.raises(SystemExit, match="no fault's file or text holds nothing_like_it"):
+        main(["nothing_like_it"])

@@ -51,6 +51,8 @@ def check_sound(chosen: Iterable[Mutant], folder: Path) -> None:
 def main(words: list[str]) -> int:
     """Try those whose label holds one of the words, or all; 1 if any lives."""
     chosen = [one for one in MUTANTS if not words or any(word in one.label for word in words)]
+    if not chosen:
+        raise SystemExit(f"no fault's file or text holds {' or '.join(words)}")
     with tempfile.TemporaryDirectory(prefix="mixlab-mutant-") as folder:
         check_sound(chosen, copy_tree(Path(folder) / "tree"))
     survivors = []
