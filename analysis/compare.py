@@ -78,6 +78,9 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
         f"{first.name}: {len(first.records)} done trials; {second.name}: {len(second.records)}; "
         f"{len(found)} of the same settings, backend and seed"
     ]
+    for side in (first, second):
+        if side.unread:
+            lines.append(f"{side.name}: {counted(len(side.unread), 'record')} left out, the first: {side.unread[0]}")
     if not found:
         return [*lines, *_nothing_common(first, second)]
     known = tuple(pair for pair in found if not math.isnan(pair.difference))

@@ -18,11 +18,12 @@ Key = tuple[tuple[str, Any], ...]  # a trial's resolved fields
 
 @dataclass(frozen=True)
 class RunSet:
-    """The done trials of a store, or those of one commit."""
+    """The done trials of a store, or those of one commit. unread: why, of each record that cannot be read."""
 
     name: str
     root: Path
     records: Mapping[str, dict[str, Any]]  # by id
+    unread: tuple[str, ...] = ()
 
 
 def read_run_set(text: str, store: Path) -> RunSet:
@@ -37,9 +38,9 @@ def read_run_set(text: str, store: Path) -> RunSet:
             )
         folder, commit = str(store), text
     held = Store(Path(folder or store))
-    found = dict(_records(held))
+    found, unread = _records(held)
     if not commit:
-        return RunSet(text, held.root, found)
+        return RunSet(text, held.root, found, unread)
     chosen = {key: record for key, record in found.items() if any(one.startswith(commit) for one in _commits(record))}
     if not chosen:
         known = sorted({one[:12] for record in found.values() for one in _commits(record)})
@@ -47,17 +48,21 @@ def read_run_set(text: str, store: Path) -> RunSet:
             f"command line: {text!r} is no folder, and no done trial of {held.root} is of such a commit; "
             f"{choices(commit, known)}"
         )
-    return RunSet(text, held.root, chosen)
+    return RunSet(text, held.root, chosen, unread)
 
 
-def _records(store: Store) -> Iterator[tuple[str, dict[str, Any]]]:
+def _records(store: Store) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
+    """Done records by id, and why others cannot be read."""
+    found, unread = {}, []
     for trial_id in store.trial_ids():
         try:
             record = store.record(trial_id)
-        except (CorruptRecord, OtherSchema):
+        except (CorruptRecord, OtherSchema) as error:
+            unread.append(str(error))
             continue
         if record is not None and record["status"] == "done" and isinstance(record.get("spec"), dict):
-            yield trial_id, record
+            found[trial_id] = record
+    return found, tuple(unread)
 
 
 def _commits(record: dict[str, Any]) -> list[str]:

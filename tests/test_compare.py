@@ -140,6 +140,18 @@ def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any,
     assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
 
 
+def test_a_record_that_cannot_be_read_is_never_left_out_in_silence(bench: Any, tmp_path: Path) -> None:
+    made = bench(grid={MIXING: ["tied"], "seed": [0, 1]}, report={"rows": [MIXING]}).put(record(0.5), record(0.6))
+    for one in made.trials:
+        archive_spec(made.store.folder(one.trial.id) / "record.json", one)
+    shutil.copytree(tmp_path / "runs", tmp_path / "theirs")
+    path = tmp_path / "theirs" / "trials" / made.trials[1].trial.id / "record.json"
+    path.write_text(path.read_text()[:40])
+    said = command(tmp_path, "compare", "runs", "theirs").out.splitlines()
+    assert said[0].startswith("runs: 2 done trials; theirs: 1; 1 of the same")
+    assert said[1].startswith(f"theirs: 1 record left out, the first: store: {path.relative_to(tmp_path)} is corrupt")
+
+
 def test_runs_are_compared_with_one_claim_alone() -> None:
     """A field that one side does not know must not pair a trial with whichever comes first."""
 
