@@ -45,7 +45,7 @@ def _folders() -> list[str]:
 def check(name: str) -> None:
     """Raises: BackendMissing: no backend has that name. Imports nothing."""
     if name not in _folders() and name not in names():
-        raise BackendMissing(f"backend: {name!r} is not a backend; {choices(name, names())}")
+        raise BackendMissing(f"backend: {name[:80]!r} is not a backend; {choices(name, names())}")
 
 
 @cache

@@ -11,6 +11,7 @@ from typing import Optional
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
 from experiments.spec import option
+from experiments.values import shown
 from slurm import needs, options
 from slurm.needs import Layer, Needs, Rule
 from slurm.options import Option
@@ -60,7 +61,7 @@ class ClusterSpec(Needs):
         found = self._layered(backend, rules)
         if found.gpu_type and not found.gpus:
             raise MixlabError(
-                f"gpu_type: {found.gpu_type!r} stands without a number of GPUs for {backend}; say gpus: 1"
+                f"gpu_type: {shown(found.gpu_type)} stands without a number of GPUs for {backend}; say gpus: 1"
             )
         return found
 
@@ -75,7 +76,7 @@ class ClusterSpec(Needs):
         layers = [*self.environments.values(), *(rule.needs for rule in self.when)]
         kinds = [rule.needs["gpu_type"] for rule in self.when if rule.needs.get("gpu_type")]
         if kinds and not self.gpus and not any(layer.get("gpus") for layer in layers):
-            raise MixlabError(f"when: gpu_type: {kinds[0]!r} stands without a number of GPUs; say gpus: 1")
+            raise MixlabError(f"when: gpu_type: {shown(kinds[0])} stands without a number of GPUs; say gpus: 1")
 
     def _layered(self, backend: str, rules: list[Rule]) -> Needs:
         layers = [self.environments.get(backend, {}), *(rule.needs for rule in rules)]

@@ -20,7 +20,7 @@ from slurm.needs import OLD_NAMES, Rule
 from slurm.time_limit import Unread, asked_minutes
 
 KEYS = tuple(f.name for f in dataclasses.fields(ClusterSpec))
-LISTED = 17  # keys that a sentence lists
+LISTED = 13  # keys that a sentence lists
 NOWHERE_ELSE: Mapping[str, str] = MappingProxyType({})
 RULE = "{match: {model.variant: L/16}, time: 2-0}"
 
@@ -113,7 +113,7 @@ def _check_key(given: str, key: str, keys: Iterable[str], where: str, what: str)
     else:
         more = ", ...; all are in slurm/clusters/example.yaml" if len(names) > LISTED else ""
         hint = f"allowed: {', '.join(names[:LISTED])}{more}"
-    raise MixlabError(f"{where}: {given!r} is not a key of {what}; {hint}")
+    raise MixlabError(f"{where}: {shown(given)} is not a key of {what}; {hint}")
 
 
 def _minutes(value: Any, where: str) -> int:
@@ -127,7 +127,7 @@ def _environments(given: Any, where: str) -> dict[str, dict[str, Any]]:
     found = {}
     for backend, layer in given.items():
         if backend not in backends.names():
-            raise MixlabError(f"{where}: {backend!r} is not a backend; {choices(backend, backends.names())}")
+            raise MixlabError(f"{where}: {shown(backend)} is not a backend; {choices(backend, backends.names())}")
         if not isinstance(layer, dict):
             raise MixlabError(f"{where}: {backend}: {shown(layer)} came where a mapping is allowed")
         found[backend] = _layer(layer, (*software.KEYS, *needs.KEYS), f"{where}: {backend}")
@@ -177,7 +177,7 @@ def _retries(given: Any, where: str) -> dict[str, int]:
     for cause, number in given.items():
         if cause not in RETRIES:
             known = f": {CAUSES[cause]}; it is never tried again by itself" if cause in CAUSES else " is no cause"
-            raise MixlabError(f"{where}: {cause!r}{known}; {choices(cause, RETRIES)}")
+            raise MixlabError(f"{where}: {shown(cause)}{known}; {choices(cause, RETRIES)}")
         found[cause] = _tries(number, f"{where}: {cause}")
     return found
 

@@ -195,7 +195,7 @@ def _count(name: str, items: list[str], text: str) -> int:
     if len(items) > 1 or "," in items[0] or not number.isdecimal():
         example = "gpu:a100:1" if name == "gres" else "a100:1"
         raise MixlabError(
-            f"sbatch: {name}: {text!r} does not say one type and a whole number of GPUs, as {example} does"
+            f"sbatch: {name}: {shown(text)} does not say one type and a whole number of GPUs, as {example} does"
         )
     return int(number)
 

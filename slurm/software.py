@@ -92,7 +92,7 @@ def container(given: Any, where: str) -> Container:
     names = ("runtime", "image", "mounts", "options")
     for key in given:
         if key not in names:
-            raise MixlabError(f"{where}: {key!r} is not a key of it; {choices(key, names)}")
+            raise MixlabError(f"{where}: {shown(key)} is not a key of it; {choices(key, names)}")
     for key in ("runtime", "image"):
         if not isinstance(given.get(key), str) or not given[key]:
             raise MixlabError(f"{where}: {key}: {shown(given.get(key))} came where text is allowed; it must be given")

@@ -198,6 +198,8 @@ def test_options_keep_their_text_and_flags_are_flags(tmp_path: Path) -> None:
         ("environments: {torch: {store: x}}", "it stands for all jobs, beside the others of the file"),
         ("nothing_like_it: 2", "allowed: partition, account, qos, constraint, exclude"),
         ("mail: me@x.org", "put options of sbatch under sbatch: {mail-type: ..., mail-user: ...}"),
+        (f"{'x' * 900}: 2", "all are in slurm/clusters/example.yaml"),
+        (f"environments: {{{'x' * 900}: {{}}}}", "allowed: jax, torch"),
         ("nothing_like_it: 2", "all are in slurm/clusters/example.yaml"),
     ],
 )

@@ -13,6 +13,7 @@ from experiments.ablation import Ablation, load_ablation
 from experiments.spec import option
 from experiments.values import typed
 from experiments.yaml_files import parse, read_mapping
+from tests.conftest import base, planned, write_yaml
 
 SECTIONS = "base: {model: {hidden_dim: 8, num_blocks: 1}, train: {steps: 4}, data: {source: synthetic}}\n"
 
@@ -337,3 +338,11 @@ def test_a_sentence_has_at_most_300_letters(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(MixlabError) as caught:
         load_ablation(Path("one.yaml"))
     assert len(str(caught.value)) <= 300
+
+
+@pytest.mark.parametrize("name", ["backend", "data.background", "data.train_split", "data.test_split"])
+def test_a_sentence_on_a_word_of_any_length_is_short(tmp_path: Path, cache: Path, name: str) -> None:
+    path = write_yaml(tmp_path / "one.yaml", base={**base(), name: LONG}, grid={"seed": [0]})
+    with pytest.raises(MixlabError) as caught:
+        planned(path, cache)
+    assert len(str(caught.value).removeprefix(str(tmp_path))) <= 300

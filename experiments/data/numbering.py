@@ -14,6 +14,7 @@ from backends.errors import MixlabError, choices
 from experiments.data.raw import Found, RawSource, RawSplit, Split
 from experiments.data.words import canonical, in_order, listed, splits_in_order
 from experiments.spec import DataConfig
+from experiments.values import shown
 
 MISSING = ("nan", "na", "n/a", "none", "null", "nil", "?", "-")  # as programs write a value that is not there
 
@@ -88,7 +89,9 @@ def _named(field: str, name: str, config: DataConfig, found: Found, where: str) 
                 f"{choices(name, splits_in_order(found.splits))}"
             )
     known_splits = splits_in_order(found.splits)
-    raise MixlabError(f"{where}: data.{field}: {config.source!r} has no split {name!r}; {choices(name, known_splits)}")
+    raise MixlabError(
+        f"{where}: data.{field}: {config.source!r} has no split {shown(name)}; {choices(name, known_splits)}"
+    )
 
 
 def _plain(values: Sequence[Any] | Array) -> list[Any]:

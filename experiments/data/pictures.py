@@ -18,6 +18,7 @@ from experiments.data import depth
 from experiments.data.framing import frame
 from experiments.data.raw import Raw, RawSource, Split
 from experiments.spec import DataConfig
+from experiments.values import shown
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image
@@ -44,8 +45,8 @@ def background(config: DataConfig, where: str) -> Colour:
         if len(colour) == 3:
             return colour
     raise MixlabError(
-        f"{where}: data.background: {config.background!r} is no colour; allowed: a grey level from 0 to 255, a name "
-        f"such as white, or red, green and blue such as '#ff8000'"
+        f"{where}: data.background: {shown(config.background)} is no colour; allowed: a grey level from 0 to 255, a "
+        f"name such as white, or red, green and blue such as '#ff8000'"
     )
 
 
