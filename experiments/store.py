@@ -206,6 +206,10 @@ class Store:
         except MixlabError:
             return None
 
+    def recorded_status(self, trial_id: str) -> str | None:
+        """`done` or `failed`; None without a sound record."""
+        return (self.sound_record(trial_id) or {}).get("status")
+
     def recorded_at(self, trial_id: str) -> float:
         """When the record was written, by the file server's clock; 0 without one."""
         try:
