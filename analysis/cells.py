@@ -55,26 +55,8 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
     """
-    groups, rows = groups_of(ablation, frame), []
-    for label, group in groups.items():
-        done = group[group["status"] == "done"]
-        commits = origins.commits(done)
-        numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
-        found = statistics.summary(numbers, options.interval)
-        rows.append(
-            {
-                **dict(zip(keys(ablation), label, strict=True)),
-                "n": len(done),
-                "planned": len(group),
-                **{state: int((group["status"] == state).sum()) for state in STATES},
-                **{name: value for name, value in asdict(found).items() if name != "n"},
-                "floor": _floor(ablation, done, found),
-                **_cost(done, is_mixed(commits, options)),
-                "commits": commits,
-                "environments": origins.environments(done),
-                "dirty": int(done["dirty"].fillna(False).astype(bool).sum()) if "dirty" in done else 0,
-            }
-        )
+    groups = groups_of(ablation, frame)
+    rows = [_row(ablation, label, group, options) for label, group in groups.items()]
     table = pd.DataFrame(rows)
     table = table.assign(
         **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
@@ -87,6 +69,26 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
         for name in ("p", "n", "kind"):
             table[f"equivalence_{name}"] = [getattr(one, name) for one in tests]
     return table
+
+
+def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options) -> dict[str, Any]:
+    """One cell, before it is compared with others."""
+    done = group[group["status"] == "done"]
+    commits = origins.commits(done)
+    numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
+    found = statistics.summary(numbers, options.interval)
+    return {
+        **dict(zip(keys(ablation), label, strict=True)),
+        "n": len(done),
+        "planned": len(group),
+        **{state: int((group["status"] == state).sum()) for state in STATES},
+        **{name: value for name, value in asdict(found).items() if name != "n"},
+        "floor": _floor(ablation, done, found),
+        **_cost(done, is_mixed(commits, options)),
+        "commits": commits,
+        "environments": origins.environments(done),
+        "dirty": int(done["dirty"].fillna(False).astype(bool).sum()) if "dirty" in done else 0,
+    }
 
 
 def is_mixed(commits: Sequence[str], options: Options) -> bool:

@@ -14,7 +14,7 @@ from backends.formats import FORMATS
 from backends.recognition import some
 from backends.summary import model_summary
 from experiments import kept
-from experiments.spec import VARIANTS
+from experiments.resolve import variant_of
 from experiments.states import state
 from experiments.store import Store
 from experiments.weight_files import Weights
@@ -95,8 +95,7 @@ def layer_lines(model: ModelSpec) -> list[str]:
 def weights_lines(weights: Weights) -> list[str]:
     """What a file of weights holds: format, model, options, and how many parameters."""
     model, known = weights.model, FORMATS.get(weights.format)
-    sizes = (model.patch_size, model.hidden_dim, model.num_blocks, model.tokens_mlp_dim, model.channels_mlp_dim)
-    variant = next((f"{name}: " for name, table in VARIANTS.items() if table == sizes), "")
+    variant = f"{name}: " if (name := variant_of(model)) else ""
     options = [f"activation {model.activation}", f"norm epsilon {model.norm_epsilon:g}"]
     options.append("a norm before the head" if model.pre_head_norm else "no norm before the head")
     for name, usual in (("token_mixing", "tied"), ("channel_mixing", "tied"), ("position_embedding", "none")):

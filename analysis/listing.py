@@ -1,4 +1,4 @@
-"""Lists of trials for the terminal: a plan, a status."""
+"""Lists for the terminal: of trials a plan, a status; of a store what it takes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,10 +6,13 @@ from pathlib import Path
 
 from analysis.layout import aligned
 from backends import parameters
-from experiments import memory
+from experiments import cleaning, memory
 from experiments.ablation import GridTrial
+from experiments.cleaning import Item
 from experiments.states import STATUSES, TrialState, state
 from experiments.store import Store
+
+MIB = 2**20
 
 
 def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
@@ -60,6 +63,23 @@ def overview_lines(states: Mapping[str, Mapping[str, TrialState]], root: Path) -
     seen = [status for status in STATUSES if status in STATUSES[:4] or any(count[status] for count in counts.values())]
     layout = [[name, *(str(count[status]) for status in seen)] for name, count in counts.items()]
     return aligned([["ablation", *seen], *layout]) if layout else [f"no ablation has been run with the store {root}"]
+
+
+def kinds_lines(found: Sequence[Item]) -> list[str]:
+    """A line for each kind of what a store holds, and the sum."""
+    rows = [["kind", "items", "MiB", "held MiB", "what it is"]]
+    for kind, what in {**cleaning.REMOVABLE, **cleaning.STAYING}.items():
+        own = [item for item in found if item.kind == kind]
+        held = sum(item.num_bytes for item in own if item.held)
+        staying = "" if kind in cleaning.REMOVABLE else " (stays)"
+        rows.append([kind, f"{len(own):,}", mib(own), f"{held / MIB:,.2f}" if held else "", f"{what}{staying}"])
+    rows.append(["all", f"{len(found):,}", mib(found), "", ""])
+    return [*aligned(rows), "", "mixlab clean --remove KIND ... removes; nothing was removed"]
+
+
+def mib(items: Sequence[Item]) -> str:
+    """How much they take together, in MiB."""
+    return f"{sum(item.num_bytes for item in items) / MIB:,.2f}"
 
 
 def _totals(states: Sequence[str]) -> str:

@@ -61,12 +61,10 @@ def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, R
 
 
 def _read(planned: GridTrial, store: Store) -> Result:
-    try:
+    with contextlib.suppress(CorruptRecord, OtherSchema):  # the state below says of it why it does not count
         record = store.record(planned.trial.id, with_curve=True)
         if record is not None and record["status"] == "done":
             return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
-    except (CorruptRecord, OtherSchema):
-        pass  # state() has a sentence of it
     now = state(store, planned.trial.id)
     about = _values(planned.trial.backend, now.record) if now.record else {}
     return Result({"status": now.status, "why": now.why, **about}, _curve({}))

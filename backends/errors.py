@@ -21,6 +21,11 @@ class Diverged(Exception):
         self.step = step
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; of one that says nothing, its type."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
 
 

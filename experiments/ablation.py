@@ -31,7 +31,7 @@ from experiments.grid import Axes, Point
 from experiments.overrides import read_override
 from experiments.report_spec import ReportSpec, read_report
 from experiments.resolve import check_ranges, resolve
-from experiments.spec import DataConfig, DataInfo, Trial, TrialConfig
+from experiments.spec import SIZES, DataConfig, DataInfo, Trial, TrialConfig
 from experiments.values import SHOWN, shown
 from experiments.yaml_files import parse_mapping, read_mapping, read_text
 
@@ -41,9 +41,7 @@ COMMAND_LINE = "command line"
 IN_PLACE_OF = {
     "train.steps": ("train.epochs",),
     "train.epochs": ("train.steps",),
-    "model.variant": tuple(
-        f"model.{size}" for size in ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
-    ),
+    "model.variant": tuple(f"model.{size}" for size in SIZES),
 }
 
 

@@ -142,7 +142,7 @@ class Claim:
             if said and _token(aside) != said.get("token"):
                 os.link(aside, self.path)
         except (FileExistsError, FileNotFoundError):
-            pass  # the owner whose heartbeat was moved finds another's at its next beat, and stops
+            pass  # another has claimed meanwhile: the owner whose heartbeat was moved finds that out, and stops
         finally:
             aside.unlink(missing_ok=True)
 

@@ -108,7 +108,7 @@ def remove(store: Store, item: Item) -> str:
         try:
             if item.path != store.folder(item.trial):
                 _remove(item.path)
-            elif item.kind == "failed" and (store.sound_record(item.trial) or {}).get("status") != "failed":
+            elif item.kind == "failed" and store.recorded_status(item.trial) != "failed":
                 return f"trial {item.trial} has gone on meanwhile"
             else:
                 for path in _entries(item.path):
@@ -135,8 +135,7 @@ def _whole_kind(store: Store, trial_id: str, known: Collection[str]) -> str:
     """The kind of a trial that is removed as a whole; empty of one that is not."""
     if trial_id not in known:
         return "orphans"
-    record = store.sound_record(trial_id)
-    return "failed" if record is not None and record["status"] == "failed" else ""
+    return "failed" if store.recorded_status(trial_id) == "failed" else ""
 
 
 def _of_trial(store: Store, trial_id: str, whole: str, held: str, now: float) -> Iterator[Item]:

@@ -13,6 +13,7 @@ import backends
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
 from backends.errors import MixlabError
 from experiments import class_order, data, fields
+from experiments.ablation import COMMAND_LINE
 from experiments.data import Splits
 from experiments.overrides import read_override
 from experiments.recipes import Recipe
@@ -22,7 +23,6 @@ from experiments.trial import evaluate as evaluate_program
 from experiments.values import shown
 from experiments.weight_files import Weights
 
-COMMAND_LINE = "command line"
 OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps the fewest arrays
 
 

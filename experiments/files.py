@@ -85,6 +85,12 @@ def write_whole(path: Path, content: bytes, keep: Path | None = None) -> None:
         replace(path, content, keep=keep)
 
 
+def identity(path: Path) -> tuple[int, int]:
+    """What two names of one file or folder share: device and inode. A link counts as what it leads to."""
+    found = path.stat()
+    return found.st_dev, found.st_ino
+
+
 def write_json(path: Path, value: Any) -> None:
     """As `write_whole`; see `as_json`."""
     write_whole(path, as_json(value))

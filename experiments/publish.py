@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from experiments.claims import Claim, ClaimLost
-from experiments.files import store_errors, write_new
+from experiments.files import identity, store_errors, write_new
 
 TRIES = 100  # each of them meets another process that writes in the same instant
 
@@ -38,7 +38,7 @@ def publish(path: Path, content: bytes, claim: Claim, may_replace: Callable[[Pat
 
 
 def _publish(mine: Path, path: Path, claim: Claim, may_replace: Callable[[Path], bool], may_stay: bool) -> bool:
-    ours = _identity(mine)
+    ours = identity(mine)
     for _ in range(TRIES):
         if not claim.is_held():
             raise ClaimLost(path.parent.name)
@@ -50,7 +50,7 @@ def _publish(mine: Path, path: Path, claim: Claim, may_replace: Callable[[Path],
     else:
         raise ClaimLost(path.parent.name)
     if not may_stay and not claim.is_held():
-        _move_aside(path, claim, lambda found: _identity(found) == ours)
+        _move_aside(path, claim, lambda found: identity(found) == ours)
         raise ClaimLost(path.parent.name)
     return True
 
@@ -61,14 +61,9 @@ def _link(mine: Path, path: Path, ours: tuple[int, int]) -> bool:
         os.link(mine, path)
     except FileExistsError:
         with contextlib.suppress(FileNotFoundError):
-            return _identity(path) == ours
+            return identity(path) == ours
         return False
     return True
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def _move_aside(path: Path, claim: Claim, is_to_go: Callable[[Path], bool]) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
-from experiments.spec import VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.spec import SIZES, VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
 from experiments.values import shown
 
 DEFAULT_SIZES = (None, 64, 4, None, None)
@@ -77,12 +77,17 @@ def check_device(name: str, where: str) -> None:
         raise MixlabError(f"{where}: {shown(name)} is not known; {choices(name, DEVICES)}")
 
 
+def variant_of(model: ModelSpec) -> str | None:
+    """The variant that has all sizes of a model; None: none has."""
+    sizes = tuple(getattr(model, name) for name in SIZES)
+    return next((variant for variant, its_sizes in VARIANTS.items() if its_sizes == sizes), None)
+
+
 @lru_cache(maxsize=1024)
 def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) -> ModelSpec:
     sizes = VARIANTS[model.variant] if model.variant else DEFAULT_SIZES
-    names = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
     patch, hidden, blocks, tokens_dim, channels_dim = (
-        size if getattr(model, name) is None else getattr(model, name) for name, size in zip(names, sizes, strict=True)
+        size if getattr(model, name) is None else getattr(model, name) for name, size in zip(SIZES, sizes, strict=True)
     )
     assert hidden is not None and blocks is not None  # DEFAULT_SIZES and VARIANTS give both
     options = [f.name for f in dataclasses.fields(ModelSpec) if f.default is not dataclasses.MISSING]

@@ -21,7 +21,8 @@ SPEC_VERSION = 2
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 PREDICT_BATCH = 256  # images in a call of an evaluation
 
-# Variant: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
+# What a variant decides, and its numbers: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
+SIZES = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
 VARIANTS = {
     "S/32": (32, 512, 8, 256, 2048),
     "S/16": (16, 512, 8, 256, 2048),

@@ -99,14 +99,14 @@ class Store:
             if not text.startswith("{"):
                 raise ValueError("it does not begin as it should")
         except FileNotFoundError:
-            pass
+            pass  # an earlier version of Mixlab wrote TRIALS alone
         except (OSError, ValueError, TypeError) as error:
             raise MixlabError(
                 f"store: {folder / RESOLVED} is damaged ({error}); run or submit the ablation's YAML again"
             ) from error
         if name not in self.ablations():
             raise MixlabError(f"store: {self.root} has no ablation {name!r}; {choices(name, self.ablations())}")
-        lines = (folder / TRIALS).read_text().splitlines()  # of an earlier version of Mixlab
+        lines = (folder / TRIALS).read_text().splitlines()
         return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}
 
     def find(self, prefix: str) -> str:
@@ -205,6 +205,10 @@ class Store:
             return self.record(trial_id)
         except MixlabError:
             return None
+
+    def recorded_status(self, trial_id: str) -> str | None:
+        """`done` or `failed`; None without a sound record."""
+        return (self.sound_record(trial_id) or {}).get("status")
 
     def recorded_at(self, trial_id: str) -> float:
         """When the record was written, by the file server's clock; 0 without one."""

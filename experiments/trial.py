@@ -113,7 +113,7 @@ class TrialRun:
     def _keep(self, state: State) -> None:
         """Keep what is asked for of a trial that has been trained to its end."""
         self._check_claim()
-        if (self.store.sound_record(self.trial.id) or {}).get("status") == "done":
+        if self.store.recorded_status(self.trial.id) == "done":
             return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
         filters.keep(self.folder, self.trial, state)
         if self.trial.run.keep == "none":

@@ -31,13 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from experiments import evaluation
+    from experiments.ablation import COMMAND_LINE
     from experiments.data.contents import contents
     from experiments.store import Store
 
     store = Store(arguments.store)
     store.check_folder()
     config = evaluation.read_data(arguments.overrides)
-    found = contents(config, store.data, evaluation.COMMAND_LINE)
+    found = contents(config, store.data, COMMAND_LINE)
     print("\n".join(_lines(config.source, found, arguments.all)))
     try:
         notes = _decoded(config, store, arguments.sheet)
@@ -82,7 +83,7 @@ def _decoded(config: "DataConfig", store: "Store", sheet: Path | None) -> list[s
     """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
     from analysis import contact_sheet
     from experiments import data
-    from experiments.evaluation import COMMAND_LINE
+    from experiments.ablation import COMMAND_LINE
 
     info = data.describe(config, store.data, COMMAND_LINE)
     if sheet:

@@ -6,9 +6,13 @@ import json
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
 from mixlab.common import TRIAL_FAILED, add_overrides, add_store, data_cache
+
+if TYPE_CHECKING:
+    from analysis.parity_lines import Climbed
 
 HELP = "Prove that two backends, precisions or devices train the same model, or name where they part."
 EXAMPLE = "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64"
@@ -66,6 +70,13 @@ def command(arguments: argparse.Namespace) -> int:
             found.append(Climbed(title, sides, conditions(one.trial), not_covered(one), about, rungs))
             if not arguments.json:
                 print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
+    return _end(found, arguments)
+
+
+def _end(found: "list[Climbed]", arguments: argparse.Namespace) -> int:
+    """Say what came of all models together; returns the exit code."""
+    from analysis import parity_lines
+
     if arguments.json:
         print(json.dumps([parity_lines.as_json(climbed) for climbed in found], allow_nan=False))
     elif len(found) > 1:

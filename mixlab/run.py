@@ -5,6 +5,7 @@ import importlib
 import shlex
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError, choices
@@ -21,7 +22,10 @@ from mixlab.common import (
 )
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from experiments.ablation import GridTrial
+    from experiments.pool import Summary
     from experiments.store import Store
 
 HELP = "Train the trials that are not done, here, and print the table."
@@ -50,17 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    import backends
-    from experiments import archive, local, pool, progress
-    from experiments.resolve import check_device
+    from experiments import archive, local
 
-    jobs = max(1, len(arguments.devices)) if arguments.jobs is None else arguments.jobs
-    if jobs < 1:
-        raise MixlabError(f"command line: --jobs: {jobs} is too small; at least 1")
-    for device in arguments.devices:
-        check_device(device, "command line: --devices")
-    if arguments.resume_on is not None:
-        backends.check(arguments.resume_on)
+    jobs = _jobs(arguments)
     store, ablation, trials = load(arguments)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
@@ -74,24 +70,51 @@ def command(arguments: argparse.Namespace) -> int:
     archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
-    with progress.reporter(console, len(todo)) as reporter:
-        cache = data_cache(ablation, store)
-        own_cache = any(planned.trial.run.compile_cache for planned in todo)
-        shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
-        run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
-        for backend in dict.fromkeys(run.backends.values()):
-            backends.check_installed(backend)
-        summary = run.run()
+    summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
     if summary.error:
         raise MixlabError(summary.error.reason)
     if summary.left:
-        done = sum((store.sound_record(planned.trial.id) or {}).get("status") == "done" for planned in chosen)
+        done = sum(store.recorded_status(planned.trial.id) == "done" for planned in chosen)
         again = shlex.join(["mixlab", *sys.argv[1:]])
         print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
     print(table(ablation, trials, store, "text"), end="")
-    failed = [planned for planned in chosen if (store.sound_record(planned.trial.id) or {}).get("status") == "failed"]
+    failed = [planned for planned in chosen if store.recorded_status(planned.trial.id) == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _jobs(arguments: argparse.Namespace) -> int:
+    """Trials at a time.
+
+    Raises: MixlabError: an option says too few, or names no device or no backend.
+    """
+    import backends
+    from experiments.resolve import check_device
+
+    jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
+    if jobs < 1:
+        raise MixlabError(f"command line: --jobs: {jobs} is too small; at least 1")
+    for device in arguments.devices:
+        check_device(device, "command line: --devices")
+    if arguments.resume_on is not None:
+        backends.check(arguments.resume_on)
+    return jobs
+
+
+def _train(
+    todo: "list[GridTrial]", store: "Store", cache: Path, jobs: int, arguments: argparse.Namespace, console: "Console"
+) -> "Summary":
+    """Run the trials, and show on the console how far they are."""
+    import backends
+    from experiments import local, pool, progress
+
+    own_cache = any(planned.trial.run.compile_cache for planned in todo)
+    shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
+    with progress.reporter(console, len(todo)) as reporter:
+        run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
+        for backend in dict.fromkeys(run.backends.values()):
+            backends.check_installed(backend)
+        return run.run()
 
 
 def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":

@@ -68,5 +68,4 @@ def _is_over(store: Store, trial_id: str, folder: Path) -> bool:
 
 
 def _has_ended(store: Store, trial_id: str) -> bool:
-    record = store.sound_record(trial_id)
-    return record is not None and record["status"] == "done"
+    return store.recorded_status(trial_id) == "done"

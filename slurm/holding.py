@@ -1,10 +1,10 @@
-"""What jobs and running trials hold of a store, and so may not be removed; see experiments/cleaning.py."""
+"""What jobs, running trials and ablations hold of a store: it is not removed with the rest; see cleaning.py."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, choices
 from experiments import claims
 from experiments.cleaning import Held
 from experiments.store import Store
@@ -29,6 +29,40 @@ def held(store: Store) -> tuple[Held, str | None]:
         snapshots[""] = "somebody is submitting now"
     ablations = {folder.parent.parent.name: why for folder, why in folders.items()}
     return Held(trials, frozenset(_contents(store, trials, arrays)), snapshots, ablations), silence
+
+
+def trials_by_ablation(store: Store) -> tuple[dict[str, set[str]], dict[str, MixlabError]]:
+    """Ids of the trials of each ablation, those that were only submitted in an earlier form too.
+
+    An ablation whose file is damaged may have any trial; the second mapping says so of it.
+    """
+    found, damaged = dict[str, set[str]](), dict[str, MixlabError]()
+    for name in store.ablations():
+        try:
+            found[name] = set(store.ablation_labels(name))
+        except MixlabError as error:
+            found[name], damaged[name] = set(store.trial_ids()), error
+    for folder in ledger.submissions(store):
+        sent = {key for array in ledger.arrays(folder) for pack in array.packs for key in pack}
+        found.setdefault(folder.parent.parent.name, set()).update(sent)
+    return found, damaged
+
+
+def trials_of_these_alone(
+    names: list[str], trials: dict[str, set[str]], damaged: dict[str, MixlabError]
+) -> dict[str, set[str]]:
+    """The trials that the named ablations have, and no other one that stays.
+
+    Args:   trials, damaged: of `trials_by_ablation`.
+    Raises: MixlabError: there is no such ablation, or its file is damaged.
+    """
+    for name in names:
+        if name in damaged:
+            raise damaged[name]
+        if name not in trials:
+            raise MixlabError(f"command line: --trials-of: there is no ablation {name!r}; {choices(name, trials)}")
+    staying = set().union(*(trials[name] for name in trials if name not in names))
+    return {name: trials[name] - staying for name in names}
 
 
 def _live_submissions(arrays: Collection[ledger.Array], silence: str | None) -> tuple[dict[Path, str], str | None]:

@@ -146,7 +146,7 @@ def earlier(store: Store, ablation: str, known: Container[str]) -> list[GridTria
     for folder in submissions(store, ablation):
         if any(key not in known for array in arrays(folder) for pack in array.packs for key in pack):
             others = [one for key, one in trials(store, ablation).items() if key not in known]
-            return [one for one in others if (store.sound_record(one.trial.id) or {}).get("status") != "done"]
+            return [one for one in others if store.recorded_status(one.trial.id) != "done"]
     return []
 
 

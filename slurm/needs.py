@@ -7,7 +7,8 @@ from typing import Any, Optional
 
 from experiments import fields
 from experiments.ablation import GridTrial
-from experiments.spec import VARIANTS, Trial, option
+from experiments.resolve import variant_of
+from experiments.spec import Trial, option
 
 Layer = Mapping[str, Any]  # keys of Needs that take the place of those before
 
@@ -66,9 +67,7 @@ class Rule:
 def resolved(trial: Trial, name: str) -> Any:
     """The value of a field in a trial that runs; of model.variant, the one that has all of its sizes, or none."""
     if name == "model.variant":
-        model = trial.model
-        sizes = (model.patch_size, model.hidden_dim, model.num_blocks, model.tokens_mlp_dim, model.channels_mlp_dim)
-        return next((variant for variant, its_sizes in VARIANTS.items() if its_sizes == sizes), None)
+        return variant_of(trial.model)
     try:
         return fields.get_field(trial, name)
     except AttributeError:  # a field that is replaced by others as it is resolved

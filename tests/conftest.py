@@ -331,6 +331,24 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def fresh_cache(tmp_path: Path) -> Path:
+    """Decoded images of one test. A file in which every test begins with none says `cache = fresh_cache`."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="module")
+def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of digits alone, shared by the tests of a file whose other tests begin with an empty cache."""
+    return tmp_path_factory.mktemp("digits")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Where a test puts its source of data."""
+    return tmp_path / "set"
+
+
+@pytest.fixture
 def started() -> Iterator[list["subprocess.Popen[str]"]]:
     """Commands put in this list are ended with the test, whatever became of it."""
     processes: list[subprocess.Popen[str]] = []

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from backends.contract import Array
 from backends.errors import MixlabError
 from experiments import data
 from experiments.spec import DataConfig
+from tests import sources
+from tests.sources import WHERE
 
-WHERE = "trial.yaml"
 SIDE = 5
 
 
@@ -50,9 +50,7 @@ def noise(num: int, *shape: int, seed: int = 0) -> Array:
 
 
 def png(value: int, size: int = SIDE) -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (size, size), value).save(file, "PNG")
-    return file.getvalue()
+    return sources.png(value, size=(size, size))
 
 
 def write_tar(path: Path, members: list[tuple[str, bytes]], mode: str = "w") -> Path:

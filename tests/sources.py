@@ -8,6 +8,7 @@ from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # before `datasets` is imported: no test may reach for the network
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -52,6 +53,16 @@ def image_folder(folder: Path, classes: tuple[str, ...] = ("cat", "dog"), num: i
             path = folder / "train" / name / f"{row}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(png(10 * row + len(name)))
+    return folder
+
+
+def noise_folder(folder: Path) -> Path:
+    """Two classes of 10 images of noise, in class folders of a training split."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / "train" / name).mkdir(parents=True)
+        for row in range(10):
+            Image.fromarray(rng.integers(0, 255, (8, 8), np.uint8)).save(folder / "train" / name / f"{row}.png")
     return folder
 
 

@@ -9,12 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.conftest import fresh_cache
 from tests.reading import png, read, refusal, said, unpacked, write_cifar10, write_tar
 
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+cache = fresh_cache
 
 
 def class_files(before: str = "", num: int = 6) -> list[tuple[str, bytes]]:

@@ -80,11 +80,6 @@ SLOPE_TOLERANCE = 1e-7
 SLOPE_STEP = 1e-5
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 class Case:
     """A trial of an option, its data, and programs of it."""
 

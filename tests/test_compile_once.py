@@ -65,11 +65,6 @@ def test_a_later_run_takes_what_an_earlier_one_has_compiled(run: Run, tmp_path: 
     assert {file.name for file in (tmp_path / "runs" / "compiled").rglob("*-cache")} == compiled
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def trained(cache: Path, backend: str = "jax", **changes: Any) -> Program:
     """A program that has trained and predicted for a trial."""
     parts = {name: changes.get(name, {}) for name in ("model", "data", "train", "augment")}

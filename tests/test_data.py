@@ -18,6 +18,7 @@ from backends.errors import MixlabError
 from experiments import data
 from experiments.data import pictures
 from experiments.data.raw import Raw
+from tests.conftest import fresh_cache
 from tests.sources import (
     SIDE,
     WHERE,
@@ -30,18 +31,10 @@ from tests.sources import (
     write_parquet,
 )
 
+cache = fresh_cache
+
 # Of the generator "synthetic-1": four images of 5 x 5. Other numbers need another version of the generator.
 SYNTHETIC_SUM, SYNTHETIC_PIXEL = 37873, [23, 147, 233]
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("digits")
 
 
 # Sources

@@ -18,7 +18,7 @@ from backends.errors import MixlabError
 from experiments import data
 from experiments.data import decoded, fingerprints, known, memo
 from experiments.spec import DataConfig
-from tests.conftest import TIMEOUT_S
+from tests.conftest import TIMEOUT_S, fresh_cache
 from tests.sources import (
     WHERE,
     assert_fails,
@@ -29,15 +29,7 @@ from tests.sources import (
     png,
 )
 
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture(scope="module")
-def digits_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("digits")
+cache = fresh_cache
 
 
 def fail(*_: Any, **__: Any) -> Any:

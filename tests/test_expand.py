@@ -6,9 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 import analysis
 from backends.errors import MixlabError
@@ -17,6 +15,7 @@ from experiments.ablation import load_ablation
 from experiments.expand import expand
 from experiments.parity.pair import read_pair, read_pythons
 from tests.conftest import Ended, base, planned, write_yaml
+from tests.sources import noise_folder
 
 PATHS = ("data.source", "run.compile_cache", "run.data_cache")
 
@@ -135,12 +134,7 @@ def test_a_base_may_lie_at_home(tmp_path: Path) -> None:
 
 
 def test_a_source_that_was_expanded_is_the_same_trial(tmp_path: Path, cache: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("train/cat", "train/dog"):
-        (tmp_path / "home" / "set" / name).mkdir(parents=True)
-        for row in range(10):
-            pixels = rng.integers(0, 255, (8, 8), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "home" / "set" / name / f"{row}.png")
+    noise_folder(tmp_path / "home" / "set")
     given: dict[str, Any] = {key: value for key, value in base().items() if key != "data"}
     path = write_yaml(tmp_path / "one.yaml", base=given, grid={"seed": [0]})
     words = (f"{tmp_path}/home/set", "~/set", "$HOME/set", "${HOME}/set")

@@ -17,7 +17,7 @@ from experiments.spec import Trial, as_tree, trial_from_json
 from experiments.store import Store
 from experiments.trial import Stopped, TrialRun, best
 from tests.conftest import Ended, base, records, results, write_yaml
-from tests.test_resume import Bench, Killed, after, assert_same_bits, cache, chunks, make_bench  # noqa: F401 - fixtures
+from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture
 
 FILE = "weights.safetensors"
 
@@ -28,7 +28,7 @@ def asking(bench: Bench, keep: str, checkpoint_every_s: float = 1e9) -> Bench:
 
 
 @pytest.fixture(scope="module", params=backends.names())
-def bench(request: pytest.FixtureRequest, cache: Path) -> Bench:  # noqa: F811
+def bench(request: pytest.FixtureRequest, cache: Path) -> Bench:
     """Of a trial with an average, whose best point is neither its first nor its last."""
     return make_bench(request.param, cache, learning_rate=0.03, steps=64)
 
@@ -95,7 +95,7 @@ def test_what_is_kept_is_what_the_numbers_are_of(
 GROUPS = ("params", "average", "first_moment", "second_moment")
 
 
-def test_without_an_average_the_parameters_are_kept(cache: Path, store: Store) -> None:  # noqa: F811
+def test_without_an_average_the_parameters_are_kept(cache: Path, store: Store) -> None:
     bench = make_bench("torch", cache, ema_decay=0.0)
     _, state = bench.run(store)
     assert_same_bits(
@@ -111,7 +111,7 @@ def test_none_keeps_none_and_takes_back_what_was_kept(bench: Bench, store: Store
     assert not weights(store, bench).exists() and bests(store, bench) == []
 
 
-def test_without_validation_examples_the_best_are_the_last(cache: Path, store: Store) -> None:  # noqa: F811
+def test_without_validation_examples_the_best_are_the_last(cache: Path, store: Store) -> None:
     bench = asking(make_bench("torch", cache), "best")
     bench = replace(bench, splits=replace(bench.splits, validation=bench.splits.validation[:0]))
     run, _ = bench.run(store)
@@ -249,10 +249,7 @@ def test_a_kill_between_the_weights_and_the_record_loses_neither(
 
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_a_disk_that_is_full_for_the_weights_ends_the_run_and_the_next_one_goes_on(
-    cache: Path,  # noqa: F811
-    store: Store,
-    keep: str,
-    monkeypatch: pytest.MonkeyPatch,
+    cache: Path, store: Store, keep: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench = asking(make_bench("torch", cache), keep, 0.0)
     write_new = files.write_new
@@ -289,12 +286,7 @@ FILTERS = "filters.safetensors"
 
 
 @pytest.mark.parametrize("fault", ["diverges", "an error after the weights"])
-def test_a_failed_trial_keeps_nothing(
-    cache: Path,  # noqa: F811
-    store: Store,
-    fault: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_failed_trial_keeps_nothing(cache: Path, store: Store, fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     changes = {"learning_rate": 1e3, "clip_norm": 0.0, "optimizer": "sgd"} if fault == "diverges" else {}
     bench = asking(make_bench("torch", cache, **changes), "last")
     if fault != "diverges":
@@ -320,7 +312,7 @@ def _then(first: Any, second: Any) -> Any:
 # --- what is not hashed, and the command line ---------------------------------------------------------------------
 
 
-def test_what_is_kept_is_no_part_of_the_id_and_old_specs_are_read(cache: Path) -> None:  # noqa: F811
+def test_what_is_kept_is_no_part_of_the_id_and_old_specs_are_read(cache: Path) -> None:
     trial = make_bench("torch", cache).trial
     ids = {replace(trial, run=replace(trial.run, keep=keep)).id for keep in ("best", "last", "none")}
     assert ids == {trial.id}

@@ -91,7 +91,7 @@ class Lap:
             process.wait(delay_s)
             return None
         except subprocess.TimeoutExpired:
-            pass
+            pass  # it is still at work, and is killed now
         alive = workers(process.pid)
         self.seen |= set(alive)
         when = "at work" if set(self.at_work()) & set(alive) else "between"

@@ -10,7 +10,10 @@ import pytest
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import layout, tree, words
+from tests.conftest import fresh_cache
 from tests.reading import WHERE, given, png, read, refusal, said
+
+cache = fresh_cache
 
 VALUES = itertools.cycle(range(1, 256))
 
@@ -36,16 +39,6 @@ def counts(source: Path, cache: Path, **fields: object) -> tuple[int, int, tuple
     info = data.describe(config, cache, WHERE)
     about = data.load(config, info, cache).about
     return about.num_train, about.num_test, data.facts(config, info, cache).classes
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return tmp_path / "set"
 
 
 # Classes or splits

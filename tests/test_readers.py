@@ -15,12 +15,10 @@ from PIL import Image
 from backends.contract import Array
 from experiments import data
 from experiments.data.readers import cifar
+from tests.conftest import fresh_cache
 from tests.reading import SIDE, WHERE, cifar_batch, given, noise, png, read, refusal, said, write_cifar10, write_tar
 
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+cache = fresh_cache
 
 
 # CIFAR

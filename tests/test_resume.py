@@ -100,11 +100,6 @@ class Bench:
         return events, json.loads(path.read_text()) if path.exists() else None
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("cache")
-
-
 def make_bench(backend: str, cache: Path, **changes: Any) -> Bench:
     """Args: changes: of the training, or of the model where it has such a field."""
     model = {name: value for name, value in changes.items() if name in ModelConfig.__dataclass_fields__}

@@ -91,7 +91,7 @@ def test_a_command_of_the_readme_is_understood(
     if words[0] in ("status", "show", *ON_A_CLUSTER):
         assert code == mixlab.USER_ERROR  # understood; nothing has been run with this store, and there is no cluster
         said = capsys.readouterr().err
-        assert "store: " in said or (words[0] in ("cluster", "submit") and "slurm: " in said)
+        assert ("slurm: " if words[0] in ("cluster", "submit") else "store: ") in said
     if words[0] == "show":  # a trial of the demo, which is what a reader has
         demo = ablation.trials(ablation.load_ablation(ROOT / "experiments" / "ablations" / "demo.yaml"), tmp_path)
         assert sum(one.trial.id.startswith(words[1]) for one in demo) == 1

@@ -17,6 +17,7 @@ from experiments import fields
 from experiments.resolve import check_ranges
 from experiments.spec import VARIANTS, Trial, TrialConfig, trial_from_json
 from tests.conftest import base, planned, write_yaml
+from tests.sources import noise_folder
 
 WHERE = "trial.yaml"
 NONE: tuple[Any, Any] = (None, None)
@@ -388,18 +389,13 @@ def test_an_int_where_a_float_belongs_is_the_same_trial(trial: Any) -> None:
 
 
 def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    for name in ("cat", "dog"):
-        (tmp_path / "one" / "train" / name).mkdir(parents=True)
-        for row in range(10):
-            pixels = rng.integers(0, 255, (8, 8), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "one" / "train" / name / f"{row}.png")
-    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.copytree(noise_folder(tmp_path / "one"), tmp_path / "two")
     given = {key: value for key, value in base().items() if key != "data"}
     ids = [trial(given, f"data.source={tmp_path / name}").id for name in ("one", "two")]
     assert ids[0] == ids[1]
     shutil.copytree(tmp_path / "one", tmp_path / "other")
-    Image.fromarray(pixels[::-1]).save(tmp_path / "other" / "train" / "dog" / "9.png")
+    last = tmp_path / "other" / "train" / "dog" / "9.png"
+    Image.fromarray(np.asarray(Image.open(last))[::-1]).save(last)
     assert trial(given, f"data.source={tmp_path / 'other'}").id != ids[0]
 
 

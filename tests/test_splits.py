@@ -8,6 +8,7 @@ import pytest
 
 from backends.contract import Array
 from experiments import data
+from tests.conftest import fresh_cache
 from tests.sources import (
     config,
     describe_and_load,
@@ -16,10 +17,7 @@ from tests.sources import (
     write_parquet,
 )
 
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
+cache = fresh_cache
 
 
 @pytest.fixture(scope="module")

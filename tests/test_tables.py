@@ -12,7 +12,10 @@ import pytest
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import table_files
+from tests.conftest import fresh_cache
 from tests.reading import WHERE, given, png, read, refusal, said
+
+cache = fresh_cache
 
 STRUCT = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -40,16 +43,6 @@ def classes(source: Path, cache: Path, **fields: Any) -> tuple[str, ...]:
     config = given(source, test_fraction=0.5, **fields)
     found: tuple[str, ...] = data.facts(config, data.describe(config, cache, WHERE), cache).classes
     return found
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return tmp_path / "set"
 
 
 # Columns

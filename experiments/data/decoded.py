@@ -60,7 +60,7 @@ def find(cache: Path, content: str) -> Entry | None:
         if not folder.exists():
             return None
     except (ValueError, TypeError, EOFError, NotADirectoryError):
-        pass
+        pass  # what cannot be read as an entry is damaged
     _remove(folder)
     return None
 

@@ -1,6 +1,5 @@
 """A data set on the Hugging Face hub, through the library `datasets`."""
 
-import errno
 import logging
 from collections.abc import Iterator
 from functools import cache, partial
@@ -8,14 +7,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, first_line
 from experiments.data import rows
 from experiments.data.raw import Found
 from experiments.data.table_files import BATCH_ROWS, Table, class_names
 from experiments.data.words import canonical
+from experiments.failures import FULL
 from experiments.spec import DataConfig
-
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def library() -> ModuleType:
@@ -66,4 +64,4 @@ def reason(error: BaseException) -> str:
     """The first line of the error that began it: the library's own outermost ones say only that something failed."""
     while error.__cause__:
         error = error.__cause__
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return first_line(error)[:200]

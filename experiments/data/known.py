@@ -75,10 +75,7 @@ def remember(cache: Path, question: dict[str, Any], about: About, facts: Facts) 
 
 def last_at(cache: Path, config: DataConfig) -> About | None:
     """What the place of a source held when it was last read."""
-    try:
-        return About(**memo.recall(cache, _place(config)))
-    except TypeError:
-        return None
+    return memo.recall_as(About, cache, _place(config))
 
 
 def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:

@@ -3,9 +3,11 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from experiments.files import replace
+
+Answer = TypeVar("Answer")
 
 
 def recall(cache: Path, question: Any) -> Any:
@@ -13,6 +15,15 @@ def recall(cache: Path, question: Any) -> Any:
     try:
         return json.loads(_path(cache, question).read_text("utf-8"))
     except (OSError, ValueError):
+        return None
+
+
+def recall_as(kind: type[Answer], cache: Path, question: Any) -> Answer | None:
+    """The answer as a value of this dataclass; None: there is none, or one of other fields."""
+    answer = recall(cache, question)
+    try:
+        return None if answer is None else kind(**answer)
+    except TypeError:
         return None
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from backends.contract import Array
-from backends.errors import MixlabError
+from backends.errors import MixlabError, first_line
 from experiments.data import depth
 from experiments.data.framing import frame
 from experiments.data.raw import Raw, RawSource, Split
@@ -230,8 +230,7 @@ def _deep_values(raw: Raw, image: "Image") -> tuple[Array, Array | None]:
 
 
 def _unreadable(split: Split, row: int, raw: Raw, error: Exception, where: str) -> MixlabError:
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    reason = reason.split(" <_io.BytesIO")[0]  # says nothing to the reader
+    reason = first_line(error).split(" <_io.BytesIO")[0]  # the rest says nothing to the reader
     file = f", {raw}," if isinstance(raw, str) else ""
     return MixlabError(
         f"{where}: data.source: image {row} of split {split.name!r}{file} cannot be read ({reason}); "

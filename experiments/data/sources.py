@@ -49,9 +49,8 @@ def find(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> Fo
         from experiments.data import hub
 
         return hub.read(config, scratch, where)
-    narrowed = config.subset in tree.folders
-    if config.subset in tree.folders:
-        tree = tree.folders[config.subset]
+    narrowed = tree.folders.get(config.subset or "")
+    tree = narrowed or tree
     for name in ("readers.archives", "layout") if config.layout else IN_ORDER:
         reader = import_module(f"experiments.data.{name}")
         if (config.layout and name == "layout") or reader.finds(tree):

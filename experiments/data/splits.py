@@ -124,10 +124,8 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
         name: getattr(config, name) for name in ("fraction", "validation_fraction", "test_fraction", "split_seed")
     }
     question = ["repeats", info.content, fields]
-    try:
-        return checks.Repeats(**memo.recall(cache, question))
-    except TypeError:
-        pass
+    if (counted := memo.recall_as(checks.Repeats, cache, question)) is not None:
+        return counted
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:

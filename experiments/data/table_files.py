@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, first_line
 
 FORMATS = {
     "parquet": "Parquet",
@@ -87,7 +87,7 @@ def _guarded(path: Path, kind: str, where: str, read: Callable[[], Any]) -> Any:
     except MixlabError as error:
         raise MixlabError(f"{where}: {path} {error}") from None
     except Exception as error:  # pyarrow raises many types
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:150]
+        reason = first_line(error)[:150]
         if "invalid UTF8" in reason:
             reason += "; save it as UTF-8"
         raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from None

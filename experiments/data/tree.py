@@ -8,6 +8,7 @@ from stat import S_ISFIFO, S_ISSOCK
 
 from backends.errors import MixlabError
 from experiments.data.words import counted, listed
+from experiments.files import identity
 
 # Names that programs leave beside data; they and names that begin with a dot hold no data.
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
@@ -73,9 +74,8 @@ def read_tree(source: Path, where: str) -> Tree:
 
 
 def _list(path: Path, above: tuple[tuple[int, int], ...], where: str) -> Tree:
-    """Args: above: device and inode of the folders that hold this one."""
-    own = path.stat()
-    above = (*above, (own.st_dev, own.st_ino))
+    """Args: above: files.identity of the folders that hold this one."""
+    above = (*above, identity(path))
     tree = Tree(path)
     with os.scandir(path) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
@@ -91,7 +91,7 @@ def _list(path: Path, above: tuple[tuple[int, int], ...], where: str) -> Tree:
                 tree.hidden.append(entry.name)
             elif not entry.is_dir():
                 tree.files[entry.name] = (stat.st_size, stat.st_mtime_ns)
-            elif entry.is_symlink() and _identity(path / entry.name) in above:
+            elif entry.is_symlink() and identity(path / entry.name) in above:
                 raise MixlabError(
                     f"{where}: {path / entry.name} is a link to a folder that holds it, so the folder has no end; "
                     f"remove the link"
@@ -99,8 +99,3 @@ def _list(path: Path, above: tuple[tuple[int, int], ...], where: str) -> Tree:
             else:
                 tree.folders[entry.name] = _list(path / entry.name, above, where)
     return tree
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    stat = path.stat()
-    return stat.st_dev, stat.st_ino

@@ -60,20 +60,16 @@ def norm(arrays: State) -> float:
 
 def clip(step: Step, gradient: State) -> State:
     """The gradient in float64, after clipping."""
-    limit = step.spec.clip_norm
+    limit, gradient = step.spec.clip_norm, {name: g.astype(np.float64) for name, g in gradient.items()}
     if not limit:
-        return {name: g.astype(np.float64) for name, g in gradient.items()}
+        return gradient
     if step.clip == "value":
-        return {name: np.clip(g.astype(np.float64), -limit, limit) for name, g in gradient.items()}
+        return {name: np.clip(g, -limit, limit) for name, g in gradient.items()}
     norms = dict.fromkeys(gradient, norm(gradient))
     if step.clip == "tensor":
         norms = {name: norm({name: g}) for name, g in gradient.items()}
     least = 0.0 if step.clip == "always" else limit
-    return {name: limit / max(norms[name] + step.clip_epsilon, least) * g for name, g in _float64(gradient).items()}
-
-
-def _float64(arrays: State) -> State:
-    return {name: x.astype(np.float64) for name, x in arrays.items()}
+    return {name: limit / max(norms[name] + step.clip_epsilon, least) * g for name, g in gradient.items()}
 
 
 def _adamw(step: Step, state: State, name: str, g: Array) -> tuple[State, Array]:

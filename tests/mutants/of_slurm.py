@@ -49,8 +49,10 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("        return all(\n", "        return any(\n", "cluster_files -k rule_matches"),
         ("self.share * max(1, self.gpus)", "self.share * self.gpus", "cluster_files -k share_of_each"),
-        ("if its_sizes == sizes", "if its_sizes[:2] == sizes[:2]", "cluster_files -k known_by_its_sizes"),
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
+    ],
+    "experiments/resolve.py": [
+        ("if its_sizes == sizes", "if its_sizes[:2] == sizes[:2]", "cluster_files -k known_by_its_sizes"),
     ],
     "slurm/options.py": [
         ('MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")', 'MEMORY = ("mem", "mem-per-cpu")', "cluster_files"),

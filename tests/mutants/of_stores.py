@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("if path.exists() and not may_replace(path):", "if False:", "claims -k never_replaced"),
         ("if not is_to_go(aside):", "if False:", "claims -k gets_better"),
-        ("return _identity(path) == ours", "return False", "claims -k answer_was_lost"),
+        ("return identity(path) == ours", "return False", "claims -k answer_was_lost"),
     ],
     "experiments/kept.py": [
         ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from backends.contract import Array
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, first_line
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out, only_one
 from experiments.data.tree import Tree
@@ -171,8 +171,7 @@ def _unpickled(path: Path, where: str) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {reason}") from None
+        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {first_line(error)}") from None
     return _as_text(held)
 
 
