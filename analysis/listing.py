@@ -6,11 +6,12 @@ from pathlib import Path
 
 from analysis.layout import aligned
 from backends import parameters
-from experiments import cleaning, memory
+from experiments import memory
 from experiments.ablation import GridTrial
-from experiments.cleaning import Item
-from experiments.states import STATUSES, TrialState, state
-from experiments.store import Store
+from experiments.results import cleaning
+from experiments.results.cleaning import Item
+from experiments.results.states import STATUSES, TrialState, state
+from experiments.results.store import Store
 
 MIB = 2**20
 

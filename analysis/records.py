@@ -18,8 +18,8 @@ import pandas as pd
 
 from experiments.ablation import GridTrial
 from experiments.files import StoreError, write_whole
-from experiments.states import state
-from experiments.store import CorruptRecord, OtherSchema, Store
+from experiments.results.states import state
+from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 SPLITS = ("train", "validation", "test")
 # Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.

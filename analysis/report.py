@@ -14,7 +14,7 @@ from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
 from analysis.records import CURVE, Result
 from experiments.ablation import Ablation, GridTrial
-from experiments.store import Store
+from experiments.results.store import Store
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.store import CorruptRecord, OtherSchema, Store
+from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 NOT_SCIENCE = ("data.source",)  # where data lies; its content is compared
 Key = tuple[tuple[str, Any], ...]  # a trial's resolved fields

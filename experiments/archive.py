@@ -15,8 +15,8 @@ from backends.errors import MixlabError, choices
 from experiments.ablation import Ablation, GridTrial
 from experiments.files import write_whole
 from experiments.report_spec import EquivalenceSpec, ReportSpec
+from experiments.results.store import RESOLVED, TRIALS, Store
 from experiments.spec import as_tree, trial_from_json
-from experiments.store import RESOLVED, TRIALS, Store
 
 FILE = RESOLVED
 

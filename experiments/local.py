@@ -12,13 +12,13 @@ from typing import Any
 
 from experiments import memory
 from experiments.ablation import GridTrial
-from experiments.claims import ClaimLost
 from experiments.environment import ROOT
 from experiments.failures import Failure
 from experiments.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
-from experiments.record import is_final, make_record
+from experiments.results.claims import ClaimLost
+from experiments.results.record import is_final, make_record
+from experiments.results.store import Store
 from experiments.spec import as_tree
-from experiments.store import Store
 from experiments.worker import WorkerSpec, main
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two

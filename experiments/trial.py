@@ -12,13 +12,14 @@ import numpy as np
 from backends import parameters
 from backends.contract import Array, Program, State, StepMetrics
 from backends.errors import Diverged
-from experiments import checkpoint, filters, kept, memory, streams
-from experiments.claims import Claim, ClaimLost
+from experiments import memory, streams
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.plan import learning_rates, step_plan
+from experiments.results import checkpoint, first_layers, kept
+from experiments.results.claims import Claim, ClaimLost
+from experiments.results.store import CHECKPOINT, Store
 from experiments.spec import PREDICT_BATCH, Trial
-from experiments.store import CHECKPOINT, Store
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
@@ -115,7 +116,7 @@ class TrialRun:
         self._check_claim()
         if self.store.recorded_status(self.trial.id) == "done":
             return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
-        filters.keep(self.folder, self.trial, state)
+        first_layers.keep(self.folder, self.trial, state)
         if self.trial.run.keep == "none":
             return kept.forget(self.folder)
         if not self._saves_best:

@@ -22,10 +22,11 @@ from backends.errors import MixlabError, choices
 from backends.formats import FORMATS
 from backends.recognition import NotAModel, Origin, recognise, select
 from backends.weights import differences, from_canonical, to_canonical
-from experiments import array_files, checkpoint, files
+from experiments import array_files, files
 from experiments.file_content import Content, NotWeights
-from experiments.kept import evaluated
 from experiments.pickles import Harmful
+from experiments.results import checkpoint
+from experiments.results.kept import evaluated
 from experiments.spec import trial_from_json
 
 OWN = "mixlab"

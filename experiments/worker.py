@@ -24,14 +24,14 @@ import backends
 from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
 from experiments import data, memory
-from experiments.claims import Claim, ClaimLost
 from experiments.data import Splits, decoded
 from experiments.environment import ROOT
 from experiments.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.files import StoreError
-from experiments.record import is_final, make_record
+from experiments.results.claims import Claim, ClaimLost
+from experiments.results.record import is_final, make_record
+from experiments.results.store import Store
 from experiments.spec import Trial, trial_from_json
-from experiments.store import Store
 from experiments.trial import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "spent" says what this process has done with its time since the last one, as

@@ -66,7 +66,7 @@ def _limit(arguments: argparse.Namespace) -> int:
 
     from analysis import bench_lines
     from experiments.bench import config, limit
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     trial, rounds = config.trial("cifar", _overrides(arguments)), _rounds(arguments.rounds)
     trials = [dataclasses.replace(trial, backend=name) for name in _backends(arguments.backend)]

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm.cancelling import cancel
 
     store = Store(arguments.store)

@@ -8,8 +8,8 @@ from backends.errors import MixlabError, choices
 from mixlab.common import add_store
 
 if TYPE_CHECKING:
-    from experiments.cleaning import Item
-    from experiments.store import Store
+    from experiments.results.cleaning import Item
+    from experiments.results.store import Store
 
 HELP = "Say what a store takes, by kind; remove what is named, and nothing that a trial or a job holds."
 EXAMPLE = "mixlab clean --remove data compiled"
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.listing import kinds_lines
-    from experiments import cleaning
-    from experiments.store import Store
+    from experiments.results import cleaning
+    from experiments.results.store import Store
     from slurm.holding import held, trials_by_ablation, trials_of_these_alone
 
     store = Store(arguments.store)
@@ -67,7 +67,7 @@ def command(arguments: argparse.Namespace) -> int:
 def _remove(store: "Store", chosen: "list[Item]") -> None:
     """Remove, and print each item that went, and how many stay, by why."""
     from analysis.listing import mib
-    from experiments import cleaning
+    from experiments.results import cleaning
 
     gone: list[Item] = []
     stayed = Counter[str]()

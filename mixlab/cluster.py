@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm.check import check
     from slurm.cluster_file import read_cluster
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from experiments.ablation import Ablation, GridTrial
-    from experiments.store import Store
+    from experiments.results.store import Store
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
@@ -57,7 +57,7 @@ def expand_paths(arguments: argparse.Namespace) -> None:
 def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
     """What --store, the ablation's file and the overrides ask for: the store, the ablation and its trials."""
     from experiments import ablation as ablations
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     store = Store(arguments.store)
     store.check_folder()

@@ -10,8 +10,8 @@ from mixlab.common import add_store
 
 if TYPE_CHECKING:
     from experiments.data.contents import Contents
+    from experiments.results.store import Store
     from experiments.spec import DataConfig
-    from experiments.store import Store
 
 HELP = "Say what a source of data holds: splits, classes in order with counts, images, and what was ignored."
 EXAMPLE = "mixlab data show path/to/images --sheet images.png"
@@ -33,7 +33,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments import evaluation
     from experiments.ablation import COMMAND_LINE
     from experiments.data.contents import contents
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     store = Store(arguments.store)
     store.check_folder()

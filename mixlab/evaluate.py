@@ -48,7 +48,7 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.details import weights_lines
     from backends.contract import RunSpec
     from experiments import class_order, evaluation, recipes, weight_files
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     store = Store(arguments.store)
     store.check_folder()

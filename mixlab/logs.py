@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm import logs
     from slurm.status import overview
 

@@ -40,7 +40,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.ablation import load_base
     from experiments.parity import pair
     from experiments.parity.trials import conditions, not_covered, read_checks, trials
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     if arguments.steps < 2:
         raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")

@@ -100,7 +100,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from experiments import archive
     from experiments.expand import expand
     from experiments.report_spec import METRICS
-    from experiments.store import Store
+    from experiments.results.store import Store
 
     store = Store(arguments.store)
     if name.endswith((".yaml", ".yml")):

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from experiments import archive
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm import ledger
     from slurm.cluster_file import read_cluster
     from slurm.request import Request

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from experiments.ablation import GridTrial
     from experiments.pool import Summary
-    from experiments.store import Store
+    from experiments.results.store import Store
 
 HELP = "Train the trials that are not done, here, and print the table."
 EXAMPLE = "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2"

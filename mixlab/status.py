@@ -11,7 +11,7 @@ from mixlab.common import add_overrides, add_store, load, store_option
 if TYPE_CHECKING:
     from rich.console import Group
 
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm.status import Overview
 
 HELP = "Say what is done, running, queued, failed (and why), lost and missing."
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.listing import overview_lines, status_lines
-    from experiments.store import Store
+    from experiments.results.store import Store
     from slurm.status import hints, overview
 
     store = Store(arguments.store)

@@ -7,13 +7,14 @@ from typing import Any
 
 from rich.console import Console
 
-from experiments import checkpoint, clock
+from experiments import clock
 from experiments.ablation import GridTrial
 from experiments.environment import slurm_job
 from experiments.failures import CAUSES, Failure
 from experiments.files import replace
 from experiments.progress import PlainReporter
-from experiments.store import Store
+from experiments.results import checkpoint
+from experiments.results.store import Store
 from slurm.cluster import ClusterSpec
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from backends.errors import MixlabError
-from experiments.claims import retract
-from experiments.store import Store
+from experiments.results.claims import retract
+from experiments.results.store import Store
 from slurm import client, ledger
 from slurm.ledger import Place
 from slurm.status import overview, queued

@@ -11,7 +11,7 @@ from pathlib import Path
 import backends
 from backends.errors import MixlabError, choices
 from experiments.files import replace, write_json
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm import client, ledger, snapshot
 from slurm.batch import Ask, Batch, check_path, python_of
 from slurm.cluster import ClusterSpec

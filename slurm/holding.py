@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import claims
-from experiments.cleaning import Held
-from experiments.store import Store
+from experiments.results import claims
+from experiments.results.cleaning import Held
+from experiments.results.store import Store
 from slurm import client, ledger
 from slurm.status import GOING_ON, overview
 from slurm.submission import LOCK

@@ -24,8 +24,8 @@ from experiments.failures import Failure, failure
 from experiments.files import StoreError, replace
 from experiments.local import LocalRun, pending
 from experiments.pool import Pool, Summary
+from experiments.results.store import Store
 from experiments.spec import trial_from_json
-from experiments.store import Store
 from slurm import client, ledger, snapshot
 from slurm.attempts import Attempts, PackReporter, step_of
 from slurm.cluster import ClusterSpec

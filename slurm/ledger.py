@@ -35,7 +35,7 @@ from backends.errors import MixlabError
 from experiments import archive, clock
 from experiments.ablation import GridTrial
 from experiments.files import store_errors, write_json, write_whole
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import stored_cluster
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm import ledger
 from slurm.ledger import Place
 from slurm.status import overview

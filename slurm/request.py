@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.ablation import Ablation, GridTrial
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm import packing
 from slurm.batch import Ask
 from slurm.cluster import ClusterSpec

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from backends.errors import MixlabError
 from experiments.failures import CAUSES
-from experiments.states import TrialState, state
-from experiments.store import Store
+from experiments.results.states import TrialState, state
+from experiments.results.store import Store
 from slurm import client, ledger
 from slurm.client import QueuedJob
 from slurm.ledger import Array, Place

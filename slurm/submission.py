@@ -8,14 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import MixlabError
-from experiments import archive, claims
+from experiments import archive
 from experiments.ablation import GridTrial
-from experiments.claims import Claim, ClaimLost
 from experiments.environment import environment
 from experiments.files import write_json
 from experiments.local import pending
+from experiments.results import claims
+from experiments.results.claims import Claim, ClaimLost
+from experiments.results.store import Store
 from experiments.spec import as_tree
-from experiments.store import Store
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Ask, Batch, check_path
 from slurm.cluster_file import stored_cluster

@@ -61,7 +61,7 @@ import numpy as np
 
 from backends import parameters
 from backends.contract import Predictions, StepMetrics
-from experiments.store import Store
+from experiments.results.store import Store
 
 
 class Program:

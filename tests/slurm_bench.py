@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from experiments import checkpoint
-from experiments.store import Store
+from experiments.results import checkpoint
+from experiments.results.store import Store
 from slurm import ledger
 from slurm.testbed.cluster import Cluster
 from tests.conftest import Ended, base, command, environment, records, results, start, wait_until, write_yaml

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from experiments import claims as ownership
 from experiments.files import write_json
-from experiments.record import NUMBERS, RECORD_SCHEMA
-from experiments.store import Store
+from experiments.results import claims as ownership
+from experiments.results.record import NUMBERS, RECORD_SCHEMA
+from experiments.results.store import Store
 
 ID = "0123456789ab"
 

@@ -10,7 +10,7 @@ from backends.errors import MixlabError
 from experiments import archive
 from experiments.ablation import Ablation, GridTrial, load_ablation
 from experiments.files import write_whole
-from experiments.store import RESOLVED, TRIALS, Store
+from experiments.results.store import RESOLVED, TRIALS, Store
 from tests.conftest import Ended, base, planned, write_yaml
 
 WRITES = 3

@@ -21,7 +21,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments import ablation
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm import client, cluster_keys, job, ledger, options, submission
 from slurm.batch import Ask, Batch
 from slurm.check import check, said_of_python

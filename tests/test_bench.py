@@ -18,10 +18,11 @@ from analysis import bench_lines
 from backends import parameters
 from backends.contract import RunSpec
 from backends.errors import MixlabError
-from experiments import ceilings, failures, memory
+from experiments import failures, memory
 from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
-from experiments.store import Store
+from experiments.results import ceilings
+from experiments.results.store import Store
 from tests.conftest import Ended, base, records, write_yaml
 from tests.peers import SMALL_MIXER as SMALL
 from tests.peers import write_official, write_timm

@@ -16,17 +16,17 @@ from typing import Any
 
 import pytest
 
-from experiments import claims as ownership
-from experiments import publish as publishing
-from experiments import store
 from experiments.ablation import GridTrial
-from experiments.claims import STALE_S, Claim, ClaimLost
 from experiments.environment import ROOT
 from experiments.failures import Failure
 from experiments.files import StoreError, write_json, write_whole
 from experiments.local import LocalRun
 from experiments.pool import Pool
-from experiments.store import Store
+from experiments.results import claims as ownership
+from experiments.results import publish as publishing
+from experiments.results import store
+from experiments.results.claims import STALE_S, Claim, ClaimLost
+from experiments.results.store import Store
 from experiments.worker import Event, Worker, WorkerSpec
 from tests.conftest import base, planned, records, wait_until, write_yaml
 from tests.store_parts import ID, failed, heartbeat, leave_heartbeat, make_older, record, temporaries
@@ -127,7 +127,7 @@ def test_the_claim_of_a_process_that_died_is_taken_over_whatever_its_age(
 ) -> None:
     script = (
         "import os, sys; from pathlib import Path\n"
-        "from experiments.claims import Claim; from experiments.store import Store\n"
+        "from experiments.results.claims import Claim; from experiments.results.store import Store\n"
         "Claim(Store(Path(sys.argv[1])).folder(sys.argv[2])); os._exit(9)"
     )
     ended = subprocess.run([sys.executable, "-c", script, tmp_path, ID], cwd=Path(store.__file__).parent.parent)

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from experiments import cleaning
-from experiments.claims import Claim
 from experiments.files import write_json, write_whole
-from experiments.store import Store
+from experiments.results import cleaning
+from experiments.results.claims import Claim
+from experiments.results.store import Store
 from slurm import ledger
 from slurm.cluster import ClusterSpec
 from tests.conftest import Ended, base, planned, records, write_yaml

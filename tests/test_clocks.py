@@ -10,11 +10,11 @@ import pytest
 
 from experiments import clock
 from experiments.ablation import GridTrial
-from experiments.claims import STALE_S, Claim, ClaimLost
 from experiments.data import decoded
 from experiments.files import write_whole
-from experiments.states import state
-from experiments.store import Store
+from experiments.results.claims import STALE_S, Claim, ClaimLost
+from experiments.results.states import state
+from experiments.results.store import Store
 from slurm import ledger, status
 from slurm.attempts import Attempts
 from slurm.cluster import ClusterSpec

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from experiments.store import Store
+from experiments.results.store import Store
 from tests.conftest import (
     MIXLAB,
     TIMEOUT_S,

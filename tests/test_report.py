@@ -17,9 +17,9 @@ from analysis.frame import trials_frame
 from analysis.layout import aligned, markdown
 from analysis.table import cells, render
 from experiments.ablation import load_ablation, trials
-from experiments.claims import Claim
-from experiments.record import RECORD_SCHEMA
-from experiments.store import Store
+from experiments.results.claims import Claim
+from experiments.results.record import RECORD_SCHEMA
+from experiments.results.store import Store
 from tests.conftest import write_yaml
 
 BLOCKS, MIXING = "model.num_blocks", "model.token_mixing"

@@ -24,11 +24,12 @@ from analysis.figures.filters import paired
 from analysis.report import Report, make_report
 from analysis.table import render_cells
 from analysis.writing import write_reports
-from experiments import archive, filters
+from experiments import archive
 from experiments.ablation import load_ablation, trials
 from experiments.files import write_whole
-from experiments.record import RECORD_SCHEMA
-from experiments.store import Store
+from experiments.results import first_layers
+from experiments.results.record import RECORD_SCHEMA
+from experiments.results.store import Store
 from tests.conftest import base, command, write_yaml
 
 MIXING, BLOCKS, RATE = "model.token_mixing", "model.num_blocks", "train.learning_rate"
@@ -574,11 +575,11 @@ def test_first_layers_are_drawn_of_a_trial_that_was_really_trained(tmp_path: Pat
     assert command(tmp_path, "run", "tiny.yaml", PYTHONPATH=path).code == 0
     store = Store(tmp_path / "runs")
     (trial_id,) = store.trial_ids()
-    kept = filters.read(store.folder(trial_id))
-    assert kept is not None and kept[filters.STEM].shape == (4, 4, 1, 8)
+    kept = first_layers.read(store.folder(trial_id))
+    assert kept is not None and kept[first_layers.STEM].shape == (4, 4, 1, 8)
     ended = command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path)
     assert ended.code == 0 and (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()
-    write_whole(store.folder(trial_id) / filters.FILE, b"damaged")
+    write_whole(store.folder(trial_id) / first_layers.FILE, b"damaged")
     assert command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path).code == 0
     assert not (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()  # nor is the old one left
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from experiments import archive
 from experiments.ablation import load_ablation
-from experiments.record import RECORD_SCHEMA
+from experiments.results.record import RECORD_SCHEMA
+from experiments.results.store import Store
 from experiments.spec import as_tree
-from experiments.store import Store
 from tests.conftest import MEASURED, environment, planned, write_yaml
 from tests.test_report_files import record
 

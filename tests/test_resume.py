@@ -21,16 +21,17 @@ import backends
 from backends import parameters
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State
 from backends.errors import Diverged
-from experiments import checkpoint, data
+from experiments import data
 from experiments import trial as trial_module
-from experiments.claims import Claim
 from experiments.data import Splits
 from experiments.environment import ROOT
 from experiments.failures import Failure
 from experiments.plan import step_plan
 from experiments.resolve import resolve
+from experiments.results import checkpoint
+from experiments.results.claims import Claim
+from experiments.results.store import Store
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
-from experiments.store import Store
 from experiments.trial import Stopped, TrialRun, initial_state
 from experiments.worker import Event, Worker, WorkerSpec
 

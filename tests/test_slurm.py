@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from analysis.table import FORMATS
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm.testbed.config import Options
 from slurm.testbed.down import down
 from slurm.testbed.up import up

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import checkpoint
+from experiments.results import checkpoint
 from slurm.testbed.config import Options
 from slurm.testbed.down import down
 from slurm.testbed.up import up

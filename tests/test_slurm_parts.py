@@ -16,7 +16,7 @@ from experiments import archive
 from experiments.failures import CAUSES, DataMissing, cause_of
 from experiments.files import StoreError
 from experiments.local import pending
-from experiments.store import Store
+from experiments.results.store import Store
 from slurm import client, ledger, packing, snapshot, status
 from slurm.attempts import Attempts
 from slurm.batch import Ask, Batch

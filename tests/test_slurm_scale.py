@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.claims import Claim
-from experiments.states import state
+from experiments.results.claims import Claim
+from experiments.results.states import state
 from tests.conftest import MEASURED, base, planned, records, write_yaml
 from tests.slurm_bench import LONG, Bench
 

@@ -8,9 +8,9 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial, load_ablation
-from experiments.claims import Claim
 from experiments.files import write_json
-from experiments.store import Store
+from experiments.results.claims import Claim
+from experiments.results.store import Store
 from slurm import client, ledger, status, submission
 from slurm.cluster import ClusterSpec
 from slurm.cluster_keys import tree_of

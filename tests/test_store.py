@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from backends.errors import MixlabError
-from experiments import checkpoint
 from experiments.files import StoreError, finite, set_aside, write_json, write_whole
-from experiments.record import RECORD_SCHEMA, read
-from experiments.states import state
-from experiments.store import CorruptRecord, Store
+from experiments.results import checkpoint
+from experiments.results.record import RECORD_SCHEMA, read
+from experiments.results.states import state
+from experiments.results.store import CorruptRecord, Store
 from tests.conftest import Ended, base, files, planned, records, results, write_yaml
 from tests.store_parts import ID, record, temporaries
 

@@ -12,8 +12,8 @@ import backends
 from backends.contract import ArrayDataset, RunSpec
 from experiments import data, evaluation, weight_files
 from experiments.ablation import COMMAND_LINE
-from experiments.claims import Claim
-from experiments.store import Store
+from experiments.results.claims import Claim
+from experiments.results.store import Store
 from experiments.trial import TrialRun
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake

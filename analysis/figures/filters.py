@@ -12,7 +12,7 @@ import numpy as np
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from experiments import filters
+from experiments.results import first_layers
 
 MAX_UNITS, COLUMNS = 64, 16
 
@@ -23,7 +23,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     if "last.test.accuracy" not in done:
         return
     for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
-        kept = filters.read(report.store.folder(str(trial["id"])))
+        kept = first_layers.read(report.store.folder(str(trial["id"])))
         if kept is not None and _fits(kept, trial):
             yield _draw(kept, trial)
             return
@@ -31,9 +31,9 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    units = _images(kept[filters.TOKEN_MIXING], side)
+    units = _images(kept[first_layers.TOKEN_MIXING], side)
     order = paired(units)[:MAX_UNITS]
-    stem = np.moveaxis(kept[filters.STEM], -1, 0)[:MAX_UNITS]
+    stem = np.moveaxis(kept[first_layers.STEM], -1, 0)[:MAX_UNITS]
     stem = stem if stem.shape[-1] in (1, 3) else stem.mean(-1)
     heights = [math.ceil(len(part) / COLUMNS) for part in (order, stem)]
     figure, axes = style.new(6.4, 0.8 + 0.4 * sum(heights), nrows=2, height_ratios=heights)
@@ -57,7 +57,7 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
 
 def _fits(kept: dict[str, Any], trial: Any) -> bool:
     """Whether the file holds what a model of this size has."""
-    stem, kernel = kept.get(filters.STEM), kept.get(filters.TOKEN_MIXING)
+    stem, kernel = kept.get(first_layers.STEM), kept.get(first_layers.TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
     return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
 

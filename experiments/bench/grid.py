@@ -11,7 +11,7 @@ from backends.errors import MixlabError
 from experiments import local
 from experiments.ablation import GridTrial
 from experiments.pool import PHASES, Pool
-from experiments.store import Store
+from experiments.results.store import Store
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from experiments import ceilings
 from experiments.bench.rounds import Running, Spread, running, take_turns
 from experiments.bench.side import COPY, PRODUCT, Side
 from experiments.environment import environment
+from experiments.results import ceilings
+from experiments.results.store import Store
 from experiments.spec import Trial
-from experiments.store import Store
 
 ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU is only filled by more
 GPU_ROWS = (4096, 8192, 16384)

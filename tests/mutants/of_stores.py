@@ -3,7 +3,7 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "experiments/claims.py": [
+    "experiments/results/claims.py": [
         ("STALE_S = 120.0", "STALE_S = 12.0", "claims -k misses_many_beats"),
         ("BEAT_S = 5.0", "BEAT_S = 500.0", "claims -k beats_ten_times"),
         ('said.get("restart", 0) < ours', 'said.get("restart", 0) <= ours', "claims -k earlier_start"),
@@ -16,7 +16,7 @@ FAULTS: dict[str, list[Row]] = {
         ("offset = _touched(folder) - steady", "offset = time.time() - steady", "clocks -k look_is_of_the_file"),
         ("if steady - looked >= RENEW_S:", "if not looked:", "clocks -k found_out"),
     ],
-    "experiments/publish.py": [
+    "experiments/results/publish.py": [
         ("if not may_stay and not claim.is_held():", "if False:", "claims -k claim_is_lost"),
         (
             "        if not claim.is_held():\n            raise ClaimLost(path.parent.name)\n        if _link",
@@ -27,7 +27,7 @@ FAULTS: dict[str, list[Row]] = {
         ("if not is_to_go(aside):", "if False:", "claims -k gets_better"),
         ("return identity(path) == ours", "return False", "claims -k answer_was_lost"),
     ],
-    "experiments/kept.py": [
+    "experiments/results/kept.py": [
         ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
         ("int(found[1]) > until", "int(found[1]) < until", "keep -k did_not_come"),
         ("int(found[1]) not in but and ", "", "keep -k checkpoint_before"),

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 
 from backends.contract import Array
 from experiments.files import write_whole
-from experiments.kept import evaluated
+from experiments.results.kept import evaluated
 from experiments.spec import Trial
 
 FILE = "filters.safetensors"

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import checkpoint, claims, kept
-from experiments.claims import Claim
 from experiments.environment import environment
 from experiments.files import StoreError, as_json, set_aside, write_json, write_whole
-from experiments.publish import publish
-from experiments.record import RECORD_SCHEMA, faults, read
+from experiments.results import checkpoint, claims, kept
+from experiments.results.claims import Claim
+from experiments.results.publish import publish
+from experiments.results.record import RECORD_SCHEMA, faults, read
 from experiments.spec import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"

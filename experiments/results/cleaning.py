@@ -11,11 +11,12 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from experiments import clock, kept
-from experiments.claims import Claim, ClaimLost
+from experiments import clock
 from experiments.data.sources import HUB_FOLDER
 from experiments.files import store_errors
-from experiments.store import CHECKPOINT, Store
+from experiments.results import kept
+from experiments.results.claims import Claim, ClaimLost
+from experiments.results.store import CHECKPOINT, Store
 
 # Kinds that can be removed, and what that costs.
 REMOVABLE = {

@@ -11,8 +11,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from experiments.claims import Claim, ClaimLost
 from experiments.files import identity, store_errors, write_new
+from experiments.results.claims import Claim, ClaimLost
 
 TRIES = 100  # each of them meets another process that writes in the same instant
 

@@ -16,8 +16,8 @@ from typing import Any
 
 from backends import parameters
 from backends.contract import Array, State
-from experiments import checkpoint
 from experiments.files import write_whole
+from experiments.results import checkpoint
 from experiments.spec import Trial
 
 FILE = "weights.safetensors"

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from experiments import checkpoint
-from experiments.store import CorruptRecord, OtherSchema, Store
+from experiments.results import checkpoint
+from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 # The last four only where trials are sent to Slurm: waiting there; gone from there without a result; cancelled by us;
 # there, as far as is known while Slurm does not answer.

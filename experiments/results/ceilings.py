@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.files import write_json
-from experiments.store import Store
+from experiments.results.store import Store
 
 Ceilings = Mapping[str, Mapping[str, float]]  # machine -> precision -> GFLOP/s, of a CPU those of one core
 
