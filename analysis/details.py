@@ -17,7 +17,7 @@ from experiments.resolve import variant_of
 from experiments.results import kept
 from experiments.results.states import state
 from experiments.results.store import Store
-from experiments.weight_files import Weights
+from experiments.weights.weight_files import Weights
 
 
 def show_lines(prefix: str, store: Store) -> list[str]:

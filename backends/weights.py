@@ -1,6 +1,6 @@
 """Weights of public Mixers to canonical names and back; the formats are the tables of backends/formats.py.
 
-Nothing here reads a file; see experiments/weight_files.py.
+Nothing here reads a file; see experiments/weights/weight_files.py.
 """
 
 import math

@@ -30,10 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments import evaluation
     from experiments.ablation import COMMAND_LINE
     from experiments.data.contents import contents
     from experiments.results.store import Store
+    from experiments.weights import evaluation
 
     store = Store(arguments.store)
     store.check_folder()

@@ -47,8 +47,8 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.details import weights_lines
     from backends.contract import RunSpec
-    from experiments import class_order, evaluation, recipes, weight_files
     from experiments.results.store import Store
+    from experiments.weights import class_order, evaluation, recipes, weight_files
 
     store = Store(arguments.store)
     store.check_folder()

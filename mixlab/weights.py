@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.details import origin_lines, weights_lines
-    from experiments import weight_files
+    from experiments.weights import weight_files
 
     weights = weight_files.read(arguments.file, arguments.ema, arguments.group)
     if arguments.action == "inspect":

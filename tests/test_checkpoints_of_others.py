@@ -19,8 +19,8 @@ from safetensors.numpy import save_file
 from analysis.details import origin_lines
 from backends.contract import Array, State
 from backends.errors import MixlabError
-from experiments import weight_files
-from experiments.weight_files import Weights
+from experiments.weights import weight_files
+from experiments.weights.weight_files import Weights
 from tests.conftest import Ended
 from tests.test_cli import assert_mistake
 from tests.test_weights import FILES, FIXTURES, assert_same_bits, bare, random_model, refusal

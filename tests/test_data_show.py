@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError
-from experiments import class_order, data, weight_files
+from experiments import data
 from experiments.data.known import About
+from experiments.weights import class_order, weight_files
 from tests.conftest import Ended, base, records, write_yaml
 from tests.reading import png
 from tests.test_weights import FIXTURES

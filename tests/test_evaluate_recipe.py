@@ -21,10 +21,11 @@ from safetensors.numpy import save_file
 import backends
 from backends.contract import Array, State
 from backends.errors import MixlabError
-from experiments import data, recipes, weight_files
+from experiments import data
 from experiments.data import framing
-from experiments.recipes import Options, Recipe
 from experiments.spec import INTERPOLATION, DataConfig
+from experiments.weights import recipes, weight_files
+from experiments.weights.recipes import Options, Recipe
 from mixlab import evaluate
 from tests.conftest import Ended
 from tests.test_cli import assert_mistake

@@ -11,12 +11,13 @@ import pytest
 
 import backends
 from backends.contract import State
-from experiments import files, weight_files
+from experiments import files
 from experiments import trial as trial_module
 from experiments.results import checkpoint, kept
 from experiments.results.store import Store
 from experiments.spec import Trial, as_tree, trial_from_json
 from experiments.trial import Stopped, TrialRun, best
+from experiments.weights import weight_files
 from tests.conftest import Ended, base, records, results, write_yaml
 from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture
 

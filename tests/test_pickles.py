@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 import torch
 
-from experiments import array_files, pickles
-from experiments.pickles import Call, Damaged, Harmful, Name
+from experiments.weights import array_files, pickles
+from experiments.weights.pickles import Call, Damaged, Harmful, Name
 
 PROTOCOLS = range(pickle.HIGHEST_PROTOCOL + 1)
 

@@ -23,8 +23,9 @@ from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, Run
 from backends.errors import MixlabError
 from backends.formats import FORMATS
 from backends.recognition import NotAModel
-from experiments import streams, weight_files
-from experiments.weight_files import Weights
+from experiments import streams
+from experiments.weights import weight_files
+from experiments.weights.weight_files import Weights
 
 FIXTURES = Path(__file__).parent / "fixtures"
 FILES = {

@@ -10,11 +10,12 @@ import torch
 
 import backends
 from backends.contract import ArrayDataset, RunSpec
-from experiments import data, evaluation, weight_files
+from experiments import data
 from experiments.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.trial import TrialRun
+from experiments.weights import evaluation, weight_files
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake
 from tests.test_weights import FILES, FIXTURES, SGD, random_model

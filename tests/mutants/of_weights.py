@@ -14,7 +14,7 @@ FAULTS: dict[str, list[Row]] = {
         (" and a.tobytes() == b.tobytes()", "", "checkpoints_of_others -k two_models"),
         ("MOMENTS.intersection(one.words) or", "", "checkpoints_of_others -k numbers_of_the_optimizer"),
     ],
-    "experiments/pickles.py": [
+    "experiments/weights/pickles.py": [
         (
             "self.memo[len(self.memo)] = self.stack[-1]",
             "self.memo[len(self.memo) + 1] = self.stack[-1]",

@@ -12,16 +12,17 @@ import numpy as np
 import backends
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
 from backends.errors import MixlabError
-from experiments import class_order, data, fields
+from experiments import data, fields
 from experiments.ablation import COMMAND_LINE
 from experiments.data import Splits
 from experiments.overrides import read_override
-from experiments.recipes import Recipe
 from experiments.resolve import check_ranges
 from experiments.spec import DataConfig, DataInfo, TrialConfig
 from experiments.trial import evaluate as evaluate_program
 from experiments.values import shown
-from experiments.weight_files import Weights
+from experiments.weights import class_order
+from experiments.weights.recipes import Recipe
+from experiments.weights.weight_files import Weights
 
 OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps the fewest arrays
 

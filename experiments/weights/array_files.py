@@ -15,8 +15,8 @@ import safetensors
 
 from backends.contract import Array, State
 from backends.errors import choices
-from experiments import torch_files
-from experiments.file_content import Content, NotWeights, widened
+from experiments.weights import torch_files
+from experiments.weights.file_content import Content, NotWeights, widened
 
 SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)  # first bytes of a msgpack file that holds a mapping

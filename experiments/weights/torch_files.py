@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from backends.contract import Array
-from experiments import pickles
-from experiments.file_content import Content, NotWeights, widened
-from experiments.pickles import Call, Damaged, Reference, Tree
+from experiments.weights import pickles
+from experiments.weights.file_content import Content, NotWeights, widened
+from experiments.weights.pickles import Call, Damaged, Reference, Tree
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_EXPANDED_BYTES = 2**28  # of a tensor whose axes of stride 0 make it larger than its storage

@@ -1,4 +1,4 @@
-"""Weights from elsewhere and of this project: many forms in (experiments/array_files.py), .npz and .safetensors out.
+"""Weights from elsewhere and of this project: many forms in (array_files.py), .npz and .safetensors out.
 
 The project's own form, `mixlab`, is safetensors with canonical names, the model as metadata, and a checksum over both;
 it holds every model, untied and grouped ones too. Pickles are never executed.
@@ -22,12 +22,13 @@ from backends.errors import MixlabError, choices
 from backends.formats import FORMATS
 from backends.recognition import NotAModel, Origin, recognise, select
 from backends.weights import differences, from_canonical, to_canonical
-from experiments import array_files, files
-from experiments.file_content import Content, NotWeights
-from experiments.pickles import Harmful
+from experiments import files
 from experiments.results import checkpoint
 from experiments.results.kept import evaluated
 from experiments.spec import trial_from_json
+from experiments.weights import array_files
+from experiments.weights.file_content import Content, NotWeights
+from experiments.weights.pickles import Harmful
 
 OWN = "mixlab"
 # How files of weights usually end; what a file is, its content says.

@@ -16,7 +16,7 @@ import numpy as np
 from backends.contract import Array
 from backends.errors import MixlabError, choices
 from experiments.spec import INTERPOLATION, DataConfig
-from experiments.weight_files import Weights
+from experiments.weights.weight_files import Weights
 
 SQUASH = "squash"
 CONFIG = "config.json"  # where timm writes its recipe beside weights
