@@ -9,7 +9,7 @@ from backends import parameters
 from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
-from experiments.environment import environment
+from experiments.machine.environment import environment
 from experiments.spec import trial_from_json
 
 

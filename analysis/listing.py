@@ -6,12 +6,12 @@ from pathlib import Path
 
 from analysis.layout import aligned
 from backends import parameters
-from experiments import memory
 from experiments.ablation import GridTrial
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
 from experiments.results.states import STATUSES, TrialState, state
 from experiments.results.store import Store
+from experiments.running import fit
 
 MIB = 2**20
 
@@ -30,7 +30,7 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
                 str(trial.num_steps),
                 f"{parameters.count(trial.model):,}",
                 f"{2 * parameters.forward_macs(trial.model) / 1e9:.4g}",
-                f"{memory.needed_bytes(trial) / 2**20:,.1f}",
+                f"{fit.needed_bytes(trial) / 2**20:,.1f}",
             ]
         )
     return [*aligned(layout), "", _totals([row[1] for row in layout[1:]])]

@@ -11,6 +11,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of an OSError: nothing more can be written
 _REASONS = {
     errno.ENOSPC: "no space is left",
     errno.EDQUOT: "the disk quota is used up",

@@ -12,9 +12,10 @@ import numpy as np
 from backends import parameters
 from backends.contract import Array, Program, State, StepMetrics
 from backends.errors import Diverged
-from experiments import memory, streams
+from experiments import streams
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
+from experiments.machine import memory
 from experiments.plan import learning_rates, step_plan
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost

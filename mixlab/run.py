@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from experiments.ablation import GridTrial
-    from experiments.pool import Summary
     from experiments.results.store import Store
+    from experiments.running.pool import Summary
 
 HELP = "Train the trials that are not done, here, and print the table."
 EXAMPLE = "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2"
@@ -54,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments import archive, local
+    from experiments import archive
+    from experiments.running import local
 
     jobs = _jobs(arguments)
     store, ablation, trials = load(arguments)
@@ -106,7 +107,7 @@ def _train(
 ) -> "Summary":
     """Run the trials, and show on the console how far they are."""
     import backends
-    from experiments import local, pool, progress
+    from experiments.running import local, pool, progress
 
     own_cache = any(planned.trial.run.compile_cache for planned in todo)
     shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
@@ -127,7 +128,7 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
 
 def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
     from analysis.listing import plan_lines
-    from experiments import local
+    from experiments.running import local
 
     left = [planned for planned in chosen if not local.is_ended(planned, store)]
     return "\n".join(plan_lines(left, store)) if left else f"nothing to run: {len(chosen)} of {len(chosen)} ended"

@@ -9,12 +9,12 @@ from rich.console import Console
 
 from experiments import clock
 from experiments.ablation import GridTrial
-from experiments.environment import slurm_job
-from experiments.failures import CAUSES, Failure
 from experiments.files import replace
-from experiments.progress import PlainReporter
+from experiments.machine.environment import slurm_job
 from experiments.results import checkpoint
 from experiments.results.store import Store
+from experiments.running.failures import CAUSES, Failure
+from experiments.running.progress import PlainReporter
 from slurm.cluster import ClusterSpec
 
 

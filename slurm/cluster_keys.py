@@ -10,8 +10,8 @@ from typing import Any, get_args, get_type_hints
 import backends
 from backends.errors import MixlabError, choices
 from experiments import fields, values
-from experiments.failures import CAUSES
 from experiments.resolve import check_ranges
+from experiments.running.failures import CAUSES
 from experiments.spec import TrialConfig
 from experiments.values import shown
 from slurm import needs, options, software

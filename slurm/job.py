@@ -19,12 +19,12 @@ from submitit.core.utils import DelayedSubmission
 from backends.errors import MixlabError
 from experiments import archive
 from experiments.ablation import GridTrial
-from experiments.environment import environment, slurm_job
-from experiments.failures import Failure, failure
 from experiments.files import StoreError, replace
-from experiments.local import LocalRun, pending
-from experiments.pool import Pool, Summary
+from experiments.machine.environment import environment, slurm_job
 from experiments.results.store import Store
+from experiments.running.failures import Failure, failure
+from experiments.running.local import LocalRun, pending
+from experiments.running.pool import Pool, Summary
 from experiments.spec import trial_from_json
 from slurm import client, ledger, snapshot
 from slurm.attempts import Attempts, PackReporter, step_of

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from backends.errors import MixlabError
-from experiments.environment import ROOT
 from experiments.files import set_aside, store_errors
+from experiments.machine.environment import ROOT
 
 DIGITS = 16  # of the hash, hexadecimal
 LARGEST = 3  # files that an error names

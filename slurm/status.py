@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from backends.errors import MixlabError
-from experiments.failures import CAUSES
 from experiments.results.states import TrialState, state
 from experiments.results.store import Store
+from experiments.running.failures import CAUSES
 from slurm import client, ledger
 from slurm.client import QueuedJob
 from slurm.ledger import Array, Place

@@ -10,12 +10,12 @@ from pathlib import Path
 from backends.errors import MixlabError
 from experiments import archive
 from experiments.ablation import GridTrial
-from experiments.environment import environment
 from experiments.files import write_json
-from experiments.local import pending
+from experiments.machine.environment import environment
 from experiments.results import claims
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import Store
+from experiments.running.local import pending
 from experiments.spec import as_tree
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Ask, Batch, check_path

@@ -18,11 +18,12 @@ from analysis import bench_lines
 from backends import parameters
 from backends.contract import RunSpec
 from backends.errors import MixlabError
-from experiments import failures, memory
 from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
+from experiments.machine import malloc, memory
 from experiments.results import ceilings
 from experiments.results.store import Store
+from experiments.running import failures, fit
 from tests.conftest import Ended, base, records, write_yaml
 from tests.peers import SMALL_MIXER as SMALL
 from tests.peers import write_official, write_timm
@@ -219,15 +220,15 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(
 
 def test_what_fits_is_not_refused() -> None:
     trial = config.trial("cifar", SMALL)
-    needed = memory.needed_bytes(trial)
-    memory.check(trial, needed)
+    needed = fit.needed_bytes(trial)
+    fit.check(trial, needed)
     with pytest.raises(failures.DoesNotFit, match=r"an evaluation of 256 images needs 0\.0 .* 0\.0 GiB are free"):
-        memory.check(trial, needed - 1)
+        fit.check(trial, needed - 1)
     large = config.trial("cifar")
     needed = parameters.training_memory_bytes(large.model, large.optimizer, "float32", large.train.batch_size)
-    memory.check(large, needed)
+    fit.check(large, needed)
     with pytest.raises(failures.DoesNotFit, match=r"a step of train\.batch_size 128 needs 0\.5 .* 0\.5 GiB are free"):
-        memory.check(large, needed - 1)
+        fit.check(large, needed - 1)
 
 
 @pytest.mark.parametrize("backend", backends.names())
@@ -235,7 +236,7 @@ def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None
     """By the estimate, and by the peak of the process: 448 MiB of activations against 144."""
     sizes = ["model.num_blocks=4", "train.batch_size=256", "run.device=cpu"]
     kept, again = (config.trial("cifar", [*sizes, f"run.remat={remat}"]) for remat in ("false", "true"))
-    assert memory.needed_bytes(kept) - memory.needed_bytes(again) > 2**28
+    assert fit.needed_bytes(kept) - fit.needed_bytes(again) > 2**28
     peaks = []
     for trial in (kept, again):
         with rounds.running(step.sides(trial, [backend])) as (one,):
@@ -243,8 +244,8 @@ def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None
             peaks.append(one.about()["peak_memory_bytes"])
     assert peaks[0] - peaks[1] > 2**28
     with pytest.raises(failures.DoesNotFit, match=r"set run\.remat=true, a smaller"):
-        memory.check(kept, memory.needed_bytes(again))
-    memory.check(again, memory.needed_bytes(again))
+        fit.check(kept, fit.needed_bytes(again))
+    fit.check(again, fit.needed_bytes(again))
 
 
 def test_what_a_former_trial_has_left_is_not_counted_against_the_next() -> None:
@@ -260,7 +261,7 @@ before = psutil.Process().memory_info().rss
 memory.check(config.trial("cifar"), None)
 print((before - psutil.Process().memory_info().rss) / 2**20)
 """
-    with memory.large_pages():
+    with malloc.large_pages():
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert float(done.stdout) > 300
 
@@ -279,11 +280,11 @@ def test_the_optimizer_does_the_same_in_parts_as_at_once(monkeypatch: pytest.Mon
 
 def test_large_pages_are_for_what_is_begun_inside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
-    with memory.large_pages():
-        assert os.environ["GLIBC_TUNABLES"] == memory.TUNABLES
+    with malloc.large_pages():
+        assert os.environ["GLIBC_TUNABLES"] == malloc.TUNABLES
     assert "GLIBC_TUNABLES" not in os.environ
     monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.check=3")
-    with memory.large_pages():
+    with malloc.large_pages():
         assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
     assert os.environ["GLIBC_TUNABLES"] == "glibc.malloc.check=3"
 

@@ -17,17 +17,17 @@ from typing import Any
 import pytest
 
 from experiments.ablation import GridTrial
-from experiments.environment import ROOT
-from experiments.failures import Failure
 from experiments.files import StoreError, write_json, write_whole
-from experiments.local import LocalRun
-from experiments.pool import Pool
+from experiments.machine.environment import ROOT
 from experiments.results import claims as ownership
 from experiments.results import publish as publishing
 from experiments.results import store
 from experiments.results.claims import STALE_S, Claim, ClaimLost
 from experiments.results.store import Store
-from experiments.worker import Event, Worker, WorkerSpec
+from experiments.running.failures import Failure
+from experiments.running.local import LocalRun
+from experiments.running.pool import Pool
+from experiments.running.worker import Event, Worker, WorkerSpec
 from tests.conftest import base, planned, records, wait_until, write_yaml
 from tests.store_parts import ID, failed, heartbeat, leave_heartbeat, make_older, record, temporaries
 

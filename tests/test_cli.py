@@ -477,7 +477,7 @@ def test_ctrl_c_between_two_trials_starts_none(
     tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, run: Run
 ) -> None:
     """The signal comes while the worker of a trial is being made: the trial must not run to its end unstoppably."""
-    from experiments import local
+    from experiments.running import local
 
     many = {"steps": 6000, "evaluate_every": 6000}  # several seconds
     write_yaml(tmp_path / "slow.yaml", base=base(train=many, backend="quick"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import environment
+from experiments.machine import environment
 from slurm import snapshot
 
 TRACKED = (

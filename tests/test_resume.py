@@ -24,16 +24,16 @@ from backends.errors import Diverged
 from experiments import data
 from experiments import trial as trial_module
 from experiments.data import Splits
-from experiments.environment import ROOT
-from experiments.failures import Failure
+from experiments.machine.environment import ROOT
 from experiments.plan import step_plan
 from experiments.resolve import resolve
 from experiments.results import checkpoint
 from experiments.results.claims import Claim
 from experiments.results.store import Store
+from experiments.running.failures import Failure
+from experiments.running.worker import Event, Worker, WorkerSpec
 from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
 from experiments.trial import Stopped, TrialRun, initial_state
-from experiments.worker import Event, Worker, WorkerSpec
 
 MODEL = {"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
 AUGMENT = {"flip": True, "crop": 2, "mixup": 0.4}

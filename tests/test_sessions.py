@@ -10,9 +10,9 @@ import pytest
 
 from analysis import records
 from experiments import data
-from experiments.environment import ROOT
+from experiments.machine.environment import ROOT
 from experiments.results.store import Store
-from experiments.worker import Worker, WorkerSpec
+from experiments.running.worker import Worker, WorkerSpec
 from tests.conftest import base, planned, write_yaml
 from tests.store_parts import record
 

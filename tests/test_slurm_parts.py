@@ -13,10 +13,10 @@ import pytest
 
 from backends.errors import BackendMissing, Diverged, MixlabError
 from experiments import archive
-from experiments.failures import CAUSES, DataMissing, cause_of
 from experiments.files import StoreError
-from experiments.local import pending
 from experiments.results.store import Store
+from experiments.running.failures import CAUSES, DataMissing, cause_of
+from experiments.running.local import pending
 from slurm import client, ledger, packing, snapshot, status
 from slurm.attempts import Attempts
 from slurm.batch import Ask, Batch

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import local
 from experiments.ablation import GridTrial
-from experiments.pool import PHASES, Pool
 from experiments.results.store import Store
+from experiments.running import local
+from experiments.running.pool import PHASES, Pool
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from experiments.bench.rounds import Running, Spread, running, take_turns
 from experiments.bench.side import COPY, PRODUCT, Side
-from experiments.environment import environment
+from experiments.machine.environment import environment
 from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.spec import Trial

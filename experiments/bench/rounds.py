@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import memory
 from experiments.bench.side import ABOUT, Side, main
+from experiments.machine import malloc
 
 REST_S = 0.1  # between turns: the threads of the last one spin for a moment before they sleep
 
@@ -27,7 +27,7 @@ class Running:
         self.connection, theirs = _CONTEXT.Pipe()
         cpus = tuple(sorted(os.sched_getaffinity(0))[: side.trial.run.threads or None])  # as those of a worker
         self.process = _CONTEXT.Process(target=main, args=(side, cpus, theirs), name=f"bench-{side.label}")
-        with memory.large_pages() if side.what == "program" else contextlib.nullcontext():  # as a run starts a worker
+        with malloc.large_pages() if side.what == "program" else contextlib.nullcontext():  # as a run starts a worker
             self.process.start()
         theirs.close()
         try:

@@ -13,7 +13,7 @@ import numpy as np
 import backends
 from backends.contract import Array, ArrayDataset, Measured, Program, RunSpec
 from backends.errors import MixlabError
-from experiments import memory
+from experiments.machine import malloc, memory
 from experiments.plan import step_plan
 from experiments.spec import Trial
 from experiments.trial import initial_state
@@ -81,7 +81,7 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         return {side.what: reach}, lambda: None
     measured: Measured
     if side.what == "program":
-        memory.give_back_at_once(run.remat)
+        malloc.give_back_at_once(run.remat)
         measured = OurLoop(side.trial, run)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)

@@ -21,7 +21,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError
-from experiments import clock, memory
+from experiments import clock
 from experiments.data import pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
 from experiments.data.checks import Watch, hash_of
@@ -30,6 +30,7 @@ from experiments.data.raw import RawSource
 from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.tree import Tree
 from experiments.files import replace
+from experiments.machine import memory
 from experiments.spec import DataConfig
 
 GIB = 2**30

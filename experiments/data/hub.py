@@ -12,7 +12,7 @@ from experiments.data import rows
 from experiments.data.raw import Found
 from experiments.data.table_files import BATCH_ROWS, Table, class_names
 from experiments.data.words import canonical
-from experiments.failures import FULL
+from experiments.files import FULL
 from experiments.spec import DataConfig
 
 

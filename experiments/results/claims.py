@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments import clock
-from experiments.environment import slurm_job
 from experiments.files import StoreError, as_json, store_errors, write_new
+from experiments.machine.environment import slurm_job
 
 # A claim whose heartbeat is older than this has lost its owner, wherever that ran. Owners touch it every BEAT_S; NFS
 # may show a file as it was up to 60 s ago, and a disk may take some beats' time.

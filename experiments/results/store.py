@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.environment import environment
 from experiments.files import StoreError, as_json, set_aside, write_json, write_whole
+from experiments.machine.environment import environment
 from experiments.results import checkpoint, claims, kept
 from experiments.results.claims import Claim
 from experiments.results.publish import publish

@@ -34,7 +34,7 @@ FAULTS: dict[str, list[Row]] = {
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
     # The time of a worker is measured by one clock; data is kept for trials of the same images alone.
-    "experiments/worker.py": [
+    "experiments/running/worker.py": [
         ("time.monotonic() - spec.hired_s", "time.time() - spec.hired_s", "bench -k add_up"),
         (
             "(config.permutation, model.patch_size, config.split_seed) if",

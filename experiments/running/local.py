@@ -10,16 +10,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments import memory
 from experiments.ablation import GridTrial
-from experiments.environment import ROOT
-from experiments.failures import Failure
-from experiments.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
+from experiments.machine import malloc, memory
+from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
+from experiments.running.failures import Failure
+from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
+from experiments.running.worker import WorkerSpec, main
 from experiments.spec import as_tree
-from experiments.worker import WorkerSpec, main
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -136,7 +136,7 @@ class LocalRun:
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes
         held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
-        with memory.large_pages():
+        with malloc.large_pages():
             slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()

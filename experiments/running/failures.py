@@ -1,9 +1,9 @@
 """Why a trial did not end: classes of failure, by which it is decided whether it is tried again."""
 
-import errno
 from dataclasses import dataclass
 
 from backends.errors import BackendMissing, Diverged, MixlabError
+from experiments.files import FULL
 
 CAUSES = {
     "out_of_memory": "the device's or the machine's memory was full",
@@ -18,7 +18,6 @@ CAUSES = {
     "cancelled": "somebody cancelled it",
     "error": "the code raised an error",
 }
-FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DataMissing(MixlabError):

@@ -23,14 +23,16 @@ import numpy as np
 import backends
 from backends.contract import ArrayDataset, RunSpec
 from backends.errors import Diverged, MixlabError
-from experiments import data, memory
+from experiments import data
 from experiments.data import Splits, decoded
-from experiments.environment import ROOT
-from experiments.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.files import StoreError
+from experiments.machine import malloc
+from experiments.machine.environment import ROOT
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
+from experiments.running import fit
+from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.spec import Trial, trial_from_json
 from experiments.trial import Stopped, TrialRun
 
@@ -179,8 +181,8 @@ class Worker:
             dataset = self._dataset(trial, splits)
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self._run_spec(trial)
-        memory.check(trial, backend.free_memory_bytes(run))
-        memory.give_back_at_once(run.remat)
+        fit.check(trial, backend.free_memory_bytes(run))
+        malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         return program, {"name": self.spec.backend, **backend.about(run)}, splits

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from experiments.ablation import GridTrial
-from experiments.environment import environment
-from experiments.failures import Failure
+from experiments.machine.environment import environment
+from experiments.running.failures import Failure
 
 # What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
 # the device, and then what a record's `seconds` has; what is in none of them is idle or small.

@@ -1,0 +1,71 @@
+"""Memory of this process: what is left of the machine's, and the peak trial by trial.
+
+Source: proc(5), /proc/self/clear_refs (5 resets the peak) and VmHWM in /proc/self/status.
+"""
+
+import contextlib
+import ctypes
+import gc
+from pathlib import Path
+
+GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # source: cgroups(7)
+
+
+def available_bytes() -> int:
+    """What this process may take now: of the machine, or of its control group where that leaves less."""
+    import psutil  # which a plan need not wait for
+
+    available = psutil.virtual_memory().available
+    with contextlib.suppress(OSError):
+        group = GROUPS / OWN_GROUP.read_text().rpartition("::")[2].strip().lstrip("/")
+        for folder in (group, *group.parents):  # Slurm limits the job and the step, which hold the task's own group
+            available = min(available, _left_in(folder) or available)
+    return available
+
+
+def _left_in(group: Path) -> int | None:
+    """What a control group of version 2 has left; None: no limit. The cache of files does not count: it is dropped."""
+    try:
+        used, limit = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
+        lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return None
+    return max(1, limit - used + sum(int(size) for name, size in lines if name in ("inactive_file", "active_file")))
+
+
+def oom_kills() -> int:
+    """Processes that the kernel has killed in this one's control group because its memory was out; 0 where unknown.
+
+    Source: cgroups(7); memory.events of version 2, memory.oom_control of version 1.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for line in OWN_GROUP.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if controllers not in ("", "memory"):
+                continue
+            name = "memory/{}/memory.oom_control" if controllers else "{}/memory.events"
+            file = GROUPS / name.format(path.strip("/"))
+            counts = dict(line.split() for line in file.read_text().splitlines()) if file.exists() else {}
+            if "oom_kill" in counts:
+                return int(counts["oom_kill"])
+    return 0
+
+
+def reset_peak() -> None:
+    """Begin a new measurement, where the system lets us; else the peak is that since the process began."""
+    give_back()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def give_back() -> None:
+    """Return to the system what an earlier trial has left in this process."""
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_bytes() -> int:
+    """Highest resident memory since `reset_peak`."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
