@@ -20,7 +20,7 @@ from analysis.notes import (
 )
 from analysis.report import Report
 from analysis.statistics import t_factor
-from experiments.fields import text
+from experiments.spec.fields import text
 
 MAX_SENTENCES = 8
 

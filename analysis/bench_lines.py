@@ -10,7 +10,7 @@ from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
 from experiments.machine.environment import environment
-from experiments.spec import trial_from_json
+from experiments.spec.trial import trial_from_json
 
 
 def machine_line() -> str:

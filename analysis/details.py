@@ -13,10 +13,10 @@ from backends.contract import ModelSpec
 from backends.formats import FORMATS
 from backends.recognition import some
 from backends.summary import model_summary
-from experiments.resolve import variant_of
 from experiments.results import kept
 from experiments.results.states import state
 from experiments.results.store import Store
+from experiments.spec.resolve import variant_of
 from experiments.weights.weight_files import Weights
 
 

@@ -11,11 +11,11 @@ from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments import archive
 from experiments.ablation import Ablation, GridTrial, load_ablation, trials
-from experiments.expand import expand
 from experiments.report_spec import default
 from experiments.results import ceilings
 from experiments.results.store import Store
-from experiments.spec import Trial, as_tree
+from experiments.spec.expand import expand
+from experiments.spec.trial import Trial, as_tree
 
 OWN = ("id", "settings", "status", "why", "trained_on")  # the first columns
 

@@ -18,7 +18,7 @@ from analysis.notes import (
 )
 from analysis.statistics import ALPHA
 from experiments.ablation import Ablation
-from experiments.fields import short
+from experiments.spec.fields import short
 
 
 def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.ablation import Ablation
-from experiments.fields import short, text
+from experiments.spec.fields import short, text
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
 

@@ -13,7 +13,7 @@ from analysis.origins import apart_text
 from analysis.statistics import ALPHA, LEVEL
 from experiments.ablation import Ablation
 from experiments.data.checks import TOO_MANY
-from experiments.fields import text
+from experiments.spec.fields import text
 
 MAX_NOTES = 100  # lines
 SIGNIFICANT, BELOW_FLOOR, UNEQUAL, REPEATED = "*", "°", "†", "‡"

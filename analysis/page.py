@@ -19,7 +19,7 @@ from analysis.paper import findings
 from analysis.report import Report
 from analysis.statistics import ALPHA
 from analysis.table import cell_text, equivalence_text, p_value
-from experiments.fields import text
+from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6

@@ -12,8 +12,8 @@ from analysis.labels import field_text, grouped, head_texts
 from analysis.latex import document
 from analysis.layout import aligned, markdown, paragraph
 from experiments.ablation import Ablation
-from experiments.fields import text
 from experiments.files import finite
+from experiments.spec.fields import text
 
 FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json", "latex": "tex"}  # and the endings of files
 

@@ -10,7 +10,7 @@ from analysis.labels import Label, keys
 from analysis.notes import interval_text, number, points
 from analysis.report import Report
 from analysis.statistics import Trend
-from experiments.fields import short, text
+from experiments.spec.fields import short, text
 
 MIN_VALUES = 3  # of a field, for a trend
 COSTS = {"parameters": "parameters", "training_flops": "training FLOPs"}

@@ -25,15 +25,17 @@ from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
-from experiments import data, fields, grid
-from experiments.expand import expand
+from experiments import data, grid
 from experiments.grid import Axes, Point
-from experiments.overrides import read_override
 from experiments.report_spec import ReportSpec, read_report
-from experiments.resolve import check_ranges, resolve
-from experiments.spec import SIZES, DataConfig, DataInfo, Trial, TrialConfig
-from experiments.values import SHOWN, shown
-from experiments.yaml_files import parse_mapping, read_mapping, read_text
+from experiments.spec import fields
+from experiments.spec.config import SIZES, DataConfig, TrialConfig
+from experiments.spec.expand import expand
+from experiments.spec.overrides import read_override
+from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.trial import DataInfo, Trial
+from experiments.spec.values import SHOWN, shown
+from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
 COMMAND_LINE = "command line"

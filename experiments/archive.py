@@ -16,7 +16,7 @@ from experiments.ablation import Ablation, GridTrial
 from experiments.files import write_whole
 from experiments.report_spec import EquivalenceSpec, ReportSpec
 from experiments.results.store import RESOLVED, TRIALS, Store
-from experiments.spec import as_tree, trial_from_json
+from experiments.spec.trial import as_tree, trial_from_json
 
 FILE = RESOLVED
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import fields
-from experiments.values import shown
+from experiments.spec import fields
+from experiments.spec.values import shown
 
 Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 Axes = dict[str, list[Point]]  # name of an axis -> its points

@@ -7,7 +7,8 @@ import numpy as np
 
 from backends.contract import Array, StepPlan
 from experiments import streams
-from experiments.spec import TrainConfig, Trial
+from experiments.spec.config import TrainConfig
+from experiments.spec.trial import Trial
 
 
 def learning_rates(train: TrainConfig, first_step: int, num_steps: int) -> Array:

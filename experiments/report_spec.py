@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import fields, grid
+from experiments import grid
 from experiments.grid import Point
-from experiments.spec import TrialConfig
-from experiments.values import shown, typed
+from experiments.spec import fields
+from experiments.spec.config import TrialConfig
+from experiments.spec.values import shown, typed
 
 METRICS = tuple(
     f"{when}.{split}.{value}"

@@ -20,7 +20,7 @@ from experiments.plan import learning_rates, step_plan
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import CHECKPOINT, Store
-from experiments.spec import PREDICT_BATCH, Trial
+from experiments.spec.trial import PREDICT_BATCH, Trial
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5

@@ -47,7 +47,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 def expand_paths(arguments: argparse.Namespace) -> None:
     """A shell leaves the `~` of --store=~/runs, and quotes leave `$SCRATCH`, to the program."""
-    from experiments.expand import expand
+    from experiments.spec.expand import expand
 
     for name, value in vars(arguments).items():
         if isinstance(value, Path):

@@ -11,7 +11,7 @@ from mixlab.common import add_store
 if TYPE_CHECKING:
     from experiments.data.contents import Contents
     from experiments.results.store import Store
-    from experiments.spec import DataConfig
+    from experiments.spec.config import DataConfig
 
 HELP = "Say what a source of data holds: splits, classes in order with counts, images, and what was ignored."
 EXAMPLE = "mixlab data show path/to/images --sheet images.png"

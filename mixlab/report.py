@@ -98,9 +98,9 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from analysis.cells import Options
     from analysis.report import make_report
     from experiments import archive
-    from experiments.expand import expand
     from experiments.report_spec import METRICS
     from experiments.results.store import Store
+    from experiments.spec.expand import expand
 
     store = Store(arguments.store)
     if name.endswith((".yaml", ".yml")):

@@ -90,7 +90,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
     Raises: MixlabError: an option says too few, or names no device or no backend.
     """
     import backends
-    from experiments.resolve import check_device
+    from experiments.spec.resolve import check_device
 
     jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
     if jobs < 1:

@@ -10,8 +10,8 @@ from typing import Optional
 
 from backends.errors import MixlabError
 from experiments.ablation import GridTrial
-from experiments.spec import option
-from experiments.values import shown
+from experiments.spec.config import option
+from experiments.spec.values import shown
 from slurm import needs, options
 from slurm.needs import Layer, Needs, Rule
 from slurm.options import Option

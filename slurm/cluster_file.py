@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.expand import expand
-from experiments.yaml_files import read_mapping
+from experiments.spec.expand import expand
+from experiments.spec.yaml_files import read_mapping
 from slurm import options, software
 from slurm.cluster import ClusterSpec
 from slurm.cluster_keys import cluster_from, spec_from

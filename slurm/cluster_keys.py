@@ -9,11 +9,11 @@ from typing import Any, get_args, get_type_hints
 
 import backends
 from backends.errors import MixlabError, choices
-from experiments import fields, values
-from experiments.resolve import check_ranges
 from experiments.running.failures import CAUSES
-from experiments.spec import TrialConfig
-from experiments.values import shown
+from experiments.spec import fields, values
+from experiments.spec.config import TrialConfig
+from experiments.spec.resolve import check_ranges
+from experiments.spec.values import shown
 from slurm import needs, options, software
 from slurm.cluster import RETRIES, ClusterSpec
 from slurm.needs import OLD_NAMES, Rule

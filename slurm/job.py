@@ -25,7 +25,7 @@ from experiments.results.store import Store
 from experiments.running.failures import Failure, failure
 from experiments.running.local import LocalRun, pending
 from experiments.running.pool import Pool, Summary
-from experiments.spec import trial_from_json
+from experiments.spec.trial import trial_from_json
 from slurm import client, ledger, snapshot
 from slurm.attempts import Attempts, PackReporter, step_of
 from slurm.cluster import ClusterSpec

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from experiments import fields
 from experiments.ablation import GridTrial
-from experiments.resolve import variant_of
-from experiments.spec import Trial, option
+from experiments.spec import fields
+from experiments.spec.config import option
+from experiments.spec.resolve import variant_of
+from experiments.spec.trial import Trial
 
 Layer = Mapping[str, Any]  # keys of Needs that take the place of those before
 

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.values import Written, shown
+from experiments.spec.values import Written, shown
 from slurm import needs
 
 Option = str | bool  # what is sent after `=`; True: the option alone; False: it is left out

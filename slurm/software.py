@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.expand import expand
-from experiments.values import shown
+from experiments.spec.expand import expand
+from experiments.spec.values import shown
 
 PYXIS = "pyxis"
 RUNTIMES = ("apptainer", "singularity", PYXIS)

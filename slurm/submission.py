@@ -16,7 +16,7 @@ from experiments.results import claims
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import Store
 from experiments.running.local import pending
-from experiments.spec import as_tree
+from experiments.spec.trial import as_tree
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Ask, Batch, check_path
 from slurm.cluster_file import stored_cluster

@@ -20,8 +20,9 @@ from experiments.parity import side, trials
 from experiments.parity.job import WIDE_CLASSES, Job
 from experiments.parity.ladder import Ladder
 from experiments.parity.rungs import Rung
-from experiments.resolve import resolve
-from experiments.spec import AugmentConfig, DataConfig, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import DataInfo, Trial
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 

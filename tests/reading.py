@@ -12,7 +12,7 @@ import pytest
 from backends.contract import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 from tests import sources
 from tests.sources import WHERE
 

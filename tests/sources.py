@@ -16,7 +16,8 @@ from PIL import Image
 
 from backends.errors import MixlabError
 from experiments import data
-from experiments.spec import DataConfig, DataInfo
+from experiments.spec.config import DataConfig
+from experiments.spec.trial import DataInfo
 
 WHERE = "trial.yaml"
 SIDE = 6  # pixels of the images made here

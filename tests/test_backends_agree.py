@@ -18,11 +18,12 @@ from scipy.special import erf, expit, log_softmax
 import backends
 from backends import parameters
 from backends.contract import Array, ArrayDataset, ModelSpec, Program, RunSpec, State, StepMetrics, StepPlan
-from experiments import data, spec
+from experiments import data
 from experiments.data import Splits
 from experiments.plan import step_plan
-from experiments.resolve import resolve
-from experiments.spec import AugmentConfig, DataConfig, ModelConfig, Trial, TrialConfig
+from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import Trial
 from experiments.trial import initial_state
 
 SOURCE = {"source": "synthetic", "num_examples": 80, "image_size": 12, "image_channels": 3, "num_classes": 5}
@@ -86,7 +87,7 @@ class Case:
     def __init__(self, option: str, cache: Path, precision: str = "float64", seed: int = 3, **model: Any):
         changes = OPTIONS[option]
         source = DataConfig(**SOURCE | changes[2], augment=AugmentConfig(**AUGMENT))
-        train = spec.TrainConfig(**TRAIN | changes[1], precision=precision)
+        train = TrainConfig(**TRAIN | changes[1], precision=precision)
         config = TrialConfig(ModelConfig(**MODEL | CHANCE | changes[0] | model), source, train, seed=seed)
         self.trial: Trial = resolve(config, data.describe(source, cache, "test"), "test")
         self.splits: Splits = data.load(self.trial.data, self.trial.info, cache)

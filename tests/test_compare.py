@@ -167,7 +167,7 @@ def test_runs_are_compared_with_one_claim_alone() -> None:
 
 
 def archive_spec(path: Path, one: Any) -> None:
-    from experiments.spec import as_tree
+    from experiments.spec.trial import as_tree
 
     written = json.loads(path.read_text())
     path.write_text(json.dumps({**written, "spec": as_tree(one.trial)}, indent=1) + "\n")

@@ -11,8 +11,8 @@ import backends
 from backends.contract import ArrayDataset, Program, RunSpec
 from experiments import data
 from experiments.plan import step_plan
-from experiments.resolve import resolve
-from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
 from experiments.trial import initial_state
 from tests.conftest import Ended, base, write_yaml
 

@@ -11,7 +11,7 @@ from backends.contract import Array, Predictions, StepMetrics, StepPlan
 from experiments import data
 from experiments.results.claims import Claim
 from experiments.results.store import Store
-from experiments.spec import PREDICT_BATCH
+from experiments.spec.trial import PREDICT_BATCH
 from experiments.trial import TrialRun, evaluate
 from tests.conftest import base, planned, write_yaml
 

@@ -17,7 +17,7 @@ import pytest
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import decoded, fingerprints, known, memo
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 from tests.conftest import TIMEOUT_S, fresh_cache
 from tests.sources import (
     WHERE,

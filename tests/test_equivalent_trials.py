@@ -14,8 +14,9 @@ import backends
 from backends.contract import ArrayDataset, RunSpec
 from experiments import data
 from experiments.plan import learning_rates, step_plan
-from experiments.resolve import resolve
-from experiments.spec import DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig, trial_from_json
+from experiments.spec.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import Trial, trial_from_json
 from experiments.trial import initial_state
 
 STEPS = 5

@@ -23,7 +23,7 @@ from backends.contract import Array, State
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import framing
-from experiments.spec import INTERPOLATION, DataConfig
+from experiments.spec.config import INTERPOLATION, DataConfig
 from experiments.weights import recipes, weight_files
 from experiments.weights.recipes import Options, Recipe
 from mixlab import evaluate

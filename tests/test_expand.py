@@ -10,10 +10,10 @@ import pytest
 
 import analysis
 from backends.errors import MixlabError
-from experiments import fields
 from experiments.ablation import load_ablation
-from experiments.expand import expand
 from experiments.parity.pair import read_pair, read_pythons
+from experiments.spec import fields
+from experiments.spec.expand import expand
 from tests.conftest import Ended, base, planned, write_yaml
 from tests.sources import noise_folder
 

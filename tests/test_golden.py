@@ -19,7 +19,7 @@ from backends.contract import Array, ArrayDataset, RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.plan import step_plan
-from experiments.spec import SPEC_VERSION, Trial
+from experiments.spec.trial import SPEC_VERSION, Trial
 from experiments.trial import initial_state
 from tests.conftest import planned, write_yaml
 

@@ -15,7 +15,7 @@ from experiments import files
 from experiments import trial as trial_module
 from experiments.results import checkpoint, kept
 from experiments.results.store import Store
-from experiments.spec import Trial, as_tree, trial_from_json
+from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.trial import Stopped, TrialRun, best
 from experiments.weights import weight_files
 from tests.conftest import Ended, base, records, results, write_yaml

@@ -10,7 +10,7 @@ from PIL import Image
 
 from experiments import data
 from experiments.data import checks, decoded
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 from tests.conftest import base
 from tests.reading import SIDE, WHERE, noise, unpacked
 from tests.test_report import Bench, done

@@ -8,9 +8,9 @@ import pytest
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError
-from experiments import fields
 from experiments.ablation import load_ablation
-from experiments.overrides import read_override
+from experiments.spec import fields
+from experiments.spec.overrides import read_override
 from experiments.weights.evaluation import read_data
 from mixlab import main
 from tests.conftest import Ended, base, write_yaml

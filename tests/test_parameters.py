@@ -12,7 +12,7 @@ from backends import parameters
 from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec, StepPlan
 from backends.summary import model_summary
 from experiments import streams
-from experiments.spec import VARIANTS
+from experiments.spec.config import VARIANTS
 
 # Variant at 224 pixels and 1000 classes: (parameters without the head, with it, multiply-accumulates of one image).
 # Source: counts of the authors' code; those without the head are Table 1 of arXiv 2105.01601, in millions there.

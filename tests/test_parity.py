@@ -19,7 +19,7 @@ from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
 from experiments.parity.rungs import compare
 from experiments.parity.tolerances import ROUNDOFF, TABLE, tolerance
-from experiments.spec import TrialConfig
+from experiments.spec.config import TrialConfig
 from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
 from tests.test_cli import assert_mistake
 

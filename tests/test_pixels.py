@@ -15,7 +15,7 @@ from backends.errors import MixlabError
 from experiments import data
 from experiments.data import pictures
 from experiments.data.raw import RawSource, Split
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 WHERE = "trial.yaml"
 SIDE = 4

@@ -11,8 +11,9 @@ import backends
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State, StepPlan
 from experiments import data
 from experiments.plan import step_plan
-from experiments.resolve import resolve
-from experiments.spec import AugmentConfig, DataConfig, ModelConfig, TrainConfig, Trial, TrialConfig
+from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import Trial
 from experiments.trial import initial_state
 
 SEEDS = (0, 1, 7)

@@ -14,7 +14,7 @@ from experiments import archive
 from experiments.ablation import load_ablation
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
-from experiments.spec import as_tree
+from experiments.spec.trial import as_tree
 from tests.conftest import MEASURED, environment, planned, write_yaml
 from tests.test_report_files import record
 

@@ -26,13 +26,14 @@ from experiments import trial as trial_module
 from experiments.data import Splits
 from experiments.machine.environment import ROOT
 from experiments.plan import step_plan
-from experiments.resolve import resolve
 from experiments.results import checkpoint
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running.failures import Failure
 from experiments.running.worker import Event, Worker, WorkerSpec
-from experiments.spec import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, Trial, TrialConfig
+from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import Trial
 from experiments.trial import Stopped, TrialRun, initial_state
 
 MODEL = {"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}

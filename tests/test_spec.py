@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError
-from experiments import fields
-from experiments.resolve import check_ranges
-from experiments.spec import VARIANTS, Trial, TrialConfig, trial_from_json
+from experiments.spec import fields
+from experiments.spec.config import VARIANTS, TrialConfig
+from experiments.spec.resolve import check_ranges
+from experiments.spec.trial import Trial, trial_from_json
 from tests.conftest import base, planned, write_yaml
 from tests.sources import noise_folder
 

@@ -10,9 +10,9 @@ import yaml
 
 from backends.errors import MixlabError
 from experiments.ablation import Ablation, load_ablation
-from experiments.spec import option
-from experiments.values import typed
-from experiments.yaml_files import parse, read_mapping
+from experiments.spec.config import option
+from experiments.spec.values import typed
+from experiments.spec.yaml_files import parse, read_mapping
 from tests.conftest import base, planned, write_yaml
 
 SECTIONS = "base: {model: {hidden_dim: 8, num_blocks: 1}, train: {steps: 4}, data: {source: synthetic}}\n"

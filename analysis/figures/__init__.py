@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sweep
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from experiments.fields import names, short
+from experiments.spec.fields import names, short
 
 FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
     sweep.draw,

@@ -14,7 +14,7 @@ from analysis.notes import counted, interval_text, number, points, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
 from analysis.statistics import Paired
-from experiments.fields import short, text
+from experiments.spec.fields import short, text
 
 FIELD, NONE = "data.permutation", "none"
 

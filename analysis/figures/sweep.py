@@ -14,7 +14,7 @@ from analysis.notes import is_accuracy, level_text, number, unit
 from analysis.notes import scale as scale_of
 from analysis.report import Report
 from analysis.trends import MIN_VALUES, few_points, is_number, lines
-from experiments.fields import short, text
+from experiments.spec.fields import short, text
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
 MAX_BESIDE = 4  # lines that are moved by as much as two of them would be

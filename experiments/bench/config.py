@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 from backends.errors import MixlabError, choices
-from experiments import fields
 from experiments.ablation import COMMAND_LINE
-from experiments.overrides import read_override
-from experiments.resolve import check_ranges, resolve
-from experiments.spec import VARIANTS, DataInfo, Trial, TrialConfig
+from experiments.spec import fields
+from experiments.spec.config import VARIANTS, TrialConfig
+from experiments.spec.overrides import read_override
+from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.trial import DataInfo, Trial
 
 # P 4, C 128, D_S 64, D_C 512, 8 blocks reaches 90.8 % on CIFAR-10.
 CIFAR = {

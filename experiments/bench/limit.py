@@ -8,7 +8,7 @@ from experiments.bench.side import COPY, PRODUCT, Side
 from experiments.machine.environment import environment
 from experiments.results import ceilings
 from experiments.results.store import Store
-from experiments.spec import Trial
+from experiments.spec.trial import Trial
 
 ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU is only filled by more
 GPU_ROWS = (4096, 8192, 16384)

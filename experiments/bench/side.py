@@ -15,7 +15,7 @@ from backends.contract import Array, ArrayDataset, Measured, Program, RunSpec
 from backends.errors import MixlabError
 from experiments.machine import malloc, memory
 from experiments.plan import step_plan
-from experiments.spec import Trial
+from experiments.spec.trial import Trial
 from experiments.trial import initial_state
 
 TRAIN, PREDICT = "train", "predict"

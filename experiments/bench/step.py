@@ -14,7 +14,7 @@ from experiments.ablation import COMMAND_LINE
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
 from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
-from experiments.spec import Trial, as_tree
+from experiments.spec.trial import Trial, as_tree
 
 TURN_S = 1.0
 CEILING_ROWS = 2048

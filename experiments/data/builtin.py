@@ -6,7 +6,7 @@ import numpy as np
 
 from backends.contract import Array
 from experiments.data.raw import Found, RawSplit
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 from experiments.streams import integers
 
 BUILT_IN = ("digits", "synthetic")

@@ -14,7 +14,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.data.table_files import Table
 from experiments.data.words import is_image, listed
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 COUNTING = re.compile(r"(|id|ids|index|idx|row|no|nr|uid|uuid|guid|key|hash|md5|sha\d*|unnamed.*|__index_level_\d+__)")
 THING_ID = re.compile(r"(image|img|sample|example|file|photo|picture|row|record|item|user|patient|lesion)s?[ _-]?id")

@@ -14,7 +14,7 @@ from experiments.data.numbering import index_of, number
 from experiments.data.raw import Found, Raw, RawSplit
 from experiments.data.sources import HUB_FOLDER, find
 from experiments.data.words import splits_in_order
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's name of pixels, by channels
 

@@ -31,7 +31,7 @@ from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.tree import Tree
 from experiments.files import replace
 from experiments.machine import memory
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 GIB = 2**30
 HASHES = "hashes.npy"  # of each image, in an entry

@@ -11,8 +11,8 @@ from experiments.data import hub, memo
 from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
 from experiments.data.sources import HUB_FOLDER
 from experiments.data.tree import Tree, place, read_tree
-from experiments.spec import DataConfig
-from experiments.values import shown
+from experiments.spec.config import DataConfig
+from experiments.spec.values import shown
 
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
 WHY = 80  # letters of a reason that a sentence holds

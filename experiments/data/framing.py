@@ -8,7 +8,7 @@ is resized to the square, and its ratio is not kept.
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image

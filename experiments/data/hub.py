@@ -13,7 +13,7 @@ from experiments.data.raw import Found
 from experiments.data.table_files import BATCH_ROWS, Table, class_names
 from experiments.data.words import canonical
 from experiments.files import FULL
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 
 def library() -> ModuleType:

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.data import memo
 from experiments.data.tree import place
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 LAYOUT = 3  # raise it when the same fields would decode to other arrays
 PLACE_LAYOUT = 2  # of what a place held when it was last read, which stays true

@@ -22,7 +22,7 @@ from experiments.data import tables
 from experiments.data.raw import Found, RawSplit
 from experiments.data.tree import Tree
 from experiments.data.words import canonical, counted, in_order, is_image, listed, splits_in
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "image files in one folder for each class"
 INNER = {"images"}  # Tiny ImageNet's folder between a split, or a class, and its images

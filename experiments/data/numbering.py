@@ -13,8 +13,8 @@ from backends.contract import Array
 from backends.errors import MixlabError, choices
 from experiments.data.raw import Found, RawSource, RawSplit, Split
 from experiments.data.words import canonical, in_order, listed, splits_in_order
-from experiments.spec import DataConfig
-from experiments.values import shown
+from experiments.spec.config import DataConfig
+from experiments.spec.values import shown
 
 MISSING = ("nan", "na", "n/a", "none", "null", "nil", "?", "-")  # as programs write a value that is not there
 

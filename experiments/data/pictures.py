@@ -17,8 +17,8 @@ from backends.errors import MixlabError, first_line
 from experiments.data import depth
 from experiments.data.framing import frame
 from experiments.data.raw import Raw, RawSource, Split
-from experiments.spec import DataConfig
-from experiments.values import shown
+from experiments.spec.config import DataConfig
+from experiments.spec.values import shown
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image

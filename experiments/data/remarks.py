@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from experiments.data.splits import facts, repeats
-from experiments.spec import DataConfig, DataInfo, Trial
+from experiments.spec.config import DataConfig
+from experiments.spec.trial import DataInfo, Trial
 
 
 def notes(config: DataConfig, info: DataInfo, cache: Path) -> list[str]:

@@ -13,7 +13,7 @@ from experiments.data import columns
 from experiments.data.raw import Found, Raw, RawSplit
 from experiments.data.table_files import Table
 from experiments.data.words import canonical, listed, splits_in
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 SPLIT_COLUMN = ("split", "set", "subset", "partition", "phase", "data set", "data_set", "dataset", "usage")
 FOLD_COLUMN = re.compile(r"(k|cv)?[ _-]?folds?|cv", re.IGNORECASE)

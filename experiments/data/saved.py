@@ -10,7 +10,7 @@ from experiments.data.raw import Found
 from experiments.data.table_files import open_table
 from experiments.data.tree import Tree
 from experiments.data.words import canonical
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "a saved data set"
 STATE, INFO, SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"

@@ -13,7 +13,7 @@ from experiments.data.raw import Found, RawSource
 from experiments.data.readers import READERS
 from experiments.data.tree import Tree
 from experiments.data.words import counted, is_image, listed
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept
 # Modules of this package that read files, as raw.py says. The first that finds its files reads.

@@ -16,7 +16,8 @@ from experiments.data.fingerprints import fingerprint, is_there, source_tree
 from experiments.data.known import About, Facts
 from experiments.data.pictures import background
 from experiments.data.tree import Tree
-from experiments.spec import DataConfig, DataInfo
+from experiments.spec.config import DataConfig
+from experiments.spec.trial import DataInfo
 from experiments.streams import permutations, words
 
 

@@ -23,7 +23,7 @@ from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
 from experiments.data.words import canonical, counted, is_image, listed, splits_in
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")

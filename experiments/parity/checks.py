@@ -23,7 +23,7 @@ from experiments.parity.job import (
     wide_labels,
 )
 from experiments.plan import step_plan
-from experiments.spec import Trial
+from experiments.spec.trial import Trial
 from experiments.trial import initial_state
 
 EXPECTED, FOUND, BEFORE = "expected/", "found/", "before/"  # of what is computed in two ways

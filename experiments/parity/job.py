@@ -9,7 +9,7 @@ import numpy as np
 
 from backends.contract import Array, OptimizerSpec, State, StepPlan
 from experiments import streams
-from experiments.spec import Trial, trial_from_json
+from experiments.spec.trial import Trial, trial_from_json
 from experiments.trial import initial_state
 
 # Checks that a job names, each a rung or some: the steps of one call; sizes other than those of the other rungs;

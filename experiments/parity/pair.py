@@ -17,13 +17,13 @@ import backends
 from backends import contract
 from backends.errors import MixlabError, choices
 from experiments.ablation import COMMAND_LINE
-from experiments.expand import expand
 from experiments.files import replace
 from experiments.machine.environment import ROOT
 from experiments.parity.job import Job, job_json
 from experiments.parity.ladder import Ladder
 from experiments.parity.trials import Planned
 from experiments.running.pool import shares
+from experiments.spec.expand import expand
 
 POLL_S = 0.02
 

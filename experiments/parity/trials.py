@@ -23,7 +23,8 @@ from experiments.parity.job import (
     WIDE,
     WIDE_CLASSES,
 )
-from experiments.spec import AugmentConfig, Trial, TrialConfig
+from experiments.spec.config import AugmentConfig, TrialConfig
+from experiments.spec.trial import Trial
 
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
 CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}

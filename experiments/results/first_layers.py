@@ -14,7 +14,7 @@ from safetensors.numpy import load_file, save
 from backends.contract import Array
 from experiments.files import write_whole
 from experiments.results.kept import evaluated
-from experiments.spec import Trial
+from experiments.spec.trial import Trial
 
 FILE = "filters.safetensors"
 STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"

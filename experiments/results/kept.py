@@ -18,7 +18,7 @@ from backends import parameters
 from backends.contract import Array, State
 from experiments.files import write_whole
 from experiments.results import checkpoint
-from experiments.spec import Trial
+from experiments.spec.trial import Trial
 
 FILE = "weights.safetensors"
 

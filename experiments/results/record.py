@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from experiments.spec import Trial, as_tree
+from experiments.spec.trial import Trial, as_tree
 
 RECORD_SCHEMA = 2
 HEAD_BYTES = 16384  # of a file; what stands before the curve is about 4,000 bytes

@@ -26,7 +26,7 @@ from experiments.results import checkpoint, claims, kept
 from experiments.results.claims import Claim
 from experiments.results.publish import publish
 from experiments.results.record import RECORD_SCHEMA, faults, read
-from experiments.spec import Trial, as_tree
+from experiments.spec.trial import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"
 RESOLVED, TRIALS = "resolved.json", "trials.txt"  # of an ablation

@@ -3,7 +3,7 @@
 from backends import parameters
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
-from experiments.spec import PREDICT_BATCH, Trial
+from experiments.spec.trial import PREDICT_BATCH, Trial
 
 
 def needed_bytes(trial: Trial) -> int:

@@ -19,7 +19,7 @@ from experiments.results.store import Store
 from experiments.running.failures import Failure
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.worker import WorkerSpec, main
-from experiments.spec import as_tree
+from experiments.spec.trial import as_tree
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again

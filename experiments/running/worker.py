@@ -33,7 +33,7 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import fit
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
-from experiments.spec import Trial, trial_from_json
+from experiments.spec.trial import Trial, trial_from_json
 from experiments.trial import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "spent" says what this process has done with its time since the last one, as

@@ -12,14 +12,16 @@ import numpy as np
 import backends
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
 from backends.errors import MixlabError
-from experiments import data, fields
+from experiments import data
 from experiments.ablation import COMMAND_LINE
 from experiments.data import Splits
-from experiments.overrides import read_override
-from experiments.resolve import check_ranges
-from experiments.spec import DataConfig, DataInfo, TrialConfig
+from experiments.spec import fields
+from experiments.spec.config import DataConfig, TrialConfig
+from experiments.spec.overrides import read_override
+from experiments.spec.resolve import check_ranges
+from experiments.spec.trial import DataInfo
+from experiments.spec.values import shown
 from experiments.trial import evaluate as evaluate_program
-from experiments.values import shown
 from experiments.weights import class_order
 from experiments.weights.recipes import Recipe
 from experiments.weights.weight_files import Weights

@@ -15,7 +15,7 @@ import numpy as np
 
 from backends.contract import Array
 from backends.errors import MixlabError, choices
-from experiments.spec import INTERPOLATION, DataConfig
+from experiments.spec.config import INTERPOLATION, DataConfig
 from experiments.weights.weight_files import Weights
 
 SQUASH = "squash"

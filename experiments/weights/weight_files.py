@@ -25,7 +25,7 @@ from backends.weights import differences, from_canonical, to_canonical
 from experiments import files
 from experiments.results import checkpoint
 from experiments.results.kept import evaluated
-from experiments.spec import trial_from_json
+from experiments.spec.trial import trial_from_json
 from experiments.weights import array_files
 from experiments.weights.file_content import Content, NotWeights
 from experiments.weights.pickles import Harmful

@@ -43,7 +43,7 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/data/builtin.py": [('"synthetic/blobs", row', '"synthetic/blob", row', GOLDEN)],
     "backends/parameters.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
     # Two words for one training are one trial.
-    "experiments/resolve.py": [
+    "experiments/spec/resolve.py": [
         ('    ("momentum", 0.0, ("nesterov",)),\n', "", "equivalent_trials -k train_the_same"),
         ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
         ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),

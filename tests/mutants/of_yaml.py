@@ -3,7 +3,7 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "experiments/values.py": [
+    "experiments/spec/values.py": [
         ("if looks != by_yaml and not _is_decimal(text):", "if False:", "yaml -k both_readings"),
         ('WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")', 'WHOLE = re.compile(r"[-+]?[0-9]+")', "yaml -k leading_zero"),
         ("return number + 0.0  # -0.0 is 0.0", "return number", "yaml -k minus_zero"),
@@ -11,7 +11,7 @@ FAULTS: dict[str, list[Row]] = {
         ("if math.isinf(number) or (number == 0 and", "if math.isinf(number) or (False and", "yaml -k does_not_fit"),
         ('"no": False', '"no": True', "yaml -k one_reading"),
     ],
-    "experiments/expand.py": [
+    "experiments/spec/expand.py": [
         ("if not (value := os.environ.get(name)):", "if (value := os.environ.get(name)) is None:", "expand -k refused"),
         ('        return "$"', '        return "$$"', "expand -k a_text_is_expanded"),
         ('match["braced"] or match["bare"]', 'match["bare"] or "HOME"', "expand -k a_text_is_expanded"),

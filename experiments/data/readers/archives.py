@@ -20,7 +20,7 @@ from experiments.data.readers import tars, webdataset
 from experiments.data.table_files import format_of
 from experiments.data.tree import JUNK, Tree
 from experiments.data.words import canonical, counted, is_image, listed
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "zip or tar files"
 DOCUMENT = re.compile(r".*\.(txt|md|rst|html|pdf)|(readme|licen[cs]e)(\.\w+)?", re.IGNORECASE)

@@ -19,7 +19,7 @@ from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out
 from experiments.data.tree import Tree
 from experiments.data.words import canonical, counted, listed
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "a .npz file of arrays"
 FORMS = ("{split}_images {split}_labels", "x_{split} y_{split}", "X_{split} y_{split}", "images labels", "x y", "X y")

@@ -18,7 +18,7 @@ from backends.errors import MixlabError, choices, first_line
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out, only_one
 from experiments.data.tree import Tree
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "CIFAR's files"
 SIDE, CHANNELS = 32, 3

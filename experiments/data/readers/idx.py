@@ -22,7 +22,7 @@ from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out, only_one
 from experiments.data.tree import Tree
 from experiments.data.words import canonical
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "MNIST's IDX files"
 NAME = re.compile(r"(?:(?P<set>.+)[-_])?(?P<split>[a-z0-9]+)[-_](?P<what>images|labels)[-.]idx\d-\w+?(?P<packed>\.gz)?")

@@ -24,7 +24,7 @@ from experiments.data.readers.places import holding, left_out, only_one, split_o
 from experiments.data.table_files import Table
 from experiments.data.tree import Tree
 from experiments.data.words import is_image
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "CSV files of pixels"
 FEWEST = 16  # columns of pixels: an image of 4 x 4

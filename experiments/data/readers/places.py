@@ -5,7 +5,7 @@ from collections.abc import Callable
 from backends.errors import MixlabError
 from experiments.data.tree import Tree
 from experiments.data.words import counted, listed, splits_in
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 DEEPEST = 2  # folders around the files, as in MNIST/raw
 

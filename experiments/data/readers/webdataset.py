@@ -21,7 +21,7 @@ from experiments.data.readers.places import split_of
 from experiments.data.table_files import BATCH_ROWS, Table
 from experiments.data.tree import Tree
 from experiments.data.words import counted, is_image, listed
-from experiments.spec import DataConfig
+from experiments.spec.config import DataConfig
 
 KIND = "WebDataset tar files"
 CLASS_FIELDS = ("label", "cls", "class", "class_id", "class_name", "label_name", "category", "target", "fine_label")

@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import values
-from experiments.spec import TrialConfig
+from experiments.spec import values
+from experiments.spec.config import TrialConfig
 
 NUMBER = re.compile(r"(^|\.)[-+]?[0-9]+([eE][-+]?[0-9]+)?$")
 COMMA = "inside of braces a comma ends a value: several are a list such as [0, 1], and 1,5 is written 1.5"

@@ -18,7 +18,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import yaml
 
 from backends.errors import MixlabError
-from experiments.expand import expand
+from experiments.spec.expand import expand
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 FLAGS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}

@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
-from experiments.spec import SIZES, VARIANTS, DataInfo, ModelConfig, TrainConfig, Trial, TrialConfig
-from experiments.values import shown
+from experiments.spec.config import SIZES, VARIANTS, ModelConfig, TrainConfig, TrialConfig
+from experiments.spec.trial import DataInfo, Trial
+from experiments.spec.values import shown
 
 DEFAULT_SIZES = (None, 64, 4, None, None)
 DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1, ...")

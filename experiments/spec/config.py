@@ -1,25 +1,11 @@
-"""The spec of a trial: what YAML may say, with unit and range beside each field.
+"""What YAML may say of a trial, with unit and range beside each field. Anything may be left out; see resolve.py."""
 
-`TrialConfig` is what a user writes: anything may be left out. `Trial` is what runs, made by resolve.py: every size and
-number is known, and `Trial.id` is the hash of all that can change the result.
-"""
-
-import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass, field
-from functools import cached_property
-from pathlib import Path
 from typing import Any, Optional
 
 from backends import contract
-from backends.contract import ModelSpec, OptimizerSpec, RunSpec
-
-# Part of every id: raise it when the same spec would train to another result.
-SPEC_VERSION = 2
 
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
-PREDICT_BATCH = 256  # images in a call of an evaluation
 
 # What a variant decides, and its numbers: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
 SIZES = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
@@ -162,85 +148,3 @@ class TrialConfig:
     backend: str = option("torch", word=True)
     seed: int = option(0, low=0)  # of initial weights, data order, augmentation and masks
     run: RunConfig = field(default_factory=RunConfig)
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """What a data source holds, after resizing and splitting."""
-
-    content: str  # hash of the decoded images and labels
-    image_size: int  # pixels a side
-    image_channels: int
-    num_classes: int
-    num_train: int  # examples to train on: validation examples and those outside `fraction` are not counted
-    num_validation: int
-    num_test: int
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One training run, fully resolved. Its id depends on what can change the result, and on nothing else."""
-
-    model: ModelSpec
-    data: DataConfig
-    train: TrainConfig
-    info: DataInfo
-    backend: str
-    seed: int
-    run: RunConfig
-
-    @property
-    def science(self) -> dict[str, Any]:
-        """The hashed fields. Data counts by its content and the number of examples, not by where it lies."""
-        data: dict[str, Any] = {name: getattr(self.data, name) for name in ("split_seed", "permutation")}
-        sections = {name: as_tree(getattr(self, name)) for name in ("model", "train", "info")}
-        data["augment"] = as_tree(self.data.augment)
-        return {"version": SPEC_VERSION, **sections, "backend": self.backend, "seed": self.seed, "data": data}
-
-    @cached_property
-    def id(self) -> str:
-        """First 12 hexadecimal digits of the SHA-256 of the hashed fields as canonical JSON."""
-        text = json.dumps(self.science, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-    @property
-    def num_steps(self) -> int:
-        assert self.train.steps is not None  # resolve() sets it
-        return self.train.steps
-
-    @property
-    def optimizer(self) -> OptimizerSpec:
-        names = [f.name for f in dataclasses.fields(OptimizerSpec)]
-        return OptimizerSpec(**{name: getattr(self.train, name) for name in names})
-
-    def run_spec(self, threads: int, device: str | None = None, compile_cache: Path | None = None) -> RunSpec:
-        """Args: threads: where run.threads leaves them open.    device: in place of run.device."""
-        run, cache = self.run, compile_cache or (Path(self.run.compile_cache) if self.run.compile_cache else None)
-        same = {name: getattr(run, name) for name in ("compile", "remat", "deterministic")}
-        return RunSpec(
-            device or run.device,
-            self.train.precision,
-            threads=run.threads or threads,
-            compile_cache=cache,
-            **same,
-        )
-
-
-def as_tree(config: Any) -> dict[str, Any]:
-    """As dataclasses.asdict, which takes six times longer, of dataclasses that hold numbers, words and each other."""
-    values = [(name, getattr(config, name)) for name in type(config).__dataclass_fields__]
-    return {name: as_tree(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values}
-
-
-def trial_from_json(fields: dict[str, Any]) -> Trial:
-    """A trial as `as_tree` gave it."""
-    data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**fields["data"]["augment"])})
-    return Trial(
-        model=ModelSpec(**fields["model"]),
-        data=data,
-        train=TrainConfig(**fields["train"]),
-        info=DataInfo(**fields["info"]),
-        backend=fields["backend"],
-        seed=fields["seed"],
-        run=RunConfig(**fields["run"]),
-    )

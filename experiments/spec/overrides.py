@@ -10,8 +10,8 @@ data.subset=null             none
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import fields, values
-from experiments.yaml_files import parse
+from experiments.spec import fields, values
+from experiments.spec.yaml_files import parse
 
 
 def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from backends.errors import MixlabError, choices
-from experiments.values import Written, shown
+from experiments.spec.values import Written, shown
 
 YAML = "tag:yaml.org,2002:"
 TEXT = tuple(YAML + name for name in ("str", "int", "float", "bool", "timestamp", "value", "merge"))
