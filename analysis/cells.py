@@ -13,7 +13,7 @@ from analysis.frame import objects
 from analysis.labels import Label, baseline_of, grouped, keys
 from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.statistics import Paired, Summary
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 
 STATES = ("failed", "running", "missing")
 SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")

@@ -14,7 +14,7 @@ from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, averaged
 from analysis.statistics import Paired
 from backends.errors import MixlabError, choices
-from experiments.report_spec import METRICS
+from experiments.design.report_spec import METRICS
 from experiments.spec.fields import short, text
 
 MAX_LINES = 40  # of settings, and of trials, that differ

@@ -9,9 +9,9 @@ import pandas as pd
 
 from analysis.records import Result, results
 from backends.errors import MixlabError
-from experiments import archive
-from experiments.ablation import Ablation, GridTrial, load_ablation, trials
-from experiments.report_spec import default
+from experiments.design import archive
+from experiments.design.ablation import Ablation, GridTrial, load_ablation, trials
+from experiments.design.report_spec import default
 from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.spec.expand import expand

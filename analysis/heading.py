@@ -17,7 +17,7 @@ from analysis.notes import (
     unit,
 )
 from analysis.statistics import ALPHA
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 from experiments.spec.fields import short
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 from experiments.spec.fields import short, text
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns

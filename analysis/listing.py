@@ -6,7 +6,7 @@ from pathlib import Path
 
 from analysis.layout import aligned
 from backends import parameters
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
 from experiments.results.states import STATUSES, TrialState, state

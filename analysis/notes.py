@@ -11,8 +11,8 @@ from analysis.cells import Options, is_mixed
 from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
 from analysis.statistics import ALPHA, LEVEL
-from experiments.ablation import Ablation
 from experiments.data.checks import TOO_MANY
+from experiments.design.ablation import Ablation
 from experiments.spec.fields import text
 
 MAX_NOTES = 100  # lines

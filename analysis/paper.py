@@ -1,6 +1,6 @@
 """What the paper says to the questions that Mixlab ships. Source: arXiv 2105.01601; section and appendix as given."""
 
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 
 # The field that an ablation varies -> the paper's finding.
 FINDINGS = {

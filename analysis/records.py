@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 import pandas as pd
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, write_whole
 from experiments.results.states import state
 from experiments.results.store import CorruptRecord, OtherSchema, Store

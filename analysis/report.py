@@ -13,7 +13,7 @@ from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
 from analysis.records import CURVE, Result
-from experiments.ablation import Ablation, GridTrial
+from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
 
 

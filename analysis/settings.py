@@ -10,7 +10,7 @@ import pandas as pd
 
 from analysis.labels import Label, baseline_of, keys, labels
 from analysis.statistics import Paired, holm, paired
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 
 FRAMEWORK = "backend"
 BySeed = Mapping[Any, float]  # a metric by seed

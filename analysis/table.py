@@ -11,7 +11,7 @@ from analysis.heading import heading
 from analysis.labels import field_text, grouped, head_texts
 from analysis.latex import document
 from analysis.layout import aligned, markdown, paragraph
-from experiments.ablation import Ablation
+from experiments.design.ablation import Ablation
 from experiments.files import finite
 from experiments.spec.fields import text
 

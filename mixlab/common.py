@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from experiments.ablation import Ablation, GridTrial
+    from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
@@ -56,7 +56,7 @@ def expand_paths(arguments: argparse.Namespace) -> None:
 
 def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
     """What --store, the ablation's file and the overrides ask for: the store, the ablation and its trials."""
-    from experiments import ablation as ablations
+    from experiments.design import ablation as ablations
     from experiments.results.store import Store
 
     store = Store(arguments.store)

@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments.ablation import COMMAND_LINE
     from experiments.data.contents import contents
+    from experiments.design.ablation import COMMAND_LINE
     from experiments.results.store import Store
     from experiments.weights import evaluation
 
@@ -83,7 +83,7 @@ def _decoded(config: "DataConfig", store: "Store", sheet: Path | None) -> list[s
     """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
     from analysis import contact_sheet
     from experiments import data
-    from experiments.ablation import COMMAND_LINE
+    from experiments.design.ablation import COMMAND_LINE
 
     info = data.describe(config, store.data, COMMAND_LINE)
     if sheet:

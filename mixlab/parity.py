@@ -37,7 +37,7 @@ def command(arguments: argparse.Namespace) -> int:
 
     from analysis import parity_lines
     from analysis.parity_lines import Climbed
-    from experiments.ablation import load_base
+    from experiments.design.ablation import load_base
     from experiments.parity import pair
     from experiments.parity.trials import conditions, not_covered, read_checks, trials
     from experiments.results.store import Store

@@ -97,8 +97,8 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
     from analysis.cells import Options
     from analysis.report import make_report
-    from experiments import archive
-    from experiments.report_spec import METRICS
+    from experiments.design import archive
+    from experiments.design.report_spec import METRICS
     from experiments.results.store import Store
     from experiments.spec.expand import expand
 

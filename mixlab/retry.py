@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments import archive
+    from experiments.design import archive
     from experiments.results.store import Store
     from slurm import ledger
     from slurm.cluster_file import read_cluster

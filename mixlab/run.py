@@ -24,7 +24,7 @@ from mixlab.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from experiments.ablation import GridTrial
+    from experiments.design.ablation import GridTrial
     from experiments.results.store import Store
     from experiments.running.pool import Summary
 
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from experiments import archive
+    from experiments.design import archive
     from experiments.running import local
 
     jobs = _jobs(arguments)

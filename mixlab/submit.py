@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from experiments import ablation as ablations
+    from experiments.design import ablation as ablations
     from experiments.results.store import Store
     from slurm import client, submission
     from slurm.cluster_file import read_cluster

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from experiments import clock
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.files import replace
 from experiments.machine.environment import slurm_job
 from experiments.results import checkpoint

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from backends.errors import MixlabError
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.spec.config import option
 from experiments.spec.values import shown
 from slurm import needs, options

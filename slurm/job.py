@@ -17,8 +17,8 @@ from rich.console import Console
 from submitit.core.utils import DelayedSubmission
 
 from backends.errors import MixlabError
-from experiments import archive
-from experiments.ablation import GridTrial
+from experiments.design import archive
+from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, replace
 from experiments.machine.environment import environment, slurm_job
 from experiments.results.store import Store

@@ -5,7 +5,7 @@
         array-0.json         an array of packs: its name in Slurm, its state, the trials of each pack
         packs/0-00000.json   what one job needs to know
         attempts/            what each job says of its starts, see attempts.py
-        resolved.json        the ablation and its trials, see experiments/archive.py
+        resolved.json        the ablation and its trials, see experiments/design/archive.py
         report.json          what the job that writes the report needs to know
         cancelled/           trial ids: none of them is begun any more
         stopped-0.json       an array that its own first failure has stopped, and why
@@ -32,8 +32,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments import archive, clock
-from experiments.ablation import GridTrial
+from experiments import clock
+from experiments.design import archive
+from experiments.design.ablation import GridTrial
 from experiments.files import store_errors, write_json, write_whole
 from experiments.results.store import Store
 from slurm.cluster import ClusterSpec

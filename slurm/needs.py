@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.spec import fields
 from experiments.spec.config import option
 from experiments.spec.resolve import variant_of

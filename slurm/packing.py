@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from slurm.needs import Needs
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from experiments.ablation import Ablation, GridTrial
+from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
 from slurm import packing
 from slurm.batch import Ask

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from backends.errors import MixlabError
-from experiments import archive
-from experiments.ablation import GridTrial
+from experiments.design import archive
+from experiments.design.ablation import GridTrial
 from experiments.files import write_json
 from experiments.machine.environment import environment
 from experiments.results import claims

@@ -25,8 +25,8 @@ import pytest
 import yaml
 
 import mixlab
-from experiments import ablation
-from experiments.ablation import GridTrial
+from experiments.design import ablation
+from experiments.design.ablation import GridTrial
 from slurm.testbed.cluster import Cluster
 from slurm.testbed.config import Options
 from slurm.testbed.daemons import missing

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments.ablation import Ablation, load_ablation, trials
-from experiments.report_spec import METRICS
+from experiments.design.ablation import Ablation, load_ablation, trials
+from experiments.design.report_spec import METRICS
 from tests.conftest import TINY, base, planned, write_yaml
 
 BLOCKS = "model.num_blocks"

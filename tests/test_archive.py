@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments import archive
-from experiments.ablation import Ablation, GridTrial, load_ablation
+from experiments.design import archive
+from experiments.design.ablation import Ablation, GridTrial, load_ablation
 from experiments.files import write_whole
 from experiments.results.store import RESOLVED, TRIALS, Store
 from tests.conftest import Ended, base, planned, write_yaml

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments import ablation
+from experiments.design import ablation
 from experiments.results.store import Store
 from slurm import client, cluster_keys, job, ledger, options, submission
 from slurm.batch import Ask, Batch

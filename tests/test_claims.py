@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, write_json, write_whole
 from experiments.machine.environment import ROOT
 from experiments.results import claims as ownership
@@ -130,7 +130,7 @@ def test_the_claim_of_a_process_that_died_is_taken_over_whatever_its_age(
         "from experiments.results.claims import Claim; from experiments.results.store import Store\n"
         "Claim(Store(Path(sys.argv[1])).folder(sys.argv[2])); os._exit(9)"
     )
-    ended = subprocess.run([sys.executable, "-c", script, tmp_path, ID], cwd=Path(store.__file__).parent.parent)
+    ended = subprocess.run([sys.executable, "-c", script, tmp_path, ID], cwd=Path(store.__file__).parents[2])
     assert ended.returncode == 9 and heartbeat(tmp_path).exists()
     monkeypatch.setattr(ownership, "STALE_S", math.inf)
     assert Claim(Store(tmp_path).folder(ID)).is_held()

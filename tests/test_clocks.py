@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from experiments import clock
-from experiments.ablation import GridTrial
 from experiments.data import decoded
+from experiments.design.ablation import GridTrial
 from experiments.files import write_whole
 from experiments.results.claims import STALE_S, Claim, ClaimLost
 from experiments.results.states import state

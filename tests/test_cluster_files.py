@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments import ablation
-from experiments.ablation import GridTrial
+from experiments.design import ablation
+from experiments.design.ablation import GridTrial
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import read_cluster, stored_cluster
 from slurm.cluster_keys import cluster_from, tree_of

@@ -10,7 +10,7 @@ import pytest
 
 import analysis
 from backends.errors import MixlabError
-from experiments.ablation import load_ablation
+from experiments.design.ablation import load_ablation
 from experiments.parity.pair import read_pair, read_pythons
 from experiments.spec import fields
 from experiments.spec.expand import expand

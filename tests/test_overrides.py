@@ -8,7 +8,7 @@ import pytest
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError
-from experiments.ablation import load_ablation
+from experiments.design.ablation import load_ablation
 from experiments.spec import fields
 from experiments.spec.overrides import read_override
 from experiments.weights.evaluation import read_data

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from backends.contract import PRECISION, ModelSpec
-from experiments.ablation import load_base
+from experiments.design.ablation import load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
 from experiments.parity.rungs import compare

@@ -16,7 +16,7 @@ from scipy import stats
 from analysis.frame import trials_frame
 from analysis.layout import aligned, markdown
 from analysis.table import cells, render
-from experiments.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation, trials
 from experiments.results.claims import Claim
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store

@@ -24,8 +24,8 @@ from analysis.figures.filters import paired
 from analysis.report import Report, make_report
 from analysis.table import render_cells
 from analysis.writing import write_reports
-from experiments import archive
-from experiments.ablation import load_ablation, trials
+from experiments.design import archive
+from experiments.design.ablation import load_ablation, trials
 from experiments.files import write_whole
 from experiments.results import first_layers
 from experiments.results.record import RECORD_SCHEMA

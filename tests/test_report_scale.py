@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from experiments import archive
-from experiments.ablation import load_ablation
+from experiments.design import archive
+from experiments.design.ablation import load_ablation
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from experiments.spec.trial import as_tree

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 import mixlab
-from experiments import ablation
-from experiments.ablation import GridTrial
 from experiments.bench import limit, step
+from experiments.design import ablation
+from experiments.design.ablation import GridTrial
 from slurm.cluster_file import read_cluster
 from tests.conftest import ROOT
 from tests.peers import SMALL_MIXER, write_timm

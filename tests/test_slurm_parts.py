@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from backends.errors import BackendMissing, Diverged, MixlabError
-from experiments import archive
+from experiments.design import archive
 from experiments.files import StoreError
 from experiments.results.store import Store
 from experiments.running.failures import CAUSES, DataMissing, cause_of
@@ -384,7 +384,7 @@ def test_jobs_of_one_node_take_different_cores(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_ablation_comes_back_from_the_store(tmp_path: Path, cache: Path) -> None:
-    from experiments import ablation
+    from experiments.design import ablation
 
     report = {"columns": ["backend"], "baseline": {"backend": "torch"}, "equivalence": {"margin": 0.01}}
     path = write_yaml(tmp_path / "a.yaml", grid={"backend": ["torch", "jax"], "seed": [0, 1]}, report=report)

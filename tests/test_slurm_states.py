@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments.ablation import GridTrial, load_ablation
+from experiments.design.ablation import GridTrial, load_ablation
 from experiments.files import write_json
 from experiments.results.claims import Claim
 from experiments.results.store import Store

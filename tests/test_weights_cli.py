@@ -11,7 +11,7 @@ import torch
 import backends
 from backends.contract import ArrayDataset, RunSpec
 from experiments import data
-from experiments.ablation import COMMAND_LINE
+from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.trial import TrialRun

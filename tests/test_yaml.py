@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from backends.errors import MixlabError
-from experiments.ablation import Ablation, load_ablation
+from experiments.design.ablation import Ablation, load_ablation
 from experiments.spec.config import option
 from experiments.spec.values import typed
 from experiments.spec.yaml_files import parse, read_mapping

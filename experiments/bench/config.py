@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backends.errors import MixlabError, choices
-from experiments.ablation import COMMAND_LINE
+from experiments.design.ablation import COMMAND_LINE
 from experiments.spec import fields
 from experiments.spec.config import VARIANTS, TrialConfig
 from experiments.spec.overrides import read_override

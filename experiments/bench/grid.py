@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.results.store import Store
 from experiments.running import local
 from experiments.running.pool import PHASES, Pool

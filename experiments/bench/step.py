@@ -10,10 +10,10 @@ import backends
 from backends import parameters
 from backends.contract import Bench, ModelSpec, OptimizerSpec, PeerInfo
 from backends.errors import BackendMissing, MixlabError, choices
-from experiments.ablation import COMMAND_LINE
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
 from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
+from experiments.design.ablation import COMMAND_LINE
 from experiments.spec.trial import Trial, as_tree
 
 TURN_S = 1.0

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 # What a result can depend on, as git names paths: its own code. A user's YAML, notebooks and results do not count.
 CODE = (
     *(f":(glob){package}/**/*.py" for package in ("analysis", "backends", "experiments", "mixlab", "slurm")),

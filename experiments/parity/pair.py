@@ -16,7 +16,7 @@ from pathlib import Path
 import backends
 from backends import contract
 from backends.errors import MixlabError, choices
-from experiments.ablation import COMMAND_LINE
+from experiments.design.ablation import COMMAND_LINE
 from experiments.files import replace
 from experiments.machine.environment import ROOT
 from experiments.parity.job import Job, job_json

@@ -9,7 +9,7 @@ from typing import Any
 
 from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
-from experiments.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
+from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.parity.job import (
     CHECKS,
     CHUNK_STEPS,

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.failures import Failure
 

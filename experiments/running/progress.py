@@ -15,7 +15,7 @@ from rich.progress import (
 )
 from rich.table import Column
 
-from experiments.ablation import GridTrial
+from experiments.design.ablation import GridTrial
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
 

@@ -13,8 +13,8 @@ import backends
 from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
 from backends.errors import MixlabError
 from experiments import data
-from experiments.ablation import COMMAND_LINE
 from experiments.data import Splits
+from experiments.design.ablation import COMMAND_LINE
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.overrides import read_override

@@ -16,7 +16,7 @@ FAULTS: dict[str, list[Row]] = {
         ('        return "$"', '        return "$$"', "expand -k a_text_is_expanded"),
         ('match["braced"] or match["bare"]', 'match["bare"] or "HOME"', "expand -k a_text_is_expanded"),
     ],
-    "experiments/archive.py": [
+    "experiments/design/archive.py": [
         ("return not set(before) <= set(labels)", "return not set(labels) <= set(before)", "archive -k losing"),
         (
             "{folder / FILE: _content(ablation, trials), **copies}",

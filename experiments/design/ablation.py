@@ -25,9 +25,10 @@ from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
-from experiments import data, grid
-from experiments.grid import Axes, Point
-from experiments.report_spec import ReportSpec, read_report
+from experiments import data
+from experiments.design import grid
+from experiments.design.grid import Axes, Point
+from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
 from experiments.spec.config import SIZES, DataConfig, TrialConfig
 from experiments.spec.expand import expand

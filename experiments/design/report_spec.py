@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments import grid
-from experiments.grid import Point
+from experiments.design import grid
+from experiments.design.grid import Point
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.values import shown, typed

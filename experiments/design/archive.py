@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.ablation import Ablation, GridTrial
+from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.report_spec import EquivalenceSpec, ReportSpec
 from experiments.files import write_whole
-from experiments.report_spec import EquivalenceSpec, ReportSpec
 from experiments.results.store import RESOLVED, TRIALS, Store
 from experiments.spec.trial import as_tree, trial_from_json
 
