@@ -2,7 +2,7 @@
 
 A backend is a folder `backends/<name>/` (or an installed entry point of the group `mixlab.backends`) whose package has
 an attribute `BACKEND` that follows `Backend`. Everything that two frameworks could do differently by chance (weights,
-data order, crops, masks, rates) is drawn outside and arrives in a `StepPlan`; see experiments/plan.py.
+data order, crops, masks, rates) is drawn outside and arrives in a `StepPlan`; see experiments/training/plan.py.
 """
 
 from collections.abc import Callable, Mapping, Sequence

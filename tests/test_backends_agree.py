@@ -20,11 +20,11 @@ from backends import parameters
 from backends.contract import Array, ArrayDataset, ModelSpec, Program, RunSpec, State, StepMetrics, StepPlan
 from experiments import data
 from experiments.data import Splits
-from experiments.plan import step_plan
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 SOURCE = {"source": "synthetic", "num_examples": 80, "image_size": 12, "image_channels": 3, "num_classes": 5}
 AUGMENT = {"flip": True, "crop": 2, "mixup": 0.4}

@@ -10,10 +10,10 @@ import pytest
 import backends
 from backends.contract import ArrayDataset, Program, RunSpec
 from experiments import data
-from experiments.plan import step_plan
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 from tests.conftest import Ended, base, write_yaml
 
 Run = Callable[..., Ended]

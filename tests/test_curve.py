@@ -12,7 +12,8 @@ from experiments import data
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.spec.trial import PREDICT_BATCH
-from experiments.trial import TrialRun, evaluate
+from experiments.training.evaluate import evaluate
+from experiments.training.loop import TrialRun
 from tests.conftest import base, planned, write_yaml
 
 LOGITS = np.array([[2.0, -1.0], [0.5, 1.5], [3.0, 0.0]])
@@ -85,7 +86,7 @@ def test_a_point_says_the_mean_loss_since_the_point_before_it_and_evaluates_what
         evaluated.append(indices)
         return evaluate(program, splits, indices, loss)
 
-    monkeypatch.setattr("experiments.trial.evaluate", note)
+    monkeypatch.setattr("experiments.training.loop.evaluate", note)
     splits = data.load(trial.data, trial.info, tmp_path / "data")
     run = TrialRun(trial, store, Claim(store.folder(trial.id)), splits, Known(LOGITS))  # type: ignore[arg-type]
     run.run(lambda: False, lambda said: None)

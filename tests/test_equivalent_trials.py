@@ -13,11 +13,11 @@ import pytest
 import backends
 from backends.contract import ArrayDataset, RunSpec
 from experiments import data
-from experiments.plan import learning_rates, step_plan
 from experiments.spec.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial, trial_from_json
-from experiments.trial import initial_state
+from experiments.training.plan import learning_rates, step_plan
+from experiments.training.start import initial_state
 
 STEPS = 5
 SOURCE = DataConfig(source="synthetic", num_examples=60, image_size=8, num_classes=4)

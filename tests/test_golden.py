@@ -18,9 +18,9 @@ import backends
 from backends.contract import Array, ArrayDataset, RunSpec
 from experiments import data
 from experiments.data import Splits
-from experiments.plan import step_plan
 from experiments.spec.trial import SPEC_VERSION, Trial
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 from tests.conftest import planned, write_yaml
 
 FILE = Path(__file__).parent / "fixtures" / "golden.json"

@@ -143,7 +143,7 @@ def test_a_copy_of_the_project_trains_with_its_own_code_and_not_with_the_install
     copy = tmp_path / "copy"
     for name in ("analysis", "backends", "experiments", "mixlab"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    plan = copy / "experiments" / "plan.py"
+    plan = copy / "experiments" / "training" / "plan.py"
     changed = plan.read_text().replace("train.learning_rate * rising", "0.0 * rising")
     assert changed != plan.read_text()
     plan.write_text(changed)

@@ -12,11 +12,11 @@ import pytest
 import backends
 from backends.contract import State
 from experiments import files
-from experiments import trial as trial_module
 from experiments.results import checkpoint, kept
 from experiments.results.store import Store
 from experiments.spec.trial import Trial, as_tree, trial_from_json
-from experiments.trial import Stopped, TrialRun, best
+from experiments.training import evaluate
+from experiments.training.loop import Stopped, TrialRun, best
 from experiments.weights import weight_files
 from tests.conftest import Ended, base, records, results, write_yaml
 from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture
@@ -90,7 +90,7 @@ def test_what_is_kept_is_what_the_numbers_are_of(
         assert 8 < point["step"] < 64, "a best point at an end would prove little"
         program = bench.program()
         program.load([{f"{group}/{name}": x for group in GROUPS for name, x in found.params.items()}])
-        again = trial_module.evaluate(program, bench.splits, bench.splits.validation, "softmax")
+        again = evaluate.evaluate(program, bench.splits, bench.splits.validation, "softmax")
         assert again["accuracy"] == point["validation"]["accuracy"]
 
 

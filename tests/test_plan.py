@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from backends.contract import Array, StepPlan
-from experiments.plan import learning_rates, step_plan
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import DataInfo, Trial
+from experiments.training.plan import learning_rates, step_plan
 
 INFO = DataInfo("none", image_size=8, image_channels=1, num_classes=3, num_train=50, num_validation=0, num_test=5)
 EXAMPLES = np.arange(100, 150, dtype=np.int32)[::-1].copy()

@@ -10,11 +10,11 @@ import pytest
 import backends
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State, StepPlan
 from experiments import data
-from experiments.plan import step_plan
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 SEEDS = (0, 1, 7)
 STEPS = 6

@@ -22,10 +22,8 @@ from backends import parameters
 from backends.contract import Array, ArrayDataset, Program, RunSpec, State
 from backends.errors import Diverged
 from experiments import data
-from experiments import trial as trial_module
 from experiments.data import Splits
 from experiments.machine.environment import ROOT
-from experiments.plan import step_plan
 from experiments.results import checkpoint
 from experiments.results.claims import Claim
 from experiments.results.store import Store
@@ -34,7 +32,10 @@ from experiments.running.worker import Event, Worker, WorkerSpec
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
-from experiments.trial import Stopped, TrialRun, initial_state
+from experiments.training import loop
+from experiments.training.loop import Stopped, TrialRun
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 MODEL = {"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
 AUGMENT = {"flip": True, "crop": 2, "mixup": 0.4}
@@ -124,10 +125,10 @@ def make_bench(backend: str, cache: Path, **changes: Any) -> Bench:
 @pytest.fixture(autouse=True)
 def chunks(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Chunks are cut by number, not by the clock; a test may set the number."""
-    monkeypatch.setattr(trial_module, "CHUNK_S", 1e9)
+    monkeypatch.setattr(loop, "CHUNK_S", 1e9)
 
     def set_longest(num_steps: int) -> None:
-        monkeypatch.setattr(trial_module, "MAX_CHUNK_STEPS", num_steps)
+        monkeypatch.setattr(loop, "MAX_CHUNK_STEPS", num_steps)
 
     set_longest(MAX_CHUNK)
     return set_longest

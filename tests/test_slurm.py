@@ -162,7 +162,7 @@ def test_a_broken_tree_breaks_no_queued_job(bench: Bench, tmp_path: Path) -> Non
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")
     mine = environment(**{**bench.variables, "PYTHONPATH": f"{copy}{os.pathsep}{bench.variables['PYTHONPATH']}"})
     bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(), PYTHONPATH=mine["PYTHONPATH"])
-    plan = copy / "experiments" / "plan.py"
+    plan = copy / "experiments" / "training" / "plan.py"
     plan.write_text(plan.read_text().replace("train.learning_rate * rising", "0.0 * rising"))
     (copy / "experiments" / "worker.py").write_text("this is not Python")
     shutil.rmtree(copy / "slurm")
@@ -177,7 +177,7 @@ def test_a_changed_snapshot_runs_nothing(bench: Bench) -> None:
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=DRAIN", "Reason=test")
     bench.submit(path, pack=1)
     (snapshot,) = (bench.store.root / "snapshots").iterdir()
-    plan = snapshot / "experiments" / "plan.py"
+    plan = snapshot / "experiments" / "training" / "plan.py"
     plan.chmod(0o640)
     plan.write_text(plan.read_text().replace("train.learning_rate * rising", "0.0 * rising"))
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")

@@ -14,7 +14,7 @@ from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
-from experiments.trial import TrialRun
+from experiments.training.loop import TrialRun
 from experiments.weights import evaluation, weight_files
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake

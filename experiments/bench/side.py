@@ -14,9 +14,9 @@ import backends
 from backends.contract import Array, ArrayDataset, Measured, Program, RunSpec
 from backends.errors import MixlabError
 from experiments.machine import malloc, memory
-from experiments.plan import step_plan
 from experiments.spec.trial import Trial
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 TRAIN, PREDICT = "train", "predict"
 PRODUCT, COPY = "product", "copy"

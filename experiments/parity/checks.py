@@ -22,9 +22,9 @@ from experiments.parity.job import (
     spread_state,
     wide_labels,
 )
-from experiments.plan import step_plan
 from experiments.spec.trial import Trial
-from experiments.trial import initial_state
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 EXPECTED, FOUND, BEFORE = "expected/", "found/", "before/"  # of what is computed in two ways
 GRADIENT = "gradient/"  # of the wide sizes

@@ -10,7 +10,7 @@ import numpy as np
 from backends.contract import Array, OptimizerSpec, State, StepPlan
 from experiments import streams
 from experiments.spec.trial import Trial, trial_from_json
-from experiments.trial import initial_state
+from experiments.training.start import initial_state
 
 # Checks that a job names, each a rung or some: the steps of one call; sizes other than those of the other rungs;
 # several trials as one program; blocks computed again for the gradient; a compiled forward pass, made in a minute.

@@ -22,7 +22,7 @@ from experiments.parity.job import (
 from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves
 from experiments.parity.terms import Case
 from experiments.parity.tolerances import ONE_WAY, tolerance
-from experiments.plan import learning_rates
+from experiments.training.plan import learning_rates
 
 Sides = tuple[State, State]
 FROM_EMPTY = "from empty slots:"

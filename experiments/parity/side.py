@@ -19,8 +19,9 @@ from experiments.files import replace
 from experiments.parity import checks
 from experiments.parity.checks import Opened
 from experiments.parity.job import CHUNK_STEPS, Job, empty_optimizer, empty_plan, empty_state, read_jobs, spread_state
-from experiments.plan import step_plan
-from experiments.trial import evaluate, initial_state
+from experiments.training.evaluate import evaluate
+from experiments.training.plan import step_plan
+from experiments.training.start import initial_state
 
 # What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
 OFFSET = 300.0

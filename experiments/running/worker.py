@@ -34,7 +34,7 @@ from experiments.results.store import Store
 from experiments.running import fit
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.spec.trial import Trial, trial_from_json
-from experiments.trial import Stopped, TrialRun
+from experiments.training.loop import Stopped, TrialRun
 
 # Events: (kind, trial id or None, detail). "spent" says what this process has done with its time since the last one, as
 # seconds by phase (see pool.PHASES). "error" is a mistake that stops the whole run; "failed" is one trial's, and

@@ -21,7 +21,7 @@ from experiments.spec.overrides import read_override
 from experiments.spec.resolve import check_ranges
 from experiments.spec.trial import DataInfo
 from experiments.spec.values import shown
-from experiments.trial import evaluate as evaluate_program
+from experiments.training.evaluate import evaluate as evaluate_program
 from experiments.weights import class_order
 from experiments.weights.recipes import Recipe
 from experiments.weights.weight_files import Weights

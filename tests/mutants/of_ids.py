@@ -4,16 +4,20 @@ from tests.mutants.fault import Row
 
 GOLDEN = "golden -k examples_weights_and_plan"
 FAULTS: dict[str, list[Row]] = {
-    "experiments/trial.py": [
+    "experiments/training/start.py": [
         ('f"weights/{name}"', 'f"weight/{name}"', GOLDEN),
+    ],
+    "experiments/training/evaluate.py": [
+        ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
+        ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
+    ],
+    "experiments/training/loop.py": [
         ("return max(curve, key=", "return max(reversed(curve), key=", "keep -k equal_validation"),
         (
             "learning_rates(train, progress.step - 1, 1)",
             "learning_rates(train, progress.step, 1)",
             "resume -k rate_of_a",
         ),
-        ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
-        ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
         ("progress.loss_sum / since", "progress.loss_sum / progress.step", "curve -k since_the_point"),
         ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "curve -k since_the_point"),
     ],
@@ -21,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),
         ("counter=first * counts", "counter=first", GOLDEN),
     ],
-    "experiments/plan.py": [
+    "experiments/training/plan.py": [
         ('"order", epoch', '"orders", epoch', GOLDEN),
         ('"crops", first', '"crop", first', GOLDEN),
         ('"flips", first', '"flip", first', GOLDEN),

@@ -7,20 +7,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from backends import parameters
-from backends.contract import Array, Program, State, StepMetrics
+from backends.contract import Program, State, StepMetrics
 from backends.errors import Diverged
-from experiments import streams
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.machine import memory
-from experiments.plan import learning_rates, step_plan
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import CHECKPOINT, Store
-from experiments.spec.trial import PREDICT_BATCH, Trial
+from experiments.spec.trial import Trial
+from experiments.training.evaluate import evaluate
+from experiments.training.plan import learning_rates, step_plan
+from experiments.training.start import initial_state
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
@@ -231,37 +230,6 @@ class TrialRun:
     def _write_curve(self) -> None:
         lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)
         write_whole(self.folder / "metrics.jsonl", lines.encode())
-
-
-def initial_state(trial: Trial) -> dict[str, Array]:
-    """The arrays that a trial starts from, by state name, float64."""
-
-    def uniforms(name: str, shape: tuple[int, ...]) -> Array:
-        return np.asarray(streams.uniforms(trial.seed, f"weights/{name}", 0, 1, shape)[0])
-
-    return parameters.initial_state(trial.model, trial.optimizer, uniforms)
-
-
-def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
-    """Accuracy and mean loss, in float64, over the examples at `indices`; each counts once."""
-    logits = np.concatenate([_predict(program, splits.images, part) for part in _batches(indices)])
-    labels = splits.labels[indices]
-    if loss == "softmax":
-        losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
-    else:
-        signs = np.where(np.arange(logits.shape[1]) == labels[:, None], 1, -1)
-        losses = np.logaddexp(0, -signs * logits).sum(1)
-    return {"accuracy": float(np.mean(logits.argmax(1) == labels)), "loss": float(losses.mean())}
-
-
-def _batches(indices: Array) -> list[Array]:
-    return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
-
-
-def _predict(program: Program, images: Array, indices: Array) -> Array:
-    """Logits in float64; a short batch is filled up to the size that is compiled, and cut again."""
-    filled = np.resize(indices, PREDICT_BATCH)
-    return program.predict(images[filled])[0].logits[: len(indices)].astype(np.float64)
 
 
 def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:

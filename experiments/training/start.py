@@ -1,0 +1,17 @@
+"""The state that a trial starts from."""
+
+import numpy as np
+
+from backends import parameters
+from backends.contract import Array
+from experiments import streams
+from experiments.spec.trial import Trial
+
+
+def initial_state(trial: Trial) -> dict[str, Array]:
+    """The arrays that a trial starts from, by state name, float64."""
+
+    def uniforms(name: str, shape: tuple[int, ...]) -> Array:
+        return np.asarray(streams.uniforms(trial.seed, f"weights/{name}", 0, 1, shape)[0])
+
+    return parameters.initial_state(trial.model, trial.optimizer, uniforms)
