@@ -8,7 +8,9 @@ import pandas as pd
 
 from analysis import settings
 from analysis.labels import Label, baseline_of, field_text, keys
-from analysis.notes import (
+from analysis.report import Report
+from analysis.statistics import t_factor
+from analysis.table.wording import (
     baseline_text,
     difference_text,
     interval_text,
@@ -18,8 +20,6 @@ from analysis.notes import (
     number,
     unit,
 )
-from analysis.report import Report
-from analysis.statistics import t_factor
 from experiments.spec.fields import text
 
 MAX_SENTENCES = 8

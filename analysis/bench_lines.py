@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from analysis.layout import aligned
+from analysis.table.layout import aligned
 from backends import parameters
 from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit

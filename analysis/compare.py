@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 from analysis import statistics
-from analysis.layout import aligned
-from analysis.notes import counted, few_text, p_text
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, averaged
 from analysis.statistics import Paired
+from analysis.table.layout import aligned
+from analysis.table.wording import counted, few_text, p_text
 from backends.errors import MixlabError, choices
 from experiments.design.report_spec import METRICS
 from experiments.spec.fields import short, text

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from analysis.layout import aligned
+from analysis.table.layout import aligned
 from backends import parameters
 from backends.contract import ModelSpec
 from backends.formats import FORMATS

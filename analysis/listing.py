@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from analysis.layout import aligned
+from analysis.table.layout import aligned
 from backends import parameters
 from experiments.design.ablation import GridTrial
 from experiments.results import cleaning

@@ -10,15 +10,16 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import answer, notes, settings, trends
+from analysis import answer, settings, trends
 from analysis.cells import STATES
 from analysis.figures.style import Drawn
-from analysis.heading import heading
 from analysis.labels import Label, field_text, keys
 from analysis.paper import findings
 from analysis.report import Report
 from analysis.statistics import ALPHA
-from analysis.table import cell_text, equivalence_text, p_value
+from analysis.table import wording
+from analysis.table.heading import heading
+from analysis.table.render import cell_text, equivalence_text, p_value
 from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -47,13 +48,13 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
     return {
         "id": f"a{place}",
         "name": ablation.name,
-        "question": notes.asked_text(ablation) or ablation.name,
+        "question": wording.asked_text(ablation) or ablation.name,
         "answer": first,
         "others": others,
         "about": heading(ablation, table, report.options)[1:],
         "header": _header(report),
         "rows": [_row(report, label) for label in report.labels],
-        "notes": notes.notes(ablation, table, report.frame, report.options),
+        "notes": wording.notes(ablation, table, report.frame, report.options),
         "num_shown_notes": MAX_OPEN_NOTES,
         "findings": findings(ablation),
         "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
@@ -78,7 +79,7 @@ def _run(report: Report) -> str:
 
 def _header(report: Report) -> list[dict[str, Any]]:
     """Name and kind of each column of the main table."""
-    unit = notes.unit(report.ablation)
+    unit = wording.unit(report.ablation)
     words = [{"name": field_text(report.ablation, name), "kind": "text"} for name in keys(report.ablation)]
     numbers = [f"mean ({unit})", "std", "n"]
     if report.ablation.report.baseline:
@@ -87,7 +88,7 @@ def _header(report: Report) -> list[dict[str, Any]]:
         numbers += ["difference and interval", f"p (Holm{of_both})", "effect size"]
     if report.ablation.report.equivalence:
         numbers += ["p (n) of equivalence"]
-    numbers += [f"{notes.level_text()} interval", "least", "median", "most", "floor"]
+    numbers += [f"{wording.level_text()} interval", "least", "median", "most", "floor"]
     return [*words, *({"name": name, "kind": "number"} for name in numbers)]
 
 
@@ -97,19 +98,19 @@ def _row(report: Report, label: Label) -> dict[str, Any]:
     cells = [{"text": text(value), "value": _sortable(value)} for value in label]
 
     def shown(value: float, sign: str = "") -> dict[str, Any]:
-        return {"text": "—" if math.isnan(value) else notes.number(ablation, value, sign), "value": _sortable(value)}
+        return {"text": "—" if math.isnan(value) else wording.number(ablation, value, sign), "value": _sortable(value)}
 
     def interval(low: float, high: float) -> dict[str, Any]:
-        return {"text": notes.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
+        return {"text": wording.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
 
     n, planned = int(cell["n"]), int(cell["planned"])
-    mean, signs = shown(cell["mean"]), notes.marks(cell, report.options)
+    mean, signs = shown(cell["mean"]), wording.marks(cell, report.options)
     if math.isnan(cell["mean"]):
         mean["text"] = cell_text(ablation, cell, report.options)
     cells += [mean, shown(cell["std"]), {"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
     if ablation.report.baseline:
         effect, p, difference = float(cell["effect_size"]), float(cell["p_holm"]), float(cell["difference"])
-        words = "—" if math.isnan(difference) else f"{notes.difference_text(ablation, cell)}{signs}"
+        words = "—" if math.isnan(difference) else f"{wording.difference_text(ablation, cell)}{signs}"
         cells += [
             {"text": words, "value": _sortable(difference)},
             {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
@@ -144,7 +145,7 @@ def _trials(report: Report) -> list[list[list[Any]]]:
     frame = report.frame.reindex(columns=list(dict.fromkeys(columns)))
     for row in zip(*(frame[name] for name in columns), strict=True):
         key, (trial, seed, status, value, step, seconds, commit, why) = row[: len(names)], row[len(names) :]
-        shown = "—" if pd.isna(value) else notes.number(report.ablation, float(value))
+        shown = "—" if pd.isna(value) else wording.number(report.ablation, float(value))
         steps, time = "" if pd.isna(step) else int(step), "" if pd.isna(seconds) else f"{seconds:.1f}"
         commit, why = ("" if pd.isna(part) else str(part) for part in (commit, why))
         groups[key].append([trial, int(seed), status, shown, steps, time, commit, why])
@@ -166,14 +167,14 @@ def _parity(report: Report) -> list[str]:
     asked = report.ablation.report.equivalence
     if asked is None:
         return []
-    margin, points = f"{notes.scale(report.ablation) * asked.margin:g}", notes.points(report.ablation)
+    margin, points = f"{wording.scale(report.ablation) * asked.margin:g}", wording.points(report.ablation)
     lines = []
     for label, cell in report.rows.items():
         if cell["equivalence_n"]:
             p = cell["equivalence_p"]
             word = "not known" if math.isnan(p) else "within" if p < ALPHA else "not shown to be within"
-            why = "all differ by the same" if cell["equivalence_kind"] else notes.p_text(p)
-            pairs = notes.counted(int(cell["equivalence_n"]), "pair")
+            why = "all differ by the same" if cell["equivalence_kind"] else wording.p_text(p)
+            pairs = wording.counted(int(cell["equivalence_n"]), "pair")
             lines.append(f"{report.text(label)}: {word} ±{margin} {points} ({', '.join(filter(None, (pairs, why)))})")
     return lines
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.layout import aligned
+from analysis.table.layout import aligned
 from backends.errors import MixlabError, choices
 from experiments.files import finite
 from experiments.parity.pair import Side

@@ -7,9 +7,9 @@ from typing import Any
 
 from analysis import statistics
 from analysis.labels import Label, keys
-from analysis.notes import interval_text, number, points
 from analysis.report import Report
 from analysis.statistics import Trend
+from analysis.table.wording import interval_text, number, points
 from experiments.spec.fields import short, text
 
 MIN_VALUES = 3  # of a field, for a trend

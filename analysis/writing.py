@@ -11,8 +11,8 @@ from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
 from analysis.page import page
 from analysis.report import Report
-from analysis.table import FORMATS as TABLE_FORMATS
-from analysis.table import render_cells
+from analysis.table.render import FORMATS as TABLE_FORMATS
+from analysis.table.render import render_cells
 from experiments.files import store_errors, write_whole
 
 PAGE = "report.html"

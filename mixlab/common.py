@@ -108,6 +108,6 @@ def data_notes(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") 
 def table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
     """An ablation's table as text, csv, markdown or json."""
     from analysis.frame import trials_frame
-    from analysis.table import render
+    from analysis.table.render import render
 
     return render(ablation, trials_frame(ablation, trials, store), style)

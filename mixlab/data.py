@@ -52,7 +52,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
-    from analysis.layout import aligned
+    from analysis.table.layout import aligned
 
     parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in found.splits]
     tested = f"tested on {found.test}" if found.test else "test examples are cut from it"

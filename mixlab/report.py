@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.table import render_cells
+    from analysis.table.render import render_cells
 
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
     names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))

@@ -70,7 +70,7 @@ def command(arguments: argparse.Namespace) -> int:
         print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
-    threading.Thread(target=importlib.import_module, args=("analysis.table",), daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("analysis.table.render",), daemon=True).start()
     summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
     if summary.error:
         raise MixlabError(summary.error.reason)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from analysis.answer import sentences
-from analysis.latex import document, escape
-from analysis.layout import markdown, paragraph
-from analysis.table import render_cells
+from analysis.table.latex import document, escape
+from analysis.table.layout import markdown, paragraph
+from analysis.table.render import render_cells
 from tests.test_report_files import BLOCKS, MIXING, Bench, check_latex, latex_folder, record  # noqa: F401
 
 CHANNELS, PATCH = "model.channel_mixing", "model.patch_size"

@@ -14,8 +14,8 @@ import pytest
 from scipy import stats
 
 from analysis.frame import trials_frame
-from analysis.layout import aligned, markdown
-from analysis.table import cells, render
+from analysis.table.layout import aligned, markdown
+from analysis.table.render import cells, render
 from experiments.design.ablation import load_ablation, trials
 from experiments.results.claims import Claim
 from experiments.results.record import RECORD_SCHEMA

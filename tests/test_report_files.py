@@ -22,7 +22,7 @@ from analysis.cells import Options
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.report import Report, make_report
-from analysis.table import render_cells
+from analysis.table.render import render_cells
 from analysis.writing import write_reports
 from experiments.design import archive
 from experiments.design.ablation import load_ablation, trials

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from analysis.table import FORMATS
+from analysis.table.render import FORMATS
 from experiments.results.store import Store
 from slurm.testbed.config import Options
 from slurm.testbed.down import down

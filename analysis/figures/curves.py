@@ -6,9 +6,9 @@ import numpy as np
 
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import is_accuracy, number, unit
-from analysis.notes import scale as scale_of
 from analysis.report import Report
+from analysis.table.wording import is_accuracy, number, unit
+from analysis.table.wording import scale as scale_of
 
 
 def draw(report: Report) -> Iterator[Drawn]:

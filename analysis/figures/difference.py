@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from analysis import settings
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.heading import family_text
-from analysis.notes import (
+from analysis.report import Report
+from analysis.statistics import ALPHA
+from analysis.table.heading import family_text
+from analysis.table.wording import (
     baseline_text,
     counted,
     difference_text,
@@ -17,9 +19,7 @@ from analysis.notes import (
     points,
     together,
 )
-from analysis.notes import scale as scale_of
-from analysis.report import Report
-from analysis.statistics import ALPHA
+from analysis.table.wording import scale as scale_of
 
 MAX_ROWS = 40
 

@@ -9,10 +9,10 @@ from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.labels import Label, keys
-from analysis.notes import number, unit
-from analysis.notes import points as points_of
-from analysis.notes import scale as scale_of
 from analysis.report import Report
+from analysis.table.wording import number, unit
+from analysis.table.wording import points as points_of
+from analysis.table.wording import scale as scale_of
 
 MAX_POINTS = 2000
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from analysis import statistics
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.notes import is_accuracy, number, unit
-from analysis.notes import scale as scale_of
 from analysis.report import Report
+from analysis.table.wording import is_accuracy, number, unit
+from analysis.table.wording import scale as scale_of
 
 LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
 

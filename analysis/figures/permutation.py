@@ -10,10 +10,10 @@ from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.labels import Label, keys
-from analysis.notes import counted, interval_text, number, points, unit
-from analysis.notes import scale as scale_of
 from analysis.report import Report
 from analysis.statistics import Paired
+from analysis.table.wording import counted, interval_text, number, points, unit
+from analysis.table.wording import scale as scale_of
 from experiments.spec.fields import short, text
 
 FIELD, NONE = "data.permutation", "none"

@@ -10,9 +10,9 @@ from analysis import statistics
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.labels import keys
-from analysis.notes import is_accuracy, level_text, number, unit
-from analysis.notes import scale as scale_of
 from analysis.report import Report
+from analysis.table.wording import is_accuracy, level_text, number, unit
+from analysis.table.wording import scale as scale_of
 from analysis.trends import MIN_VALUES, few_points, is_number, lines
 from experiments.spec.fields import short, text
 

@@ -3,7 +3,7 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "analysis/notes.py": [
+    "analysis/table/wording.py": [
         (
             'cell["pairs"] < cell["n"]\n    return',
             'cell["pairs"] < cell["n"] - 1\n    return',

@@ -4,7 +4,8 @@ import pandas as pd
 
 from analysis import settings, statistics
 from analysis.cells import Options
-from analysis.notes import (
+from analysis.statistics import ALPHA
+from analysis.table.wording import (
     BELOW_FLOOR,
     SIGNIFICANT,
     UNEQUAL,
@@ -16,7 +17,6 @@ from analysis.notes import (
     marks,
     unit,
 )
-from analysis.statistics import ALPHA
 from experiments.design.ablation import Ablation
 from experiments.spec.fields import short
 

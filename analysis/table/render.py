@@ -5,12 +5,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import notes
 from analysis.cells import STATES, Options, cells
-from analysis.heading import heading
 from analysis.labels import field_text, grouped, head_texts
-from analysis.latex import document
-from analysis.layout import aligned, markdown, paragraph
+from analysis.table import wording
+from analysis.table.heading import heading
+from analysis.table.latex import document
+from analysis.table.layout import aligned, markdown, paragraph
 from experiments.design.ablation import Ablation
 from experiments.files import finite
 from experiments.spec.fields import text
@@ -31,10 +31,10 @@ def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, s
         rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
         return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
     layout = make_layout(ablation, table, options)
-    above, below = heading(ablation, table, options), notes.notes(ablation, table, frame, options)
+    above, below = heading(ablation, table, options), wording.notes(ablation, table, frame, options)
     if style == "text":
         return "\n".join([*above, "", *aligned(layout), "", *below]).rstrip() + "\n"
-    told = notes.differences(ablation, table)
+    told = wording.differences(ablation, table)
     if style == "latex":
         return document(layout, len(ablation.report.rows), ablation.name, above, [*told, *below])
     lines = [*map(paragraph, above), *markdown(layout), "", *map(paragraph, [*told, *below])]
@@ -82,8 +82,8 @@ def cell_text(ablation: Ablation, cell: "pd.Series[Any]", options: Options) -> s
     if pd.isna(cell["mean"]):
         several = len(cell["commits"]) > 1 and not options.mix_commits
         return f"{len(cell['commits'])} commits ({n})" if several else f"no {ablation.report.metric} ({n})"
-    spread = notes.number(ablation, cell["std"]) if n > 1 else "?"
+    spread = wording.number(ablation, cell["std"]) if n > 1 else "?"
     count = f"{n}" if n == planned else f"{n} of {planned}"
-    difference = "" if pd.isna(cell["difference"]) else f" {notes.number(ablation, cell['difference'], '+')}"
-    mean = notes.number(ablation, cell["mean"])
-    return f"{mean} ± {spread} ({count}){difference}{notes.marks(cell, options)}"
+    difference = "" if pd.isna(cell["difference"]) else f" {wording.number(ablation, cell['difference'], '+')}"
+    mean = wording.number(ablation, cell["mean"])
+    return f"{mean} ± {spread} ({count}){difference}{wording.marks(cell, options)}"
