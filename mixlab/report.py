@@ -71,7 +71,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
-    from analysis.writing import write_reports
+    from analysis.page.writing import write_reports
     from experiments.files import StoreError
 
     places = [report.store.root / "ablations" / report.ablation.name / "report" for report in reports]

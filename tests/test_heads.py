@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from analysis.answer import sentences
+from analysis.page.answer import sentences
 from analysis.table.latex import document, escape
 from analysis.table.layout import markdown, paragraph
 from analysis.table.render import render_cells

@@ -16,14 +16,15 @@ import pandas as pd
 import pytest
 
 import analysis
-from analysis import records, trends
-from analysis.answer import sentences
+from analysis import records
 from analysis.cells import Options
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
+from analysis.page.answer import sentences
+from analysis.page.writing import write_reports
 from analysis.report import Report, make_report
+from analysis.table import trends
 from analysis.table.render import render_cells
-from analysis.writing import write_reports
 from experiments.design import archive
 from experiments.design.ablation import load_ablation, trials
 from experiments.files import write_whole
@@ -119,7 +120,7 @@ def bench(tmp_path: Path, cache: Path) -> Any:
 @pytest.fixture
 def without_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """For what does not look at them: they take most of a report's seconds."""
-    monkeypatch.setattr("analysis.writing.draw_all", lambda report: [])
+    monkeypatch.setattr("analysis.page.writing.draw_all", lambda report: [])
 
 
 # --- the numbers by another route -------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from analysis.answer import sentences
 from analysis.figures import draw_all
+from analysis.page.answer import sentences
 from analysis.settings import averaged, setting_of
 from tests.test_report_files import BLOCKS, COMMIT, MIXING, OTHER, Bench, record
 

@@ -11,9 +11,9 @@ from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.labels import keys
 from analysis.report import Report
+from analysis.table.trends import MIN_VALUES, few_points, is_number, lines
 from analysis.table.wording import is_accuracy, level_text, number, unit
 from analysis.table.wording import scale as scale_of
-from analysis.trends import MIN_VALUES, few_points, is_number, lines
 from experiments.spec.fields import short, text
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic

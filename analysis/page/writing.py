@@ -9,7 +9,7 @@ import pandas as pd
 from analysis.figures import NAMES, draw_all
 from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
-from analysis.page import page
+from analysis.page.page import page
 from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
 from analysis.table.render import render_cells

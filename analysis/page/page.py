@@ -10,14 +10,15 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import answer, settings, trends
+from analysis import settings
 from analysis.cells import STATES
 from analysis.figures.style import Drawn
 from analysis.labels import Label, field_text, keys
-from analysis.paper import findings
+from analysis.page import answer
+from analysis.page.paper import findings
 from analysis.report import Report
 from analysis.statistics import ALPHA
-from analysis.table import wording
+from analysis.table import trends, wording
 from analysis.table.heading import heading
 from analysis.table.render import cell_text, equivalence_text, p_value
 from experiments.spec.fields import text
