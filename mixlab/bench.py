@@ -49,7 +49,7 @@ def command(arguments: argparse.Namespace) -> int:
 def _step(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from analysis import bench_lines
+    from analysis.terminal import bench_lines
     from experiments.bench import config, step
 
     names, rounds = _backends(arguments.backend), _rounds(arguments.rounds)
@@ -64,7 +64,7 @@ def _step(arguments: argparse.Namespace) -> int:
 def _limit(arguments: argparse.Namespace) -> int:
     import dataclasses
 
-    from analysis import bench_lines
+    from analysis.terminal import bench_lines
     from experiments.bench import config, limit
     from experiments.results.store import Store
 
@@ -78,7 +78,7 @@ def _limit(arguments: argparse.Namespace) -> int:
 
 
 def _grid(arguments: argparse.Namespace) -> int:
-    from analysis import bench_lines
+    from analysis.terminal import bench_lines
     from experiments.bench import grid
 
     if arguments.jobs < 1:
@@ -92,7 +92,7 @@ def _show(arguments: argparse.Namespace, found: Sequence[Any], lines: Sequence[s
     """Print what was found, as lines or as JSON, and keep it where that is asked for."""
     import json
 
-    from analysis import bench_lines
+    from analysis.terminal import bench_lines
     from experiments.files import write_json
 
     if arguments.out:

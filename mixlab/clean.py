@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import kinds_lines
+    from analysis.terminal.listing import kinds_lines
     from experiments.results import cleaning
     from experiments.results.store import Store
     from slurm.holding import held, trials_by_ablation, trials_of_these_alone
@@ -66,7 +66,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _remove(store: "Store", chosen: "list[Item]") -> None:
     """Remove, and print each item that went, and how many stay, by why."""
-    from analysis.listing import mib
+    from analysis.terminal.listing import mib
     from experiments.results import cleaning
 
     gone: list[Item] = []

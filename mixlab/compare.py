@@ -17,8 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.compare import compare_lines
     from analysis.run_sets import read_run_set
+    from analysis.terminal.compare import compare_lines
     from experiments.spec.expand import expand
 
     sets = [expand(text, "command line: run set") for text in (arguments.first, arguments.second)]

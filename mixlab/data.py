@@ -81,7 +81,7 @@ def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
 
 def _decoded(config: "DataConfig", store: "Store", sheet: Path | None) -> list[str]:
     """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
-    from analysis import contact_sheet
+    from analysis.figures import contact_sheet
     from experiments import data
     from experiments.design.ablation import COMMAND_LINE
 

@@ -45,7 +45,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.details import weights_lines
+    from analysis.terminal.details import weights_lines
     from backends.contract import RunSpec
     from experiments.results.store import Store
     from experiments.weights import class_order, evaluation, recipes, weight_files

@@ -12,7 +12,7 @@ from backends.errors import MixlabError
 from mixlab.common import TRIAL_FAILED, add_overrides, add_store, data_cache
 
 if TYPE_CHECKING:
-    from analysis.parity_lines import Climbed
+    from analysis.terminal.parity_lines import Climbed
 
 HELP = "Prove that two backends, precisions or devices train the same model, or name where they part."
 EXAMPLE = "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64"
@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from analysis import parity_lines
-    from analysis.parity_lines import Climbed
+    from analysis.terminal import parity_lines
+    from analysis.terminal.parity_lines import Climbed
     from experiments.design.ablation import load_base
     from experiments.parity import pair
     from experiments.parity.trials import conditions, not_covered, read_checks, trials
@@ -75,7 +75,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _end(found: "list[Climbed]", arguments: argparse.Namespace) -> int:
     """Say what came of all models together; returns the exit code."""
-    from analysis import parity_lines
+    from analysis.terminal import parity_lines
 
     if arguments.json:
         print(json.dumps([parity_lines.as_json(climbed) for climbed in found], allow_nan=False))

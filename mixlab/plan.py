@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import plan_lines
+    from analysis.terminal.listing import plan_lines
 
     store, ablation, trials = load(arguments)
     print("\n".join([*plan_lines(trials, store), *data_notes(ablation, trials, store)]))

@@ -127,7 +127,7 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
 
 
 def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
-    from analysis.listing import plan_lines
+    from analysis.terminal.listing import plan_lines
     from experiments.running import local
 
     left = [planned for planned in chosen if not local.is_ended(planned, store)]

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.details import show_lines
+    from analysis.terminal.details import show_lines
     from experiments.results.store import Store
 
     print("\n".join(show_lines(arguments.id, Store(arguments.store))))

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.listing import overview_lines, status_lines
+    from analysis.terminal.listing import overview_lines, status_lines
     from experiments.results.store import Store
     from slurm.status import hints, overview
 
@@ -75,7 +75,7 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
     from rich.console import Console
     from rich.live import Live
 
-    from analysis.listing import status_totals
+    from analysis.terminal.listing import status_totals
     from slurm.status import hints, overview
 
     console, last = Console(), ""
@@ -101,7 +101,7 @@ def _screen(labels: dict[str, str], known: "Overview", advice: list[str], height
     from rich.table import Table
     from rich.text import Text
 
-    from analysis.listing import status_layout, status_totals
+    from analysis.terminal.listing import status_layout, status_totals
 
     order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
     by_state = sorted(labels, key=lambda trial_id: order.index(known.states[trial_id].status))

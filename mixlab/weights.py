@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.details import origin_lines, weights_lines
+    from analysis.terminal.details import origin_lines, weights_lines
     from experiments.weights import weight_files
 
     weights = weight_files.read(arguments.file, arguments.ema, arguments.group)

@@ -14,7 +14,7 @@ import pytest
 
 import analysis
 import backends
-from analysis import bench_lines
+from analysis.terminal import bench_lines
 from backends import parameters
 from backends.contract import RunSpec
 from backends.errors import MixlabError

@@ -16,7 +16,7 @@ import pytest
 import torch
 from safetensors.numpy import save_file
 
-from analysis.details import origin_lines
+from analysis.terminal.details import origin_lines
 from backends.contract import Array, State
 from backends.errors import MixlabError
 from experiments.weights import weight_files

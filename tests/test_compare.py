@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from analysis.compare import compare_lines
 from analysis.run_sets import RunSet, matched
+from analysis.terminal.compare import compare_lines
 from tests.conftest import command
 from tests.test_report_files import MIXING, OTHER, Bench, record
 

@@ -16,7 +16,7 @@ import torch
 from jax import numpy as jnp
 
 import backends
-from analysis import parity_lines
+from analysis.terminal import parity_lines
 from backends.contract import Program
 from backends.jax import model as jax_model
 from backends.jax import train as jax_train

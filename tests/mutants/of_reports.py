@@ -51,7 +51,7 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
     ],
-    "analysis/compare.py": [
+    "analysis/terminal/compare.py": [
         ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
         ("return self.second - self.first", "return self.first - self.second", "compare -k in_common"),
         (
