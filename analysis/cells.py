@@ -7,12 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import origins, settings, statistics
-from analysis.equivalence import Equivalence, equivalence
+from analysis import inference, origins, settings
 from analysis.frame import objects
+from analysis.inference import Equivalence, Paired, Summary, equivalence
 from analysis.labels import Label, baseline_of, grouped, keys
 from analysis.settings import FRAMEWORK, Compared, Tested
-from analysis.statistics import Paired, Summary
 from experiments.design.ablation import Ablation
 
 STATES = ("failed", "running", "missing")
@@ -76,7 +75,7 @@ def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options
     done = group[group["status"] == "done"]
     commits = origins.commits(done)
     numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
-    found = statistics.summary(numbers, options.interval)
+    found = inference.summary(numbers, options.interval)
     return {
         **dict(zip(keys(ablation), label, strict=True)),
         "n": len(done),
@@ -125,7 +124,7 @@ def _differences(
     cells, of_settings = [], []
     for label in groups:
         one = sides.get(label)
-        found = statistics.paired(one.baseline, one.own, interval) if one else Paired(0)
+        found = inference.paired(one.baseline, one.own, interval) if one else Paired(0)
         cells.append(found if found.n or one is None else Paired(0, one.difference))
         of_settings.append(tested[one.setting] if one else nothing)
     columns = {name: [getattr(cell, name) for cell in cells] for name in ("difference", "effect_size", "p")}
@@ -184,7 +183,7 @@ def _floor(ablation: Ablation, done: pd.DataFrame, found: Summary) -> float:
     sizes = done[f"info.num_{split}"]
     if split == "train":
         sizes = sizes.clip(upper=done["train.evaluate_train_examples"])
-    return statistics.binomial_floor(found.mean, int(sizes.min()))
+    return inference.binomial_floor(found.mean, int(sizes.min()))
 
 
 def _cost(done: pd.DataFrame, mixed: bool) -> dict[str, float]:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.inference import Paired, holm, paired
 from analysis.labels import Label, baseline_of, keys, labels
-from analysis.statistics import Paired, holm, paired
 from experiments.design.ablation import Ablation
 
 FRAMEWORK = "backend"

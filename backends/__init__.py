@@ -39,7 +39,7 @@ def _external() -> "dict[str, EntryPoint]":
 
 
 def _folders() -> list[str]:
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/__init__.py"))
+    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/program.py"))
 
 
 def check(name: str) -> None:

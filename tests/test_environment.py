@@ -11,7 +11,7 @@ from slurm import snapshot
 
 TRACKED = (
     *(f"{package}/__init__.py" for package in snapshot.PACKAGES),
-    *("experiments/data/splits.py", "experiments/ablations/tying.yaml", "analysis/templates/page.html"),
+    *("experiments/data/splits.py", "experiments/ablations/tying.yaml", "analysis/page/templates/page.html"),
     *("analysis/results/report.md", "tests/test_it.py", "README.md", "pyproject.toml", "Makefile"),
 )
 
@@ -49,7 +49,7 @@ def is_dirty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
     [
         *(f"{package}/__init__.py" for package in snapshot.PACKAGES),
         *("experiments/data/splits.py", "experiments/new.py", "backends/new/deep/model.py"),
-        *("analysis/templates/page.html", "pyproject.toml"),
+        *("analysis/page/templates/page.html", "pyproject.toml"),
     ],
 )
 def test_code_that_differs_from_the_commit_is_dirty(is_dirty: Callable[[str], bool], name: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.frame import trials_frame
-from analysis.statistics import binomial_floor
+from analysis.inference import binomial_floor
 from tests.conftest import base
 from tests.test_report_files import BLOCKS, COMMIT, MIXING, OTHER, Bench, record
 

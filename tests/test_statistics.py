@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from analysis.statistics import (
+from analysis.inference import (
     BOOTSTRAP_COVERAGE,
     BOOTSTRAP_LEAST,
     Paired,

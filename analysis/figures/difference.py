@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from analysis import settings
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.inference import ALPHA
 from analysis.report import Report
-from analysis.statistics import ALPHA
 from analysis.table.heading import family_text
 from analysis.table.wording import (
     baseline_text,

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from analysis import statistics
+from analysis import inference
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
@@ -24,7 +24,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     better = 1 if is_accuracy(report.ablation) else -1
     costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in known]
     means = [float(report.rows[label]["mean"]) for label in known]
-    front = statistics.frontier(costs, [better * mean for mean in means])
+    front = inference.frontier(costs, [better * mean for mean in means])
     figure, ax = style.new()
     scale = scale_of(report.ablation)
     ax.plot(costs, [scale * mean for mean in means], "o", color="#888888", markersize=4, label="cells")

@@ -5,13 +5,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from analysis import statistics
+from analysis import inference
 from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
+from analysis.inference import Paired
 from analysis.labels import Label, keys
 from analysis.report import Report
-from analysis.statistics import Paired
 from analysis.table.wording import counted, interval_text, number, points, unit
 from analysis.table.wording import scale as scale_of
 from experiments.spec.fields import short, text
@@ -62,7 +62,7 @@ def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired 
     if none is None or permuted is None:
         return None
     first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
-    found = statistics.paired(first, second, report.options.interval)
+    found = inference.paired(first, second, report.options.interval)
     return None if math.isnan(found.difference) else found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import statistics
+from analysis import inference
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.labels import keys
@@ -79,7 +79,7 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
             for cell, group in zip(cells, groups, strict=True)
             if not math.isnan(cell["mean"])
         ]
-        law = statistics.power_law([size for size, _ in points], [error for _, error in points])
+        law = inference.power_law([size for size, _ in points], [error for _, error in points])
         if law is None:
             continue
         look, is_any = style.look(place), True
@@ -121,6 +121,6 @@ def _beside(x: list[float], place: int, num_lines: int, is_log: bool) -> list[fl
 
 def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
     said = ", ".join(f"{number(report.ablation, cell['mean'])} at {text(cell[name])}" for cell in cells)
-    line = statistics.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
+    line = inference.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
     ranks = "" if line is None or math.isnan(line.spearman) else f" (rank correlation {line.spearman:+.2f})"
     return f"{rest + ': ' if rest else ''}{said}{ranks}."

@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings
+from analysis.inference import t_factor
 from analysis.labels import Label, baseline_of, field_text, keys
 from analysis.report import Report
-from analysis.statistics import t_factor
 from analysis.table.wording import (
     baseline_text,
     difference_text,

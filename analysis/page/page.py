@@ -13,11 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis import settings
 from analysis.cells import STATES
 from analysis.figures.style import Drawn
+from analysis.inference import ALPHA
 from analysis.labels import Label, field_text, keys
 from analysis.page import answer
 from analysis.page.paper import findings
 from analysis.report import Report
-from analysis.statistics import ALPHA
 from analysis.table import trends, wording
 from analysis.table.heading import heading
 from analysis.table.render import cell_text, equivalence_text, p_value

@@ -2,9 +2,9 @@
 
 import pandas as pd
 
-from analysis import settings, statistics
+from analysis import inference, settings
 from analysis.cells import Options
-from analysis.statistics import ALPHA
+from analysis.inference import ALPHA
 from analysis.table.wording import (
     BELOW_FLOOR,
     SIGNIFICANT,
@@ -36,7 +36,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
             "best: at the first evaluation of highest validation accuracy, without validation data at the last"
         )
     if options.interval != "t":
-        lines.append(f"intervals by {options.interval}, of {statistics.BOOTSTRAP_LEAST} seeds or more")
+        lines.append(f"intervals by {options.interval}, of {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for _, cell in table.iterrows()]

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from analysis import statistics
+from analysis import inference
+from analysis.inference import Trend
 from analysis.labels import Label, keys
 from analysis.report import Report
-from analysis.statistics import Trend
 from analysis.table.wording import interval_text, number, points
 from experiments.spec.fields import short, text
 
@@ -70,12 +70,12 @@ def _trend(cells: list[Any], name: str) -> Trend | None:
     known = [cell for cell in cells if cell[name] > 0]  # neither NaN nor zero
     if len({cell[name] for cell in known}) < MIN_VALUES:
         return None
-    return statistics.trend([math.log2(cell[name]) for cell in known], [cell["mean"] for cell in known])
+    return inference.trend([math.log2(cell[name]) for cell in known], [cell["mean"] for cell in known])
 
 
 def few_points(trend: Trend) -> str:
     """What three points leave of the interval of a slope."""
-    return f" (one degree of freedom: ±{statistics.t_factor(1):.1f} standard errors)" if trend.n == 3 else ""
+    return f" (one degree of freedom: ±{inference.t_factor(1):.1f} standard errors)" if trend.n == 3 else ""
 
 
 def sentences(report: Report) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import settings, statistics
+from analysis import inference, settings
 from analysis.cells import Options, is_mixed
+from analysis.inference import ALPHA, LEVEL
 from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
-from analysis.statistics import ALPHA, LEVEL
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.spec.fields import text
@@ -129,17 +129,17 @@ def _of_intervals(table: pd.DataFrame, options: Options) -> Iterator[str]:
     counts = sorted({int(n) for name in ("n", "pairs", "setting_pairs") for n in table[name] if n > 1})
     if options.interval == "t" and 2 in counts:
         yield few_text(2)
-    if few := [n for n in counts if statistics.is_refused(n, options.interval)]:
-        covers = ", ".join(f"{statistics.BOOTSTRAP_COVERAGE[n]} % with n = {n}" for n in few)
+    if few := [n for n in counts if inference.is_refused(n, options.interval)]:
+        covers = ", ".join(f"{inference.BOOTSTRAP_COVERAGE[n]} % with n = {n}" for n in few)
         yield (
-            f"No interval with n below {statistics.BOOTSTRAP_LEAST}: a bootstrap of so few seeds covers the mean less "
+            f"No interval with n below {inference.BOOTSTRAP_LEAST}: a bootstrap of so few seeds covers the mean less "
             f"often than in {level_text()} ({covers}); --interval t gives Student's."
         )
 
 
 def few_text(n: int) -> str:
     """What an interval of so few values is worth."""
-    factor = statistics.t_factor(n - 1)
+    factor = inference.t_factor(n - 1)
     freedom = f"{counted(n - 1, 'degree')} of freedom"
     return f"n = {n} leaves {freedom}: its interval is ±{factor:.1f} standard errors, and says little."
 

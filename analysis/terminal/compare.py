@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis import statistics
+from analysis import inference
+from analysis.inference import Paired
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, averaged
-from analysis.statistics import Paired
 from analysis.table.layout import aligned
 from analysis.table.wording import counted, few_text, p_text
 from backends.errors import MixlabError, choices
@@ -98,7 +98,7 @@ def _setting_lines(both: Comparison) -> Iterator[str]:
         settings.setdefault(pair.setting, []).append(pair)
     apart = [pairs for pairs in settings.values() if any(pair.first != pair.second for pair in pairs)]
     found = [_tested(pairs) for pairs in apart]
-    corrected = statistics.holm([one.p for one in found])
+    corrected = inference.holm([one.p for one in found])
     yield _rule(both, sum(not math.isnan(p) for p in corrected))
     for pairs, one, p in list(zip(apart, found, corrected, strict=True))[:MAX_LINES]:
         yield _setting_line(both, pairs, one, p)
@@ -113,7 +113,7 @@ def _setting_lines(both: Comparison) -> Iterator[str]:
 def _tested(pairs: Sequence[Pair]) -> Paired:
     seeds = [dict(pair.fields).get("seed") for pair in pairs]
     sides = [({seed: pair.first}, {seed: pair.second}) for seed, pair in zip(seeds, pairs, strict=True)]
-    return statistics.paired(*averaged(sides))
+    return inference.paired(*averaged(sides))
 
 
 def _rule(both: Comparison, num_tests: int) -> str:

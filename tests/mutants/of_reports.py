@@ -62,7 +62,7 @@ FAULTS: dict[str, list[Row]] = {
         ("if any(pair.first != pair.second for pair in pairs)]", "]", "compare -k one_by_one"),
         ("if not math.isnan(pair.difference))", ")", "compare -k without_a_number"),
     ],
-    "analysis/statistics.py": [
+    "analysis/inference.py": [
         ("float(x.std(ddof=1))", "float(x.std())", "statistics -k three_seeds"),
         ("float(d.std(ddof=1))", "float(d.std())", "statistics -k paired_by_their_key"),
         ("LEVEL = 0.95", "LEVEL = 0.90", "statistics -k three_seeds"),

@@ -1,4 +1,4 @@
-"""The statistics of a table, by SciPy and statsmodels: of one cell, of two paired ones, of many, and of a trend."""
+"""The statistics of a table, by SciPy and statsmodels: of one cell, of paired ones, of equal ones, of a trend."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -41,6 +41,15 @@ class Paired:
     high: float = NAN
     effect_size: float = NAN  # Cohen's d_z: the mean difference over the standard deviation of the differences
     p: float = NAN  # of the two-sided paired t-test
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Of two settings over pairs, such as equal seeds."""
+
+    n: int  # pairs
+    p: float = NAN  # small: the mean difference lies within (-margin, margin)
+    kind: str = ""  # where all differences are the same: same (none), within or differ, which p of 0 and 1 say too
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,27 @@ def paired(first: Mapping[Any, float], second: Mapping[Any, float], interval: st
     test = stats.ttest_rel(b, a)
     low, high = _interval(d, interval)
     return Paired(len(d), mean, low, high, mean / float(d.std(ddof=1)), float(test.pvalue))
+
+
+def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> Equivalence:
+    """Two one-sided t-tests over the keys that both have.
+
+    With fewer than two of them, or a NaN among them, p is NaN. Where all differences are the same there is nothing to
+    estimate: p is 0 inside the margin and 1 outside.
+
+    Source: statsmodels.stats.weightstats.ttost_paired (Schuirmann 1987).
+    """
+    from statsmodels.stats.weightstats import ttost_paired
+
+    keys = [key for key in first if key in second]
+    a, b = (np.array([side[key] for key in keys], np.float64) for side in (first, second))
+    if len(keys) < 2 or not np.isfinite(a - b).all():
+        return Equivalence(len(keys))
+    if np.ptp(a - b) <= ROUNDING:
+        apart = abs(float(a[0] - b[0]))
+        kind = "same" if apart <= ROUNDING else "within" if apart < margin else "differ"
+        return Equivalence(len(keys), 1.0 if kind == "differ" else 0.0, kind)
+    return Equivalence(len(keys), float(ttost_paired(a, b, -margin, margin)[0]))
 
 
 def holm(p: Sequence[float]) -> list[float]:
