@@ -114,8 +114,7 @@ def paired(first: Mapping[Any, float], second: Mapping[Any, float], interval: st
     """
     from scipy import stats
 
-    keys = [key for key in first if key in second]
-    a, b = (np.array([side[key] for key in keys], np.float64) for side in (first, second))
+    a, b = _in_common(first, second)
     d = b - a
     if not len(d) or not np.isfinite(d).all():
         return Paired(len(d))
@@ -125,6 +124,12 @@ def paired(first: Mapping[Any, float], second: Mapping[Any, float], interval: st
     test = stats.ttest_rel(b, a)
     low, high = _interval(d, interval)
     return Paired(len(d), mean, low, high, mean / float(d.std(ddof=1)), float(test.pvalue))
+
+
+def _in_common(first: Mapping[Any, float], second: Mapping[Any, float]) -> tuple["np.ndarray[Any, Any]", ...]:
+    """The values of both at the keys that both have, in the same order."""
+    keys = [key for key in first if key in second]
+    return tuple(np.array([side[key] for key in keys], np.float64) for side in (first, second))
 
 
 def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> Equivalence:
@@ -137,15 +142,14 @@ def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin:
     """
     from statsmodels.stats.weightstats import ttost_paired
 
-    keys = [key for key in first if key in second]
-    a, b = (np.array([side[key] for key in keys], np.float64) for side in (first, second))
-    if len(keys) < 2 or not np.isfinite(a - b).all():
-        return Equivalence(len(keys))
+    a, b = _in_common(first, second)
+    if len(a) < 2 or not np.isfinite(a - b).all():
+        return Equivalence(len(a))
     if np.ptp(a - b) <= ROUNDING:
         apart = abs(float(a[0] - b[0]))
         kind = "same" if apart <= ROUNDING else "within" if apart < margin else "differ"
-        return Equivalence(len(keys), 1.0 if kind == "differ" else 0.0, kind)
-    return Equivalence(len(keys), float(ttost_paired(a, b, -margin, margin)[0]))
+        return Equivalence(len(a), 1.0 if kind == "differ" else 0.0, kind)
+    return Equivalence(len(a), float(ttost_paired(a, b, -margin, margin)[0]))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.errors import BackendMissing, choices
 
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from importlib.metadata import EntryPoint
 
-    from backends.contract import Backend, Bench
+    from backends.bench import Ceilings, Peers
+    from backends.contract import Backend
 
 _GROUP = "mixlab.backends"
 
@@ -68,15 +69,27 @@ def add_over_ranks(name: str, value: float, index: int, size: int, address: str)
     return float(module.add_over_ranks(value, index, size, address))
 
 
-def load_bench(name: str) -> "Bench":
-    """What a backend answers for `mixlab bench`; see backends/*/bench.py.
+def load_peers(name: str) -> "Peers":
+    """Other people's models in a backend's framework; see backends/*/peers.py.
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
+    return _load_for_bench(name, "peers")  # type: ignore[no-any-return]
+
+
+def load_ceilings(name: str) -> "Ceilings":
+    """What the machine can do at most by a backend's framework; see backends/*/ceilings.py.
+
+    Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
+    """
+    return _load_for_bench(name, "ceilings")  # type: ignore[no-any-return]
+
+
+def _load_for_bench(name: str, part: str) -> Any:
     if name not in _folders():
         raise BackendMissing(f"backend: {name!r} has no bench; {choices(name, _folders())}")
     with _import_errors(name):
-        return importlib.import_module(f"backends.{name}.bench")
+        return importlib.import_module(f"backends.{name}.{part}")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 
 _WORDS_PER_COUNT = 4  # 64-bit words that Philox4x64 gives for each value of its counter
 

@@ -46,7 +46,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
-    from backends.contract import RunSpec
+    from backends.specs import RunSpec
     from experiments.results.store import Store
     from experiments.weights import class_order, evaluation, recipes, weight_files
 

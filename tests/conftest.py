@@ -59,7 +59,7 @@ import time
 
 import numpy as np
 
-from backends import parameters
+from backends.models import folds
 from backends.contract import Predictions, StepMetrics
 from experiments.results.store import Store
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from backends.contract import Backend
 from backends.jax import optimizer as jax_optimizer
-from backends.jax import train as jax_train
+from backends.jax import program as jax_train
 from backends.torch import optimizer as torch_optimizer
-from backends.torch import train as torch_train
+from backends.torch import program as torch_train
 from experiments import data
 from experiments.parity import side, trials
 from experiments.parity.job import WIDE_CLASSES, Job

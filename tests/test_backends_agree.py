@@ -16,8 +16,12 @@ import pytest
 from scipy.special import erf, expit, log_softmax
 
 import backends
-from backends import parameters
-from backends.contract import Array, ArrayDataset, ModelSpec, Program, RunSpec, State, StepMetrics, StepPlan
+from backends import dropout
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Program, StepMetrics
+from backends.models import folds
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
@@ -125,7 +129,7 @@ def case(request: pytest.FixtureRequest, cache: Path) -> Iterator[Case]:
 
 
 def dropout_mask(shape: tuple[int, ...], site: int, key: int, rate: float) -> Array:
-    """Factors of the elements, by the text of parameters.dropout_site, in Python's whole numbers."""
+    """Factors of the elements, by the text of dropout.dropout_site, in Python's whole numbers."""
 
     def kept(element: int) -> bool:
         x = (element * 0x9E3779B9 + key + site * 0x85EBCA6B) % 2**32
@@ -329,18 +333,18 @@ def test_predictions_are_those_of_the_average(backend: str, cache: Path) -> None
 def spread(state: State, spec: ModelSpec) -> State:
     """Parameters of a tied model as those of a model with copies: each copy gets the same weights."""
     params = params_of(state)
-    return {f"params/{name}": np.broadcast_to(params[name], shape) for name, shape in parameters.shapes(spec).items()}
+    return {f"params/{name}": np.broadcast_to(params[name], shape) for name, shape in folds.shapes(spec).items()}
 
 
 def unshared(state: State, spec: ModelSpec) -> State:
     """Parameters of shared blocks as those of a model with a set of weights for each block."""
-    source = {name: f"MixerBlock_0/{name.partition('/')[2]}" for name in parameters.shapes(spec) if "Mixer" in name}
-    return {f"params/{name}": state[f"params/{source.get(name, name)}"] for name in parameters.shapes(spec)}
+    source = {name: f"MixerBlock_0/{name.partition('/')[2]}" for name in folds.shapes(spec) if "Mixer" in name}
+    return {f"params/{name}": state[f"params/{source.get(name, name)}"] for name in folds.shapes(spec)}
 
 
 def with_unit_views(state: State, spec: ModelSpec) -> State:
     """Parameters of a grouped model as those of one with learned views, each view the channels as they are."""
-    units = {f"params/{name}": np.eye(spec.hidden_dim) for name in parameters.shapes(spec) if "views" in name}
+    units = {f"params/{name}": np.eye(spec.hidden_dim) for name in folds.shapes(spec) if "views" in name}
     return {name: x for name, x in state.items() if name.startswith("params/")} | units
 
 
@@ -363,7 +367,7 @@ def test_equal_weights_give_equal_logits(name: str, backend: str, cache: Path) -
     plain, other, convert = EQUAL_MODELS[name]
     one, two = Case("tied", cache, **plain), Case("tied", cache, **other)
     state, images = one.random_state(), np.array(one.splits.images[:7])
-    assert name == "one group" or parameters.shapes(one.trial.model) != parameters.shapes(two.trial.model)
+    assert name == "one group" or folds.shapes(one.trial.model) != folds.shapes(two.trial.model)
     converted = initial_state(two.trial) | convert(state, two.trial.model)
     logits = []
     for each, values in ((one, state), (two, converted)):
@@ -400,7 +404,7 @@ def backend_dropout(backend: str, x: Array, site: int, key: int, rate: float) ->
 def test_dropout_masks_equal_the_hash_bit_for_bit(backend: str, key: int, rate: float) -> None:
     backends.load(backend)
     shape = (5, 7, 11)
-    for site in (0, parameters.dropout_site(31, 1, 1)):
+    for site in (0, dropout.dropout_site(31, 1, 1)):
         mask = dropout_mask(shape, site, key, rate)
         np.testing.assert_array_equal(backend_dropout(backend, np.ones(shape), site, key, rate), mask)
         single = backend_dropout(backend, np.ones(shape, np.float32), site, key, rate)
@@ -417,7 +421,7 @@ def test_dropout_hash_drops_at_its_rate_and_each_site_its_own(rate: float) -> No
 
 
 def test_dropout_sites_are_all_different() -> None:
-    sites = [parameters.dropout_site(b, m, layer) for b in range(32) for m in range(2) for layer in range(2)]
+    sites = [dropout.dropout_site(b, m, layer) for b in range(32) for m in range(2) for layer in range(2)]
     assert len(set(sites)) == len(sites)
 
 
@@ -427,7 +431,7 @@ def backend_pixels(backend: str, dataset: ArrayDataset, step: dict[str, Array]) 
     if backend == "jax":
         import jax.numpy as jnp
 
-        from backends.jax import batch as jax_batch
+        from backends.jax import augment as jax_batch
 
         order = None if dataset.pixel_order is None else jnp.asarray(dataset.pixel_order)
         arrays = jax_batch.Data(jnp.asarray(pixels), jnp.asarray(dataset.labels), order)
@@ -435,7 +439,7 @@ def backend_pixels(backend: str, dataset: ArrayDataset, step: dict[str, Array]) 
     assert backend == "torch"
     import torch
 
-    from backends.torch import batch as torch_batch
+    from backends.torch import augment as torch_batch
 
     order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order).long()
     arrays = torch_batch.Data(torch.tensor(pixels), torch.tensor(dataset.labels), order)

@@ -15,9 +15,10 @@ import pytest
 import analysis
 import backends
 from analysis.terminal import bench_lines
-from backends import parameters
-from backends.contract import RunSpec
+from backends import footprint
 from backends.errors import MixlabError
+from backends.models import folds
+from backends.specs import RunSpec
 from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
 from experiments.machine import malloc, memory
@@ -63,7 +64,7 @@ def test_step_measures_both_backends_and_a_share_of_the_ceiling(run: Run) -> Non
     assert ended.code == 0, ended.err
     found = json.loads(ended.out)["found"]
     assert [one["label"] for one in found] == ["torch", "jax"]
-    macs = parameters.forward_macs(config.trial("cifar", SMALL).model)
+    macs = folds.forward_macs(config.trial("cifar", SMALL).model)
     for one in found:
         for work, factor in (("train", 6), ("predict", 2)):
             images = one["images_per_s"][work]["median"]
@@ -100,8 +101,8 @@ def test_our_loop_trains_as_a_trial_does() -> None:
 
 def peer(name: str, backend: str, path: Path | None = None) -> Any:
     trial = config.trial("cifar", SMALL)
-    bench = backends.load_bench(backend)
-    return bench.open_peer(name, trial.model, trial.optimizer, side.random_data(trial, 1), RunSpec(), path)
+    peers = backends.load_peers(backend)
+    return peers.open_peer(name, trial.model, trial.optimizer, side.random_data(trial, 1), RunSpec(), path)
 
 
 def test_the_authors_model_is_taken_from_a_clone(tmp_path: Path) -> None:
@@ -225,7 +226,7 @@ def test_what_fits_is_not_refused() -> None:
     with pytest.raises(failures.DoesNotFit, match=r"an evaluation of 256 images needs 0\.0 .* 0\.0 GiB are free"):
         fit.check(trial, needed - 1)
     large = config.trial("cifar")
-    needed = parameters.training_memory_bytes(large.model, large.optimizer, "float32", large.train.batch_size)
+    needed = footprint.training_memory_bytes(large.model, large.optimizer, "float32", large.train.batch_size)
     fit.check(large, needed)
     with pytest.raises(failures.DoesNotFit, match=r"a step of train\.batch_size 128 needs 0\.5 .* 0\.5 GiB are free"):
         fit.check(large, needed - 1)
@@ -252,13 +253,13 @@ def test_what_a_former_trial_has_left_is_not_counted_against_the_next() -> None:
     """A worker keeps what it frees, until it is asked whether a trial fits."""
     program = """
 import psutil
-from experiments import memory
 from experiments.bench import config
+from experiments.running import fit
 blocks = [bytes(2**20 - 100) for _ in range(400)]
 kept = bytes(100)
 del blocks
 before = psutil.Process().memory_info().rss
-memory.check(config.trial("cifar"), None)
+fit.check(config.trial("cifar"), None)
 print((before - psutil.Process().memory_info().rss) / 2**20)
 """
     with malloc.large_pages():

@@ -17,7 +17,7 @@ import torch
 from safetensors.numpy import save_file
 
 from analysis.terminal.details import origin_lines
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from backends.errors import MixlabError
 from experiments.weights import weight_files
 from experiments.weights.weight_files import Weights

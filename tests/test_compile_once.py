@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import ArrayDataset, Program, RunSpec
+from backends.contract import ArrayDataset, Program
+from backends.specs import RunSpec
 from experiments import data
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
@@ -84,7 +85,7 @@ def trained(cache: Path, backend: str = "jax", **changes: Any) -> Program:
 def test_trials_that_differ_in_numbers_compile_once(cache: Path) -> None:
     first = trained(cache)
     states = {"as it is": first.states()[0]}
-    from backends.jax import train as jax_train
+    from backends.jax import program as jax_train
 
     compiled = len(jax_train._compiled)
     assert trained(cache).compile_s == 0  # the first itself, again
@@ -119,7 +120,7 @@ def test_shared_program_computes_what_a_fresh_one_does(cache: Path, monkeypatch:
     changes = {"train": {"weight_decay": 0.3, "clip_norm": 0.2, "ema_decay": 0.5, "b1": 0.5}, "model": {"dropout": 0.4}}
     trained(cache)
     shared = trained(cache, **changes)
-    from backends.jax import train as jax_train
+    from backends.jax import program as jax_train
 
     monkeypatch.setattr(jax_train, "_compiled", {})
     fresh = trained(cache, **changes)

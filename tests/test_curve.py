@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.contract import Array, Predictions, StepMetrics, StepPlan
+from backends.arrays import Array
+from backends.contract import Predictions, StepMetrics
+from backends.plan import StepPlan
 from experiments import data
 from experiments.results.claims import Claim
 from experiments.results.store import Store

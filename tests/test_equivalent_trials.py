@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import ArrayDataset, RunSpec
+from backends.contract import ArrayDataset
+from backends.specs import RunSpec
 from experiments import data
 from experiments.spec.config import DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve

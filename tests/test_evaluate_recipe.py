@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 import backends
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import framing

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import Array, ArrayDataset, RunSpec
+from backends.arrays import Array
+from backends.contract import ArrayDataset
+from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.spec.trial import SPEC_VERSION, Trial

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import State
+from backends.arrays import State
 from experiments import files
 from experiments.results import checkpoint, kept
 from experiments.results.store import Store

@@ -11,8 +11,12 @@ import numpy as np
 import pytest
 
 import backends
-from backends import parameters
-from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec, State, StepPlan
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Program
+from backends.models import folds
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.state import slots
 
 FIXTURE = Path(__file__).parent / "fixtures" / "official_mixer_small.npz"
 OPTIMIZER = OptimizerSpec(weight_decay=0.1, decay="all", clip_norm=1.0)
@@ -52,7 +56,7 @@ def program(request: pytest.FixtureRequest, official: dict[str, Array]) -> Itera
 def loaded(program: Program, official: dict[str, Array]) -> Program:
     """The program with the fixture's weights, its moments zero."""
     params = group(official, "params")
-    zeros = {f"{slot}/{name}": 0 * x for slot in parameters.slots(OPTIMIZER) for name, x in params.items()}
+    zeros = {f"{slot}/{name}": 0 * x for slot in slots(OPTIMIZER) for name, x in params.items()}
     program.load([{f"params/{name}": x for name, x in params.items()} | zeros])
     return program
 
@@ -74,7 +78,7 @@ def assert_equal_by_name(actual: State, expected: State, tolerance: float) -> No
 
 def test_names_and_shapes_are_those_of_the_authors(official: dict[str, Array]) -> None:
     expected = {name: array.shape for name, array in group(official, "params").items()}
-    assert parameters.shapes(model_spec(official)) == expected
+    assert folds.shapes(model_spec(official)) == expected
 
 
 def test_fixture_trains_from_the_loss_of_its_weights(official: dict[str, Array]) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from backends.contract import ModelSpec
 from backends.errors import MixlabError
+from backends.specs import ModelSpec
 from experiments.design.ablation import load_ablation
 from experiments.spec import fields
 from experiments.spec.overrides import read_override

@@ -8,9 +8,13 @@ import pytest
 from scipy import stats
 
 import backends
-from backends import parameters
-from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec, StepPlan
-from backends.summary import model_summary
+from backends.arrays import Array
+from backends.contract import ArrayDataset
+from backends.models import folds
+from backends.models.summary import model_summary
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.state import draw_state, is_decayed, state_shapes
 from experiments import streams
 from experiments.spec.config import VARIANTS
 
@@ -79,18 +83,18 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
     spec = variant(name)
     head = spec.hidden_dim * 1000 + 1000
     without_head, with_head, _ = PUBLISHED[name]
-    assert parameters.count(spec) == with_head
-    assert parameters.count(spec) - head == without_head
+    assert folds.count(spec) == with_head
+    assert folds.count(spec) - head == without_head
     assert round(without_head / 1e6) == TABLE_1_MILLIONS[name]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_multiply_accumulates_are_as_many_as_published(name: str) -> None:
-    assert parameters.forward_macs(variant(name)) == pytest.approx(PUBLISHED[name][2], rel=MACS_TOLERANCE)
+    assert folds.forward_macs(variant(name)) == pytest.approx(PUBLISHED[name][2], rel=MACS_TOLERANCE)
 
 
 def test_parts_of_s_16_are_of_their_published_sizes() -> None:
-    shapes = parameters.shapes(variant("S/16"))
+    shapes = folds.shapes(variant("S/16"))
 
     def size(name: str) -> int:
         return math.prod(shapes[f"{name}/kernel"]) + math.prod(shapes[f"{name}/bias"])
@@ -114,11 +118,11 @@ def test_parts_of_s_16_are_of_their_published_sizes() -> None:
     ],
 )
 def test_an_option_adds_what_its_formula_says(option: str, more: int) -> None:
-    assert parameters.count(small(**OPTIONS[option])) - parameters.count(small()) == more
+    assert folds.count(small(**OPTIONS[option])) - folds.count(small()) == more
 
 
 def test_tying_and_grouping_cost_no_multiplication_and_views_their_own() -> None:
-    macs = {name: parameters.forward_macs(small(**fields)) for name, fields in OPTIONS.items()}
+    macs = {name: folds.forward_macs(small(**fields)) for name, fields in OPTIONS.items()}
     views = macs.pop("grouped_views")
     assert len(set(macs.values())) == 1
     assert views - macs["tied"] == 2 * S * C * C
@@ -128,7 +132,7 @@ def test_tying_and_grouping_cost_no_multiplication_and_views_their_own() -> None
 
 
 def test_names_are_those_of_the_official_checkpoints_in_the_order_of_the_forward_pass() -> None:
-    shapes = parameters.shapes(small(num_blocks=1))
+    shapes = folds.shapes(small(num_blocks=1))
     assert shapes == {
         "stem/kernel": (4, 4, 3, C),
         "stem/bias": (C,),
@@ -156,12 +160,12 @@ def test_names_are_those_of_the_official_checkpoints_in_the_order_of_the_forward
 
 @pytest.mark.parametrize("optimizer", [OptimizerSpec(), OptimizerSpec("sgd"), OptimizerSpec(ema_decay=0.9)], ids=str)
 def test_a_state_has_each_slot_of_each_parameter(optimizer: OptimizerSpec) -> None:
-    shapes, model = parameters.state_shapes(small(), optimizer), small()
+    shapes, model = state_shapes(small(), optimizer), small()
     slots = {"params", "momentum"} if optimizer.optimizer == "sgd" else {"params", "first_moment", "second_moment"}
     slots |= {"average"} if optimizer.ema_decay else set()
-    expected = {f"{slot}/{name}": shape for slot in slots for name, shape in parameters.shapes(model).items()}
+    expected = {f"{slot}/{name}": shape for slot in slots for name, shape in folds.shapes(model).items()}
     assert shapes == expected
-    assert {name: x.shape for name, x in parameters.initial_state(model, optimizer, uniforms).items()} == expected
+    assert {name: x.shape for name, x in draw_state(model, optimizer, uniforms).items()} == expected
 
 
 @pytest.mark.parametrize("backend", backends.names())
@@ -169,14 +173,14 @@ def test_a_state_has_each_slot_of_each_parameter(optimizer: OptimizerSpec) -> No
 def test_backends_hold_exactly_the_parameters(backend: str, option: str) -> None:
     """The model built by the framework itself names and shapes its parameters as the tables do."""
     model = small(**OPTIONS[option])
-    assert own_shapes(backend, model) == parameters.shapes(model)
+    assert own_shapes(backend, model) == folds.shapes(model)
 
 
 @pytest.mark.parametrize("backend", backends.names())
 def test_what_is_loaded_comes_back(backend: str) -> None:
     model, optimizer = small(**OPTIONS["both untied"]), OptimizerSpec(ema_decay=0.5)
     generator = np.random.default_rng(0)
-    shapes = parameters.state_shapes(model, optimizer)
+    shapes = state_shapes(model, optimizer)
     state = {name: generator.normal(size=shape) for name, shape in shapes.items()}
     dataset = ArrayDataset(np.zeros((2, 12, 12, 3), np.uint8), np.zeros(2, np.int32))
     program = backends.load(backend).open(model, optimizer, dataset, RunSpec(precision="float64"))
@@ -214,7 +218,7 @@ def own_shapes(backend: str, model: ModelSpec) -> dict[str, tuple[int, ...]]:
 def initial() -> dict[str, Array]:
     """A model with enough weights in each kernel to measure: at least 10,000."""
     model = ModelSpec(32, 3, 10, 8, 128, 1, 700, 512, token_mixing="grouped_views", position_embedding="learned")
-    return parameters.initial_state(model, OptimizerSpec(ema_decay=0.9), uniforms)
+    return draw_state(model, OptimizerSpec(ema_decay=0.9), uniforms)
 
 
 KERNELS = {
@@ -242,7 +246,7 @@ def test_kernels_are_normal_cut_at_two_sigma_with_variance_one_over_fan_in(
 
 def test_untied_copies_are_drawn_apart_with_the_variance_of_one() -> None:
     model = small(token_mixing="untied", channel_mixing="untied", hidden_dim=64, channels_mlp_dim=80)
-    state = parameters.initial_state(model, OptimizerSpec(), uniforms)
+    state = draw_state(model, OptimizerSpec(), uniforms)
     for name, fan_in in {"token_mixing/Dense_0": 9, "token_mixing/Dense_1": 10, "channel_mixing/Dense_0": 64}.items():
         kernel = state[f"params/MixerBlock_0/{name}/kernel"]
         assert len(np.unique(kernel)) == kernel.size
@@ -270,10 +274,10 @@ def test_moments_begin_at_zero_and_the_average_at_the_parameters(initial: dict[s
 
 
 def test_kernels_decay_and_nothing_else_unless_all_do() -> None:
-    names = list(parameters.shapes(small(position_embedding="learned", token_mixing="grouped_views")))
-    decayed = {name for name in names if parameters.is_decayed(name, "kernels")}
+    names = list(folds.shapes(small(position_embedding="learned", token_mixing="grouped_views")))
+    decayed = {name for name in names if is_decayed(name, "kernels")}
     assert decayed == {name for name in names if name.split("/")[-1] == "kernel"}
-    assert all(parameters.is_decayed(name, "all") for name in names)
+    assert all(is_decayed(name, "all") for name in names)
 
 
 # Layer by layer
@@ -301,11 +305,11 @@ def test_summary_of_s16_has_the_counts_of_the_paper_and_sums_to_the_total() -> N
 def test_summary_has_the_outputs_that_the_backends_compute(backend: str, options: dict[str, Any]) -> None:
     spec = small(**options)
     layers = model_summary(spec)
-    assert sum(layer.parameters for layer in layers) == parameters.count(spec)
+    assert sum(layer.parameters for layer in layers) == folds.count(spec)
     images = np.zeros((2, 12, 12, 3))
     dataset = ArrayDataset(images, np.zeros(2, np.int32))
     program = backends.load(backend).open(spec, SGD, dataset, RunSpec(precision="float64"))
-    program.load([parameters.initial_state(spec, SGD, uniforms)])
+    program.load([draw_state(spec, SGD, uniforms)])
     plan = StepPlan(0, np.ones(1), np.ones((1, 2)), np.array([[0, 1]], np.int32))
     computed = program.activations([plan])[0]
     names = {name for name in computed if not name.endswith(("mixing", "activation", "0", "1"))}

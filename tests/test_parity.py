@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
-from backends.contract import PRECISION, ModelSpec
+from backends.specs import PRECISION, ModelSpec
 from experiments.design.ablation import load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS

@@ -19,9 +19,9 @@ import backends
 from analysis.terminal import parity_lines
 from backends.contract import Program
 from backends.jax import model as jax_model
-from backends.jax import train as jax_train
+from backends.jax import program as jax_train
 from backends.torch import model as torch_model
-from backends.torch import train as torch_train
+from backends.torch import program as torch_train
 from experiments.parity import own, pair, side
 from experiments.parity.checks import EXPECTED, FOUND
 from experiments.parity.job import COMPILE, LONG, REMAT, REPLICAS, WIDE, Job

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from backends import torch as torch_backend
-from backends.contract import StepPlan
-from backends.torch import batch as torch_batch
+from backends.plan import StepPlan
+from backends.torch import augment as torch_batch
 from backends.torch import model as torch_model
-from backends.torch import train as torch_train
+from backends.torch import program as torch_train
 from experiments.parity import side
 from experiments.parity.job import Job
 from tests.parity_bench import SOURCE, TRAIN, TRIALS, Plant, climbed, fresh_code, job, on_torch_optimizer

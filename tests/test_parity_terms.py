@@ -18,10 +18,11 @@ import torch
 from jax import numpy as jnp
 
 import backends
-from backends import parameters
 from backends.jax import optimizer as jax_optimizer
+from backends.models import folds
+from backends.state import is_decayed
 from backends.torch import optimizer as torch_optimizer
-from backends.torch import train as torch_train
+from backends.torch import program as torch_train
 from experiments.parity import side
 from experiments.parity.job import Job
 from tests.parity_bench import (
@@ -86,7 +87,7 @@ def decayed(change: Callable[[str, bool], bool]) -> dict[str, Plant]:
     """Other parameters decay."""
 
     def is_decayed(name: str, decay: str) -> bool:
-        return change(name, parameters.is_decayed(name, decay))
+        return change(name, is_decayed(name, decay))
 
     return {
         "torch": lambda patch: patch.setattr(torch_train, "is_decayed", is_decayed),
@@ -118,8 +119,8 @@ def all_rounded(apply: Any, spec: Any, scalars: Any, *rest: Any) -> Any:
 
 def per_tensor(g: Any, limit: Any) -> Any:
     """torch: a flat gradient is cut into its tensors, those that decay first."""
-    shapes = parameters.shapes(job(SHORT["adamw"], Path(), Path(), "float32").trial.model)
-    sizes = [int(np.prod(shapes[n])) for n in sorted(shapes, key=lambda n: not parameters.is_decayed(n, "kernels"))]
+    shapes = folds.shapes(job(SHORT["adamw"], Path(), Path(), "float32").trial.model)
+    sizes = [int(np.prod(shapes[n])) for n in sorted(shapes, key=lambda n: not is_decayed(n, "kernels"))]
     return torch.cat([x * (limit / x.norm(dim=1, keepdim=True).clamp(min=limit)) for x in g.split(sizes, 1)], 1)
 
 

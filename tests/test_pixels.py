@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import pictures

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.contract import Array, StepPlan
+from backends.arrays import Array
+from backends.plan import StepPlan
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import DataInfo, Trial

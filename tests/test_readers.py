@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments import data
 from experiments.data.readers import cifar
 from tests.conftest import fresh_cache

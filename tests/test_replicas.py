@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 import backends
-from backends.contract import Array, ArrayDataset, Program, RunSpec, State, StepPlan
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Program
+from backends.plan import StepPlan
+from backends.specs import RunSpec
 from experiments import data
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve

@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 
 import backends
-from backends import parameters
-from backends.contract import Array, ArrayDataset, Program, RunSpec, State
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Program
 from backends.errors import Diverged
+from backends.specs import RunSpec
+from backends.state import state_shapes
 from experiments import data
 from experiments.data import Splits
 from experiments.machine.environment import ROOT
@@ -240,7 +242,7 @@ def test_a_save_forgets_nothing_of_the_state(whole: Whole, store: Store) -> None
     with pytest.raises(Stopped):
         whole.bench.run(store, should_stop=after(3))
     trial = whole.bench.trial
-    shapes = parameters.state_shapes(trial.model, trial.optimizer)
+    shapes = state_shapes(trial.model, trial.optimizer)
     state, progress = checkpoint.read(whole.bench.checkpoint(store), shapes)
     program = whole.bench.program()
     program.load([initial_state(trial)])
@@ -391,7 +393,7 @@ def test_checkpoint_of_another_model_is_refused(cache: Path, store: Store) -> No
     for changes in ({"hidden_dim": 8}, {"num_blocks": 1}, {"optimizer": "sgd"}, {"ema_decay": 0.0}):
         other = make_bench(backends.names()[0], cache, **changes).trial
         checkpoint.write(bench.checkpoint(store), initial_state(other), {"step": 3})
-        shapes = parameters.state_shapes(bench.trial.model, bench.trial.optimizer)
+        shapes = state_shapes(bench.trial.model, bench.trial.optimizer)
         with pytest.raises(checkpoint.CorruptCheckpoint, match="another model or optimizer"):
             checkpoint.read(bench.checkpoint(store), shapes)
 

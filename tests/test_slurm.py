@@ -164,12 +164,12 @@ def test_a_broken_tree_breaks_no_queued_job(bench: Bench, tmp_path: Path) -> Non
     bench.mixlab("submit", str(path), "--cluster", bench.cluster_file(), PYTHONPATH=mine["PYTHONPATH"])
     plan = copy / "experiments" / "training" / "plan.py"
     plan.write_text(plan.read_text().replace("train.learning_rate * rising", "0.0 * rising"))
-    (copy / "experiments" / "worker.py").write_text("this is not Python")
+    (copy / "experiments" / "running" / "worker.py").write_text("this is not Python")
     shutil.rmtree(copy / "slurm")
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
     bench.assert_as_undisturbed(path)
     (snapshot,) = {record["environment"]["snapshot"] for record in records(bench.store.root).values()}
-    assert (bench.store.root / "snapshots" / snapshot / "experiments" / "worker.py").exists()
+    assert (bench.store.root / "snapshots" / snapshot / "experiments" / "running" / "worker.py").exists()
 
 
 def test_a_changed_snapshot_runs_nothing(bench: Bench) -> None:

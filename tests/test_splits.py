@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments import data
 from tests.conftest import fresh_cache
 from tests.sources import (

@@ -18,11 +18,14 @@ import torch
 from safetensors.numpy import load_file, save, save_file
 
 import backends
-from backends import parameters, recognition, weights
-from backends.contract import Array, ArrayDataset, ModelSpec, OptimizerSpec, RunSpec, State
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.formats import FORMATS
-from backends.recognition import NotAModel
+from backends.models import folds
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.weights import convert, recognition
+from backends.weights.formats import FORMATS
+from backends.weights.recognition import NotAModel
 from experiments import streams
 from experiments.weights import weight_files
 from experiments.weights.weight_files import Weights
@@ -136,14 +139,14 @@ def test_format_sizes_and_options_are_recognised(name: str) -> None:
         dropout=model.dropout,
     )
     group = "params/" if name == "official" else "state_dict/"
-    assert parameters.count(model) == sum(x.size for key, x in arrays.items() if key.startswith(group))
+    assert folds.count(model) == sum(x.size for key, x in arrays.items() if key.startswith(group))
 
 
 def random_model(**fields: object) -> tuple[ModelSpec, State]:
     sizes = {"image_size": 12, "image_channels": 3, "num_classes": 5, "patch_size": 4, "hidden_dim": 8}
     sizes |= {"num_blocks": 2, "tokens_mlp_dim": 6, "channels_mlp_dim": 10}
     model = ModelSpec(**sizes | fields)  # type: ignore[arg-type]
-    shapes = parameters.shapes(model).items()
+    shapes = folds.shapes(model).items()
     return model, {name: streams.uniforms(1, name, 0, 1, shape)[0].astype(np.float32) for name, shape in shapes}
 
 
@@ -153,10 +156,10 @@ def random_model(**fields: object) -> tuple[ModelSpec, State]:
 def test_any_size_goes_into_a_format_and_comes_back(name: str, num_blocks: int, image_channels: int) -> None:
     options = dict(FORMATS[name].options)
     model, params = random_model(num_blocks=num_blocks, image_channels=image_channels, **options)
-    arrays = weights.from_canonical(model, params, FORMATS[name])
+    arrays = convert.from_canonical(model, params, FORMATS[name])
     assert recognition.recognise(arrays) is FORMATS[name]
-    again, back = weights.to_canonical(arrays)
-    assert again == model and list(back) == list(parameters.shapes(model))
+    again, back = convert.to_canonical(arrays)
+    assert again == model and list(back) == list(folds.shapes(model))
     assert_same_bits(back, params)
 
 
@@ -371,7 +374,7 @@ def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
     arrays = bare("lucidrains")
     for name, shape in (("1.weight", (24, 190)), ("2.0.fn.0.weight", (12, 16, 3))):
         with pytest.raises(NotAModel, match=f"'{name}' has shape .* does not fit its layer"):
-            weights.to_canonical(arrays | {name: np.ones(shape)})
+            convert.to_canonical(arrays | {name: np.ones(shape)})
 
 
 @pytest.mark.parametrize(
@@ -448,7 +451,7 @@ def test_a_checkpoint_of_a_trial_without_its_spec_is_refused(tmp_path: Path) -> 
 def test_an_npz_that_is_compressed_or_holds_other_members(tmp_path: Path) -> None:
     arrays = bare("timm")
     np.savez_compressed(tmp_path / "small.npz", **arrays)
-    assert_same_bits(weight_files.read(tmp_path / "small.npz").params, weights.to_canonical(arrays)[1])
+    assert_same_bits(weight_files.read(tmp_path / "small.npz").params, convert.to_canonical(arrays)[1])
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         file.writestr("readme.txt", "hello")

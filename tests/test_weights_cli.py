@@ -9,7 +9,8 @@ import pytest
 import torch
 
 import backends
-from backends.contract import ArrayDataset, RunSpec
+from backends.contract import ArrayDataset
+from backends.specs import RunSpec
 from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from backends.contract import RunSpec
 from backends.errors import MixlabError
 from backends.jax import device
+from backends.specs import RunSpec
 from tests.conftest import ROOT, TIMEOUT_S, environment
 
 EXACT, SAME_BITS = "--xla_allow_excess_precision=false", "--xla_gpu_deterministic_ops=true"
@@ -77,7 +77,7 @@ def test_a_file_of_flags_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def test_xla_takes_the_flags_of_both() -> None:
     script = (
-        "import os, jax; from backends.contract import RunSpec; from backends.jax import device\n"
+        "import os, jax; from backends.specs import RunSpec; from backends.jax import device\n"
         "device.set_numerics(RunSpec()); print(jax.numpy.ones(3).sum(), os.environ['XLA_FLAGS'])"
     )
     given = environment(XLA_FLAGS="--xla_cpu_enable_fast_math=false")

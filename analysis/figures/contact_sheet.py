@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 
 SIDE, GAP, NAME = 64, 4, 160  # pixels: of an image, between images, of the column of names
 NUM = 8  # images of a class

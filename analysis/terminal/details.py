@@ -8,11 +8,11 @@ from typing import Any
 import yaml
 
 from analysis.table.layout import aligned
-from backends import parameters
-from backends.contract import ModelSpec
-from backends.formats import FORMATS
-from backends.recognition import some
-from backends.summary import model_summary
+from backends.models import folds
+from backends.models.summary import model_summary
+from backends.specs import ModelSpec
+from backends.weights.formats import FORMATS
+from backends.weights.recognition import some
 from experiments.results import kept
 from experiments.results.states import state
 from experiments.results.store import Store
@@ -89,7 +89,7 @@ def layer_lines(model: ModelSpec) -> list[str]:
     layout = [["layer", "output", "parameters"]]
     for layer in model_summary(model):
         layout.append([layer.name, " x ".join(map(str, layer.shape)), f"{layer.parameters:,}"])
-    return aligned([*layout, ["total", "", f"{parameters.count(model):,}"]])
+    return aligned([*layout, ["total", "", f"{folds.count(model):,}"]])
 
 
 def weights_lines(weights: Weights) -> list[str]:
@@ -108,7 +108,7 @@ def weights_lines(weights: Weights) -> list[str]:
         f"D_S {model.tokens_mlp_dim}, D_C {model.channels_mlp_dim}",
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
         f"options     {', '.join(options)}",
-        f"parameters  {parameters.count(model):,} ({', '.join(types)})",
+        f"parameters  {folds.count(model):,} ({', '.join(types)})",
         *origin_lines(weights),
     ]
 

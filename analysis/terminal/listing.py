@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.table.layout import aligned
-from backends import parameters
+from backends.models import folds
 from experiments.design.ablation import GridTrial
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
@@ -28,8 +28,8 @@ def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
                 state(store, trial.id).status if trial.id in there else "missing",
                 planned.label,
                 str(trial.num_steps),
-                f"{parameters.count(trial.model):,}",
-                f"{2 * parameters.forward_macs(trial.model) / 1e9:.4g}",
+                f"{folds.count(trial.model):,}",
+                f"{2 * folds.forward_macs(trial.model) / 1e9:.4g}",
                 f"{fit.needed_bytes(trial) / 2**20:,.1f}",
             ]
         )

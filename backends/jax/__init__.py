@@ -1,5 +1,5 @@
 """The JAX backend (Flax, Optax)."""
 
-from backends.jax.train import JaxBackend
+from backends.jax.program import JaxBackend
 
 BACKEND = JaxBackend()

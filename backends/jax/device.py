@@ -7,9 +7,10 @@ from pathlib import Path
 
 import jax
 
-from backends.contract import ArrayDataset, RunSpec
+from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.jax.batch import Data
+from backends.jax.augment import Data
+from backends.specs import RunSpec
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
 

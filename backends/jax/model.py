@@ -13,8 +13,9 @@ from flax import struct
 from jax import Array
 from jax.typing import DTypeLike
 
-from backends.contract import ModelSpec
-from backends.parameters import MIXINGS, dropout_site, shapes
+from backends.dropout import dropout_site
+from backends.models.folds import MIXINGS, shapes
+from backends.specs import ModelSpec
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     # made again for the gradient: what its formula would keep costs more to write and read
@@ -28,7 +29,7 @@ Operation = Callable[[Array, Array, Array], Array]  # (x, kernel, bias) -> y
 
 @struct.dataclass
 class Chance:
-    """The random choices of one step; None: that part is off. See StepPlan and parameters.dropout_site."""
+    """The random choices of one step; None: that part is off. See StepPlan and dropout.dropout_site."""
 
     branch_scales: Array | None = None  # (num_blocks, 2, b)
     dropout_key: Array | None = None  # uint32
@@ -78,7 +79,7 @@ def in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 
 
 def dropout(x: Array, site: int, chance: Chance) -> Array:
-    """Zero elements by the hash of parameters.dropout_site, and rescale the rest."""
+    """Zero elements by the hash of dropout.dropout_site, and rescale the rest."""
     if chance.dropout_key is None:
         return x
     assert chance.dropout_rate is not None  # it comes with the key
@@ -104,7 +105,7 @@ class Dense(nn.Module):
 
 
 def parameter(module: nn.Module, spec: ModelSpec, part: str) -> Array:
-    """A parameter of a module; its shape is that of parameters.shapes."""
+    """A parameter of a module; its shape is that of folds.shapes."""
     value: Array = module.param(part, nn.initializers.zeros, shapes(spec)["/".join((*module.path, part))])
     return value
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from backends.contract import OptimizerSpec
-from backends.parameters import is_decayed
+from backends.specs import OptimizerSpec
+from backends.state import is_decayed
 
 State = dict[str, dict[str, Array]]  # params and each slot, by parameter name
 Scalars = dict[str, Array]  # the numbers of OptimizerSpec.scalars, and the complements that float32 would round

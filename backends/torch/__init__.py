@@ -1,5 +1,5 @@
 """The PyTorch backend."""
 
-from backends.torch.train import TorchBackend
+from backends.torch.program import TorchBackend
 
 BACKEND = TorchBackend()

@@ -4,9 +4,10 @@ import os
 
 import torch
 
-from backends.contract import ArrayDataset, RunSpec
+from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.torch.batch import Data
+from backends.specs import RunSpec
+from backends.torch.augment import Data
 
 
 def open_device(name: str) -> torch.device:

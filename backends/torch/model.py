@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from backends.contract import ModelSpec
-from backends.parameters import MIXINGS, dropout_site, shapes
+from backends.dropout import dropout_site
+from backends.models.folds import MIXINGS, shapes
+from backends.specs import ModelSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -27,7 +28,7 @@ Operation = Callable[[Tensor, Tensor, Tensor], Tensor]  # (x, kernel, bias) -> y
 
 @dataclass(frozen=True)
 class Chance:
-    """The random choices of one step; None: that part is off. See StepPlan and parameters.dropout_site."""
+    """The random choices of one step; None: that part is off. See StepPlan and dropout.dropout_site."""
 
     branch_scales: Tensor | None = None  # (num_blocks, 2, b)
     dropout_key: Tensor | None = None  # int32, the bits of the plan's uint32
@@ -94,7 +95,7 @@ def dense_channels_untied(x_bsc: Tensor, kernel_scd: Tensor, bias_sd: Tensor) ->
 
 
 def dropout(x: Tensor, site: int, chance: Chance) -> Tensor:
-    """Zero elements by the hash of parameters.dropout_site, and rescale the rest."""
+    """Zero elements by the hash of dropout.dropout_site, and rescale the rest."""
     if chance.dropout_key is None:
         return x
     # int32 products wrap as uint32 ones do; a right shift of int32 copies the sign, so the copies are masked off.

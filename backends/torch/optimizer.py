@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from backends.contract import OptimizerSpec
+from backends.specs import OptimizerSpec
 
 State = dict[str, Tensor]  # params and each slot
 

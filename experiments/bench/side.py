@@ -11,8 +11,11 @@ from pathlib import Path
 import numpy as np
 
 import backends
-from backends.contract import Array, ArrayDataset, Measured, Program, RunSpec
+from backends.arrays import Array
+from backends.bench import Measured
+from backends.contract import ArrayDataset, Program
 from backends.errors import MixlabError
+from backends.specs import RunSpec
 from experiments.machine import malloc, memory
 from experiments.spec.trial import Trial
 from experiments.training.plan import step_plan
@@ -71,7 +74,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
 def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], int | None]]:
     run = side.trial.run_spec(len(os.sched_getaffinity(0)))
     if side.what in (PRODUCT, COPY):
-        ceiling = getattr(backends.load_bench(side.backend), side.what)(run, side.size)
+        ceiling = getattr(backends.load_ceilings(side.backend), side.what)(run, side.size)
 
         def reach(times: int) -> None:
             for _ in range(times):
@@ -85,8 +88,8 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         measured = OurLoop(side.trial, run)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)
-        bench = backends.load_bench(side.backend)
-        measured = bench.open_peer(side.what, model, optimizer, data, run, side.peer_path)
+        peers = backends.load_peers(side.backend)
+        measured = peers.open_peer(side.what, model, optimizer, data, run, side.peer_path)
     return {TRAIN: measured.train, PREDICT: measured.predict}, measured.peak_memory_bytes
 
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import backends
-from backends import parameters
-from backends.contract import Bench, ModelSpec, OptimizerSpec, PeerInfo
+from backends.bench import PeerInfo, Peers
 from backends.errors import BackendMissing, MixlabError, choices
+from backends.models import folds
+from backends.specs import ModelSpec, OptimizerSpec
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
 from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
@@ -45,15 +46,15 @@ class Measurement:
 
 def peers() -> dict[str, tuple[str, PeerInfo]]:
     """Backend and description of every peer, by its name, of the backends that are installed."""
-    return {peer: (name, info) for name, bench in _benches().items() for peer, info in bench.PEERS.items()}
+    return {peer: (name, info) for name, module in _modules().items() for peer, info in module.PEERS.items()}
 
 
-def _benches() -> dict[str, Bench]:
+def _modules() -> dict[str, Peers]:
     """Of the backends that are installed, by name."""
-    found: dict[str, Bench] = {}
+    found: dict[str, Peers] = {}
     for name in backends.names():
         with contextlib.suppress(BackendMissing):
-            found[name] = backends.load_bench(name)
+            found[name] = backends.load_peers(name)
     return found
 
 
@@ -118,7 +119,7 @@ def measure(
     with running(compared) as started, contextlib.ExitStack() as stack:
         is_cpu = started[0].about()["device"] == "cpu"
         rows = CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
-        names = _benches() if is_cpu else {side.backend for side in compared}
+        names = _modules() if is_cpu else {side.backend for side in compared}
         products = [
             Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
             for precision in {side.trial.train.precision for side in compared}
@@ -196,4 +197,4 @@ def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
 
 def _gflop(trial: Trial, work: str) -> float:
     """Of one batch."""
-    return FLOPS_PER_MAC[work] * parameters.forward_macs(trial.model) * trial.train.batch_size / 1e9
+    return FLOPS_PER_MAC[work] * folds.forward_macs(trial.model) * trial.train.batch_size / 1e9

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments.data.raw import Found, RawSplit
 from experiments.spec.config import DataConfig
 from experiments.streams import integers

@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments.data.words import listed
 
 BYTES = 8  # of a hash: among a million images, two that differ share one with probability 3e-8

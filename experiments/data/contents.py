@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments.data.fingerprints import check_is_there, source_tree
 from experiments.data.numbering import index_of, number
 from experiments.data.raw import Found, Raw, RawSplit

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import clock
 from experiments.data import pictures

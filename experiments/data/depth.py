@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 
 if TYPE_CHECKING:  # Pillow takes part only where a source is read
     from PIL.Image import Image

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError, choices
 from experiments.data.raw import Found, RawSource, RawSplit, Split
 from experiments.data.words import canonical, in_order, listed, splits_in_order

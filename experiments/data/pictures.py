@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError, first_line
 from experiments.data import depth
 from experiments.data.framing import frame

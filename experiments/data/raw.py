@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from backends.contract import Array
+from backends.arrays import Array
 
 Raw = bytes | str | Array | None  # an encoded image, the path of its file, its pixels (uint8 h, w, c), or nothing
 

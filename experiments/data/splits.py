@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import checks, decoded, framing, known, memo
 from experiments.data.fingerprints import fingerprint, is_there, source_tree

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.contract import ArrayDataset, Backend, OptimizerSpec, Program, RunSpec, State, StepPlan
+from backends.arrays import State
+from backends.contract import ArrayDataset, Backend, Program
+from backends.plan import StepPlan
+from backends.specs import OptimizerSpec, RunSpec
 from experiments.data import Splits
 from experiments.parity.job import (
     COMPILE,

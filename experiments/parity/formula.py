@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from backends.contract import Array, OptimizerSpec, State
-from backends.parameters import is_decayed
+from backends.arrays import Array, State
+from backends.specs import OptimizerSpec
+from backends.state import is_decayed
 
 
 @dataclass(frozen=True)

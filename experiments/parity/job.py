@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array, OptimizerSpec, State, StepPlan
+from backends.arrays import Array, State
+from backends.plan import StepPlan
+from backends.specs import OptimizerSpec
 from experiments import streams
 from experiments.spec.trial import Trial, trial_from_json
 from experiments.training.start import initial_state

@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 
 from safetensors.numpy import load
 
-from backends import parameters
-from backends.contract import ModelSpec, State
+from backends.arrays import State
+from backends.models import folds
+from backends.specs import ModelSpec
+from backends.state import state_shapes
 from experiments.parity import own, terms
 from experiments.parity.checks import GRADIENT
 from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
@@ -136,7 +138,7 @@ class Ladder:
 
     def _backwards(self, rung: str, model: ModelSpec, a: State, b: State, place: Place) -> Rung:
         # backwards, as the chain rule goes: the last parameter's gradient depends on the fewest operations
-        names = list(reversed(parameters.shapes(model)))
+        names = list(reversed(folds.shapes(model)))
         return self._rung(rung).fill(a, b, names, place, gradient_scales((a, b), names, self.precisions))
 
     def _norm(self, a: State, b: State) -> Rung:
@@ -150,7 +152,7 @@ class Ladder:
             said = [f"{job.trial.backend} {terms.explain(own.case(job, plan, *arrays))}" for job, *arrays in sides]
             return f"{name}: {'; '.join(said)}"
 
-        names = parameters.state_shapes(self.model, self.jobs[0].trial.optimizer)
+        names = state_shapes(self.model, self.jobs[0].trial.optimizer)
         moments_first = sorted(names, key=lambda name: name.startswith(("params/", "average/")))
         a, b = ({name: side[name] for name in moments_first} for side in (a, b))
         return rung.fill(a, b, moments_first, place, self._moves(rung, a, b, spread_state(self.jobs[0].trial)))
@@ -221,7 +223,7 @@ def read(job: Job, name: str) -> State:
 def operations(model: ModelSpec, seen: State) -> list[str]:
     """What a forward pass computes between its batch and its loss, of which some was seen."""
     dropout, depth = ("MixerBlock_0/token_mixing/" + what in seen for what in ("dropout_0", "stochastic_depth"))
-    return [name for name in parameters.operations(model, dropout, depth) if name not in (*BATCH, "loss")]
+    return [name for name in folds.operations(model, dropout, depth) if name not in (*BATCH, "loss")]
 
 
 def operation(name: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-from backends.contract import State
+from backends.arrays import State
 from experiments.parity import terms
 from experiments.parity.checks import BEFORE, EXPECTED, FOUND
 from experiments.parity.formula import Step

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import backends
-from backends import contract
+from backends import specs
 from backends.errors import MixlabError, choices
 from experiments.design.ablation import COMMAND_LINE
 from experiments.files import replace
@@ -48,8 +48,8 @@ def read_pair(text: str) -> tuple[Side, Side]:
         precision, _, device = rest.partition(":")
         if backend not in backends.names():
             raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(backend, backends.names())}")
-        if precision and precision not in contract.PRECISION:
-            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(precision, contract.PRECISION)}")
+        if precision and precision not in specs.PRECISION:
+            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(precision, specs.PRECISION)}")
         sides.append(Side(backend, precision or None, device or None))
     if len(sides) != 2:
         raise MixlabError(

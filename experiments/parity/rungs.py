@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from experiments.parity.tolerances import FLOOR, KEPT, ROUNDOFF, STILL, Tolerance
 
 NOT_FINITE = "is not finite"

@@ -11,7 +11,8 @@ import numpy as np
 from safetensors.numpy import save
 
 import backends
-from backends.contract import ArrayDataset, Backend, Program, State
+from backends.arrays import State
+from backends.contract import ArrayDataset, Backend, Program
 from backends.errors import MixlabError
 from experiments import data
 from experiments.data import Splits

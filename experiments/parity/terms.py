@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array, State
-from backends.parameters import is_decayed
+from backends.arrays import Array, State
+from backends.state import is_decayed
 from experiments.parity.formula import Step, apply, clip, norm
 from experiments.parity.rungs import NOT_FINITE, Difference, size
 from experiments.parity.tolerances import KEPT, ROUNDOFF

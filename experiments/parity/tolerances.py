@@ -8,7 +8,7 @@ CPU, over every option of the model and both optimizers, torch 2.13 against jax 
 import math
 from dataclasses import dataclass
 
-from backends.contract import ModelSpec
+from backends.specs import ModelSpec
 
 # The unit roundoffs: half the distance from 1 to the next number.
 ROUNDOFF = {"float64": 2.0**-53, "float32": 2.0**-24, "tf32": 2.0**-11, "bfloat16": 2.0**-8}

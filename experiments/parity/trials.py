@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
+from backends.specs import ModelSpec
 from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.parity.job import (
     CHECKS,

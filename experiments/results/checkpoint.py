@@ -18,7 +18,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from experiments.files import write_whole
 
 # Of each array, by the name that it has in the metadata. SHA-256, which older files have, takes longer than the disk.

@@ -11,7 +11,7 @@ import numpy as np
 import safetensors
 from safetensors.numpy import load_file, save
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments.files import write_whole
 from experiments.results.kept import evaluated
 from experiments.spec.trial import Trial

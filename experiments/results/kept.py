@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from backends import parameters
-from backends.contract import Array, State
+from backends.arrays import Array, State
+from backends.models import folds
 from experiments.files import write_whole
 from experiments.results import checkpoint
 from experiments.spec.trial import Trial
@@ -26,7 +26,7 @@ FILE = "weights.safetensors"
 def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
     """The parameters that evaluations use, by canonical name. Args: state: of training, by state name."""
     group = "average" if trial.optimizer.ema_decay else "params"
-    return {name: state[f"{group}/{name}"] for name in parameters.shapes(trial.model)}
+    return {name: state[f"{group}/{name}"] for name in folds.shapes(trial.model)}
 
 
 def save_best(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array], step: int) -> None:
@@ -48,7 +48,7 @@ def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
     """
     path = _best(folder, step)
     try:
-        checkpoint.read(path, parameters.shapes(trial.model))
+        checkpoint.read(path, folds.shapes(trial.model))
         write_whole(folder / FILE, path.read_bytes())
     except (FileNotFoundError, checkpoint.CorruptCheckpoint) as error:
         forget(folder)

@@ -1,6 +1,7 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
-from backends import parameters
+from backends import footprint
+from backends.models import folds
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
 from experiments.spec.trial import PREDICT_BATCH, Trial
@@ -12,13 +13,13 @@ def needed_bytes(trial: Trial) -> int:
 
 
 def _training_bytes(trial: Trial) -> int:
-    return parameters.training_memory_bytes(
+    return footprint.training_memory_bytes(
         trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size, trial.run.remat
     )
 
 
 def _evaluation_bytes(trial: Trial) -> int:
-    return parameters.prediction_memory_bytes(trial.model, trial.optimizer, trial.train.precision, PREDICT_BATCH)
+    return footprint.prediction_memory_bytes(trial.model, trial.optimizer, trial.train.precision, PREDICT_BATCH)
 
 
 def check(trial: Trial, free_bytes: int | None) -> None:
@@ -36,6 +37,6 @@ def check(trial: Trial, free_bytes: int | None) -> None:
         what = f"a step of train.batch_size {trial.train.batch_size}"
         less = f"{'' if trial.run.remat else 'run.remat=true, '}a smaller train.batch_size or model"
     raise DoesNotFit(
-        f"{what} needs {needed_bytes(trial) / 2**30:.1f} GiB ({parameters.count(trial.model):,} parameters) and "
+        f"{what} needs {needed_bytes(trial) / 2**30:.1f} GiB ({folds.count(trial.model):,} parameters) and "
         f"{free / 2**30:.1f} GiB are free; nothing was allocated; set {less}, or take a device with more"
     )

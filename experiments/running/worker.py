@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.contract import ArrayDataset, RunSpec
+from backends.contract import ArrayDataset
 from backends.errors import Diverged, MixlabError
+from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits, decoded
 from experiments.files import StoreError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Optional
 
-from backends import contract
+from backends import specs
 
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 
@@ -49,12 +49,12 @@ class ModelConfig:
     num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C
-    token_mixing: str = option("tied", allowed=contract.TOKEN_MIXING)
+    token_mixing: str = option("tied", allowed=specs.TOKEN_MIXING)
     token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it
-    channel_mixing: str = option("tied", allowed=contract.CHANNEL_MIXING)
+    channel_mixing: str = option("tied", allowed=specs.CHANNEL_MIXING)
     share_blocks: bool = option(False)
-    position_embedding: str = option("none", allowed=contract.POSITION_EMBEDDING)
-    activation: str = option("gelu_tanh", allowed=contract.ACTIVATION)
+    position_embedding: str = option("none", allowed=specs.POSITION_EMBEDDING)
+    activation: str = option("gelu_tanh", allowed=specs.ACTIVATION)
     norm_epsilon: float = option(1e-6, low=1e-30, high=1.0)
     pre_head_norm: bool = option(True)
     dropout: float = option(0.0, low=0.0, high=0.95)  # rate
@@ -102,7 +102,7 @@ class DataConfig:
 class TrainConfig:
     """The optimization. Every step is `batch_size` examples; each epoch drops the examples that fill no batch."""
 
-    optimizer: str = option("adamw", allowed=contract.OPTIMIZER)
+    optimizer: str = option("adamw", allowed=specs.OPTIMIZER)
     learning_rate: float = option(1e-3, low=0.0, high=1e3)  # the highest, reached after the warm-up
     schedule: str = option("cosine", allowed=("cosine", "linear", "constant"))  # to 0 at the end
     warmup_steps: int = option(0, low=0)
@@ -112,15 +112,15 @@ class TrainConfig:
     momentum: float = option(0.9, low=0.0, high=0.999999)
     nesterov: bool = option(False)
     weight_decay: float = option(0.0, low=0.0, high=1e3)  # decoupled, times the learning rate
-    decay: str = option("kernels", allowed=contract.DECAY)
+    decay: str = option("kernels", allowed=specs.DECAY)
     clip_norm: float = option(1.0, low=0.0)  # of the gradient of all parameters together; 0: off
-    loss: str = option("softmax", allowed=contract.LOSS)
+    loss: str = option("softmax", allowed=specs.LOSS)
     label_smoothing: float = option(0.0, low=0.0, high=0.99)
     batch_size: int = option(128, low=1)
     epochs: Optional[float] = option(None, low=0.001)
     steps: Optional[int] = option(None, low=1)  # in place of epochs
     ema_decay: float = option(0.0, low=0.0, high=0.99999999)  # average of the parameters used to evaluate; 0: off
-    precision: str = option("float32", allowed=contract.PRECISION)
+    precision: str = option("float32", allowed=specs.PRECISION)
     evaluate_every: Optional[int] = option(None, low=1)  # steps; none: ten times over the run
     evaluate_train_examples: int = option(2000, low=1)  # training examples, without augmentation, in each evaluation
 

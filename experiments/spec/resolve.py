@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from functools import lru_cache
 from typing import Any, cast
 
-from backends.contract import ModelSpec
 from backends.errors import MixlabError, choices
+from backends.specs import ModelSpec
 from experiments.spec.config import SIZES, VARIANTS, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.trial import DataInfo, Trial
 from experiments.spec.values import shown

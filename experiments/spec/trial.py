@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backends.contract import ModelSpec, OptimizerSpec, RunSpec
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainConfig
 
 # Part of every id: raise it when the same spec would train to another result.

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from backends.contract import Array, Program
+from backends.arrays import Array
+from backends.contract import Program
 from experiments.data import Splits
 from experiments.spec.trial import PREDICT_BATCH
 

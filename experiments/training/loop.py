@@ -7,9 +7,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from backends import parameters
-from backends.contract import Program, State, StepMetrics
+from backends.arrays import State
+from backends.contract import Program, StepMetrics
 from backends.errors import Diverged
+from backends.models import folds
+from backends.state import state_shapes
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.machine import memory
@@ -90,14 +92,14 @@ class TrialRun:
     def result(self) -> dict[str, Any]:
         """The part of the record that the training made."""
         progress, trial = self.progress, self.trial
-        macs = parameters.forward_macs(trial.model)
+        macs = folds.forward_macs(trial.model)
         images = progress.step * trial.train.batch_size
         return {
             "steps": progress.step,
             "sessions": progress.sessions,
             "seconds": progress.seconds,
             "images_per_s": images / progress.seconds["train"] if progress.seconds["train"] else None,
-            "parameters": parameters.count(trial.model),
+            "parameters": folds.count(trial.model),
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": self.program.peak_memory_bytes() or memory.peak_bytes(),
@@ -136,7 +138,7 @@ class TrialRun:
     def _restore(self) -> None:
         """Load the last checkpoint that is whole, or else the initial state."""
         state, last = None, self.folder / CHECKPOINT
-        shapes = parameters.state_shapes(self.trial.model, self.trial.optimizer)
+        shapes = state_shapes(self.trial.model, self.trial.optimizer)
         for path in (last, checkpoint.before(last)):
             try:
                 state, progress = checkpoint.read(path, shapes)

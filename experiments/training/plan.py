@@ -5,7 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from backends.contract import Array, StepPlan
+from backends.arrays import Array
+from backends.plan import StepPlan
 from experiments import streams
 from experiments.spec.config import TrainConfig
 from experiments.spec.trial import Trial

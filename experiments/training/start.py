@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from backends import parameters
-from backends.contract import Array
+from backends.arrays import Array
+from backends.state import draw_state
 from experiments import streams
 from experiments.spec.trial import Trial
 
@@ -14,4 +14,4 @@ def initial_state(trial: Trial) -> dict[str, Array]:
     def uniforms(name: str, shape: tuple[int, ...]) -> Array:
         return np.asarray(streams.uniforms(trial.seed, f"weights/{name}", 0, 1, shape)[0])
 
-    return parameters.initial_state(trial.model, trial.optimizer, uniforms)
+    return draw_state(trial.model, trial.optimizer, uniforms)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import safetensors
 
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from backends.errors import choices
 from experiments.weights import torch_files
 from experiments.weights.file_content import Content, NotWeights, widened

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, Program, RunSpec
+from backends.contract import ArrayDataset, Program
 from backends.errors import MixlabError
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.design.ablation import COMMAND_LINE

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array, State
+from backends.arrays import Array, State
 
 
 @dataclass(frozen=True, eq=False)

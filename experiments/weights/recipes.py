@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError, choices
 from experiments.spec.config import INTERPOLATION, DataConfig
 from experiments.weights.weight_files import Weights

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from experiments.weights import pickles
 from experiments.weights.file_content import Content, NotWeights, widened
 from experiments.weights.pickles import Call, Damaged, Reference, Tree

@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import save
 
-from backends import parameters
-from backends.contract import Array, ModelSpec, State
+from backends.arrays import Array, State
 from backends.errors import MixlabError, choices
-from backends.formats import FORMATS
-from backends.recognition import NotAModel, Origin, recognise, select
-from backends.weights import differences, from_canonical, to_canonical
+from backends.models import folds
+from backends.specs import ModelSpec
+from backends.state import state_shapes
+from backends.weights.convert import differences, from_canonical, to_canonical
+from backends.weights.formats import FORMATS
+from backends.weights.recognition import NotAModel, Origin, recognise, select
 from experiments import files
 from experiments.results import checkpoint
 from experiments.results.kept import evaluated
@@ -165,7 +167,7 @@ def _read_own(path: Path, written: dict[str, Any]) -> Weights:
         if "model" not in written:
             return _read_checkpoint(path)
         model, classes = ModelSpec(**written["model"]), _classes(written)
-        params, _ = checkpoint.read(path, parameters.shapes(model))
+        params, _ = checkpoint.read(path, folds.shapes(model))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from None
     except checkpoint.CorruptCheckpoint as error:
@@ -189,7 +191,7 @@ def _read_checkpoint(path: Path) -> Weights:
     if not spec.is_file():
         raise NotAModel("it is the checkpoint of a trial, and the trial's spec.json is not beside it; put it there")
     trial = trial_from_json(json.loads(spec.read_text()))
-    state, _ = checkpoint.read(path, parameters.state_shapes(trial.model, trial.optimizer))
+    state, _ = checkpoint.read(path, state_shapes(trial.model, trial.optimizer))
     return Weights(OWN, trial.model, evaluated(trial, state))
 
 

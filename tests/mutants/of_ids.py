@@ -45,7 +45,7 @@ FAULTS: dict[str, list[Row]] = {
         ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
     ],
     "experiments/data/builtin.py": [('"synthetic/blobs", row', '"synthetic/blob", row', GOLDEN)],
-    "backends/parameters.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
+    "backends/models/folds.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
     # Two words for one training are one trial.
     "experiments/spec/resolve.py": [
         ('    ("momentum", 0.0, ("nesterov",)),\n', "", "equivalent_trials -k train_the_same"),

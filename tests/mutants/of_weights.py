@@ -3,7 +3,7 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "backends/recognition.py": [
+    "backends/weights/recognition.py": [
         ("if more or further:", "if more:", "checkpoints_of_others -k until_the_model_is_named"),
         ("if more or further:", "if further:", "checkpoints_of_others -k another_architecture"),
         (

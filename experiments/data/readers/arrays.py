@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.lib import format as npy
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out

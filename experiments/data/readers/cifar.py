@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError, choices, first_line
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out, only_one

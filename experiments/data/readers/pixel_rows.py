@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import columns
 from experiments.data.raw import Found, RawSplit

@@ -14,22 +14,16 @@ import optax
 from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
-from backends.contract import (
-    Array,
-    ArrayDataset,
-    ModelSpec,
-    OptimizerSpec,
-    Predictions,
-    RunSpec,
-    State,
-    StepMetrics,
-    StepPlan,
-)
-from backends.jax.batch import Data, batch, gather, scale
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.jax.augment import Data, batch, gather, scale
 from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.model import Chance, MlpMixer
 from backends.jax.optimizer import apply_gradient
-from backends.parameters import shapes, slots
+from backends.models.folds import shapes
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.state import slots
 
 # Every array here has an explicit type, so 64-bit types can be on for all precisions in one process.
 jax.config.update("jax_enable_x64", True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backends.contract import Array
+from backends.arrays import Array
 
 LAYERS = (
     "stem",

@@ -1,4 +1,4 @@
-"""What `mixlab bench` measures beside the backend: other people's Mixers in PyTorch, and the machine's ceilings."""
+"""Other people's Mixers in PyTorch, which `mixlab bench` times beside ours."""
 
 import contextlib
 import importlib
@@ -7,7 +7,7 @@ import importlib.machinery
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, PeerInfo, RunSpec
+from backends.bench import PeerInfo
+from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.torch.batch import scale
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.torch.augment import scale
 from backends.torch.device import check, open_device, peak_memory_bytes, set_numerics
-from backends.torch.train import DTYPES
+from backends.torch.program import DTYPES
 
 PEERS = {
     "timm": PeerInfo("gelu", "pip install timm"),
@@ -31,7 +33,7 @@ PEERS = {
 def open_peer(
     name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """See contract.Bench."""
+    """See bench.Peers."""
     check(run)
     set_numerics(run)
     make = _lucidrains if name == "lucidrains" else _timm
@@ -39,7 +41,7 @@ def open_peer(
 
 
 class Peer:
-    """See contract.Measured: the plain loop of PyTorch's tutorials, with the fused optimizer and autocast."""
+    """See bench.Measured: the plain loop of PyTorch's tutorials, with the fused optimizer and autocast."""
 
     def __init__(self, module: nn.Module, compiled: bool, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
         self.device = open_device(run.device)
@@ -149,31 +151,3 @@ class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: types.ModuleType) -> None:
         pass
-
-
-def product(run: RunSpec, size: int) -> Callable[[], None]:
-    """See contract.Bench."""
-    check(run)
-    set_numerics(run)
-    device, (_, dtype) = open_device(run.device), DTYPES[run.precision]
-    a, b, c = (torch.rand(size, size, device=device).to(dtype) for _ in range(3))
-
-    def multiply() -> None:
-        torch.mm(a, b, out=c)
-        float(c[0, 0])
-
-    return multiply
-
-
-def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
-    """See contract.Bench."""
-    check(run)
-    set_numerics(run)
-    source = torch.ones(num_bytes // 4, device=open_device(run.device))
-    target = torch.zeros_like(source)
-
-    def copy_all() -> None:
-        target.copy_(source)
-        float(target[0])
-
-    return copy_all

@@ -11,19 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from backends.contract import (
-    Array,
-    ArrayDataset,
-    ModelSpec,
-    OptimizerSpec,
-    Predictions,
-    RunSpec,
-    State,
-    StepMetrics,
-    StepPlan,
-)
-from backends.parameters import is_decayed, shapes, slots
-from backends.torch.batch import Data, batch, gather, scale
+from backends.arrays import Array, State
+from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.models.folds import shapes
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.state import is_decayed, slots
+from backends.torch.augment import Data, batch, gather, scale
 from backends.torch.device import (
     check,
     free_memory_bytes,

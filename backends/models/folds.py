@@ -10,9 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from backends.contract import Array, ModelSpec, OptimizerSpec, State
+from backends.arrays import Array, Shape
+from backends.specs import ModelSpec
 
-Shape = tuple[int, ...]
 MIXINGS = ("token_mixing", "channel_mixing")
 
 # Standard deviation of a unit normal cut at two sigma, so that the drawn kernels have the variance asked for.
@@ -58,23 +58,6 @@ def shapes(spec: ModelSpec) -> dict[str, Shape]:
     return dict(_shapes(spec))
 
 
-def state_shapes(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, Shape]:
-    """Shape of each array of a training state: `params/<name>`, then `<slot>/<name>` for each slot."""
-    groups = ("params", *slots(optimizer))
-    return {f"{group}/{name}": shape for group in groups for name, shape in _shapes(model).items()}
-
-
-def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
-    """What is kept beside each parameter: moments, and the average where there is one."""
-    moments = ("first_moment", "second_moment") if optimizer.optimizer == "adamw" else ("momentum",)
-    return (*moments, "average") if optimizer.ema_decay else moments
-
-
-def is_decayed(name: str, decay: str) -> bool:
-    """Whether weight decay acts on a parameter: on kernels only, or on all."""
-    return decay == "all" or name.endswith("kernel")
-
-
 @lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
     """Number of trainable numbers, the head included."""
@@ -95,57 +78,7 @@ def forward_macs(spec: ModelSpec) -> int:
     return stem + spec.num_blocks * block + c * spec.num_classes
 
 
-@lru_cache(maxsize=1024)
-def training_memory_bytes(
-    model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int, remat: bool = False
-) -> int:
-    """Estimate of the memory that a training step needs: state, gradients, and the activations kept for backward.
-
-    Kept for each block: the inputs of both norms and both MLPs (4 S C), and each hidden layer before and after its
-    activation (2 C D_S + 2 S D_C); everything else is made again or freed at once. With remat that is kept of one block
-    at a time, and of the others their input.
-    """
-    master, working = _bytes(precision)
-    state = count(model) * master * (2 + len(slots(optimizer)))
-    s, c = model.num_tokens, model.hidden_dim
-    block = 4 * s * c + 2 * c * model.tokens_mlp_dim + 2 * s * model.channels_mlp_dim
-    blocks = model.num_blocks * s * c + block if remat else model.num_blocks * block
-    return state + batch_size * working * (blocks + s * c + model.image_size**2 * model.image_channels)
-
-
-def prediction_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int) -> int:
-    """The same of a forward pass of so many images: the state, and the widest layer before and after its activation."""
-    master, working = _bytes(precision)
-    state = count(model) * master * (1 + len(slots(optimizer)))
-    s, c = model.num_tokens, model.hidden_dim
-    widest = 2 * s * c + 2 * max(s * model.channels_mlp_dim, c * model.tokens_mlp_dim)
-    return state + batch_size * (working * widest + master * model.image_size**2 * model.image_channels)
-
-
-def _bytes(precision: str) -> tuple[int, int]:
-    """Of a number of the state, and of one in a product."""
-    master = 8 if precision == "float64" else 4
-    return master, 2 if precision == "bfloat16" else master
-
-
-def initial_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Callable[[str, Shape], Array]) -> State:
-    """Parameters as the authors draw them, moments zero, the average equal to the parameters.
-
-    Kernels: normal cut at two sigma with variance 1 / fan_in; the head's kernel and all biases zero; scales one; the
-    position embedding normal with standard deviation 0.02 before it is cut likewise.
-
-    Args:    uniforms: (name, shape) -> float64 in [0, 1), drawn for this parameter.
-    Returns: float64 arrays by state name; a backend rounds them to its precision.
-    Source:  google-research/vision_transformer, models_mixer.py.
-    """
-    params = {name: _initial(name, shape, uniforms) for name, shape in _shapes(model).items()}
-    state = {f"params/{name}": value for name, value in params.items()}
-    for slot in slots(optimizer):
-        state |= {f"{slot}/{name}": value if slot == "average" else 0 * value for name, value in params.items()}
-    return state
-
-
-def _initial(name: str, shape: Shape, uniforms: Callable[[str, Shape], Array]) -> Array:
+def initial(name: str, shape: Shape, uniforms: Callable[[str, Shape], Array]) -> Array:
     if name.endswith("scale"):
         return np.ones(shape)
     if name.endswith("bias") or name == "head/kernel":
@@ -181,21 +114,3 @@ def operations(spec: ModelSpec, dropout: bool, stochastic_depth: bool) -> list[s
             names += [f"MixerBlock_{i}/{mixing}"]
     names += ["pre_head_layer_norm"] * spec.pre_head_norm
     return [*names, "features", "head", "loss"]
-
-
-def dropout_site(block: int, mixing: int, layer: int) -> int:
-    """Number of a place where dropout acts.
-
-    The mask of a site is one 32-bit hash a element, the same in every backend:
-
-        x = element * 0x9E3779B9 + key + site * 0x85EBCA6B      (mod 2^32)
-        x = (x ^ x >> 16) * 0x21F0AAAD;  x = (x ^ x >> 15) * 0xD35A2D97;  x = x ^ x >> 15
-        kept = (x >> 8) >= round(rate * 2^24);  a kept element is divided by 1 - rate
-
-    where `element` counts the elements of the activation in row-major order, hidden units of token mixing laid out as
-    (batch, D_S, columns) and those of channel mixing as (batch, tokens, D_C), and `key` is drawn for each step.
-
-    Args:   mixing: 0 token, 1 channel.    layer: 0 after the activation, 1 after the second Dense.
-    Source: the multipliers are those of the "lowbias32" family, github.com/skeeto/hash-prospector.
-    """
-    return 4 * block + 2 * mixing + layer

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from backends import parameters
-from backends.contract import ModelSpec
-from backends.parameters import Shape
+from backends.arrays import Shape
+from backends.models import folds
+from backends.specs import ModelSpec
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class LayerSummary:
 
 
 def model_summary(model: ModelSpec) -> list[LayerSummary]:
-    """Every layer with parameters, in the order of the forward pass; the parameters sum to parameters.count(model).
+    """Every layer with parameters, in the order of the forward pass; the parameters sum to folds.count(model).
 
     Where blocks share their weights, the first has them.
     """
     counts: dict[str, int] = {}
-    for name, shape in parameters.shapes(model).items():
+    for name, shape in folds.shapes(model).items():
         layer = name.rpartition("/")[0] or name
         counts[layer] = counts.get(layer, 0) + math.prod(shape)
     block = [name.removeprefix("MixerBlock_0/") for name in counts if name.startswith("MixerBlock_0/")]

@@ -15,9 +15,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from backends.contract import Array, State
+from backends.arrays import Array, State
 from backends.errors import choices
-from backends.formats import FORMATS, Format
+from backends.weights.formats import FORMATS, Format
 
 
 class NotAModel(Exception):

@@ -1,4 +1,4 @@
-"""Weights of public Mixers to canonical names and back; the formats are the tables of backends/formats.py.
+"""Weights of public Mixers to canonical names and back; the formats are the tables of backends/weights/formats.py.
 
 Nothing here reads a file; see experiments/weights/weight_files.py.
 """
@@ -8,16 +8,17 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from backends import parameters
-from backends.contract import Array, ModelSpec, State
-from backends.formats import Format, Layout
-from backends.recognition import NotAModel, recognise
+from backends.arrays import Array, State
+from backends.models import folds
+from backends.specs import ModelSpec
+from backends.weights.formats import Format, Layout
+from backends.weights.recognition import NotAModel, recognise
 
 
 def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
     """The model, and its parameters by canonical name, the same numbers in the same type.
 
-    Args:   arrays: as backends/recognition.py selects them.
+    Args:   arrays: as backends/weights/recognition.py selects them.
     Raises: NotAModel: the names are of no known format, or the shapes do not make one model.
     """
     known = recognise(arrays)
@@ -25,7 +26,7 @@ def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
     table = known.table(num_blocks)
     params = {canonical: _read(arrays[name], name, layout) for canonical, (name, layout) in table.items()}
     model = _model(known, params, num_blocks)
-    for canonical, shape in parameters.shapes(model).items():
+    for canonical, shape in folds.shapes(model).items():
         name, layout = table[canonical]
         if params[canonical].shape != shape:
             fits = layout.write(np.broadcast_to(np.float32(0), shape)).shape
@@ -33,7 +34,7 @@ def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
                 f"its shapes do not make one model: {name!r} has {arrays[name].shape}, and the sizes in "
                 f"{table['stem/kernel'][0]!r} and the first block ask for {fits}"
             )
-    return model, {name: params[name] for name in parameters.shapes(model)}
+    return model, {name: params[name] for name in folds.shapes(model)}
 
 
 def from_canonical(model: ModelSpec, params: Mapping[str, Array], known: Format) -> State:

@@ -1,7 +1,6 @@
-"""What `mixlab bench` measures beside the backend: the authors' Mixer in Flax, and the machine's ceilings."""
+"""The authors' Mixer in Flax, which `mixlab bench` times beside ours."""
 
 import importlib.util
-from collections.abc import Callable
 from functools import cached_property, partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from backends.contract import ArrayDataset, ModelSpec, OptimizerSpec, PeerInfo, RunSpec
+from backends.bench import PeerInfo
+from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.jax.batch import scale
-from backends.jax.device import check, compiled, open_device, peak_memory_bytes, set_numerics
-from backends.jax.train import DTYPES
+from backends.jax.augment import scale
+from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
+from backends.jax.program import DTYPES
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 
 PEERS = {
     "official-flax": PeerInfo(
@@ -29,7 +30,7 @@ _FILE = "vit_jax/models_mixer.py"
 def open_peer(
     name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """See contract.Bench."""
+    """See bench.Peers."""
     set_numerics(run)
     check(run)
     if run.precision not in ("float32", "tf32"):
@@ -40,7 +41,7 @@ def open_peer(
 
 
 class Peer:
-    """See contract.Measured: one jitted step with donated arguments, called from Python."""
+    """See bench.Measured: one jitted step with donated arguments, called from Python."""
 
     def __init__(self, module: Any, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
         self.device = open_device(run.device)
@@ -107,23 +108,3 @@ def _official(model: ModelSpec, name: str, path: Path | None) -> Any:
         tokens_mlp_dim=model.tokens_mlp_dim,
         channels_mlp_dim=model.channels_mlp_dim,
     )
-
-
-def product(run: RunSpec, size: int) -> Callable[[], None]:
-    """See contract.Bench."""
-    set_numerics(run)
-    check(run)
-    device, (_, dtype, precision) = open_device(run.device), DTYPES[run.precision]
-    a, b = (jax.device_put(jax.random.uniform(jax.random.key(i), (size, size)).astype(dtype), device) for i in (0, 1))
-    with jax.default_matmul_precision(precision):
-        multiply = compiled(jax.jit(jnp.matmul).lower(a, b), device, remat=False)
-    return lambda: multiply(a, b).block_until_ready()
-
-
-def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
-    """See contract.Bench."""
-    set_numerics(run)
-    check(run)
-    source = jax.device_put(jnp.ones(num_bytes // 4, jnp.float32), open_device(run.device))
-    copy_all = jax.jit(jnp.negative).lower(source).compile()  # a copy alone may be left out
-    return lambda: copy_all(source).block_until_ready()

@@ -1,0 +1,45 @@
+"""The plan of some optimizer steps: all that two frameworks could else do differently by chance."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from backends.arrays import Array
+
+
+@dataclass(frozen=True, eq=False)
+class StepPlan:
+    """The arrays that describe n optimizer steps of b examples. None: that part is off.
+
+    learning_rate       float64 (n,)
+    moment_corrections  float64 (n, 2)    1 / (1 - b1^t), 1 / (1 - b2^t)
+    examples            int32 (n, b)      indices into the data set
+    crops               int32 (n, b, 2)   shift of rows and columns in pixels; what comes from outside is black
+    flips               bool (n, b)       mirror left and right, before the crop
+    mixup_partners      int32 (n, b)      position in the batch of the example that is mixed in
+    mixup_weights       float64 (n,)      weight of the example itself
+    branch_scales       float64 (n, num_blocks, 2, b)   factor of the token-mixing and channel-mixing branch
+    dropout_keys        uint32 (n,)       key of the dropout hash, see dropout.dropout_site
+    dropout_rate        float             probability of zeroing an element
+    """
+
+    first_step: int  # steps done before this plan
+    learning_rate: Array
+    moment_corrections: Array
+    examples: Array
+    crops: Array | None = None
+    flips: Array | None = None
+    mixup_partners: Array | None = None
+    mixup_weights: Array | None = None
+    branch_scales: Array | None = None
+    dropout_keys: Array | None = None
+    dropout_rate: float | None = None
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.learning_rate)
+
+    def arrays(self) -> dict[str, Array]:
+        """The per-step arrays that are on, by field name; the leading axis of each is the step."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
