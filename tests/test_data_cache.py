@@ -63,7 +63,8 @@ def test_a_cache_that_was_removed_is_made_again_with_what_was_said_of_the_source
 def test_describing_a_known_source_imports_nothing_heavy(digits_cache: Path) -> None:
     data.describe(config(), digits_cache, WHERE)
     code = (
-        "import sys; from pathlib import Path; from experiments import data; from experiments.spec.config import DataConfig;"
+        "import sys; from pathlib import Path; from experiments import data; "
+        "from experiments.spec.config import DataConfig;"
         f"data.describe(DataConfig(), Path({str(digits_cache)!r}), 'x');"
         "print([name for name in ('datasets', 'sklearn', 'PIL', 'pyarrow') if name in sys.modules])"
     )
