@@ -10,8 +10,17 @@ from experiments.spec.trial import PREDICT_BATCH
 
 def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
     """Accuracy and mean loss, in float64, over the examples at `indices`; each counts once."""
-    logits = np.concatenate([_predict(program, splits.images, part) for part in _batches(indices)])
+    return evaluate_each(program, splits, indices, loss)[0]
+
+
+def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[dict[str, float]]:
+    """The same of each replica of a program."""
+    batches = [_predict(program, splits.images, part) for part in _batches(indices)]
     labels = splits.labels[indices]
+    return [_scores(np.concatenate(parts), labels, loss) for parts in zip(*batches, strict=True)]
+
+
+def _scores(logits: Array, labels: Array, loss: str) -> dict[str, float]:
     if loss == "softmax":
         losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
     else:
@@ -24,7 +33,7 @@ def _batches(indices: Array) -> list[Array]:
     return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
 
 
-def _predict(program: Program, images: Array, indices: Array) -> Array:
-    """Logits in float64; a short batch is filled up to the size that is compiled, and cut again."""
+def _predict(program: Program, images: Array, indices: Array) -> list[Array]:
+    """Logits of each replica, in float64; a short batch is filled up to the size that is compiled, and cut again."""
     filled = np.resize(indices, PREDICT_BATCH)
-    return program.predict(images[filled])[0].logits[: len(indices)].astype(np.float64)
+    return [one.logits[: len(indices)].astype(np.float64) for one in program.predict(images[filled])]
