@@ -211,7 +211,7 @@ def _slope(y: State, x: State) -> float:
 
 
 def _least(case: Case, first: State) -> float:
-    """What changes of first moments are set against at least; one that is small beside the others is a sum that cancels.
+    """What changes of first moments are set against at least, as small ones are sums that cancel.
 
     A gradient that is zero in exact arithmetic, such as that of a bias in front of pooling, is nothing but rounding.
     """
