@@ -31,7 +31,7 @@ from experiments.results.store import Store
 from experiments.training import loop
 from experiments.training.evaluate import MEASURES
 from experiments.training.loop import TrialRun
-from tests.conftest import write_yaml
+from tests.conftest import base, write_yaml
 from tests.test_curve import LOGITS, Known
 
 ERROR = Metric("error", "%", "points", 100, 1, 2, higher_is_better=False, most=1.0)
@@ -60,7 +60,8 @@ def train(planned: GridTrial, store: Store, cache: Path) -> None:
 
 
 def report_of(folder: Path, cache: Path, metric: str, trains: bool = True) -> Report:
-    ablation = load_ablation(write_yaml(folder / "one.yaml", report={"metric": metric}))
+    often = base(train={"steps": 11, "evaluate_every": 1})  # points of 8 numbers, which fit into rows of 11 as well
+    ablation = load_ablation(write_yaml(folder / "one.yaml", base=often, report={"metric": metric}))
     planned, store = trials(ablation, cache), Store(folder / "runs")
     if trains:
         for one in planned:
