@@ -8,6 +8,7 @@ from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments.design.ablation import GridTrial
+from experiments.results.metrics import SECONDS
 from experiments.results.store import Store
 from experiments.running import local
 from experiments.running.events import Event
@@ -32,7 +33,7 @@ class GridTime:
     @property
     def training_share(self) -> float:
         """Of the workers' wall time, in compilation, training and evaluation."""
-        busy = sum(self.seconds.get(phase, 0.0) for phase in ("compile", "train", "evaluate"))
+        busy = sum(self.seconds.get(phase, 0.0) for phase in SECONDS)
         return busy / (self.jobs * self.wall_s)
 
 

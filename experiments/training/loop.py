@@ -17,6 +17,7 @@ from experiments.files import finite, set_aside, write_whole
 from experiments.machine import memory
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost
+from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, SPLITS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import evaluate
@@ -40,7 +41,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0  # over the steps since the last evaluation
     curve: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compile", "train", "evaluate"), 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
     sessions: list[dict[str, Any]] = field(default_factory=list)  # first step, commit and machine of each process
 
 
@@ -104,7 +105,7 @@ class TrialRun:
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": self.program.peak_memory_bytes() or memory.peak_bytes(),
-            "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
+            "metrics": {LAST: progress.curve[-1] if progress.curve else None, BEST: best(progress.curve)},
             "notes": self.notes,
             "curve": progress.curve,
         }
@@ -183,18 +184,15 @@ class TrialRun:
         start, compiled = time.monotonic(), self.program.compile_s
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         point: dict[str, Any] = {
-            "step": progress.step,
-            "loss": progress.loss_sum / since,
-            "learning_rate": float(learning_rates(train, progress.step - 1, 1)[0]),
+            STEP: progress.step,
+            STEP_LOSS: progress.loss_sum / since,
+            LEARNING_RATE: float(learning_rates(train, progress.step - 1, 1)[0]),
         }
-        subsets = {
-            "train": self.splits.train[: train.evaluate_train_examples],
-            "validation": self.splits.validation,
-            "test": self.splits.test,
-        }
+        trained = self.splits.train[: train.evaluate_train_examples]
+        subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         for name, indices in subsets.items():
             point[name] = evaluate(self.program, self.splits, indices, train.loss) if len(indices) else None
-            if point[name] and not math.isfinite(point[name]["loss"]):
+            if point[name] and not math.isfinite(point[name][FINITE.name]):
                 raise Diverged(progress.step)  # the loss was finite, and its step led to where nothing is
         progress.curve.append(point)
         progress.loss_sum = 0.0
@@ -236,10 +234,11 @@ class TrialRun:
 
 
 def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first point of highest validation accuracy; without a validation split, the last point."""
+    """The first point that is best on validation; without a validation split, the last point."""
     if not curve or curve[-1]["validation"] is None:
         return curve[-1] if curve else None
-    return max(curve, key=lambda point: point["validation"]["accuracy"])
+    better = max if CHOOSES.higher_is_better else min
+    return better(curve, key=lambda point: point["validation"][CHOOSES.name])
 
 
 def _json_line(point: dict[str, Any]) -> str:
