@@ -71,7 +71,7 @@ def test_a_job_whose_functions_are_public_alone_is_still_submitted(
     tmp_path: Path, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(executor, "PRIVATE", ("_of_an_earlier_version",))
-    with pytest.raises(MixlabError, match="lacks SlurmExecutor._of_an_earlier_version"):
+    with pytest.raises(MixlabError, match=r"lacks SlurmExecutor\._of_an_earlier_version"):
         batch.text(1)
     assert batch.submit([PackJob("pack")], hold=False) == "12"
     assert (tmp_path / "sent.sh").is_file()
