@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from submitit.core.utils import DelayedSubmission
+from submitit.helpers import DelayedSubmission
 
 from backends.errors import MixlabError
 from experiments.design import archive
