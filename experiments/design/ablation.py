@@ -25,12 +25,13 @@ from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
+from backends.models.mixer_spec import SIZES
 from experiments import data
 from experiments.design import grid
 from experiments.design.grid import Axes, Point
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
-from experiments.spec.config import SIZES, DataConfig, TrialConfig
+from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import expand
 from experiments.spec.overrides import read_override
 from experiments.spec.resolve import check_ranges, resolve

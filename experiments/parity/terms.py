@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, State
-from backends.state import is_decayed
 from experiments.parity.formula import Step, apply, clip, norm
 from experiments.parity.rungs import NOT_FINITE, Difference, size
 from experiments.parity.tolerances import KEPT, ROUNDOFF
@@ -116,7 +115,7 @@ def _decays(right: Step) -> Iterator[tuple[str, Step]]:
     yield "couples the weight decay with the gradient", replace(right, coupled=True)
     yield "decays the weights without the learning rate", replace(right, rate_free_decay=True)
     if spec.decay == "all":
-        yield "decays kernels only", replace(right, mask=lambda name: is_decayed(name, "kernels"))
+        yield "decays kernels only", replace(right, mask=lambda name: name in right.kernels)
     else:
         yield "decays norms and biases too", replace(right, mask=lambda name: True)
     for part, example, chosen in PARTS:

@@ -72,7 +72,7 @@ class TrialRun:
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())
             self._check_claim()
-            every = self.trial.train.evaluate_every or self.trial.num_steps
+            every = self.trial.train.evaluate_every
             if self.progress.step % every == 0 or self.progress.step == self.trial.num_steps:
                 self._evaluate()
             self._tell(metrics, tell)
@@ -158,7 +158,7 @@ class TrialRun:
 
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
-        step, every = self.progress.step, self.trial.train.evaluate_every or self.trial.num_steps
+        step, every = self.progress.step, self.trial.train.evaluate_every
         until = min(every - step % every, self.trial.num_steps - step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
         return max(1, min(until, affordable, MAX_CHUNK_STEPS))
