@@ -68,6 +68,11 @@ class Ablation:
         return frozenset(grid.varying(self.points))
 
     @property
+    def file(self) -> str:
+        """Path of the YAML file."""
+        return self.where.removesuffix(_shown_overrides(self.overrides))
+
+    @property
     def axes(self) -> dict[str, list[Any]]:
         """Fields that the grid sets, with their values in order of appearance."""
         values: dict[str, list[Any]] = {}
@@ -138,8 +143,12 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
 def _with(path: Path, overrides: Sequence[str]) -> str:
     """What error sentences of the file and its overrides begin with."""
+    return f"{path}{_shown_overrides(overrides)}"
+
+
+def _shown_overrides(overrides: Sequence[str]) -> str:
     words = " ".join(overrides)
-    return f"{path} with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else str(path)
+    return f" with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else ""
 
 
 def _question(given: Any, where: str) -> str:
