@@ -34,9 +34,10 @@ from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import expand
 from experiments.spec.overrides import read_override
-from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.resolve import resolve
+from experiments.spec.scalars import SHOWN
 from experiments.spec.trial import DataInfo, Trial
-from experiments.spec.values import SHOWN, shown
+from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
@@ -160,7 +161,7 @@ def _question(given: Any, where: str) -> str:
 def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
     """Every trial of the grid, resolved against its data.
 
-    Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats.
+    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats.
     """
     found: dict[str, GridTrial] = {}
     for point, config in configs(ablation):
@@ -183,8 +184,7 @@ def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
 
 
 def resolved(config: TrialConfig, cache: Path, where: str) -> Trial:
-    """Raises: MixlabError: a field out of range, or fields that do not fit each other or the data."""
-    check_ranges(config, where)
+    """Raises: MixlabError: fields that do not fit each other or the data."""
     try:
         backends.check(config.backend)
     except MixlabError as error:
@@ -210,7 +210,6 @@ def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) ->
         raise MixlabError(f"{where}: {shown(given)} came where a file name or a mapping of fields is allowed")
     own = {key: value for key, value in given.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
-    _check_ranges(typed, where)
     return _laid_over(_base(given.get("base"), folder, where, above), typed)
 
 
@@ -219,10 +218,6 @@ def _laid_over(base: Point, values: Point) -> Point:
     given = [name for name, value in values.items() if value is not None]
     taken_back = [other for name in given for other in IN_PLACE_OF.get(name, ()) if other not in values]
     return base | dict.fromkeys(taken_back) | values
-
-
-def _check_ranges(values: Point, where: str) -> None:
-    check_ranges(fields.set_fields(TrialConfig(), values), where)
 
 
 def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
@@ -239,9 +234,6 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
                     )
         for mapping in mappings if isinstance(value, list) else holders:
             mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
-            for point in mapping[name]:
-                _check_ranges(point, COMMAND_LINE)
         if not isinstance(value, list):
             single |= fields.typed({name: value}, COMMAND_LINE)
-    _check_ranges(single, COMMAND_LINE)
     return single
