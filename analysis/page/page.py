@@ -74,8 +74,7 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
 def _run(report: Report) -> str:
     """The command that trains what the report is of."""
     ablation = report.ablation
-    file = ablation.where.removesuffix(f" with {' '.join(ablation.overrides)}")
-    return shlex.join(["mixlab", "run", file, *ablation.overrides, "--store", str(report.store.root)])
+    return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", str(report.store.root)])
 
 
 def _header(report: Report) -> list[dict[str, Any]]:
