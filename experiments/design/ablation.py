@@ -17,6 +17,7 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,12 +28,13 @@ import backends
 from backends.errors import MixlabError, choices
 from backends.models.mixer_spec import SIZES
 from experiments import data
+from experiments.data import Purpose
 from experiments.design import grid
 from experiments.design.grid import Axes, Point
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
-from experiments.spec.expand import expand
+from experiments.spec.expand import as_typed, expand
 from experiments.spec.overrides import read_override
 from experiments.spec.resolve import resolve
 from experiments.spec.scalars import SHOWN
@@ -158,14 +160,33 @@ def _question(given: Any, where: str) -> str:
     return given or ""
 
 
-def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
+def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
     """Every trial of the grid, resolved against its data.
 
-    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats.
+    Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
+    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
+            data that must be prepared first.
     """
+    try:
+        return _trials(ablation, cache, purpose)
+    except data.NotPrepared as error:
+        raise error.prepared_by(prepare_command(ablation, cache)) from None
+
+
+def prepare_command(ablation: Ablation, cache: Path) -> str:
+    """What decodes the data of an ablation into this cache."""
+    words = shlex.join(["mixlab", "data", "prepare", ablation.file, *ablation.overrides])
+    if ablation.base.get("run.data_cache") or cache == Path("runs", "data"):
+        return words
+    if cache.name == "data":
+        return f"{words} --store {as_typed(cache.parent)}"
+    return f"{words} run.data_cache={as_typed(cache)}"
+
+
+def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
     found: dict[str, GridTrial] = {}
     for point, config in configs(ablation):
-        trial = resolved(config, cache, ablation.where)
+        trial = resolved(config, cache, ablation.where, purpose)
         planned = GridTrial(trial, point)
         if trial.id in found:
             raise MixlabError(
@@ -183,18 +204,23 @@ def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
         yield point, fields.set_fields(base, _laid_over({}, point))
 
 
-def resolved(config: TrialConfig, cache: Path, where: str) -> Trial:
+def data_configs(ablation: Ablation) -> list[DataConfig]:
+    """The data of its trials, each once."""
+    return list(dict.fromkeys(config.data for _, config in configs(ablation)))
+
+
+def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> Trial:
     """Raises: MixlabError: fields that do not fit each other or the data."""
     try:
         backends.check(config.backend)
     except MixlabError as error:
         raise MixlabError(f"{where}: {error}") from error
-    return resolve(config, _describe(config.data, cache, where), where)
+    return resolve(config, _describe(config.data, cache, where, purpose), where)
 
 
 @lru_cache(maxsize=256)
-def _describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
-    return data.describe(config, cache, where)
+def _describe(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> DataInfo:
+    return data.describe(config, cache, where, purpose)
 
 
 def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
