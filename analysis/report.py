@@ -12,8 +12,9 @@ from analysis import records
 from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
-from analysis.records import CURVE, Result
+from analysis.records import Result
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
 
 
@@ -56,7 +57,8 @@ class Report:
         if not found:
             return np.empty(0), np.empty((0, 0))
         found = [curve for curve in found if np.array_equal(curve[:, 0], found[0][:, 0])]
-        return found[0][:, 0], np.array([curve[:, CURVE.index(column)] for curve in found])
+        columns = curve_columns()
+        return found[0][:, 0], np.array([curve[:, columns.index(column)] for curve in found])
 
 
 def make_report(

@@ -13,17 +13,18 @@ from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
 from backends.models.mixer import STEM, TOKEN_MIXING
-from experiments.results import first_layers
+from experiments.results import first_layers, metrics
 
 MAX_UNITS, COLUMNS = 64, 16
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Of the trial with the highest test accuracy among those that have kept their first layers."""
+    """Of the trial that is best on test among those that have kept their first layers."""
     done = report.frame[report.frame["status"] == "done"]
-    if "last.test.accuracy" not in done:
+    if metrics.DEFAULT not in done:
         return
-    for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
+    is_ascending = not metrics.parse(metrics.DEFAULT).metric.higher_is_better
+    for _, trial in done.sort_values(metrics.DEFAULT, ascending=is_ascending, kind="stable").head(20).iterrows():
         kept = first_layers.read(report.store.folder(str(trial["id"])))
         if kept is not None and _fits(kept, trial):
             yield _draw(kept, trial)

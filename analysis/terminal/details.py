@@ -14,6 +14,7 @@ from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
 from experiments.results import kept
+from experiments.results.metrics import LEARNING_RATE, METRICS, SPLITS, STEP, STEP_LOSS
 from experiments.results.states import state
 from experiments.results.store import Store
 from experiments.weights.weight_files import Weights
@@ -65,14 +66,12 @@ def _yaml(tree: Any) -> list[str]:
 
 
 def _curve(points: list[dict[str, Any]]) -> list[str]:
-    splits = ("train", "validation", "test")
-    layout = [
-        ["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]
-    ]
+    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in SPLITS for name in METRICS))
+    layout = [[head.replace("_", " ") for head in heads]]
     for point in points:
-        numbers = [(point[split] or {}).get(value) for split in splits for value in ("accuracy", "loss")]
-        cells = ["—" if number is None else f"{number:.4f}" for number in (point["loss"], *numbers)]
-        layout.append([str(point["step"]), f"{point['learning_rate']:.3g}", *cells])
+        numbers = [(point[split] or {}).get(name) for split in SPLITS for name in METRICS]
+        cells = ["—" if number is None else f"{number:.4f}" for number in (point[STEP_LOSS], *numbers)]
+        layout.append([str(point[STEP]), f"{point[LEARNING_RATE]:.3g}", *cells])
     return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]
 
 

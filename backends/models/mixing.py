@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from backends.models.family import Layer, Param, lecun
 from backends.models.layers import mlp
-from backends.models.mixer_spec import MixerSpec
+from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 
 HINT = "the layout of its kernel, its bias, or the grouping of channels"
 
@@ -64,11 +64,5 @@ def _mlp(spec: MixerSpec, name: str, copies: int = 0, groups: int = 1) -> list[L
     )
 
 
-OPERATORS: dict[str, Callable[[MixerSpec, str], list[Layer]]] = {
-    "tied": tied,
-    "untied": untied,
-    "grouped": grouped,
-    "grouped_views": grouped_views,
-    "pooling": pooling,
-    "identity": identity,
-}
+# Each value of the field is the name of its function.
+OPERATORS: dict[str, Callable[[MixerSpec, str], list[Layer]]] = {name: globals()[name] for name in TOKEN_MIXING}

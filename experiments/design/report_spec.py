@@ -1,6 +1,5 @@
 """How the table of an ablation is laid out: its rows, columns, metric and baseline."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +7,15 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.design import grid
 from experiments.design.grid import Point
+from experiments.results import metrics
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.values import shown, typed
 
-METRICS = tuple(
-    f"{when}.{split}.{value}"
-    for when in ("last", "best")
-    for split in ("test", "validation", "train")
-    for value in ("accuracy", "loss")
-)
-
 
 @dataclass(frozen=True)
 class EquivalenceSpec:
-    """Which settings should give the same metric, and within what margin (of accuracy: a fraction; of loss: nats)."""
+    """Which settings should give the same metric, and within what margin, in the unit of the record."""
 
     between: str  # a field that varies
     margin: float
@@ -34,7 +27,7 @@ class ReportSpec:
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    metric: str = METRICS[0]
+    metric: str = metrics.DEFAULT
     baseline: Mapping[str, Any] = field(default_factory=dict)
     equivalence: EquivalenceSpec | None = None
 
@@ -56,9 +49,9 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
     rows, columns = _places(given, varying, overridden, where)
-    metric = given.get("metric", METRICS[0])
-    if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(str(metric), METRICS)}")
+    metric = given.get("metric", metrics.DEFAULT)
+    if metric not in metrics.names():
+        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(str(metric), metrics.names())}")
     equivalence = _equivalence(given.get("equivalence"), metric, f"{where}: equivalence")
     if equivalence and equivalence.between in overridden and equivalence.between not in varying:
         equivalence = None  # the command line has left one of its values
@@ -125,9 +118,13 @@ def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
     if between == "seed":
         raise MixlabError(f"{where}: between: seeds are what is paired; name a row or column, such as backend")
     number = typed(EquivalenceSpec, "margin", margin, f"{where}: margin")
-    largest = 1.0 if metric.endswith("accuracy") else math.inf
-    if not 0 < number < largest:
-        unit = "a fraction between 0 and 1: 0.01 is one point of accuracy" if largest == 1 else "nats, above 0"
+    asked = metrics.parse(metric).metric
+    if not 0 < number < asked.most:
+        unit = (
+            f"a fraction between 0 and 1: 0.01 is one point of {asked.name}"
+            if asked.most == 1
+            else f"{asked.unit}, above 0"
+        )
         raise MixlabError(f"{where}: margin: {shown(margin)} came; allowed: {unit}")
     return EquivalenceSpec(between, number)
 

@@ -14,6 +14,7 @@ from experiments.parity.checks import GRADIENT
 from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
 from experiments.parity.tolerances import EXACT, TABLE, tolerance
+from experiments.results.metrics import METRICS
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -147,7 +148,7 @@ class Ladder:
 
     def _evaluation(self, a: State, b: State) -> Rung:
         counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
-        names = [name for name in a if counts or not name.endswith("accuracy")]
+        names = [name for name in a if counts or not METRICS[name].is_share]
         return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _chunk(self, a: State, b: State) -> Rung:

@@ -12,7 +12,7 @@ FAULTS: dict[str, list[Row]] = {
         ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
     ],
     "experiments/training/loop.py": [
-        ("return max(curve, key=", "return max(reversed(curve), key=", "keep -k equal_validation"),
+        ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
         (
             "learning_rates(train, progress.step - 1, 1)",
             "learning_rates(train, progress.step, 1)",

@@ -9,7 +9,7 @@ from flax import linen as nn
 from jax import Array
 
 from backends.jax.layers import Chance, Operation, dense_tokens, dense_tokens_untied, mlp, tap, weights
-from backends.models.mixer_spec import MixerSpec
+from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 
 
 def tied(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
@@ -49,13 +49,9 @@ def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Array, name: str, c
     return mlp(mixing, operation, mixing.spec.activation, x_bsc, name, chance)
 
 
+# Each value of the field is the name of its function.
 OPERATORS: dict[str, Callable[["TokenMixing", Array, str, Chance], Array]] = {
-    "tied": tied,
-    "untied": untied,
-    "grouped": grouped,
-    "grouped_views": grouped_views,
-    "pooling": pooling,
-    "identity": identity,
+    name: globals()[name] for name in TOKEN_MIXING
 }
 
 

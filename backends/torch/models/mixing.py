@@ -8,7 +8,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn import functional as F
 
-from backends.models.mixer_spec import MixerSpec
+from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 from backends.torch.layers import Chance, Operation, Weights, dense_tokens, dense_tokens_untied, mlp, tap, weights
 
 
@@ -49,13 +49,9 @@ def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Tensor, name: str, 
     return mlp(mixing, operation, mixing.spec.activation, x_bsc, name, chance)
 
 
+# Each value of the field is the name of its function.
 OPERATORS: dict[str, Callable[["TokenMixing", Tensor, str, Chance], Tensor]] = {
-    "tied": tied,
-    "untied": untied,
-    "grouped": grouped,
-    "grouped_views": grouped_views,
-    "pooling": pooling,
-    "identity": identity,
+    name: globals()[name] for name in TOKEN_MIXING
 }
 
 
