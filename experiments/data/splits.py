@@ -20,7 +20,7 @@ from experiments.data.pictures import background
 from experiments.data.tree import Tree
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import DataInfo
-from experiments.streams import permutations, words
+from experiments.streams import words
 
 
 @dataclass(frozen=True, eq=False)
@@ -179,29 +179,6 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
         return found
     except OSError as error:
         raise _cache_error(cache, error, where) from None
-
-
-def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
-    """The source, in the image row by row, of each pixel of the permuted image: int32 (h*w,); None: as it is.
-
-    "patches" shuffles the order of the patches, and the pixels within each by one permutation shared by all.
-    "pixels" shuffles the pixels of the whole image.
-
-    Source: arXiv 2105.01601, section 3.4.
-    """
-    order: Array
-    if permutation == "none":
-        return None
-    if permutation == "pixels":
-        order = permutations(seed, "data/pixels", 0, 1, image_size**2)[0]
-        return order
-    side = image_size // patch_size
-    outer = permutations(seed, "data/patches", 0, 1, side**2)[0]
-    inner = permutations(seed, "data/pixels within a patch", 0, 1, patch_size**2)[0]
-    grid = np.arange(image_size**2, dtype=np.int32).reshape(side, patch_size, side, patch_size)
-    patches = grid.transpose(0, 2, 1, 3).reshape(side**2, patch_size**2)[outer][:, inner]
-    order = patches.reshape(side, side, patch_size, patch_size).transpose(0, 2, 1, 3).reshape(-1)
-    return order
 
 
 def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:
