@@ -1,12 +1,17 @@
 """Mistakes that their reader can mend: one sentence, raised once, at the border."""
 
 import itertools
+import os
+import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class MixlabError(Exception):
     """A mistake of the user's or of the surroundings; its text is the whole message and no traceback is shown."""
+
+
+DEBUG = "MIXLAB_DEBUG"  # a variable of the environment; any value but 0 asks for what a sentence leaves out
 
 
 class BackendMissing(MixlabError):
@@ -24,6 +29,15 @@ class Diverged(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of what an error says; of one that says nothing, its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def show_chain(error: BaseException) -> None:
+    """Print an error, its causes and their tracebacks to standard error, where MIXLAB_DEBUG=1 asks for it.
+
+    Whatever turns an error into a sentence calls this first: in a command, a worker or a job, whose log gets it.
+    """
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exception(error)
 
 
 LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted

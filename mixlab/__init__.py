@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from backends.errors import MixlabError
+from backends.errors import DEBUG, MixlabError, show_chain
 from mixlab import (
     bench,
     cancel,
@@ -71,6 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         expand_paths(arguments)
         return int(arguments.command(arguments))
     except MixlabError as error:
+        show_chain(error)
         print(f"mixlab: {error}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:
@@ -80,9 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("mixlab: stopped", file=sys.stderr)
         return STOPPED
     except MemoryError as error:
+        show_chain(error)
         print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
         return USER_ERROR
     except OSError as error:
+        show_chain(error)
         print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
 
@@ -101,7 +104,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
+    parser = argparse.ArgumentParser(
+        prog="mixlab",
+        description="The ablation bench for MLP-Mixer.",
+        epilog=f"With {DEBUG}=1 in its environment, a command prints the causes of an error before its sentence.",
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         sub = subparsers.add_parser(

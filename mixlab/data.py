@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from mixlab.common import add_store
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def command(arguments: argparse.Namespace) -> int:
     except MixlabError as error:
         if arguments.sheet:
             raise
+        show_chain(error)
         notes = [f"not yet ready for a trial: {error}"]
     for note in dict.fromkeys([*found.notes, *notes]):
         print(f"note        {note}")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from mixlab.common import add_store, load
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
     except StoreError as error:
         if arguments.out:
             raise
+        show_chain(error)
         print(f"mixlab: no report was written: {error}; --out FOLDER writes it elsewhere", file=sys.stderr)
         return
     print(f"wrote {page}; tables, tidy.csv, tidy.parquet and figures are beside each ablation's page", file=sys.stderr)

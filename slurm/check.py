@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import backends
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from experiments.files import replace, write_json
 from experiments.results.store import Store
 from slurm import client, ledger, snapshot
@@ -49,6 +49,7 @@ class ProbeJob(Job):
                     given["backend"], rank.index + 1, rank.index, rank.size, rank.address
                 )
         except Exception as error:  # whatever it is, it is what the user wants to know
+            show_chain(error)
             answer["error"] = f"{type(error).__name__}: {error}"
         replace(path.with_name(f"answer-{rank.index}.json"), json.dumps(answer).encode())
 
@@ -83,6 +84,7 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
             check_python(backend, cluster)
             yield Finding(True, f"python of {backend}", said_of_python(cluster, backend))
         except MixlabError as error:
+            show_chain(error)
             yield Finding(False, f"python of {backend}", str(error))
             continue
         yield from _probe(cluster, store, backend, nodes, wait_s)
@@ -151,6 +153,7 @@ def _probe(cluster: ClusterSpec, store: Store, backend: str, nodes: int, wait_s:
         batch = Batch((folder / "slurm").absolute(), name, ask)
         batch.submit([ProbeJob(str((folder / "probe.json").absolute()))], hold=False)
     except MixlabError as error:
+        show_chain(error)
         yield Finding(False, what, str(error))
         return
     yield _answer(folder, name, what, nodes, wait_s)

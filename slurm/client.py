@@ -66,13 +66,13 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
         done = subprocess.run(
             words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, env=_clean()
         )
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise SlurmError(
             f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
             f"make slurm-up"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise SlurmSilent(f"slurm: {words[0]} has not answered in {limit_s:g} s") from None
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SlurmSilent(f"slurm: {words[0]} has not answered in {limit_s:g} s") from error
     if done.returncode == 0:
         return done.stdout
     said = [line for line in done.stderr.splitlines() if line.strip()]

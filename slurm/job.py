@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from submitit.core.utils import DelayedSubmission
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from experiments.design import archive
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, replace
@@ -85,6 +85,7 @@ def run_pack(path: Path) -> int:
         work = read_work(path, array, index)
         snapshot.check(work.snapshot)
     except MixlabError as error:
+        show_chain(error)
         return stop_array(array, Failure("import_error", str(error)))
     if array.state in ("intended", "void"):
         print("mixlab: not begun: its submission was not completed", flush=True)
@@ -239,6 +240,7 @@ def requeue() -> int:
             print(f"mixlab: job {job} goes back into the queue", flush=True)
             client.requeue(job)
         except MixlabError as error:
+            show_chain(error)
             print(f"mixlab: {error}", flush=True)
             time.sleep(REQUEUE_WAIT_S)
         else:

@@ -55,8 +55,8 @@ def check_python(backend: str, cluster: ClusterSpec) -> None:
     command = ["bash", "-c", script, *words, "-P", "-c", probe, *needed]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
+    except subprocess.TimeoutExpired as error:
+        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from error
     said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
     if done.returncode or said is None:
         said_last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]

@@ -210,11 +210,11 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
         try:
             claim = Claim(store.root / LOCK)
             break
-        except ClaimLost:
+        except ClaimLost as error:
             owner = claims.owner(store.root / LOCK) or {}
             who = f"process {owner.get('pid')} on {owner.get('host')} is submitting to {store.root}"
             if time.monotonic() > until:
-                raise MixlabError(f"store: {who} since over {LOCK_WAIT_S:g} s; try again when it has ended") from None
+                raise MixlabError(f"store: {who} since over {LOCK_WAIT_S:g} s; try again when it has ended") from error
             if not told:
                 warn(f"{who}; waiting")
             told = True

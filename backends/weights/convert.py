@@ -75,7 +75,7 @@ def _read(array: Array, name: str, layout: Layout) -> Array:
     try:
         return layout.read(array)
     except ValueError as error:
-        raise NotAModel(f"{name!r} has shape {array.shape}, which does not fit its layer: {error}") from None
+        raise NotAModel(f"{name!r} has shape {array.shape}, which does not fit its layer: {error}") from error
 
 
 def _model(known: Format, params: Mapping[str, Array], num_blocks: int) -> ModelSpec:

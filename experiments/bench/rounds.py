@@ -49,12 +49,12 @@ class Running:
             if asked:
                 self.connection.send(asked)
             answer = self.connection.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             self.process.join()
             raise MixlabError(
                 f"bench: the process of {self.side.label} ended with exit code {self.process.exitcode}; its last words "
                 f"are above; -9 is often memory: a smaller train.batch_size needs less"
-            ) from None
+            ) from error
         if isinstance(answer, MixlabError):
             raise answer
         return answer

@@ -14,7 +14,7 @@ import backends
 from backends.arrays import Array
 from backends.bench import Measured
 from backends.contract import ArrayDataset, Program
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from backends.specs import RunSpec
 from experiments.machine import malloc, memory
 from experiments.spec.trial import Trial
@@ -66,6 +66,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
             works[work](times)
             connection.send(time.perf_counter() - start)
     except MixlabError as error:
+        show_chain(error)  # a pickled error loses its cause on the way to the parent
         connection.send(error)
     except EOFError:  # the parent has gone
         return

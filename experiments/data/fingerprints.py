@@ -34,7 +34,7 @@ def source_tree(source: str, where: str) -> Tree | None:
     try:
         return read_tree(place(source), where)
     except OSError as error:
-        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
 
 
 def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
@@ -66,7 +66,7 @@ def _of_files(tree: Tree, cache: Path, where: str) -> str:
         try:
             known = _hash_files(tree.path, [str(name) for name, _, _ in files])
         except OSError as error:
-            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
         memo.remember(cache, question, known)
     return str(known)
 

@@ -38,7 +38,7 @@ def read(config: DataConfig, scratch: Path, where: str) -> Found:
         raise_if_full(error)
         raise MixlabError(
             f"{where}: data.source: {config.source!r} cannot be read from the hub: {reason(error)}"
-        ) from None
+        ) from error
     tables = {canonical(str(name)) or str(name): cache(partial(_table, part)) for name, part in opened.items()}
     return rows.found("a data set of the hub", tables, config, where)
 

@@ -182,13 +182,13 @@ def _refuse_missing(split: RawSplit, values: list[Any], config: DataConfig, wher
 def _numbered(split: RawSplit, values: list[Any], numbers: Mapping[Any, int], config: DataConfig, where: str) -> Array:
     try:
         return np.array([numbers[value] for value in values], np.int32)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError) as error:
         row = next(row for row, value in enumerate(values) if not isinstance(value, str | int) or value not in numbers)
         names = [name for name, _ in sorted(numbers.items(), key=lambda item: item[1])]
         raise MixlabError(
             f"{_place(split, config, where)} of split {split.name!r}: {values[row]!r} in row {row} is no class of the "
             f"training split; allowed: {listed(names, 10)}"
-        ) from None
+        ) from error
 
 
 def _place(split: RawSplit, config: DataConfig, where: str) -> str:

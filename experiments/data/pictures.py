@@ -120,7 +120,7 @@ class Decoder:
             except MixlabError:
                 raise
             except Exception as error:  # Pillow's decoders raise many types
-                raise _unreadable(split, row, raw, error, self.where) from None
+                raise _unreadable(split, row, raw, error, self.where) from error
 
     def _pixels(self, raw: Raw, image: "Image") -> Array:
         self.total += 1
@@ -182,7 +182,7 @@ class Decoder:
                         continue
                     values, alpha = _deep_values(raw, image)
                 except Exception as error:  # Pillow's decoders raise many types
-                    raise _unreadable(split, row, raw, error, self.where) from None
+                    raise _unreadable(split, row, raw, error, self.where) from error
                 largest = max(largest, int(values.max()))
                 largest_alpha = max(largest_alpha, 0 if alpha is None else int(alpha.max()))
                 if self.config.bits and largest >= 2**self.config.bits:
@@ -198,7 +198,7 @@ def _opened(split: Split, where: str) -> "Iterator[tuple[int, Raw, Image]]":
         try:
             image = _open(raw)
         except Exception as error:  # Pillow's decoders raise many types
-            raise _unreadable(split, row, raw, error, where) from None
+            raise _unreadable(split, row, raw, error, where) from error
         with image:
             yield row, raw, image
 

@@ -26,7 +26,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     try:
         paths = _paths(tree, said)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MixlabError(f"{said} is a saved data set that is not whole ({error!r}); save it again") from None
+        raise MixlabError(f"{said} is a saved data set that is not whole ({error!r}); save it again") from error
     return rows.found(
         KIND, {name: cache(partial(open_table, files, said)) for name, files in paths.items()}, config, where
     )

@@ -85,12 +85,12 @@ def _guarded(path: Path, kind: str, where: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except MixlabError as error:
-        raise MixlabError(f"{where}: {path} {error}") from None
+        raise MixlabError(f"{where}: {path} {error}") from error
     except Exception as error:  # pyarrow raises many types
         reason = first_line(error)[:150]
         if "invalid UTF8" in reason:
             reason += "; save it as UTF-8"
-        raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from None
+        raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from error
 
 
 Part = tuple[Any, Callable[[str], Iterator[Any]]]  # the schema, and the batches of a column

@@ -30,8 +30,8 @@ def publish(path: Path, content: bytes, claim: Claim, may_replace: Callable[[Pat
             path.parent.mkdir(parents=True, exist_ok=True)
             write_new(mine, content)
             return _publish(mine, path, claim, may_replace, may_stay)
-        except FileNotFoundError:  # who has the claim now has swept the folder
-            raise ClaimLost(path.parent.name) from None
+        except FileNotFoundError as error:  # who has the claim now has swept the folder
+            raise ClaimLost(path.parent.name) from error
         finally:
             with contextlib.suppress(OSError):
                 mine.unlink()

@@ -87,7 +87,7 @@ def _read_npz(file: zipfile.ZipFile) -> State:
         try:
             array = np.lib.format.read_array(content, allow_pickle=False)
         except ValueError as error:
-            raise NotWeights(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from None
+            raise NotWeights(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from error
         arrays[member.removesuffix(".npy")] = widened(array.view("<u2")) if array.dtype == "V2" else array
     return arrays
 

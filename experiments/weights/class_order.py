@@ -20,7 +20,7 @@ def read(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise MixlabError(f"{where}: {path} cannot be read: {error}") from None
+        raise MixlabError(f"{where}: {path} cannot be read: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise MixlabError(f"{where}: {path} names classes twice: {listed(twice)}; a line a class, in their order")

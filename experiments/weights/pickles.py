@@ -83,7 +83,7 @@ def read(file: BinaryIO) -> Tree:
     except Harmful:
         raise
     except Exception as error:  # pickletools and the stack have many ways to say that bytes are no pickle
-        raise Damaged(str(error)) from None
+        raise Damaged(str(error)) from error
     raise Damaged("it has no end")
 
 

@@ -180,7 +180,7 @@ def _timm(weights: Weights, path: Path, options: Options) -> tuple[dict[str, Any
             name for name in needed if found.get(name) is None and not instead.get(name, getattr(options, name, None))
         ]
     except (ValueError, AttributeError, TypeError) as error:
-        raise MixlabError(f"{beside}: it is no configuration of timm ({error}); give --mean, --std, ...") from None
+        raise MixlabError(f"{beside}: it is no configuration of timm ({error}); give --mean, --std, ...") from error
     if missing:
         raise MixlabError(
             f"command line: --recipe timm: neither {path.name} nor a {CONFIG} beside it tells {', '.join(missing)}; "

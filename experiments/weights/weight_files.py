@@ -68,18 +68,18 @@ def read(path: Path, ema: bool = False, group: str | None = None) -> Weights:
         return _weights(path, array_files.read(path), ema, group)
     except (NotAModel, NotWeights) as error:
         part = "; it is one file of several, join them first" if PART_OF_SEVERAL.fullmatch(path.name) else ""
-        raise MixlabError(f"{path}: {error}{part}") from None
+        raise MixlabError(f"{path}: {error}{part}") from error
     except Harmful as error:
         raise MixlabError(
             f"{path}: it is a pickle that asks for {error}, which no weights need; nothing of it was run, and no other "
             f"program should open it"
-        ) from None
+        ) from error
     except MixlabError:
         raise
-    except PermissionError:
-        raise MixlabError(f"{path}: permission to read it is denied") from None
+    except PermissionError as error:
+        raise MixlabError(f"{path}: permission to read it is denied") from error
     except Exception as error:  # the readers of these forms document no common type
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error) from error
 
 
 def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weights:
@@ -123,13 +123,13 @@ def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[s
         try:
             arrays = from_canonical(weights.model, weights.params, FORMATS[target])
         except NotAModel as error:
-            raise MixlabError(f"{path}: {error}") from None
+            raise MixlabError(f"{path}: {error}") from error
         content = save(arrays) if path.suffix == ".safetensors" else _npz(arrays)
         notes = differences(weights.model, FORMATS[target])
     try:
         files.replace(path, content)
     except OSError as error:
-        raise MixlabError(f"{path}: it cannot be written ({error.strerror}); nothing was changed") from None
+        raise MixlabError(f"{path}: it cannot be written ({error.strerror}); nothing was changed") from error
     return target, notes
 
 
@@ -169,9 +169,9 @@ def _read_own(path: Path, written: dict[str, Any]) -> Weights:
         model, classes = ModelSpec(**written["model"]), _classes(written)
         params, _ = checkpoint.read(path, folds.shapes(model))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from None
+        raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from error
     except checkpoint.CorruptCheckpoint as error:
-        raise NotAModel(f"{error}; it is damaged, convert or fetch it again") from None
+        raise NotAModel(f"{error}; it is damaged, convert or fetch it again") from error
     return Weights(OWN, model, params, classes)
 
 

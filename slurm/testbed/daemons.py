@@ -46,8 +46,8 @@ def user() -> str:
     """The name of the user who runs the cluster and, unless root, is the only one who can run jobs on it."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        raise MixlabError(f"user {os.geteuid()} has no name in /etc/passwd, and Slurm takes no user without") from None
+    except KeyError as error:
+        raise MixlabError(f"user {os.geteuid()} has no name in /etc/passwd, and Slurm takes no user without") from error
 
 
 def environment(layout: Layout) -> dict[str, str]:

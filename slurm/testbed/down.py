@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from slurm.testbed import daemons, processes
 from slurm.testbed.cluster import SERVERS
 from slurm.testbed.layout import Layout, default_directory
@@ -68,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         down(given.directory, given.purge)
     except MixlabError as error:
+        show_chain(error)
         print(f"slurm-down: {error}", file=sys.stderr)
         return USER_ERROR
     return 0

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from slurm.testbed import config, daemons, network, processes
 from slurm.testbed.cluster import SERVERS, Cluster
 from slurm.testbed.config import Options, Site
@@ -53,8 +53,8 @@ def _only_start(layout: Layout) -> Iterator[None]:
     with layout.marker.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MixlabError(f"{layout.directory}: another start is at work here; wait for it to end") from None
+        except BlockingIOError as error:
+            raise MixlabError(f"{layout.directory}: another start is at work here; wait for it to end") from error
         yield
 
 
@@ -121,9 +121,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         cluster = up(given.directory, options)
     except MixlabError as error:
+        show_chain(error)
         print(f"slurm-up: {error}", file=sys.stderr)
         return USER_ERROR
     except DaemonFailed as error:
+        show_chain(error)
         print(f"slurm-up: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

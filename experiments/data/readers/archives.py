@@ -79,7 +79,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
         found = find(config, inner, scratch, where)
     except MixlabError as error:  # speaks of the folder for working files, which nobody knows
         archive = str(tree.path / names[0] if len(names) == 1 else tree.path)
-        raise MixlabError(str(error).replace(str(root), archive)) from None
+        raise MixlabError(str(error).replace(str(root), archive)) from error
     splits = {name: partial(_through, split, held.images) for name, split in found.splits.items()}
     notes = [f"{counted(len(held.links), 'link')} in archives ignored: {listed(held.links)}"] if held.links else []
     notes += [f"{counted(len(passed), 'name')} beside {inner.path.name} ignored: {listed(passed)}"] if passed else []
@@ -161,7 +161,7 @@ def _unpack_zip(path: Path, root: Path, held: Unpacked, where: str) -> None:
                     with archive.open(info) as file:
                         _copy(file, made, info.file_size)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise MixlabError(f"{where} cannot be read: {error}; bring it anew, or unpack it") from None
+        raise MixlabError(f"{where} cannot be read: {error}; bring it anew, or unpack it") from error
 
 
 def _place(member: Member, root: Path, held: Unpacked, where: str) -> Path | None:

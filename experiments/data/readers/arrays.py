@@ -104,7 +104,7 @@ def _headers(path: Path, where: str) -> dict[str, Header]:
             names = [name for name in held.namelist() if name.endswith(".npy")]
             return {name.removesuffix(".npy"): _header(held, name)[0] for name in names}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise MixlabError(f"{where} cannot be read as .npz: {error}") from None
+        raise MixlabError(f"{where} cannot be read as .npz: {error}") from error
 
 
 def _header(held: zipfile.ZipFile, name: str) -> tuple[Header, bool]:
@@ -136,7 +136,7 @@ def _rows(path: Path, name: str, where: str) -> Iterator[Array]:
                     raise MixlabError(f"{where}: {name} ends in row {row}; bring the whole file")
                 yield np.frombuffer(content, dtype).reshape(shape[1:])
     except (zipfile.BadZipFile, EOFError) as error:
-        raise MixlabError(f"{where}: {name} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {name} is damaged: {error}") from error
 
 
 def _shown(name: str, header: Header) -> str:

@@ -171,7 +171,7 @@ def _unpickled(path: Path, where: str) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {first_line(error)}") from None
+        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {first_line(error)}") from error
     return _as_text(held)
 
 

@@ -136,7 +136,7 @@ def _exactly(file: IO[bytes], num: int, path: Path, where: str) -> bytes:
     try:
         content = file.read(num)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise MixlabError(f"{where}: {path.name} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path.name} is damaged: {error}") from error
     if len(content) != num:
         raise MixlabError(f"{where}: {path.name} ends too early; bring the whole file")
     return content

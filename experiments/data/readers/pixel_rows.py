@@ -190,4 +190,4 @@ def _read(path: Path, head: Head, names: Sequence[str], kind: Any, where: str) -
         with csv.open_csv(str(path), read_options=reading, convert_options=convert) as reader:
             yield from reader
     except ArrowInvalid as error:
-        raise MixlabError(f"{where}: {path.name} cannot be read: {str(error).splitlines()[0][:150]}") from None
+        raise MixlabError(f"{where}: {path.name} cannot be read: {str(error).splitlines()[0][:150]}") from error

@@ -52,7 +52,7 @@ def plain(path: Path, scratch: Path, where: str) -> Path:
         with opens(path) as packed, made.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
     except DAMAGE as error:
-        raise MixlabError(f"{where}: {path} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path} is damaged: {error}") from error
     return made
 
 
@@ -67,4 +67,4 @@ def members(path: Path, where: str) -> Iterator[tarfile.TarInfo]:
                 held.members = []  # type: ignore[attr-defined]  # else they stay in memory, all of them
                 yield member
     except DAMAGE as error:
-        raise MixlabError(f"{where}: {path} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path} is damaged: {error}") from error

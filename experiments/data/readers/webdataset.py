@@ -197,7 +197,7 @@ def _fields(content: bytes | None, key: str, where: str) -> dict[str, Any]:
     try:
         held = json.loads(content) if content else {}
     except ValueError as error:
-        raise MixlabError(f"{where}: the .json of sample {key!r} cannot be read: {error}") from None
+        raise MixlabError(f"{where}: the .json of sample {key!r} cannot be read: {error}") from error
     return held if isinstance(held, dict) else {"json": held}
 
 
