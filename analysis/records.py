@@ -1,4 +1,4 @@
-"""What the records of an ablation's trials say, flat, with their learning curves; records are read once.
+"""Flat values and learning curves from the records of an ablation's trials; each record is read once.
 
 A cache in the store keeps what was read, by trial and by the stamp of its file: a second report reads what changed.
 """
@@ -31,37 +31,37 @@ CACHE_VERSION = 3  # raise it when `_values` or CURVE change
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A trial now."""
+    """The state of a trial now, with the numbers of its record."""
 
     values: dict[str, Any]  # status, why, and what the record says, by column of the frame
     curve: "np.ndarray[Any, Any]"  # float64 (points, CURVE)
 
 
 def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, Result]:
-    """Every trial's, by id.
+    """The result of every trial, by id.
 
     Args:   name: of the ablation, for the cache.
     Raises: StoreError: a record cannot be read at all; one that is damaged makes its trial a missing one.
     """
     path = store.root / "ablations" / name / "records.parquet"
-    known, found, stamps = _read_cache(path), {}, {}
+    cached, by_id, stamps = _read_cache(path), {}, {}
     for planned in trials:
         trial_id = planned.trial.id
         stamp = store.stamp(trial_id)
-        if stamp and trial_id in known and known[trial_id][0] == stamp:
-            found[trial_id], stamps[trial_id] = known[trial_id][1], stamp
+        if stamp and trial_id in cached and cached[trial_id][0] == stamp:
+            by_id[trial_id], stamps[trial_id] = cached[trial_id][1], stamp
             continue
-        found[trial_id] = _read(planned, store)
-        if found[trial_id].values["status"] == "done":
+        by_id[trial_id] = _read(planned, store)
+        if by_id[trial_id].values["status"] == "done":
             stamps[trial_id] = stamp
-    if stamps.keys() - known.keys() or any(known[key][0] != stamp for key, stamp in stamps.items()):
-        with contextlib.suppress(StoreError, TypeError):  # a cache that cannot be written takes no report with it
-            _write_cache(path, stamps, found)
-    return found
+    if stamps.keys() - cached.keys() or any(cached[key][0] != stamp for key, stamp in stamps.items()):
+        with contextlib.suppress(StoreError, TypeError):  # the report does not depend on its cache
+            _write_cache(path, stamps, by_id)
+    return by_id
 
 
 def _read(planned: GridTrial, store: Store) -> Result:
-    with contextlib.suppress(CorruptRecord, OtherSchema):  # the state below says of it why it does not count
+    with contextlib.suppress(CorruptRecord, OtherSchema):  # `state` below gives the reason in `why`
         record = store.record(planned.trial.id, with_curve=True)
         if record is not None and record["status"] == "done":
             return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
@@ -75,7 +75,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
     about, packages = (_mapping(environment.get(name)) for name in ("backend", "packages"))
     sessions = record.get("sessions") or []
     commits = dict.fromkeys(str(one.get("commit") or environment.get("commit") or "unknown") for one in sessions)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "trained_on": _trained_on(backend, sessions),
         "commit": " ".join(commit[:12] for commit in commits or [str(environment.get("commit") or "unknown")]),
         "dirty": any(bool(one.get("dirty")) for one in [environment, *sessions]),
@@ -90,21 +90,21 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "finished": record.get("finished"),
     }
     repeats = _mapping(_mapping(record.get("data")).get("repeats"))
-    found |= {f"repeats.{split}": _count(repeats.get(split)) for split in SPLITS[1:]}
+    values |= {f"repeats.{split}": _count(repeats.get(split)) for split in SPLITS[1:]}
     if record["status"] != "done":
-        return found
+        return values
     for when in ("last", "best"):
         point = record["metrics"][when]
-        found[f"{when}.step"] = point["step"]
+        values[f"{when}.step"] = point["step"]
         for split in SPLITS:
             for value, number in (point[split] or {}).items():
-                found[f"{when}.{split}.{value}"] = number
-    found |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
+                values[f"{when}.{split}.{value}"] = number
+    values |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
     for name in ("images_per_s", "parameters", "peak_memory_bytes"):
-        found[name] = record[name]
+        values[name] = record[name]
     for name in ("forward_flops_per_image", "training_flops"):  # which may pass 64 bits
-        found[name] = None if record[name] is None else float(record[name])
-    return found
+        values[name] = None if record[name] is None else float(record[name])
+    return values
 
 
 def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
@@ -132,7 +132,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
-    """Nothing of a curve that is damaged, which takes no number of the table with it."""
+    """The learning curve of a record; an empty one if it is damaged, since the table does not need it."""
     nothing = {"accuracy": None, "loss": None}
     rows = []
     try:
@@ -150,7 +150,7 @@ def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
 
 @cache
 def _places(num_points: int) -> list[int]:
-    """Which points of a curve are kept."""
+    """Places of the points of a curve that are kept."""
     places = np.linspace(0, num_points - 1, min(num_points, MAX_POINTS)).round().astype(int)
     return list(dict.fromkeys(places.tolist()))
 
@@ -171,8 +171,8 @@ def _read_cache(path: Path) -> dict[str, tuple[str, Result]]:
         return {}
 
 
-def _write_cache(path: Path, stamps: dict[str, str], found: dict[str, Result]) -> None:
-    kept = [found[key] for key in stamps]
+def _write_cache(path: Path, stamps: dict[str, str], by_id: dict[str, Result]) -> None:
+    kept = [by_id[key] for key in stamps]
     frame = pd.DataFrame(
         {
             "id": list(stamps),

@@ -412,7 +412,7 @@ def test_inspect_convert_and_evaluate_take_what_is_asked_for(run: Run, tmp_path:
     out = run("weights", "inspect", "m.pth.tar").out
     assert "group       state_dict; state_dict_ema lies beside it: --ema takes it" in out
     assert "left out    'optimizer/state/0/exp_avg'" in out or "left out    'optimizer'" in out
-    assert "skipped     objects, none of which was made: " in out and "'1 of argparse.Namespace'" in out
+    assert "skipped     objects, none of which was created: " in out and "'1 of argparse.Namespace'" in out
     assert "state_dict_ema, an average" in run("weights", "inspect", "m.pth.tar", "--ema").out
     for option, state in (((), TIMM), (("--ema",), AVERAGE), (("--group", "state_dict_ema"), AVERAGE)):
         ended = run("weights", "convert", "m.pth.tar", "out.npz", "--to", "timm", *option)

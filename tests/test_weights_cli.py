@@ -200,4 +200,4 @@ def test_show_of_a_spec_that_is_no_model_still_shows_the_rest(run: Run, tmp_path
     for text in ("{}", "[]", "{", '{"model": {"hidden_dim": "x"}}'):
         (folder / "spec.json").write_text(text)
         ended = run("show", "3f9c")
-        assert ended.code == 0 and "no model is known" in ended.out and "no evaluation yet" in ended.out
+        assert ended.code == 0 and "names no model that can be read" in ended.out and "no evaluation yet" in ended.out
