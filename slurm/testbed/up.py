@@ -107,19 +107,19 @@ def _start(layout: Layout, options: Options, sockets: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bring up a cluster and say how to use it; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    words = _parser().parse_args(arguments)
     try:
         options = Options(
-            nodes=given.nodes,
-            cpus=given.cpus,
-            memory_mib=given.memory,
-            gpus=given.gpus,
-            accounting=given.accounting == "on",
-            over_memory=given.over_memory,
-            ip_names=given.ip_names,
-            settings=tuple(given.set),
+            nodes=words.nodes,
+            cpus=words.cpus,
+            memory_mib=words.memory,
+            gpus=words.gpus,
+            accounting=words.accounting == "on",
+            over_memory=words.over_memory,
+            ip_names=words.ip_names,
+            settings=tuple(words.set),
         )
-        cluster = up(given.directory, options)
+        cluster = up(words.directory, options)
     except MixlabError as error:
         show_chain(error)
         print(f"slurm-up: {error}", file=sys.stderr)
