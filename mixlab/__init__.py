@@ -1,4 +1,4 @@
-"""Mixlab's command line. A command is a module of this package, named in COMMANDS."""
+"""The command line of Mixlab. A command is a module of this package, named in COMMANDS."""
 
 import argparse
 import os
@@ -30,16 +30,16 @@ from mixlab.common import STOPPED, USER_ERROR, expand_paths
 
 
 class Command(Protocol):
-    """What a command's module holds. It imports what is heavy inside `command`: the help must not wait for it."""
+    """The module of a command. It imports what is heavy inside `command`, since the help must not wait for it."""
 
     HELP: str  # one sentence
     EXAMPLE: str  # a whole command, as a user would type it
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Its options; those that several commands share are in mixlab/common.py."""
+        """Add the command's options; those that several commands share are in mixlab/common.py."""
 
     def command(self, arguments: argparse.Namespace) -> int:
-        """Do it, and return the exit code; a mistake of the user's is raised as MixlabError."""
+        """Run the command, and return its exit code; a mistake of the user's is raised as MixlabError."""
 
 
 # In the order of the help.
@@ -82,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return STOPPED
     except MemoryError as error:
         show_chain(error)
-        print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
+        print(
+            f"mixlab: the machine ran out of memory ({error}); choose smaller sizes, or a machine with more",
+            file=sys.stderr,
+        )
         return USER_ERROR
     except OSError as error:
         show_chain(error)
@@ -91,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand among the options, where argparse alone does not look for them."""
+    """Parse the command line; overrides may stand among the options, where argparse alone does not look for them."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     words = getattr(arguments, "overrides", getattr(arguments, "ablations", None))

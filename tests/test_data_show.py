@@ -84,7 +84,7 @@ def test_images_that_a_trial_could_not_take_are_shown_all_the_same(run: Run, tmp
     (tmp_path / "set" / "test" / "1" / "0.png").write_bytes(b"no image")
     ended = run("data", "show", "set")
     assert ended.code == 0 and after(ended, "images") == ["34 of 5 x 5 L, 1 of 7 x 7 L, 1 of unreadable"]
-    assert any(note.startswith("not yet ready for a trial: command line: data.") for note in after(ended, "note"))
+    assert any(note.startswith("a trial cannot use it yet: command line: data.") for note in after(ended, "note"))
     ended = run("data", "show", "set", "--sheet", "sheet.png")
     assert ended.code == 2 and "Traceback" not in ended.err and not (tmp_path / "sheet.png").exists()
 

@@ -600,6 +600,6 @@ def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench:
     assert ended.code == 0 and "2 ablations" in html and html.count("<article") == 2
     assert (tmp_path / "runs" / "ablations" / "two" / "report" / "report.html").exists()
     wrong = command(tmp_path, "report", "one", "seed=[0]")
-    assert wrong.code == 2 and "overrides go with a YAML file" in wrong.err
+    assert wrong.code == 2 and "overrides need a YAML file" in wrong.err
     assert command(tmp_path, "report", "seed=[0]").code == 2
     assert "did you mean 'one'" in command(tmp_path, "report", "ones").err

@@ -65,7 +65,7 @@ def test_convert_to_timm_and_back_leaves_the_same_numbers_and_says_what_differs(
     assert lines[0] == "wrote there.safetensors in the format timm"
     assert lines[1] == "group       params; params_after_5 lies beside it: --group NAME takes it"
     assert lines[2].startswith("left out    'grads (") and " arrays)', 'images', " in lines[2]
-    assert lines[3:] == ["note: the code of timm computes otherwise: activation gelu, here gelu_tanh"]
+    assert lines[3:] == ["note: the code of timm computes differently: activation gelu, here gelu_tanh"]
     assert run("weights", "convert", "there.safetensors", "back.npz").code == 0
     first, last = (weight_files.read(fixtures / name).params for name in ("official.npz", "back.npz"))
     assert {name: x.tobytes() for name, x in first.items()} == {name: x.tobytes() for name, x in last.items()}
