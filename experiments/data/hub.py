@@ -17,7 +17,7 @@ from experiments.spec.config import DataConfig
 
 
 def library() -> ModuleType:
-    """The library, told to print nothing."""
+    """The library `datasets`, set to print nothing."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -28,7 +28,7 @@ def library() -> ModuleType:
 
 
 def read(config: DataConfig, scratch: Path, where: str) -> Found:
-    """What the hub holds under an id. Files of the library go to `scratch`.
+    """The splits of a data set on the hub. Files of the library go to `scratch`.
 
     Raises: OSError: `scratch` is full.
     """

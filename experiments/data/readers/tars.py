@@ -1,4 +1,4 @@
-"""Tar files: what they hold and where, without unpacking them."""
+"""Tar files: their members and where they lie, without unpacking them."""
 
 import bz2
 import gzip
@@ -57,7 +57,7 @@ def plain(path: Path, scratch: Path, where: str) -> Path:
 
 
 def members(path: Path, where: str) -> Iterator[tarfile.TarInfo]:
-    """Every member of a plain tar; `offset_data` and `size` say where a file's content lies.
+    """The members of a plain tar; `offset_data` and `size` say where a file's content lies.
 
     Raises: MixlabError: it is damaged.
     """
