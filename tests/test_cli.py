@@ -218,8 +218,8 @@ def test_show_takes_the_beginning_of_an_id(run: Run, done: Path) -> None:
 
 
 def test_show_of_an_ambiguous_or_unknown_beginning_lists_what_there_is(run: Run, done: Path) -> None:
-    assert_mistake(run("show", ""), "4 trials begin with ''")
-    assert_mistake(run("show", "zzz"), "no trial begins with 'zzz'", sorted(records(done / "runs"))[0])
+    assert_mistake(run("show", ""), "4 trial ids start with ''")
+    assert_mistake(run("show", "zzz"), "no trial id starts with 'zzz'", sorted(records(done / "runs"))[0])
 
 
 def test_only_trains_one_trial(run: Run, tmp_path: Path, quick: Path) -> None:

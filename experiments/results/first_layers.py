@@ -1,4 +1,4 @@
-"""The first layers of a trained model, kept of every trial that is done: what the paper draws of a Mixer.
+"""The first layers of a trained model, kept of every trial that is done, as the paper draws them.
 
 `filters.safetensors` holds, in float32, the weights that are evaluated: the stem, (P, P, c, C), and the first
 token-mixing kernel, (rows, D_S), where token mixing is untied that of the first channel.
@@ -21,7 +21,7 @@ STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"
 
 
 def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
-    """Args: state: of training, by state name. Raises: StoreError."""
+    """Keep the first layers of a trial. Args: state: of training, by state name. Raises: StoreError."""
     weights = evaluated(trial, state)
     first = {name: weights[name] for name in (STEM, TOKEN_MIXING)}
     if trial.model.token_mixing == "untied":
@@ -30,7 +30,7 @@ def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
 
 
 def read(folder: Path) -> dict[str, Array] | None:
-    """By canonical name; None of a trial that has none, or whose file is damaged."""
+    """The first layers of a trial by canonical name; None if it has none, or its file is damaged."""
     try:
         return dict(load_file(folder / FILE))
     except (OSError, safetensors.SafetensorError, ValueError):

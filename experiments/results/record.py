@@ -1,4 +1,4 @@
-"""The record of a trial: what `record.json` holds."""
+"""Records of trials: what `record.json` holds."""
 
 import json
 import os
@@ -21,7 +21,7 @@ NUMBERS = ("steps", "images_per_s", "parameters", "forward_flops_per_image", "tr
 def make_record(
     trial: Trial, outcome: dict[str, Any], environment: dict[str, Any], started: float, result: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A record, ready to be written.
+    """Make a record, ready to be written.
 
     Args:   outcome: status (done or failed), reason, and the traceback of an error.
             environment: of environment.environment, and `backend`: what the backend says about itself.
@@ -41,7 +41,7 @@ def make_record(
 
 
 def read(path: Path, with_curve: bool) -> Any:
-    """What a record's file holds; its curve, which is its last part and nine tenths of it, is read only if asked for.
+    """Read a record's file; its curve, which is its last part and nine tenths of it, is read only if asked for.
 
     Raises: ValueError: it is not JSON.   OSError.
     """
@@ -56,18 +56,18 @@ def read(path: Path, with_curve: bool) -> Any:
 
 
 def is_final(record: dict[str, Any]) -> bool:
-    """Whether to leave a trial as it is: a divergence comes again each time; other failures may be the machine's."""
+    """Tell whether to leave a trial as it is: a divergence repeats each time; other failures may be the machine's."""
     return record["status"] == "done" or str(record["reason"]).startswith("diverged")
 
 
 def faults(record: dict[str, Any]) -> Iterator[str]:
-    """Names of the parts, of those that tables and lists show, that are missing, of a wrong type or out of range."""
+    """Names of parts that tables and lists show, and that are missing, of a wrong type or out of range."""
     if not _is_whole(record):
         yield from _faults(record)
 
 
 def _is_whole(record: dict[str, Any]) -> bool:
-    """The same question without the names, a tenth of the time: ten thousand records are asked it at once."""
+    """Tell whether a record has no faults, in a tenth of the time: reports ask this of ten thousand records at once."""
     try:
         numbers = [*map(record.__getitem__, NUMBERS), *map(record["seconds"].__getitem__, SECONDS)]
         accuracies: list[Any] = []
@@ -120,5 +120,5 @@ def _part(tree: Any, *path: str) -> Any:
 
 
 def _is_number(value: Any) -> bool:
-    """A number, or null, which stands for NaN."""
+    """Tell whether a value is a number, or null, which stands for NaN."""
     return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
