@@ -98,7 +98,7 @@ def _fields(trial: Trial) -> dict[str, Any]:
 
 @lru_cache(maxsize=1000)
 def _section(name: str, config: Any) -> dict[str, Any]:
-    """One section of a trial as a flat mapping, kept from trial to trial, which share most of their sections."""
+    """A section of a trial as a flat mapping, kept from trial to trial, which share most of their sections."""
     flat: dict[str, Any] = {}
     for key, value in as_tree(config).items():
         inner = value if isinstance(value, dict) else {"": value}

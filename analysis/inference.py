@@ -136,7 +136,7 @@ def _in_common(first: Mapping[Any, float], second: Mapping[Any, float]) -> tuple
 
 
 def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> Equivalence:
-    """Two one-sided t-tests over the keys that both have.
+    """Test equivalence by two one-sided t-tests over the keys that both have.
 
     With fewer than two of them, or a NaN among them, p is NaN. Where all differences are the same there is nothing to
     estimate: p is 0 inside the margin and 1 outside.
@@ -156,7 +156,7 @@ def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's method; NaN stays, and does not count.
+    """Correct p-values for their number by Holm's method; NaN stays, and does not count.
 
     Source: statsmodels.stats.multitest.multipletests.
     """

@@ -68,7 +68,7 @@ class Program(Protocol):
         """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        """All values of the first step's forward pass, in float64, by the names of folds.operations."""
+        """The values of the first step's forward pass, in float64, by the names of folds.operations."""
 
     def predict(self, images: Array) -> list[Predictions]:
         """Run the forward pass without dropout or stochastic depth, with the average of the parameters if one is kept.

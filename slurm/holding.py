@@ -16,7 +16,7 @@ RUNS, WAITS, UNKNOWN = "runs now", "waits in the queue", "may be on its way: Slu
 
 
 def held(store: Store) -> tuple[Held, str | None]:
-    """What is held now; and, if Slurm does not answer, a sentence, and all that its jobs may need is held."""
+    """The parts that are held now; if Slurm does not answer, a sentence, and all that its jobs may need is held."""
     arrays = list(ledger.all_arrays(store))
     sent = dict.fromkeys(key for array in arrays for pack in array.packs for key in pack)
     view = overview(store, sent)
