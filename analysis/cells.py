@@ -13,12 +13,11 @@ from analysis.inference import Equivalence, Paired, Summary, equivalence
 from analysis.labels import Label, baseline_of, grouped, keys
 from analysis.settings import FRAMEWORK, Compared, Tested
 from experiments.design.ablation import Ablation
+from experiments.results import metrics
+from experiments.results.metrics import MEANS, SECONDS, SPLITS
 
 STATES = ("failed", "running", "missing")
-SPLITS, SECONDS = ("train", "validation", "test"), ("compile", "train", "evaluate")
-COST = {name: name for name in ("parameters", "training_flops", "images_per_s", "peak_share")} | {
-    "seconds": "seconds.train"
-}
+COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train"}
 COLUMNS = (
     "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *origins.SAME, *COST,
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
@@ -35,12 +34,12 @@ class Options:
 
 
 def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options()) -> pd.DataFrame:
-    """A row for each cell of the table, in the order of the grid. Accuracies and their differences are in [0, 1].
+    """A row for each cell of the table, in the order of the grid. The metric and its differences are as in records.
 
     Columns: the fields of report.rows and report.columns; n, the trials that are done; planned; failed; running;
     missing: a trial that is not done counts in its own column and never in a mean. Of the metric over the n: mean, std
     (n - 1 in the denominator), low and high of its 95 % interval, least, median, most. floor: half the 95 %
-    interval that the number of test examples alone gives an accuracy. Against the baseline, over pairs of equal seeds:
+    interval that the number of test examples alone gives a share of them. Against the baseline, over pairs of seeds:
     difference, difference_low, difference_high, effect_size (Cohen's d_z), p (paired t-test), pairs. Where no seeds
     pair, difference is that of the means. What is tested is a setting, a cell without its framework (backend), as
     settings.tests says: setting_difference, setting_low, setting_high, setting_p, setting_pairs, of its frameworks
@@ -177,9 +176,9 @@ def _is_unlike(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: 
 
 
 def _floor(ablation: Ablation, done: pd.DataFrame, summary: Summary) -> float:
-    if not ablation.report.metric.endswith("accuracy") or not len(done):
+    _, split, metric = metrics.parse(ablation.report.metric)
+    if not metric.is_share or not len(done):
         return NAN
-    split = ablation.report.metric.split(".")[1]
     sizes = done[f"info.num_{split}"]
     if split == "train":
         sizes = sizes.clip(upper=done["train.evaluate_train_examples"])

@@ -26,9 +26,10 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     Columns: id; settings, what the grid sets, as text; status: done, running, failed or missing; why; trained_on, the
     backends one after another, of a trial that did not stay on its own. Every resolved field by dotted name: model.*,
     data.*, train.*, backend, seed (a field that the grid or the table names: as it was asked for); info.*: what the
-    data source holds, in examples and pixels. From the record: {last,best}.{train,validation,test}.{accuracy,loss},
-    accuracy in [0, 1], loss in nats; {last,best}.step; seconds.{compile,train,evaluate}; images_per_s; parameters;
-    forward_flops_per_image; training_flops; peak_memory_bytes; commit, of the project, several where a trial went on
+    data source holds, in examples and pixels. From the record, with the names of results/metrics.py:
+    {last,best}.{train,validation,test}.{accuracy,loss}, accuracy in [0, 1], loss in nats; {last,best}.step;
+    seconds.{compile,train,evaluate}; images_per_s; parameters; forward_flops_per_image; training_flops;
+    peak_memory_bytes; commit, of the project, several where a trial went on
     under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one
     that was trained on; host, processor, device, threads, python, packages, of its last session; ran_on: the device, of
     a CPU with the threads, of each session, one after another; started and finished in seconds since 1970.

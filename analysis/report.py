@@ -12,8 +12,9 @@ from analysis import records
 from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
-from analysis.records import CURVE, Result
+from analysis.records import Result
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
 
 
@@ -56,7 +57,8 @@ class Report:
         if not curves:
             return np.empty(0), np.empty((0, 0))
         curves = [curve for curve in curves if np.array_equal(curve[:, 0], curves[0][:, 0])]
-        return curves[0][:, 0], np.array([curve[:, CURVE.index(column)] for curve in curves])
+        columns = curve_columns()
+        return curves[0][:, 0], np.array([curve[:, columns.index(column)] for curve in curves])
 
 
 def make_report(

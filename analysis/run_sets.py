@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices, show_chain
+from experiments.results import metrics
 from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 NOT_SCIENCE = ("data.source",)  # where data lies; its content is compared
@@ -100,8 +101,8 @@ def matched(first: RunSet, second: RunSet) -> list[tuple[dict[str, Any], dict[st
 
 
 def value(record: dict[str, Any], metric: str) -> float:
-    when, split, name = metric.split(".")
-    number = (record["metrics"][when][split] or {}).get(name)
+    when, split, asked = metrics.parse(metric)
+    number = (record["metrics"][when][split] or {}).get(asked.name)
     return math.nan if number is None else float(number)
 
 

@@ -47,6 +47,7 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
     from backends.specs import RunSpec
+    from experiments.results.metrics import LOSS, METRICS
     from experiments.results.store import Store
     from experiments.weights import class_order, evaluation, recipes, weight_files
 
@@ -64,7 +65,10 @@ def command(arguments: argparse.Namespace) -> int:
     print(f"images      {recipe.line(config)}")
     print(f"test        {result.num_examples:,} examples of {config.source}")
     print(f"classes     {result.classes}")
-    print(f"accuracy    {100 * result.accuracy:.2f} %\nloss        {result.loss:.6f} (softmax)")
+    for name, value in result.metrics.items():
+        metric = METRICS[name]
+        unit = f"({evaluation.TEST_LOSS})" if metric is LOSS else metric.unit
+        print(f"{name:11} {metric.scale * value:.{metric.digits_alone}f} {unit}")
     for note in result.notes:
         print(f"note        {note}")
     return 0

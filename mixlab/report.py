@@ -101,7 +101,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from analysis.cells import Options
     from analysis.report import make_report
     from experiments.design import archive
-    from experiments.design.report_spec import METRICS
+    from experiments.results import metrics
     from experiments.results.store import Store
     from experiments.spec.expand import expand
 
@@ -116,10 +116,10 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     else:
         ablation, trials = archive.recall(store, name)
     if arguments.metric:
-        if arguments.metric not in METRICS:
+        if arguments.metric not in metrics.names():
             raise MixlabError(
                 f"command line: --metric: expected a metric, got {arguments.metric!r}; "
-                f"{choices(arguments.metric, METRICS)}"
+                f"{choices(arguments.metric, metrics.names())}"
             )
         ablation = replace(ablation, report=replace(ablation.report, metric=arguments.metric, equivalence=None))
     return make_report(ablation, trials, store, Options(arguments.interval, arguments.mix_commits))

@@ -10,7 +10,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design.ablation import Ablation, load_ablation, trials
-from experiments.design.report_spec import METRICS
+from experiments.results.metrics import DEFAULT
 from tests.conftest import TINY, base, planned, write_yaml
 
 BLOCKS = "model.num_blocks"
@@ -149,7 +149,7 @@ def test_a_report_has_backends_as_columns_and_the_rest_as_rows(load: Any) -> Non
     assert (report.rows, report.columns, report.metric, dict(report.baseline)) == (
         (BLOCKS,),
         ("backend",),
-        METRICS[0],
+        DEFAULT,
         {},
     )
     report = load(grid={"setting": [{MIXING: "tied"}, GROUPED], "seed": [0, 1]}).report

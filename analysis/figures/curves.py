@@ -7,13 +7,14 @@ import numpy as np
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from analysis.table.wording import is_accuracy, number, unit
+from analysis.table.wording import metric, number, unit
 from analysis.table.wording import scale as scale_of
+from experiments.results.metrics import STEP
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    value = "accuracy" if is_accuracy(report.ablation) else "loss"
-    with_curve = [label for label in report.labels if len(report.curve(label, "step")[0]) > 1]
+    value = metric(report.ablation).name
+    with_curve = [label for label in report.labels if len(report.curve(label, STEP)[0]) > 1]
     with_curve = [label for label in with_curve if not np.isnan(report.rows[label]["mean"])]
     if not with_curve:
         return

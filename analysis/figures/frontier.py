@@ -7,7 +7,7 @@ from analysis import inference
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from analysis.table.wording import is_accuracy, number, unit
+from analysis.table.wording import metric, number, unit
 from analysis.table.wording import scale as scale_of
 
 LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
@@ -21,7 +21,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     ]
     if len({report.rows[label]["training_flops"] for label in with_cost}) < 2:
         return
-    better = 1 if is_accuracy(report.ablation) else -1
+    better = 1 if metric(report.ablation).higher_is_better else -1
     costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in with_cost]
     means = [float(report.rows[label]["mean"]) for label in with_cost]
     front = inference.frontier(costs, [better * mean for mean in means])

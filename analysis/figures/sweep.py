@@ -12,7 +12,7 @@ from analysis.figures.style import Drawn
 from analysis.labels import keys
 from analysis.report import Report
 from analysis.table.trends import MIN_VALUES, few_points, is_number, lines
-from analysis.table.wording import is_accuracy, level_text, number, unit
+from analysis.table.wording import level_text, metric, number, unit
 from analysis.table.wording import scale as scale_of
 from experiments.spec.fields import short, text
 
@@ -67,7 +67,7 @@ def _draw(report: Report, name: str) -> Drawn | None:
 def draw_data_scale(report: Report) -> Iterator[Drawn]:
     """Error over the number of training examples, both on log axes, with the fitted power law."""
     name = next((name for name in DATA_SCALE if len(report.values(name)) > 1), None)
-    if name is None or not is_accuracy(report.ablation):
+    if name is None or not metric(report.ablation).is_share:
         return
     shown, left_out = style.some(list(lines(report, name)))
     figure, ax = style.new()

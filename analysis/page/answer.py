@@ -14,9 +14,9 @@ from analysis.table.wording import (
     baseline_text,
     difference_text,
     interval_text,
-    is_accuracy,
     is_below_floor,
     is_significant,
+    metric,
     number,
     unit,
 )
@@ -55,7 +55,7 @@ def _nothing(report: Report) -> str:
 
 
 def _best(report: Report, labels: list[Label]) -> str:
-    better = max if is_accuracy(report.ablation) else min
+    better = max if metric(report.ablation).higher_is_better else min
     label = better(labels, key=lambda label: report.rows[label]["mean"])
     cell = report.rows[label]
     interval = interval_text(report.ablation, cell["low"], cell["high"])

@@ -12,12 +12,13 @@ from analysis.table.wording import (
     asked_text,
     baseline_text,
     counted,
-    is_accuracy,
     level_text,
     marks,
+    metric,
     unit,
 )
 from experiments.design.ablation import Ablation
+from experiments.results import metrics
 from experiments.spec.fields import short
 
 
@@ -25,16 +26,16 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
     baseline = baseline_text(ablation)
     name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
     asked = asked_text(ablation)
-    less = "" if is_accuracy(ablation) else " (less is better)"
+    less = "" if metric(ablation).higher_is_better else " (less is better)"
     lines = [
         f"{name}: {asked}" if asked else name,
         f"{ablation.report.metric} in {unit(ablation)}{less}, mean ± standard deviation over seeds (n)"
         + (f", and the difference to {baseline}" if baseline else ""),
     ]
-    if ablation.report.metric.startswith("best."):
-        lines.append(
-            "best: at the first evaluation with the highest validation accuracy; at the last without validation data"
-        )
+    if metrics.parse(ablation.report.metric).when == metrics.BEST:
+        extreme = "highest" if metrics.CHOOSES.higher_is_better else "lowest"
+        chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
+        lines.append(f"{metrics.BEST}: {chosen}, without validation data at the last")
     if options.interval != "t":
         lines.append(f"intervals by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:
@@ -62,7 +63,7 @@ def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
 def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
     asked = ablation.report.equivalence
     assert asked is not None
-    margin = f"{100 * asked.margin:g} % points" if is_accuracy(ablation) else f"{asked.margin:g} nats"
+    margin = f"{metric(ablation).scale * asked.margin:g} {metric(ablation).margin_unit}"
     kinds = {
         "same": "all pairs are equal",
         "within": "all pairs differ by the same, which is less",

@@ -13,34 +13,36 @@ from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
+from experiments.results import metrics
+from experiments.results.metrics import Metric
 from experiments.spec.fields import text
 
 MAX_NOTES = 100  # lines
 SIGNIFICANT, BELOW_FLOOR, UNEQUAL, REPEATED = "*", "°", "†", "‡"
 
 
-def is_accuracy(ablation: Ablation) -> bool:
-    return ablation.report.metric.endswith("accuracy")
+def metric(ablation: Ablation) -> Metric:
+    """What the table is of, without the evaluation and the split."""
+    return metrics.parse(ablation.report.metric).metric
 
 
 def unit(ablation: Ablation) -> str:
-    return "%" if is_accuracy(ablation) else "nats"
+    return metric(ablation).unit
 
 
 def points(ablation: Ablation) -> str:
     """The unit of a difference."""
-    return "points" if is_accuracy(ablation) else "nats"
+    return metric(ablation).difference_unit
 
 
 def scale(ablation: Ablation) -> int:
     """The factor that brings a metric to its unit."""
-    return 100 if is_accuracy(ablation) else 1
+    return metric(ablation).scale
 
 
 def number(ablation: Ablation, value: float, sign: str = "", more: int = 0) -> str:
     """A metric, or with sign "+" a difference of two, in the table's unit, with its digits and `more` of them."""
-    digits = (1 if is_accuracy(ablation) else 4) + more
-    return f"{round(scale(ablation) * value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.0
+    return metric(ablation).text(value, sign, more)
 
 
 def p_text(p: float) -> str:
@@ -145,10 +147,10 @@ def few_text(n: int) -> str:
 
 
 def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
-    metric = ablation.report.metric
-    if metric in frame:
-        for _, row in frame[(frame["status"] == "done") & frame[metric].isna()].iterrows():
-            yield f"{row['id']} ({row['settings']}) is done and has no {metric}"
+    name = ablation.report.metric
+    if name in frame:
+        for _, row in frame[(frame["status"] == "done") & frame[name].isna()].iterrows():
+            yield f"{row['id']} ({row['settings']}) is done and has no {name}"
     for _, row in frame[frame["status"] != "done"].iterrows():
         yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
     for _, row in frame[frame["trained_on"].fillna("") != ""].iterrows():

@@ -14,7 +14,8 @@ from analysis.settings import FRAMEWORK, averaged
 from analysis.table.layout import aligned
 from analysis.table.wording import counted, few_text, p_text
 from backends.errors import MixlabError, choices
-from experiments.design.report_spec import METRICS
+from experiments.results import metrics
+from experiments.results.metrics import Metric
 from experiments.spec.fields import short, text
 
 MAX_LINES = 40  # of settings, and of trials, that differ
@@ -49,10 +50,15 @@ class Comparison:
 
     @property
     def unit(self) -> str:
-        return "points" if self.metric.endswith("accuracy") else "nats"
+        """Of a difference."""
+        return self._metric.difference_unit
+
+    @property
+    def _metric(self) -> Metric:
+        return metrics.parse(self.metric).metric
 
     def number(self, value: float, sign: str = "") -> str:
-        return f"{(100 if self.unit == 'points' else 1) * value:{sign}.3f}"
+        return f"{self._metric.scale * value:{sign}.3f}"
 
     @cached_property
     def varying(self) -> list[str]:
@@ -69,8 +75,10 @@ class Comparison:
 
 def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     """Lines on the trials that both sets have, and on where they differ. Raises: MixlabError: no such metric."""
-    if metric not in METRICS:
-        raise MixlabError(f"command line: --metric: expected a metric, got {metric!r}; {choices(metric, METRICS)}")
+    if metric not in metrics.names():
+        raise MixlabError(
+            f"command line: --metric: expected a metric, got {metric!r}; {choices(metric, metrics.names())}"
+        )
     pairs = [
         Pair(one["id"], key_of(one), value(one, metric), value(other, metric)) for one, other in matched(first, second)
     ]

@@ -5,12 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backends.errors import MixlabError
 from experiments.design.ablation import GridTrial
+from experiments.results.metrics import SECONDS
 from experiments.results.store import Store
 from experiments.running import local
+from experiments.running.events import Event
 from experiments.running.pool import PHASES, Pool
 
 
@@ -35,14 +36,14 @@ class GridTime:
     @property
     def training_share(self) -> float:
         """The share of the workers' wall time that compilation, training and evaluation take."""
-        busy = sum(self.seconds.get(phase, 0.0) for phase in ("compile", "train", "evaluate"))
+        busy = sum(self.seconds.get(phase, 0.0) for phase in SECONDS)
         return busy / (self.jobs * self.wall_s)
 
 
 class Silent:
     """A reporter (see pool.Reporter) that prints nothing."""
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+    def on_event(self, planned: GridTrial, event: Event) -> None:
         pass
 
 

@@ -25,12 +25,13 @@ from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
+from backends.models.mixer_spec import SIZES
 from experiments import data
 from experiments.design import grid
 from experiments.design.grid import Axes, Point
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
-from experiments.spec.config import SIZES, DataConfig, TrialConfig
+from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import expand
 from experiments.spec.overrides import read_override
 from experiments.spec.resolve import check_ranges, resolve
@@ -65,6 +66,11 @@ class Ablation:
     def varying(self) -> frozenset[str]:
         """The fields that are not the same in all trials."""
         return frozenset(grid.varying(self.points))
+
+    @property
+    def file(self) -> str:
+        """Path of the YAML file."""
+        return self.where.removesuffix(_shown_overrides(self.overrides))
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -139,8 +145,12 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
 def _with(path: Path, overrides: Sequence[str]) -> str:
     """The beginning of error sentences on the file and its overrides."""
+    return f"{path}{_shown_overrides(overrides)}"
+
+
+def _shown_overrides(overrides: Sequence[str]) -> str:
     words = " ".join(overrides)
-    return f"{path} with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else str(path)
+    return f" with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else ""
 
 
 def _question(question: Any, where: str) -> str:

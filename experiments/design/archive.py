@@ -15,6 +15,7 @@ from backends.errors import MixlabError, choices
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import EquivalenceSpec, ReportSpec
 from experiments.files import write_whole
+from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
 from experiments.spec.trial import as_tree, trial_from_json
 
@@ -95,4 +96,6 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
 def _report(fields: dict[str, Any]) -> ReportSpec:
     equivalence = EquivalenceSpec(**fields["equivalence"]) if fields["equivalence"] else None
     rows, columns = tuple(fields["rows"]), tuple(fields["columns"])
+    if fields["metric"] not in metrics.names():
+        raise ValueError(f"report.metric: {fields['metric']!r} is not known")
     return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})

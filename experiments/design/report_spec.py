@@ -1,6 +1,5 @@
 """Layout of an ablation's table: its rows, columns, metric and baseline."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,21 +7,15 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.design import grid
 from experiments.design.grid import Point
+from experiments.results import metrics
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.values import shown, typed
 
-METRICS = tuple(
-    f"{when}.{split}.{value}"
-    for when in ("last", "best")
-    for split in ("test", "validation", "train")
-    for value in ("accuracy", "loss")
-)
-
 
 @dataclass(frozen=True)
 class EquivalenceSpec:
-    """The settings that should give the same metric, and the margin (of accuracy: a fraction; of loss: nats)."""
+    """The settings that should give the same metric, and the margin, in the unit of the record."""
 
     between: str  # a field that varies
     margin: float
@@ -34,7 +27,7 @@ class ReportSpec:
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
-    metric: str = METRICS[0]
+    metric: str = metrics.DEFAULT
     baseline: Mapping[str, Any] = field(default_factory=dict)
     equivalence: EquivalenceSpec | None = None
 
@@ -56,9 +49,11 @@ def read_report(tree: Any, base: Point, points: Sequence[Point], overridden: Seq
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
     rows, columns = _places(tree, varying, overridden, where)
-    metric = tree.get("metric", METRICS[0])
-    if metric not in METRICS:
-        raise MixlabError(f"{where}: metric: expected a metric, got {shown(metric)}; {choices(str(metric), METRICS)}")
+    metric = tree.get("metric", metrics.DEFAULT)
+    if metric not in metrics.names():
+        raise MixlabError(
+            f"{where}: metric: expected a metric, got {shown(metric)}; {choices(str(metric), metrics.names())}"
+        )
     equivalence = _equivalence(tree.get("equivalence"), metric, f"{where}: equivalence")
     if equivalence and equivalence.between in overridden and equivalence.between not in varying:
         equivalence = None  # the command line has left one of its values
@@ -125,9 +120,13 @@ def _equivalence(tree: Any, metric: str, where: str) -> EquivalenceSpec | None:
             f"{where}: between: expected a row or column, such as backend, got seed, by which trials are paired"
         )
     number = typed(EquivalenceSpec, "margin", margin, f"{where}: margin")
-    largest = 1.0 if metric.endswith("accuracy") else math.inf
-    if not 0 < number < largest:
-        unit = "a fraction between 0 and 1 (0.01 is one point of accuracy)" if largest == 1 else "nats, above 0"
+    asked = metrics.parse(metric).metric
+    if not 0 < number < asked.most:
+        unit = (
+            f"a fraction between 0 and 1 (0.01 is one point of {asked.name})"
+            if asked.most == 1
+            else f"{asked.unit}, above 0"
+        )
         raise MixlabError(f"{where}: margin: expected {unit}, got {shown(margin)}")
     return EquivalenceSpec(between, number)
 

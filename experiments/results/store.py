@@ -25,7 +25,8 @@ from experiments.machine.environment import environment
 from experiments.results import checkpoint, claims, kept
 from experiments.results.claims import Claim
 from experiments.results.publish import publish
-from experiments.results.record import RECORD_SCHEMA, faults, read
+from experiments.results.record import RECORD_SCHEMA, read
+from experiments.results.shape import faults
 from experiments.spec.trial import Trial, as_tree
 
 CHECKPOINT = "checkpoint.safetensors"

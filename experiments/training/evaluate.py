@@ -1,23 +1,37 @@
-"""What a trained model makes of examples: accuracy and mean loss."""
+"""The metrics of a trained model on examples."""
+
+from collections.abc import Callable
 
 import numpy as np
 
 from backends.arrays import Array
 from backends.contract import Program
 from experiments.data import Splits
+from experiments.results.metrics import ACCURACY, LOSS, METRICS
 from experiments.spec.trial import PREDICT_BATCH
 
 
 def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
-    """Accuracy and mean loss, in float64, over the examples at `indices`; each counts once."""
+    """The METRICS, in float64, over the examples at `indices`; each counts once."""
     logits = np.concatenate([_predict(program, splits.images, part) for part in _batches(indices)])
-    labels = splits.labels[indices]
+    return {name: MEASURES[name](logits, splits.labels[indices], loss) for name in METRICS}
+
+
+def accuracy(logits: Array, labels: Array, loss: str) -> float:
+    return float(np.mean(logits.argmax(1) == labels))
+
+
+def mean_loss(logits: Array, labels: Array, loss: str) -> float:
     if loss == "softmax":
         losses = np.logaddexp.reduce(logits, axis=1) - logits[np.arange(len(labels)), labels]
     else:
         signs = np.where(np.arange(logits.shape[1]) == labels[:, None], 1, -1)
         losses = np.logaddexp(0, -signs * logits).sum(1)
-    return {"accuracy": float(np.mean(logits.argmax(1) == labels)), "loss": float(losses.mean())}
+    return float(losses.mean())
+
+
+# How each of METRICS is made of logits (n, k), labels (n,) and the name of the loss.
+MEASURES: dict[str, Callable[[Array, Array, str], float]] = {ACCURACY.name: accuracy, LOSS.name: mean_loss}
 
 
 def _batches(indices: Array) -> list[Array]:

@@ -17,9 +17,11 @@ from experiments.files import finite, set_aside, write_whole
 from experiments.machine import memory
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost
+from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, SPLITS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import evaluate
+from experiments.training.events import Evaluated, Noted, Stepped, Tell
 from experiments.training.plan import learning_rates, step_plan
 from experiments.training.start import initial_state
 
@@ -39,7 +41,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0  # over the steps since the last evaluation
     curve: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compile", "train", "evaluate"), 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
     sessions: list[dict[str, Any]] = field(default_factory=list)  # first step, commit and machine of each process
 
 
@@ -57,24 +59,24 @@ class TrialRun:
         self.step_s = self.checkpoint_s = 0.0
         memory.reset_peak()
 
-    def run(self, should_stop: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+    def run(self, should_stop: Callable[[], bool], tell: Tell) -> None:
         """Train to the last step, from the newest whole checkpoint if there is one.
 
-        Args:    should_stop: asked after each chunk of steps.    tell: called with step, loss and images/s.
+        Args:    should_stop: asked after each chunk of steps.    tell: called with each event.
         Raises:  Stopped: the state is saved.    Diverged: the loss is not finite.    StoreError.    ClaimLost.
         """
         self._restore()
         for note in self.notes:
-            tell({"note": note})
+            tell(Noted(self.trial.id, note))
         if should_stop() and self.progress.step < self.trial.num_steps:
             raise Stopped  # nothing is new since the last checkpoint, and the first chunk may take long to compile
         self.progress.sessions.append({"first_step": self.progress.step, **self.session})
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())
             self._check_claim()
-            every = self.trial.train.evaluate_every or self.trial.num_steps
+            every = self.trial.train.evaluate_every
             if self.progress.step % every == 0 or self.progress.step == self.trial.num_steps:
-                self._evaluate()
+                self._evaluate(tell)
             self._tell(metrics, tell)
             self._check_claim()
             if should_stop() and self.progress.step < self.trial.num_steps:
@@ -103,7 +105,7 @@ class TrialRun:
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": self.program.peak_memory_bytes() or memory.peak_bytes(),
-            "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
+            "metrics": {LAST: progress.curve[-1] if progress.curve else None, BEST: best(progress.curve)},
             "notes": self.notes,
             "curve": progress.curve,
         }
@@ -158,7 +160,7 @@ class TrialRun:
 
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
-        step, every = self.progress.step, self.trial.train.evaluate_every or self.trial.num_steps
+        step, every = self.progress.step, self.trial.train.evaluate_every
         until = min(every - step % every, self.trial.num_steps - step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
         return max(1, min(until, affordable, MAX_CHUNK_STEPS))
@@ -177,23 +179,20 @@ class TrialRun:
             self.progress.loss_sum += float(loss)
         return metrics
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, tell: Tell) -> None:
         progress, train = self.progress, self.trial.train
         start, compiled = time.monotonic(), self.program.compile_s
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         point: dict[str, Any] = {
-            "step": progress.step,
-            "loss": progress.loss_sum / since,
-            "learning_rate": float(learning_rates(train, progress.step - 1, 1)[0]),
+            STEP: progress.step,
+            STEP_LOSS: progress.loss_sum / since,
+            LEARNING_RATE: float(learning_rates(train, progress.step - 1, 1)[0]),
         }
-        subsets = {
-            "train": self.splits.train[: train.evaluate_train_examples],
-            "validation": self.splits.validation,
-            "test": self.splits.test,
-        }
+        trained = self.splits.train[: train.evaluate_train_examples]
+        subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         for name, indices in subsets.items():
             point[name] = evaluate(self.program, self.splits, indices, train.loss) if len(indices) else None
-            if point[name] and not math.isfinite(point[name]["loss"]):
+            if point[name] and not math.isfinite(point[name][FINITE.name]):
                 raise Diverged(progress.step)  # the loss was finite, and its step led to where nothing is
         progress.curve.append(point)
         progress.loss_sum = 0.0
@@ -202,6 +201,8 @@ class TrialRun:
             state = self.program.states()[0]
             kept.save_best(self.folder, self.trial, self.splits.classes, state, progress.step)
         self._write_curve()
+        scores = {name: point[name] for name in subsets}
+        tell(Evaluated(self.trial.id, progress.step, point["loss"], point["learning_rate"], scores))
 
     def _spend(self, what: str, start: float, compiled: float) -> float:
         """Book the time since `start`, compilation apart; returns the seconds without it."""
@@ -211,15 +212,13 @@ class TrialRun:
         self.progress.seconds["compile"] += compile_s
         return seconds
 
-    def _tell(self, metrics: StepMetrics, tell: Callable[[dict[str, Any]], None]) -> None:
-        said = {
-            "step": self.progress.step,
-            "steps": self.trial.num_steps,
-            "loss": float(metrics.loss[-1]),
-            "images_per_s": self.trial.train.batch_size / self.step_s if self.step_s else 0.0,
-        }
-        self.claim.said = self.claim.said | said  # a new object: the thread that beats may be reading the old one
-        tell(said)
+    def _tell(self, metrics: StepMetrics, tell: Tell) -> None:
+        images_per_s = self.trial.train.batch_size / self.step_s if self.step_s else 0.0
+        stepped = Stepped(
+            self.trial.id, self.progress.step, self.trial.num_steps, float(metrics.loss[-1]), images_per_s
+        )
+        self.claim.say(stepped.step, stepped.num_steps, stepped.loss, stepped.images_per_s)
+        tell(stepped)
 
     def _save(self) -> None:
         start = time.monotonic()
@@ -235,10 +234,11 @@ class TrialRun:
 
 
 def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first point of highest validation accuracy; without a validation split, the last point."""
+    """The first point that is best on validation; without a validation split, the last point."""
     if not curve or curve[-1]["validation"] is None:
         return curve[-1] if curve else None
-    return max(curve, key=lambda point: point["validation"]["accuracy"])
+    better = max if CHOOSES.higher_is_better else min
+    return better(curve, key=lambda point: point["validation"][CHOOSES.name])
 
 
 def _json_line(point: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.design.ablation import COMMAND_LINE
+from experiments.results.metrics import FINITE
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.overrides import read_override
@@ -27,15 +28,15 @@ from experiments.weights import class_order
 from experiments.weights.recipes import Recipe
 from experiments.weights.weight_files import Weights
 
+TEST_LOSS = "softmax"  # files of weights do not say what they were trained with
 OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps the fewest arrays
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracy and mean softmax loss over a number of test examples; the order of classes taken, notes on the data."""
+    """The METRICS over a number of test examples; the order of classes that was taken, notes on the data."""
 
-    accuracy: float
-    loss: float
+    metrics: Mapping[str, float]
     num_examples: int
     classes: str = ""
     notes: tuple[str, ...] = ()
@@ -71,7 +72,7 @@ def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfi
 def evaluate(
     weights: Weights, config: DataConfig, recipe: Recipe, cache: Path, backend: str, run: RunSpec
 ) -> Evaluation:
-    """Evaluate weights on the test examples.
+    """The metrics of the weights on the test examples, with the loss TEST_LOSS.
 
     Args:   config: framed by the recipe.   recipe: mean and deviation.   cache: folder of decoded images.
     Raises: MixlabError: the backend is not there, or the data does not fit the model.
@@ -101,10 +102,10 @@ def _state(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
-    metrics = evaluate_program(program, splits, splits.test, "softmax")
-    if not math.isfinite(metrics["loss"]):
+    metrics = evaluate_program(program, splits, splits.test, TEST_LOSS)
+    if not math.isfinite(metrics[FINITE.name]):
         raise MixlabError(f"{COMMAND_LINE}: the loss is not finite in {precision}; are these the weights of this data?")
-    return Evaluation(metrics["accuracy"], metrics["loss"], len(splits.test))
+    return Evaluation(metrics, len(splits.test))
 
 
 def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
