@@ -131,8 +131,8 @@ def _differences(
     columns["pairs"] = [cell.n for cell in cells]
     columns["p_holm"] = [one.p_holm if cell.n else NAN for cell, one in zip(cells, of_settings, strict=True)]
     for name in ("difference", "low", "high", "p"):
-        columns[f"setting_{name}"] = [getattr(one.found, name) for one in of_settings]
-    columns["setting_pairs"] = [one.found.n for one in of_settings]
+        columns[f"setting_{name}"] = [getattr(one.paired, name) for one in of_settings]
+    columns["setting_pairs"] = [one.paired.n for one in of_settings]
     columns["frameworks"] = [" ".join(one.frameworks) for one in of_settings]
     return columns
 

@@ -35,7 +35,7 @@ class Compared:
 class Tested:
     """A setting against its baseline."""
 
-    found: Paired
+    paired: Paired
     frameworks: tuple[str, ...]  # that the differences of a seed are averaged over
     p_holm: float  # corrected for the number of settings that are tested
 

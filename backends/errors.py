@@ -43,10 +43,10 @@ def show_chain(error: BaseException) -> None:
 LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
 
 
-def choices(given: object, allowed: Iterable[str]) -> str:
-    """The end of an error sentence: what is allowed, and the nearest to what came."""
+def choices(word: object, allowed: Iterable[str]) -> str:
+    """The end of an error sentence: what is allowed, and what of it is nearest to the word that was found."""
     names = [str(name) for name in allowed]
-    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
+    near = get_close_matches(str(word), names, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"allowed: {listed(names) or 'none'}{hint}"
 

@@ -89,7 +89,7 @@ def _read_npz(file: zipfile.ZipFile) -> State:
         try:
             array = np.lib.format.read_array(content, allow_pickle=False)
         except ValueError as error:
-            raise NotWeights(f"expected arrays of numbers alone, but {member!r} is none ({error})") from None
+            raise NotWeights(f"expected arrays of numbers alone, but {member!r} is none ({error})") from error
         arrays[member.removesuffix(".npy")] = widened(array.view(BFLOAT16) if array.dtype == "V2" else array)
     return arrays
 
@@ -107,9 +107,9 @@ def _tensor(file: Any, name: str) -> Array:
     """
     try:
         return widened(file.get_tensor(name))
-    except (AttributeError, TypeError):  # safe_open looks the type up in NumPy
+    except (AttributeError, TypeError) as error:  # safe_open looks the type up in NumPy
         kind = file.get_slice(name).get_dtype()
-        raise NotWeights(f"{name!r} holds {kind}; expected {', '.join(FLOATS)}") from None
+        raise NotWeights(f"{name!r}: expected {', '.join(FLOATS)}, got {kind}") from error
 
 
 def _read_msgpack(file: BinaryIO) -> State:
