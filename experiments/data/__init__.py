@@ -1,4 +1,4 @@
-"""The data of a trial, from where it lies to arrays of uint8: what other rooms use of it."""
+"""The data of a trial, from its source to arrays of uint8: the functions that other rooms use."""
 
 from experiments.data.limits import NotPrepared, Purpose, decoded_bytes
 from experiments.data.permutation import pixel_order

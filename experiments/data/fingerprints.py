@@ -36,7 +36,7 @@ def source_tree(source: str, where: str) -> Tree | None:
     try:
         return read_tree(place(source), where)
     except OSError as error:
-        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
 
 
 def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
@@ -82,7 +82,7 @@ def _of_files(tree: Tree, cache: Path, where: str) -> str:
         try:
             known = _hash_files(tree.path, names)
         except OSError as error:
-            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
         memo.remember(cache, question, known)
     return str(known)
 

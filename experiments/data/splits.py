@@ -58,7 +58,7 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
     try:
         about = _find_out(config, cache, where, purpose)
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
     counts = _counts(config, about, where)
     return DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
 
@@ -81,7 +81,7 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
                     f"planned; bring it back, or plan the trial anew"
                 )
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
     train, validation, test = _split(config, entry.about, entry.labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
     classes = facts(config, info, cache).classes
@@ -178,7 +178,7 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
         memo.remember(cache, question, dataclasses.asdict(found))
         return found
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
 
 
 def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:
