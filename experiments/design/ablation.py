@@ -172,7 +172,7 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     try:
         return _trials(ablation, cache, purpose)
     except data.NotPrepared as error:
-        raise error.prepared_by(prepare_command(ablation, cache)) from None
+        raise error.prepared_by(prepare_command(ablation, cache)) from error
 
 
 def prepare_command(ablation: Ablation, cache: Path) -> str:
