@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 from backends.contract import ArrayDataset
-from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.specs import OptimizerSpec, RunSpec
 
 
 class Measured(Protocol):
@@ -36,7 +37,7 @@ class Peers(Protocol):
     PEERS: Mapping[str, PeerInfo]  # other people's Mixers by name
 
     def open_peer(
-        self, name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
+        self, name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
     ) -> Measured:
         """A peer, unmodified, of the model's sizes, on one batch: all the examples of the data.
 

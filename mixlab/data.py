@@ -136,7 +136,7 @@ def _decoded(config: "DataConfig", store: "Store", given: list[str], sheet: Path
         info = data.describe(config, store.data, COMMAND_LINE, data.Purpose.PLANNING)
     except data.NotPrepared as error:
         words = shlex.join(["mixlab", "data", "prepare", *given])
-        raise error.prepared_by(f"{words}{store_option(store)}") from None
+        raise error.prepared_by(f"{words}{store_option(store)}") from error
     if sheet:
         splits, known = data.load(config, info, store.data), data.facts(config, info, store.data)
         train = splits.about.num_train

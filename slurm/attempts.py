@@ -3,7 +3,6 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -11,8 +10,7 @@ from experiments import clock
 from experiments.design.ablation import GridTrial
 from experiments.files import replace
 from experiments.machine.environment import slurm_job
-from experiments.results import checkpoint
-from experiments.results.store import Store
+from experiments.running.events import Event, Started
 from experiments.running.failures import CAUSES, Failure
 from experiments.running.progress import PlainReporter
 from slurm.cluster import ClusterSpec
@@ -74,17 +72,11 @@ class Attempts:
 class PackReporter(PlainReporter):
     """Lines for the job's log; notes where each trial begins."""
 
-    def __init__(self, console: Console, total: int, attempts: Attempts, store: Store):
+    def __init__(self, console: Console, total: int, attempts: Attempts):
         super().__init__(console, total)
-        self.attempts, self.store = attempts, store
+        self.attempts = attempts
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        if kind == "start":
-            self.attempts.begin(trial.trial.id, step_of(self.store, trial.trial.id))
-        super().event(kind, trial, detail)
-
-
-def step_of(store: Store, trial_id: str) -> int:
-    """The step that a trial would go on from."""
-    progress = checkpoint.newest_progress(store.checkpoint(trial_id))
-    return int(progress["step"]) if progress else 0
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        if isinstance(event, Started):
+            self.attempts.begin(event.trial_id, event.step)
+        super().on_event(planned, event)

@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from submitit.core.utils import FailedJobError, FailedSubmissionError
-from submitit.slurm.slurm import SlurmExecutor
+from submitit import SlurmExecutor
 
 from backends.errors import MixlabError
-from slurm import client, options, software
+from slurm import client, executor, options, software
 from slurm.cluster import ClusterSpec
 from slurm.needs import Needs
 from slurm.software import PYXIS, EnvironmentSpec
@@ -99,16 +98,13 @@ class Batch:
     def text(self, num_jobs: int) -> str:
         """The batch script, as it would be sent."""
         self._set_extra(hold=True)
-        self.executor.parameters["map_count"] = num_jobs if num_jobs > 1 else None
-        return str(self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid"))
+        return executor.script(self.executor, num_jobs)
 
     def try_out(self) -> str:
         """What Slurm says of such a job, now."""
         self._set_extra(hold=False)
-        self.executor.parameters["map_count"] = None
-        script = self.executor._make_submission_file_text(self.executor._submitit_command_str, "uid")
-        words = ["sbatch", "--test-only"]
-        done = subprocess.run(words, input=str(script), capture_output=True, text=True, timeout=client.ANSWER_S)
+        script, words = executor.script(self.executor, 1), ["sbatch", "--test-only"]
+        done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=client.ANSWER_S)
         return (done.stderr.strip().splitlines() or ["nothing"])[-1].removeprefix("sbatch: ")
 
     def submit(self, jobs: Sequence[Callable[[], Any]], hold: bool, after: Sequence[str] = ()) -> str:
@@ -179,7 +175,7 @@ def _refusals() -> Iterator[None]:
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
             yield
-    except (FailedJobError, FailedSubmissionError) as error:
+    except executor.REFUSALS as error:
         said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no word"]
         lines = [line for line in said if "error:" in line] or said[:1]
         text = lines[-1].partition("error: ")[2] or lines[-1]

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Optional
 
 from backends.errors import MixlabError
+from backends.specs import option
 from experiments.design.ablation import GridTrial
-from experiments.spec.config import option
 from experiments.spec.values import shown
 from slurm import needs, options
 from slurm.needs import Layer, Needs, Rule

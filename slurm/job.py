@@ -14,20 +14,21 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from submitit.core.utils import DelayedSubmission
+from submitit.helpers import DelayedSubmission
 
 from backends.errors import MixlabError
 from experiments.design import archive
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, replace
 from experiments.machine.environment import environment, slurm_job
+from experiments.results import checkpoint
 from experiments.results.store import Store
 from experiments.running.failures import Failure, failure
 from experiments.running.local import LocalRun, pending
 from experiments.running.pool import Pool, Summary
 from experiments.spec.trial import trial_from_json
 from slurm import client, ledger, snapshot
-from slurm.attempts import Attempts, PackReporter, step_of
+from slurm.attempts import Attempts, PackReporter
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import stored_cluster
 from slurm.needs import Needs
@@ -127,10 +128,10 @@ class Work:
         """Train what is left; returns the exit code."""
         todo = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
         console = Console(file=sys.stdout, width=200)
-        reporter = PackReporter(console, len(todo), self.attempts, self.store)
+        reporter = PackReporter(console, len(todo), self.attempts)
         run = LocalRun(todo, self.store, self.cache, self._pool(), reporter)
         for planned in todo:
-            step = step_of(self.store, planned.trial.id)
+            step = checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
             if idle := self.attempts.given_up(planned.trial.id, step, self.cluster):
                 run.give_up(planned, idle)
         return self.end(run.run())

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from backends.models import family_of
+from backends.specs import option
 from experiments.design.ablation import GridTrial
 from experiments.spec import fields
-from experiments.spec.config import option
-from experiments.spec.resolve import variant_of
 from experiments.spec.trial import Trial
 
 Layer = Mapping[str, Any]  # keys of Needs that take the place of those before
@@ -68,7 +68,7 @@ class Rule:
 def resolved(trial: Trial, name: str) -> Any:
     """The value of a field in a trial that runs; of model.variant, the one that has all of its sizes, or none."""
     if name == "model.variant":
-        return variant_of(trial.model)
+        return family_of(trial.model).variant_of(trial.model)
     try:
         return fields.get_field(trial, name)
     except AttributeError:  # a field that is replaced by others as it is resolved

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments.files import set_aside, store_errors
-from experiments.machine.environment import ROOT
+from experiments.machine.environment import RESULTS, ROOT
 
 DIGITS = 16  # of the hash, hexadecimal
 LARGEST = 3  # files that an error names
@@ -23,7 +23,8 @@ class WrongSnapshot(MixlabError):
 def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
     """Copy the code into `folder`, unless the same is there already; returns where it is.
 
-    The code is what git tracks, as it is on the disk now, and new files that it does not ignore.
+    The code is what git tracks, as it is on the disk now, and new files that it does not ignore; committed results
+    stay behind.
 
     Args:   limit_mb: of all files together, in MiB.
     Raises: MixlabError: the code is larger; names the largest files.   StoreError.
@@ -69,7 +70,11 @@ def files(root: Path) -> list[str]:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
         listed = [path.relative_to(root).as_posix() for name in PACKAGES for path in _sources(root / name)]
-    return sorted({name for name in listed if name and (root / name).is_file()})
+    return sorted({name for name in listed if name and not _is_result(name) and (root / name).is_file()})
+
+
+def _is_result(name: str) -> bool:
+    return name.startswith(f"{RESULTS}/")
 
 
 def digest(contents: Mapping[str, bytes]) -> str:

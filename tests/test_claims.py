@@ -24,10 +24,11 @@ from experiments.results import publish as publishing
 from experiments.results import store
 from experiments.results.claims import STALE_S, Claim, ClaimLost
 from experiments.results.store import Store
+from experiments.running.events import Ended, Event, Noted
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
 from experiments.running.pool import Pool
-from experiments.running.worker import Event, Worker, WorkerSpec
+from experiments.running.worker import Worker, WorkerSpec
 from tests.conftest import base, planned, records, wait_until, write_yaml
 from tests.store_parts import ID, failed, heartbeat, leave_heartbeat, make_older, record, temporaries
 
@@ -466,7 +467,7 @@ def test_a_worker_that_has_lost_its_trial_leaves_it_to_the_other(
 
     monkeypatch.setattr(Worker, "_open", slow)
     events = work(root, trial, tmp_path / "data")
-    assert events[-1][0] == "busy"
+    assert events[-1] == Ended(trial.trial.id, "busy")
     found = records(root)
     assert [one["status"] for one in found.values()] == (["done"] if theirs else [])
 
@@ -479,16 +480,17 @@ def test_a_worker_that_meets_a_corrupt_record_sets_it_aside_and_trains(
     root = tmp_path / "runs"
     write_whole(Store(root).folder(trial.trial.id) / "record.json", content)
     events = work(root, trial, tmp_path / "data")
-    assert events[-1][0] == "done" and "record.json.corrupt-0" in events[0][2]["note"]
+    notes = [event.sentence for event in events if isinstance(event, Noted)]
+    assert events[-1] == Ended(trial.trial.id, "done") and "record.json.corrupt-0" in notes[0]
     assert [one["status"] for one in records(root).values()] == ["done"]
 
 
 class Silent:
     def __init__(self) -> None:
-        self.events: list[tuple[str, str]] = []
+        self.events: list[Event] = []
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        self.events.append((kind, trial.trial.id))
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        self.events.append(event)
 
 
 @pytest.mark.parametrize("how", ["given up", "its worker died"])
@@ -514,7 +516,8 @@ def test_a_trial_is_failed_by_the_pool_only_if_nobody_else_has_it(
         slot.process.wait()
         slot.process = SimpleNamespace(join=lambda: None, exitcode=slot.process.returncode)
         run._bury(slot)
-    assert reporter.events == [(kind, key)]
+    (ended,) = reporter.events
+    assert isinstance(ended, Ended) and (ended.how, ended.trial_id) == (kind, key)
     assert (list(run.summary.failed), run.summary.done, run.busy) == {
         "failed": ([key], [], []),
         "busy": ([], [], [trial]),

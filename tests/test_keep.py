@@ -14,11 +14,13 @@ from backends.arrays import State
 from experiments import files
 from experiments.results import checkpoint, kept
 from experiments.results.store import Store
+from experiments.running.events import Ended, Event, Stepped
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import evaluate
+from experiments.training.events import Tell
 from experiments.training.loop import Stopped, TrialRun, best
 from experiments.weights import weight_files
-from tests.conftest import Ended, base, records, results, write_yaml
+from tests.conftest import base, records, results, write_yaml
 from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture
 
 FILE = "weights.safetensors"
@@ -59,8 +61,8 @@ def evaluated_states(monkeypatch: pytest.MonkeyPatch) -> dict[int, State]:
     seen: dict[int, State] = {}
     evaluate = TrialRun._evaluate
 
-    def note(self: TrialRun) -> None:
-        evaluate(self)
+    def note(self: TrialRun, tell: Tell) -> None:
+        evaluate(self, tell)
         seen[self.progress.step] = {
             name.removeprefix("average/"): x
             for name, x in self.program.states()[0].items()
@@ -141,9 +143,9 @@ def test_the_best_survive_kills_and_stops_bit_for_bit(
     for _ in range(60):
         chunks_left = dice.randint(2, 6)
 
-        def tell(said: dict[str, Any]) -> None:
+        def tell(event: Event) -> None:
             nonlocal chunks_left
-            chunks_left -= 1
+            chunks_left -= isinstance(event, Stepped)
             if chunks_left == 0:
                 raise Killed
 
@@ -264,8 +266,10 @@ def test_a_disk_that_is_full_for_the_weights_ends_the_run_and_the_next_one_goes_
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_new", full)
         events, record = bench.work(store)
-    assert events[-1][0] == "error" and events[-1][2].cause == "disk_full" and record is None
-    assert FILE in events[-1][2].reason and "no space is left" in events[-1][2].reason
+    ended = events[-1]
+    assert isinstance(ended, Ended) and ended.how == "error" and ended.failure and record is None
+    assert ended.failure.cause == "disk_full"
+    assert FILE in ended.failure.reason and "no space is left" in ended.failure.reason
     assert not weights(store, bench).exists() and not list(store.root.rglob(".*.tmp"))
     _, record = bench.work(store)
     assert record and record["status"] == "done" and weights(store, bench).exists()
@@ -330,12 +334,12 @@ def test_kept_weights_are_inspected_converted_evaluated_and_shown(run: Any, tmp_
     assert run("run", "a.yaml").code == 0
     (record,) = records(tmp_path / "runs").values()
     path = f"runs/trials/{record['id']}/{FILE}"
-    shown: Ended = run("show", record["id"][:6])
+    shown = run("show", record["id"][:6])
     assert f"weights {path} (last, of step 20)" in shown.out.splitlines()
-    inspected: Ended = run("weights", "inspect", path)
+    inspected = run("weights", "inspect", path)
     assert inspected.code == 0 and f"parameters  {record['parameters']:,} (float32)" in inspected.out
     assert run("weights", "convert", path, "out.npz").code == 0
-    found: Ended = run("evaluate", "--weights", path, "digits")
+    found = run("evaluate", "--weights", path, "digits")
     assert found.code == 0, found.err
     point = record["metrics"]["last"]["test"]
     assert f"accuracy    {100 * point['accuracy']:.2f} %" in found.out and f"{point['loss']:.4f}" in found.out

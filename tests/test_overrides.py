@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from backends.specs import ModelSpec
+from backends.models.mixer_spec import MixerSpec
 from experiments.design.ablation import load_ablation
 from experiments.spec import fields
 from experiments.spec.overrides import read_override
@@ -182,7 +182,7 @@ def test_long_overrides_do_not_fill_a_sentence(tmp_path: Path, monkeypatch: pyte
 # --- of mixlab evaluate -------------------------------------------------------------------------------------------
 
 
-MODEL = ModelSpec(8, 1, 2, 4, 8, 1, 4, 32)
+MODEL = MixerSpec(8, 1, 2, 4, 8, 1, 4, 32)
 
 
 @pytest.mark.parametrize("source", ["[a, b]", "[v2]", "runs/lr=0.1/set", "my set=2"])

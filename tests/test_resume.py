@@ -29,12 +29,14 @@ from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.claims import Claim
 from experiments.results.store import Store
+from experiments.running.events import Ended, Event, Stepped
 from experiments.running.failures import Failure
-from experiments.running.worker import Event, Worker, WorkerSpec
+from experiments.running.worker import Worker, WorkerSpec
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
 from experiments.training import loop
+from experiments.training.events import Tell
 from experiments.training.loop import Stopped, TrialRun
 from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
@@ -75,7 +77,7 @@ class Bench:
         self,
         store: Store,
         should_stop: Callable[[], bool] = lambda: False,
-        tell: Callable[[dict[str, Any]], None] = lambda said: None,
+        tell: Tell = lambda event: None,
     ) -> tuple[TrialRun, State]:
         """One session, from what the store holds; the claim is let go as a process's end would."""
         claim = Claim(store.folder(self.trial.id))
@@ -95,7 +97,7 @@ class Bench:
 
         def send(event: Event) -> None:
             events.append(event)
-            if stop_after and sum(kind == "step" for kind, *_ in events) >= stop_after:
+            if stop_after and sum(isinstance(one, Stepped) for one in events) >= stop_after:
                 stop.set()
 
         Worker(
@@ -224,8 +226,10 @@ def test_killed_after_a_checkpoint_equals_uninterrupted(whole: Whole, store: Sto
     bench = replace(whole.bench, trial=trial)
     steps: list[int] = []
 
-    def tell(said: dict[str, Any]) -> None:
-        steps.append(said["step"])
+    def tell(event: Event) -> None:
+        if not isinstance(event, Stepped):
+            return
+        steps.append(event.step)
         if len(steps) in (4, 9):
             raise Killed
 
@@ -347,12 +351,12 @@ def test_damaged_checkpoint_is_set_aside_and_the_trial_run_again(
     whole: Whole, store: Store, damage: Callable[[bytes, random.Random], bytes]
 ) -> None:
     events, record = whole.bench.work(store, stop_after=4)
-    assert events[-1][0] == "stopped" and record is None
+    assert events[-1] == Ended(whole.bench.trial.id, "stopped") and record is None
     path = whole.bench.checkpoint(store)
     damaged = damage(path.read_bytes(), random.Random(2))
     path.write_bytes(damaged)
     events, record = whole.bench.work(store)
-    assert events[-1][0] == "done" and record is not None and record["status"] == "done"
+    assert events[-1] == Ended(whole.bench.trial.id, "done") and record is not None and record["status"] == "done"
     aside = path.with_name("checkpoint.safetensors.corrupt-0")
     assert aside.read_bytes() == damaged
     assert len(record["notes"]) == 1 and str(path) in record["notes"][0] and aside.name in record["notes"][0]
@@ -437,6 +441,6 @@ def test_a_loss_that_is_not_finite_ends_as_diverged_with_its_step(backend: str, 
         bench.run(store)
     assert caught.value.step == step
     events, record = bench.work(store)
-    assert events[-1] == ("failed", bench.trial.id, Failure("diverged", f"diverged at step {step}"))
+    assert events[-1] == Ended(bench.trial.id, "failed", Failure("diverged", f"diverged at step {step}"))
     assert record is not None and record["status"] == "failed" and record["reason"] == f"diverged at step {step}"
     assert record["steps"] == step and "traceback" not in record

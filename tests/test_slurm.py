@@ -46,7 +46,14 @@ def test_forty_trials_go_as_two_packed_arrays_and_the_report_follows(bench: Benc
     table = (folder / "table.txt").read_text()
     assert table == bench.mixlab("report", str(path)).out
     assert table.count("(20)") == 2 and "missing" not in table
-    files = {"figures", "report.html", "tidy.csv", "tidy.parquet", *(f"table.{end}" for end in FORMATS.values())}
+    files = {
+        "figures",
+        "report.html",
+        "report.md",
+        "tidy.csv",
+        "tidy.parquet",
+        *(f"table.{end}" for end in FORMATS.values()),
+    }
     assert {file.name for file in folder.iterdir()} == files
     again = bench.submit(path, pack=10, report=True).out
     assert "40 trials: 40 done, 0 on their way, 0 sent" in again and len(bench.arrays()) == 2

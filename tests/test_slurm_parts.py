@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -109,6 +110,8 @@ def tree(tmp_path: Path) -> Path:
     (root / "deep").mkdir()
     (root / "deep" / "new.py").write_text("new")
     (root / "large.bin").write_bytes(b"0" * 100)
+    (root / "analysis" / "results" / "mine").mkdir(parents=True)
+    (root / "analysis" / "results" / "mine" / "report.md").write_text("no code")
     return root
 
 
@@ -122,6 +125,19 @@ def test_a_snapshot_holds_what_git_tracks_and_what_is_new(tree: Path, tmp_path: 
     other = snapshot.take(tmp_path / "snapshots", 1.0, tree)
     assert other != place and (place / "a.py").read_text() == "changed"
     assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == sorted([place.name, other.name])
+
+
+@pytest.mark.parametrize("under_git", [True, False])
+def test_committed_results_are_no_part_of_a_snapshot_nor_of_its_name(tree: Path, under_git: bool) -> None:
+    if not under_git:
+        shutil.rmtree(tree / ".git")
+    (tree / "analysis" / "results.py").write_text("code")
+    before, names = snapshot.name_now(tree), snapshot.files(tree)
+    assert "analysis/results.py" in names and not [name for name in names if name.startswith("analysis/results/")]
+    (tree / "analysis" / "results" / "mine" / "report.md").write_text("another result")
+    assert snapshot.name_now(tree) == before
+    (tree / "analysis" / "results.py").write_text("other code")
+    assert snapshot.name_now(tree) != before
 
 
 def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError
+from backends.models.mixer_spec import VARIANTS
 from experiments.spec import fields
-from experiments.spec.config import VARIANTS, TrialConfig
+from experiments.spec.config import TrialConfig
 from experiments.spec.resolve import check_ranges
 from experiments.spec.trial import Trial, trial_from_json
 from tests.conftest import base, planned, write_yaml

@@ -22,7 +22,8 @@ from backends.arrays import Array, State
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.models import folds
-from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.specs import OptimizerSpec, RunSpec
 from backends.weights import convert, recognition
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import NotAModel
@@ -73,7 +74,7 @@ def assert_same_bits(actual: State, expected: State) -> None:
         assert actual[name].tobytes() == np.ascontiguousarray(array).tobytes(), name
 
 
-def logits(backend: str, model: ModelSpec, params: State, images: Array) -> Array:
+def logits(backend: str, model: MixerSpec, params: State, images: Array) -> Array:
     run = RunSpec(precision="float64")
     program = backends.load(backend).open(model, SGD, ArrayDataset(images, np.zeros(len(images), np.int32)), run)
     state = {
@@ -132,7 +133,7 @@ def test_format_sizes_and_options_are_recognised(name: str) -> None:
         image, patch, hidden, blocks, tokens, channels = (int(arrays[f"config/{key}"]) for key in keys)
         classes, colours = int(arrays["config/num_classes"]), int(arrays["config/channels"])
     assert model == dataclasses.replace(
-        ModelSpec(image, colours, classes, patch, hidden, blocks, tokens, channels),
+        MixerSpec(image, colours, classes, patch, hidden, blocks, tokens, channels),
         activation=model.activation,
         norm_epsilon=model.norm_epsilon,
         pre_head_norm=model.pre_head_norm,
@@ -142,10 +143,10 @@ def test_format_sizes_and_options_are_recognised(name: str) -> None:
     assert folds.count(model) == sum(x.size for key, x in arrays.items() if key.startswith(group))
 
 
-def random_model(**fields: object) -> tuple[ModelSpec, State]:
+def random_model(**fields: object) -> tuple[MixerSpec, State]:
     sizes = {"image_size": 12, "image_channels": 3, "num_classes": 5, "patch_size": 4, "hidden_dim": 8}
     sizes |= {"num_blocks": 2, "tokens_mlp_dim": 6, "channels_mlp_dim": 10}
-    model = ModelSpec(**sizes | fields)  # type: ignore[arg-type]
+    model = MixerSpec(**sizes | fields)  # type: ignore[arg-type]
     shapes = folds.shapes(model).items()
     return model, {name: streams.uniforms(1, name, 0, 1, shape)[0].astype(np.float32) for name, shape in shapes}
 

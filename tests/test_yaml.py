@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from backends.errors import MixlabError
+from backends.specs import option
 from experiments.design.ablation import Ablation, load_ablation
-from experiments.spec.config import option
 from experiments.spec.values import typed
 from experiments.spec.yaml_files import parse, read_mapping
 from tests.conftest import base, planned, write_yaml

@@ -12,6 +12,7 @@ import numpy as np
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
+from backends.models.mixer import STEM, TOKEN_MIXING
 from experiments.results import first_layers, metrics
 
 MAX_UNITS, COLUMNS = 64, 16
@@ -32,9 +33,9 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    units = _images(kept[first_layers.TOKEN_MIXING], side)
+    units = _images(kept[TOKEN_MIXING], side)
     order = paired(units)[:MAX_UNITS]
-    stem = np.moveaxis(kept[first_layers.STEM], -1, 0)[:MAX_UNITS]
+    stem = np.moveaxis(kept[STEM], -1, 0)[:MAX_UNITS]
     stem = stem if stem.shape[-1] in (1, 3) else stem.mean(-1)
     heights = [math.ceil(len(part) / COLUMNS) for part in (order, stem)]
     figure, axes = style.new(6.4, 0.8 + 0.4 * sum(heights), nrows=2, height_ratios=heights)
@@ -58,7 +59,7 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
 
 def _fits(kept: dict[str, Any], trial: Any) -> bool:
     """Whether the file holds what a model of this size has."""
-    stem, kernel = kept.get(first_layers.STEM), kept.get(first_layers.TOKEN_MIXING)
+    stem, kernel = kept.get(STEM), kept.get(TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
     return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
 

@@ -32,6 +32,7 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mixlab",
     "pdf.fonttype": 42,
+    "figure.max_open_warning": 0,  # a page of several ablations holds the figures of all until they are written
 }
 matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
 MAX_LEGEND = 90  # letters side by side

@@ -25,6 +25,10 @@ from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
+COST_COLUMNS = (
+    "cell", "parameters", "TFLOPs a trial", "train s", "images/s", "GFLOP/s", "share of peak",
+    "hours of all that are done",
+)  # fmt: skip
 TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "best step", "train s", "commit", "why")
 
 
@@ -37,13 +41,14 @@ def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [_section(report, drawn, i) for i, (report, drawn) in enumerate(zip(reports, figures, strict=True))]
+    sections = [section(report, drawn, i) for i, (report, drawn) in enumerate(zip(reports, figures, strict=True))]
     files = {name: (TEMPLATES / f"report.{name}").read_text() for name in ("css", "js")}
     title = ", ".join(report.ablation.name for report in reports)
     return environment.get_template("report.html.j2").render(title=title, sections=sections, command=command, **files)
 
 
-def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
+def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
+    """What the page says of one ablation, by the names that the templates use. Args: place: among several."""
     first, *others = answer.sentences(report)
     ablation, table = report.ablation, report.table
     return {
@@ -59,6 +64,7 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
         "num_shown_notes": MAX_OPEN_NOTES,
         "findings": findings(ablation),
         "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
+        "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
         "trends": trends.sentences(report),
         "parity": _parity(report),
@@ -73,8 +79,8 @@ def _section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, An
 
 def _run(report: Report) -> str:
     """The command that trains what the report is of."""
-    ablation = report.ablation
-    return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", str(report.store.root)])
+    ablation, store = report.ablation, str(report.store.root)
+    return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", store])
 
 
 def _header(report: Report) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A report's files: the page, the table in every format, the tidy frame, the figures."""
+"""A report's files: the page, also as Markdown, the table in every format, the tidy frame, the figures."""
 
 import io
 from collections.abc import Sequence
@@ -9,13 +9,14 @@ import pandas as pd
 from analysis.figures import NAMES, draw_all
 from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
+from analysis.page.markdown import markdown_page
 from analysis.page.page import page
 from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
 from analysis.table.render import render_cells
 from experiments.files import store_errors, write_whole
 
-PAGE = "report.html"
+PAGE, MARKDOWN = "report.html", "report.md"
 
 
 def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Path, command: str) -> Path:
@@ -33,6 +34,7 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
         write_whole(folder / "tidy.parquet", _parquet(report.frame))
         _write_figures(figures, folder / "figures")
         write_whole(folder / PAGE, page([report], [figures], command).encode())
+        write_whole(folder / MARKDOWN, markdown_page(report, figures, command).encode())
     if len(reports) > 1:
         write_whole(common / PAGE, page(reports, drawn, command).encode())
     for figures in drawn:

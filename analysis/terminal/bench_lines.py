@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from analysis.table.layout import aligned
-from backends.models import folds
+from backends.models import family_of, folds
 from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
@@ -34,9 +34,9 @@ def step_lines(name: str, found: Sequence[Measurement]) -> list[str]:
     trial = trial_from_json(found[0].spec)
     model = trial.model
     title = (
-        f"{name}: {model.image_size} px, P {model.patch_size}, C {model.hidden_dim}, D_S {model.tokens_mlp_dim}, "
-        f"D_C {model.channels_mlp_dim}, {model.num_blocks} blocks, {folds.count(model):,} parameters, "
-        f"{model.activation}, batch {trial.train.batch_size}, {trial.train.precision}, {found[0].about.get('device')}"
+        f"{name}: {model.image_size} px, {family_of(model).sizes(model)}, {folds.count(model):,} parameters, "
+        f"{family_of(model).options(model)[0]}, batch {trial.train.batch_size}, {trial.train.precision}, "
+        f"{found[0].about.get('device')}"
     )
     rows = [["", "", "images/s", "GFLOP/s", "share of ceiling", "step takes", "first step s", "MiB"]]
     for work in ("train", "predict"):

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from analysis.table.layout import aligned
-from backends.models import folds
+from backends.models import family_of, folds, read_spec
 from backends.models.summary import model_summary
 from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
@@ -17,7 +17,6 @@ from experiments.results import kept
 from experiments.results.metrics import LEARNING_RATE, METRICS, SPLITS, STEP, STEP_LOSS
 from experiments.results.states import state
 from experiments.results.store import Store
-from experiments.spec.resolve import variant_of
 from experiments.weights.weight_files import Weights
 
 
@@ -78,7 +77,7 @@ def _curve(points: list[dict[str, Any]]) -> list[str]:
 
 def _layers(spec: Path) -> list[str]:
     try:
-        return ["  " + line for line in layer_lines(ModelSpec(**_read_json(spec)["model"]))]
+        return ["  " + line for line in layer_lines(read_spec(_read_json(spec)["model"]))]
     except (OSError, TypeError, KeyError, ValueError, ArithmeticError):
         return ["  no model is known"]
 
@@ -94,19 +93,14 @@ def layer_lines(model: ModelSpec) -> list[str]:
 def weights_lines(weights: Weights) -> list[str]:
     """What a file of weights holds: format, model, options, and how many parameters."""
     model, known = weights.model, FORMATS.get(weights.format)
-    variant = f"{name}: " if (name := variant_of(model)) else ""
-    options = [f"activation {model.activation}", f"norm epsilon {model.norm_epsilon:g}"]
-    options.append("a norm before the head" if model.pre_head_norm else "no norm before the head")
-    for name, usual in (("token_mixing", "tied"), ("channel_mixing", "tied"), ("position_embedding", "none")):
-        options += [f"{name} {getattr(model, name)}"] * (getattr(model, name) != usual)
-    options += ["share_blocks"] * model.share_blocks
+    family = family_of(model)
+    variant = f"{name}: " if (name := family.variant_of(model)) else ""
     types = sorted({str(x.dtype) for x in weights.params.values()})
     return [
         f"format      {weights.format}" + (f" ({known.source})" if known else ""),
-        f"model       {variant}{model.num_blocks} blocks, patch size {model.patch_size}, C {model.hidden_dim}, "
-        f"D_S {model.tokens_mlp_dim}, D_C {model.channels_mlp_dim}",
+        f"model       {variant}{family.sizes(model)}",
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
-        f"options     {', '.join(options)}",
+        f"options     {', '.join(family.options(model))}",
         f"parameters  {folds.count(model):,} ({', '.join(types)})",
         *origin_lines(weights),
     ]

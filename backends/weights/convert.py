@@ -10,12 +10,13 @@ import numpy as np
 
 from backends.arrays import Array, State
 from backends.models import folds
+from backends.models.mixer_spec import MixerSpec
 from backends.specs import ModelSpec
 from backends.weights.formats import Format, Layout
 from backends.weights.recognition import NotAModel, recognise
 
 
-def to_canonical(arrays: Mapping[str, Array]) -> tuple[ModelSpec, State]:
+def to_canonical(arrays: Mapping[str, Array]) -> tuple[MixerSpec, State]:
     """The model, and its parameters by canonical name, the same numbers in the same type.
 
     Args:   arrays: as backends/weights/recognition.py selects them.
@@ -42,6 +43,8 @@ def from_canonical(model: ModelSpec, params: Mapping[str, Array], known: Format)
 
     Raises: NotAModel: the format has no such model.
     """
+    if not isinstance(model, MixerSpec):
+        raise NotAModel(f"its model is no Mixer, and the format {known.name!r} has Mixers alone; save it as 'mixlab'")
     plain = {"token_mixing": "tied", "channel_mixing": "tied", "share_blocks": False, "position_embedding": "none"}
     plain["pre_head_norm"] = known.options.get("pre_head_norm", True)
     for name, allowed in plain.items():
@@ -78,7 +81,7 @@ def _read(array: Array, name: str, layout: Layout) -> Array:
         raise NotAModel(f"{name!r} has shape {array.shape}, which does not fit its layer: {error}") from None
 
 
-def _model(known: Format, params: Mapping[str, Array], num_blocks: int) -> ModelSpec:
+def _model(known: Format, params: Mapping[str, Array], num_blocks: int) -> MixerSpec:
     """The sizes that the stem, the first block and the head have.
 
     Raises: NotAModel: the tokens make no square image.
@@ -88,7 +91,7 @@ def _model(known: Format, params: Mapping[str, Array], num_blocks: int) -> Model
     side = math.isqrt(tokens)
     if side * side != tokens:
         raise NotAModel(f"its token mixing is over {tokens} tokens, which make no square image; allowed: 1, 4, 9, ...")
-    return ModelSpec(
+    return MixerSpec(
         image_size=side * patch,
         image_channels=channels,
         num_classes=params["head/bias"].shape[0],

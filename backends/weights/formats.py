@@ -66,7 +66,7 @@ class Format:
     name: str
     source: str
     layers: tuple[str, ...]
-    options: Mapping[str, Any]  # fields of ModelSpec
+    options: Mapping[str, Any]  # fields of MixerSpec
     parts: Mapping[str, str] = field(default_factory=lambda: {"kernel": ".weight", "scale": ".weight", "bias": ".bias"})
     stem: Layout = CONV2D
     tokens: Layout = LINEAR

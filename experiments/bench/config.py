@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from backends.errors import MixlabError, choices
+from backends.models.mixer_spec import VARIANTS
 from experiments.design.ablation import COMMAND_LINE
 from experiments.spec import fields
-from experiments.spec.config import VARIANTS, TrialConfig
+from experiments.spec.config import TrialConfig
 from experiments.spec.overrides import read_override
 from experiments.spec.resolve import check_ranges, resolve
 from experiments.spec.trial import DataInfo, Trial

@@ -5,13 +5,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from backends.errors import MixlabError
 from experiments.design.ablation import GridTrial
 from experiments.results.metrics import SECONDS
 from experiments.results.store import Store
 from experiments.running import local
+from experiments.running.events import Event
 from experiments.running.pool import PHASES, Pool
 
 
@@ -40,7 +40,7 @@ class GridTime:
 class Silent:
     """See pool.Reporter."""
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
+    def on_event(self, planned: GridTrial, event: Event) -> None:
         pass
 
 

@@ -15,6 +15,7 @@ from backends.arrays import Array
 from backends.bench import Measured
 from backends.contract import ArrayDataset, Program
 from backends.errors import MixlabError
+from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
 from experiments.machine import malloc, memory
 from experiments.spec.trial import Trial
@@ -87,10 +88,20 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         malloc.give_back_at_once(run.remat)
         measured = OurLoop(side.trial, run)
     else:
-        data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)
+        data, (model, optimizer) = random_data(side.trial, 1), (mixer_of(side.trial), side.trial.optimizer)
         peers = backends.load_peers(side.backend)
         measured = peers.open_peer(side.what, model, optimizer, data, run, side.peer_path)
     return {TRAIN: measured.train, PREDICT: measured.predict}, measured.peak_memory_bytes
+
+
+def mixer_of(trial: Trial) -> MixerSpec:
+    """The model of a trial that is measured beside other people's Mixers.
+
+    Raises: MixlabError: it is no Mixer.
+    """
+    if not isinstance(trial.model, MixerSpec):
+        raise MixlabError("bench: --peer: the peers are Mixers, and this model is none; leave --peer out")
+    return trial.model
 
 
 def random_data(trial: Trial, num_batches: int) -> ArrayDataset:

@@ -10,10 +10,11 @@ import backends
 from backends.bench import PeerInfo, Peers
 from backends.errors import BackendMissing, MixlabError, choices
 from backends.models import folds
-from backends.specs import ModelSpec, OptimizerSpec
+from backends.models.mixer_spec import MixerOptions
+from backends.specs import OptimizerSpec
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
-from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
+from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side, mixer_of
 from experiments.design.ablation import COMMAND_LINE
 from experiments.spec.trial import Trial, as_tree
 
@@ -80,11 +81,11 @@ def sides(
         )
     others = dict(others or {})
     if activations:
-        activation, own = activations.pop(), trial.model.activation
+        activation, own = activations.pop(), mixer_of(trial).activation
         for setting, other in others.items():
-            if other.model.activation == own:
-                others[setting] = replace(other, model=replace(other.model, activation=activation))
-        trial = replace(trial, model=replace(trial.model, activation=activation))
+            if mixer_of(other).activation == own:
+                others[setting] = replace(other, model=replace(mixer_of(other), activation=activation))
+        trial = replace(trial, model=replace(mixer_of(trial), activation=activation))
         _check_plain(trial, peer_names[0])
     found = [Side(name, replace(trial, backend=name)) for name in ours]
     for setting, other in others.items():
@@ -94,11 +95,10 @@ def sides(
 
 
 def _check_plain(trial: Trial, peer: str) -> None:
-    model, augment = trial.model, trial.data.augment
-    plain = ModelSpec(model.image_size, model.image_channels, model.num_classes, model.patch_size, 0, 0, 0, 0)
+    augment = trial.data.augment
     for section, spec, default, names in (
-        ("model", model, plain, MODEL_OPTIONS),
-        ("train", trial.optimizer, OptimizerSpec(), TRAIN_OPTIONS),
+        ("model", trial.model, MixerOptions(), MODEL_OPTIONS),
+        ("train", trial.optimizer, OptimizerSpec(clip_norm=0.0), TRAIN_OPTIONS),
         ("data.augment", augment, type(augment)(), [field.name for field in fields(augment)]),
     ):
         for name in names:

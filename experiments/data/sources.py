@@ -10,12 +10,20 @@ from backends.errors import MixlabError, choices
 from experiments.data import builtin, layout
 from experiments.data.numbering import number
 from experiments.data.raw import Found, RawSource
-from experiments.data.readers import READERS
 from experiments.data.tree import Tree
 from experiments.data.words import counted, is_image, listed
 from experiments.spec.config import DataConfig
 
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept
+# Readers of the files in which well-known data sets are handed on.
+READERS = (
+    "readers.webdataset",
+    "readers.archives",
+    "readers.cifar",
+    "readers.idx",
+    "readers.arrays",
+    "readers.pixel_rows",
+)
 # Modules of this package that read files, as raw.py says. The first that finds its files reads.
 IN_ORDER = ("saved", "layout", *READERS, "tables")
 

@@ -26,13 +26,14 @@ from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
+from backends.models.mixer_spec import SIZES
 from experiments import data
 from experiments.data import Purpose
 from experiments.design import grid
 from experiments.design.grid import Axes, Point
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
-from experiments.spec.config import SIZES, DataConfig, TrialConfig
+from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed, expand
 from experiments.spec.overrides import read_override
 from experiments.spec.resolve import check_ranges, resolve
@@ -63,14 +64,15 @@ class Ablation:
     where: str  # the file, for error sentences
     overrides: tuple[str, ...] = ()  # of the command line
 
-    @property
-    def file(self) -> str:
-        return self.where.removesuffix(_suffix(self.overrides))
-
     @cached_property
     def varying(self) -> frozenset[str]:
         """Fields that are not the same in all trials."""
         return frozenset(grid.varying(self.points))
+
+    @property
+    def file(self) -> str:
+        """Path of the YAML file."""
+        return self.where.removesuffix(_shown_overrides(self.overrides))
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -143,10 +145,10 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
 def _with(path: Path, overrides: Sequence[str]) -> str:
     """What error sentences of the file and its overrides begin with."""
-    return f"{path}{_suffix(overrides)}"
+    return f"{path}{_shown_overrides(overrides)}"
 
 
-def _suffix(overrides: Sequence[str]) -> str:
+def _shown_overrides(overrides: Sequence[str]) -> str:
     words = " ".join(overrides)
     return f" with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else ""
 
@@ -167,7 +169,7 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     try:
         return _trials(ablation, cache, purpose)
     except data.NotPrepared as error:
-        raise error.prepared_by(prepare_command(ablation, cache)) from None
+        raise error.prepared_by(prepare_command(ablation, cache)) from error
 
 
 def prepare_command(ablation: Ablation, cache: Path) -> str:

@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+RESULTS = "analysis/results"  # committed results, which are no code
 # What a result can depend on, as git names paths: its own code. A user's YAML, notebooks and results do not count.
 CODE = (
     *(f":(glob){package}/**/*.py" for package in ("analysis", "backends", "experiments", "mixlab", "slurm")),
-    "analysis/templates",
+    "analysis/page/templates",
     "pyproject.toml",
+    f":(exclude){RESULTS}",
 )
 PACKAGES = (
     "numpy",

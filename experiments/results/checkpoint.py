@@ -95,6 +95,12 @@ def newest_progress(last: Path) -> dict[str, Any] | None:
     return None
 
 
+def newest_step(last: Path) -> int:
+    """The step that a trial with these checkpoints would go on from; 0 without one."""
+    progress = newest_progress(last)
+    return int(progress["step"]) if progress else 0
+
+
 def _checksum(arrays: Mapping[str, Array], text: str, kind: str) -> str:
     digest, names = hashlib.sha256(text.encode()), sorted(arrays)
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # zlib lets go of the interpreter

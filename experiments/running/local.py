@@ -8,7 +8,6 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from experiments.design.ablation import GridTrial
 from experiments.machine import malloc, memory
@@ -16,10 +15,10 @@ from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
+from experiments.running.events import Ended, Evaluated, Event, Noted, Spent, Started, Stepped, Stop, Train
 from experiments.running.failures import Failure
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.worker import WorkerSpec, main
-from experiments.spec.trial import as_tree
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -90,7 +89,7 @@ class LocalRun:
         self.stopping = True
         for slot in self.slots:
             if slot.connection and slot.trial:
-                send(slot, ("stop", None))
+                send(slot, Stop())
 
     def _working(self) -> list[Slot]:
         return [slot for slot in self.slots if slot.trial]
@@ -112,10 +111,9 @@ class LocalRun:
                 dismiss(slot)
                 self._hire(slot, planned)
             slot.trial, given = planned, True
-            self.reporter.event("start", planned, None)
-            send(slot, ("run", as_tree(planned.trial)))
+            send(slot, Train(planned.trial))
             if self.stopping:  # asked for while the worker was hired
-                send(slot, ("stop", None))
+                send(slot, Stop())
         return given
 
     def _backend_for(self, slot: Slot) -> str:
@@ -152,48 +150,49 @@ class LocalRun:
             if slot.connection is None or slot.connection not in ready:
                 continue
             try:
-                kind, _, detail = slot.connection.recv()
+                event: Event = slot.connection.recv()
             except (EOFError, OSError):
                 self._bury(slot)
                 continue
-            self._handle(slot, kind, detail)
+            self._handle(slot, event)
         free = [planned for planned in self.busy if self.store.owner(planned.trial.id) is None]
         self.busy = [planned for planned in self.busy if planned not in free]
         self.waiting += free
 
-    def _handle(self, slot: Slot, kind: str, detail: Any) -> None:
+    def _handle(self, slot: Slot, event: Event) -> None:
         planned = slot.trial
         assert planned is not None
-        trial_id = planned.trial.id
-        if kind == "spent":
-            for phase, seconds in detail.items():
-                self.summary.spent[phase] = self.summary.spent.get(phase, 0.0) + seconds
-            return
-        if kind == "error" and detail.cause in self.pool.alone:
-            slot.trial = None
-            return self._fail(planned, detail)
-        if kind == "crashed":  # what an unexpected error leaves of a device or a framework, no other trial should meet
-            kind = "failed"
-            dismiss(slot)
-        if kind != "error":
-            self.reporter.event(kind, planned, detail.reason if kind == "failed" else detail)
-        if kind in ("step", "note"):
-            return
-        slot.trial = None
-        if kind == "failed" and self._is_tried_again(planned, detail):
-            return
-        if kind == "done":
-            self.summary.done.append(trial_id)
-        elif kind == "failed":
-            self.summary.failed[trial_id] = detail.reason
-        elif kind == "busy":
+        match event:
+            case Spent(seconds):
+                self.summary.add(seconds)
+            case Ended(_, "crashed", failure):
+                dismiss(slot)  # what an unexpected error leaves of a device or a framework, no other trial should meet
+                self._end(slot, planned, Ended(planned.trial.id, "failed", failure))
+            case Ended():
+                self._end(slot, planned, event)
+            case Started() | Stepped() | Evaluated() | Noted():
+                self.reporter.on_event(planned, event)
+
+    def _end(self, slot: Slot, planned: GridTrial, ended: Ended) -> None:
+        """Note what became of a trial, or put it back among those that wait."""
+        slot.trial, failure = None, ended.failure
+        if ended.how == "error":
+            assert failure is not None
+            if failure.cause in self.pool.alone:
+                return self._fail(planned, failure)
+            self.summary.error = self.summary.error or failure
+        else:
+            self.reporter.on_event(planned, ended)
+        if failure and ended.how == "failed":
+            if not self._is_tried_again(planned, failure):
+                self.summary.failed[planned.trial.id] = failure.reason
+        elif ended.how == "done":
+            self.summary.done.append(planned.trial.id)
+        elif ended.how == "busy":
             self.busy.append(planned)
         else:
-            self.summary.left.append(trial_id)
+            self.summary.left.append(planned.trial.id)
             self._stop()  # if nobody asked us, somebody has told the worker: what is coming is for all of us
-        if kind == "error":
-            self.summary.error = self.summary.error or detail
-            self._stop()
 
     def give_up(self, planned: GridTrial, failure: Failure) -> None:
         """Record a trial as failed instead of beginning it."""
@@ -221,13 +220,13 @@ class LocalRun:
         reason = f"its process was {how}" if code < 0 else f"its process {how}"
         record = self.store.sound_record(planned.trial.id)
         if record is not None and record["status"] == "done":  # it died between its record and its word of it
-            return self._note_done(planned, record["notes"])
+            return self._note_done(planned)
         is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
         if is_out_of_memory:
             reason += ": its memory was out"
         failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
         if self._is_tried_again(planned, failure):
-            return self.reporter.event("note", planned, {"note": f"{reason}; it is begun again"})
+            return self.reporter.on_event(planned, Noted(planned.trial.id, f"{reason}; it is begun again"))
         self._fail(planned, failure)
 
     def _fail(self, planned: GridTrial, failure: Failure) -> None:
@@ -238,15 +237,15 @@ class LocalRun:
             written = self.store.finish(trial_id, record)
         except ClaimLost:
             self.busy.append(planned)
-            return self.reporter.event("busy", planned, None)
+            return self.reporter.on_event(planned, Ended(trial_id, "busy"))
         if not written:
-            return self._note_done(planned, [])
+            return self._note_done(planned)
         self.summary.failed[trial_id] = failure.reason
-        self.reporter.event("failed", planned, failure.reason)
+        self.reporter.on_event(planned, Ended(trial_id, "failed", failure))
 
-    def _note_done(self, planned: GridTrial, notes: list[str]) -> None:
+    def _note_done(self, planned: GridTrial) -> None:
         self.summary.done.append(planned.trial.id)
-        self.reporter.event("done", planned, notes)
+        self.reporter.on_event(planned, Ended(planned.trial.id, "done"))
 
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:

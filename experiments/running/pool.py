@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
+from experiments.running.events import End, Event, Order
 from experiments.running.failures import Failure
 
 # What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
@@ -19,8 +20,8 @@ PHASES = ("start", "import", "data", "open", "compile", "train", "evaluate", "ch
 class Reporter(Protocol):
     """What watches a run; see progress.py."""
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        """kind: start, step, note, done, failed, stopped, busy."""
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        """Called with what is told of each trial. It ends as done, failed, stopped or busy here; an error has none."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ class Summary:
     signals: set[int] = field(default_factory=set)  # that asked it to stop
     spent: dict[str, float] = field(default_factory=dict)  # seconds of all workers together, by phase
 
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add what a worker has spent."""
+        for phase, number in seconds.items():
+            self.spent[phase] = self.spent.get(phase, 0.0) + number
+
 
 @dataclass
 class Slot:
@@ -62,11 +68,11 @@ class Slot:
     trial: GridTrial | None = None
 
 
-def send(slot: Slot, message: tuple[str, Any]) -> None:
+def send(slot: Slot, order: Order) -> None:
     """Send to a worker; one that has just died is found out by its silence."""
     assert slot.connection is not None
     try:
-        slot.connection.send(message)
+        slot.connection.send(order)
     except OSError:
         return
 
@@ -74,7 +80,7 @@ def send(slot: Slot, message: tuple[str, Any]) -> None:
 def dismiss(slot: Slot) -> None:
     if slot.process is None:
         return
-    send(slot, ("end", None))
+    send(slot, End())
     slot.process.join(timeout=10)
     if slot.process.is_alive():
         slot.process.kill()

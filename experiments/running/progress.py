@@ -2,7 +2,6 @@
 
 import time
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -16,6 +15,8 @@ from rich.progress import (
 from rich.table import Column
 
 from experiments.design.ablation import GridTrial
+from experiments.results.metrics import CHOOSES
+from experiments.running.events import Ended, Evaluated, Event, Noted, Spent, Started, Stepped
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
 
@@ -26,6 +27,7 @@ class PlainReporter:
     def __init__(self, console: Console, total: int):
         self.console, self.total, self.ended = console, total, 0
         self.said_at: dict[str, float] = {}  # id -> when a line was last printed of it
+        self.scores: dict[str, str] = {}  # id -> what its last evaluation found, in words
 
     def __enter__(self) -> "PlainReporter":
         return self
@@ -35,19 +37,31 @@ class PlainReporter:
     ) -> None:
         return None
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        if kind == "step" and not self._is_due(trial.trial.id):
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        if isinstance(event, Evaluated):
+            self.scores[event.trial_id] = _score(event)
+        if isinstance(event, (Evaluated, Spent)) or (isinstance(event, Stepped) and not self._is_due(event.trial_id)):
             return
-        self.said_at[trial.trial.id] = time.monotonic()
-        if kind == "step":
-            kind = f"step {detail['step']} of {detail['steps']}, {_said(detail)}"
-        self.ended += kind in ("done", "failed")
-        if kind == "note":
-            return self._print(f"    {detail['note']}")
-        words = {"busy": "is run by another process, waiting", "stopped": "stopped, its state is saved"}.get(kind, kind)
-        self._print(f"[{self.ended}/{self.total}] {trial.trial.id} {trial.label}: {words}")
-        if kind == "failed":
-            self._print(f"    {detail}")
+        if isinstance(event, Noted):
+            return self._print(f"    {event.sentence}")
+        self.said_at[event.trial_id] = time.monotonic()
+        self.ended += isinstance(event, Ended) and event.how in ("done", "failed")
+        self._print(f"[{self.ended}/{self.total}] {event.trial_id} {planned.label}: {self._words(event)}")
+        if isinstance(event, Ended) and event.failure:
+            self._print(f"    {event.failure.reason}")
+
+    def _words(self, event: Started | Stepped | Ended) -> str:
+        if isinstance(event, Started):
+            return "start"
+        if isinstance(event, Stepped):
+            return f"step {event.step} of {event.num_steps}, {self.how_far(event)}"
+        return {"busy": "is run by another process, waiting", "stopped": "stopped, its state is saved"}.get(
+            event.how, event.how
+        )
+
+    def how_far(self, event: Stepped) -> str:
+        """Loss, speed and, once there is one, the last evaluation."""
+        return f"loss {event.loss:.4f}, {event.images_per_s:,.0f} images/s{self.scores.get(event.trial_id, '')}"
 
     def _is_due(self, trial_id: str) -> bool:
         return time.monotonic() - self.said_at.get(trial_id, 0.0) > LINE_S
@@ -77,23 +91,26 @@ class LiveReporter(PlainReporter):
     ) -> None:
         self.bars.stop()
 
-    def event(self, kind: str, trial: GridTrial, detail: Any) -> None:
-        if kind not in ("start", "step"):
-            super().event(kind, trial, detail)
-        if kind == "start":
-            steps = trial.trial.num_steps
-            self.tasks[trial.trial.id] = self.bars.add_task(trial.label, total=steps, said="starting")
-        elif kind == "note":
-            return
-        elif kind == "step":
-            self.bars.update(self.tasks[trial.trial.id], completed=detail["step"], said=_said(detail))
-        else:
-            self.bars.remove_task(self.tasks.pop(trial.trial.id))
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        if not isinstance(event, (Started, Stepped)):
+            super().on_event(planned, event)
+        if isinstance(event, (Started, Ended)) and event.trial_id in self.tasks:  # also one that is begun again
+            self.bars.remove_task(self.tasks.pop(event.trial_id))
+        if isinstance(event, Started):
+            steps = planned.trial.num_steps
+            self.tasks[event.trial_id] = self.bars.add_task(
+                planned.label, total=steps, completed=event.step, said="starting"
+            )
+        elif isinstance(event, Stepped):
+            self.bars.update(self.tasks[event.trial_id], completed=event.step, said=self.how_far(event))
+        elif isinstance(event, Ended):
             self.bars.update(self.all, completed=self.ended)
 
 
-def _said(detail: dict[str, Any]) -> str:
-    return f"loss {detail['loss']:.4f}, {detail['images_per_s']:,.0f} images/s"
+def _score(event: Evaluated) -> str:
+    """The metric that a choice may be made by: of validation examples, or nothing where there are none."""
+    validation = event.scores.get("validation")
+    return f", validation {CHOOSES.text(validation[CHOOSES.name])} {CHOOSES.unit}" if validation else ""
 
 
 def reporter(console: Console, total: int) -> PlainReporter:

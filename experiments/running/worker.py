@@ -29,18 +29,15 @@ from experiments.data import Splits, limits
 from experiments.files import StoreError
 from experiments.machine import malloc
 from experiments.machine.environment import ROOT
+from experiments.results import checkpoint
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import fit
+from experiments.running.events import Ended, Event, Noted, Order, Spent, Started, Stop, Train
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
-from experiments.spec.trial import Trial, trial_from_json
+from experiments.spec.trial import Trial
 from experiments.training.loop import Stopped, TrialRun
-
-# Events: (kind, trial id or None, detail). "spent" says what this process has done with its time since the last one, as
-# seconds by phase (see pool.PHASES). "error" is a mistake that stops the whole run; "failed" is one trial's, and
-# so is "crashed", after which this process is not used again. The detail of these three is a Failure.
-Event = tuple[str, str | None, Any]
 
 
 @dataclass(frozen=True)
@@ -64,12 +61,11 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
     os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
     _show_one_gpu(spec.device)
-    stop, trials = threading.Event(), queue.SimpleQueue[dict[str, Any] | None]()
+    stop, trials = threading.Event(), queue.SimpleQueue[Trial | None]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
     worker, has_compiled = Worker(spec, stop, connection.send), False
-    while (fields := trials.get()) is not None:
-        trial = trial_from_json(fields)
+    while (trial := trials.get()) is not None:
         has_compiled |= trial.run.compile
         worker.run(trial)
     if has_compiled:
@@ -79,15 +75,15 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     os._exit(0)  # all is written; a framework takes up to a second to take itself down
 
 
-def _listen(connection: Connection, stop: threading.Event, trials: "queue.SimpleQueue[dict[str, Any] | None]") -> None:
+def _listen(connection: Connection, stop: threading.Event, trials: "queue.SimpleQueue[Trial | None]") -> None:
     while True:
         try:
-            kind, detail = connection.recv()
+            order: Order = connection.recv()
         except (EOFError, OSError):
             os._exit(1)
-        if kind == "stop":
+        if isinstance(order, Stop):
             stop.set()
-        trials.put(detail if kind == "run" else None)
+        trials.put(order.trial if isinstance(order, Train) else None)
 
 
 def _show_one_gpu(device: str | None) -> None:
@@ -98,10 +94,10 @@ def _show_one_gpu(device: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = given[int(index)] if int(index) < len(given) else index
 
 
-def _as_recorded(trial_id: str, record: dict[str, Any]) -> Event:
+def _as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
     if record["status"] == "done":
-        return ("done", trial_id, record["notes"])
-    return ("failed", trial_id, Failure(str(record.get("cause", "error")), str(record["reason"])))
+        return Ended(trial_id, "done")
+    return Ended(trial_id, "failed", Failure(str(record.get("cause", "error")), str(record["reason"])))
 
 
 class Worker:
@@ -115,22 +111,22 @@ class Worker:
 
     def run(self, trial: Trial) -> None:
         """Run one trial to its end and tell the parent what came of it."""
+        self.send(Started(trial.id, checkpoint.newest_step(self.store.checkpoint(trial.id))))
         try:
             claim = Claim(self.store.folder(trial.id))
         except ClaimLost:
-            return self.send(("busy", trial.id, None))
+            return self.send(Ended(trial.id, "busy"))
         except MixlabError as error:
-            return self.send(("error", trial.id, failure(error)))
-        event: Event
+            return self.send(Ended(trial.id, "error", failure(error)))
         try:
             with claim.kept():
-                event = self._run_claimed(trial, claim)
+                ended = self._run_claimed(trial, claim)
         except MixlabError as error:
-            event = ("error", trial.id, failure(error))
+            ended = Ended(trial.id, "error", failure(error))
         claim.release()
-        self.send(("spent", trial.id, self.spent))
+        self.send(Spent(self.spent))
         self.spent = {}
-        self.send(event)
+        self.send(ended)
 
     @contextlib.contextmanager
     def _spending(self, phase: str) -> Iterator[None]:
@@ -138,10 +134,10 @@ class Worker:
         yield
         self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
-    def _run_claimed(self, trial: Trial, claim: Claim) -> Event:
+    def _run_claimed(self, trial: Trial, claim: Claim) -> Ended:
         record, sentence = self.store.record_or_set_aside(trial.id)
         if sentence:
-            self.send(("note", trial.id, {"note": sentence}))
+            self.send(Noted(trial.id, sentence))
         if record is not None and is_final(record):
             return _as_recorded(trial.id, record)  # another process has ended it since this run was planned
         started, run, about, failed, trace = time.time(), None, None, None, {}
@@ -152,12 +148,12 @@ class Worker:
             self.store.begin(trial, {**self.spec.environment, "backend": about})
             session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
             run = TrialRun(trial, self.store, claim, splits, program, {**session, "backend": about})
-            run.run(self.stop.is_set, lambda said: self.send(("note" if "note" in said else "step", trial.id, said)))
+            run.run(self.stop.is_set, self.send)
             self.spent |= run.spent
         except Stopped:
-            return ("stopped", trial.id, None)
+            return Ended(trial.id, "stopped")
         except ClaimLost:
-            return ("busy", trial.id, None)
+            return Ended(trial.id, "busy")
         except MixlabError:
             raise
         except Exception as error:
@@ -170,11 +166,10 @@ class Worker:
             try:
                 written = self.store.finish(trial.id, make_record(trial, outcome, environment, started, result), claim)
             except ClaimLost:
-                return ("busy", trial.id, None)
+                return Ended(trial.id, "busy")
         if not written and (record := self.store.sound_record(trial.id)) is not None:
             return _as_recorded(trial.id, record)
-        kind = "crashed" if trace else outcome["status"]
-        return (str(kind), trial.id, failed or (run.notes if run else []))
+        return Ended(trial.id, "crashed" if trace else "failed" if failed else "done", failed)
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         with self._spending("data"):

@@ -21,6 +21,7 @@ from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RA
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import evaluate
+from experiments.training.events import Evaluated, Noted, Stepped, Tell
 from experiments.training.plan import learning_rates, step_plan
 from experiments.training.start import initial_state
 
@@ -58,24 +59,24 @@ class TrialRun:
         self.step_s = self.checkpoint_s = 0.0
         memory.reset_peak()
 
-    def run(self, should_stop: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+    def run(self, should_stop: Callable[[], bool], tell: Tell) -> None:
         """Train to the last step, from the newest whole checkpoint if there is one.
 
-        Args:    should_stop: asked after each chunk of steps.    tell: called with step, loss and images/s.
+        Args:    should_stop: asked after each chunk of steps.    tell: called with each event.
         Raises:  Stopped: the state is saved.    Diverged: the loss is not finite.    StoreError.    ClaimLost.
         """
         self._restore()
         for note in self.notes:
-            tell({"note": note})
+            tell(Noted(self.trial.id, note))
         if should_stop() and self.progress.step < self.trial.num_steps:
             raise Stopped  # nothing is new since the last checkpoint, and the first chunk may take long to compile
         self.progress.sessions.append({"first_step": self.progress.step, **self.session})
         while self.progress.step < self.trial.num_steps:
             metrics = self._train(self._chunk())
             self._check_claim()
-            every = self.trial.train.evaluate_every or self.trial.num_steps
+            every = self.trial.train.evaluate_every
             if self.progress.step % every == 0 or self.progress.step == self.trial.num_steps:
-                self._evaluate()
+                self._evaluate(tell)
             self._tell(metrics, tell)
             self._check_claim()
             if should_stop() and self.progress.step < self.trial.num_steps:
@@ -159,7 +160,7 @@ class TrialRun:
 
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
-        step, every = self.progress.step, self.trial.train.evaluate_every or self.trial.num_steps
+        step, every = self.progress.step, self.trial.train.evaluate_every
         until = min(every - step % every, self.trial.num_steps - step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
         return max(1, min(until, affordable, MAX_CHUNK_STEPS))
@@ -178,7 +179,7 @@ class TrialRun:
             self.progress.loss_sum += float(loss)
         return metrics
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, tell: Tell) -> None:
         progress, train = self.progress, self.trial.train
         start, compiled = time.monotonic(), self.program.compile_s
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
@@ -200,6 +201,8 @@ class TrialRun:
             state = self.program.states()[0]
             kept.save_best(self.folder, self.trial, self.splits.classes, state, progress.step)
         self._write_curve()
+        scores = {name: point[name] for name in subsets}
+        tell(Evaluated(self.trial.id, progress.step, point[STEP_LOSS], point[LEARNING_RATE], scores))
 
     def _spend(self, what: str, start: float, compiled: float) -> float:
         """Book the time since `start`, compilation apart; returns the seconds without it."""
@@ -209,15 +212,13 @@ class TrialRun:
         self.progress.seconds["compile"] += compile_s
         return seconds
 
-    def _tell(self, metrics: StepMetrics, tell: Callable[[dict[str, Any]], None]) -> None:
-        said = {
-            "step": self.progress.step,
-            "steps": self.trial.num_steps,
-            "loss": float(metrics.loss[-1]),
-            "images_per_s": self.trial.train.batch_size / self.step_s if self.step_s else 0.0,
-        }
-        self.claim.said = self.claim.said | said  # a new object: the thread that beats may be reading the old one
-        tell(said)
+    def _tell(self, metrics: StepMetrics, tell: Tell) -> None:
+        images_per_s = self.trial.train.batch_size / self.step_s if self.step_s else 0.0
+        stepped = Stepped(
+            self.trial.id, self.progress.step, self.trial.num_steps, float(metrics.loss[-1]), images_per_s
+        )
+        self.claim.say(stepped.step, stepped.num_steps, stepped.loss, stepped.images_per_s)
+        tell(stepped)
 
     def _save(self) -> None:
         start = time.monotonic()

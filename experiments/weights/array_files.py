@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import safetensors
+from safetensors import safe_open
 
 from backends.arrays import Array, State
-from backends.errors import choices
 from experiments.weights import torch_files
-from experiments.weights.file_content import Content, NotWeights, widened
+from experiments.weights.file_content import BFLOAT16, Content, NotWeights, widened
 
-SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+FLOATS = ("F64", "F32", "F16", "BF16")  # of safetensors, that weights may be
 MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)  # first bytes of a msgpack file that holds a mapping
 CHUNKED = "__msgpack_chunked_array__"  # Flax cuts arrays of more than a GiB
 # How files begin that are no weights, and what to do about it.
@@ -88,30 +87,26 @@ def _read_npz(file: zipfile.ZipFile) -> State:
             array = np.lib.format.read_array(content, allow_pickle=False)
         except ValueError as error:
             raise NotWeights(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from None
-        arrays[member.removesuffix(".npy")] = widened(array.view("<u2")) if array.dtype == "V2" else array
+        arrays[member.removesuffix(".npy")] = widened(array.view(BFLOAT16) if array.dtype == "V2" else array)
     return arrays
 
 
 def _read_safetensors(path: Path) -> Content:
-    content = path.read_bytes()
-    arrays = {}
-    for name, entry in safetensors.deserialize(content):  # type: ignore[no-untyped-call]
-        kind = entry["dtype"]
-        if kind not in SAFETENSORS_TYPES:
-            # a counter or a mask beside the weights; where the model needs the array, its type is refused by name
-            arrays[name] = _integers(kind, entry, name)
-            continue
-        array = np.frombuffer(entry["data"], SAFETENSORS_TYPES[kind]).reshape(entry["shape"])
-        arrays[name] = widened(array) if kind == "BF16" else array
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return Content(arrays, header.get("__metadata__") or {})
+    with safe_open(path, framework="numpy") as file:
+        arrays = {name: _tensor(file, name) for name in file.keys()}  # noqa: SIM118
+        return Content(arrays, file.metadata() or {})
 
 
-def _integers(kind: str, entry: Any, name: str) -> Array:
-    types = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U8": "u1", "BOOL": "?"}
-    if kind not in types:
-        raise NotWeights(f"{name!r} holds {kind}; {choices(kind, SAFETENSORS_TYPES)}")
-    return np.frombuffer(entry["data"], types[kind]).reshape(entry["shape"])
+def _tensor(file: Any, name: str) -> Array:
+    """An array of any type that NumPy has: a counter or a mask may lie beside weights.
+
+    Raises: NotWeights: it is of another, such as float8.
+    """
+    try:
+        return widened(file.get_tensor(name))
+    except (AttributeError, TypeError):  # safe_open looks the type up in NumPy
+        kind = file.get_slice(name).get_dtype()
+        raise NotWeights(f"{name!r} holds {kind}; expected {', '.join(FLOATS)}") from None
 
 
 def _read_msgpack(file: BinaryIO) -> State:
@@ -128,9 +123,8 @@ def _msgpack_array(code: int, data: bytes) -> Any:
     if code not in (1, 3):  # an array, a NumPy scalar
         return None
     shape, kind, content = msgpack.unpackb(data, raw=False)
-    if kind == "bfloat16":
-        return widened(np.frombuffer(content, "<u2").reshape(shape))
-    return np.frombuffer(content, np.dtype(kind).newbyteorder("<")).reshape(shape)
+    dtype = BFLOAT16 if kind == "bfloat16" else np.dtype(kind).newbyteorder("<")
+    return widened(np.frombuffer(content, dtype).reshape(shape))
 
 
 def _flat(tree: Any, prefix: str) -> State:

@@ -16,18 +16,17 @@ import numpy as np
 
 from backends.arrays import Array
 from experiments.weights import pickles
-from experiments.weights.file_content import Content, NotWeights, widened
+from experiments.weights.file_content import BFLOAT16, Content, NotWeights, widened
 from experiments.weights.pickles import Call, Damaged, Reference, Tree
 
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 MAX_EXPANDED_BYTES = 2**28  # of a tensor whose axes of stride 0 make it larger than its storage
 MAX_VISITS = 10**6  # dicts that hold each other many times over would take for ever
-BFLOAT16 = "BFloat16"
 KINDS = {  # of the elements of a storage, by the name of its class
     "Float": "f4",
     "Double": "f8",
     "Half": "f2",
-    BFLOAT16: "u2",  # the bits; NumPy has no such type
+    "BFloat16": "u2",  # the bits: NumPy does not swap the bytes of a bfloat16
     "Long": "i8",
     "Int": "i4",
     "Short": "i2",
@@ -191,7 +190,7 @@ def _strided(
         return np.empty(shape, dtype.newbyteorder("="))
     array: Array = np.ndarray(shape, dtype, buffer, offset * dtype.itemsize, steps)
     array = array.astype(dtype.newbyteorder("="), copy=False)
-    return widened(array) if kind == BFLOAT16 else array
+    return widened(array.view(BFLOAT16)) if kind == "BFloat16" else array
 
 
 def _numpy_array(call: Call) -> Array | None:

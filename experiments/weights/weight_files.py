@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from backends.arrays import Array, State
 from backends.errors import MixlabError, choices
-from backends.models import folds
+from backends.models import folds, read_spec
 from backends.specs import ModelSpec
 from backends.state import state_shapes
 from backends.weights.convert import differences, from_canonical, to_canonical
@@ -166,7 +166,7 @@ def _read_own(path: Path, written: dict[str, Any]) -> Weights:
     try:
         if "model" not in written:
             return _read_checkpoint(path)
-        model, classes = ModelSpec(**written["model"]), _classes(written)
+        model, classes = read_spec(written["model"]), _classes(written)
         params, _ = checkpoint.read(path, folds.shapes(model))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from None

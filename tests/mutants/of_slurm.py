@@ -51,7 +51,7 @@ FAULTS: dict[str, list[Row]] = {
         ("self.share * max(1, self.gpus)", "self.share * self.gpus", "cluster_files -k share_of_each"),
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
     ],
-    "experiments/spec/resolve.py": [
+    "backends/models/mixer.py": [
         ("if its_sizes == sizes", "if its_sizes[:2] == sizes[:2]", "cluster_files -k known_by_its_sizes"),
     ],
     "slurm/options.py": [

@@ -2,12 +2,3 @@
 
 A source that one of them knows is read by it, whatever lies beside its files.
 """
-
-READERS = (
-    "readers.webdataset",
-    "readers.archives",
-    "readers.cifar",
-    "readers.idx",
-    "readers.arrays",
-    "readers.pixel_rows",
-)

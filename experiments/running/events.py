@@ -1,0 +1,81 @@
+"""What a worker and its parent tell each other, over a pipe: a worker events, its parent orders.
+
+`Stepped`, `Evaluated` and `Noted` are told by the training itself, which knows no workers: see training/events.py.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from experiments.running.failures import Failure
+from experiments.spec.trial import Trial
+from experiments.training.events import Evaluated, Noted, Stepped
+
+__all__ = [
+    "End",
+    "Ended",
+    "Evaluated",
+    "Event",
+    "How",
+    "Noted",
+    "Order",
+    "Spent",
+    "Started",
+    "Stepped",
+    "Stop",
+    "Train",
+]
+
+How = Literal["done", "failed", "crashed", "stopped", "busy", "error"]
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker begins with a trial. Told before anything that may take the process down."""
+
+    trial_id: str
+    step: int  # of its newest checkpoint; 0: it has none
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A worker has let go of a trial.
+
+    how: done; failed; crashed: failed by an unexpected error, after which the process is not used again; stopped: it
+         was asked to, and the state is saved; busy: another process has the trial; error: a mistake that concerns the
+         whole run.
+    """
+
+    trial_id: str
+    how: How
+    failure: Failure | None = None  # of a trial that failed or crashed, and of an error
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a worker has done with its time since it last told: seconds by phase, see pool.PHASES."""
+
+    seconds: Mapping[str, float]
+
+
+Event = Started | Stepped | Evaluated | Noted | Spent | Ended
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a trial."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Save the trial in hand and let go of it; take no other."""
+
+
+@dataclass(frozen=True)
+class End:
+    """End when the trial in hand has ended."""
+
+
+Order = Train | Stop | End
