@@ -18,7 +18,7 @@ def asked_minutes(text: str) -> int:
     """
     found = CLOCK.fullmatch(text)
     if not found or (text.isdecimal() and text != str(int(text))):
-        raise Unread(f"came where a time limit is allowed: {FORMS}")
+        raise Unread(f"is no time limit; expected {FORMS}")
     days, first, second, third = found.groups()
     if days is None and second is not None and third is None:
         short, long = f"{int(first)} min {int(second)} s", f"{int(first)} h {int(second)} min"
@@ -27,7 +27,7 @@ def asked_minutes(text: str) -> int:
     units += [("minutes", second, HOUR_MIN), ("seconds", third, MINUTE_S)]
     for unit, number, limit in units:
         if number is not None and int(number) >= limit:
-            raise Unread(f"has {int(number)} {unit}, and {limit} make one more of the unit before; allowed: {FORMS}")
+            raise Unread(f"has {int(number)} {unit}, and {limit} make one more of the unit before; expected {FORMS}")
     minutes = limit_minutes(text)
     if not minutes:
         raise Unread("is too small; at least 1 minute (to Slurm, 0 is no limit)")

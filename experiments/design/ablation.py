@@ -36,9 +36,10 @@ from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed, expand
 from experiments.spec.overrides import read_override
-from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.resolve import resolve
+from experiments.spec.scalars import SHOWN
 from experiments.spec.trial import DataInfo, Trial
-from experiments.spec.values import SHOWN, shown
+from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
@@ -163,7 +164,7 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     """Every trial of the grid, resolved against its data.
 
     Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
-    Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats,
+    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
             data that must be prepared first.
     """
     try:
@@ -204,17 +205,12 @@ def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
 
 
 def data_configs(ablation: Ablation) -> list[DataConfig]:
-    """The data of its trials, each once. Raises: MixlabError: a field out of range."""
-    found: dict[DataConfig, None] = {}
-    for _, config in configs(ablation):
-        check_ranges(config, ablation.where)
-        found[config.data] = None
-    return list(found)
+    """The data of its trials, each once."""
+    return list(dict.fromkeys(config.data for _, config in configs(ablation)))
 
 
 def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> Trial:
-    """Raises: MixlabError: a field out of range, or fields that do not fit each other or the data."""
-    check_ranges(config, where)
+    """Raises: MixlabError: fields that do not fit each other or the data."""
     try:
         backends.check(config.backend)
     except MixlabError as error:
@@ -240,7 +236,6 @@ def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) ->
         raise MixlabError(f"{where}: {shown(given)} came where a file name or a mapping of fields is allowed")
     own = {key: value for key, value in given.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
-    _check_ranges(typed, where)
     return _laid_over(_base(given.get("base"), folder, where, above), typed)
 
 
@@ -249,10 +244,6 @@ def _laid_over(base: Point, values: Point) -> Point:
     given = [name for name, value in values.items() if value is not None]
     taken_back = [other for name in given for other in IN_PLACE_OF.get(name, ()) if other not in values]
     return base | dict.fromkeys(taken_back) | values
-
-
-def _check_ranges(values: Point, where: str) -> None:
-    check_ranges(fields.set_fields(TrialConfig(), values), where)
 
 
 def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
@@ -269,9 +260,6 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
                     )
         for mapping in mappings if isinstance(value, list) else holders:
             mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
-            for point in mapping[name]:
-                _check_ranges(point, COMMAND_LINE)
         if not isinstance(value, list):
             single |= fields.typed({name: value}, COMMAND_LINE)
-    _check_ranges(single, COMMAND_LINE)
     return single
