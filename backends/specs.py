@@ -60,17 +60,17 @@ class OptimizerSpec:
     the gradient by clip_norm / max(norm, clip_norm). The bias corrections of Adam come in the plan, in float64.
     """
 
-    optimizer: str = option("adamw", allowed=OPTIMIZER)
-    b1: float = option(0.9, low=0.0, high=0.999999)
-    b2: float = option(0.999, low=0.0, high=0.99999999)
-    epsilon: float = option(1e-8, low=0.0, high=1.0)
-    momentum: float = option(0.9, low=0.0, high=0.999999)
-    nesterov: bool = option(False)
+    optimizer: str = option("adamw", allowed=OPTIMIZER)  # its arithmetic is the same in each backend
+    b1: float = option(0.9, low=0.0, high=0.999999)  # decay of AdamW's first moment
+    b2: float = option(0.999, low=0.0, high=0.99999999)  # decay of AdamW's second moment
+    epsilon: float = option(1e-8, low=0.0, high=1.0)  # AdamW: added to the root of the second moment
+    momentum: float = option(0.9, low=0.0, high=0.999999)  # of SGD
+    nesterov: bool = option(False)  # SGD with Nesterov's momentum
     weight_decay: float = option(0.0, low=0.0, high=1e3)  # decoupled, times the learning rate
-    decay: str = option("kernels", allowed=DECAY)
+    decay: str = option("kernels", allowed=DECAY)  # which parameters weight_decay acts on
     clip_norm: float = option(1.0, low=0.0)  # of the gradient of all parameters together; 0: off
-    loss: str = option("softmax", allowed=LOSS)
-    label_smoothing: float = option(0.0, low=0.0, high=0.99)
+    loss: str = option("softmax", allowed=LOSS)  # sigmoid: summed over the classes
+    label_smoothing: float = option(0.0, low=0.0, high=0.99)  # spread evenly over all classes
     ema_decay: float = option(0.0, low=0.0, high=0.99999999)  # average of the parameters used to evaluate; 0: off
 
     def structure(self) -> "OptimizerSpec":

@@ -17,7 +17,7 @@ class Pack:
 
 
 def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
-    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with."""
+    """Packs of trials of one backend and the same needs, as few as possible; equal compiled shapes lie together."""
     by_shape = sorted(trials, key=lambda planned: (planned.trial.backend, *_shape(planned)))
     groups: dict[tuple[str, Needs], list[GridTrial]] = {}
     for planned in by_shape:
@@ -38,6 +38,6 @@ def arrays(packs: Sequence[Pack], largest: int) -> list[list[Pack]]:
 
 
 def _shape(planned: GridTrial) -> tuple[str, ...]:
-    """What decides which compiled program a trial runs, the part that it shares with most others first."""
+    """The key of the compiled program that a trial runs; the part that it shares with most others comes first."""
     trial = planned.trial
     return (repr(trial.model.structure()), repr(trial.optimizer.structure()), trial.train.precision, trial.info.content)

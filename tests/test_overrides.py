@@ -176,7 +176,7 @@ def test_long_overrides_do_not_fill_a_sentence(tmp_path: Path, monkeypatch: pyte
     write_yaml(tmp_path / "one.yaml", grid={"seed": [0, 1]}, base=base(), exclude=[{"seed": 0}])
     with pytest.raises(MixlabError) as caught:
         load_ablation(Path("one.yaml"), ["seed=0", f"data.subset={'x' * 500}"])
-    assert "no trial is left" in str(caught.value) and len(str(caught.value)) <= 300
+    assert "exclude takes out every trial" in str(caught.value) and len(str(caught.value)) <= 300
 
 
 # --- of mixlab evaluate -------------------------------------------------------------------------------------------

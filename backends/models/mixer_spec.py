@@ -30,26 +30,26 @@ VARIANTS = {
 class MixerOptions(Rates):
     """What a config and a spec have in common. Dropout acts after the activation and the second Dense of each MLP."""
 
-    token_mixing: str = option("tied", allowed=TOKEN_MIXING)
-    channel_mixing: str = option("tied", allowed=CHANNEL_MIXING)
+    token_mixing: str = option("tied", allowed=TOKEN_MIXING)  # what mixes the tokens of a block
+    channel_mixing: str = option("tied", allowed=CHANNEL_MIXING)  # untied: an MLP for each token
     share_blocks: bool = option(False)  # one set of weights for all blocks
-    position_embedding: str = option("none", allowed=POSITION_EMBEDDING)
-    activation: str = option("gelu_tanh", allowed=ACTIVATION)
-    norm_epsilon: float = option(1e-6, low=1e-30, high=1.0)
-    pre_head_norm: bool = option(True)
+    position_embedding: str = option("none", allowed=POSITION_EMBEDDING)  # added behind the stem
+    activation: str = option("gelu_tanh", allowed=ACTIVATION)  # of both MLPs; gelu: the exact one
+    norm_epsilon: float = option(1e-6, low=1e-30, high=1.0)  # added to the variance in each norm
+    pre_head_norm: bool = option(True)  # a norm between the last block and the mean over tokens
 
 
 @dataclass(frozen=True)
 class MixerConfig(MixerOptions):
     """The model. Sizes that are left out come from `variant`, else from the paper's ratios D_S = C/2 and D_C = 4C."""
 
-    variant: Optional[str] = option(None, allowed=tuple(VARIANTS))
+    variant: Optional[str] = option(None, allowed=tuple(VARIANTS))  # sizes of the paper's table 1
     num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
     patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: near an eighth of the image's side
     hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
     num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
-    tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S
-    channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C
+    tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S; none: half of C
+    channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C; none: four times C
     token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it
 
 

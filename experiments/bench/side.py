@@ -1,4 +1,4 @@
-"""A process that does one side's work when it is told to, and says how long it took."""
+"""A process that does one side's work on request, and answers with the seconds that it took."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import backends
 from backends.arrays import Array
 from backends.bench import Measured
 from backends.contract import ArrayDataset, Program
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
 from experiments.machine import malloc, memory
@@ -30,7 +30,7 @@ BATCHES = 4  # of random examples, as the data of a program
 
 @dataclass(frozen=True)
 class Side:
-    """One alternative.
+    """A side: one alternative of those that are compared.
 
     what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes.
     """
@@ -48,7 +48,7 @@ class Side:
 
 
 def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
-    """Answer (work, times) with its seconds, and `about` with what is known of the process, until told to end."""
+    """Answer (work, times) with its seconds, and `about` with facts on the process, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, cpus)
     try:
@@ -67,6 +67,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
             works[work](times)
             connection.send(time.perf_counter() - start)
     except MixlabError as error:
+        show_chain(error)  # a pickled error loses its cause on the way to the parent
         connection.send(error)
     except EOFError:  # the parent has gone
         return
@@ -113,7 +114,7 @@ def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
 
 
 class OurLoop:
-    """See contract.Measured: the program of a backend, called as a trial calls it, gathering of the batch included."""
+    """A backend's program, called as a trial calls it, with the gathering of batches; see backends.bench.Measured."""
 
     def __init__(self, trial: Trial, run: RunSpec):
         self.trial, self.data = trial, random_data(trial, BATCHES)

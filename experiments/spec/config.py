@@ -26,7 +26,7 @@ class DataConfig:
 
     source: str = option("digits", path=True)  # digits, synthetic, a folder, or the id of a data set on the hub
     subset: Optional[str] = option(None)  # a configuration of the data set, where it has several
-    train_split: str = option("train")
+    train_split: str = option("train")  # its name in the source
     test_split: Optional[str] = option(None)  # none: test, else validation, else test_fraction of the training split
     image_column: Optional[str] = option(None)  # none: the one column of images
     label_column: Optional[str] = option(None)  # none: the one column that can hold classes
@@ -43,7 +43,7 @@ class DataConfig:
     validation_fraction: float = option(0.1, low=0.0, high=0.9)  # of the training split, by class
     test_fraction: float = option(0.2, low=0.01, high=0.9)  # of the training split, where the source has no test split
     split_seed: int = option(0, low=0)  # of splits, subsets and the permutation: the same for all seeds of a trial
-    permutation: str = option("none", allowed=("none", "patches", "pixels"))
+    permutation: str = option("none", allowed=("none", "patches", "pixels"))  # one for all images
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
@@ -53,9 +53,9 @@ class TrainOptions(OptimizerSpec):
 
     learning_rate: float = option(1e-3, low=0.0, high=1e3)  # the highest, reached after the warm-up
     schedule: str = option("cosine", allowed=("cosine", "linear", "constant"))  # to 0 at the end
-    warmup_steps: int = option(0, low=0)
-    batch_size: int = option(128, low=1)
-    precision: str = option("float32", allowed=PRECISION)
+    warmup_steps: int = option(0, low=0)  # steps over which the rate rises
+    batch_size: int = option(128, low=1)  # examples a step
+    precision: str = option("float32", allowed=PRECISION)  # of products; float32 is IEEE's, tf32 is asked for by name
     evaluate_train_examples: int = option(2000, low=1)  # training examples, without augmentation, in each evaluation
 
 
@@ -63,7 +63,7 @@ class TrainOptions(OptimizerSpec):
 class TrainConfig(TrainOptions):
     """The optimization. Every step is `batch_size` examples; each epoch drops the examples that fill no batch."""
 
-    epochs: Optional[float] = option(None, low=0.001)
+    epochs: Optional[float] = option(None, low=0.001)  # none: 20, where steps is none too
     steps: Optional[int] = option(None, low=1)  # in place of epochs
     evaluate_every: Optional[int] = option(None, low=1)  # steps; none: ten times over the run
 
@@ -88,6 +88,6 @@ class TrialConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    backend: str = option("torch", word=True)
+    backend: str = option("torch", word=True)  # torch, jax, or one that another package brings
     seed: int = option(0, low=0)  # of initial weights, data order, augmentation and masks
     run: RunConfig = field(default_factory=RunConfig)

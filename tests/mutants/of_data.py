@@ -7,9 +7,9 @@ FAULTS: dict[str, list[Row]] = {
         ('return config.layout == "splits"', 'return config.layout == "classes"', "layout -k held_to"),
         ("if len(words) == 1 and len(flat) == len(first):", "if len(words) == 1:", "layout -k question"),
         ("if len(words) > 1 and not flat:", "if len(words) > 1:", "layout -k question"),
-        ("found.sort()", "found.sort(reverse=True)", "layout -k order_of_their_paths"),
+        ("files.sort()", "files.sort(reverse=True)", "layout -k order_of_their_paths"),
         ('line.split("\\t")[:2]', 'line.split("\\t")[:3]', "layout -k tiny_imagenet"),
-        ("return {} if set(found) <= INNER else found", "return found", "layout -k tiny_imagenet"),
+        ("return {} if set(with_images) <= INNER else with_images", "return with_images", "layout -k tiny_imagenet"),
         ("if len(set(map(canonical, inside))) > 1:", "if False:", "layout -k below_classes"),
     ],
     "experiments/data/tables.py": [
