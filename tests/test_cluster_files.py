@@ -455,6 +455,7 @@ def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
             "when: [{match: {model.token_mixing: [tied, untide]}, time: 5}]",
             "match: model.token_mixing: expected one of tied, untied, grouped, ",
         ),
+        ("when: [{match: {model.token_mixing: untide}, time: 5}]", "got 'untide'; did you mean 'untied'?"),
         (
             "when: [{match: {model.variant: L16}, time: 5}]",
             "model.variant: expected one of S/32, S/16, B/32, B/16, L/32, L/16, H/14 or null, got 'L16'",
