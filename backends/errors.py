@@ -46,9 +46,13 @@ LISTED = 150  # letters of a list in a sentence; those that it is longer by are 
 def choices(word: object, allowed: Iterable[str]) -> str:
     """The end of an error sentence: what is allowed, and what of it is nearest to the word that was found."""
     names = [str(name) for name in allowed]
+    return f"allowed: {listed(names) or 'none'}{nearest(word, names)}"
+
+
+def nearest(word: object, names: Sequence[str]) -> str:
+    """The end of an error sentence: the name that is nearest to what came; empty where none is near."""
     near = get_close_matches(str(word), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"allowed: {listed(names) or 'none'}{hint}"
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def listed(names: Sequence[str]) -> str:

@@ -83,7 +83,7 @@ def _grid(arguments: argparse.Namespace) -> int:
 
     if arguments.jobs < 1:
         raise MixlabError(f"command line: --jobs: expected at least 1, got {arguments.jobs}")
-    store, ablation, trials = load(arguments)
+    store, ablation, trials = load(arguments, trains=True)
     times = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
     return _show(arguments, [times], bench_lines.grid_lines(ablation.name, times))
 

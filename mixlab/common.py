@@ -1,7 +1,6 @@
 """Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,20 +53,27 @@ def expand_paths(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, Path(expand(str(value), f"{COMMAND_LINE}: {name}")))
 
 
-def load(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
-    """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them."""
+def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them.
+
+    Args: trains: whether this command goes on to train; then it decodes data of any size that fits into memory.
+    """
+    from experiments.data import Purpose
     from experiments.design import ablation as ablations
     from experiments.results.store import Store
 
     store = Store(arguments.store)
     store.check_folder()
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
-    return store, ablation, ablations.trials(ablation, data_cache(ablation, store))
+    purpose = Purpose.TRAINING if trains else Purpose.PLANNING
+    return store, ablation, ablations.trials(ablation, data_cache(ablation, store), purpose)
 
 
 def store_option(store: "Store") -> str:
     """The option --store for a command that is suggested, quoted for a shell; empty for the default store."""
-    return "" if str(store.root) == "runs" else f" --store {shlex.quote(str(store.root).replace('$', '$$'))}"
+    from experiments.spec.expand import as_typed
+
+    return "" if str(store.root) == "runs" else f" --store {as_typed(store.root)}"
 
 
 def find_trials(store: "Store", what: str) -> list[str]:

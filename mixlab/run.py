@@ -24,7 +24,7 @@ from mixlab.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from experiments.design.ablation import GridTrial
+    from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
     from experiments.running.pool import Summary
 
@@ -58,7 +58,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.running import local
 
     jobs = _jobs(arguments)
-    store, ablation, trials = load(arguments)
+    store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
         print(_dry_run(chosen, store))
@@ -66,6 +66,7 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    _check_memory(todo, ablation, store)
     for line in data_notes(ablation, chosen, store):
         print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
@@ -82,6 +83,14 @@ def command(arguments: argparse.Namespace) -> int:
     print(table(ablation, trials, store, "text"), end="")
     failed = [planned for planned in chosen if store.recorded_status(planned.trial.id) == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store") -> None:
+    """Raises: MixlabError: the data of a trial exceeds the memory."""
+    from experiments import data
+
+    for trial in {planned.trial.info.content: planned.trial for planned in todo}.values():
+        data.check_memory(trial.data, trial.info, data_cache(ablation, store), ablation.where)
 
 
 def _jobs(arguments: argparse.Namespace) -> int:

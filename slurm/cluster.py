@@ -5,7 +5,7 @@ Three layers say what a job needs, the later in place of the earlier: the keys o
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Optional
 
 from backends.errors import MixlabError
@@ -17,8 +17,21 @@ from slurm.needs import Layer, Needs, Rule
 from slurm.options import Option
 from slurm.software import Container, EnvironmentSpec
 
-# How often a trial is begun again by itself. A time limit and a preemption count only where the trial made no progress.
-RETRIES = {"timed_out": 1, "preempted": 1, "node_lost": 3, "killed": 1, "disk_full": 10, "out_of_memory": 0, "error": 0}
+
+@dataclass(frozen=True)
+class Retries:
+    """How often a trial is begun again by itself, by the cause of its end."""
+
+    timed_out: int = option(1, low=0)  # counts only where the trial made no progress; so does a preemption
+    preempted: int = option(1, low=0)
+    node_lost: int = option(3, low=0)
+    killed: int = option(1, low=0)
+    disk_full: int = option(10, low=0)
+    out_of_memory: int = option(0, low=0)
+    error: int = option(0, low=0)
+
+
+RETRIES = asdict(Retries())
 
 
 @dataclass(frozen=True)

@@ -245,6 +245,29 @@ def test_the_cluster_files_are_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 1)
 
 
+@pytest.mark.usefixtures("desk")
+def test_the_table_of_the_readme_is_laid_out_as_the_demo_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its numbers are those of `make demo`, which takes minutes; these trials are written by hand."""
+    (shown,) = [block.splitlines() for block in blocks("README.md", "") if block.startswith("demo: ")]
+    assert mixlab.main(["report", "demo", "--format", "text"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in shown[:3] if line not in printed] == []
+    head, rows = printed.index(""), shown.index("")
+    assert shown[rows + 1].split() == printed[head + 1].split()
+    assert [line.split()[:2] for line in shown[rows + 3 :]] == [
+        line.split()[:2] for line in printed[head + 3 : head + 7]
+    ]
+    assert len(shown[rows + 3 :]) == 4
+
+
+def test_the_difference_that_the_readme_quotes_is_in_the_committed_table() -> None:
+    table = (ROOT / "analysis" / "results" / "cifar10" / "tying" / "table.md").read_text()
+    quoted = re.findall(r"[-+]\d+\.\d+ points \[[^]]+\]", text_of("README.md"))
+    assert len(quoted) == 1 and quoted[0] in table
+    (alternative,) = re.findall(r"!\[([^]]+)\]", text_of("README.md"))
+    assert quoted[0].split()[0].removeprefix("+") in alternative
+
+
 def test_the_trial_that_the_readme_shows_is_one_of_the_demo(tmp_path: Path) -> None:
     (shown,) = [words[2] for words in commands("README.md") if words[:2] == ["mixlab", "show"]]
     demo = trials(load_ablation(ROOT / "experiments" / "ablations" / "demo.yaml"), tmp_path)

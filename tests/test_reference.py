@@ -22,10 +22,12 @@ def trial() -> Trial:
 
 
 def changed(trial: Trial, name: str) -> Trial | None:
-    """The trial with another value in a field; None: a resolved trial does not have it."""
+    """The trial with another value in a field; None: a resolved trial has no value there."""
     try:
         value = fields.get_field(trial, name)
     except AttributeError:
+        return None
+    if value is None and name.startswith(("model.", "train.")):
         return None
     other = not value if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else "another"
     return fields.set_fields(trial, {name: other})  # type: ignore[no-any-return]
@@ -45,6 +47,8 @@ def test_an_id_changes_with_a_field_if_and_only_if_the_table_says_so(row: FieldR
     [
         ("model.hidden_dim", BY_NAME),
         ("model.variant", BY_RESULT),
+        ("train.epochs", BY_RESULT),
+        ("train.steps", BY_NAME),
         ("data.source", BY_CONTENT),
         ("data.layout", BY_CONTENT),
         ("data.split_seed", BY_NAME),

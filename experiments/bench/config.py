@@ -8,7 +8,7 @@ from experiments.design.ablation import COMMAND_LINE
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.overrides import read_override
-from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.resolve import resolve
 from experiments.spec.trial import DataInfo, Trial
 
 # P 4, C 128, D_S 64, D_C 512, 8 blocks reaches 90.8 % on CIFAR-10.
@@ -37,7 +37,6 @@ def trial(name: str, overrides: Sequence[str] = ()) -> Trial:
     size, classes = (32, 10) if name == "cifar" else (224, 1000)
     sizes = CIFAR if name == "cifar" else {"model.variant": name, "train.batch_size": LARGE_BATCH}
     config = fields.set_fields(TrialConfig(), {**ALL, **sizes, **fields.typed(settings, COMMAND_LINE)})
-    check_ranges(config, COMMAND_LINE)
     size = config.data.image_size or size
     info = DataInfo("random", size, config.data.image_channels or 3, classes, config.train.batch_size, 0, 0)
     return resolve(config, info, COMMAND_LINE)

@@ -17,6 +17,7 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 """
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -27,16 +28,18 @@ import backends
 from backends.errors import MixlabError, choices
 from backends.models.mixer_spec import SIZES
 from experiments import data
+from experiments.data import Purpose
 from experiments.design import grid
 from experiments.design.grid import Axes, Point
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
-from experiments.spec.expand import expand
+from experiments.spec.expand import as_typed, expand
 from experiments.spec.overrides import read_override
-from experiments.spec.resolve import check_ranges, resolve
+from experiments.spec.resolve import resolve
+from experiments.spec.scalars import SHOWN
 from experiments.spec.trial import DataInfo, Trial
-from experiments.spec.values import SHOWN, shown
+from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 KEYS = ("name", "question", "base", "grid", "exclude", "report")
@@ -159,14 +162,33 @@ def _question(question: Any, where: str) -> str:
     return question or ""
 
 
-def trials(ablation: Ablation, cache: Path) -> list[GridTrial]:
-    """The trials of the grid, resolved against their data.
+def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+    """Every trial of the grid, resolved against its data.
 
-    Raises: MixlabError: a field out of range, fields that do not fit each other or the data, a trial that repeats.
+    Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
+    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
+            data that must be prepared first.
     """
+    try:
+        return _trials(ablation, cache, purpose)
+    except data.NotPrepared as error:
+        raise error.prepared_by(prepare_command(ablation, cache)) from error
+
+
+def prepare_command(ablation: Ablation, cache: Path) -> str:
+    """What decodes the data of an ablation into this cache."""
+    words = shlex.join(["mixlab", "data", "prepare", ablation.file, *ablation.overrides])
+    if ablation.base.get("run.data_cache") or cache == Path("runs", "data"):
+        return words
+    if cache.name == "data":
+        return f"{words} --store {as_typed(cache.parent)}"
+    return f"{words} run.data_cache={as_typed(cache)}"
+
+
+def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
     by_id: dict[str, GridTrial] = {}
     for point, config in configs(ablation):
-        trial = resolved(config, cache, ablation.where)
+        trial = resolved(config, cache, ablation.where, purpose)
         planned = GridTrial(trial, point)
         if trial.id in by_id:
             raise MixlabError(
@@ -184,19 +206,23 @@ def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
         yield point, fields.set_fields(base, _laid_over({}, point))
 
 
-def resolved(config: TrialConfig, cache: Path, where: str) -> Trial:
-    """Resolve a config. Raises: MixlabError: a field out of range, or fields that do not fit each other or the data."""
-    check_ranges(config, where)
+def data_configs(ablation: Ablation) -> list[DataConfig]:
+    """The data of its trials, each once."""
+    return list(dict.fromkeys(config.data for _, config in configs(ablation)))
+
+
+def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> Trial:
+    """Raises: MixlabError: fields that do not fit each other or the data."""
     try:
         backends.check(config.backend)
     except MixlabError as error:
         raise MixlabError(f"{where}: {error}") from error
-    return resolve(config, _describe(config.data, cache, where), where)
+    return resolve(config, _describe(config.data, cache, where, purpose), where)
 
 
 @lru_cache(maxsize=256)
-def _describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
-    return data.describe(config, cache, where)
+def _describe(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> DataInfo:
+    return data.describe(config, cache, where, purpose)
 
 
 def _base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
@@ -212,7 +238,6 @@ def _base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> 
         raise MixlabError(f"{where}: expected a file name or a mapping of fields, got {shown(base)}")
     own = {key: value for key, value in base.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
-    _check_ranges(typed, where)
     return _laid_over(_base(base.get("base"), folder, where, above), typed)
 
 
@@ -221,10 +246,6 @@ def _laid_over(base: Point, values: Point) -> Point:
     set_here = [name for name, value in values.items() if value is not None]
     taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ()) if other not in values]
     return base | dict.fromkeys(taken_back) | values
-
-
-def _check_ranges(values: Point, where: str) -> None:
-    check_ranges(fields.set_fields(TrialConfig(), values), where)
 
 
 def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
@@ -242,9 +263,6 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
                     )
         for mapping in mappings if isinstance(value, list) else holders:
             mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
-            for point in mapping[name]:
-                _check_ranges(point, COMMAND_LINE)
         if not isinstance(value, list):
             single |= fields.typed({name: value}, COMMAND_LINE)
-    _check_ranges(single, COMMAND_LINE)
     return single

@@ -61,10 +61,13 @@ def _in_id(name: str, hashed: set[str]) -> str:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of a nested mapping's values."""
+    """The dotted names of a nested mapping's values. None is no value: what a trial has resolved to another field."""
     names = []
     for key, value in tree.items():
-        names += _leaves(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [prefix + key]
+        if isinstance(value, Mapping):
+            names += _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            names.append(prefix + key)
     return names
 
 

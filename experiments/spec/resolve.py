@@ -1,11 +1,9 @@
-"""From what a user writes to what runs: ranges, values left out, and fields that must fit each other and the data."""
+"""From what a user writes to what runs: values that are left out, and fields that must fit each other and the data."""
 
 import dataclasses
-import math
 import re
-from collections.abc import Hashable
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any
 
 from backends.errors import MixlabError, choices
 from backends.models import FAMILIES
@@ -26,33 +24,6 @@ IDLE = (
     ("momentum", 0.0, ("nesterov",)),
     ("weight_decay", 0.0, ("decay",)),
 )
-
-
-def check_ranges(config: Any, where: str, prefix: str = "") -> None:
-    """Hold every field against its range.
-
-    Raises: MixlabError: names the field, what came and what is allowed.
-    """
-    for f in dataclasses.fields(config):
-        value, name, limits = getattr(config, f.name), f"{prefix}{f.name}", f.metadata
-        if dataclasses.is_dataclass(value):
-            _check_section(cast(Hashable, value), where, f"{name}.")
-        elif value is None or not limits:
-            continue
-        elif limits["allowed"] and value not in limits["allowed"]:
-            raise MixlabError(f"{where}: {name}: {shown(value)} is not known; {choices(value, limits['allowed'])}")
-        elif isinstance(value, float) and not math.isfinite(value):
-            raise MixlabError(f"{where}: {name}: {value} is not a finite number")
-        elif limits["low"] is not None and value < limits["low"]:
-            raise MixlabError(f"{where}: {name}: {value} is too small; at least {limits['low']}")
-        elif limits["high"] is not None and value > limits["high"]:
-            raise MixlabError(f"{where}: {name}: {value} is too large; at most {limits['high']}")
-
-
-@lru_cache(maxsize=1024)
-def _check_section(section: Hashable, where: str, prefix: str) -> None:
-    """The trials of a grid have most sections in common."""
-    check_ranges(section, where, prefix)
 
 
 def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:

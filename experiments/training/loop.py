@@ -202,7 +202,7 @@ class TrialRun:
             kept.save_best(self.folder, self.trial, self.splits.classes, state, progress.step)
         self._write_curve()
         scores = {name: point[name] for name in subsets}
-        tell(Evaluated(self.trial.id, progress.step, point["loss"], point["learning_rate"], scores))
+        tell(Evaluated(self.trial.id, progress.step, point[STEP_LOSS], point[LEARNING_RATE], scores))
 
     def _spend(self, what: str, start: float, compiled: float) -> float:
         """Book the time since `start`, compilation apart; returns the seconds without it."""

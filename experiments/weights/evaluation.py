@@ -20,7 +20,6 @@ from experiments.results.metrics import FINITE
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.overrides import read_override
-from experiments.spec.resolve import check_ranges
 from experiments.spec.trial import DataInfo
 from experiments.spec.values import shown
 from experiments.training.evaluate import evaluate as evaluate_program
@@ -65,7 +64,6 @@ def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfi
     if "data.source" not in values:
         raise MixlabError(f"{COMMAND_LINE}: expected a source of data, such as digits or a folder of images, got none")
     config: DataConfig = fields.set_fields(TrialConfig(), fields.typed(values, COMMAND_LINE)).data
-    check_ranges(config, COMMAND_LINE, "data.")
     return config if config.image_size or model is None else replace(config, image_size=model.image_size)
 
 

@@ -65,7 +65,7 @@ FAULTS: dict[str, list[Row]] = {
         ("name not in (*GPUS, *MEMORY,", "name not in (*GPUS,", "batch_scripts -k job_of_the_report"),
     ],
     "slurm/cluster_keys.py": [
-        ("found |= {key: None} if _may_be_none(key) else {}", "continue", "cluster_files -k layers_win or comes_back"),
+        ("            typed[key] = None", "            pass", "cluster_files -k layers_win or comes_back"),
         (
             '{"match": rule["match"], **rule["needs"]}',
             '{"match": rule["match"], "pack": 1}',
