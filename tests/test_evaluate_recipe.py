@@ -248,7 +248,7 @@ def test_the_recipe_of_timm_is_found_where_timm_writes_it(tmp_path: Path, where:
         ({"mean": None}, "holds mean; give them as --mean"),
         ({"crop_pct": None, "std": None}, "holds std, crop_pct"),
         ({"crop_mode": "border"}, "crop_mode: expected 'center', got 'border'"),
-        ({"interpolation": "random"}, "interpolation 'random'"),
+        ({"interpolation": "random"}, "interpolation: expected a kind of it, got 'random'"),
         ({"input_size": [3, 224, 224]}, "expected images of 32 pixels, as the weights take, got [3, 224, 224]"),
         ({"mean": [0.5, 0.5]}, "or 3, as the weights have channels"),
     ],

@@ -424,7 +424,7 @@ def test_own_form_with_metadata_of_no_model_is_refused(tmp_path: Path) -> None:
 def test_integers_in_safetensors_are_refused(tmp_path: Path) -> None:
     save_file(timm(head__bias=np.arange(7)), tmp_path / "odd.safetensors")
     text = refusal(tmp_path / "odd.safetensors")
-    assert "'head.bias' holds int64" in text and "floating-point" in text
+    assert "'head.bias': expected floating-point numbers, got int64" in text and "floating-point" in text
 
 
 @pytest.mark.parametrize(

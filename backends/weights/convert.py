@@ -50,8 +50,8 @@ def from_canonical(model: ModelSpec, params: Mapping[str, Array], form: Format) 
     for name, allowed in plain.items():
         if getattr(model, name) != allowed:
             raise NotAModel(
-                f"the format {form.name!r} holds models of {name} {allowed!r} alone, and this one has "
-                f"{getattr(model, name)!r}; write it in the format 'mixlab'"
+                f"its model has {name} {getattr(model, name)!r}, and the format {form.name!r} holds models of {name} "
+                f"{allowed!r} alone; write it in the format 'mixlab'"
             )
     table = form.table(model.num_blocks)
     return {table[name][0]: np.ascontiguousarray(table[name][1].write(params[name])) for name in table}
