@@ -62,9 +62,10 @@ def check_decoded(about: About, config: DataConfig, purpose: Purpose, where: str
         num = about.num_train + about.num_test
         shape = f"{about.image_size} x {about.image_size} x {about.image_channels}"
         as_first = "" if config.image_size or config.source in BUILT_IN else ", if all are as wide as the first"
+        smaller = " (fewer data.num_examples take less)" if config.source == "synthetic" else ""
         raise NotPrepared(
             f"{where}: data.source: {config.source!r} decodes to {decoded_bytes(about) / GIB:,.2f} GiB "
-            f"({num:,} images of {shape} bytes{as_first}); {_most('decodes')}",
+            f"({num:,} images of {shape} bytes{as_first}); {_most('decodes')}{smaller}",
             about,
         )
 
