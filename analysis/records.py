@@ -1,4 +1,4 @@
-"""What the records of an ablation's trials say, flat, with their learning curves; records are read once.
+"""Flat values and learning curves from the records of an ablation's trials; each record is read once.
 
 A cache in the store keeps what was read, by trial and by the stamp of its file: a second report reads what changed.
 """
@@ -18,50 +18,59 @@ import pandas as pd
 
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, write_whole
+from experiments.results.metrics import (
+    BEST,
+    COSTS,
+    FLOPS,
+    LAST,
+    METRICS,
+    SPLITS,
+    STEP,
+    STEP_LOSS,
+    curve_columns,
+)
+from experiments.results.shape import sound
 from experiments.results.states import state
 from experiments.results.store import CorruptRecord, OtherSchema, Store
 
-SPLITS = ("train", "validation", "test")
-# Columns of a curve: accuracy in [0, 1], losses in nats; NaN where there are no such examples.
-CURVE = ("step", "loss", *(f"{split}.{value}" for split in SPLITS for value in ("accuracy", "loss")))
 THEN = ", then "  # between the sessions of a trial that went on elsewhere
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 3  # raise it when `_values` or CURVE change
+CACHE_VERSION = 4  # raise it when `_values` change
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A trial now."""
+    """The state of a trial now, with the numbers of its record."""
 
     values: dict[str, Any]  # status, why, and what the record says, by column of the frame
-    curve: "np.ndarray[Any, Any]"  # float64 (points, CURVE)
+    curve: "np.ndarray[Any, Any]"  # float64 (points, metrics.curve_columns())
 
 
 def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, Result]:
-    """Every trial's, by id.
+    """The result of every trial, by id.
 
     Args:   name: of the ablation, for the cache.
     Raises: StoreError: a record cannot be read at all; one that is damaged makes its trial a missing one.
     """
     path = store.root / "ablations" / name / "records.parquet"
-    known, found, stamps = _read_cache(path), {}, {}
+    cached, by_id, stamps = _read_cache(path), {}, {}
     for planned in trials:
         trial_id = planned.trial.id
         stamp = store.stamp(trial_id)
-        if stamp and trial_id in known and known[trial_id][0] == stamp:
-            found[trial_id], stamps[trial_id] = known[trial_id][1], stamp
+        if stamp and trial_id in cached and cached[trial_id][0] == stamp:
+            by_id[trial_id], stamps[trial_id] = cached[trial_id][1], stamp
             continue
-        found[trial_id] = _read(planned, store)
-        if found[trial_id].values["status"] == "done":
+        by_id[trial_id] = _read(planned, store)
+        if by_id[trial_id].values["status"] == "done":
             stamps[trial_id] = stamp
-    if stamps.keys() - known.keys() or any(known[key][0] != stamp for key, stamp in stamps.items()):
-        with contextlib.suppress(StoreError, TypeError):  # a cache that cannot be written takes no report with it
-            _write_cache(path, stamps, found)
-    return found
+    if stamps.keys() - cached.keys() or any(cached[key][0] != stamp for key, stamp in stamps.items()):
+        with contextlib.suppress(StoreError, TypeError):  # the report does not depend on its cache
+            _write_cache(path, stamps, by_id)
+    return by_id
 
 
 def _read(planned: GridTrial, store: Store) -> Result:
-    with contextlib.suppress(CorruptRecord, OtherSchema):  # the state below says of it why it does not count
+    with contextlib.suppress(CorruptRecord, OtherSchema):  # `state` below gives the reason in `why`
         record = store.record(planned.trial.id, with_curve=True)
         if record is not None and record["status"] == "done":
             return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
@@ -71,40 +80,35 @@ def _read(planned: GridTrial, store: Store) -> Result:
 
 
 def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
-    environment = _mapping(record.get("environment"))
-    about, packages = (_mapping(environment.get(name)) for name in ("backend", "packages"))
+    environment = sound(record, "environment") or {}
+    about, packages = (sound(record, f"environment.{name}") or {} for name in ("backend", "packages"))
     sessions = record.get("sessions") or []
     commits = dict.fromkeys(str(one.get("commit") or environment.get("commit") or "unknown") for one in sessions)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "trained_on": _trained_on(backend, sessions),
         "commit": " ".join(commit[:12] for commit in commits or [str(environment.get("commit") or "unknown")]),
         "dirty": any(bool(one.get("dirty")) for one in [environment, *sessions]),
-        "host": environment.get("host"),
-        "processor": environment.get("processor"),
+        **{name: sound(record, f"environment.{name}") for name in ("host", "processor")},
         "device": about.get("device"),
         "threads": _count(about.get("threads")),
         "ran_on": _ran_on([_mapping(one.get("backend")) or about for one in sessions] or [about]),
-        "python": environment.get("python"),
+        "python": sound(record, "environment.python"),
         "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
-        "started": record.get("started"),
-        "finished": record.get("finished"),
+        **{name: sound(record, name) for name in ("started", "finished")},
+        **{f"repeats.{split}": sound(record, f"data.repeats.{split}") for split in SPLITS[1:]},
     }
-    repeats = _mapping(_mapping(record.get("data")).get("repeats"))
-    found |= {f"repeats.{split}": _count(repeats.get(split)) for split in SPLITS[1:]}
     if record["status"] != "done":
-        return found
-    for when in ("last", "best"):
+        return values
+    for when in (LAST, BEST):
         point = record["metrics"][when]
-        found[f"{when}.step"] = point["step"]
+        values[f"{when}.{STEP}"] = point[STEP]
         for split in SPLITS:
             for value, number in (point[split] or {}).items():
-                found[f"{when}.{split}.{value}"] = number
-    found |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
-    for name in ("images_per_s", "parameters", "peak_memory_bytes"):
-        found[name] = record[name]
-    for name in ("forward_flops_per_image", "training_flops"):  # which may pass 64 bits
-        found[name] = None if record[name] is None else float(record[name])
-    return found
+                values[f"{when}.{split}.{value}"] = number
+    values |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
+    for name in COSTS:
+        values[name] = float(record[name]) if name in FLOPS and record[name] is not None else record[name]
+    return values
 
 
 def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
@@ -132,25 +136,21 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
-    """Nothing of a curve that is damaged, which takes no number of the table with it."""
-    nothing = {"accuracy": None, "loss": None}
+    """The learning curve of a record; an empty one if it is damaged, since the table does not need it."""
     rows = []
     try:
         points = record.get("curve") or []
         for point in (points[place] for place in _places(len(points))):
-            row = [point["step"], point["loss"]]
-            for split in SPLITS:
-                part = point[split] or nothing
-                row += [part["accuracy"], part["loss"]]
-            rows.append(row)
-        return np.array(rows, np.float64).reshape(-1, len(CURVE))
-    except (KeyError, TypeError, ValueError):
-        return np.empty((0, len(CURVE)))
+            splits = [point[split] or {} for split in SPLITS]
+            rows.append([point[STEP], point[STEP_LOSS], *(part.get(name) for part in splits for name in METRICS)])
+        return np.array(rows, np.float64).reshape(-1, len(curve_columns()))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return np.empty((0, len(curve_columns())))
 
 
 @cache
 def _places(num_points: int) -> list[int]:
-    """Which points of a curve are kept."""
+    """Places of the points of a curve that are kept."""
     places = np.linspace(0, num_points - 1, min(num_points, MAX_POINTS)).round().astype(int)
     return list(dict.fromkeys(places.tolist()))
 
@@ -159,9 +159,9 @@ def _read_cache(path: Path) -> dict[str, tuple[str, Result]]:
     """Stamp and result by id; nothing of a cache that is damaged or of another version."""
     try:
         frame = pd.read_parquet(path)
-        if frame.attrs.get("version") != CACHE_VERSION:
+        if frame.attrs.get("version") != _cache_version():
             return {}
-        curves = [np.frombuffer(curve, np.float64).reshape(-1, len(CURVE)) for curve in frame["curve"]]
+        curves = [np.frombuffer(curve, np.float64).reshape(-1, len(curve_columns())) for curve in frame["curve"]]
         values = map(orjson.loads, frame["values"])
         return {
             key: (stamp, Result(*one))
@@ -171,8 +171,13 @@ def _read_cache(path: Path) -> dict[str, tuple[str, Result]]:
         return {}
 
 
-def _write_cache(path: Path, stamps: dict[str, str], found: dict[str, Result]) -> None:
-    kept = [found[key] for key in stamps]
+def _cache_version() -> str:
+    """Another one where curves have other columns."""
+    return " ".join((str(CACHE_VERSION), *curve_columns()))
+
+
+def _write_cache(path: Path, stamps: dict[str, str], by_id: dict[str, Result]) -> None:
+    kept = [by_id[key] for key in stamps]
     frame = pd.DataFrame(
         {
             "id": list(stamps),
@@ -181,7 +186,7 @@ def _write_cache(path: Path, stamps: dict[str, str], found: dict[str, Result]) -
             "curve": [one.curve.tobytes() for one in kept],
         }
     )
-    frame.attrs["version"] = CACHE_VERSION
+    frame.attrs["version"] = _cache_version()
     buffer = io.BytesIO()
     frame.to_parquet(buffer, index=False)
     write_whole(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What a framework must answer: NumPy in, NumPy out. Nothing here imports a framework.
+"""The contract that a framework answers: NumPy in, NumPy out. Nothing here imports a framework.
 
 A backend is a folder `backends/<name>/` (or an installed entry point of the group `mixlab.backends`) whose package has
 an attribute `BACKEND` that follows `Backend`. Everything that two frameworks could do differently by chance (weights,
@@ -29,7 +29,10 @@ class ArrayDataset:
 
 @dataclass(frozen=True, eq=False)
 class StepMetrics:
-    """loss: float64 (n,), before the step's update.   gradient_norm: float64 (n,), before clipping."""
+    """Metrics of n steps.
+
+    loss: float64 (n,), before the step's update.   gradient_norm: float64 (n,), before clipping.
+    """
 
     loss: Array
     gradient_norm: Array
@@ -37,14 +40,17 @@ class StepMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """logits: (b, num_classes).   features: (b, hidden_dim), the mean over tokens that enters the head."""
+    """Predictions for b images.
+
+    logits: (b, num_classes).   features: (b, hidden_dim), the mean over tokens that enters the head.
+    """
 
     logits: Array
     features: Array
 
 
 class Program(Protocol):
-    """One model on one device. Lists have an entry for each replica: trials that differ only in what their arrays hold.
+    """A model on one device. Lists have an entry for each replica: trials that differ only in what their arrays hold.
 
     State names: `params/<name>`, and for each slot of the optimizer `<slot>/<name>`; see state.state_shapes.
     """
@@ -59,19 +65,19 @@ class Program(Protocol):
         """Run plan.num_steps optimizer steps."""
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
-        """Gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
+        """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        """Every value of the first step's forward pass, in float64, by the names of folds.operations."""
+        """The values of the first step's forward pass, in float64, by the names of folds.operations."""
 
     def predict(self, images: Array) -> list[Predictions]:
-        """Forward pass without dropout or stochastic depth, with the average of the parameters where one is kept.
+        """Run the forward pass without dropout or stochastic depth, with the average of the parameters if one is kept.
 
         Args:    images: as in ArrayDataset, before the input permutation.
         """
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak of the device's memory, since the program or (jax) the process began; None: the process's own counts."""
+        """Peak of the device's memory since the program or (jax) the process began; None: the process's own counts."""
 
 
 class Backend(Protocol):
@@ -81,7 +87,7 @@ class Backend(Protocol):
         """Place the data on the device and make a program; what was compiled for an equal structure is used again."""
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
-        """What the device has left now (jax: for this process alone); None where it uses the machine's own memory."""
+        """The memory that the device has left now (jax: for this process); None: it uses the machine's own memory."""
 
     def about(self, run: RunSpec) -> dict[str, str]:
         """Versions, device, and every numerics flag that matters."""

@@ -1,12 +1,17 @@
 """Mistakes that their reader can mend: one sentence, raised once, at the border."""
 
 import itertools
+import os
+import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class MixlabError(Exception):
     """A mistake of the user's or of the surroundings; its text is the whole message and no traceback is shown."""
+
+
+DEBUG = "MIXLAB_DEBUG"  # a variable of the environment; any value but 0 asks for what a sentence leaves out
 
 
 class BackendMissing(MixlabError):
@@ -26,15 +31,28 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
+def show_chain(error: BaseException) -> None:
+    """Print an error, its causes and their tracebacks to standard error, where MIXLAB_DEBUG=1 asks for it.
+
+    Whatever turns an error into a sentence calls this first: in a command, a worker or a job, whose log gets it.
+    """
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exception(error)
+
+
 LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
 
 
-def choices(given: object, allowed: Iterable[str]) -> str:
-    """The end of an error sentence: what is allowed, and the nearest to what came."""
+def choices(word: object, allowed: Iterable[str]) -> str:
+    """The end of an error sentence: what is allowed, and what of it is nearest to the word that was found."""
     names = [str(name) for name in allowed]
-    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"allowed: {listed(names) or 'none'}{hint}"
+    return f"allowed: {listed(names) or 'none'}{nearest(word, names)}"
+
+
+def nearest(word: object, names: Sequence[str]) -> str:
+    """The end of an error sentence: the name that is nearest to what came; empty where none is near."""
+    near = get_close_matches(str(word), names, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def listed(names: Sequence[str]) -> str:

@@ -1,8 +1,9 @@
-"""Estimates of the memory that a model needs, to train and to predict."""
+"""Estimates of the memory that a model needs, to train and to predict: folds over its layers."""
 
 from functools import lru_cache
+from math import prod
 
-from backends.models.folds import count
+from backends.models.folds import count, layers
 from backends.specs import ModelSpec, OptimizerSpec
 from backends.state import slots
 
@@ -11,30 +12,43 @@ from backends.state import slots
 def training_memory_bytes(
     model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int, remat: bool = False
 ) -> int:
-    """Estimate of the memory that a training step needs: state, gradients, and the activations kept for backward.
+    """Bytes of a training step: state, gradients, and the activations that layers keep for the backward pass.
 
-    Kept for each block: the inputs of both norms and both MLPs (4 S C), and each hidden layer before and after its
-    activation (2 C D_S + 2 S D_C); everything else is made again or freed at once. With remat that is kept of one block
-    at a time, and of the others their input.
+    Kept are the inputs of norms, Dense layers and activations; everything else is made again or freed at once. With
+    remat that is kept of one block at a time, and of the others their input.
     """
     master, working = _bytes(precision)
     state = count(model) * master * (2 + len(slots(optimizer)))
-    s, c = model.num_tokens, model.hidden_dim
-    block = 4 * s * c + 2 * c * model.tokens_mlp_dim + 2 * s * model.channels_mlp_dim
-    blocks = model.num_blocks * s * c + block if remat else model.num_blocks * block
-    return state + batch_size * working * (blocks + s * c + model.image_size**2 * model.image_channels)
+    return state + batch_size * working * (_kept_with_remat(model) if remat else sum(x.kept for x in layers(model)))
+
+
+def _kept_with_remat(model: ModelSpec) -> int:
+    outside, inputs, blocks = 0, 0, dict[str, int]()
+    before = None
+    for layer in layers(model):
+        if not layer.block:
+            outside += layer.kept
+        else:
+            if layer.block not in blocks and before is not None:
+                inputs += prod(before.output)
+            blocks[layer.block] = blocks.get(layer.block, 0) + layer.kept
+        before = layer
+    return outside + inputs + max(blocks.values(), default=0)
 
 
 def prediction_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int) -> int:
-    """The same of a forward pass of so many images: the state, and the widest layer before and after its activation."""
+    """Bytes of a forward pass of so many images.
+
+    The state, the images, the stream of a residual block and its norm, and the widest output beside what was made from.
+    """
     master, working = _bytes(precision)
     state = count(model) * master * (1 + len(slots(optimizer)))
-    s, c = model.num_tokens, model.hidden_dim
-    widest = 2 * s * c + 2 * max(s * model.channels_mlp_dim, c * model.tokens_mlp_dim)
+    stream = max((prod(layer.output) for layer in layers(model) if layer.branch), default=0)
+    widest = 2 * stream + 2 * max(prod(layer.output) for layer in layers(model) if layer.block)
     return state + batch_size * (working * widest + master * model.image_size**2 * model.image_channels)
 
 
 def _bytes(precision: str) -> tuple[int, int]:
-    """Of a number of the state, and of one in a product."""
+    """Bytes of a number of the state, and of one in a product."""
     master = 8 if precision == "float64" else 4
     return master, 2 if precision == "bfloat16" else master

@@ -18,8 +18,8 @@ class StepPlan:
     flips               bool (n, b)       mirror left and right, before the crop
     mixup_partners      int32 (n, b)      position in the batch of the example that is mixed in
     mixup_weights       float64 (n,)      weight of the example itself
-    branch_scales       float64 (n, num_blocks, 2, b)   factor of the token-mixing and channel-mixing branch
-    dropout_keys        uint32 (n,)       key of the dropout hash, see dropout.dropout_site
+    branch_scales       float64 (n, branches, b)   factor of each residual branch, in the order of folds.branches
+    dropout_keys        uint32 (n,)       key of the dropout hash, see dropout.py
     dropout_rate        float             probability of zeroing an element
     """
 

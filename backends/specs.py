@@ -1,81 +1,77 @@
 """What a program is made from: the model, the optimizer, and where and how it runs."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-TOKEN_MIXING = ("tied", "untied", "grouped", "grouped_views")
-CHANNEL_MIXING = ("tied", "untied")
-POSITION_EMBEDDING = ("none", "learned")
-ACTIVATION = ("gelu_tanh", "gelu", "relu")
 OPTIMIZER = ("adamw", "sgd")
 DECAY = ("kernels", "all")
 LOSS = ("softmax", "sigmoid")
 PRECISION = ("float64", "float32", "tf32", "bfloat16")
 
 
-@dataclass(frozen=True)
-class ModelSpec:
-    """One MLP-Mixer, every size known.
+def option(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    allowed: tuple[str, ...] = (),
+    path: bool = False,
+    word: bool = False,
+) -> Any:
+    """A field that YAML may set, with its default and range.
 
-    Source: arXiv 2105.01601, section 2 and Table 1; the options are those of its appendix A and of public code.
+    Args:   low, high: both are included.    allowed: the words that it may be.
+            path: a path or a command, in which variables of the environment and `~` are expanded.
+            word: one of some words that are known elsewhere, such as the name of a backend.
     """
+    metadata = {"low": low, "high": high, "allowed": allowed, "path": path, "word": word or bool(allowed)}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """What drops parts of a model while it trains; the choices of each step arrive in its plan."""
+
+    dropout: float = option(0.0, low=0.0, high=0.95)  # rate
+    stochastic_depth: float = option(0.0, low=0.0, high=0.95)  # rate at the last block, rising linearly from 0
+    rescale: bool = option(False)  # timm's form: one rate for all blocks, kept branches divided by the keep rate
+
+
+@dataclass(frozen=True)
+class ModelSpec(Rates):
+    """What every model has; a family of models adds its own sizes and options. See backends/models/."""
 
     image_size: int  # pixels a side
     image_channels: int  # 1 grey, 3 colour
     num_classes: int
-    patch_size: int  # pixels a side
-    hidden_dim: int  # C
-    num_blocks: int
-    tokens_mlp_dim: int  # D_S
-    channels_mlp_dim: int  # D_C
-    token_mixing: str = "tied"
-    token_groups: int = 1  # G, of the two grouped forms
-    channel_mixing: str = "tied"
-    share_blocks: bool = False  # one set of weights for all blocks
-    position_embedding: str = "none"
-    activation: str = "gelu_tanh"
-    norm_epsilon: float = 1e-6
-    pre_head_norm: bool = True
-    dropout: float = 0.0  # after the activation and after the second Dense of each MLP
-    stochastic_depth: float = 0.0  # rate of the last block; rises linearly from 0 at the first
-    rescale: bool = False  # timm's form of it: one rate for all blocks, a kept branch divided by its keep rate
+    patch_size: int  # pixels a side of the parts that an image is cut into
 
-    @property
-    def num_tokens(self) -> int:
-        """S, the number of patches."""
-        return (self.image_size // self.patch_size) ** 2
-
-    @property
-    def token_rows(self) -> int:
-        """Inputs of the token-mixing MLP: S, or S times G where channels are grouped."""
-        return self.num_tokens * (self.token_groups if self.token_mixing.startswith("grouped") else 1)
-
-    def structure(self) -> "ModelSpec":
+    def structure(self) -> Self:
         """The part that a compiled program depends on: rates that arrive in the plan are set to 0."""
         return replace(self, dropout=0.0, stochastic_depth=0.0, rescale=False)
 
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """The loss and what one step does with its gradient.
+    """The loss, and what one step does with its gradient.
 
     AdamW and SGD decay weights apart from the gradient (decoupled), scaled by the learning rate. Clipping multiplies
     the gradient by clip_norm / max(norm, clip_norm). The bias corrections of Adam come in the plan, in float64.
     """
 
-    optimizer: str = "adamw"
-    b1: float = 0.9
-    b2: float = 0.999
-    epsilon: float = 1e-8
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 0.0
-    decay: str = "kernels"
-    clip_norm: float = 0.0  # 0: no clipping
-    loss: str = "softmax"
-    label_smoothing: float = 0.0
-    ema_decay: float = 0.0  # 0: no average of the parameters is kept
+    optimizer: str = option("adamw", allowed=OPTIMIZER)  # its arithmetic is the same in each backend
+    b1: float = option(0.9, low=0.0, high=0.999999)  # decay of AdamW's first moment
+    b2: float = option(0.999, low=0.0, high=0.99999999)  # decay of AdamW's second moment
+    epsilon: float = option(1e-8, low=0.0, high=1.0)  # AdamW: added to the root of the second moment
+    momentum: float = option(0.9, low=0.0, high=0.999999)  # of SGD
+    nesterov: bool = option(False)  # SGD with Nesterov's momentum
+    weight_decay: float = option(0.0, low=0.0, high=1e3)  # decoupled, times the learning rate
+    decay: str = option("kernels", allowed=DECAY)  # which parameters weight_decay acts on
+    clip_norm: float = option(1.0, low=0.0)  # of the gradient of all parameters together; 0: off
+    loss: str = option("softmax", allowed=LOSS)  # sigmoid: summed over the classes
+    label_smoothing: float = option(0.0, low=0.0, high=0.99)  # spread evenly over all classes
+    ema_decay: float = option(0.0, low=0.0, high=0.99999999)  # average of the parameters used to evaluate; 0: off
 
     def structure(self) -> "OptimizerSpec":
         """The part that a compiled program depends on: a number becomes 0 or 1 where only its presence matters."""
@@ -84,7 +80,7 @@ class OptimizerSpec:
 
     def scalars(self) -> dict[str, float]:
         """The numbers that may change without compiling again, by field name."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.type in (float, "float")}
+        return {f.name: getattr(self, f.name) for f in fields(OptimizerSpec) if f.type in (float, "float")}
 
 
 @dataclass(frozen=True)

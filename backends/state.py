@@ -1,16 +1,15 @@
 """The training state: names and shapes of its arrays, and the arrays that it begins with."""
 
-from collections.abc import Callable
-
-from backends.arrays import Array, Shape, State
-from backends.models.folds import initial, shapes
+from backends.arrays import Shape, State
+from backends.models import folds
+from backends.models.family import Uniforms
 from backends.specs import ModelSpec, OptimizerSpec
 
 
 def state_shapes(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, Shape]:
     """Shape of each array of a training state: `params/<name>`, then `<slot>/<name>` for each slot."""
     groups = ("params", *slots(optimizer))
-    return {f"{group}/{name}": shape for group in groups for name, shape in shapes(model).items()}
+    return {f"{group}/{name}": shape for group in groups for name, shape in folds.shapes(model).items()}
 
 
 def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
@@ -19,22 +18,18 @@ def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
     return (*moments, "average") if optimizer.ema_decay else moments
 
 
-def is_decayed(name: str, decay: str) -> bool:
-    """Whether weight decay acts on a parameter: on kernels only, or on all."""
-    return decay == "all" or name.endswith("kernel")
+def decayed_params(model: ModelSpec, decay: str) -> dict[str, bool]:
+    """Whether weight decay acts on each parameter: on kernels only, or on all."""
+    return {name: decay == "all" or param.decayed for name, param in folds.params(model).items()}
 
 
-def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Callable[[str, Shape], Array]) -> State:
-    """Parameters as the authors draw them, moments zero, the average equal to the parameters.
-
-    Kernels: normal cut at two sigma with variance 1 / fan_in; the head's kernel and all biases zero; scales one; the
-    position embedding normal with standard deviation 0.02 before it is cut likewise.
+def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -> State:
+    """Parameters as their layers declare them, moments zero, the average equal to the parameters.
 
     Args:    uniforms: (name, shape) -> float64 in [0, 1), drawn for this parameter.
     Returns: float64 arrays by state name; a backend rounds them to its precision.
-    Source:  google-research/vision_transformer, models_mixer.py.
     """
-    params = {name: initial(name, shape, uniforms) for name, shape in shapes(model).items()}
+    params = {name: param.init.draw(name, param.shape, uniforms) for name, param in folds.params(model).items()}
     state = {f"params/{name}": value for name, value in params.items()}
     for slot in slots(optimizer):
         state |= {f"{slot}/{name}": value if slot == "average" else 0 * value for name, value in params.items()}

@@ -1,7 +1,8 @@
-"""`mixlab compare`."""
+"""The command `mixlab compare`."""
 
 import argparse
 
+from experiments.results.metrics import DEFAULT
 from mixlab.common import add_store
 
 HELP = "Compare the same trials in two stores, or under two commits of the project."
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "a results directory, a commit of --store, or DIRECTORY@COMMIT"
     parser.add_argument("first", metavar="RUN_SET_A", help=words)
     parser.add_argument("second", metavar="RUN_SET_B", help="likewise")
-    parser.add_argument("--metric", default="last.test.accuracy", help="(default: last.test.accuracy)")
+    parser.add_argument("--metric", default=DEFAULT, help=f"(default: {DEFAULT})")
 
 
 def command(arguments: argparse.Namespace) -> int:

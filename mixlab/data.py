@@ -1,35 +1,82 @@
-"""`mixlab data show`."""
+"""The commands `mixlab data show` and `mixlab data prepare`."""
 
 import argparse
+import shlex
+import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
-from mixlab.common import add_store
+from backends.errors import MixlabError, show_chain
+from mixlab.common import add_overrides, add_store, data_cache, store_option
 
 if TYPE_CHECKING:
     from experiments.data.contents import Contents
+    from experiments.data.known import About
     from experiments.results.store import Store
     from experiments.spec.config import DataConfig
 
-HELP = "Say what a source of data holds: splits, classes in order with counts, images, and what was ignored."
+HELP = "Print what a source of data holds, or decode it before trials are planned."
 EXAMPLE = "mixlab data show path/to/images --sheet images.png"
 ENDS = 10  # classes shown at each end where there are many
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="ACTION", required=True, dest="action")
-    show = actions.add_parser("show", help="print what a source holds")
+    show = actions.add_parser("show", help="print splits, classes in order with counts, images, and what was ignored")
     add_store(show)
     show.add_argument(
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
     )
     show.add_argument("--sheet", type=Path, metavar="PNG", help="write the first 8 training images of each class there")
     show.add_argument("--all", action="store_true", help=f"list all classes, not the first and last {ENDS}")
+    prepare = actions.add_parser("prepare", help="decode the data of an ablation, or one source, into the data cache")
+    add_store(prepare)
+    prepare.add_argument("source", metavar="ABLATION|SOURCE", help="an ablation's YAML file, or a source of data")
+    add_overrides(prepare)
 
 
 def command(arguments: argparse.Namespace) -> int:
+    return _show(arguments) if arguments.action == "show" else _prepare(arguments)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from experiments import data
+    from experiments.results.store import Store
+
+    store = Store(arguments.store)
+    store.check_folder()
+    cache, where, configs = _asked(arguments, store)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is half-made is removed
+    for config in configs:
+        print(_prepared(config.source, data.prepare(config, cache, where), cache), flush=True)
+    return 0
+
+
+def _prepared(source: str, about: "About", cache: Path) -> str:
+    from experiments.data import decoded_bytes
+
+    num, size = about.num_train + about.num_test, about.image_size
+    held = f"{num:,} images of {size} x {size} x {about.image_channels} in {about.num_classes:,} classes"
+    return f"{source}: {held}, {decoded_bytes(about) / 2**20:,.2f} MiB in {cache / about.content}"
+
+
+def _asked(arguments: argparse.Namespace, store: "Store") -> "tuple[Path, str, list[DataConfig]]":
+    """The cache, what errors begin with, and the data."""
+    from experiments.design import ablation as ablations
+    from experiments.spec.expand import expand
+    from experiments.weights import evaluation
+
+    if arguments.source.endswith((".yaml", ".yml")):
+        path = Path(expand(arguments.source, f"{ablations.COMMAND_LINE}: ablation"))
+        ablation = ablations.load_ablation(path, arguments.overrides)
+        return data_cache(ablation, store), ablation.where, ablations.data_configs(ablation)
+    config = evaluation.read_data([arguments.source, *arguments.overrides])
+    return store.data, ablations.COMMAND_LINE, [config]
+
+
+def _show(arguments: argparse.Namespace) -> int:
     from experiments.data.contents import contents
     from experiments.design.ablation import COMMAND_LINE
     from experiments.results.store import Store
@@ -38,56 +85,61 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     config = evaluation.read_data(arguments.overrides)
-    found = contents(config, store.data, COMMAND_LINE)
-    print("\n".join(_lines(config.source, found, arguments.all)))
+    source = contents(config, store.data, COMMAND_LINE)
+    print("\n".join(_lines(config.source, source, arguments.all)))
     try:
-        notes = _decoded(config, store, arguments.sheet)
+        notes = _decoded(config, store, arguments.overrides, arguments.sheet)
     except MixlabError as error:
         if arguments.sheet:
             raise
-        notes = [f"not yet ready for a trial: {error}"]
-    for note in dict.fromkeys([*found.notes, *notes]):
+        show_chain(error)
+        notes = [f"a trial cannot use it yet: {error}"]
+    for note in dict.fromkeys([*source.notes, *notes]):
         print(f"note        {note}")
     return 0
 
 
-def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
+def _lines(source: str, content: "Contents", show_all: bool) -> list[str]:
     from analysis.table.layout import aligned
 
-    parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in found.splits]
-    tested = f"tested on {found.test}" if found.test else "test examples are cut from it"
-    images = sum((split.images for split in found.splits), Counter())
+    parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in content.splits]
+    tested = f"tested on {content.test}" if content.test else "test examples are cut from it"
+    images = sum((split.images for split in content.splits), Counter())
     sizes = [f"{number:,} of {' '.join(kind).strip()}" for kind, number in images.most_common(ENDS)]
-    rows = [["number", "class", *(split.name for split in found.splits)]]
-    for number, name in enumerate(found.classes):
-        rows.append([str(number), name, *(f"{split.counts[number]:,}" for split in found.splits)])
-    if any(split.others for split in found.splits):
-        rows.append(["", "(no class of the training split)", *(f"{split.others:,}" for split in found.splits)])
+    rows = [["number", "class", *(split.name for split in content.splits)]]
+    for number, name in enumerate(content.classes):
+        rows.append([str(number), name, *(f"{split.counts[number]:,}" for split in content.splits)])
+    if any(split.others for split in content.splits):
+        rows.append(["", "(no class of the training split)", *(f"{split.others:,}" for split in content.splits)])
     table = aligned(rows)
-    if len(found.classes) > 2 * ENDS + 1 and not show_all:
-        left = len(found.classes) - 2 * ENDS
-        table[2 + ENDS : 2 + len(found.classes) - ENDS] = [f"... {left:,} more; --all lists them"]
+    if len(content.classes) > 2 * ENDS + 1 and not show_all:
+        left = len(content.classes) - 2 * ENDS
+        table[2 + ENDS : 2 + len(content.classes) - ENDS] = [f"... {left:,} more; --all lists them"]
     return [
         f"source      {source}",
-        f"kind        {found.kind}",
-        f"splits      {', '.join(parts)}; trained on {found.train}, {tested}",
+        f"kind        {content.kind}",
+        f"splits      {', '.join(parts)}; trained on {content.train}, {tested}",
         f"images      {', '.join(sizes)}{f' and {len(images) - ENDS:,} other sizes' if len(images) > ENDS else ''}",
-        f"classes     {len(found.classes):,}, in this order",
+        f"classes     {len(content.classes):,}, in this order",
         "",
         *table,
         "",
     ]
 
 
-def _decoded(config: "DataConfig", store: "Store", sheet: Path | None) -> list[str]:
-    """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
+def _decoded(config: "DataConfig", store: "Store", given: list[str], sheet: Path | None) -> list[str]:
+    """Decode the images as for a trial, write the sheet, and return notes on the pixels."""
     from analysis.figures import contact_sheet
     from experiments import data
     from experiments.design.ablation import COMMAND_LINE
 
-    info = data.describe(config, store.data, COMMAND_LINE)
+    try:
+        info = data.describe(config, store.data, COMMAND_LINE, data.Purpose.PLANNING)
+    except data.NotPrepared as error:
+        words = shlex.join(["mixlab", "data", "prepare", *given])
+        raise error.prepared_by(f"{words}{store_option(store)}") from error
     if sheet:
-        splits, known = data.load(config, info, store.data), data.facts(config, info, store.data)
+        splits, facts = data.load(config, info, store.data), data.facts(config, info, store.data)
         train = splits.about.num_train
-        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], known.classes)
+        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], facts.classes)
     return data.notes(config, info, store.data)

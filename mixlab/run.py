@@ -1,4 +1,4 @@
-"""`mixlab run`."""
+"""The command `mixlab run`."""
 
 import argparse
 import importlib
@@ -24,7 +24,7 @@ from mixlab.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from experiments.design.ablation import GridTrial
+    from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
     from experiments.running.pool import Summary
 
@@ -58,7 +58,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.running import local
 
     jobs = _jobs(arguments)
-    store, ablation, trials = load(arguments)
+    store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
         print(_dry_run(chosen, store))
@@ -66,6 +66,7 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_writable()
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
+    _check_memory(todo, ablation, store)
     for line in data_notes(ablation, chosen, store):
         print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
@@ -84,8 +85,16 @@ def command(arguments: argparse.Namespace) -> int:
     return TRIAL_FAILED if failed or summary.failed else 0
 
 
+def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store") -> None:
+    """Raises: MixlabError: the data of a trial exceeds the memory."""
+    from experiments import data
+
+    for trial in {planned.trial.info.content: planned.trial for planned in todo}.values():
+        data.check_memory(trial.data, trial.info, data_cache(ablation, store), ablation.where)
+
+
 def _jobs(arguments: argparse.Namespace) -> int:
-    """Trials at a time.
+    """The number of trials at a time.
 
     Raises: MixlabError: an option says too few, or names no device or no backend.
     """
@@ -94,7 +103,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 
     jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
     if jobs < 1:
-        raise MixlabError(f"command line: --jobs: {jobs} is too small; at least 1")
+        raise MixlabError(f"command line: --jobs: expected at least 1, got {jobs}")
     for device in arguments.devices:
         check_device(device, "command line: --devices")
     if arguments.resume_on is not None:
@@ -105,7 +114,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _train(
     todo: "list[GridTrial]", store: "Store", cache: Path, jobs: int, arguments: argparse.Namespace, console: "Console"
 ) -> "Summary":
-    """Run the trials, and show on the console how far they are."""
+    """Run the trials, and show their progress on the console."""
     import backends
     from experiments.running import local, pool, progress
 
@@ -119,11 +128,13 @@ def _train(
 
 
 def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
-    found = [planned for planned in trials if planned.trial.id.startswith(prefix)]
-    if not found or not prefix:
+    matches = [planned for planned in trials if planned.trial.id.startswith(prefix)]
+    if not matches or not prefix:
         ids = [planned.trial.id for planned in trials]
-        raise MixlabError(f"command line: --only: no trial's id begins with {prefix!r}; {choices(prefix, ids)}")
-    return found
+        raise MixlabError(
+            f"command line: --only: expected the start of a trial's id, got {prefix!r}; {choices(prefix, ids)}"
+        )
+    return matches
 
 
 def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
@@ -131,4 +142,4 @@ def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
     from experiments.running import local
 
     left = [planned for planned in chosen if not local.is_ended(planned, store)]
-    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: {len(chosen)} of {len(chosen)} ended"
+    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: all {len(chosen)} trials have ended"

@@ -19,22 +19,26 @@ from slurm.needs import OLD_NAMES
 
 
 def read_cluster(path: Path) -> ClusterSpec:
-    """Raises: MixlabError: names the file, the key, what came and what is allowed."""
+    """The spec that a cluster file holds.
+
+    Raises: MixlabError: there is no such file, or a key of it does not fit; see cluster_keys.cluster_from.
+    """
     tree = _nested(read_mapping(path), str(path))
     return cluster_from(_expanded(tree, str(path)), str(path))
 
 
 def stored_cluster(tree: Mapping[str, Any], where: str) -> ClusterSpec:
-    """The spec of a submission's cluster.json, as `tree_of` writes it, or as it was written before: every key, one word
-    for a Python, and options as text, which stand in place of keys.
+    """The spec of a submission's cluster.json, as `tree_of` writes it.
+
+    Before `time`, it held every key, a Python as one word, and options as text, which stand in place of keys.
     """
     if "time_min" not in tree:
         return spec_from(tree, where)
     flags = {"true": True, "false": False}
     sbatch = {name: flags.get(value.lower(), value) for name, value in tree["sbatch"].items()}
     environments = {
-        backend: {**given, "python": [given["python"]] if given["python"] else None}
-        for backend, given in tree["environments"].items()
+        backend: {**layer, "python": [layer["python"]] if layer["python"] else None}
+        for backend, layer in tree["environments"].items()
     }
     replaced = options.replaced(sbatch)
     kept = {key: value for key, value in tree.items() if OLD_NAMES.get(key, key) not in replaced}
@@ -43,18 +47,18 @@ def stored_cluster(tree: Mapping[str, Any], where: str) -> ClusterSpec:
 
 def _nested(tree: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The mapping with `environments.torch.time` and its like where they belong."""
-    found: dict[str, Any] = {}
+    nested: dict[str, Any] = {}
     for name, value in tree.items():
         outer, dot, inner = name.partition(".")
-        given = {inner: value} if dot else value
-        if outer in found:
-            both = [found[outer], given]
+        content = {inner: value} if dot else value
+        if outer in nested:
+            both = [nested[outer], content]
             if not all(isinstance(one, dict) for one in both) or set(both[0]) & set(both[1]):
                 raise MixlabError(f"{where}: {name} is given twice, by a dotted name and inside of a mapping")
-            given = both[0] | both[1]
-        found[outer] = given
+            content = both[0] | both[1]
+        nested[outer] = content
     return {
-        key: _nested(value, f"{where}: {key}") if isinstance(value, dict) else value for key, value in found.items()
+        key: _nested(value, f"{where}: {key}") if isinstance(value, dict) else value for key, value in nested.items()
     }
 
 

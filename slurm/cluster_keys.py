@@ -3,19 +3,16 @@
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from functools import cache
-from types import MappingProxyType, NoneType
-from typing import Any, get_args, get_type_hints
+from types import MappingProxyType
+from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
 from experiments.running.failures import CAUSES
 from experiments.spec import fields, values
-from experiments.spec.config import TrialConfig
-from experiments.spec.resolve import check_ranges
 from experiments.spec.values import shown
 from slurm import needs, options, software
-from slurm.cluster import RETRIES, ClusterSpec
+from slurm.cluster import RETRIES, ClusterSpec, Retries
 from slurm.needs import OLD_NAMES, Rule
 from slurm.time_limit import Unread, asked_minutes
 
@@ -33,7 +30,7 @@ def cluster_from(tree: Mapping[str, Any], where: str) -> ClusterSpec:
     """
     for name in ("environments", "retries", "sbatch"):
         if not isinstance(tree.get(name) or {}, dict):
-            raise MixlabError(f"{where}: {name}: {shown(tree[name])} came where a mapping is allowed")
+            raise MixlabError(f"{where}: {name}: expected a mapping, got {shown(tree[name])}")
     _check_old_names(tree, where)
     moved, places = options.moved(tree, where)
     return spec_from(moved, where, places)
@@ -58,12 +55,11 @@ def _layers(tree: Mapping[str, Any], where: str) -> Iterator[tuple[Mapping[str, 
 
 
 def spec_from(tree: Mapping[str, Any], where: str, places: Mapping[str, str] | None = None) -> ClusterSpec:
-    """As `cluster_from`, of a mapping in which an option may stand for what a key says too.
+    """The spec of a mapping in which an option may stand for what a key says too; else as `cluster_from`.
 
     Args: places: of keys that stand elsewhere in the file: where.
     """
     spec = ClusterSpec(**_read(tree, KEYS, where, "a cluster file", places or {}))
-    check_ranges(spec, where)
     _check_texts(spec, where)
     try:
         for backend in spec.environments or ("every backend",):
@@ -77,43 +73,37 @@ def spec_from(tree: Mapping[str, Any], where: str, places: Mapping[str, str] | N
 def _read(
     tree: Mapping[str, Any], keys: Iterable[str], where: str, what: str, places: Mapping[str, str] = NOWHERE_ELSE
 ) -> dict[str, Any]:
-    """The keys of a mapping, typed. A null leaves a key out, or says none where that is a value of its own."""
-    found: dict[str, Any] = {}
-    for given, value in tree.items():
-        key = OLD_NAMES.get(given, given)
-        _check_key(given, key, keys, where, what)
-        place = f"{where}: {places.get(given, given)}"
-        if value is None:
-            found |= {key: None} if _may_be_none(key) else {}
-        else:
-            found[key] = (
-                SECTIONS[key](value, place) if key in SECTIONS else values.typed(ClusterSpec, key, value, place)
-            )
-    return found
+    """The keys of a mapping, typed and in range. A null leaves a key out, or says none where that is a value."""
+    typed: dict[str, Any] = {}
+    for name, value in tree.items():
+        key = OLD_NAMES.get(name, name)
+        _check_key(name, key, keys, where, what)
+        place = f"{where}: {places.get(name, name)}"
+        if value is not None:
+            typed[key] = READERS[key](value, place) if key in READERS else values.typed(ClusterSpec, key, value, place)
+        elif values.may_be_null(ClusterSpec, key):
+            typed[key] = None
+    return typed
 
 
-@cache
-def _may_be_none(key: str) -> bool:
-    return NoneType in get_args(get_type_hints(ClusterSpec)[key])
-
-
-def _check_key(given: str, key: str, keys: Iterable[str], where: str, what: str) -> None:
+def _check_key(name: str, key: str, keys: Iterable[str], where: str, what: str) -> None:
+    """Raises: MixlabError: no key has that name here; says what the name is elsewhere, or the nearest key."""
     if key in keys:
         return
-    names = list(keys)
-    near = get_close_matches(key, names, n=1)
+    here = list(keys)
+    near = get_close_matches(key, here, n=1)
     if key in KEYS:
-        hint = f"it stands for all jobs, beside the others of the file; allowed here: {', '.join(names)}"
-    elif said := options.hint(key):
-        hint = said
+        hint = f"it stands for all jobs, beside the others of the file; allowed here: {', '.join(here)}"
+    elif of_sbatch := options.hint(key):
+        hint = of_sbatch
     elif near:
         hint = f"did you mean {near[0]!r}?"
-    elif said := options.family(key):
-        hint = said
+    elif of_sbatch := options.family(key):
+        hint = of_sbatch
     else:
-        more = ", ...; all are in slurm/clusters/example.yaml" if len(names) > LISTED else ""
-        hint = f"allowed: {', '.join(names[:LISTED])}{more}"
-    raise MixlabError(f"{where}: {shown(given)} is not a key of {what}; {hint}")
+        more = ", ...; all are in slurm/clusters/example.yaml" if len(here) > LISTED else ""
+        hint = f"allowed: {', '.join(here[:LISTED])}{more}"
+    raise MixlabError(f"{where}: {shown(name)} is not a key of {what}; {hint}")
 
 
 def _minutes(value: Any, where: str) -> int:
@@ -123,86 +113,72 @@ def _minutes(value: Any, where: str) -> int:
         raise MixlabError(f"{where}: {shown(value)} {error}") from error
 
 
-def _environments(given: Any, where: str) -> dict[str, dict[str, Any]]:
-    found = {}
-    for backend, layer in given.items():
+def _environments(layers: Any, where: str) -> dict[str, dict[str, Any]]:
+    by_backend = {}
+    for backend, layer in layers.items():
         if backend not in backends.names():
             raise MixlabError(f"{where}: {shown(backend)} is not a backend; {choices(backend, backends.names())}")
         if not isinstance(layer, dict):
-            raise MixlabError(f"{where}: {backend}: {shown(layer)} came where a mapping is allowed")
-        found[backend] = _layer(layer, (*software.KEYS, *needs.KEYS), f"{where}: {backend}")
-    return found
+            raise MixlabError(f"{where}: {backend}: expected a mapping, got {shown(layer)}")
+        by_backend[backend] = _read(layer, (*software.KEYS, *needs.KEYS), f"{where}: {backend}", "it")
+    return by_backend
 
 
-def _layer(tree: Mapping[str, Any], keys: tuple[str, ...], where: str) -> dict[str, Any]:
-    found = _read(tree, keys, where, "it")
-    check_ranges(needs.layered(needs.Needs(), [found]), where)
-    return found
+def _rules(rules: Any, where: str) -> tuple[Rule, ...]:
+    if not isinstance(rules, list) or not all(isinstance(rule, dict) for rule in rules):
+        raise MixlabError(f"{where}: expected a list of rules such as [{RULE}], got {shown(rules)}")
+    return tuple(_rule(rule, where) for rule in rules)
 
 
-def _rules(given: Any, where: str) -> tuple[Rule, ...]:
-    if not isinstance(given, list) or not all(isinstance(rule, dict) for rule in given):
-        raise MixlabError(f"{where}: {shown(given)} came where a list of rules such as [{RULE}] is allowed")
-    return tuple(_rule(rule, where) for rule in given)
-
-
-def _rule(given: dict[str, Any], where: str) -> Rule:
-    match = given.get("match")
+def _rule(rule: dict[str, Any], where: str) -> Rule:
+    match = rule.get("match")
     if not isinstance(match, dict) or not match:
-        raise MixlabError(f"{where}: match: {shown(match)} came where fields with their values are allowed: {RULE}")
-    where = f"{where}: match"
+        raise MixlabError(f"{where}: match: expected fields with their values, as in {RULE}, got {shown(match)}")
+    place = f"{where}: match"
     wanted = {}
-    for name, value in fields.flatten(match, where).items():
+    for name, value in fields.flatten(match, place).items():
         several = value if isinstance(value, list) else [value]
         if not several:
-            raise MixlabError(f"{where}: {name}: it has no values")
-        wanted[name] = [_matched(name, one, where) for one in several]
-    changes = {key: value for key, value in given.items() if key != "match"}
+            raise MixlabError(f"{place}: {name}: it has no values")
+        wanted[name] = [_matched(name, one, place) for one in several]
+    changes = {key: value for key, value in rule.items() if key != "match"}
     if not changes:
         raise MixlabError(f"{where}: {shown(dict(match))} says no need; allowed beside it: {', '.join(needs.KEYS)}")
-    return Rule(wanted, _layer(changes, needs.KEYS, where.removesuffix(": match")))
+    return Rule(wanted, _read(changes, needs.KEYS, where, "it"))
 
 
 def _matched(name: str, value: Any, where: str) -> Any:
     """A value that a trial can have. Raises: MixlabError."""
-    typed = fields.typed({name: value}, where)
-    check_ranges(fields.set_fields(TrialConfig(), typed), where)
-    if name == "backend" and value not in backends.names():
-        raise MixlabError(f"{where}: {name}: {shown(value)} is not a backend; {choices(value, backends.names())}")
-    return typed[name]
+    typed = fields.typed({name: value}, where)[name]
+    if name == "backend" and typed not in backends.names():
+        raise MixlabError(f"{where}: {name}: {shown(typed)} is not a backend; {choices(typed, backends.names())}")
+    return typed
 
 
-def _retries(given: Any, where: str) -> dict[str, int]:
-    found = {}
-    for cause, number in given.items():
+def _retries(numbers: Any, where: str) -> dict[str, int]:
+    for cause in numbers:
         if cause not in RETRIES:
-            known = f": {CAUSES[cause]}; it is never tried again by itself" if cause in CAUSES else " is no cause"
-            raise MixlabError(f"{where}: {shown(cause)}{known}; {choices(cause, RETRIES)}")
-        found[cause] = _tries(number, f"{where}: {cause}")
-    return found
+            why = f": {CAUSES[cause]}; it is never tried again by itself" if cause in CAUSES else " is no cause"
+            raise MixlabError(f"{where}: {shown(cause)}{why}; {choices(cause, RETRIES)}")
+    return {cause: values.typed(Retries, cause, number, f"{where}: {cause}") for cause, number in numbers.items()}
 
 
-def _tries(number: Any, where: str) -> int:
-    text = "" if isinstance(number, bool) else str(number)
-    if not text.isdecimal() or text != str(int(text)):
-        raise MixlabError(f"{where}: {shown(number)} came where a whole number from 0 is allowed")
-    return int(text)
-
-
-def _options(given: Any, where: str) -> dict[str, options.Option]:
-    if outside := [name for name in given if name in (*KEYS, *OLD_NAMES) and name not in options.KNOWN]:
+def _options(sbatch: Any, where: str) -> dict[str, options.Option]:
+    if outside := [name for name in sbatch if name in (*KEYS, *OLD_NAMES) and name not in options.KNOWN]:
         raise MixlabError(f"{where}: {outside[0]!r} is a key of a cluster file; write it there, outside of sbatch")
-    return options.read(given, where)
+    return options.read(sbatch, where)
 
 
-def _gpu_type(given: Any, where: str) -> str:
-    name: str = values.typed(ClusterSpec, "gpu_type", given, where)
+def _gpu_type(value: Any, where: str) -> str:
+    name: str = values.typed(ClusterSpec, "gpu_type", value, where)
     if set(name) & set(":, "):
-        raise MixlabError(f"{where}: {shown(given)} came; allowed: one type, such as a100; their number is 'gpus'")
+        raise MixlabError(
+            f"{where}: expected one type of GPU, such as a100, got {shown(value)}; their number is 'gpus'"
+        )
     return name
 
 
-SECTIONS: dict[str, Callable[[Any, str], Any]] = {
+READERS: dict[str, Callable[[Any, str], Any]] = {
     "time": _minutes,
     "gpu_type": _gpu_type,
     "python": software.python_words,
@@ -223,10 +199,13 @@ def tree_of(spec: ClusterSpec) -> dict[str, Any]:
 
 
 def _check_texts(spec: ClusterSpec, where: str) -> None:
-    """A batch script holds one option a line: text of several lines would be something else there."""
+    """Hold texts against a batch script, where an option is one line, and the next line something else.
+
+    Raises: MixlabError: a text is empty, or of several lines.
+    """
     for key, text in _texts(spec):
         if any(ord(letter) < 32 for letter in text) or not text:
-            raise MixlabError(f"{where}: {key}: {text!r} came; allowed: text of one line, without control characters")
+            raise MixlabError(f"{where}: {key}: expected text of one line without control characters, got {text!r}")
 
 
 def _texts(spec: ClusterSpec) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.spec.values import Written, shown
+from experiments.spec.scalars import Written
+from experiments.spec.values import shown
 from slurm import needs
 
 Option = str | bool  # what is sent after `=`; True: the option alone; False: it is left out
@@ -56,36 +57,39 @@ KNOWN |= _words(
 def hint(key: str) -> str | None:
     """What to say of a word that is no key of a cluster file, where it is an option of sbatch; None: it is none."""
     name = key.replace("_", "-")
-    if (said := _key_of(name)) is not None:
-        return f"it is an option of sbatch; the key for it is {said!r}"
+    if (key_for_it := _key_of(name)) is not None:
+        return f"it is an option of sbatch; the key for it is {key_for_it!r}"
     if name in OWN:
         return "it is an option of sbatch that Mixlab sets itself; leave it out"
     return f"it is an option of sbatch; put it under sbatch: {{{name}: ...}}" if name in KNOWN else None
 
 
 def family(key: str) -> str | None:
-    """As `hint`, of the word that several options of sbatch begin with, such as mail."""
+    """What to say of a word that several options of sbatch begin with, such as mail; None: none does."""
     name = key.replace("_", "-")
     names = sorted(one for one in KNOWN - OWN if one.startswith(f"{name}-"))
     return f"put options of sbatch under sbatch: {{{': ..., '.join(names)}: ...}}" if names else None
 
 
 def _key_of(name: str) -> str | None:
+    """The key of a cluster file that says what an option says; None: there is none."""
     kinds = {"memory_gb": MEMORY, "gpus": GPUS}
     return KEYS.get(name) or INSTEAD.get(name) or next((key for key, names in kinds.items() if name in names), None)
 
 
-def read(given: Mapping[str, Any], where: str) -> dict[str, Option]:
+def read(sbatch: Mapping[str, Any], where: str) -> dict[str, Option]:
     """The options by their long names.
 
     Raises: MixlabError: a name that is no long one, or that Mixlab sets itself; a value that is no text.
     """
     options: dict[str, Option] = {}
-    for name, value in given.items():
+    for name, value in sbatch.items():
         _check_name(name, where)
         options[name] = _value(value, f"{where}: {name}")
         if isinstance(options[name], bool) and (key := _key_of(name)):
-            raise MixlabError(f"{where}: {name}: {shown(value)} came; the key for it is {key!r} (null: left out)")
+            raise MixlabError(
+                f"{where}: {name}: expected an amount, got {shown(value)}; the key for it is {key!r} (null: left out)"
+            )
     return options
 
 
@@ -102,13 +106,13 @@ def _check_name(name: str, where: str) -> None:
 def _misnamed(name: str) -> str | None:
     """What is wrong with a name that is not known; None: it may be an option of a site's own."""
     if long := SHORT.get(name):
-        said = _key_of(long)
-        fix = f"the key for it is {said!r}" if said else "Mixlab sets it itself" if long in OWN else "write it out"
+        key = _key_of(long)
+        fix = f"the key for it is {key!r}" if key else "Mixlab sets it itself" if long in OWN else "write it out"
         return f"is the short name of {long}; {fix}"
     if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
         long = name.lower().strip("-").replace("_", "-")
         return f"is no option; allowed: a long name such as mail-user{f'; did you mean {long!r}?' * (long in KNOWN)}"
-    if whole := sorted(known for known in KNOWN if known.startswith(name)):
+    if whole := sorted(option for option in KNOWN if option.startswith(name)):
         return f"is a part of a name; write it out: {', '.join(whole[:3])}"  # sbatch takes it for the name
     alike = get_close_matches(name, KNOWN, n=1, cutoff=NEAR)
     return f"is no option of sbatch; did you mean {alike[0]!r}?" if alike else None
@@ -116,7 +120,7 @@ def _misnamed(name: str) -> str | None:
 
 def _value(value: Any, where: str) -> Option:
     if isinstance(value, (dict, list)) or value is None:
-        raise MixlabError(f"{where}: {shown(value)} came where text, a number, true or false is allowed")
+        raise MixlabError(f"{where}: expected text, a number, true or false, got {shown(value)}")
     if isinstance(value, bool):
         return value
     text = str(value)
@@ -134,25 +138,25 @@ def moved(tree: Mapping[str, Any], where: str) -> tuple[dict[str, Any], dict[str
     """
     options = tree.get("sbatch") or {}
     places: dict[str, str] = {}
-    found = {key: value for key, value in tree.items() if key != "sbatch"}
+    keys = {key: value for key, value in tree.items() if key != "sbatch"}
     for name in [name for name in options if name in KEYS]:
         key = KEYS[name]
-        for given in (key, *(old for old, new in needs.OLD_NAMES.items() if new == key)):
-            if found.get(given) is not None:
-                raise _twice(where, name, f"the key {given}")
-            found.pop(given, None)
-        found[key], places[key] = options[name], f"sbatch: {name}"
-    for names, keys in ((MEMORY, ("memory_gb",)), (GPUS, ("gpus", "gpu_type"))):
-        said = [name for name in names if name in options and (name != "gres" or _gpus_in(str(options[name])))]
-        for place, key in _given(tree, keys) if said else ():
-            raise _twice(where, said[0], f"{place}{key}")
-        if len(said) > 1:
-            raise _twice(where, said[0], said[1])
-    return {**found, "sbatch": {name: value for name, value in options.items() if name not in KEYS}}, places
+        for spelling in (key, *(old for old, new in needs.OLD_NAMES.items() if new == key)):
+            if keys.get(spelling) is not None:
+                raise _twice(where, name, f"the key {spelling}")
+            keys.pop(spelling, None)
+        keys[key], places[key] = options[name], f"sbatch: {name}"
+    for names, same in ((MEMORY, ("memory_gb",)), (GPUS, ("gpus", "gpu_type"))):
+        asking = [name for name in names if name in options and (name != "gres" or _gpus_in(str(options[name])))]
+        for place, key in _uses(tree, same) if asking else ():
+            raise _twice(where, asking[0], f"{place}{key}")
+        if len(asking) > 1:
+            raise _twice(where, asking[0], asking[1])
+    return {**keys, "sbatch": {name: value for name, value in options.items() if name not in KEYS}}, places
 
 
-def _given(tree: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Where a cluster file gives some keys."""
+def _uses(tree: Mapping[str, Any], keys: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """The places of a cluster file that hold some keys, each with its key."""
     environments = tree.get("environments") or {}
     places = [("the key ", tree), *((f"environments: {backend}: ", layer) for backend, layer in environments.items())]
     places += [("when: ", rule) for rule in tree.get("when") or []]
@@ -167,15 +171,15 @@ def _twice(where: str, name: str, other: str) -> MixlabError:
 
 
 def stands_for(options: Mapping[str, Option]) -> dict[str, Any]:
-    """What needs are once some options stand in their place: the number of GPUs is theirs, and no memory is asked.
+    """Needs in whose place options stand: the number of GPUs is that of the options, and no memory is asked for.
 
     Raises: MixlabError: the options do not say how many GPUs one job has.
     """
-    found: dict[str, Any] = {"memory_gb": None} if any(name in options for name in MEMORY) else {}
+    layer: dict[str, Any] = {"memory_gb": None} if any(name in options for name in MEMORY) else {}
     for name in GPUS:
         if name in options and (items := _gpus_in(str(options[name])) if name == "gres" else [str(options[name])]):
-            found |= {"gpus": _count(name, items, str(options[name])), "gpu_type": None}
-    return found
+            layer |= {"gpus": _count(name, items, str(options[name])), "gpu_type": None}
+    return layer
 
 
 def names_gpus(options: Mapping[str, Option]) -> bool:
@@ -184,30 +188,31 @@ def names_gpus(options: Mapping[str, Option]) -> bool:
 
 
 def _gpus_in(gres: str) -> list[str]:
-    """The GPUs of a list of generic resources: what follows `gpu:` in each."""
+    """What follows `gpu:` in each item of a list of generic resources that is of GPUs."""
     items = [item.removeprefix("gres/") for item in gres.split(",")]
     return [item.partition(":")[2] or "1" for item in items if item.partition(":")[0] == "gpu"]
 
 
 def _count(name: str, items: list[str], text: str) -> int:
+    """The GPUs of one job. Raises: MixlabError: the text has several types, or no number."""
     last = items[0].rpartition(":")[2]
     number = "1" if name == "gres" and not last.isdecimal() and ":" not in items[0] else last
     if len(items) > 1 or "," in items[0] or not number.isdecimal():
         example = "gpu:a100:1" if name == "gres" else "a100:1"
         raise MixlabError(
-            f"sbatch: {name}: {shown(text)} does not say one type and a whole number of GPUs, as {example} does"
+            f"sbatch: {name}: expected one type and a whole number of GPUs, such as {example}, got {shown(text)}"
         )
     return int(number)
 
 
 def replaced(options: Mapping[str, Option]) -> set[str]:
     """Keys of a cluster file in whose place options stand."""
-    found = {KEYS[name] for name in options if name in KEYS}
+    keys = {KEYS[name] for name in options if name in KEYS}
     if any(name in options for name in MEMORY):
-        found.add("memory_gb")
+        keys.add("memory_gb")
     if any(name in options and (name != "gres" or _gpus_in(str(options[name]))) for name in GPUS):
-        found |= {"gpus", "gpu_type"}
-    return found
+        keys |= {"gpus", "gpu_type"}
+    return keys
 
 
 def sent(options: Mapping[str, Option]) -> dict[str, Option]:

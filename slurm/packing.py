@@ -19,9 +19,9 @@ class Pack:
 
 
 def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
-    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with.
+    """Packs of trials of one backend and the same needs, as few as possible; equal compiled shapes lie together.
 
-    Those that can train as one program are neighbours, in the order in which the first of them came.
+    Among these, trials that can train as one program are neighbours.
     """
     kinds: dict[Trial, int] = {}
     kind = {id(planned): kinds.setdefault(replicas.common(planned.trial), len(kinds)) for planned in trials}
@@ -45,6 +45,6 @@ def arrays(packs: Sequence[Pack], largest: int) -> list[list[Pack]]:
 
 
 def _shape(planned: GridTrial) -> tuple[str, ...]:
-    """What decides which compiled program a trial runs, the part that it shares with most others first."""
+    """The key of the compiled program that a trial runs; the part that it shares with most others comes first."""
     trial = planned.trial
     return (repr(trial.model.structure()), repr(trial.optimizer.structure()), trial.train.precision, trial.info.content)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments.files import set_aside, store_errors
-from experiments.machine.environment import ROOT
+from experiments.machine.environment import RESULTS, ROOT
 
 DIGITS = 16  # of the hash, hexadecimal
 LARGEST = 3  # files that an error names
@@ -17,13 +17,14 @@ PACKAGES = ("analysis", "backends", "experiments", "mixlab", "slurm")  # without
 
 
 class WrongSnapshot(MixlabError):
-    """This process runs other code than its job was submitted with."""
+    """The error that this process runs other code than its job was submitted with."""
 
 
 def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
     """Copy the code into `folder`, unless the same is there already; returns where it is.
 
-    The code is what git tracks, as it is on the disk now, and new files that it does not ignore.
+    The code is what git tracks, as it is on the disk now, and new files that it does not ignore; committed results
+    stay behind.
 
     Args:   limit_mb: of all files together, in MiB.
     Raises: MixlabError: the code is larger; names the largest files.   StoreError.
@@ -34,8 +35,8 @@ def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
         largest = sorted(contents, key=lambda name: -len(contents[name]))[:LARGEST]
         sizes = ", ".join(f"{name} ({len(contents[name]) / 2**20:.1f} MiB)" for name in largest)
         raise MixlabError(
-            f"snapshot: the code of {root} is {total / 2**20:.1f} MiB; allowed: snapshot_limit_mb {limit_mb:g}; "
-            f"the largest files are {sizes}; name them in .gitignore, or raise the limit"
+            f"snapshot: expected at most snapshot_limit_mb {limit_mb:g}, but the code of {root} has "
+            f"{total / 2**20:.1f} MiB; the largest files are {sizes}; name them in .gitignore, or raise the limit"
         )
     place = folder / digest(contents)
     if place.exists() and _digest_of(place) != place.name:
@@ -46,11 +47,15 @@ def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
 
 
 def check(place: Path, root: Path = ROOT) -> None:
-    """Raises: WrongSnapshot: the code that runs is not the snapshot, or the snapshot was changed."""
+    """Check that the code that runs is the snapshot. Raises: WrongSnapshot: it is not, or the snapshot was changed."""
     if root.resolve() != place.resolve():
-        raise WrongSnapshot(f"snapshot: the job runs the code of {root}, and was submitted with that of {place}")
+        raise WrongSnapshot(
+            f"snapshot: expected the code of {place}, with which the job was submitted, got that of {root}"
+        )
     if _digest_of(place) != place.name:
-        raise WrongSnapshot(f"snapshot: {place} is not what it was; submit again, which makes a new one")
+        raise WrongSnapshot(
+            f"snapshot: {place} was changed since the job was submitted; submit again, which makes a new one"
+        )
 
 
 def name_now(root: Path = ROOT) -> str:
@@ -69,7 +74,11 @@ def files(root: Path) -> list[str]:
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\0")
     except (OSError, subprocess.CalledProcessError):
         listed = [path.relative_to(root).as_posix() for name in PACKAGES for path in _sources(root / name)]
-    return sorted({name for name in listed if name and (root / name).is_file()})
+    return sorted({name for name in listed if name and not _is_result(name) and (root / name).is_file()})
+
+
+def _is_result(name: str) -> bool:
+    return name.startswith(f"{RESULTS}/")
 
 
 def digest(contents: Mapping[str, bytes]) -> str:
@@ -90,7 +99,7 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _write(place: Path, contents: Mapping[str, bytes]) -> None:
-    """Under another name first: a snapshot exists whole or not at all. Two that write the same one do no harm."""
+    """Write a snapshot under another name first, so that it exists whole or not at all; two writers do no harm."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         with store_errors(place):

@@ -90,6 +90,6 @@ def on_torch_optimizer(change: Callable[..., Tensor]) -> Plant:
 
 
 def on_jax_optimizer(change: Callable[..., tuple[Any, Array]]) -> Plant:
-    """change(apply, spec, scalars, state, gradient, rate, corrections) in place of apply_gradient."""
+    """change(apply, spec, scalars, state, gradient, rate, corrections, decayed) in place of apply_gradient."""
     apply = jax_optimizer.apply_gradient
     return lambda patch: patch.setattr(jax_train, "apply_gradient", lambda *given: change(apply, *given))

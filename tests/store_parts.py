@@ -8,7 +8,8 @@ from typing import Any
 
 from experiments.files import write_json
 from experiments.results import claims as ownership
-from experiments.results.record import NUMBERS, RECORD_SCHEMA
+from experiments.results.metrics import COSTS, SECONDS, STEPS
+from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 
 ID = "0123456789ab"
@@ -46,7 +47,7 @@ def temporaries(root: Path) -> list[str]:
 def record(**fields: Any) -> dict[str, Any]:
     point = {"step": 1, **{split: {"accuracy": 0.5, "loss": 1.0} for split in ("train", "test")}, "validation": None}
     metrics = {"last": point, "best": point}
-    numbers = {**dict.fromkeys(NUMBERS, 1), "seconds": dict.fromkeys(("compile", "train", "evaluate"), 1.0)}
+    numbers = {**dict.fromkeys((STEPS, *COSTS), 1), "seconds": dict.fromkeys(SECONDS, 1.0)}
     about = {"schema": RECORD_SCHEMA, "id": ID, "status": "done", "reason": None, "notes": [], "sessions": []}
     return {**about, **numbers, "metrics": metrics, **fields}
 

@@ -10,7 +10,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design.ablation import Ablation, load_ablation, trials
-from experiments.design.report_spec import METRICS
+from experiments.results.metrics import DEFAULT
 from tests.conftest import TINY, base, planned, write_yaml
 
 BLOCKS = "model.num_blocks"
@@ -111,16 +111,16 @@ def test_the_name_is_that_of_the_file_where_none_is_given(load: Any) -> None:
         ({"grid": "seed"}, ("grid", "'seed'", "mapping")),
         ({"grid": 5}, ("grid", "5", "mapping")),
         ({"grid": [5]}, ("grid", "5", "mapping")),
-        ({"grid": {"seed": [[0]]}}, ("grid", "seed", "[0] came where a whole number")),
-        ({"grid": {"setting": [{"seed": [0, 1]}]}}, ("grid", "setting", "seed", "[0, 1] came where a whole number")),
-        ({"grid": {"seed": [0], "setting": [{"seed": 1}]}}, ("grid", "seed is set by two axes")),
-        ({"grid": {"setting": [{"seed": 1}], "other": [{"seed": 1}]}}, ("grid", "seed is set by two axes")),
+        ({"grid": {"seed": [[0]]}}, ("grid", "seed", "expected a whole number (at least 0), got [0]")),
+        ({"grid": {"setting": [{"seed": [0, 1]}]}}, ("grid: setting: seed: expected a whole", "got [0, 1]")),
+        ({"grid": {"seed": [0], "setting": [{"seed": 1}]}}, ("grid", "two axes set seed")),
+        ({"grid": {"setting": [{"seed": 1}], "other": [{"seed": 1}]}}, ("grid", "two axes set seed")),
         ({"grid": {"setting": [{BLOCKS: 1}, 5]}}, ("grid", "'setting'")),
         ({"grid": {BLOCKS: ["many"]}}, ("grid", BLOCKS, "many")),
-        ({"grid": {BLOCKS: [0]}}, (BLOCKS, "too small")),
+        ({"grid": {BLOCKS: [0]}}, (BLOCKS, "expected a whole number (at least 1, at most 1000) or null, got 0")),
         ({"exclude": [{"seed": 7}]}, ("exclude", "{'seed': 7}", "matches no trial")),
         ({"exclude": [{BLOCKS: 1}]}, ("exclude", "matches no trial")),
-        ({"exclude": [{"seed": 0}, {"seed": 1}]}, ("grid", "no trial is left")),
+        ({"exclude": [{"seed": 0}, {"seed": 1}]}, ("grid", "exclude takes out every trial")),
         ({"exclude": ["seed"]}, ("exclude", "'seed'", "mapping")),
         ({"exclude": [{}]}, ("exclude", "{}", "mapping")),
         ({"exclude": {"seed": 0}}, ("exclude", "mapping")),
@@ -134,7 +134,7 @@ def test_the_name_is_that_of_the_file_where_none_is_given(load: Any) -> None:
         ({"report": 5}, ("report", "5", "mapping")),
         ({"report": {"rows": "seed"}}, ("report", "rows", "list of fields")),
         ({"report": {"baseline": 5}}, ("report", "baseline", "5")),
-        ({"report": {"baseline": {"seed": 0}}}, ("report", "baseline", "seed", "neither a row nor a column")),
+        ({"report": {"baseline": {"seed": 0}}}, ("report", "baseline", "seed", "expected a row or a column")),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(load: Any, cache: Path, keys: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -149,7 +149,7 @@ def test_a_report_has_backends_as_columns_and_the_rest_as_rows(load: Any) -> Non
     assert (report.rows, report.columns, report.metric, dict(report.baseline)) == (
         (BLOCKS,),
         ("backend",),
-        METRICS[0],
+        DEFAULT,
         {},
     )
     report = load(grid={"setting": [{MIXING: "tied"}, GROUPED], "seed": [0, 1]}).report
@@ -200,11 +200,11 @@ def test_equivalence_names_a_field_that_varies_and_a_margin(load: Any) -> None:
         ({"margin": 0.01, "betwen": "backend"}, ("did you mean 'between'?",)),
         ({"margin": 0.01, "between": "bakend"}, ("did you mean 'backend'?",)),
         ({"margin": 0.01, "between": "model.num_blocks"}, ("model.num_blocks does not vary",)),
-        ({"margin": 0.01, "between": "seed"}, ("seeds are what is paired",)),
-        ({"margin": 1}, ("margin: 1", "0.01 is one point")),
-        ({"margin": 0}, ("margin: 0", "fraction")),
-        ({"margin": "1 %"}, ("margin: '1 %'",)),
-        ({"margin": True}, ("margin: true",)),
+        ({"margin": 0.01, "between": "seed"}, ("got seed, by which trials are paired",)),
+        ({"margin": 1}, ("margin: expected a fraction", "0.01 is one point", "got 1")),
+        ({"margin": 0}, ("margin: expected a fraction", "got 0")),
+        ({"margin": "1 %"}, ("margin: expected a number, got '1 %'",)),
+        ({"margin": True}, ("margin: expected a number, got true",)),
     ],
     ids=str,
 )

@@ -21,10 +21,12 @@ from backends.models import folds
 from backends.specs import RunSpec
 from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
+from experiments.bench.step import Measurement
 from experiments.machine import malloc, memory
 from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.running import failures, fit
+from experiments.spec.trial import as_tree
 from tests.conftest import Ended, base, records, write_yaml
 from tests.peers import SMALL_MIXER as SMALL
 from tests.peers import write_official, write_timm
@@ -114,6 +116,25 @@ def test_our_loop_trains_replicas_that_differ_in_their_seed() -> None:
         loop.train(2)
         biases = [state["params/head/bias"] for state in loop.program.states()]
         assert len(biases) == 3 and not any(np.array_equal(biases[i], biases[i - 1]) for i in range(3))
+
+
+def test_each_side_says_how_many_times_as_long_it_takes_as_the_one_that_it_is_held_to() -> None:
+    spread, spec = (
+        {"train": Spread(1.0, 1.0, 1.0), "predict": Spread(1.0, 1.0, 1.0)},
+        as_tree(config.trial("cifar", [])),
+    )
+    sides = [
+        Measurement(label, spread, spread, spread, "torch", ratios, 1.0, spec, {"peak_memory_bytes": 2**20})
+        for label, ratios in (
+            ("torch", spread),
+            ("timm", {"train": Spread(1.274, 1.2, 1.31), "predict": Spread(0.9, 0.8, 1.0)}),
+        )
+    ]
+    assert bench_lines.step_lines("cifar", sides)[-2:] == [
+        "timm's step takes 1.27 [1.20, 1.31] times as long as torch's",
+        "timm's forward pass takes 0.90 [0.80, 1.00] times as long as torch's",
+    ]
+    assert not any("times as long" in line for line in bench_lines.step_lines("cifar", sides[:1]))
 
 
 def test_our_loop_trains_as_a_trial_does() -> None:

@@ -218,8 +218,8 @@ def test_show_takes_the_beginning_of_an_id(run: Run, done: Path) -> None:
 
 
 def test_show_of_an_ambiguous_or_unknown_beginning_lists_what_there_is(run: Run, done: Path) -> None:
-    assert_mistake(run("show", ""), "4 trials begin with ''")
-    assert_mistake(run("show", "zzz"), "no trial begins with 'zzz'", sorted(records(done / "runs"))[0])
+    assert_mistake(run("show", ""), "4 trial ids start with ''")
+    assert_mistake(run("show", "zzz"), "no trial id starts with 'zzz'", sorted(records(done / "runs"))[0])
 
 
 def test_only_trains_one_trial(run: Run, tmp_path: Path, quick: Path) -> None:
@@ -315,18 +315,21 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("run", "tiny.yaml", "--jobs", "0"), ("--jobs", "at least 1")),
         (("plan", "tiny.yaml", "seed"), ("'seed'", "key=value")),
         (("plan", "tiny.yaml", "=3"), ("command line", "''")),
-        (("plan", "tiny.yaml", "seed=[0"), ("seed: '[0'", "not a list of YAML")),
+        (("plan", "tiny.yaml", "seed=[0"), ("seed: expected a list of YAML", "got '[0'")),
         (("plan", "tiny.yaml", "seed="), ("seed", "command line")),
         (("plan", "tiny.yaml", "seed=[]"), ("seed", "no values")),
-        (("plan", "tiny.yaml", "seed=[[0]]"), ("seed", "[0] came where a whole number (at least 0) is allowed")),
-        (("plan", "tiny.yaml", "train.clip_norm=null"), ("train.clip_norm", "null came where a number (at least 0)")),
-        (("plan", "tiny.yaml", "model.share_blocks=7"), ("model.share_blocks", "7 came where true or false")),
+        (("plan", "tiny.yaml", "seed=[[0]]"), ("seed", "expected a whole number (at least 0), got [0]")),
+        (
+            ("plan", "tiny.yaml", "train.clip_norm=null"),
+            ("train.clip_norm", "expected a number (at least 0), got null"),
+        ),
+        (("plan", "tiny.yaml", "model.share_blocks=7"), ("model.share_blocks", "expected true or false, got 7")),
         (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
         (("plan", "."), (".: it is a folder", "tiny.yaml")),
         (("plan", "tiny.yaml", "run.device=banana"), ("tiny.yaml with run.device=banana", "allowed: auto, cpu, cuda")),
         (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "not both")),
         (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "not both")),
-        (("status", "tiny", "seed=3"), ("seed=3", "go with a YAML file")),
+        (("status", "tiny", "seed=3"), ("seed=3", "need a YAML file")),
         (
             ("plan", "tiny.yaml", "data.source=synthetic", "data.num_examples=2000000000"),
             ("GiB", "fewer data.num_examples"),
@@ -337,7 +340,7 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "hidden_dim=3"), ("'hidden_dim'", "did you mean 'model.hidden_dim'?")),
         (
             ("plan", "tiny.yaml", "train.steps=many"),
-            ("train.steps", "'many' came where a whole number (at least 1) or null"),
+            ("train.steps", "expected a whole number (at least 1) or null, got 'many'"),
         ),
         (("plan", "tiny.yaml", "train.batch_size=???"), ("train.batch_size", "???")),
         (("plan", "tiny.yaml", "seed=${nothing}"), ("seed", "nothing")),

@@ -53,6 +53,7 @@ COMPILED: list[Pair] = [
     ({"stochastic_depth": 0.5}, {}, {}, {}),
     ({"stochastic_depth": 0.5, "share_blocks": True, "dropout": 0.1}, {}, {"dropout": 0.1}, {}),
     ({"token_mixing": "grouped", "token_groups": 1, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
+    ({"token_mixing": "pooling", "tokens_mlp_dim": 3}, {}, {"token_mixing": "pooling"}, {}),
     ({}, {"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, {}, {"optimizer": "sgd", "momentum": 0.0}),
 ]
 SAME: list[Pair] = [
@@ -73,6 +74,8 @@ OTHER: list[Pair] = [
     ({"token_mixing": "grouped", "token_groups": 2}, {}, {}, {}),
     ({"token_mixing": "grouped_views", "token_groups": 1}, {}, {}, {}),
     ({"token_mixing": "untied"}, {}, {}, {}),
+    ({"token_mixing": "pooling"}, {}, {"token_mixing": "identity"}, {}),
+    ({"tokens_mlp_dim": 3}, {}, {}, {}),
     ({}, {"optimizer": "sgd", "nesterov": True}, {}, {"optimizer": "sgd"}),
     ({}, {"schedule": "cosine", "warmup_steps": 1}, {}, {"schedule": "cosine"}),
     ({}, {"schedule": "constant", "warmup_steps": 2}, {}, {"schedule": "constant"}),

@@ -14,8 +14,9 @@ import backends
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, Program
 from backends.models import folds
+from backends.models.mixer_spec import MixerSpec
 from backends.plan import StepPlan
-from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.specs import OptimizerSpec, RunSpec
 from backends.state import slots
 
 FIXTURE = Path(__file__).parent / "fixtures" / "official_mixer_small.npz"
@@ -40,9 +41,9 @@ def group(official: dict[str, Array], name: str) -> State:
     return {key.removeprefix(f"{name}/"): x.astype(float) for key, x in official.items() if key.startswith(f"{name}/")}
 
 
-def model_spec(official: dict[str, Array]) -> ModelSpec:
+def model_spec(official: dict[str, Array]) -> MixerSpec:
     image, patch, hidden, blocks, tokens_dim, channels_dim, classes, channels = map(int, official["config"])
-    return ModelSpec(image, channels, classes, patch, hidden, blocks, tokens_dim, channels_dim)
+    return MixerSpec(image, channels, classes, patch, hidden, blocks, tokens_dim, channels_dim)
 
 
 @pytest.fixture(scope="module", params=backends.names())

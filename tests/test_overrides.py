@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from backends.specs import ModelSpec
+from backends.models.mixer_spec import MixerSpec
 from experiments.design.ablation import load_ablation
 from experiments.spec import fields
 from experiments.spec.overrides import read_override
@@ -79,29 +79,29 @@ def test_a_value_has_the_type_of_its_field(word: str, expected: Any) -> None:
 @pytest.mark.parametrize(
     ("word", "words"),
     [
-        ("seed=0,1,2", "seed: '0,1,2' came; write a list of values as 'seed=[0,1,2]'"),
+        ("seed=0,1,2", "seed: expected one value, got '0,1,2'; write a list as 'seed=[0,1,2]'"),
         ("backend=torch,jax", "'backend=[torch,jax]'"),
         ("model.token_mixing=tied,untied", "'model.token_mixing=[tied,untied]'"),
         ("model.share_blocks=true,false", "'model.share_blocks=[true,false]'"),
         ("train.learning_rate=0,5", "'train.learning_rate=[0,5]'"),
-        ("seed=(0,1)", "write a list of values as 'seed=[0,1]'"),
-        ("seed=choice(0,1)", "write a list of values as 'seed=[0,1]'"),
+        ("seed=(0,1)", "write a list as 'seed=[0,1]'"),
+        ("seed=choice(0,1)", "write a list as 'seed=[0,1]'"),
         ("seed='[0,1]'", "several values are a list: [0,1]"),
         ("seed=range(3)", "a call is not read: write its values, several as a list such as [0, 1]"),
         ("seed=range(0,3)", "a call is not read"),
         ("seed=010", "seed: 010 is 8 to YAML 1.1 and 10 to others"),
         ("seed=1_000", "1000 to YAML 1.1"),
-        ("seed=3 # three", "seed: '3 # three' came where a whole number"),
-        ("seed=", "nothing came behind '='; for none write seed=null"),
-        ("data.source= ", "nothing came behind '='"),
-        ("seed=null", "null came where a whole number"),
-        ("data.source=null", "null came where text is allowed"),
+        ("seed=3 # three", "seed: expected a whole number (at least 0), got '3 # three'"),
+        ("seed=", "expected a value behind '=', got nothing; for none write seed=null"),
+        ("data.source= ", "expected a value behind '=', got nothing"),
+        ("seed=null", "expected a whole number (at least 0), got null"),
+        ("data.source=null", "expected text, got null"),
         ("data.source=''", "data.source: it is empty; give a path"),
         ("run.data_cache=''", "run.data_cache: it is empty; give a path or null"),
         ("train.ema_decay=x", "at most 0.99999999)"),
-        ("seed=[0,1", "'[0,1' is not a list of YAML; allowed: 'seed=[0, 1]', in quotes"),
-        ("seed={a: 1}", "'{a: 1}' came where"),
-        ("seed", "'seed' came where key=value is allowed"),
+        ("seed=[0,1", "expected a list of YAML such as 'seed=[0, 1]', in quotes, got '[0,1'"),
+        ("seed={a: 1}", "expected a whole number (at least 0), got '{a: 1}'"),
+        ("seed", "expected key=value, got 'seed'"),
         ("sede=1", "did you mean 'seed'?"),
         ("model={hidden_dim: 8}", "'model' is not a field"),
         ("data.source=[v2]", "write data.source=v2 for the value, or \"data.source='[v2]'\" for the text"),
@@ -176,13 +176,13 @@ def test_long_overrides_do_not_fill_a_sentence(tmp_path: Path, monkeypatch: pyte
     write_yaml(tmp_path / "one.yaml", grid={"seed": [0, 1]}, base=base(), exclude=[{"seed": 0}])
     with pytest.raises(MixlabError) as caught:
         load_ablation(Path("one.yaml"), ["seed=0", f"data.subset={'x' * 500}"])
-    assert "no trial is left" in str(caught.value) and len(str(caught.value)) <= 300
+    assert "exclude takes out every trial" in str(caught.value) and len(str(caught.value)) <= 300
 
 
 # --- of mixlab evaluate -------------------------------------------------------------------------------------------
 
 
-MODEL = ModelSpec(8, 1, 2, 4, 8, 1, 4, 32)
+MODEL = MixerSpec(8, 1, 2, 4, 8, 1, 4, 32)
 
 
 @pytest.mark.parametrize("source", ["[a, b]", "[v2]", "runs/lr=0.1/set", "my set=2"])

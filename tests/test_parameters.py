@@ -11,12 +11,12 @@ import backends
 from backends.arrays import Array
 from backends.contract import ArrayDataset
 from backends.models import folds
+from backends.models.mixer_spec import VARIANTS, MixerSpec
 from backends.models.summary import model_summary
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import draw_state, is_decayed, state_shapes
+from backends.state import decayed_params, draw_state, state_shapes
 from experiments import streams
-from experiments.spec.config import VARIANTS
 
 # Variant at 224 pixels and 1000 classes: (parameters without the head, with it, multiply-accumulates of one image).
 # Source: counts of the authors' code; those without the head are Table 1 of arXiv 2105.01601, in millions there.
@@ -59,12 +59,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-def variant(name: str) -> ModelSpec:
-    return ModelSpec(224, 3, 1000, *VARIANTS[name])
+def variant(name: str) -> MixerSpec:
+    return MixerSpec(224, 3, 1000, *VARIANTS[name])
 
 
-def small(**fields: Any) -> ModelSpec:
-    return ModelSpec(**SMALL | fields)
+def small(**fields: Any) -> MixerSpec:
+    return MixerSpec(**SMALL | fields)
 
 
 def uniforms(name: str, shape: tuple[int, ...]) -> Array:
@@ -199,15 +199,16 @@ def own_shapes(backend: str, model: ModelSpec) -> dict[str, tuple[int, ...]]:
         import jax.numpy as jnp
         from flax.traverse_util import flatten_dict
 
-        from backends.jax.model import Chance, MlpMixer
+        from backends.jax.layers import Chance
+        from backends.jax.models import make
 
-        module, key = MlpMixer(model), jax.random.key(0)
+        module, key = make(model, remat=False), jax.random.key(0)
         made = jax.eval_shape(lambda: module.init(key, jnp.zeros(images), Chance(), jnp.float32))
         return {name: leaf.shape for name, leaf in flatten_dict(made["params"], sep="/").items()}
     assert backend == "torch"
-    from backends.torch.model import MlpMixer as TorchMixer
+    from backends.torch.models import make as make_torch
 
-    named = TorchMixer(model).named_parameters()
+    named = make_torch(model, remat=False).named_parameters()
     return {name.replace(".", "/"): tuple(parameter.shape) for name, parameter in named}
 
 
@@ -217,7 +218,7 @@ def own_shapes(backend: str, model: ModelSpec) -> dict[str, tuple[int, ...]]:
 @pytest.fixture(scope="module")
 def initial() -> dict[str, Array]:
     """A model with enough weights in each kernel to measure: at least 10,000."""
-    model = ModelSpec(32, 3, 10, 8, 128, 1, 700, 512, token_mixing="grouped_views", position_embedding="learned")
+    model = MixerSpec(32, 3, 10, 8, 128, 1, 700, 512, token_mixing="grouped_views", position_embedding="learned")
     return draw_state(model, OptimizerSpec(ema_decay=0.9), uniforms)
 
 
@@ -274,10 +275,10 @@ def test_moments_begin_at_zero_and_the_average_at_the_parameters(initial: dict[s
 
 
 def test_kernels_decay_and_nothing_else_unless_all_do() -> None:
-    names = list(folds.shapes(small(position_embedding="learned", token_mixing="grouped_views")))
-    decayed = {name for name in names if is_decayed(name, "kernels")}
-    assert decayed == {name for name in names if name.split("/")[-1] == "kernel"}
-    assert all(is_decayed(name, "all") for name in names)
+    model = small(position_embedding="learned", token_mixing="grouped_views")
+    kernels = {name: name.split("/")[-1] == "kernel" for name in folds.shapes(model)}
+    assert decayed_params(model, "kernels") == kernels
+    assert decayed_params(model, "all") == dict.fromkeys(kernels, True)
 
 
 # Layer by layer

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import yaml
 
-from backends.specs import PRECISION, ModelSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.specs import PRECISION
 from experiments.design.ablation import load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
@@ -31,14 +32,14 @@ FAULTY = """
 import torch
 
 from backends import torch as ours
-from backends.torch import model
+from backends.torch import layers
 
-model.ACTIVATIONS = {**model.ACTIVATIONS, "gelu_tanh": torch.nn.functional.gelu}
+layers.ACTIVATIONS = {**layers.ACTIVATIONS, "gelu_tanh": torch.nn.functional.gelu}
 BACKEND = ours.BACKEND
 """
 
 
-SMALLEST = ModelSpec(
+SMALLEST = MixerSpec(
     image_size=8,
     image_channels=1,
     num_classes=2,

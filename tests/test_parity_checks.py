@@ -18,10 +18,11 @@ from jax import numpy as jnp
 import backends
 from analysis.terminal import parity_lines
 from backends.contract import Program
-from backends.jax import model as jax_model
+from backends.jax import layers as jax_layers
 from backends.jax import program as jax_train
-from backends.torch import model as torch_model
+from backends.torch import layers as torch_layers
 from backends.torch import program as torch_train
+from backends.torch.models import mixer as torch_mixer
 from experiments.parity import own, pair, side
 from experiments.parity.checks import EXPECTED, FOUND
 from experiments.parity.job import COMPILE, LONG, REMAT, REPLICAS, WIDE, Job
@@ -74,16 +75,14 @@ def rate_of_the_first(name: str, array: Any) -> Any:
 
 def sixteen_bits(module: Any, frame: Any) -> Plant:
     """The hash counts elements up to 2^16, and then again from 0."""
-    dropout, count = module.dropout, 2**16
+    factors, count = module._factors, 2**16
 
-    def changed(x: Any, site: int, chance: Any) -> Any:
-        if chance.dropout_key is None:
-            return x
+    def changed(x: Any, name: str, chance: Any) -> Any:
         size = int(np.prod(x.shape))
-        once = dropout(frame.ones(count, dtype=x.dtype), site, chance)
-        return x * frame.concatenate([once] * (size // count + 1))[:size].reshape(x.shape)
+        once = factors(frame.ones(count, dtype=x.dtype), name, chance)
+        return frame.concatenate([once] * (size // count + 1))[:size].reshape(x.shape)
 
-    return lambda patch: patch.setattr(module, "dropout", changed)
+    return lambda patch: patch.setattr(module, "_factors", changed)
 
 
 def other_loss(module: Any) -> Plant:
@@ -110,12 +109,12 @@ def common_norm(apply: Any, spec: Any, state: Any, g: Any, *rest: Any) -> Any:
 
 def torch_remat(patch: pytest.MonkeyPatch) -> None:
     """Other units drop out where blocks are computed again."""
-    again = torch_model.again
+    again = torch_mixer.again
 
-    def changed(block: Any, x: Any, i: int, chance: Any) -> Any:
-        return again(block, x, i, dataclasses.replace(chance, dropout_key=chance.dropout_key ^ 1))
+    def changed(block: Any, x: Any, name: str, chance: Any) -> Any:
+        return again(block, x, name, dataclasses.replace(chance, dropout_key=chance.dropout_key ^ 1))
 
-    patch.setattr(torch_model, "again", changed)
+    patch.setattr(torch_mixer, "again", changed)
 
 
 def jax_remat(patch: pytest.MonkeyPatch) -> None:
@@ -145,7 +144,7 @@ FAULTS = {
         WIDE,
         "wide activations",
         "MixerBlock_0/channel_mixing/dropout_0: look at the hash",
-        {"torch": sixteen_bits(torch_model, torch), "jax": sixteen_bits(jax_model, jnp)},
+        {"torch": sixteen_bits(torch_layers, torch), "jax": sixteen_bits(jax_layers, jnp)},
     ),
     "a mean over 8": Fault(
         WIDE, "wide activations", "loss: ", {name: other_loss(module) for name, module in MODULES.items()}

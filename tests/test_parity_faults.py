@@ -16,8 +16,10 @@ from torch import Tensor
 from backends import torch as torch_backend
 from backends.plan import StepPlan
 from backends.torch import augment as torch_batch
-from backends.torch import model as torch_model
+from backends.torch import layers as torch_layers
 from backends.torch import program as torch_train
+from backends.torch.models import mixer as torch_mixer
+from backends.torch.models import mixing as torch_mixing
 from experiments.parity import side
 from experiments.parity.job import Job
 from tests.parity_bench import SOURCE, TRAIN, TRIALS, Plant, climbed, fresh_code, job, on_torch_optimizer
@@ -41,14 +43,29 @@ def fault(name: str, rung: str, place: str, trial: str = "adamw") -> Callable[[P
 def dense(change: Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]) -> Plant:
     """Each Dense computes with another kernel and bias."""
 
-    def forward(self: Any, x: Tensor) -> Tensor:
-        return self.operation(x, *change(self, self.kernel.to(x.dtype), self.bias.to(x.dtype)))
+    def changed(module: Any, name: str, operation: Any, x: Tensor) -> Tensor:
+        of = torch_layers.weights(module, name)
+        return operation(x, *change(operation, of.kernel.to(x.dtype), of.bias.to(x.dtype)))
 
-    return lambda patch: patch.setattr(torch_model.Dense, "forward", forward)
+    return everywhere("dense", changed)
 
 
-def norm(function: Callable[[Tensor, Any], Tensor]) -> Plant:
-    return lambda patch: patch.setattr(torch_model.LayerNorm, "forward", lambda self, x: function(x, self))
+def everywhere(name: str, function: Any) -> Plant:
+    """Another function of this name in each module of the forward pass."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        for module in (torch_layers, torch_mixing, torch_mixer):
+            if hasattr(module, name):
+                patch.setattr(module, name, function)
+
+    return plant
+
+
+def norm(function: Callable[[Tensor, Any, float], Tensor]) -> Plant:
+    def changed(module: Any, name: str, epsilon: float, x: Tensor) -> Tensor:
+        return function(x, torch_layers.weights(module, name), epsilon)
+
+    return everywhere("layer_norm", changed)
 
 
 def on_plan(change: Callable[[StepPlan], StepPlan]) -> Plant:
@@ -73,20 +90,20 @@ def on_step(name: str, change: Callable[[Tensor], Tensor]) -> Plant:
 
 @fault("exact GELU for tanh", "activations", f"{MIXING}/activation: ")
 def exact_gelu(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(torch_model.ACTIVATIONS, "gelu_tanh", torch.nn.functional.gelu)
+    patch.setitem(torch_layers.ACTIVATIONS, "gelu_tanh", torch.nn.functional.gelu)
 
 
 @fault("epsilon 1e-5", "activations", "MixerBlock_0/LayerNorm_0: ")
 def large_epsilon(patch: pytest.MonkeyPatch) -> None:
-    norm(lambda x, of: torch.nn.functional.layer_norm(x, of.scale.shape, of.scale, of.bias, 1e-5))(patch)
+    norm(lambda x, of, _: torch.nn.functional.layer_norm(x, of.scale.shape, of.scale, of.bias, 1e-5))(patch)
 
 
 @fault("fast variance", "offset", "MixerBlock_0/LayerNorm_0: ")
 def fast_variance(patch: pytest.MonkeyPatch) -> None:
-    def forward(x: Tensor, of: Any) -> Tensor:
+    def forward(x: Tensor, of: Any, epsilon: float) -> Tensor:
         mean = x.mean(-1, keepdim=True)
         variance = (x * x).mean(-1, keepdim=True) - mean * mean
-        return (x - mean) * torch.rsqrt(variance + of.epsilon) * of.scale + of.bias
+        return (x - mean) * torch.rsqrt(variance + epsilon) * of.scale + of.bias
 
     norm(forward)(patch)
 
@@ -98,7 +115,7 @@ def transposed(patch: pytest.MonkeyPatch) -> None:
 
 @fault("bias of token mixing dropped", "activations", f"{MIXING}/Dense_0: ")
 def no_bias(patch: pytest.MonkeyPatch) -> None:
-    dense(lambda of, k, b: (k, 0 * b if of.operation is torch_model.dense_tokens else b))(patch)
+    dense(lambda of, k, b: (k, 0 * b if of is torch_layers.dense_tokens else b))(patch)
 
 
 @fault("bias of the head dropped", "activations", "head: ")
@@ -108,58 +125,58 @@ def no_head_bias(patch: pytest.MonkeyPatch) -> None:
 
 @fault("channels before pixels in a patch", "activations", "patches: ")
 def channels_first(patch: pytest.MonkeyPatch) -> None:
-    patches = torch_model.patches
+    patches = torch_layers.patches
 
     def changed(images: Tensor, size: int) -> Tensor:
         x = patches(images, size)
         return x.reshape(*x.shape[:2], size * size, -1).transpose(2, 3).reshape(x.shape)
 
-    patch.setattr(torch_model, "patches", changed)
+    everywhere("patches", changed)(patch)
 
 
 @fault("tokens by columns", "activations", "patches: ")
 def tokens_by_columns(patch: pytest.MonkeyPatch) -> None:
-    patches = torch_model.patches
+    patches = torch_layers.patches
 
     def changed(images: Tensor, size: int) -> Tensor:
         x = patches(images, size)
         side_tokens = round(x.shape[1] ** 0.5)
         return x.reshape(len(x), side_tokens, side_tokens, -1).transpose(1, 2).reshape(x.shape)
 
-    patch.setattr(torch_model, "patches", changed)
+    everywhere("patches", changed)(patch)
 
 
 @fault("dropout not rescaled", "activations", f"{MIXING}/dropout_0: ")
 def no_rescaling(patch: pytest.MonkeyPatch) -> None:
-    dropout = torch_model.dropout
+    dropout = torch_layers.dropout
 
-    def changed(x: Tensor, site: int, chance: Any) -> Tensor:
-        return dropout(x, site, chance) * (1 - chance.dropout_rate)
+    def changed(x: Tensor, name: str, chance: Any) -> Tensor:
+        return torch_layers.tap(dropout(x, name, chance) * (1 - chance.dropout_rate), name, chance)
 
-    patch.setattr(torch_model, "dropout", changed)
+    everywhere("dropout", changed)(patch)
 
 
 @fault("dropout hash one bit off", "activations", f"{MIXING}/dropout_0: ")
 def another_key(patch: pytest.MonkeyPatch) -> None:
-    dropout = torch_model.dropout
+    dropout = torch_layers.dropout
 
-    def changed(x: Tensor, site: int, chance: Any) -> Tensor:
+    def changed(x: Tensor, name: str, chance: Any) -> Tensor:
         if chance.dropout_key is not None:
             chance = dataclasses.replace(chance, dropout_key=chance.dropout_key ^ 1)
-        return dropout(x, site, chance)
+        return dropout(x, name, chance)
 
-    patch.setattr(torch_model, "dropout", changed)
+    everywhere("dropout", changed)(patch)
 
 
 @fault("stochastic depth constant over blocks", "activations", f"{MIXING}/stochastic_depth: ")
 def constant_depth(patch: pytest.MonkeyPatch) -> None:
-    def changed(x: Tensor, block: int, mixing: int, chance: Any) -> Tensor:
+    def changed(x: Tensor, name: str, chance: Any) -> Tensor:
         if chance.branch_scales is None:
             return x
-        name = f"MixerBlock_{block}/{torch_model.MIXINGS[mixing]}/stochastic_depth"
-        return torch_model.tap(x * chance.branch_scales[-1, mixing][:, None, None], name, chance)
+        of_last_block = chance.branch_scales[-2 + chance.branches.index(name) % 2]
+        return torch_layers.tap(x * of_last_block[:, None, None], name, chance)
 
-    patch.setattr(torch_model, "scale_branch", changed)
+    everywhere("stochastic_depth", changed)(patch)
 
 
 @fault("mixup partner off by one", "batch", "images: ")
@@ -189,13 +206,13 @@ def averaged_loss(patch: pytest.MonkeyPatch) -> None:
 
 @fault("a skip-connection without its gradient", "gradients", "gradient of MixerBlock_0/channel_mixing/Dense_1/bias")
 def no_gradient(patch: pytest.MonkeyPatch) -> None:
-    forward = torch_model.MixerBlock.forward
+    forward = torch_mixer.MixerBlock.forward
 
-    def changed(self: Any, x: Tensor, block: int, chance: Any) -> Tensor:
-        y = forward(self, x, block, chance)
-        return y if block == 0 else y - x + x.detach()
+    def changed(self: Any, x: Tensor, name: str, chance: Any) -> Tensor:
+        y = forward(self, x, name, chance)
+        return y if name == "MixerBlock_0" else y - x + x.detach()
 
-    patch.setattr(torch_model.MixerBlock, "forward", changed)
+    patch.setattr(torch_mixer.MixerBlock, "forward", changed)
 
 
 @fault("last partial batch counted twice", "evaluation", "which examples count")

@@ -19,8 +19,9 @@ from jax import numpy as jnp
 
 import backends
 from backends.jax import optimizer as jax_optimizer
+from backends.jax import program as jax_train
 from backends.models import folds
-from backends.state import is_decayed
+from backends.state import decayed_params
 from backends.torch import optimizer as torch_optimizer
 from backends.torch import program as torch_train
 from experiments.parity import side
@@ -86,12 +87,12 @@ def on_gradient(in_torch: Callable[[Any, Any], Any], in_jax: Callable[[Any, Any]
 def decayed(change: Callable[[str, bool], bool]) -> dict[str, Plant]:
     """Other parameters decay."""
 
-    def is_decayed(name: str, decay: str) -> bool:
-        return change(name, is_decayed(name, decay))
+    def changed(model: Any, decay: str) -> dict[str, bool]:
+        return {name: change(name, decays) for name, decays in decayed_params(model, decay).items()}
 
     return {
-        "torch": lambda patch: patch.setattr(torch_train, "is_decayed", is_decayed),
-        "jax": lambda patch: patch.setattr(jax_optimizer, "is_decayed", is_decayed),
+        "torch": lambda patch: patch.setattr(torch_train, "decayed_params", changed),
+        "jax": lambda patch: patch.setattr(jax_train, "decayed_params", changed),
     }
 
 
@@ -119,8 +120,9 @@ def all_rounded(apply: Any, spec: Any, scalars: Any, *rest: Any) -> Any:
 
 def per_tensor(g: Any, limit: Any) -> Any:
     """torch: a flat gradient is cut into its tensors, those that decay first."""
-    shapes = folds.shapes(job(SHORT["adamw"], Path(), Path(), "float32").trial.model)
-    sizes = [int(np.prod(shapes[n])) for n in sorted(shapes, key=lambda n: not is_decayed(n, "kernels"))]
+    model = job(SHORT["adamw"], Path(), Path(), "float32").trial.model
+    shapes, decays = folds.shapes(model), decayed_params(model, "kernels")
+    sizes = [int(np.prod(shapes[n])) for n in sorted(shapes, key=lambda n: not decays[n])]
     return torch.cat([x * (limit / x.norm(dim=1, keepdim=True).clamp(min=limit)) for x in g.split(sizes, 1)], 1)
 
 
@@ -152,16 +154,16 @@ def free_decay_torch(apply: Any, spec: Any, state: Any, g: Any, rate: Any, corre
     return found
 
 
-def free_decay_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, corrections: Any) -> Any:
-    return apply(spec, {**scalars, "weight_decay": scalars["weight_decay"] / rate}, state, g, rate, corrections)
+def free_decay_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, *rest: Any) -> Any:
+    return apply(spec, {**scalars, "weight_decay": scalars["weight_decay"] / rate}, state, g, rate, *rest)
 
 
 def rate(factor: float) -> dict[str, Plant]:
     def in_torch(apply: Any, spec: Any, state: Any, g: Any, rate: Any, *rest: Any) -> Any:
         return apply(spec, state, g, factor * rate, *rest)
 
-    def in_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, corrections: Any) -> Any:
-        return apply(spec, scalars, state, g, factor * rate, corrections)
+    def in_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, *rest: Any) -> Any:
+        return apply(spec, scalars, state, g, factor * rate, *rest)
 
     return {"torch": on_torch_optimizer(in_torch), "jax": on_jax_optimizer(in_jax)}
 
@@ -174,8 +176,8 @@ def one_correction(which: int) -> dict[str, Plant]:
         corrections[:, which] = 1
         return apply(spec, state, g, rate, corrections, num)
 
-    def in_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, corrections: Any) -> Any:
-        return apply(spec, scalars, state, g, rate, corrections.at[which].set(1))
+    def in_jax(apply: Any, spec: Any, scalars: Any, state: Any, g: Any, rate: Any, corrections: Any, *rest: Any) -> Any:
+        return apply(spec, scalars, state, g, rate, corrections.at[which].set(1), *rest)
 
     return {"torch": on_torch_optimizer(in_torch), "jax": on_jax_optimizer(in_jax)}
 

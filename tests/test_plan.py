@@ -75,7 +75,7 @@ def test_arrays_have_the_types_and_shapes_of_the_contract() -> None:
         "flips": ("bool", (3, b)),
         "mixup_partners": ("int32", (3, b)),
         "mixup_weights": ("float64", (3,)),
-        "branch_scales": ("float64", (3, 4, 2, b)),
+        "branch_scales": ("float64", (3, 8, b)),
         "dropout_keys": ("uint32", (3,)),
     }
     arrays = plan(make_trial(), 5, 3).arrays()
@@ -178,14 +178,14 @@ def test_stochastic_depth_rises_linearly_over_the_blocks() -> None:
     assert scales is not None and set(np.unique(scales)) == {0.0, 1.0}
     for block, rate in enumerate((0.0, 0.1, 0.2, 0.3)):
         for mixing in range(2):
-            dropped = (scales[:, block, mixing] == 0).mean()
+            dropped = (scales[:, 2 * block + mixing] == 0).mean()
             assert dropped == 0 if rate == 0 else within(dropped, rate, NUM * 8), (block, mixing)
 
 
 def test_branches_of_a_block_are_dropped_apart() -> None:
     scales = plan(make_trial(), 0, NUM).branch_scales
     assert scales is not None
-    token, channel = scales[:, 3].swapaxes(0, 1).reshape(2, -1)
+    token, channel = scales[:, 6:8].swapaxes(0, 1).reshape(2, -1)
     assert abs(np.corrcoef(token, channel)[0, 1]) < MAX_DEVIATIONS / (NUM * 8) ** 0.5
 
 
@@ -198,8 +198,8 @@ def test_rescaling_has_one_rate_for_all_blocks_and_divides_by_the_keep_rate() ->
     scales = plan(make_trial({"rescale": True}), 0, NUM).branch_scales
     assert scales is not None
     assert set(np.unique(scales)) == {0.0, 1 / (1 - 0.3)}
-    for block in range(scales.shape[1]):
-        assert within((scales[:, block] == 0).mean(), 0.3, scales[:, block].size)
+    for branch in range(scales.shape[1]):
+        assert within((scales[:, branch] == 0).mean(), 0.3, scales[:, branch].size)
 
 
 def test_dropout_keys_are_of_32_bits_and_differ() -> None:

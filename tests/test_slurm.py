@@ -46,7 +46,14 @@ def test_forty_trials_go_as_two_packed_arrays_and_the_report_follows(bench: Benc
     table = (folder / "table.txt").read_text()
     assert table == bench.mixlab("report", str(path)).out
     assert table.count("(20)") == 2 and "missing" not in table
-    files = {"figures", "report.html", "tidy.csv", "tidy.parquet", *(f"table.{end}" for end in FORMATS.values())}
+    files = {
+        "figures",
+        "report.html",
+        "report.md",
+        "tidy.csv",
+        "tidy.parquet",
+        *(f"table.{end}" for end in FORMATS.values()),
+    }
     assert {file.name for file in folder.iterdir()} == files
     again = bench.submit(path, pack=10, report=True).out
     assert "40 trials: 40 done, 0 on their way, 0 sent" in again and len(bench.arrays()) == 2
@@ -183,7 +190,7 @@ def test_a_changed_snapshot_runs_nothing(bench: Bench) -> None:
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
     bench.wait_empty()
     assert records(bench.store.root) == {}
-    assert "is not what it was; submit again" in bench.mixlab("status", "grid").out
+    assert "was changed since the job was submitted; submit again" in bench.mixlab("status", "grid").out
     bench.submit(path)  # makes a new one
     bench.assert_as_undisturbed(path)
 
@@ -249,7 +256,7 @@ def test_names_that_a_shell_would_read_are_names(bench: Bench, tmp_path: Path) -
         ended = bench.mixlab(
             "submit", str(path), "--cluster", bench.cluster_file(), "--store", str(tmp_path / name), code=2
         )
-        assert "cannot stand in a batch script" in ended.err
+        assert "which Slurm reads as its own in a batch script" in ended.err
     assert bench.jobs() == []
 
 

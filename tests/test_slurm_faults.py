@@ -178,7 +178,8 @@ def test_an_administrators_requeue_without_a_signal_loses_nothing(bench: Bench, 
 
 KILLER = """
 import os, signal, sys
-import experiments.files, slurm.client, slurm.batch, submitit.core.utils
+import experiments.files, slurm.client, slurm.batch
+from submitit.helpers import CommandFunction, DelayedSubmission
 left = int(sys.argv.pop(1))
 def counted(function):
     def wrapper(*arguments, **keys):
@@ -191,9 +192,8 @@ def counted(function):
     return wrapper
 experiments.files.replace = counted(experiments.files.replace)
 slurm.client.call = counted(slurm.client.call)
-submitit.core.utils.cloudpickle_dump = counted(submitit.core.utils.cloudpickle_dump)
-from submitit.slurm.slurm import SlurmExecutor
-SlurmExecutor._submit_command = counted(SlurmExecutor._submit_command)
+DelayedSubmission.dump = counted(DelayedSubmission.dump)
+CommandFunction.__call__ = counted(CommandFunction.__call__)
 import mixlab
 code = mixlab.main(sys.argv[1:])
 print("left", left)

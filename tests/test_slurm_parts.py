@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -47,23 +48,23 @@ def test_the_example_holds_every_key() -> None:
     ("tree", "words"),
     [
         ({"partion": "a"}, "'partion' is not a key of a cluster file; did you mean 'partition'?"),
-        ({"time_min": "soon"}, "time_min: 'soon' came where a time limit is allowed: minutes (90), H:M:S"),
+        ({"time_min": "soon"}, "time_min: 'soon' is not a time limit; expected minutes (90), H:M:S"),
         ({"time_min": 0}, "time_min: 0 is too small; at least 1 minute"),
-        ({"memory_gb": "2GB"}, "memory_gb: '2GB' came where a number (at least 0.001) or null is allowed"),
-        ({"signal": "TERM"}, "signal: 'TERM' is not known; allowed: USR1, USR2"),
-        ({"partition": "low\n#SBATCH --x"}, "allowed: text of one line"),
+        ({"memory_gb": "2GB"}, "memory_gb: expected a number (at least 0.001) or null, got '2GB'"),
+        ({"signal": "TERM"}, "signal: expected one of USR1, USR2, got 'TERM'"),
+        ({"partition": "low\n#SBATCH --x"}, "expected text of one line"),
         ({"environments": {"tensorflow": {}}}, "'tensorflow' is not a backend; allowed: jax, torch"),
         ({"environments": {"torch": {"pyton": "p"}}}, "'pyton' is not a key of it; did you mean 'python'?"),
-        ({"environments": {"torch": "python3"}}, "'python3' came where a mapping is allowed"),
-        ({"environments": {"torch": {"setup": ["a\nb"]}}}, "allowed: text of one line"),
+        ({"environments": {"torch": "python3"}}, "environments: torch: expected a mapping, got 'python3'"),
+        ({"environments": {"torch": {"setup": ["a\nb"]}}}, "expected text of one line"),
         ({"retries": {"kiled": 1}}, "'kiled' is no cause; allowed: timed_out"),
         ({"retries": {"diverged": 1}}, "it is never tried again by itself"),
-        ({"retries": {"killed": -1}}, "-1 came where a whole number from 0 is allowed"),
-        ({"retries": [1]}, "retries: [1] came where a mapping is allowed"),
+        ({"retries": {"killed": -1}}, "retries: killed: expected a whole number (at least 0), got -1"),
+        ({"retries": [1]}, "retries: expected a mapping, got [1]"),
         ({"sbatch": {"array": "0-9"}}, "'array' is set by Mixlab itself"),
         ({"sbatch": {"x y": "1"}}, "'x y' is no option"),
-        ({"sbatch": {"mail-user": ["a"]}}, "['a'] came where text, a number, true or false is allowed"),
-        ({"report": "maybe"}, "report: 'maybe' came where true or false is allowed"),
+        ({"sbatch": {"mail-user": ["a"]}}, "expected text, a number, true or false, got ['a']"),
+        ({"report": "maybe"}, "report: expected true or false, got 'maybe'"),
     ],
     ids=str,
 )
@@ -109,6 +110,8 @@ def tree(tmp_path: Path) -> Path:
     (root / "deep").mkdir()
     (root / "deep" / "new.py").write_text("new")
     (root / "large.bin").write_bytes(b"0" * 100)
+    (root / "analysis" / "results" / "mine").mkdir(parents=True)
+    (root / "analysis" / "results" / "mine" / "report.md").write_text("no code")
     return root
 
 
@@ -124,6 +127,19 @@ def test_a_snapshot_holds_what_git_tracks_and_what_is_new(tree: Path, tmp_path: 
     assert sorted(path.name for path in (tmp_path / "snapshots").iterdir()) == sorted([place.name, other.name])
 
 
+@pytest.mark.parametrize("under_git", [True, False])
+def test_committed_results_are_no_part_of_a_snapshot_nor_of_its_name(tree: Path, under_git: bool) -> None:
+    if not under_git:
+        shutil.rmtree(tree / ".git")
+    (tree / "analysis" / "results.py").write_text("code")
+    before, names = snapshot.name_now(tree), snapshot.files(tree)
+    assert "analysis/results.py" in names and not [name for name in names if name.startswith("analysis/results/")]
+    (tree / "analysis" / "results" / "mine" / "report.md").write_text("another result")
+    assert snapshot.name_now(tree) == before
+    (tree / "analysis" / "results.py").write_text("other code")
+    assert snapshot.name_now(tree) != before
+
+
 def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: Path, tmp_path: Path) -> None:
     place = snapshot.take(tmp_path / "snapshots", 1.0, tree)
     (place / "__pycache__").mkdir()
@@ -131,9 +147,9 @@ def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: 
     snapshot.check(place, place)
     (place / "a.py").chmod(0o640)
     (place / "a.py").write_text("tampered")
-    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+    with pytest.raises(snapshot.WrongSnapshot, match="was changed since the job was submitted"):
         snapshot.check(place, place)
-    with pytest.raises(snapshot.WrongSnapshot, match="the job runs the code of"):
+    with pytest.raises(snapshot.WrongSnapshot, match=r"expected the code of .*, with which the job was submitted, got"):
         snapshot.check(place)
     assert snapshot.take(tmp_path / "snapshots", 1.0, tree) == place
     snapshot.check(place, place)
@@ -145,14 +161,14 @@ def test_a_file_by_another_name_is_other_code(tree: Path, tmp_path: Path) -> Non
     other = snapshot.take(tmp_path / "snapshots", 1.0, tree)
     assert other != place and (other / "b.py").read_text() == (place / "a.py").read_text()
     (place / "a.py").rename(place / "c.py")
-    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+    with pytest.raises(snapshot.WrongSnapshot, match="was changed since the job was submitted"):
         snapshot.check(place, place)
 
 
 def test_a_snapshot_over_its_limit_names_the_largest(tree: Path, tmp_path: Path) -> None:
     (tree / "weights.npz").write_bytes(b"0" * 3 * 2**20)
     with pytest.raises(
-        MixlabError, match=r"3\.0 MiB; allowed: snapshot_limit_mb 1; the largest files are weights\.npz"
+        MixlabError, match=r"at most snapshot_limit_mb 1, but .* has 3\.0 MiB; the largest files are weights\.npz"
     ):
         snapshot.take(tmp_path / "snapshots", 1.0, tree)
     assert not (tmp_path / "snapshots").exists()
@@ -195,7 +211,7 @@ def test_a_command_that_hangs_or_reaches_nobody_is_silence(fake: Any, monkeypatc
     monkeypatch.setattr(client.call, "__kwdefaults__", {"limit_s": 0.3})
     fake(squeue="exec sleep 600", sacct="echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
     began = time.monotonic()
-    with pytest.raises(client.SlurmSilent, match=r"squeue has not answered in 0\.3 s"):
+    with pytest.raises(client.SlurmSilent, match=r"squeue did not answer in 0\.3 s"):
         client.queue(["a"])
     assert time.monotonic() - began < 300  # it has not waited for the answer
     with pytest.raises(client.SlurmSilent, match="Unable to contact slurm controller"):
@@ -289,7 +305,7 @@ def test_silence_is_not_death(fake: Any, tmp_path: Path) -> None:
             "srun: error: n1: task 0: Killed",
             "FAILED; its last line: srun: error: n1: task 0: Killed",
         ),
-        ("RUNNING", "", "Slurm has no word of it"),
+        ("RUNNING", "", "Slurm says nothing about it"),
         ("SOMETHING_NEW", "", "Slurm says SOMETHING_NEW"),
     ],
 )
@@ -307,7 +323,7 @@ def test_a_job_of_another_that_was_given_our_number_says_nothing_of_ours(fake: A
     store = Store(tmp_path)
     submitted(store)
     fake(squeue="true", sacct="echo '7_0|somebody-elses|COMPLETED'")
-    assert "Slurm has no word of it" in status.overview(store, ["t0"]).states["t0"].why
+    assert "Slurm says nothing about it" in status.overview(store, ["t0"]).states["t0"].why
 
 
 # --- policies -----------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from backends.errors import MixlabError
+from backends.specs import option
 from experiments.design.ablation import Ablation, load_ablation
-from experiments.spec.config import option
 from experiments.spec.values import typed
 from experiments.spec.yaml_files import parse, read_mapping
 from tests.conftest import base, planned, write_yaml
@@ -22,7 +22,7 @@ SECTIONS = "base: {model: {hidden_dim: 8, num_blocks: 1}, train: {steps: 4}, dat
 class Spec:
     """A field of each kind."""
 
-    whole: int = option(1, low=0)
+    whole: int = option(1, low=-9)
     number: float = option(1.0, high=1e9)
     flag: bool = option(False)
     text: str = option("x")
@@ -115,15 +115,15 @@ def test_what_has_one_reading_is_read(name: str, scalar: str, value: Any) -> Non
 @pytest.mark.parametrize(
     ("name", "scalar", "words"),
     [
-        ("whole", "2024-01-05", "2024-01-05 came where a whole number (at least 0) is allowed"),
-        ("whole", "many", "'many' came where a whole number"),
+        ("whole", "2024-01-05", "expected a whole number (at least -9), got 2024-01-05"),
+        ("whole", "many", "expected a whole number (at least -9), got 'many'"),
         ("whole", "5.0", "write 5"),
         ("whole", "1e3", "write 1000"),
         ("whole", "0.5", "a whole number"),
         ("whole", "0,1,2", "several values are a list: [0,1,2]"),
-        ("whole", "[1]", "[1] came where a whole number"),
-        ("whole", "null", "null came where"),
-        ("whole", "true", "true came where"),
+        ("whole", "[1]", "expected a whole number (at least -9), got [1]"),
+        ("whole", "null", "expected a whole number (at least -9), got null"),
+        ("whole", "true", "expected a whole number (at least -9), got true"),
         ("whole", "9" * 5000, "5000 letters"),
         ("whole", "\N{FULLWIDTH DIGIT THREE}", "a whole number"),
         ("maybe", "None", "for none write null"),
@@ -134,11 +134,11 @@ def test_what_has_one_reading_is_read(name: str, scalar: str, value: Any) -> Non
         ("number", "nan", "a number"),
         ("number", "yes", "a number"),
         ("number", "1 000", "a number"),
-        ("flag", "1", "1 came where true or false is allowed"),
+        ("flag", "1", "expected true or false, got 1"),
         ("flag", "y", "true or false"),
-        ("text", "null", "null came where text is allowed"),
-        ("text", "[a]", "['a'] came where text"),
-        ("text", "{a: 1}", "{'a': 1} came where text"),
+        ("text", "null", "expected text, got null"),
+        ("text", "[a]", "expected text, got ['a']"),
+        ("text", "{a: 1}", "expected text, got {'a': 1}"),
         ("words", "a b", "a list of text"),
         ("counts", "{a: 010}", "8 to YAML 1.1"),
         ("counts", "3", "a mapping of a whole number"),
@@ -176,11 +176,11 @@ def test_a_value_of_the_right_type_stays_as_it_is() -> None:
         ("a:\n\tb: 1\n", "line 2", "a tab"),
         ("a: 1\n---\nb: 2\n", "line 2", "several documents"),
         ("a: &x [*x]\n", "line 1", "stands inside of what it names"),
-        ("[a, b]: 1\n", "line 1, column 1", "where a key is allowed"),
+        ("[a, b]: 1\n", "line 1, column 1", "expected a text as a key, got a list or a mapping"),
         ("a: !!set {b}\n", "line 1", "'!!set' is not read"),
         ("a: !mine b\n", "line 1", "'!mine' is not read"),
         ("a: !!int x\nb: !!binary aGk=\n", "line 2", "'!!binary'"),
-        ("<<: [1]\n", "line 1", "'<<' takes a mapping"),
+        ("<<: [1]\n", "line 1", "expected a mapping behind '<<'"),
         ("a: [${b}]\n", "line 1", "needs quotes"),
         ("a: *nothing\n", "line 1", "undefined alias"),
         ("a: 'x\n", "line 2", "not YAML"),
@@ -188,8 +188,8 @@ def test_a_value_of_the_right_type_stays_as_it_is() -> None:
         ("[" * 5000, "", "too deep"),
         ("a: ${b}\n", "", "'b' not found; a variable of the environment is written $NAME"),
         ("a: ${A:-b}\n", "", "A"),
-        ("- a\n", "", "a list came where a mapping"),
-        ("a\n", "", "text came where a mapping"),
+        ("- a\n", "", "expected a mapping, got a list"),
+        ("a\n", "", "expected a mapping, got text"),
     ],
 )  # fmt: skip
 def test_what_is_no_mapping_of_yaml_is_refused_with_its_place(
@@ -274,7 +274,7 @@ def test_a_question_left_empty_is_none(tmp_path: Path, question: str) -> None:
 
 
 def test_a_question_is_a_text(tmp_path: Path) -> None:
-    with pytest.raises(MixlabError, match=r"question: .* came where text is allowed"):
+    with pytest.raises(MixlabError, match=r"question: expected text, got .*; put it in quotes"):
         ablation(tmp_path, "question: [why]\ngrid: {seed: [0]}\n")
 
 
@@ -298,14 +298,17 @@ def test_a_field_that_is_set_twice_is_refused(tmp_path: Path, base: str) -> None
         ("grid: {seed: 0,1,2}", "grid: '1' is not a field of a trial; inside of braces a comma ends a value: several"),
         ("grid: {seed: [0]}\nbase: {train: {learning_rate: 0,5}}", "base: 'train.5' is not a field of a trial; inside"),
         ("grid: {seed: '(0, 1)'}", "several values are a list: [0, 1]"),
-        ("grid: {seed: [0]}\nreport: {metric: }", "report: metric: null is not known"),
-        ("grid: {seed: [0]}\nreport: {rows: [null]}", "report: rows: null came where the name of a field is allowed"),
+        ("grid: {seed: [0]}\nreport: {metric: }", "report: metric: expected a metric, got null"),
+        ("grid: {seed: [0]}\nreport: {rows: [null]}", "report: rows: expected the name of a field, got null"),
         ("grid: {seed: [0]}\nreport: {rows: [seed, seed]}", "report: seed is named twice"),
         (
             "grid: {backend: [torch, jax]}\nreport: {rows: [backend], columns: [backend]}",
             "report: backend is named twice",
         ),
-        ("grid: {seed: [0]}\nname: [a]", "name: ['a'] cannot name a folder"),
+        (
+            "grid: {seed: [0]}\nname: [a]",
+            "name: expected a name for a folder, of letters, digits, '.', '_' and '-', got ['a']",
+        ),
     ],
 )
 def test_a_sentence_shows_what_was_written_and_the_way_out(tmp_path: Path, text: str, words: str) -> None:

@@ -12,17 +12,19 @@ import numpy as np
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from experiments.results import first_layers
+from backends.models.mixer import STEM, TOKEN_MIXING
+from experiments.results import first_layers, metrics
 
 MAX_UNITS, COLUMNS = 64, 16
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Of the trial with the highest test accuracy among those that have kept their first layers."""
+    """Draw the first layers of the trial that is best on test among those that kept theirs."""
     done = report.frame[report.frame["status"] == "done"]
-    if "last.test.accuracy" not in done:
+    if metrics.DEFAULT not in done:
         return
-    for _, trial in done.sort_values("last.test.accuracy", ascending=False, kind="stable").head(20).iterrows():
+    is_ascending = not metrics.parse(metrics.DEFAULT).metric.higher_is_better
+    for _, trial in done.sort_values(metrics.DEFAULT, ascending=is_ascending, kind="stable").head(20).iterrows():
         kept = first_layers.read(report.store.folder(str(trial["id"])))
         if kept is not None and _fits(kept, trial):
             yield _draw(kept, trial)
@@ -31,9 +33,9 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    units = _images(kept[first_layers.TOKEN_MIXING], side)
+    units = _images(kept[TOKEN_MIXING], side)
     order = paired(units)[:MAX_UNITS]
-    stem = np.moveaxis(kept[first_layers.STEM], -1, 0)[:MAX_UNITS]
+    stem = np.moveaxis(kept[STEM], -1, 0)[:MAX_UNITS]
     stem = stem if stem.shape[-1] in (1, 3) else stem.mean(-1)
     heights = [math.ceil(len(part) / COLUMNS) for part in (order, stem)]
     figure, axes = style.new(6.4, 0.8 + 0.4 * sum(heights), nrows=2, height_ratios=heights)
@@ -48,16 +50,16 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
     layer = f"the first token-mixing layer{channel} over the {side} x {side} tokens"
     caption = (
-        f"Trial {trial['id']} ({trial['settings']}), the best on test of those that kept theirs. Above: {len(order)} "
-        f"of {len(units)} units of {layer}, each beside the one nearest to its inverse, low frequency first.{likeness} "
-        f"Below: {len(stem)} stem filters. Each is scaled to its own range."
+        f"Trial {trial['id']} ({trial['settings']}) is the best on test of the trials that kept their first "
+        f"layers. Above: {len(order)} of {len(units)} units of {layer}, each beside the one nearest to "
+        f"its inverse, low frequency first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
     )
     return Drawn("filters", "First layers", caption, figure)
 
 
 def _fits(kept: dict[str, Any], trial: Any) -> bool:
-    """Whether the file holds what a model of this size has."""
-    stem, kernel = kept.get(first_layers.STEM), kept.get(first_layers.TOKEN_MIXING)
+    """Tell whether the file holds what a model of this size has."""
+    stem, kernel = kept.get(STEM), kept.get(TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
     return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
 
@@ -90,7 +92,7 @@ def frequency(unit: Any) -> float:
 
 
 def correlations(units: Any) -> Any:
-    """Of each unit with each, (units, units): -1 for exact inverses, 0 for a unit that is the same everywhere."""
+    """Correlations of all pairs, (units, units): -1 for exact inverses, 0 for a unit that is the same everywhere."""
     flat = units.reshape(len(units), -1)
     flat = flat - flat.mean(1, keepdims=True)
     norms = np.sqrt((flat * flat).sum(1, keepdims=True))
@@ -99,7 +101,7 @@ def correlations(units: Any) -> Any:
 
 
 def _scaled(image: Any) -> Any:
-    """To [0, 1], grey in the middle standing for zero."""
+    """The image scaled to [0, 1], with zero at 0.5, a middle grey."""
     most = np.abs(image).max()
     return 0.5 + image / (2 * most) if most else np.full_like(image, 0.5)
 

@@ -1,4 +1,4 @@
-"""A report's files: the page, the table in every format, the tidy frame, the figures."""
+"""A report's files: the page, also as Markdown, the table in every format, the tidy frame, the figures."""
 
 import io
 from collections.abc import Sequence
@@ -9,19 +9,20 @@ import pandas as pd
 from analysis.figures import NAMES, draw_all
 from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
+from analysis.page.markdown import markdown_page
 from analysis.page.page import page
 from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
 from analysis.table.render import render_cells
 from experiments.files import store_errors, write_whole
 
-PAGE = "report.html"
+PAGE, MARKDOWN = "report.html", "report.md"
 
 
 def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Path, command: str) -> Path:
     """Write each report into its folder, and the page of all of them; returns the page.
 
-    Args:   common: folder of the page of several.    command: that is to make them again.
+    Args:   common: folder of the page of several.    command: the one that makes them again.
     Raises: StoreError: a file cannot be written; those that could are whole.
     """
     drawn = [list(draw_all(report)) for report in reports]
@@ -33,6 +34,7 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
         write_whole(folder / "tidy.parquet", _parquet(report.frame))
         _write_figures(figures, folder / "figures")
         write_whole(folder / PAGE, page([report], [figures], command).encode())
+        write_whole(folder / MARKDOWN, markdown_page(report, figures, command).encode())
     if len(reports) > 1:
         write_whole(common / PAGE, page(reports, drawn, command).encode())
     for figures in drawn:
@@ -42,7 +44,7 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
 
 
 def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
-    """Those of an earlier report that are no longer drawn are removed; files of other names are not ours."""
+    """Write the files of figures, and remove those of an earlier report that are no longer drawn, and no other file."""
     files = {f"{figure.name}.{kind}": content for figure in figures for kind, content in figure.files.items()}
     for name, content in files.items():
         write_whole(folder / name, content)
@@ -52,7 +54,7 @@ def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
-    """Columns of several types, such as an axis of words and numbers, are text."""
+    """The frame as Parquet; columns of several types, such as an axis of words and numbers, become text."""
     buffer, made = io.BytesIO(), frame.copy()
     for name in made:
         if pd.api.types.is_object_dtype(made[name]) and made[name].dropna().map(type).nunique() > 1:

@@ -1,4 +1,4 @@
-"""What stands above a table: the question, the metric, and what its signs mean."""
+"""Lines above a table: the question, the metric, and the meaning of its signs."""
 
 import pandas as pd
 
@@ -12,12 +12,13 @@ from analysis.table.wording import (
     asked_text,
     baseline_text,
     counted,
-    is_accuracy,
     level_text,
     marks,
+    metric,
     unit,
 )
 from experiments.design.ablation import Ablation
+from experiments.results import metrics
 from experiments.spec.fields import short
 
 
@@ -25,18 +26,18 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
     baseline = baseline_text(ablation)
     name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
     asked = asked_text(ablation)
-    less = "" if is_accuracy(ablation) else " (less is better)"
+    less = "" if metric(ablation).higher_is_better else " (less is better)"
     lines = [
         f"{name}: {asked}" if asked else name,
         f"{ablation.report.metric} in {unit(ablation)}{less}, mean ± standard deviation over seeds (n)"
         + (f", and the difference to {baseline}" if baseline else ""),
     ]
-    if ablation.report.metric.startswith("best."):
-        lines.append(
-            "best: at the first evaluation of highest validation accuracy, without validation data at the last"
-        )
+    if metrics.parse(ablation.report.metric).when == metrics.BEST:
+        extreme = "highest" if metrics.CHOOSES.higher_is_better else "lowest"
+        chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
+        lines.append(f"{metrics.BEST}: {chosen}, without validation data at the last")
     if options.interval != "t":
-        lines.append(f"intervals by {options.interval}, of {inference.BOOTSTRAP_LEAST} seeds or more")
+        lines.append(f"intervals by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for _, cell in table.iterrows()]
@@ -45,13 +46,13 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
         UNEQUAL: "see below",
     }
-    if shown := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
+    if shown := [f"{sign} {meaning}" for sign, meaning in meanings.items() if any(sign in mark for mark in signs)]:
         lines.append("; ".join(shown))
     return lines
 
 
 def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
-    """`, Holm's correction for 2 tests`; where frameworks are tested together, of settings."""
+    """The end of a sentence on tests: `, Holm's correction for 2 tests`, or for settings if they span frameworks."""
     tested = [cell for cell in settings.rows_of(ablation, table).values() if pd.notna(cell["p_holm"])]
     together = next(filter(None, map(settings.frameworks_text, tested)), "")
     if not together:
@@ -62,12 +63,12 @@ def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
 def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
     asked = ablation.report.equivalence
     assert asked is not None
-    margin = f"{100 * asked.margin:g} % points" if is_accuracy(ablation) else f"{asked.margin:g} nats"
+    margin = f"{metric(ablation).scale * asked.margin:g} {metric(ablation).margin_unit}"
     kinds = {
         "same": "all pairs are equal",
         "within": "all pairs differ by the same, which is less",
         "differ": "all pairs differ by the same, which is not less",
     }
-    used = "".join(f"; {kind}: {said}" for kind, said in kinds.items() if kind in set(table["equivalence_kind"]))
+    used = "".join(f"; {kind}: {meaning}" for kind, meaning in kinds.items() if kind in set(table["equivalence_kind"]))
     test = "two one-sided t-tests over n paired seeds"
     return f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}"

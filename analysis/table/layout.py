@@ -1,4 +1,4 @@
-"""Rows of strings as lines."""
+"""Layout of rows of strings as lines of text or of Markdown."""
 
 import re
 
@@ -13,17 +13,17 @@ def aligned(layout: list[list[str]]) -> list[str]:
 
 def paragraph(line: str) -> str:
     """A line as a paragraph of Markdown."""
-    shown = _plain(line)
+    shown = plain(line)
     return re.sub(r"^(?=[-+=>#])|^(\d+)(?=[.)](\s|$))", r"\1\\", shown) + "\n"
 
 
 def markdown(layout: list[list[str]]) -> list[str]:
     """Lines of a Markdown table; the first row is the header."""
-    lines = [f"| {' | '.join(map(_plain, row))} |" for row in layout]
+    lines = [f"| {' | '.join(map(plain, row))} |" for row in layout]
     return [lines[0], "|" + "---|" * len(layout[0]), *lines[1:]]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text on one line that Markdown prints as it is; an underscore within a word needs no care, nor does a bracket."""
     line = re.sub(r"[\\`*|~$]|(?<!\w)_|_(?!\w)|(?<=\])\(", r"\\\g<0>", " ".join(text.split()))
     return re.sub("<(?=[A-Za-z/!?])", "&lt;", re.sub(r"&(?=#?\w+;)", "&amp;", line))

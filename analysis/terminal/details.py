@@ -1,4 +1,4 @@
-"""What one trial, or one file of weights, holds: lines for the terminal."""
+"""Contents of one trial, or of one file of weights, as lines for the terminal."""
 
 import json
 from collections import Counter
@@ -8,20 +8,20 @@ from typing import Any
 import yaml
 
 from analysis.table.layout import aligned
-from backends.models import folds
+from backends.models import family_of, folds, read_spec
 from backends.models.summary import model_summary
 from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
 from experiments.results import kept
+from experiments.results.metrics import LEARNING_RATE, METRICS, SPLITS, STEP, STEP_LOSS
 from experiments.results.states import state
 from experiments.results.store import Store
-from experiments.spec.resolve import variant_of
 from experiments.weights.weight_files import Weights
 
 
 def show_lines(prefix: str, store: Store) -> list[str]:
-    """One trial: spec, environment, curve and result, as far as they are there.
+    """A trial's spec, environment, layers, result and curve, as far as they are there.
 
     Raises: MixlabError: no trial's id begins with `prefix`, or several do.
     """
@@ -66,22 +66,20 @@ def _yaml(tree: Any) -> list[str]:
 
 
 def _curve(points: list[dict[str, Any]]) -> list[str]:
-    splits = ("train", "validation", "test")
-    layout = [
-        ["step", "learning rate", "loss", *(f"{split} {value}" for split in splits for value in ("accuracy", "loss"))]
-    ]
+    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in SPLITS for name in METRICS))
+    layout = [[head.replace("_", " ") for head in heads]]
     for point in points:
-        numbers = [(point[split] or {}).get(value) for split in splits for value in ("accuracy", "loss")]
-        cells = ["—" if number is None else f"{number:.4f}" for number in (point["loss"], *numbers)]
-        layout.append([str(point["step"]), f"{point['learning_rate']:.3g}", *cells])
+        numbers = [(point[split] or {}).get(name) for split in SPLITS for name in METRICS]
+        cells = ["—" if number is None else f"{number:.4f}" for number in (point[STEP_LOSS], *numbers)]
+        layout.append([str(point[STEP]), f"{point[LEARNING_RATE]:.3g}", *cells])
     return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]
 
 
 def _layers(spec: Path) -> list[str]:
     try:
-        return ["  " + line for line in layer_lines(ModelSpec(**_read_json(spec)["model"]))]
+        return ["  " + line for line in layer_lines(read_spec(_read_json(spec)["model"]))]
     except (OSError, TypeError, KeyError, ValueError, ArithmeticError):
-        return ["  no model is known"]
+        return ["  the spec names no model that can be read"]
 
 
 def layer_lines(model: ModelSpec) -> list[str]:
@@ -93,37 +91,32 @@ def layer_lines(model: ModelSpec) -> list[str]:
 
 
 def weights_lines(weights: Weights) -> list[str]:
-    """What a file of weights holds: format, model, options, and how many parameters."""
-    model, known = weights.model, FORMATS.get(weights.format)
-    variant = f"{name}: " if (name := variant_of(model)) else ""
-    options = [f"activation {model.activation}", f"norm epsilon {model.norm_epsilon:g}"]
-    options.append("a norm before the head" if model.pre_head_norm else "no norm before the head")
-    for name, usual in (("token_mixing", "tied"), ("channel_mixing", "tied"), ("position_embedding", "none")):
-        options += [f"{name} {getattr(model, name)}"] * (getattr(model, name) != usual)
-    options += ["share_blocks"] * model.share_blocks
+    """The format, model, options and number of parameters of a file of weights."""
+    model, layout = weights.model, FORMATS.get(weights.format)
+    family = family_of(model)
+    variant = f"{name}: " if (name := family.variant_of(model)) else ""
     types = sorted({str(x.dtype) for x in weights.params.values()})
     return [
-        f"format      {weights.format}" + (f" ({known.source})" if known else ""),
-        f"model       {variant}{model.num_blocks} blocks, patch size {model.patch_size}, C {model.hidden_dim}, "
-        f"D_S {model.tokens_mlp_dim}, D_C {model.channels_mlp_dim}",
+        f"format      {weights.format}" + (f" ({layout.source})" if layout else ""),
+        f"model       {variant}{family.sizes(model)}",
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
-        f"options     {', '.join(options)}",
+        f"options     {', '.join(family.options(model))}",
         f"parameters  {folds.count(model):,} ({', '.join(types)})",
         *origin_lines(weights),
     ]
 
 
 def origin_lines(weights: Weights) -> list[str]:
-    """Where in its file the model lies, and what of the file is not taken."""
+    """The group of a file that holds the model, and what of the file is not taken."""
     origin, lines = weights.origin, []
     if origin.taken or origin.beside:
-        said = f"{origin.taken or 'those without a prefix'}{', an average of weights' * origin.average}"
+        group = f"{origin.taken or 'those without a prefix'}{', an average of weights' * origin.average}"
         averages, others = origin.beside[: origin.averages], origin.beside[origin.averages :]
         for names, option in ((averages, "--ema"), (others, "--group NAME")):
             lies = "lies" if len(names) == 1 else "lie"
             takes = "" if origin.average else f": {option if len(names) == 1 else '--group NAME'} takes it"
-            said += f"; {', '.join(names) or 'one'} {lies} beside it{takes}" * bool(names)
-        lines.append(f"group       {said}")
+            group += f"; {', '.join(names) or 'one'} {lies} beside it{takes}" * bool(names)
+        lines.append(f"group       {group}")
     if origin.left_out:
         own = origin.taken.partition("/")[0]
         heads = Counter(name if name.startswith(f"{own}/") else name.partition("/")[0] for name in origin.left_out)
@@ -132,5 +125,5 @@ def origin_lines(weights: Weights) -> list[str]:
         )
     if weights.skipped:
         counted = [f"{num} of {name}" for name, num in weights.skipped.items()]
-        lines.append(f"skipped     objects, none of which was made: {some(counted)}")
+        lines.append(f"skipped     objects, none of which was created: {some(counted)}")
     return lines

@@ -8,18 +8,24 @@ import optax
 from jax import Array
 
 from backends.specs import OptimizerSpec
-from backends.state import is_decayed
 
 State = dict[str, dict[str, Array]]  # params and each slot, by parameter name
 Scalars = dict[str, Array]  # the numbers of OptimizerSpec.scalars, and the complements that float32 would round
 
 
 def apply_gradient(
-    spec: OptimizerSpec, scalars: Scalars, state: State, gradient: dict[str, Array], rate: Array, corrections: Array
+    spec: OptimizerSpec,
+    scalars: Scalars,
+    state: State,
+    gradient: dict[str, Array],
+    rate: Array,
+    corrections: Array,
+    decayed: dict[str, bool],
 ) -> tuple[State, Array]:
     """The next state, and the norm of the gradient before clipping.
 
     Args: corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
+          decayed: whether weight decay acts, by parameter.
     """
     norm = optax.tree.norm(gradient)
     if spec.clip_norm:
@@ -28,7 +34,6 @@ def apply_gradient(
     update, moments = direction(spec, scalars, state, gradient, corrections)
     params = state["params"]
     if spec.weight_decay:
-        decayed = {name: is_decayed(name, spec.decay) for name in params}
         decay = optax.add_decayed_weights(scalars["weight_decay"], mask=decayed)
         update, _ = decay.update(update, decay.init(params), params)
     params = optax.apply_updates(params, optax.tree.scale(-rate, update))

@@ -17,7 +17,8 @@ from backends.errors import MixlabError
 from backends.jax.augment import scale
 from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
 from backends.jax.program import DTYPES
-from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.specs import OptimizerSpec, RunSpec
 
 PEERS = {
     "official-flax": PeerInfo(
@@ -28,7 +29,7 @@ _FILE = "vit_jax/models_mixer.py"
 
 
 def open_peer(
-    name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
+    name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
     """See bench.Peers."""
     set_numerics(run)
@@ -86,7 +87,7 @@ class Peer:
         return peak_memory_bytes(self.device)
 
 
-def _official(model: ModelSpec, name: str, path: Path | None) -> Any:
+def _official(model: MixerSpec, name: str, path: Path | None) -> Any:
     """The module of a file of the clone, without its package, which imports more than the model needs."""
     if path is None or not (path / _FILE).is_file():
         came = "no --peer-path" if path is None else f"--peer-path {path}, which has no {_FILE},"

@@ -18,12 +18,13 @@ from backends.arrays import Array, State
 from backends.contract import ArrayDataset, Predictions, StepMetrics
 from backends.jax.augment import Data, batch, gather, scale
 from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
-from backends.jax.model import Chance, MlpMixer
+from backends.jax.layers import Chance
+from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
-from backends.models.folds import shapes
+from backends.models.folds import branches, dropout_sites, shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import slots
+from backends.state import decayed_params, slots
 
 # Every array here has an explicit type, so 64-bit types can be on for all precisions in one process.
 jax.config.update("jax_enable_x64", True)
@@ -120,7 +121,7 @@ class JaxProgram:
 
     @property
     def _num_replicas(self) -> int:
-        return len(self.state["params"]["head/bias"])
+        return _num_replicas(self.state["params"])
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)
@@ -165,11 +166,12 @@ class Traced:
     ) -> tuple[Any, jax.Array, jax.Array]:
         """The first num_steps of the steps: the next state, and loss and gradient norm (steps, replicas)."""
         num_replicas = steps["learning_rate"].shape[1]
+        decayed = decayed_params(self.model, self.optimizer.decay)
 
         def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
             value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout_rate)
             rate, corrections = (step[name].astype(value.dtype) for name in ("learning_rate", "moment_corrections"))
-            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections)
+            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
             return state, value, norm
 
         def body(i: jax.Array, carry: Any) -> Any:
@@ -195,7 +197,7 @@ class Traced:
         def activations(params: Any, step: Any) -> Any:
             images_bhwc, targets_bk = self.batch(data, step, scalars)
             taps = {"images": images_bhwc, "targets": targets_bk}
-            chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
+            chance = self.chance(step, dropout_rate, taps)
             logits_bk, _ = self.forward(params, images_bhwc, chance)
             return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
 
@@ -206,20 +208,24 @@ class Traced:
         data, step = Data(pixels, pixels, pixel_order), {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
         side, channels = self.model.image_size, self.model.image_channels
         images_bhwc = scale(gather(data, step), DTYPES[self.precision][0]).reshape(-1, side, side, channels)
-        return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), len(params["head/bias"]))(params)
+        return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
 
     def loss_and_gradient(
         self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
     ) -> tuple[jax.Array, Any]:
         """Of one replica's batch."""
         images_bhwc, targets_bk = self.batch(data, step, scalars)
-        chance = Chance(step.get("branch_scales"), step.get("dropout_keys"), dropout_rate)
+        chance = self.chance(step, dropout_rate)
 
         def replica_loss(params: Any) -> jax.Array:
             logits_bk, _ = self.forward(params, images_bhwc, chance, self.remat)
             return loss(self.optimizer, logits_bk, targets_bk)
 
         return jax.value_and_grad(replica_loss)(params)
+
+    def chance(self, step: Any, dropout_rate: jax.Array, taps: dict[str, jax.Array] | None = None) -> Chance:
+        sites, ends = dropout_sites(self.model), branches(self.model)
+        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
 
     def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
         smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
@@ -231,7 +237,11 @@ class Traced:
         _, compute, products = DTYPES[self.precision]
         with jax.default_matmul_precision(products):
             variables = {"params": unflatten_dict(params, sep="/")}
-            return MlpMixer(self.model, remat).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
+            return make(self.model, remat).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
+
+
+def _num_replicas(params: Any) -> int:
+    return len(next(iter(params.values())))
 
 
 def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[..., Any]:

@@ -18,7 +18,8 @@ from torch.nn import functional as F
 from backends.bench import PeerInfo
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
-from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.specs import OptimizerSpec, RunSpec
 from backends.torch.augment import scale
 from backends.torch.device import check, open_device, peak_memory_bytes, set_numerics
 from backends.torch.program import DTYPES
@@ -31,7 +32,7 @@ PEERS = {
 
 
 def open_peer(
-    name: str, model: ModelSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
+    name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
     """See bench.Peers."""
     check(run)
@@ -82,7 +83,7 @@ class Peer:
         return contextlib.nullcontext()
 
 
-def _timm(model: ModelSpec) -> nn.Module:
+def _timm(model: MixerSpec) -> nn.Module:
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Torchvision())
     with _missing("timm"):
@@ -99,7 +100,7 @@ def _timm(model: ModelSpec) -> nn.Module:
     )
 
 
-def _lucidrains(model: ModelSpec) -> nn.Module:
+def _lucidrains(model: MixerSpec) -> nn.Module:
     """Its expansion_factor is that of the tokens, as a multiple of C; expansion_factor_token that of the channels."""
     with _missing("lucidrains"):
         mixer = importlib.import_module("mlp_mixer_pytorch").MLPMixer

@@ -13,10 +13,10 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, Predictions, StepMetrics
-from backends.models.folds import shapes
+from backends.models.folds import branches, dropout_sites, shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import is_decayed, slots
+from backends.state import decayed_params, slots
 from backends.torch.augment import Data, batch, gather, scale
 from backends.torch.device import (
     check,
@@ -27,7 +27,8 @@ from backends.torch.device import (
     reset_peak_memory,
     set_numerics,
 )
-from backends.torch.model import Chance, MlpMixer
+from backends.torch.layers import Chance
+from backends.torch.models import make
 from backends.torch.optimizer import apply_gradient
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations).
@@ -57,7 +58,7 @@ class TorchProgram:
         self.master, self.compute = DTYPES[run.precision]
         self.data = place(dataset, self.device)
         self.compile_s = 0.0
-        decayed = {name: is_decayed(name, optimizer.decay) for name in shapes(model)}
+        decayed = decayed_params(model, optimizer.decay)
         self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
         self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.num_decayed = sum(size for size, name in zip(self.sizes, self.shapes, strict=True) if decayed[name])
@@ -162,7 +163,8 @@ class TorchProgram:
         self, step: dict[str, Tensor], plans: Sequence[StepPlan], taps: dict[str, Tensor] | None = None
     ) -> Chance:
         rate = plans[0].dropout_rate or 0.0
-        return Chance(step.get("branch_scales"), step.get("dropout_keys"), rate, taps)
+        sites, ends = dropout_sites(self.model), branches(self.model)
+        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), rate, taps)
 
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) and its gradient (replicas, n) in one step's batch."""
@@ -189,7 +191,7 @@ _compiled: set[Any] = set()  # what this process has compiled, by forward functi
 def _forward(model: ModelSpec, compiled: bool = False, remat: bool = False) -> Callable[..., Any]:
     """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
     with torch.device("meta"):
-        module = MlpMixer(model, remat)
+        module = make(model, remat)
 
     def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
         return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)

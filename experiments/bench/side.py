@@ -1,4 +1,4 @@
-"""A process that does one side's work when it is told to, and says how long it took."""
+"""A process that does one side's work on request, and answers with the seconds that it took."""
 
 import dataclasses
 import os
@@ -15,7 +15,8 @@ import backends
 from backends.arrays import Array
 from backends.bench import Measured
 from backends.contract import ArrayDataset, Program
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
+from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
 from experiments.machine import malloc, memory
 from experiments.spec.trial import Trial
@@ -30,7 +31,7 @@ BATCHES = 4  # of random examples, as the data of a program
 
 @dataclass(frozen=True)
 class Side:
-    """One alternative.
+    """A side: one alternative of those that are compared.
 
     what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes.
     """
@@ -54,7 +55,7 @@ class Side:
 
 
 def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
-    """Answer (work, times) with its seconds, and `about` with what is known of the process, until told to end."""
+    """Answer (work, times) with its seconds, and `about` with facts on the process, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, cpus)
     try:
@@ -73,6 +74,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
             works[work](times)
             connection.send(time.perf_counter() - start)
     except MixlabError as error:
+        show_chain(error)  # a pickled error loses its cause on the way to the parent
         connection.send(error)
     except EOFError:  # the parent has gone
         return
@@ -94,10 +96,20 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         malloc.give_back_at_once(run.remat)
         measured = OurLoop(side.trial, run, side.replicas)
     else:
-        data, (model, optimizer) = random_data(side.trial, 1), (side.trial.model, side.trial.optimizer)
+        data, (model, optimizer) = random_data(side.trial, 1), (mixer_of(side.trial), side.trial.optimizer)
         peers = backends.load_peers(side.backend)
         measured = peers.open_peer(side.what, model, optimizer, data, run, side.peer_path)
     return {TRAIN: measured.train, PREDICT: measured.predict}, measured.peak_memory_bytes
+
+
+def mixer_of(trial: Trial) -> MixerSpec:
+    """The model of a trial that is measured beside other people's Mixers.
+
+    Raises: MixlabError: it is no Mixer.
+    """
+    if not isinstance(trial.model, MixerSpec):
+        raise MixlabError("bench: --peer: the peers are Mixers, and this model is none; leave --peer out")
+    return trial.model
 
 
 def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
@@ -109,7 +121,7 @@ def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
 
 
 class OurLoop:
-    """See contract.Measured: the program of a backend, called as a trial calls it, gathering of the batch included."""
+    """A backend's program, called as a trial calls it, with the gathering of batches; see backends.bench.Measured."""
 
     def __init__(self, trial: Trial, run: RunSpec, num_replicas: int = 1):
         self.trial, self.data = trial, random_data(trial, BATCHES)

@@ -10,10 +10,11 @@ import backends
 from backends.bench import PeerInfo, Peers
 from backends.errors import BackendMissing, MixlabError, choices
 from backends.models import folds
-from backends.specs import ModelSpec, OptimizerSpec
+from backends.models.mixer_spec import MixerOptions
+from backends.specs import OptimizerSpec
 from experiments.bench.limit import product_flops
 from experiments.bench.rounds import Running, Spread, ratios, running, take_turns
-from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side
+from experiments.bench.side import PREDICT, PRODUCT, TRAIN, Side, mixer_of
 from experiments.design.ablation import COMMAND_LINE
 from experiments.spec.trial import Trial, as_tree
 
@@ -31,7 +32,7 @@ FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side. `images_per_s` and the others by kind of work: train, predict."""
+    """The figures of one side; `images_per_s` and the others by kind of work: train, predict."""
 
     label: str
     images_per_s: dict[str, Spread]
@@ -50,12 +51,12 @@ def peers() -> dict[str, tuple[str, PeerInfo]]:
 
 
 def _modules() -> dict[str, Peers]:
-    """Of the backends that are installed, by name."""
-    found: dict[str, Peers] = {}
+    """The peers of the backends that are installed, by name."""
+    modules: dict[str, Peers] = {}
     for name in backends.names():
         with contextlib.suppress(BackendMissing):
-            found[name] = backends.load_peers(name)
-    return found
+            modules[name] = backends.load_peers(name)
+    return modules
 
 
 def sides(
@@ -66,49 +67,50 @@ def sides(
     others: Mapping[str, Trial] | None = None,
     num_replicas: int = 1,
 ) -> list[Side]:
-    """Our backends, each with other settings too, then the peers, which have the same function: their activation's.
+    """The sides: our backends, each with other settings too, then the peers; all have the activation of the peers.
 
     Args:   others: the same model with other settings, by what to call it.
             num_replicas: where it is more than one, each backend is a side with so many trials as one program too.
     Raises: MixlabError: an unknown peer, peers of different activations, or a trial that a peer has no form of.
     """
-    known = peers() if peer_names else {}
-    if unknown := [name for name in peer_names if name not in known]:
-        raise MixlabError(f"{COMMAND_LINE}: --peer: {unknown[0]!r} is not known; {choices(unknown[0], known)}")
-    activations = {known[name][1].activation for name in peer_names}
+    available = peers() if peer_names else {}
+    if unknown := [name for name in peer_names if name not in available]:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --peer: expected a peer, got {unknown[0]!r}; {choices(unknown[0], available)}"
+        )
+    activations = {available[name][1].activation for name in peer_names}
     if len(activations) > 1:
         raise MixlabError(
             f"{COMMAND_LINE}: --peer: {' and '.join(peer_names)} have different activations; measure them one by one"
         )
     others = dict(others or {})
     if activations:
-        activation, own = activations.pop(), trial.model.activation
+        activation, own = activations.pop(), mixer_of(trial).activation
         for setting, other in others.items():
-            if other.model.activation == own:
-                others[setting] = replace(other, model=replace(other.model, activation=activation))
-        trial = replace(trial, model=replace(trial.model, activation=activation))
+            if mixer_of(other).activation == own:
+                others[setting] = replace(other, model=replace(mixer_of(other), activation=activation))
+        trial = replace(trial, model=replace(mixer_of(trial), activation=activation))
         _check_plain(trial, peer_names[0])
-    found = [Side(name, replace(trial, backend=name)) for name in ours]
+    compared = [Side(name, replace(trial, backend=name)) for name in ours]
     if num_replicas > 1:
-        found += [replace(one, setting=f"{num_replicas} replicas", replicas=num_replicas) for one in found]
+        compared += [replace(one, setting=f"{num_replicas} replicas", replicas=num_replicas) for one in compared]
     for setting, other in others.items():
-        found += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
-    found += [Side(known[name][0], trial, name, peer_path=peer_path) for name in peer_names]
-    return found
+        compared += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
+    compared += [Side(available[name][0], trial, name, peer_path=peer_path) for name in peer_names]
+    return compared
 
 
 def _check_plain(trial: Trial, peer: str) -> None:
-    model, augment = trial.model, trial.data.augment
-    plain = ModelSpec(model.image_size, model.image_channels, model.num_classes, model.patch_size, 0, 0, 0, 0)
+    augment = trial.data.augment
     for section, spec, default, names in (
-        ("model", model, plain, MODEL_OPTIONS),
-        ("train", trial.optimizer, OptimizerSpec(), TRAIN_OPTIONS),
+        ("model", trial.model, MixerOptions(), MODEL_OPTIONS),
+        ("train", trial.optimizer, OptimizerSpec(clip_norm=0.0), TRAIN_OPTIONS),
         ("data.augment", augment, type(augment)(), [field.name for field in fields(augment)]),
     ):
         for name in names:
             if getattr(spec, name) != getattr(default, name):
                 raise MixlabError(
-                    f"bench: --peer {peer}: it has no {section}.{name}={getattr(spec, name)}; leave one out"
+                    f"bench: --peer: {peer} has no {section}.{name}={getattr(spec, name)}; leave one of the two out"
                 )
 
 
@@ -140,9 +142,9 @@ def measure(
                 *((one, PRODUCT) for one in ceilings),
                 *((one, work) for one in started),
             ]
-            found = take_turns(works, num_rounds, TURN_S)
-            tops[work] = _fastest(products, found[: len(products)])
-            seconds[work] = found[len(products) :]
+            turns = take_turns(works, num_rounds, TURN_S)
+            tops[work] = _fastest(products, turns[: len(products)])
+            seconds[work] = turns[len(products) :]
         abouts = [one.about() for one in started]
     base = [_compared_with(side, compared) for side in compared]
     return [
@@ -173,7 +175,7 @@ def measure(
 
 
 def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[str, list[float]]:
-    """GFLOP/s by round, of the products of each precision."""
+    """The GFLOP/s of the fastest product of each precision, by round."""
     of_precision: dict[str, list[list[float]]] = {}
     for side, own in zip(products, seconds, strict=True):
         rates = [product_flops(side.size) / 1e9 / one for one in own]
@@ -184,7 +186,7 @@ def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[s
 
 
 def _compared_with(side: Side, compared: Sequence[Side]) -> int:
-    """The first side; of a setting, the same backend without it."""
+    """The place of the side to compare with: the first; for a side with a setting, its backend without it."""
     if side.setting:
         return next(i for i, one in enumerate(compared) if one.backend == side.backend and not one.setting)
     return 0
@@ -200,5 +202,5 @@ def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
 
 
 def _gflop(side: Side, work: str) -> float:
-    """Of one step or batch."""
+    """The GFLOP of one step or batch."""
     return FLOPS_PER_MAC[work] * folds.forward_macs(side.trial.model) * side.batch_size / 1e9

@@ -1,6 +1,23 @@
-"""The data of a trial, from where it lies to arrays of uint8: what other rooms use of it."""
+"""The data of a trial, from its source to arrays of uint8: the functions that other rooms use."""
 
+from experiments.data.limits import NotPrepared, Purpose, decoded_bytes
+from experiments.data.permutation import pixel_order
 from experiments.data.remarks import in_record, notes, of_trials
-from experiments.data.splits import Splits, describe, facts, load, pixel_order, repeats
+from experiments.data.splits import Splits, check_memory, describe, facts, load, prepare, repeats
 
-__all__ = ["Splits", "describe", "facts", "in_record", "load", "notes", "of_trials", "pixel_order", "repeats"]
+__all__ = [
+    "NotPrepared",
+    "Purpose",
+    "Splits",
+    "check_memory",
+    "decoded_bytes",
+    "describe",
+    "facts",
+    "in_record",
+    "load",
+    "notes",
+    "of_trials",
+    "pixel_order",
+    "prepare",
+    "repeats",
+]

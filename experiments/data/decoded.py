@@ -20,20 +20,19 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array
-from backends.errors import MixlabError
 from experiments import clock
 from experiments.data import pictures
 from experiments.data.builtin import BUILT_IN, CHANNELS, SIZE
 from experiments.data.checks import Watch, hash_of
 from experiments.data.known import About, Facts
+from experiments.data.limits import Purpose, check_decoded
+from experiments.data.progress import tracked
 from experiments.data.raw import RawSource
 from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.tree import Tree
 from experiments.files import replace
-from experiments.machine import memory
 from experiments.spec.config import DataConfig
 
-GIB = 2**30
 HASHES = "hashes.npy"  # of each image, in an entry
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
 
@@ -78,11 +77,12 @@ def hashes(cache: Path, entry: Entry) -> Array:
     return np.fromiter(map(hash_of, entry.images), np.uint64, len(entry.images))
 
 
-def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tuple[About, Facts]:
+def build(config: DataConfig, tree: Tree | None, cache: Path, purpose: Purpose, where: str) -> tuple[About, Facts]:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
     Args:   tree: as in sources.read_source.
-    Raises: MixlabError: the source is of no use, or exceeds the memory.  OSError: the cache cannot be written.
+    Raises: MixlabError: the source is of no use, or more than may be decoded for this purpose; nothing is decoded.
+            OSError: the cache cannot be written.
     """
     _sweep(cache)
     staging = cache / f".new-{uuid.uuid4().hex}"
@@ -92,11 +92,16 @@ def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tup
         if config.source == "synthetic":  # its sizes are known before it is made
             size, channels = config.image_size or SIZE, config.image_channels or CHANNELS
             expected = About("", config.num_examples, 0, config.num_classes, size, channels)
-            check_memory(expected, config.source, where)
-        elif config.source not in BUILT_IN:
-            print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
+            check_decoded(expected, config, purpose, where)
+        elif purpose is not Purpose.PLANNING:  # a plan may yet refuse to decode it
+            _announce(config, cache)
         source = read_source(config, tree, staging / "arrow" if tree else cache / HUB_FOLDER, where)
-        about, notes = _write_entry(made, source, config, where)
+        decoder = pictures.Decoder(source, config, where)
+        expected = _expected(source, decoder)
+        check_decoded(expected, config, purpose, where)
+        if purpose is Purpose.PLANNING:
+            _announce(config, cache)
+        about, notes = _write_entry(made, source, decoder, expected)
         if find(cache, about.content) is None:
             _publish(made, cache / about.content)
         return about, Facts(source.kind, source.classes, (*source.notes, *notes))
@@ -104,31 +109,25 @@ def build(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> tup
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def check_memory(about: About, source: str, where: str) -> None:
-    """Raises: MixlabError: the decoded images exceed the memory that is available now; gives both numbers."""
-    num = about.num_train + about.num_test
-    shape = f"{about.image_size} x {about.image_size} x {about.image_channels}"
-    needed = num * about.image_size**2 * about.image_channels
-    available = memory.available_bytes()
-    if needed > available:
-        raise MixlabError(
-            f"{where}: data.source: {source!r} decodes to {needed / GIB:.2f} GiB ({num} images of {shape} bytes) "
-            f"and {available / GIB:.2f} GiB of memory are available; "
-            f"set a smaller data.image_size{', fewer data.num_examples' if source == 'synthetic' else ''}, give fewer "
-            f"--jobs, or take a machine with more"
-        )
+def _announce(config: DataConfig, cache: Path) -> None:
+    if config.source not in BUILT_IN:
+        print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
 
 
-def _write_entry(made: Path, source: RawSource, config: DataConfig, where: str) -> tuple[About, tuple[str, ...]]:
+def _expected(source: RawSource, decoder: pictures.Decoder) -> About:
+    """What the arrays will be, but for their content."""
+    num_train, num_test = len(source.train.labels), len(source.test.labels) if source.test else 0
+    return About("", num_train, num_test, len(source.classes), decoder.size, decoder.channels)
+
+
+def _write_entry(
+    made: Path, source: RawSource, decoder: pictures.Decoder, about: About
+) -> tuple[About, tuple[str, ...]]:
     """Decode into a folder; returns what the arrays are, and what their pixels gave to say."""
-    decoder = pictures.Decoder(source, config, where)
-    size, channels = decoder.size, decoder.channels
+    size, channels = about.image_size, about.image_channels
     labels = np.concatenate([split.labels for split in source.splits])
-    num_train = len(source.train.labels)
-    about = About("", num_train, len(labels) - num_train, len(source.classes), size, channels)
-    check_memory(about, config.source, where)
     watch = Watch(labels)
-    images = _counted(watch.through(decoder.images()), len(labels), f"decoding {config.source} ")
+    images = tracked(watch.through(decoder.images()), len(labels), f"decoding {decoder.config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
     _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
     _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
@@ -136,15 +135,6 @@ def _write_entry(made: Path, source: RawSource, config: DataConfig, where: str) 
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
     return about, (*decoder.notes(), *watch.notes(source.classes))
-
-
-def _counted(parts: Iterable[Any], total: int, what: str) -> Iterable[Any]:
-    """The parts as they come, with a bar while they do if this is a terminal."""
-    from rich.console import Console  # a tenth of a second that known data does without
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(parts, what, total, console=console, transient=True) if console.is_terminal else parts
 
 
 def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable[Array], digest: Any) -> None:

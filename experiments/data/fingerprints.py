@@ -5,10 +5,12 @@ import re
 import sys
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from backends.errors import MixlabError, choices
 from experiments.data import hub, memo
 from experiments.data.builtin import BUILT_IN, SYNTHETIC_VERSION
+from experiments.data.progress import tracked
 from experiments.data.sources import HUB_FOLDER
 from experiments.data.tree import Tree, place, read_tree
 from experiments.spec.config import DataConfig
@@ -34,7 +36,7 @@ def source_tree(source: str, where: str) -> Tree | None:
     try:
         return read_tree(place(source), where)
     except OSError as error:
-        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+        raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
 
 
 def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
@@ -49,6 +51,20 @@ def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) 
     return _of_hub(config.source, config.subset, cache, where)
 
 
+def seen(config: DataConfig, tree: Tree | None, cache: Path) -> str | None:
+    """The fingerprint, as far as it is known from a listing; None: files would have to be read, or the hub asked."""
+    if config.source in BUILT_IN:
+        return SYNTHETIC_VERSION if config.source == "synthetic" else config.source
+    noted = memo.recall(cache, _files_question(tree) if tree else _hub_question(config.source, config.subset))
+    return str(noted) if noted else None
+
+
+def hub_bytes(config: DataConfig, cache: Path) -> int | None:
+    """What the hub said of the size of a data set when it was asked for its fingerprint; None: nothing."""
+    noted = memo.recall(cache, ["hub bytes", config.source, config.subset])
+    return noted if isinstance(noted, int) else None
+
+
 def check_is_there(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> None:
     """Raises: MixlabError: the source is neither built in nor a file or folder, nor known to the hub."""
     if tree is None and config.source not in BUILT_IN:
@@ -57,23 +73,31 @@ def check_is_there(config: DataConfig, tree: Tree | None, cache: Path, where: st
 
 def _of_files(tree: Tree, cache: Path, where: str) -> str:
     """SHA-256 over the names and contents of the files; files that were seen before are only listed."""
-    files = [[name, *stat] for name, stat in tree.all_files()]
-    if not files:
+    names = [name for name, _ in tree.all_files()]
+    if not names:
         raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
-    question = ["folder", str(tree.path.resolve()), files]
+    question = _files_question(tree)
     known = memo.recall(cache, question)
     if not known:
         try:
-            known = _hash_files(tree.path, [str(name) for name, _, _ in files])
+            known = _hash_files(tree.path, names)
         except OSError as error:
-            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from None
+            raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
         memo.remember(cache, question, known)
     return str(known)
 
 
+def _files_question(tree: Tree) -> list[Any]:
+    return ["folder", str(tree.path.resolve()), [[name, *stat] for name, stat in tree.all_files()]]
+
+
+def _hub_question(source: str, subset: str | None) -> list[Any]:
+    return ["hub", source, subset]
+
+
 def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     """The id with the commit that its files come from; it stays what it was when first asked for."""
-    question = ["hub", source, subset]
+    question = _hub_question(source, subset)
     known = memo.recall(cache, question)
     if known:
         return str(known)
@@ -90,6 +114,7 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
         try:
             builder = hub.library().load_dataset_builder(source, subset, cache_dir=str(cache / HUB_FOLDER))
             answer = f"hub:{source}:{subset}:{builder.hash}"
+            memo.remember(cache, ["hub bytes", source, subset], _download_bytes(builder))
             memo.remember(cache, question, answer)
             return answer
         except Exception as error:  # the library documents no common type
@@ -104,9 +129,15 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
     )
 
 
+def _download_bytes(builder: Any) -> int | None:
+    """What the card of a data set says; many say nothing."""
+    num_bytes = getattr(getattr(builder, "info", None), "download_size", None)
+    return num_bytes if isinstance(num_bytes, int) else None
+
+
 def _hash_files(folder: Path, names: list[str]) -> str:
     total = hashlib.sha256()
-    for name in names:
+    for name in tracked(names, len(names), f"reading {folder} "):
         with (folder / name).open("rb") as file:
             content = hashlib.file_digest(file, "sha256").hexdigest()
         total.update(f"{name}\0{content}\n".encode())

@@ -1,4 +1,4 @@
-"""What is known of sources, from small files in the data cache: the arrays that a question led to, and what was said.
+"""Knowledge of sources in small files of the data cache: the arrays that a question led to, and the notes on them.
 
 A question is put by the fingerprint of a source's files, and by its place.
 """
@@ -30,7 +30,10 @@ SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 @dataclass(frozen=True)
 class About:
-    """num_train and num_test: examples of the source's splits; num_test 0: the source has no test split."""
+    """The arrays of a source in numbers.
+
+    num_train and num_test: examples of the source's splits; num_test 0: the source has no test split.
+    """
 
     content: str  # first 24 hexadecimal digits of the SHA-256 of the arrays and of the numbers below
     num_train: int
@@ -42,7 +45,7 @@ class About:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a source beside its arrays; another source of the same arrays may say other things.
+    """Facts on a source beside its arrays; another source of the same arrays may have other facts.
 
     classes: names in the order of their numbers.   notes: sentences on what was ignored, renumbered or seen in pixels.
     """
@@ -53,14 +56,14 @@ class Facts:
 
 
 def question(config: DataConfig, source: str, layout: int = LAYOUT) -> dict[str, Any]:
-    """What decides the decoded arrays: the fields, and the source's fingerprint or place."""
+    """The question that decides the decoded arrays: the fields, and the source's fingerprint or place."""
     names = COMMON_FIELDS + (SYNTHETIC_FIELDS if config.source == "synthetic" else ())
     later = {name: value for name in LATER_FIELDS if (value := getattr(config, name)) != getattr(DataConfig, name)}
     return {"layout": layout, "source": source, **{name: getattr(config, name) for name in names}, **later}
 
 
 def recall(cache: Path, question: dict[str, Any]) -> tuple[About, Facts] | None:
-    """What was found the last time that the question was asked."""
+    """The answer that was found when the question was last asked; None: there is none that can be read."""
     answer = memo.recall(cache, question)
     try:
         return About(**answer["about"]), _facts(answer["facts"])
@@ -69,17 +72,17 @@ def recall(cache: Path, question: dict[str, Any]) -> tuple[About, Facts] | None:
 
 
 def remember(cache: Path, question: dict[str, Any], about: About, facts: Facts) -> None:
-    """Raises: OSError: the cache cannot be written."""
+    """Keep the answer to a question. Raises: OSError: the cache cannot be written."""
     memo.remember(cache, question, {"about": dataclasses.asdict(about), "facts": dataclasses.asdict(facts)})
 
 
 def last_at(cache: Path, config: DataConfig) -> About | None:
-    """What the place of a source held when it was last read."""
+    """The arrays that the place of a source held when it was last read."""
     return memo.recall_as(About, cache, _place(config))
 
 
 def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:
-    """What the place of a source said when it held this content; nothing where that is not known."""
+    """The facts on the place of a source when it held this content; empty if they are not known."""
     try:
         return _facts(memo.recall(cache, _facts_question(config, content)) or {})
     except TypeError:
@@ -87,7 +90,7 @@ def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:
 
 
 def remember_place(cache: Path, config: DataConfig, about: About, facts: Facts) -> None:
-    """Raises: OSError: the cache cannot be written."""
+    """Keep what the place of a source holds now. Raises: OSError: the cache cannot be written."""
     if last_at(cache, config) != about:
         memo.remember(cache, _place(config), dataclasses.asdict(about))
     if facts_at(cache, config, about.content) != facts:
@@ -104,7 +107,7 @@ def _facts_question(config: DataConfig, content: str) -> dict[str, Any]:
 
 
 def _facts(answer: Any) -> Facts:
-    """Raises: TypeError: they are none."""
+    """Read facts as they were kept. Raises: TypeError: the answer has another form."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
     }

@@ -11,14 +11,16 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import checks, decoded, framing, known, memo
-from experiments.data.fingerprints import fingerprint, is_there, source_tree
+from experiments.data import checks, decoded, framing, known, limits, memo
+from experiments.data.builtin import BUILT_IN
+from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, seen, source_tree
 from experiments.data.known import About, Facts
+from experiments.data.limits import NotPrepared, Purpose
 from experiments.data.pictures import background
 from experiments.data.tree import Tree
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import DataInfo
-from experiments.streams import permutations, words
+from experiments.streams import words
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,22 +42,23 @@ class Splits:
     classes: tuple[str, ...] = ()
 
 
-def describe(config: DataConfig, cache: Path, where: str) -> DataInfo:
+def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> DataInfo:
     """What the source holds. The first time it is decoded into the cache; afterwards small files are read.
 
     A folder that is gone holds what it held when it was last read, so that a report needs no images.
 
     Args:   cache: folder of decoded images.   where: what an error begins with, such as a file name.
-    Raises: MixlabError: names the field at fault.
+            purpose: decides how much may be decoded.
+    Raises: NotPrepared: more would have to be decoded than planning may.    MixlabError: names the field at fault.
     """
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
     framing.check(config, where)
     background(config, where)  # says so if it is no colour
     try:
-        about = _find_out(config, cache, where)
+        about = _find_out(config, cache, where, purpose)
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
     counts = _counts(config, about, where)
     return DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
 
@@ -70,7 +73,7 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:
-            _read_anew(config, source_tree(config.source, where), cache, where)
+            _read_anew(config, source_tree(config.source, where), cache, where, Purpose.TRAINING)
             entry = decoded.find(cache, info.content)
             if entry is None:
                 raise MixlabError(
@@ -78,26 +81,65 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
                     f"planned; bring it back, or plan the trial anew"
                 )
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
     train, validation, test = _split(config, entry.about, entry.labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
     classes = facts(config, info, cache).classes
     return Splits(entry.about, entry.images, entry.labels, train, validation, test, classes)
 
 
-def _find_out(config: DataConfig, cache: Path, where: str) -> About:
+def prepare(config: DataConfig, cache: Path, where: str) -> About:
+    """Decode the source, however large it is, unless its decoded images are there.
+
+    Raises: MixlabError: names the field at fault.
+    """
+    info = describe(config, cache, where, Purpose.PREPARING)
+    try:
+        entry = decoded.find(cache, info.content)
+        if entry is None:
+            return _read_anew(config, source_tree(config.source, where), cache, where, Purpose.PREPARING)
+        return entry.about
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
+
+
+def check_memory(config: DataConfig, info: DataInfo, cache: Path, where: str) -> None:
+    """Raises: MixlabError: the examples that `describe` told of exceed the memory that is available now."""
+    try:
+        entry = decoded.find(cache, info.content)
+    except OSError as error:
+        raise _cache_error(cache, error, where) from None
+    if entry:  # else they are decoded anew, which looks at the memory first
+        limits.check_memory(entry.about, config.source, where)
+
+
+def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> About:
     """From the notes of the cache, else by decoding the source."""
     last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
     tree = source_tree(config.source, where)
-    answer = known.recall(cache, known.question(config, fingerprint(config, tree, cache, where)))
-    return _read_anew(config, tree, cache, where) if answer is None else _keep(config, tree, cache, *answer)
+    noted = seen(config, tree, cache)
+    answer = known.recall(cache, known.question(config, noted)) if noted else None
+    if answer is None and tree:
+        limits.check_files(config, tree, purpose, where)
+    if noted is None:
+        answer = known.recall(cache, known.question(config, fingerprint(config, tree, cache, where)))
+    return _read_anew(config, tree, cache, where, purpose) if answer is None else _keep(config, tree, cache, *answer)
 
 
-def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> About:
+def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str, purpose: Purpose) -> About:
     question = known.question(config, fingerprint(config, tree, cache, where))
-    answer = decoded.build(config, tree, cache, where)
+    if tree is None and config.source not in BUILT_IN:
+        limits.check_download(config, hub_bytes(config, cache), purpose, where)
+    if (about := memo.recall_as(About, cache, ["size", question])) and purpose is Purpose.PLANNING:
+        limits.check_decoded(about, config, purpose, where)
+    try:
+        answer = decoded.build(config, tree, cache, purpose, where)
+    except NotPrepared as error:
+        if error.about:  # the next plan need not look for it
+            memo.remember(cache, ["size", question], dataclasses.asdict(error.about))
+        raise
     known.remember(cache, question, *answer)
     return _keep(config, tree, cache, *answer)
 
@@ -136,30 +178,7 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
         memo.remember(cache, question, dataclasses.asdict(found))
         return found
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
-
-
-def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
-    """The source, in the image row by row, of each pixel of the permuted image: int32 (h*w,); None: as it is.
-
-    "patches" shuffles the order of the patches, and the pixels within each by one permutation shared by all.
-    "pixels" shuffles the pixels of the whole image.
-
-    Source: arXiv 2105.01601, section 3.4.
-    """
-    order: Array
-    if permutation == "none":
-        return None
-    if permutation == "pixels":
-        order = permutations(seed, "data/pixels", 0, 1, image_size**2)[0]
-        return order
-    side = image_size // patch_size
-    outer = permutations(seed, "data/patches", 0, 1, side**2)[0]
-    inner = permutations(seed, "data/pixels within a patch", 0, 1, patch_size**2)[0]
-    grid = np.arange(image_size**2, dtype=np.int32).reshape(side, patch_size, side, patch_size)
-    patches = grid.transpose(0, 2, 1, 3).reshape(side**2, patch_size**2)[outer][:, inner]
-    order = patches.reshape(side, side, patch_size, patch_size).transpose(0, 2, 1, 3).reshape(-1)
-    return order
+        raise _cache_error(cache, error, where) from error
 
 
 def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ import numpy as np
 
 from backends.arrays import Array, State
 from backends.specs import OptimizerSpec
-from backends.state import is_decayed
 
 
 @dataclass(frozen=True)
@@ -18,6 +17,7 @@ class Step:
     rate: float
     corrections: Array  # (2,)
     step: int  # counts from 1
+    kernels: frozenset[str]  # parameters that decay where kernels alone do
     clip: str = "norm"  # of all parameters; tensor: each by its own; value: number by number; always: also a small norm
     clip_epsilon: float = 0.0
     coupled: bool = False
@@ -34,7 +34,7 @@ class Step:
         return float(np.float32(1) - np.float32(decay)) if name in self.in_float32 else 1 - decay
 
     def decays(self, name: str) -> bool:
-        return self.mask(name) if self.mask else is_decayed(name, self.spec.decay)
+        return self.mask(name) if self.mask else self.spec.decay == "all" or name in self.kernels
 
 
 def apply(step: Step, state: State, gradient: State) -> State:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, State
+from backends.models import family_of
 from backends.plan import StepPlan
 from backends.specs import OptimizerSpec
 from experiments import streams
@@ -60,15 +61,15 @@ class Job:
     @property
     def short(self) -> Trial:
         """The trial with one block, and a schedule in which each step of the long call has a rate."""
-        model = replace(self.trial.model, num_blocks=min(LONG_BLOCKS, self.trial.model.num_blocks))
+        model = family_of(self.trial.model).shallow(self.trial.model, LONG_BLOCKS)
         warmup = min(self.trial.train.warmup_steps, LONG_STEPS // 2)
         return replace(self.trial, model=model, train=replace(self.trial.train, steps=LONG_STEPS, warmup_steps=warmup))
 
     @property
     def wide(self) -> Trial:
         """The trial at another batch size and number of classes, with as many blocks as differ from each other."""
-        blocks = min(WIDE_BLOCKS, self.trial.model.num_blocks)
-        model = replace(self.trial.model, num_blocks=blocks, num_classes=WIDE_CLASSES)
+        model = family_of(self.trial.model).shallow(self.trial.model, WIDE_BLOCKS)
+        model = replace(model, num_classes=WIDE_CLASSES)
         return replace(self.trial, model=model, train=replace(self.trial.train, batch_size=self.wide_batch))
 
 

@@ -14,6 +14,7 @@ from experiments.parity.checks import GRADIENT
 from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
 from experiments.parity.tolerances import EXACT, TABLE, tolerance
+from experiments.results.metrics import METRICS
 
 # Rung: the file that holds it.
 RUNGS = {
@@ -42,25 +43,10 @@ RUNGS = {
     "compile": COMPILE,
 }
 BATCH = ("images", "targets")
-# What to look at first where an operation is the first to differ.
+# What to look at first where a value is the first to differ that is no layer's; layers say it themselves.
 HINTS = {
     "images": "crop, flip, input permutation, mixup partners, or the order of examples",
     "targets": "label smoothing, mixup partners, or the order of examples",
-    "patches": "the order of patches, or of pixels in a patch",
-    "stem": "the layout of its kernel, or its bias",
-    "position_embedding": "the order of tokens",
-    "views": "the layout of its kernel",
-    "Dense_0": "the layout of its kernel, its bias, or the grouping of channels",
-    "Dense_1": "the layout of its kernel, its bias, or the grouping of channels",
-    "activation": "another activation function, or the other form of GELU",
-    "dropout_0": "the hash, its key, the rate, or the rescaling",
-    "dropout_1": "the hash, its key, the rate, or the rescaling",
-    "stochastic_depth": "the rates over blocks, or the rescaling",
-    "LayerNorm_0": "epsilon, or the formula of the variance",
-    "LayerNorm_1": "epsilon, or the formula of the variance",
-    "pre_head_layer_norm": "epsilon, or the formula of the variance",
-    "features": "the mean over tokens",
-    "head": "the layout of its kernel, or its bias",
     "loss": "the form of the loss, or its mean over the batch",
 }
 
@@ -122,16 +108,16 @@ class Ladder:
         return Rung("plan", EXACT).fill(a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
 
     def _batch(self, a: State, b: State) -> Rung:
-        return self._rung("batch").fill(a, b, BATCH, operation)
+        return self._rung("batch").fill(a, b, BATCH, self._operation)
 
     def _activations(self, a: State, b: State) -> Rung:
-        return self._rung("activations").fill(a, b, operations(self.model, a), operation)
+        return self._rung("activations").fill(a, b, operations(self.model, a), self._operation)
 
     def _offset(self, a: State, b: State) -> Rung:
-        return self._rung("offset").fill(a, b, operations(self.model, a), operation)
+        return self._rung("offset").fill(a, b, operations(self.model, a), self._operation)
 
     def _loss(self, a: State, b: State) -> Rung:
-        return self._rung("loss").fill(a, b, ["loss"], operation)
+        return self._rung("loss").fill(a, b, ["loss"], self._operation)
 
     def _gradients(self, a: State, b: State) -> Rung:
         return self._backwards("gradients", self.model, a, b, lambda name: f"gradient of {name}")
@@ -162,7 +148,7 @@ class Ladder:
 
     def _evaluation(self, a: State, b: State) -> Rung:
         counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
-        names = [name for name in a if counts or not name.endswith("accuracy")]
+        names = [name for name in a if counts or not METRICS[name].is_share]
         return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _chunk(self, a: State, b: State) -> Rung:
@@ -185,8 +171,11 @@ class Ladder:
             "wide gradients", model, first, second, lambda name: f"gradient of {name}, {self._sizes}"
         )
 
+    def _operation(self, name: str) -> str:
+        return f"{name}: look at {(folds.hints(self.model) | HINTS)[name]}"
+
     def _wide_place(self, name: str) -> str:
-        return f"{operation(name)}, {self._sizes}"
+        return f"{self._operation(name)}, {self._sizes}"
 
     @property
     def _sizes(self) -> str:
@@ -222,9 +211,5 @@ def read(job: Job, name: str) -> State:
 
 def operations(model: ModelSpec, seen: State) -> list[str]:
     """What a forward pass computes between its batch and its loss, of which some was seen."""
-    dropout, depth = ("MixerBlock_0/token_mixing/" + what in seen for what in ("dropout_0", "stochastic_depth"))
-    return [name for name in folds.operations(model, dropout, depth) if name not in (*BATCH, "loss")]
-
-
-def operation(name: str) -> str:
-    return f"{name}: look at {HINTS.get(name.rpartition('/')[2], 'the skip-connection')}"
+    depth = any(name in seen for name in folds.branches(model))
+    return [name for name in folds.operations(model, depth) if name not in (*BATCH, "loss")]

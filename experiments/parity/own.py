@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backends.arrays import State
+from backends.state import decayed_params
 from experiments.parity import terms
 from experiments.parity.checks import BEFORE, EXPECTED, FOUND
 from experiments.parity.formula import Step
@@ -37,7 +38,8 @@ WORDS = {
 def case(job: Job, plan: State, gradient: State, after: State) -> Case:
     """The single step from the spread state."""
     rates = learning_rates(job.trial.train, job.first_step - 1, 3)
-    right = Step(job.trial.optimizer, float(rates[1]), plan["moment_corrections"][0], job.first_step + 1)
+    kernels = frozenset(name for name, decays in decayed_params(job.trial.model, "kernels").items() if decays)
+    right = Step(job.trial.optimizer, float(rates[1]), plan["moment_corrections"][0], job.first_step + 1, kernels)
     around = float(rates[0]), float(rates[2])
     return Case(right, around, job.trial.train.precision, spread_state(job.trial), gradient, after)
 

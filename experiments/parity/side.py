@@ -13,7 +13,7 @@ from safetensors.numpy import save
 import backends
 from backends.arrays import State
 from backends.contract import ArrayDataset, Backend, Program
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from experiments import data
 from experiments.data import Splits
 from experiments.files import replace
@@ -44,6 +44,7 @@ def main(path: Path) -> None:
         try:
             climb(backends.load(job.trial.backend), job)
         except MixlabError as error:
+            show_chain(error)
             replace(job.folder / "mistake.json", json.dumps(str(error)).encode())
             return
 

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, State
-from backends.state import is_decayed
 from experiments.parity.formula import Step, apply, clip, norm
 from experiments.parity.rungs import NOT_FINITE, Difference, size
-from experiments.parity.tolerances import KEPT, ROUNDOFF
+from experiments.parity.tolerances import FLOOR, KEPT, ROUNDOFF
 
 # Differences, relative to the largest change of a tensor, below which a side follows a form.
 FOLLOWS = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
@@ -73,9 +72,10 @@ def deviations(case: Case) -> tuple[list[Difference], list[Difference]]:
     """
     slot = moment(case.right) + "/"
     first = {n: x for n, x in apply(case.right, case.before, case.gradient).items() if n.startswith(slot)}
+    least = _least(case, first)
     unclipped = replace(case.right, spec=replace(case.right.spec, clip_norm=0.0))
     rest = {n: x for n, x in apply(unclipped, case.before, case.used).items() if not n.startswith(slot)}
-    return [_deviation(case, *one) for one in first.items()], [_deviation(case, *one) for one in rest.items()]
+    return [_deviation(case, *one, least) for one in first.items()], [_deviation(case, *one) for one in rest.items()]
 
 
 def explain(case: Case) -> str:
@@ -83,7 +83,11 @@ def explain(case: Case) -> str:
     best, closest = "follows no form that is known here", FOLLOWS[case.precision]
     for words, step in chain([("follows the formula", case.right)], forms(case), fitted(case)):
         expected = apply(step, case.before, case.gradient)
-        distance = max(_deviation(case, name, value).relative for name, value in expected.items())
+        least = _least(case, {name: x for name, x in expected.items() if name.startswith(moment(case.right))})
+        distance = max(
+            _deviation(case, name, value, least if name.startswith(moment(case.right)) else 0.0).relative
+            for name, value in expected.items()
+        )
         if distance < closest / 2:  # a form that explains no more than the one before it is no better
             best, closest = words, distance
         if distance == 0:  # but for rounding; there are many forms, and a large model takes seconds for each
@@ -116,7 +120,7 @@ def _decays(right: Step) -> Iterator[tuple[str, Step]]:
     yield "couples the weight decay with the gradient", replace(right, coupled=True)
     yield "decays the weights without the learning rate", replace(right, rate_free_decay=True)
     if spec.decay == "all":
-        yield "decays kernels only", replace(right, mask=lambda name: is_decayed(name, "kernels"))
+        yield "decays kernels only", replace(right, mask=lambda name: name in right.kernels)
     else:
         yield "decays norms and biases too", replace(right, mask=lambda name: True)
     for part, example, chosen in PARTS:
@@ -206,9 +210,20 @@ def _slope(y: State, x: State) -> float:
     return along / square if square else 0.0
 
 
-def _deviation(case: Case, name: str, value: Array) -> Difference:
-    """Largest difference, beyond the rounding of a tensor's numbers, relative to the change that it should make."""
-    change = size(value - case.before[name])
+def _least(case: Case, first: State) -> float:
+    """What changes of first moments are set against at least, as small ones are sums that cancel.
+
+    A gradient that is zero in exact arithmetic, such as that of a bias in front of pooling, is nothing but rounding.
+    """
+    return FLOOR[case.precision] * max((size(x - case.before[name]) for name, x in first.items()), default=0.0)
+
+
+def _deviation(case: Case, name: str, value: Array, least: float = 0.0) -> Difference:
+    """Largest difference, beyond the rounding of a tensor's numbers, relative to the change that it should make.
+
+    Args: least: of a change, where it is set against more than its own size.
+    """
+    change = max(size(value - case.before[name]), least)
     distance = np.abs(value - case.after[name])
     index = tuple(int(i) for i in np.unravel_index(np.argmax(distance), distance.shape))
     absolute = float(distance[index])

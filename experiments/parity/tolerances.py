@@ -8,6 +8,7 @@ CPU, over every option of the model and both optimizers, torch 2.13 against jax 
 import math
 from dataclasses import dataclass
 
+from backends.models import folds
 from backends.specs import ModelSpec
 
 # The unit roundoffs: half the distance from 1 to the next number.
@@ -100,12 +101,12 @@ def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Toler
     rung = rung.removeprefix("wide ")
     if rung == "long call":
         return SAME_BITS
-    if coarser == "float32" and rung in ("trajectory", "chunk", "replicas") and model.activation == "relu":
+    if coarser == "float32" and rung in ("trajectory", "chunk", "replicas") and folds.has_kink(model):
         return KINK
     if coarser in TABLE:
         found = TABLE[coarser][rung]
         return found if len(set(precisions)) == 1 or found.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
-    unit, depth = ROUNDOFF[coarser], 2 * model.num_blocks + HALF_BLOCKS_OUTSIDE
+    unit, depth = ROUNDOFF[coarser], len(folds.branches(model)) + HALF_BLOCKS_OUTSIDE
     if rung in ("weights", "batch"):
         return Tolerance(2 * ROUNDOFF["float32"], "kept in float32 by both")
     power = f"unit roundoff 2^{math.log2(unit):.0f}"
@@ -117,7 +118,7 @@ def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Toler
         limit = wide * NORM * unit * math.sqrt(depth)
         return Tolerance(limit, f"{power}, root of {depth} half-blocks, {wide * NORM} for the norms")
     if rung in ("gradients", "norm", "step", "replicas", "remat", "compile"):
-        kink, words = (NORM, f", {NORM} for ReLU's kink") if model.activation == "relu" else (1, "")
+        kink, words = (NORM, f", {NORM} for ReLU's kink") if folds.has_kink(model) else (1, "")
         limit = wide * kink * NORM * unit * math.sqrt(2 * depth)
         return Tolerance(limit, f"{power}, root of {2 * depth} half-blocks, {wide * NORM} for the norms{words}")
     return Tolerance(math.inf, "trajectories part; compare accuracies over seeds")

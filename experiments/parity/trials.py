@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from backends.models import folds
 from backends.specs import ModelSpec
 from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.parity.job import (
@@ -134,13 +135,9 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
 
 
 def wide_batch(model: ModelSpec, batch_size: int) -> int:
-    """Of the wide rungs: the trial's own, or as many examples as dropout's last site needs to count beyond 16 bits."""
-    sites = (
-        model.tokens_mlp_dim * model.hidden_dim // model.token_groups,
-        model.num_tokens * model.hidden_dim,
-        model.num_tokens * model.channels_mlp_dim,
-    )
-    return min(batch_size, max(2 * BATCH_SIZE, 2**16 // min(sites) + 1))
+    """Of the wide rungs: the trial's own, or examples enough for dropout's smallest site to count beyond 16 bits."""
+    sites = [math.prod(layer.output) for layer in folds.layers(model) if layer.drops]
+    return min(batch_size, max(2 * BATCH_SIZE, 2**16 // min(sites, default=2**16) + 1))
 
 
 def _call(one: Planned) -> int:

@@ -1,7 +1,7 @@
-"""The first layers of a trained model, kept of every trial that is done: what the paper draws of a Mixer.
+"""The first layers of a trained model, kept of every trial that is done, as the paper draws them.
 
-`filters.safetensors` holds, in float32, the weights that are evaluated: the stem, (P, P, c, C), and the first
-token-mixing kernel, (rows, D_S), where token mixing is untied that of the first channel.
+`filters.safetensors` holds, in float32, the evaluated weights of the parameters that the model's family names: of a
+Mixer the stem, (P, P, c, C), and the first token-mixing kernel, (rows, D_S).
 """
 
 from collections.abc import Mapping
@@ -12,25 +12,24 @@ import safetensors
 from safetensors.numpy import load_file, save
 
 from backends.arrays import Array
+from backends.models import family_of
 from experiments.files import write_whole
 from experiments.results.kept import evaluated
 from experiments.spec.trial import Trial
 
 FILE = "filters.safetensors"
-STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"
 
 
 def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
-    """Args: state: of training, by state name. Raises: StoreError."""
+    """Keep the first layers of a trial. Args: state: of training, by state name. Raises: StoreError."""
     weights = evaluated(trial, state)
-    first = {name: weights[name] for name in (STEM, TOKEN_MIXING)}
-    if trial.model.token_mixing == "untied":
-        first[TOKEN_MIXING] = first[TOKEN_MIXING][0]
+    chosen = family_of(trial.model).first_layers(trial.model)
+    first = {name: weights[name] if copy is None else weights[name][copy] for name, copy in chosen.items()}
     write_whole(folder / FILE, save({name: np.ascontiguousarray(x, np.float32) for name, x in first.items()}))
 
 
 def read(folder: Path) -> dict[str, Array] | None:
-    """By canonical name; None of a trial that has none, or whose file is damaged."""
+    """The first layers of a trial by canonical name; None if it has none, or its file is damaged."""
     try:
         return dict(load_file(folder / FILE))
     except (OSError, safetensors.SafetensorError, ValueError):

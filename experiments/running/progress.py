@@ -15,6 +15,7 @@ from rich.progress import (
 from rich.table import Column
 
 from experiments.design.ablation import GridTrial
+from experiments.results.metrics import CHOOSES
 from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
@@ -111,9 +112,9 @@ class LiveReporter(PlainReporter):
 
 
 def _score(event: Evaluated) -> str:
-    """The accuracy that a choice may be made by: of validation examples, or nothing where there are none."""
+    """The metric that a choice may be made by: of validation examples, or nothing where there are none."""
     validation = event.scores.get("validation")
-    return f", validation {100 * validation['accuracy']:.1f} %" if validation else ""
+    return f", validation {CHOOSES.text(validation[CHOOSES.name])} {CHOOSES.unit}" if validation else ""
 
 
 def reporter(console: Console, total: int) -> PlainReporter:

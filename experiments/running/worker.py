@@ -21,7 +21,7 @@ from backends.contract import ArrayDataset
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
-from experiments.data import Splits, decoded
+from experiments.data import Splits, limits
 from experiments.files import StoreError
 from experiments.machine import malloc, memory
 from experiments.results import checkpoint
@@ -259,7 +259,7 @@ class Worker:
         order_key = (config.permutation, model.patch_size, config.split_seed) if config.permutation != "none" else None
         key = (trial.info.content, order_key)
         if key not in self.datasets:
-            decoded.check_memory(splits.about, config.source, f"trial {trial.id}")
+            limits.check_memory(splits.about, config.source, f"trial {trial.id}")
             self.datasets.clear()
             order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
             self.datasets[key] = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)

@@ -10,6 +10,7 @@ variable; every other `${...}` belongs to OmegaConf, and is a key of the file (s
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 from backends.errors import MixlabError
@@ -49,3 +50,8 @@ def _variable(match: re.Match[str], text: str, where: str) -> str:
         state = "is not set" if value is None else "is empty"
         raise MixlabError(f"{where}: {text!r}: the variable {name} {state}; a dollar sign itself is written '$$'")
     return value
+
+
+def as_typed(path: Path | str) -> str:
+    """How a path is typed in a shell, so that `expand` makes this path of it."""
+    return shlex.quote(str(path).replace("$", "$$"))

@@ -21,29 +21,29 @@ def names() -> tuple[str, ...]:
 
 
 def _names(config: Any, prefix: str) -> list[str]:
-    found = []
+    dotted = []
     for f in dataclasses.fields(config):
         value = getattr(config, f.name)
-        nested = dataclasses.is_dataclass(value)
-        found += _names(value, f"{prefix}{f.name}.") if nested else [prefix + f.name]
-    return found
+        is_section = dataclasses.is_dataclass(value)
+        dotted += _names(value, f"{prefix}{f.name}.") if is_section else [prefix + f.name]
+    return dotted
 
 
 def check_name(name: str, where: str) -> None:
     """Raises: MixlabError: no field has that name; says the nearest."""
     if name not in names():
-        last = {known.rpartition(".")[2]: known for known in names()}
-        near = last.get(name.rpartition(".")[2])
+        by_last_part = {short(field): field for field in names()}
+        near = by_last_part.get(short(name))
         hint = f"did you mean {near!r}?" if near else COMMA if NUMBER.search(name) else _allowed(name)
         raise MixlabError(f"{where}: {values.shown(name)} is not a field of a trial; {hint}")
 
 
 def _allowed(name: str) -> str:
     first = name.partition(".")[0]
-    section = [known for known in names() if known.startswith(first + ".")]
+    section = [field for field in names() if field.startswith(first + ".")]
     if section:
         return choices(name, section)
-    return choices(first, dict.fromkeys(known.partition(".")[0] for known in names()))
+    return choices(first, dict.fromkeys(field.partition(".")[0] for field in names()))
 
 
 def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, Any]:
@@ -53,26 +53,26 @@ def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
     """
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        name, found = f"{prefix}{key}", {f"{prefix}{key}": value}
-        is_section = any(known.startswith(f"{name}.") for known in names())
+        name, settings = f"{prefix}{key}", {f"{prefix}{key}": value}
+        is_section = any(field.startswith(f"{name}.") for field in names())
         if is_section and isinstance(value, Mapping):
-            found = flatten(value, where, f"{name}.")
+            settings = flatten(value, where, f"{name}.")
         elif is_section:
-            raise MixlabError(f"{where}: {name}: {values.shown(value)} came where a mapping of fields is allowed")
+            raise MixlabError(f"{where}: {name}: expected a mapping of fields, got {values.shown(value)}")
         else:
             check_name(name, where)
-        if twice := [other for other in found if other in flat]:
+        if twice := [field for field in settings if field in flat]:
             raise MixlabError(f"{where}: {twice[0]} is set twice, by its whole name and inside of its section")
-        flat |= found
+        flat |= settings
     return flat
 
 
-def typed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values converted to the types of their fields.
+def typed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Values by field, converted to the fields' types and held against their ranges.
 
-    Raises: MixlabError: names the field, what came, and what is allowed.
+    Raises: MixlabError: a value does not fit its field; see values.typed.
     """
-    return {name: _typed(name, value, where) for name, value in given.items()}
+    return {name: _typed(name, value, where) for name, value in settings.items()}
 
 
 def _typed(name: str, value: Any, where: str) -> Any:
@@ -88,14 +88,14 @@ def holder(name: str) -> tuple[type, str]:
     return (type(get_field(TrialConfig(), section)) if section else TrialConfig), last
 
 
-def set_fields(config: Any, given: Mapping[str, Any]) -> Any:
+def set_fields(config: Any, settings: Mapping[str, Any]) -> Any:
     """The config with some fields replaced, by dotted name."""
-    here = {name: value for name, value in given.items() if "." not in name}
-    sections = {name.partition(".")[0] for name in given if "." in name}
+    own = {name: value for name, value in settings.items() if "." not in name}
+    sections = {name.partition(".")[0] for name in settings if "." in name}
     for section in sections:
-        inner = {name.partition(".")[2]: value for name, value in given.items() if name.startswith(f"{section}.")}
-        here[section] = set_fields(getattr(config, section), inner)
-    return dataclasses.replace(config, **here)
+        inner = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{section}.")}
+        own[section] = set_fields(getattr(config, section), inner)
+    return dataclasses.replace(config, **own)
 
 
 def short(name: str) -> str:

@@ -10,7 +10,7 @@ data.subset=null             none
 from typing import Any
 
 from backends.errors import MixlabError
-from experiments.spec import fields, values
+from experiments.spec import fields, scalars, values
 from experiments.spec.yaml_files import parse
 
 
@@ -22,10 +22,10 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     """
     name, equals, text = override.partition("=")
     if not equals:
-        raise MixlabError(f"{where}: {values.shown(override)} came where key=value is allowed")
+        raise MixlabError(f"{where}: expected key=value, got {values.shown(override)}")
     fields.check_name(name, where)
     if not text.strip():
-        raise MixlabError(f"{where}: {name}: nothing came behind '='; for none write {name}=null")
+        raise MixlabError(f"{where}: {name}: expected a value behind '=', got nothing; for none write {name}=null")
     if text in ("null", "Null", "NULL"):
         return name, None
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
@@ -34,23 +34,23 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     if axes and text.strip().startswith("["):
         return name, (_list_or_text if is_free else _list)(name, text, where)
     if axes and not is_free and "," in text and not _is_call(text):
-        shown = values.shown(f"{name}={values.as_list(text)}")
-        raise MixlabError(f"{where}: {name}: {values.shown(text)} came; write a list of values as {shown}")
-    return name, values.plain(text)
+        shown = values.shown(f"{name}={scalars.as_list(text)}")
+        raise MixlabError(f"{where}: {name}: expected one value, got {values.shown(text)}; write a list as {shown}")
+    return name, scalars.plain(text)
 
 
 def _is_call(text: str) -> bool:
     """Whether a text is a call such as range(0,3), whose values are not those between its commas."""
-    return bool(values.CALL.fullmatch(text)) and not values.SEQUENCE.fullmatch(text)
+    return bool(scalars.CALL.fullmatch(text)) and not scalars.SEQUENCE.fullmatch(text)
 
 
 def _unquoted(text: str) -> str:
     """What stands in the quotes, where these are the two ends of one quoted text."""
     try:
-        found = parse(text, "")
+        inside = parse(text, "")
     except MixlabError:
         return text
-    return found if isinstance(found, str) else text
+    return inside if isinstance(inside, str) else text
 
 
 def _list(name: str, text: str, where: str) -> Any:
@@ -58,25 +58,25 @@ def _list(name: str, text: str, where: str) -> Any:
         return parse(text, "")
     except MixlabError as error:
         raise MixlabError(
-            f"{where}: {name}: {values.shown(text)} is not a list of YAML; allowed: '{name}=[0, 1]', in quotes"
+            f"{where}: {name}: expected a list of YAML such as '{name}=[0, 1]', in quotes, got {values.shown(text)}"
         ) from error
 
 
 def _list_or_text(name: str, text: str, where: str) -> Any:
-    """A list of texts makes an axis; what is no such list is a text, as it stands.
+    """The axis of a list of texts; a text that is no such list, as it stands.
 
     Raises: MixlabError: a list of one text could be a text in brackets.
     """
     try:
-        found = parse(text, "")
+        axis = parse(text, "")
     except MixlabError:
         return text
-    if not isinstance(found, list) or any(isinstance(item, (list, dict)) for item in found):
+    if not isinstance(axis, list) or any(isinstance(item, (list, dict)) for item in axis):
         return text
-    if len(found) > 1:
-        return found
+    if len(axis) > 1:
+        return axis
     quoted = "'" + text.replace("'", "''") + "'"
-    single, number = (f"{name}={found[0]} for the value, or ", "of one value") if found else ("", "of nothing")
+    single, number = (f"{name}={axis[0]} for the value, or ", "of one value") if axis else ("", "of nothing")
     raise MixlabError(
         f"{where}: {name}: {values.shown(text)} is a list {number} and a text in brackets; write {single}"
         f'"{name}={quoted}" for the text'

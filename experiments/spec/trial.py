@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from backends.models import read_spec
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainConfig
+from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainOptions
 
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
@@ -30,13 +31,22 @@ class DataInfo:
     num_test: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class TrainSpec(TrainOptions):
+    """The optimization of a trial, every number known."""
+
+    steps: int
+    evaluate_every: int  # steps
+    epochs: None = None  # a spec counts in steps; ids and stored specs have the field
+
+
 @dataclass(frozen=True)
 class Trial:
     """One training run, fully resolved. Its id depends on what can change the result, and on nothing else."""
 
     model: ModelSpec
     data: DataConfig
-    train: TrainConfig
+    train: TrainSpec
     info: DataInfo
     backend: str
     seed: int
@@ -58,7 +68,6 @@ class Trial:
 
     @property
     def num_steps(self) -> int:
-        assert self.train.steps is not None  # resolve() sets it
         return self.train.steps
 
     @property
@@ -89,9 +98,9 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
     """A trial as `as_tree` gave it."""
     data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**fields["data"]["augment"])})
     return Trial(
-        model=ModelSpec(**fields["model"]),
+        model=read_spec(fields["model"]),
         data=data,
-        train=TrainConfig(**fields["train"]),
+        train=TrainSpec(**fields["train"]),
         info=DataInfo(**fields["info"]),
         backend=fields["backend"],
         seed=fields["seed"],

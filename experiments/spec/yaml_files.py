@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from backends.errors import MixlabError, choices
-from experiments.spec.values import Written, shown
+from experiments.spec.scalars import Written
+from experiments.spec.values import shown
 
 YAML = "tag:yaml.org,2002:"
 TEXT = tuple(YAML + name for name in ("str", "int", "float", "bool", "timestamp", "value", "merge"))
@@ -28,17 +29,20 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def parse_mapping(text: str, where: str) -> dict[str, Any]:
-    """As `read_mapping`, of the text of a file."""
+    """The mapping that the text of a file holds; see `read_mapping`."""
     tree = parse(text, where)
     if tree is None:
         return {}
     if not isinstance(tree, dict):
-        raise MixlabError(f"{where}: {'a list' if isinstance(tree, list) else 'text'} came where a mapping is allowed")
+        raise MixlabError(f"{where}: expected a mapping, got {'a list' if isinstance(tree, list) else 'text'}")
     return tree
 
 
 def read_text(path: Path) -> str:
-    """Raises: MixlabError: there is no such file, or it is not text."""
+    """The text of a file, without its mark of byte order.
+
+    Raises: MixlabError: there is no such file, or it is not text.
+    """
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -61,15 +65,16 @@ def parse(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f"{where}, line {mark.line + 1}, column {mark.column + 1}" if mark else where
         problem = str(getattr(error, "problem", None) or str(error).splitlines()[0])
-        raise MixlabError(f"{place}: it is not YAML: {_said(problem)}") from error
+        raise MixlabError(f"{place}: it is not YAML: {_explained(problem)}") from error
     except RecursionError as error:
-        raise MixlabError(f"{where}: its lists and mappings lie too deep in each other") from error
+        raise MixlabError(f"{where}: its lists and mappings are nested too deep") from error
     return _interpolated(tree, where) if reader.has_interpolation else tree
 
 
-def _said(problem: str) -> str:
+def _explained(problem: str) -> str:
+    """A problem in PyYAML's words, with the likely way out."""
     if problem == "but found another document":
-        return "it holds several documents, parted by '---'; allowed: one"
+        return "it holds several documents, separated by '---'; expected one"
     if problem.endswith("got '{'"):
         return f"{problem}; inside of brackets, a text that holds '${{' needs quotes"
     return f"{problem} (a tab); YAML indents by spaces" if "'\\t'" in problem else problem
@@ -112,22 +117,23 @@ class _Tree:
         """Keys are texts too; those that `<<` brings stand behind the mapping's own."""
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
-        for key, given in node.value:
+        for key, inner in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self._mistake(key, "a list or a mapping came where a key is allowed")
+                raise self._mistake(key, "expected a text as a key, got a list or a mapping")
             if key.tag == YAML + "merge":
-                merged = {**self._merged(given), **merged}
+                merged = {**self._merged(inner), **merged}
             elif key.value in own:
                 raise self._mistake(key, f"duplicate key {shown(key.value)}")
             else:
-                own[key.value] = self.value(given)
+                own[key.value] = self.value(inner)
         return merged | own
 
     def _merged(self, node: yaml.Node) -> dict[str, Any]:
-        found = self.value(node)
-        mappings = found if isinstance(found, list) else [found]
+        """What `<<` brings: the mapping that it names, or several, the first before the others."""
+        value = self.value(node)
+        mappings = value if isinstance(value, list) else [value]
         if not all(isinstance(one, dict) for one in mappings):
-            raise self._mistake(node, "'<<' takes a mapping, or a list of them")
+            raise self._mistake(node, "expected a mapping behind '<<', or a list of them")
         return {key: value for one in reversed(mappings) for key, value in one.items()}
 
     def _mistake(self, node: yaml.Node, what: str) -> MixlabError:
@@ -146,12 +152,12 @@ def _interpolated(tree: Any, where: str) -> Any:
         config = OmegaConf.create(_escaped(tree), flags={"allow_objects": True})
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        said = str(error).splitlines()[0]
-        raise MixlabError(f"{where}: {said[:200]}; a variable of the environment is written $NAME") from error
+        problem = str(error).splitlines()[0]
+        raise MixlabError(f"{where}: {problem[:200]}; a variable of the environment is written $NAME") from error
 
 
 def _escaped(tree: Any) -> Any:
-    """With the variables of the environment put out of OmegaConf's reach."""
+    """The tree with the variables of the environment put out of OmegaConf's reach."""
     if isinstance(tree, dict):
         return {key: _escaped(value) for key, value in tree.items()}
     if isinstance(tree, list):
@@ -160,5 +166,5 @@ def _escaped(tree: Any) -> Any:
 
 
 def _files_in(folder: Path, name: str) -> str:
-    found = sorted(other.name for other in folder.glob("*.y*ml")) if folder.is_dir() else []
-    return choices(name, found) if found else f"the folder {folder.absolute()} holds no YAML file or is not there"
+    files = sorted(other.name for other in folder.glob("*.y*ml")) if folder.is_dir() else []
+    return choices(name, files) if files else f"the folder {folder.absolute()} holds no YAML file or is not there"

@@ -6,19 +6,18 @@ from functools import lru_cache
 import numpy as np
 
 from backends.arrays import Array
+from backends.models import folds
 from backends.plan import StepPlan
 from experiments import streams
-from experiments.spec.config import TrainConfig
-from experiments.spec.trial import Trial
+from experiments.spec.trial import TrainSpec, Trial
 
 
-def learning_rates(train: TrainConfig, first_step: int, num_steps: int) -> Array:
+def learning_rates(train: TrainSpec, first_step: int, num_steps: int) -> Array:
     """Rate of each step, float64 (num_steps,).
 
     Step t counts from 0. It rises as (t + 1) / warmup_steps, then falls from 1 to 0 over the steps that are left, by
     half a cosine or a line, so that the last step is just above 0.
     """
-    assert train.steps is not None  # resolve() sets it
     t = np.arange(first_step, first_step + num_steps)
     progress = np.clip((t - train.warmup_steps) / max(1, train.steps - train.warmup_steps), 0, 1)
     falling = {
@@ -90,8 +89,8 @@ def _branch_scales(trial: Trial, first: int, num: int) -> Array:
     Source: google-research/big_vision, models/mlp_mixer.py: the rate rises linearly from 0 at the first block, and kept
     branches are not rescaled. With `rescale`, timm's form: one rate for all blocks, kept branches divided by keep rate.
     """
-    model, shape = trial.model, (trial.model.num_blocks, 2, trial.train.batch_size)
-    rises = np.arange(model.num_blocks) / max(1, model.num_blocks - 1)
-    rates = model.stochastic_depth * (np.ones(model.num_blocks) if model.rescale else rises)[:, None, None]
+    model, depths = trial.model, np.array(folds.branch_depths(trial.model))[:, None]
+    shape = (len(depths), trial.train.batch_size)
+    rates = model.stochastic_depth * (np.ones_like(depths) if model.rescale else depths)
     kept = streams.uniforms(trial.seed, "stochastic_depth", first, num, shape) >= rates
     return kept / (1 - rates) if model.rescale else kept.astype(np.float64)

@@ -15,6 +15,7 @@ from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.results import checkpoint, first_layers, kept
 from experiments.results.claims import Claim, ClaimLost
+from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training.events import Evaluated, Noted, Stepped, Tell
@@ -31,7 +32,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0  # over the steps since the last evaluation
     curve: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("compile", "train", "evaluate"), 0.0))
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
     sessions: list[dict[str, Any]] = field(default_factory=list)  # of each process: see TrialRun.begin
 
 
@@ -102,11 +103,11 @@ class TrialRun:
         Raises: Diverged: a loss is not finite: that of the last step was, and its update led to where nothing is.
         """
         progress = self.progress
-        if not all(math.isfinite(score["loss"]) for score in scores.values() if score):
+        if not all(math.isfinite(score[FINITE.name]) for score in scores.values() if score):
             raise Diverged(progress.step)
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         loss, rate = progress.loss_sum / since, float(learning_rates(self.trial.train, progress.step - 1, 1)[0])
-        progress.curve.append({"step": progress.step, "loss": loss, "learning_rate": rate, **scores})
+        progress.curve.append({STEP: progress.step, STEP_LOSS: loss, LEARNING_RATE: rate, **scores})
         progress.loss_sum = 0.0
         self.tell(Evaluated(self.trial.id, progress.step, loss, rate, scores))
 
@@ -180,7 +181,7 @@ class TrialRun:
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": peak_memory_bytes,
-            "metrics": {"last": progress.curve[-1] if progress.curve else None, "best": best(progress.curve)},
+            "metrics": {LAST: progress.curve[-1] if progress.curve else None, BEST: best(progress.curve)},
             "notes": self.notes,
             "curve": progress.curve,
         }
@@ -196,10 +197,11 @@ class TrialRun:
 
 
 def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first point of highest validation accuracy; without a validation split, the last point."""
+    """The first point that is best on validation; without a validation split, the last point."""
     if not curve or curve[-1]["validation"] is None:
         return curve[-1] if curve else None
-    return max(curve, key=lambda point: point["validation"]["accuracy"])
+    better = max if CHOOSES.higher_is_better else min
+    return better(curve, key=lambda point: point["validation"][CHOOSES.name])
 
 
 def _json_line(point: dict[str, Any]) -> str:

@@ -1,16 +1,19 @@
-"""What a file of arrays holds, whatever its form."""
+"""Content of a file of arrays, whatever its form."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from backends.arrays import Array, State
 
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
     arrays: by name, those of nested mappings as `outer/inner`.   metadata: text by name, of safetensors.
     skipped: objects that are no arrays, counted by the name of what makes them.   settings: of the training script.
@@ -23,9 +26,9 @@ class Content:
 
 
 class NotWeights(ValueError):
-    """It is whole and something else. The text says what, and the way to weights."""
+    """The error that a whole file is no weights. The text says what it is, and the way to weights."""
 
 
-def widened(bits: Array) -> Array:
-    """bfloat16 as float32, exactly; NumPy has no such type and stores its bits (in .npz: as bytes of no type, V2)."""
-    return (bits.astype(np.uint32, order="C") << 16).view(np.float32)
+def widened(array: Array) -> Array:
+    """The array with bfloat16 as float32, exactly: the type that all readers of weights can compute in."""
+    return array.astype(np.float32, order="C") if array.dtype == BFLOAT16 else array

@@ -7,9 +7,9 @@ FAULTS: dict[str, list[Row]] = {
         ('return config.layout == "splits"', 'return config.layout == "classes"', "layout -k held_to"),
         ("if len(words) == 1 and len(flat) == len(first):", "if len(words) == 1:", "layout -k question"),
         ("if len(words) > 1 and not flat:", "if len(words) > 1:", "layout -k question"),
-        ("found.sort()", "found.sort(reverse=True)", "layout -k order_of_their_paths"),
+        ("files.sort()", "files.sort(reverse=True)", "layout -k order_of_their_paths"),
         ('line.split("\\t")[:2]', 'line.split("\\t")[:3]', "layout -k tiny_imagenet"),
-        ("return {} if set(found) <= INNER else found", "return found", "layout -k tiny_imagenet"),
+        ("return {} if set(with_images) <= INNER else with_images", "return with_images", "layout -k tiny_imagenet"),
         ("if len(set(map(canonical, inside))) > 1:", "if False:", "layout -k below_classes"),
     ],
     "experiments/data/tables.py": [
@@ -66,6 +66,17 @@ FAULTS: dict[str, list[Row]] = {
             "data -k follows_the_split_seed",
         ),
         ("if last_at(cache, config) != about:", "if last_at(cache, config) is None:", "data_cache -k was_last"),
+    ],
+    # What planning may read and decode, and what a source that is known spares it.
+    "experiments/data/limits.py": [
+        ("decoded_bytes(about) > PLANNED_BYTES", "decoded_bytes(about) >= PLANNED_BYTES", "prepare -k decoded_once"),
+        ("PLANNING and sum(sizes) > PLANNED_BYTES:", "PLANNING and not sizes:", "prepare -k by_the_listing"),
+        ("if purpose is Purpose.TRAINING:", "if purpose is not Purpose.PREPARING:", "prepare -k look_at_the_memory"),
+        ("num_bytes is not None and num_bytes <=", "num_bytes is None or num_bytes <=", "prepare -k of_the_hub"),
+    ],
+    "experiments/data/splits.py": [
+        ("    noted = seen(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
+        ("if error.about:", "if False:", "prepare -k not_opened_again"),
     ],
     "experiments/data/checks.py": [
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),

@@ -12,7 +12,7 @@ FAULTS: dict[str, list[Row]] = {
         ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
     ],
     "experiments/training/trial_run.py": [
-        ("return max(curve, key=", "return max(reversed(curve), key=", "keep -k equal_validation"),
+        ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
         (
             "learning_rates(self.trial.train, progress.step - 1, 1)",
             "learning_rates(self.trial.train, progress.step, 1)",
@@ -41,6 +41,9 @@ FAULTS: dict[str, list[Row]] = {
         ('"stochastic_depth", first', '"depth", first', GOLDEN),
         ("(t + 1) / max(1, train.warmup_steps)", "t / max(1, train.warmup_steps)", GOLDEN),
     ],
+    "experiments/data/permutation.py": [
+        ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
+    ],
     "experiments/data/splits.py": [
         ('"data/train")[:num_train]', '"data/training")[:num_train]', GOLDEN),
         ('split_seed, "data/test")', 'split_seed, "test")', GOLDEN),
@@ -48,20 +51,26 @@ FAULTS: dict[str, list[Row]] = {
         ("(rank + 0.5)", "(rank + 1.0)", GOLDEN),
         ("(rank + 0.5)", "(rank + 0.0)", GOLDEN),
         ("np.lexsort((ties, position))", "np.argsort(position, kind='stable')", GOLDEN),
-        ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
     ],
     "experiments/data/builtin.py": [('"synthetic/blobs", row', '"synthetic/blob", row', GOLDEN)],
-    "backends/models/folds.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
+    "backends/models/family.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],
     # Two words for one training are one trial.
     "experiments/spec/resolve.py": [
         ('    ("momentum", 0.0, ("nesterov",)),\n', "", "equivalent_trials -k train_the_same"),
-        ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
-        ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
         ("train.warmup_steps <= 1 and", "train.warmup_steps <= 2 and", "equivalent_trials -k rates_are_the_same"),
         ('(falling == 2 and train.schedule == "linear")', "False", "equivalent_trials -k rates_are_the_same"),
         ("round(epochs * (", "int(epochs * (", "spec -k part_of_an_epoch"),
         ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
+    ],
+    "backends/models/mixer.py": [
+        ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
+        ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
+        ("if not any(layer.drops", "if any(layer.drops", "equivalent_trials"),
         ("channels_dim or 4 * hidden", "channels_dim or 2 * hidden", "spec -k left_out"),
-        ("max(1, hidden // 2)", "max(1, hidden // 4)", "spec -k left_out"),
+        ("max(1, hidden_dim // 2)", "max(1, hidden_dim // 4)", "spec -k left_out"),
+    ],
+    "backends/models/folds.py": [
+        ("if layer.drops)", ")", "backends_agree -k always_had"),
+        ("max(1, len(blocks) - 1)", "len(blocks)", GOLDEN),
     ],
 }

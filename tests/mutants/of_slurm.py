@@ -43,15 +43,15 @@ FAULTS: dict[str, list[Row]] = {
     "slurm/needs.py": [
         ('OLD_NAMES = {"time_min": "time"}', 'OLD_NAMES = {"time_min": "pack"}', "cluster_files -k old_name"),
         (
-            "given = {**base, **planned.settings}",
-            "given = {**planned.settings, **base}",
+            "settings = {**base, **planned.settings}",
+            "settings = {**planned.settings, **base}",
             "cluster_files -k place_of_the_bases",
         ),
         ("        return all(\n", "        return any(\n", "cluster_files -k rule_matches"),
         ("self.share * max(1, self.gpus)", "self.share * self.gpus", "cluster_files -k share_of_each"),
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
     ],
-    "experiments/spec/resolve.py": [
+    "backends/models/mixer.py": [
         ("if its_sizes == sizes", "if its_sizes[:2] == sizes[:2]", "cluster_files -k known_by_its_sizes"),
     ],
     "slurm/options.py": [
@@ -65,7 +65,7 @@ FAULTS: dict[str, list[Row]] = {
         ("name not in (*GPUS, *MEMORY,", "name not in (*GPUS,", "batch_scripts -k job_of_the_report"),
     ],
     "slurm/cluster_keys.py": [
-        ("found |= {key: None} if _may_be_none(key) else {}", "continue", "cluster_files -k layers_win or comes_back"),
+        ("            typed[key] = None", "            pass", "cluster_files -k layers_win or comes_back"),
         (
             '{"match": rule["match"], **rule["needs"]}',
             '{"match": rule["match"], "pack": 1}',

@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
         ('"exec", ', "", "pickles -k attacks"),
     ],
     "experiments/parity/trials.py": [
-        ("2**16 // min(sites) + 1", "2**16 // min(sites)", "parity -k wide_batch"),
+        ("min(sites, default=2**16) + 1", "min(sites, default=2**16)", "parity -k wide_batch"),
         ('"ema_decay": config.train.ema_decay or 0.9', '"ema_decay": config.train.ema_decay', "parity -k whole_config"),
         ("min(config.train.clip_norm or 1.0, CLIP_NORM)", "config.train.clip_norm or 1.0", "parity -k whole_config"),
         (

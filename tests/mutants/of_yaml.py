@@ -3,13 +3,19 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "experiments/spec/values.py": [
+    "experiments/spec/scalars.py": [
         ("if looks != by_yaml and not _is_decimal(text):", "if False:", "yaml -k both_readings"),
         ('WHOLE = re.compile(r"[-+]?(0|[1-9][0-9]*)")', 'WHOLE = re.compile(r"[-+]?[0-9]+")', "yaml -k leading_zero"),
-        ("return number + 0.0  # -0.0 is 0.0", "return number", "yaml -k minus_zero"),
-        ("return value + 0.0 if kind is float", "return value if kind is float", "yaml -k minus_zero"),
-        ("if math.isinf(number) or (number == 0 and", "if math.isinf(number) or (False and", "yaml -k does_not_fit"),
+        ("return value + 0.0  # -0.0 is 0.0", "return value", "yaml -k minus_zero"),
+        ("if math.isinf(value) or (value == 0 and", "if math.isinf(value) or (False and", "yaml -k does_not_fit"),
         ('"no": False', '"no": True', "yaml -k one_reading"),
+    ],
+    "experiments/spec/values.py": [
+        ("return value + 0.0 if kind is float", "return value if kind is float", "yaml -k minus_zero"),
+        ("value < self.low) or", "value <= self.low) or", "spec -k limits_are_allowed"),
+        ("value > self.high)", "value >= self.high)", "spec -k limits_are_allowed"),
+        ("if isinstance(value, float) and not math.isfinite(value):", "if False:", "spec -k nan_or_infinite"),
+        ("if self.words and value not in self.words:", "if False:", "spec -k words_are_those_allowed"),
     ],
     "experiments/spec/expand.py": [
         ("if not (value := os.environ.get(name)):", "if (value := os.environ.get(name)) is None:", "expand -k refused"),

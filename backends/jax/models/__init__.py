@@ -1,0 +1,14 @@
+"""Forward passes in Flax, by the names of backends/models/."""
+
+from flax import linen as nn
+
+from backends.jax.models.mixer import MlpMixer
+from backends.models import name_of
+from backends.specs import ModelSpec
+
+MODELS = {"mixer": MlpMixer}
+
+
+def make(spec: ModelSpec, remat: bool) -> nn.Module:
+    """A module that takes (images, chance, dtype) and gives (logits, features)."""
+    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]

@@ -1,0 +1,65 @@
+"""Token mixing in Flax: one function for each operator of backends/models/mixing.py.
+
+b batch   s tokens   c channels
+"""
+
+from collections.abc import Callable
+
+from flax import linen as nn
+from jax import Array
+
+from backends.jax.layers import Chance, Operation, dense_tokens, dense_tokens_untied, mlp, tap, weights
+from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
+
+
+def tied(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    return _mlp(mixing, dense_tokens, x_bsc, name, chance)
+
+
+def untied(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    return _mlp(mixing, dense_tokens_untied, x_bsc, name, chance)
+
+
+def grouped(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """Row s G + g of column j is channel j G + g of token s, so that G neighbouring columns are concatenated."""
+    (b, s, c), groups = x_bsc.shape, mixing.spec.token_groups
+    x = x_bsc.reshape(b, s, c // groups, groups).swapaxes(2, 3).reshape(b, s * groups, c // groups)
+    x = _mlp(mixing, dense_tokens, x, name, chance)
+    return x.reshape(b, s, groups, c // groups).swapaxes(2, 3).reshape(b, s, c)
+
+
+def grouped_views(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    kernel_cc = weights(mixing, "views").kernel.astype(x_bsc.dtype)
+    x_bsc = (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
+    return grouped(mixing, tap(x_bsc, f"{name}/views", chance), name, chance)
+
+
+def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
+    x_bhwc = x_bsc.reshape(b, side, side, c)
+    mean_bhwc = nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False)
+    return tap((mean_bhwc - x_bhwc).reshape(b, s, c), f"{name}/pooling", chance)
+
+
+def identity(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    return x_bsc
+
+
+def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Array, name: str, chance: Chance) -> Array:
+    return mlp(mixing, operation, mixing.spec.activation, x_bsc, name, chance)
+
+
+# Each value of the field is the name of its function.
+OPERATORS: dict[str, Callable[["TokenMixing", Array, str, Chance], Array]] = {
+    name: globals()[name] for name in TOKEN_MIXING
+}
+
+
+class TokenMixing(nn.Module):
+    """The operator over tokens that the spec names."""
+
+    spec: MixerSpec
+
+    @nn.compact
+    def __call__(self, x_bsc: Array, name: str, chance: Chance) -> Array:
+        return OPERATORS[self.spec.token_mixing](self, x_bsc, name, chance)

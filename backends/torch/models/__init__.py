@@ -1,0 +1,14 @@
+"""Forward passes in PyTorch, by the names of backends/models/."""
+
+from torch import nn
+
+from backends.models import name_of
+from backends.specs import ModelSpec
+from backends.torch.models.mixer import MlpMixer
+
+MODELS = {"mixer": MlpMixer}
+
+
+def make(spec: ModelSpec, remat: bool) -> nn.Module:
+    """A module that takes (images, chance, dtype) and gives (logits, features)."""
+    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]

@@ -1,0 +1,64 @@
+"""Token mixing in PyTorch: one function for each operator of backends/models/mixing.py.
+
+b batch   s tokens   c channels
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
+from backends.torch.layers import Chance, Operation, Weights, dense_tokens, dense_tokens_untied, mlp, tap, weights
+
+
+def tied(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    return _mlp(mixing, dense_tokens, x_bsc, name, chance)
+
+
+def untied(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    return _mlp(mixing, dense_tokens_untied, x_bsc, name, chance).contiguous()  # what is untied lies channel by channel
+
+
+def grouped(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """Row s G + g of column j is channel j G + g of token s, so that G neighbouring columns are concatenated."""
+    (b, s, c), groups = x_bsc.shape, mixing.spec.token_groups
+    x = x_bsc.reshape(b, s, c // groups, groups).transpose(2, 3).reshape(b, s * groups, c // groups)
+    x = _mlp(mixing, dense_tokens, x, name, chance)
+    return x.reshape(b, s, groups, c // groups).transpose(2, 3).reshape(b, s, c)
+
+
+def grouped_views(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    kernel_cc = weights(mixing, "views").kernel.to(x_bsc.dtype)
+    x_bsc = (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
+    return grouped(mixing, tap(x_bsc, f"{name}/views", chance), name, chance)
+
+
+def pooling(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
+    x_bchw = x_bsc.transpose(1, 2).reshape(b, c, side, side)
+    mean_bchw = F.avg_pool2d(x_bchw, 3, stride=1, padding=1, count_include_pad=False)
+    return tap((mean_bchw - x_bchw).reshape(b, c, s).transpose(1, 2), f"{name}/pooling", chance)
+
+
+def identity(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    return x_bsc
+
+
+def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    return mlp(mixing, operation, mixing.spec.activation, x_bsc, name, chance)
+
+
+# Each value of the field is the name of its function.
+OPERATORS: dict[str, Callable[["TokenMixing", Tensor, str, Chance], Tensor]] = {
+    name: globals()[name] for name in TOKEN_MIXING
+}
+
+
+class TokenMixing(Weights):
+    """The operator over tokens that the spec names."""
+
+    spec: MixerSpec
+
+    def forward(self, x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+        return OPERATORS[self.spec.token_mixing](self, x_bsc, name, chance)

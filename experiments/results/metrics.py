@@ -1,0 +1,82 @@
+"""The numbers that a trial ends with, by name: each stands here once, and is made in one place.
+
+A further metric is a row of METRICS and its function in MEASURES of training/evaluate.py. Records, frames, curves,
+tables, figures and the command line then know it. A further number of cost is a name here and its value in
+TrialRun.result.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+LAST, BEST = "last", "best"  # evaluations of a trial that its record holds apart from the curve
+SPLITS = ("train", "validation", "test")
+SECONDS = ("compile", "train", "evaluate")
+FLOPS = ("forward_flops_per_image", "training_flops")  # which may pass 64 bits
+STEPS = "steps"
+COSTS = ("images_per_s", "parameters", "peak_memory_bytes", *FLOPS)
+MEANS = ("parameters", "training_flops", "images_per_s")  # of COSTS, those that a cell of a table averages
+# Of a point of the curve beside its splits; STEP_LOSS is the mean over the steps since the point before.
+STEP, STEP_LOSS, LEARNING_RATE = "step", "loss", "learning_rate"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number that an evaluation makes of the examples of a split; it is in [0, most]."""
+
+    name: str
+    unit: str  # of the number as it is shown
+    difference_unit: str
+    scale: int  # what the number in a record is multiplied with to be in its unit
+    digits: int  # in tables
+    digits_alone: int  # where it is printed alone
+    higher_is_better: bool
+    most: float = math.inf
+    is_share: bool = False  # the share of examples that are right: the rest is the error, and their number limits it
+    in_all_records: bool = False  # False: records of an earlier version lack it
+
+    @property
+    def margin_unit(self) -> str:
+        """The unit of a margin that somebody asks for."""
+        return self.unit if self.unit == self.difference_unit else f"{self.unit} {self.difference_unit}"
+
+    def text(self, value: float, sign: str = "", more: int = 0) -> str:
+        """The number, or a difference of two (with sign "+"), in its unit and with `more` digits than in tables."""
+        digits = self.digits + more
+        return f"{round(self.scale * value, digits) + 0.0:{sign}.{digits}f}"  # + 0.0: no -0.0
+
+
+ACCURACY = Metric(
+    "accuracy", "%", "points", 100, 1, 2, higher_is_better=True, most=1.0, is_share=True, in_all_records=True
+)
+LOSS = Metric("loss", "nats", "nats", 1, 4, 6, higher_is_better=False, in_all_records=True)
+METRICS: dict[str, Metric] = {metric.name: metric for metric in (ACCURACY, LOSS)}
+CHOOSES = ACCURACY  # the best evaluation is the first that is best in it on validation
+FINITE = LOSS  # where it is not, the trial has diverged
+DEFAULT = f"{LAST}.test.{ACCURACY.name}"  # of a report
+
+
+class Place(NamedTuple):
+    """The parts of a name such as `last.test.accuracy`."""
+
+    when: str
+    split: str
+    metric: Metric
+
+
+def names() -> tuple[str, ...]:
+    """Names of what a report may be of, which are columns of the frame: `last.test.accuracy`, ..."""
+    return tuple(
+        f"{when}.{split}.{metric}" for when in (LAST, BEST) for split in reversed(SPLITS) for metric in METRICS
+    )
+
+
+def parse(name: str) -> Place:
+    """Take a name apart. Args: name: of `names`."""
+    when, split, metric = name.split(".")
+    return Place(when, split, METRICS[metric])
+
+
+def curve_columns() -> tuple[str, ...]:
+    """Columns of a curve as an array; NaN where a split has no examples, or the record lacks the metric."""
+    return (STEP, STEP_LOSS, *(f"{split}.{metric}" for split in SPLITS for metric in METRICS))

@@ -1,0 +1,95 @@
+"""Every field of a trial, for people: what it may be, its default, what it means, and whether an id depends on it."""
+
+import ast
+import dataclasses
+import inspect
+import io
+import textwrap
+import tokenize
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from experiments.spec import fields, values
+from experiments.spec.config import TrialConfig
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import DataInfo
+
+EXAMPLE = DataInfo(
+    "", image_size=32, image_channels=3, num_classes=10, num_train=1000, num_validation=100, num_test=100
+)
+BY_NAME, BY_CONTENT, BY_RESULT, NOT = "yes", "content", "resolved", "no"  # how an id depends on a field
+
+
+@dataclass(frozen=True)
+class FieldRow:
+    """One field as the table shows it."""
+
+    name: str
+    allowed: str
+    default: str
+    meaning: str  # the comment beside the field, which is its one description
+    in_id: str  # BY_NAME, BY_CONTENT, BY_RESULT or NOT
+
+
+def rows() -> list[FieldRow]:
+    """Every field, in the order of names()."""
+    science = resolve(TrialConfig(), EXAMPLE, "fields").science
+    hashed = set(_leaves(science))
+    return [_row(name, hashed) for name in fields.names()]
+
+
+def _row(name: str, hashed: set[str]) -> FieldRow:
+    kind, last = fields.holder(name)
+    default = _as_yaml(fields.get_field(TrialConfig(), name))
+    return FieldRow(name, values.allowed_values(kind, last), default, comments(kind)[last], _in_id(name, hashed))
+
+
+def _as_yaml(value: Any) -> str:
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else fields.text(value)
+
+
+def _in_id(name: str, hashed: set[str]) -> str:
+    """Data act through the decoded images and labels, the fields of other hashed sections through what they become."""
+    section = name.partition(".")[0]
+    if name in hashed:
+        return BY_NAME
+    if not any(other.startswith(f"{section}.") for other in hashed):
+        return NOT
+    return BY_CONTENT if section == "data" else BY_RESULT
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted names of a nested mapping's values. None is no value: what a trial has resolved to another field."""
+    names = []
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            names += _leaves(value, f"{prefix}{key}.")
+        elif value is not None:
+            names.append(prefix + key)
+    return names
+
+
+@cache
+def comments(kind: type) -> dict[str, str]:
+    """The comments beside the fields of a dataclass, those of its bases too: field -> text."""
+    found: dict[str, str] = {}
+    for cls in reversed(kind.__mro__):
+        if dataclasses.is_dataclass(cls):
+            found |= _own_comments(textwrap.dedent(inspect.getsource(cls)))
+    return found
+
+
+def _own_comments(source: str) -> dict[str, str]:
+    """Those on the lines of each field."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    by_line = {one.start[0]: one.string.lstrip("# ") for one in tokens if one.type == tokenize.COMMENT}
+    (cls,) = ast.parse(source).body
+    assert isinstance(cls, ast.ClassDef)
+    found = {}
+    for node in cls.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
+            found[node.target.id] = " ".join(by_line[line] for line in lines if line in by_line)
+    return found

@@ -1,0 +1,126 @@
+"""`mixlab fields`: what it says of a field is what the field does."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import mixlab
+from experiments.spec import fields, reference
+from experiments.spec.config import TrialConfig
+from experiments.spec.reference import BY_CONTENT, BY_NAME, BY_RESULT, NOT, FieldRow, comments
+from experiments.spec.resolve import resolve
+from experiments.spec.trial import Trial
+
+ROWS = {row.name: row for row in reference.rows()}
+
+
+@pytest.fixture(scope="module")
+def trial() -> Trial:
+    return resolve(TrialConfig(), reference.EXAMPLE, "test")
+
+
+def changed(trial: Trial, name: str) -> Trial | None:
+    """The trial with another value in a field; None: a resolved trial has no value there."""
+    try:
+        value = fields.get_field(trial, name)
+    except AttributeError:
+        return None
+    if value is None and name.startswith(("model.", "train.")):
+        return None
+    other = not value if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else "another"
+    return fields.set_fields(trial, {name: other})  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
+def test_an_id_changes_with_a_field_if_and_only_if_the_table_says_so(row: FieldRow, trial: Trial) -> None:
+    other = changed(trial, row.name)
+    if row.in_id == BY_RESULT:
+        assert other is None  # what it stands for is in the trial, and it is not
+    else:
+        assert other is not None and (other.id != trial.id) == (row.in_id == BY_NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.hidden_dim", BY_NAME),
+        ("model.variant", BY_RESULT),
+        ("train.epochs", BY_RESULT),
+        ("train.steps", BY_NAME),
+        ("data.source", BY_CONTENT),
+        ("data.layout", BY_CONTENT),
+        ("data.split_seed", BY_NAME),
+        ("data.augment.mixup", BY_NAME),
+        ("backend", BY_NAME),
+        ("run.threads", NOT),
+    ],
+)
+def test_a_field_acts_on_the_id_as_the_table_says(name: str, said: str) -> None:
+    assert ROWS[name].in_id == said
+
+
+def test_every_field_has_a_row_with_its_default_and_its_comment() -> None:
+    assert tuple(ROWS) == fields.names()
+    row = ROWS["train.weight_decay"]
+    assert (row.default, row.allowed) == ("0", "a number (at least 0, at most 1000)")
+    assert row.meaning.startswith("decoupled")
+    assert [ROWS[name].default for name in ("run.deterministic", "model.num_blocks", "seed")] == ["true", "null", "0"]
+    unsaid = [name for name, row in ROWS.items() if not row.meaning and not row.allowed.startswith(("one of", "true"))]
+    assert len(unsaid) < 15  # whose name is all that there is to say
+
+
+@dataclass(frozen=True)
+class Above:
+    """Not a # comment."""
+
+    first: int = 1  # one, e.g. #rrggbb
+    second: str = "# no comment"
+
+
+@dataclass(frozen=True)
+class Below(Above):
+    third: int = dataclasses.field(
+        default=3,  # three
+        metadata={"a": "b"},
+    )  # and more
+    second: str = "2"  # another
+
+    def method(self) -> int:
+        first: int = 2  # of a method
+        return first
+
+
+def test_comments_are_those_beside_the_fields_those_of_bases_too() -> None:
+    assert comments(Below) == {"first": "one, e.g. #rrggbb", "second": "another", "third": "three and more"}
+    assert comments(Above)["second"] == ""
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> list[str]:
+    assert mixlab.main(["fields", *words]) == 0
+    return [line.split(" | ")[0].removeprefix("| ") for line in capsys.readouterr().out.splitlines()[2:]]
+
+
+def test_a_section_or_a_field_is_printed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys) == list(fields.names())
+    assert printed(capsys, "data.augment", "seed") == [
+        "data.augment.flip",
+        "data.augment.crop",
+        "data.augment.mixup",
+        "seed",
+    ]
+
+
+@pytest.mark.parametrize(("word", "hint"), [("modle", "did you mean 'model'?"), ("", "allowed: "), ("model.", "model")])
+def test_an_unknown_section_is_refused_with_the_nearest(
+    word: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert mixlab.main(["fields", word]) == mixlab.USER_ERROR
+    said = capsys.readouterr().err
+    assert f"{word!r} is no field or section" in said and hint in said and len(said) < 350
+
+
+def test_descriptions_are_read_from_the_code_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert comments(TrialConfig)["seed"].startswith("of initial weights")
