@@ -422,7 +422,7 @@ def test_devices_are_dealt_out_to_the_jobs(run: Any, quick: Path, tmp_path: Path
     path = write_yaml(tmp_path / "a.yaml", base=base(backend="quick"), grid={"seed": [0, 1, 2, 3]})
     for word in ("gpu", "cuda:x", ""):
         ended: Ended = run("run", str(path), "--devices", word)
-        assert ended.code == 2 and f"--devices: {word!r} is not known; allowed: auto, cpu, cuda" in ended.err
+        assert ended.code == 2 and f"--devices: expected a device, got {word!r}; allowed: auto, cpu, cuda" in ended.err
     assert run("run", str(path), "--devices", "cuda:1,cuda:0", "--jobs", "3").code == 0
     found = records(tmp_path / "runs").values()
     assert {(one["environment"]["backend"]["device"]) for one in found} == {"cuda sees 1", "cuda sees 0"}
