@@ -151,7 +151,7 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
     [
         (["--config", "B/61"], ["'B/61'", "B/16"]),
         (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
-        (["--peer", "official-flax"], ["no --peer-path", "git clone"]),
+        (["--peer", "official-flax"], ["expected a clone at --peer-path, got none", "git clone"]),
         (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
         (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
         (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),
