@@ -564,7 +564,7 @@ def test_two_processes_share_one_store_and_train_each_trial_once(tmp_path: Path,
     assert one.code == two.code == 0, one.err + two.err
     assert one.out == two.out and "(5)" in one.out
     trained = [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sum(steps for _, steps in trained) == 5 * 20
+    assert sum(steps for _, steps, _ in trained) == 5 * 20
     assert {len(record["sessions"]) for record in records(tmp_path / "runs").values()} == {1}
     claims = one.err + two.err
     assert claims.count(": done") >= 5 and "busy" not in claims

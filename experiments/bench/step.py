@@ -65,10 +65,12 @@ def sides(
     peer_names: Sequence[str] = (),
     peer_path: Path | None = None,
     others: Mapping[str, Trial] | None = None,
+    num_replicas: int = 1,
 ) -> list[Side]:
     """The sides: our backends, each with other settings too, then the peers; all have the activation of the peers.
 
     Args:   others: the same model with other settings, by what to call it.
+            num_replicas: where it is more than one, each backend is a side with so many trials as one program too.
     Raises: MixlabError: an unknown peer, peers of different activations, or a trial that a peer has no form of.
     """
     available = peers() if peer_names else {}
@@ -90,6 +92,8 @@ def sides(
         trial = replace(trial, model=replace(mixer_of(trial), activation=activation))
         _check_plain(trial, peer_names[0])
     compared = [Side(name, replace(trial, backend=name)) for name in ours]
+    if num_replicas > 1:
+        compared += [replace(one, setting=f"{num_replicas} replicas", replicas=num_replicas) for one in compared]
     for setting, other in others.items():
         compared += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
     compared += [Side(available[name][0], trial, name, peer_path=peer_path) for name in peer_names]
@@ -146,12 +150,12 @@ def measure(
     return [
         Measurement(
             label=side.label,
-            images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.trial.train.batch_size)),
-            gflops=_rates(seconds, i, {work: _gflop(side.trial, work) for work in seconds}),
+            images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.batch_size)),
+            gflops=_rates(seconds, i, {work: _gflop(side, work) for work in seconds}),
             share={
                 work: Spread.of(
                     [
-                        _gflop(side.trial, work) / own / top
+                        _gflop(side, work) / own / top
                         for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
                     ]
                 )
@@ -194,9 +198,9 @@ def _rates(seconds: Seconds, i: int, amounts: Mapping[str, float]) -> dict[str, 
 
 
 def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
-    return [one / side.trial.train.batch_size for one in seconds]
+    return [one / side.batch_size for one in seconds]
 
 
-def _gflop(trial: Trial, work: str) -> float:
-    """The GFLOP of one batch."""
-    return FLOPS_PER_MAC[work] * folds.forward_macs(trial.model) * trial.train.batch_size / 1e9
+def _gflop(side: Side, work: str) -> float:
+    """The GFLOP of one step, or of the forward pass of one batch."""
+    return FLOPS_PER_MAC[work] * folds.forward_macs(side.trial.model) * side.batch_size / 1e9

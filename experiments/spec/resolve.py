@@ -8,7 +8,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from backends.models import FAMILIES
 from backends.specs import ModelSpec
-from experiments.spec.config import ModelConfig, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.config import AUTO, ModelConfig, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.trial import DataInfo, TrainSpec, Trial
 from experiments.spec.values import shown
 
@@ -35,6 +35,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     train = _resolve_train(config.train, info, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
     check_device(config.run.device, f"{where}: run.device")
+    _check_replicas(config.run.replicas, f"{where}: run.replicas")
     if data.augment.crop > info.image_size:
         raise MixlabError(
             f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
@@ -50,6 +51,12 @@ def check_device(name: str, where: str) -> None:
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise MixlabError(f"{where}: expected a device, got {shown(name)}; {choices(name, DEVICES)}")
+
+
+def _check_replicas(text: str, where: str) -> None:
+    """Raises: MixlabError: it is neither `auto` nor a number of trials."""
+    if text != AUTO and not re.fullmatch(r"[1-9]\d{0,3}", text):
+        raise MixlabError(f"{where}: expected auto or a whole number from 1 to 9999, got {shown(text)}")
 
 
 @lru_cache(maxsize=1024)

@@ -16,8 +16,14 @@ def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dic
 
     Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.
     """
-    logits = np.concatenate([_predict(program, splits.images, part) for part in _batches(indices)])
-    return {name: MEASURES[name](logits, splits.labels[indices], loss) for name in METRICS}
+    return evaluate_each(program, splits, indices, loss)[0]
+
+
+def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[dict[str, float]]:
+    """Evaluate each replica of a program, as `evaluate` does one trial."""
+    batches, labels = [_predict(program, splits.images, part) for part in _batches(indices)], splits.labels[indices]
+    of_replicas = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    return [{name: MEASURES[name](logits, labels, loss) for name in METRICS} for logits in of_replicas]
 
 
 def accuracy(logits: Array, labels: Array, loss: str) -> float:
@@ -44,7 +50,7 @@ def _batches(indices: Array) -> list[Array]:
     return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
 
 
-def _predict(program: Program, images: Array, indices: Array) -> Array:
-    """Logits (n, k) in float64; a short batch is filled up, so that one size alone is compiled, and cut again."""
+def _predict(program: Program, images: Array, indices: Array) -> list[Array]:
+    """Logits (n, k) of each replica, in float64; a short batch is filled up to the one size that is compiled."""
     filled = np.resize(indices, PREDICT_BATCH)
-    return program.predict(images[filled])[0].logits[: len(indices)].astype(np.float64)
+    return [one.logits[: len(indices)].astype(np.float64) for one in program.predict(images[filled])]

@@ -63,7 +63,7 @@ def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> 
     return np.stack(rows)
 
 
-@lru_cache(maxsize=2)  # a chunk may end one epoch and begin the next
+@lru_cache(maxsize=16)  # two of each replica
 def _epoch_order(seed: int, epoch: int, num_examples: int) -> Array:
     """The permutation (n,) of the training examples in one epoch."""
     return np.asarray(streams.permutations(seed, "order", epoch, 1, num_examples)[0])
