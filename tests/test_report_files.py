@@ -25,6 +25,7 @@ from analysis.page.writing import write_reports
 from analysis.report import Report, make_report
 from analysis.table import trends
 from analysis.table.render import render_cells
+from backends.models.mixer import STEM
 from experiments.design import archive
 from experiments.design.ablation import load_ablation, trials
 from experiments.files import write_whole
