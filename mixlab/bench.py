@@ -22,6 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--versus", action="append", default=[], metavar="key=value", help="the same with another setting, as a ratio"
     )
+    step.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="N trials as one program, against N trials one by one"
+    )
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
     limit.add_argument("--store", type=Path, help="keep the ceiling in this results directory, for its reports")
     limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
@@ -55,7 +58,9 @@ def _step(arguments: argparse.Namespace) -> int:
     names, rounds = _backends(arguments.backend), _rounds(arguments.rounds)
     trial = config.trial(arguments.config, _overrides(arguments))
     others = {one: config.trial(arguments.config, [*_overrides(arguments), *one.split()]) for one in arguments.versus}
-    compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others)
+    if arguments.replicas < 1:
+        raise MixlabError(f"command line: --replicas: {arguments.replicas} is too small; at least 1")
+    compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others, arguments.replicas)
     with Console(stderr=True).status("begins") as status:
         measurements = step.measure(compared, rounds, status.update)
     return _show(arguments, measurements, bench_lines.step_lines(arguments.config, measurements))

@@ -122,7 +122,7 @@ def _train(
     shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
     with progress.reporter(console, len(todo)) as reporter:
         run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
-        for backend in dict.fromkeys(run.backends.values()):
+        for backend in dict.fromkeys(run.queue.backends.values()):
             backends.check_installed(backend)
         return run.run()
 

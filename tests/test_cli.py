@@ -327,8 +327,8 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
         (("plan", "."), (".: it is a folder", "tiny.yaml")),
         (("plan", "tiny.yaml", "run.device=banana"), ("tiny.yaml with run.device=banana", "allowed: auto, cpu, cuda")),
-        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "not both")),
-        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "not both")),
+        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "got both")),
+        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "got both")),
         (("status", "tiny", "seed=3"), ("seed=3", "need a YAML file")),
         (
             ("plan", "tiny.yaml", "data.source=synthetic", "data.num_examples=2000000000"),
@@ -564,7 +564,7 @@ def test_two_processes_share_one_store_and_train_each_trial_once(tmp_path: Path,
     assert one.code == two.code == 0, one.err + two.err
     assert one.out == two.out and "(5)" in one.out
     trained = [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sum(steps for _, steps in trained) == 5 * 20
+    assert sum(steps for _, steps, _ in trained) == 5 * 20
     assert {len(record["sessions"]) for record in records(tmp_path / "runs").values()} == {1}
     claims = one.err + two.err
     assert claims.count(": done") >= 5 and "busy" not in claims

@@ -1,9 +1,11 @@
 """The list of faults that `make mutants` plants fits the code as it is."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.mutants import MUTANTS
-from tests.mutants.__main__ import main
+from tests.mutants.__main__ import copy_tree, main
 from tests.mutants.fault import ROOT, Mutant, planted
 
 
@@ -26,3 +28,10 @@ def test_a_row_that_no_longer_fits_is_an_error() -> None:
 def test_a_word_that_chooses_no_fault_is_an_error() -> None:
     with pytest.raises(SystemExit, match="no fault's file or text holds nothing_like_it"):
         main(["nothing_like_it"])
+
+
+def test_the_copy_that_faults_are_planted_in_holds_all_code(tmp_path: Path) -> None:
+    copied = copy_tree(tmp_path / "copy")
+    for room in ("analysis", "backends", "experiments", "mixlab", "slurm", "tests"):
+        ours, theirs = ({path.relative_to(root) for path in (root / room).rglob("*.py")} for root in (ROOT, copied))
+        assert ours and ours == theirs

@@ -15,7 +15,8 @@ from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
-from experiments.training.loop import TrialRun
+from experiments.training.loop import Loop
+from experiments.training.trial_run import TrialRun
 from experiments.weights import evaluation, weight_files
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake
@@ -165,8 +166,8 @@ def test_evaluate_of_a_trials_checkpoint_is_what_the_trial_found_itself(run: Run
     order = data.pixel_order("pixels", 8, trial.model.patch_size, 0)
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
     program = backends.load("torch").open(trial.model, trial.optimizer, dataset, RunSpec(precision="float64"))
-    training = TrialRun(trial, store, Claim(store.folder(trial.id)), splits, program)
-    training.run(lambda: False, lambda said: None)
+    training = TrialRun(trial, store, Claim(store.folder(trial.id)), splits)
+    assert [error for _, error in Loop([training], [training.restore()], program, splits).run(lambda: False)] == [None]
     expected = training.progress.curve[-1]["test"]
     checkpoint = str(store.folder(trial.id) / "checkpoint.safetensors")
     assert run("weights", "convert", checkpoint, "own.safetensors").code == 0

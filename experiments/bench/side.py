@@ -1,5 +1,6 @@
 """A process that does one side's work on request, and answers with the seconds that it took."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -41,6 +42,12 @@ class Side:
     size: int = 0
     peer_path: Path | None = None
     setting: str = ""  # in which it differs from the others of its backend
+    replicas: int = 1  # trials as one program; they differ in their seed
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step, of all replicas together."""
+        return self.replicas * self.trial.train.batch_size
 
     @property
     def label(self) -> str:
@@ -87,7 +94,7 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
     measured: Measured
     if side.what == "program":
         malloc.give_back_at_once(run.remat)
-        measured = OurLoop(side.trial, run)
+        measured = OurLoop(side.trial, run, side.replicas)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (mixer_of(side.trial), side.trial.optimizer)
         peers = backends.load_peers(side.backend)
@@ -116,16 +123,17 @@ def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
 class OurLoop:
     """A backend's program, called as a trial calls it, with the gathering of batches; see backends.bench.Measured."""
 
-    def __init__(self, trial: Trial, run: RunSpec):
+    def __init__(self, trial: Trial, run: RunSpec, num_replicas: int = 1):
         self.trial, self.data = trial, random_data(trial, BATCHES)
+        self.trials = [dataclasses.replace(trial, seed=trial.seed + i) for i in range(num_replicas)]
         optimizer = trial.optimizer
         self.program: Program = backends.load(trial.backend).open(trial.model, optimizer, self.data, run)
-        self.program.load([initial_state(trial)])
+        self.program.load([initial_state(one) for one in self.trials])
         self.step = 0
 
     def train(self, num_steps: int) -> None:
         examples = np.arange(len(self.data.images), dtype=np.int32)
-        self.program.train([step_plan(self.trial, examples, self.step, num_steps)])
+        self.program.train([step_plan(one, examples, self.step, num_steps) for one in self.trials])
         self.step += num_steps
 
     def predict(self, num_batches: int) -> None:

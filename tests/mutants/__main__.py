@@ -21,7 +21,9 @@ def lives(mutant: Mutant, folder: Path) -> bool:
 
 
 def copy_tree(folder: Path) -> Path:
-    return shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(".*", "runs", "__pycache__", "results"))
+    without = shutil.ignore_patterns(".*", "runs", "__pycache__")
+    left_out = {str(ROOT / "analysis"): {"results"}}
+    return shutil.copytree(ROOT, folder, ignore=lambda path, names: without(path, names) | left_out.get(path, set()))
 
 
 def passes(test_file: str, words: str, folder: Path) -> bool:

@@ -67,6 +67,17 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("if last_at(cache, config) != about:", "if last_at(cache, config) is None:", "data_cache -k was_last"),
     ],
+    # What planning may read and decode, and what a source that is known spares it.
+    "experiments/data/limits.py": [
+        ("decoded_bytes(about) > PLANNED_BYTES", "decoded_bytes(about) >= PLANNED_BYTES", "prepare -k decoded_once"),
+        ("PLANNING and sum(sizes) > PLANNED_BYTES:", "PLANNING and not sizes:", "prepare -k by_the_listing"),
+        ("if purpose is Purpose.TRAINING:", "if purpose is not Purpose.PREPARING:", "prepare -k look_at_the_memory"),
+        ("num_bytes is not None and num_bytes <=", "num_bytes is None or num_bytes <=", "prepare -k of_the_hub"),
+    ],
+    "experiments/data/splits.py": [
+        ("    noted = noted_fingerprint(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
+        ("if error.about:", "if False:", "prepare -k not_opened_again"),
+    ],
     "experiments/data/checks.py": [
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
         ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),

@@ -11,15 +11,21 @@ FAULTS: dict[str, list[Row]] = {
         ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
         ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
     ],
-    "experiments/training/loop.py": [
+    "experiments/training/trial_run.py": [
         ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
         (
-            "learning_rates(train, progress.step - 1, 1)",
-            "learning_rates(train, progress.step, 1)",
+            "learning_rates(self.trial.train, progress.step - 1, 1)",
+            "learning_rates(self.trial.train, progress.step, 1)",
             "resume -k rate_of_a",
         ),
         ("progress.loss_sum / since", "progress.loss_sum / progress.step", "curve -k since_the_point"),
-        ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "curve -k since_the_point"),
+    ],
+    "experiments/training/loop.py": [
+        (
+            "self.splits.train[: self.trial.train.evaluate_train_examples]",
+            "self.splits.train",
+            "curve -k since_the_point",
+        ),
     ],
     "experiments/streams.py": [
         ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),

@@ -40,6 +40,9 @@ FAULTS: dict[str, list[Row]] = {
         ("for one in sessions] or [about]", "for one in sessions[-1:]] or [about]", "marks -k went_on_with_other"),
         ("cached[trial_id][0] == stamp", "cached[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
+    "analysis/page/answer.py": [
+        ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
+    ],
     "analysis/settings.py": [
         ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
         (" if seed in second)", ")", "settings -k on_any_framework"),

@@ -37,6 +37,11 @@ FAULTS: dict[str, list[Row]] = {
         ("int(match[1]) not in but and ", "", "keep -k checkpoint_before"),
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
+    "experiments/results/shape.py": [
+        ("0 <= value <= self.most", "0 <= value", "record_shape -k in_range"),
+        ("(DONE,) if one.in_all_records else ()", "(DONE,)", "metrics -k lack_it"),
+        ("elif value is None or not part.holds(value):", "elif value is None:", "record_shape -k in_range"),
+    ],
     # The time of a worker is measured by one clock; data is kept for trials of the same images alone.
     "experiments/running/worker.py": [
         ("time.monotonic() - spec.hired_s", "time.time() - spec.hired_s", "bench -k add_up"),
