@@ -27,9 +27,9 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Options:
-    """How cells are made from trials."""
+    """The choices in making cells from trials."""
 
-    interval: str = "t"  # t or bootstrap; see statistics.summary
+    interval: str = "t"  # t or bootstrap; see inference.summary
     mix_commits: bool = False  # whether a cell may average over trials of several commits of the project
 
 
@@ -46,7 +46,7 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     averaged seed by seed; frameworks: which; p_holm: corrected for the number of settings that are tested, the same in
     all cells of a setting. Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
-    equivalence_n, the number of pairs, and equivalence_kind, see equivalence.py. parameters, training_flops,
+    equivalence_n, the number of pairs, and equivalence_kind, see inference.Equivalence. parameters, training_flops,
     images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
     evaluating. commits: of its trials; environments: their devices with threads, processors, packages and Pythons;
     dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the baseline's.
@@ -70,18 +70,18 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
 
 
 def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options) -> dict[str, Any]:
-    """One cell, before it is compared with others."""
+    """The columns of one cell that need no other cell."""
     done = group[group["status"] == "done"]
     commits = origins.commits(done)
     numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
-    found = inference.summary(numbers, options.interval)
+    summary = inference.summary(numbers, options.interval)
     return {
         **dict(zip(keys(ablation), label, strict=True)),
         "n": len(done),
         "planned": len(group),
         **{state: int((group["status"] == state).sum()) for state in STATES},
-        **{name: value for name, value in asdict(found).items() if name != "n"},
-        "floor": _floor(ablation, done, found),
+        **{name: value for name, value in asdict(summary).items() if name != "n"},
+        "floor": _floor(ablation, done, summary),
         **_cost(done, is_mixed(commits, options)),
         "commits": commits,
         "environments": origins.environments(done),
@@ -90,7 +90,7 @@ def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options
 
 
 def is_mixed(commits: Sequence[str], options: Options) -> bool:
-    """Whether a cell's trials ran under several commits of the project, and must not be averaged."""
+    """Tell whether a cell's trials ran under several commits of the project, and must not be averaged."""
     return len(commits) > 1 and not options.mix_commits
 
 
@@ -123,36 +123,36 @@ def _differences(
     cells, of_settings = [], []
     for label in groups:
         one = sides.get(label)
-        found = inference.paired(one.baseline, one.own, interval) if one else Paired(0)
-        cells.append(found if found.n or one is None else Paired(0, one.difference))
+        pairs = inference.paired(one.baseline, one.own, interval) if one else Paired(0)
+        cells.append(pairs if pairs.n or one is None else Paired(0, one.difference))
         of_settings.append(tested[one.setting] if one else nothing)
     columns = {name: [getattr(cell, name) for cell in cells] for name in ("difference", "effect_size", "p")}
     columns |= {f"difference_{end}": [getattr(cell, end) for cell in cells] for end in ("low", "high")}
     columns["pairs"] = [cell.n for cell in cells]
     columns["p_holm"] = [one.p_holm if cell.n else NAN for cell, one in zip(cells, of_settings, strict=True)]
     for name in ("difference", "low", "high", "p"):
-        columns[f"setting_{name}"] = [getattr(one.found, name) for one in of_settings]
-    columns["setting_pairs"] = [one.found.n for one in of_settings]
+        columns[f"setting_{name}"] = [getattr(one.paired, name) for one in of_settings]
+    columns["setting_pairs"] = [one.paired.n for one in of_settings]
     columns["frameworks"] = [" ".join(one.frameworks) for one in of_settings]
     return columns
 
 
 def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame) -> dict[Label, Compared]:
     """The cells that have a baseline with a number, and a number of their own."""
-    names, found = keys(ablation), {}
+    names, compared = keys(ablation), {}
     means = dict(zip(groups, table["mean"], strict=True))
     for label, group in groups.items():
         other = baseline_of(ablation, label)
         if other is None or other == label or other not in groups or math.isnan(means[label] - means[other]):
             continue
-        found[label] = Compared(
+        compared[label] = Compared(
             settings.setting_of(names, label, other),
             str(label[names.index(FRAMEWORK)]) if FRAMEWORK in names else "",
             by_seed(ablation, groups[other]),
             by_seed(ablation, group),
             float(means[label] - means[other]),
         )
-    return found
+    return compared
 
 
 def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]) -> Iterator[Equivalence]:
@@ -169,26 +169,26 @@ def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixe
 
 
 def _is_unlike(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, label: Label) -> bool:
-    """Whether a cell was made by another commit, or in another environment, than the baseline that it differs from."""
+    """Tell whether a cell ran under another commit, or in another environment, than the baseline beside it."""
     rows = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
     other = baseline_of(ablation, label)
     return other is not None and other in rows and all(rows[other]) and all(rows[label]) and rows[other] != rows[label]
 
 
-def _floor(ablation: Ablation, done: pd.DataFrame, found: Summary) -> float:
+def _floor(ablation: Ablation, done: pd.DataFrame, summary: Summary) -> float:
     _, split, metric = metrics.parse(ablation.report.metric)
     if not metric.is_share or not len(done):
         return NAN
     sizes = done[f"info.num_{split}"]
     if split == "train":
         sizes = sizes.clip(upper=done["train.evaluate_train_examples"])
-    return inference.binomial_floor(found.mean, int(sizes.min()))
+    return inference.binomial_floor(summary.mean, int(sizes.min()))
 
 
 def _cost(done: pd.DataFrame, mixed: bool) -> dict[str, float]:
-    found = {name: NAN if mixed else _mean(done, column) for name, column in COST.items()}
+    means = {name: NAN if mixed else _mean(done, column) for name, column in COST.items()}
     hours = sum(_column(done, f"seconds.{what}").sum(skipna=False) for what in SECONDS) / 3600 if len(done) else NAN
-    return {**found, "accelerator_hours": float(hours)}
+    return {**means, "accelerator_hours": float(hours)}
 
 
 def _mean(done: pd.DataFrame, name: str) -> float:

@@ -44,17 +44,17 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     held = store if isinstance(store, Store) else Store(Path(expand(str(store), "load: store")))
     if not str(ablation).endswith((".yaml", ".yml")):
         if overrides:
-            raise MixlabError(f"load: {overrides[0]!r}: overrides go with a YAML file, not with a name")
+            raise MixlabError(f"load: {overrides[0]!r}: overrides need a YAML file, not the name of an ablation")
         return trials_frame(*archive.recall(held, str(ablation)), held)
     asked = load_ablation(Path(expand(str(ablation), "load: ablation")), overrides)
     return trials_frame(asked, trials(asked, Path(asked.base.get("run.data_cache") or held.data)), held)
 
 
 def trials_frame(
-    ablation: Ablation, trials: Sequence[GridTrial], store: Store, found: Mapping[str, Result] | None = None
+    ablation: Ablation, trials: Sequence[GridTrial], store: Store, trial_results: Mapping[str, Result] | None = None
 ) -> pd.DataFrame:
-    """The frame of `load`. Args: found: of records.results; None: read now."""
-    found = results(ablation.name, trials, store) if found is None else found
+    """The frame that `load` describes. Args: trial_results: of records.results; None: they are read now."""
+    trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     nothing = dict.fromkeys(OWN, "")
@@ -65,8 +65,10 @@ def trials_frame(
             "settings": planned.label,
             **_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
-            **found[planned.trial.id].values,
-            "peak_share": ceilings.share(measured, found[planned.trial.id].values, planned.trial.train.precision),
+            **trial_results[planned.trial.id].values,
+            "peak_share": ceilings.share(
+                measured, trial_results[planned.trial.id].values, planned.trial.train.precision
+            ),
         }
         for planned in trials
     ]
@@ -77,8 +79,8 @@ def trials_frame(
 
 def objects(values: Iterable[Any]) -> "pd.Series[Any]":
     """A column of settings as they are: pandas would turn the None of a numeric field into NaN."""
-    given = list(values)
-    return pd.Series(given, dtype=object if None in given or len(set(map(type, given))) > 1 else None)
+    column = list(values)
+    return pd.Series(column, dtype=object if None in column or len(set(map(type, column))) > 1 else None)
 
 
 def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
@@ -97,7 +99,7 @@ def _fields(trial: Trial) -> dict[str, Any]:
 
 @lru_cache(maxsize=1000)
 def _section(name: str, config: Any) -> dict[str, Any]:
-    """Many trials share most of their sections."""
+    """A section of a trial as a flat mapping, kept from trial to trial, which share most of their sections."""
     flat: dict[str, Any] = {}
     for key, value in as_tree(config).items():
         inner = value if isinstance(value, dict) else {"": value}

@@ -11,7 +11,7 @@ LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm's correction
 BOOTSTRAP_SAMPLES = 9999
 BOOTSTRAP_LEAST = 10  # values, below which a bootstrap interval is refused
-# How often it would cover the mean of normal values, in %, in place of 95: simulated in tests/test_statistics.py
+# How often it would cover the mean of normal values, in %, in place of 95: simulated in tests/test_inference.py
 BOOTSTRAP_COVERAGE = {2: 50, 3: 73, 4: 80, 5: 84, 6: 86, 7: 87, 8: 88, 9: 89}
 ROUNDING = 1e-12  # of differences between fractions of a test set
 NAN = math.nan
@@ -19,7 +19,7 @@ NAN = math.nan
 
 @dataclass(frozen=True)
 class Summary:
-    """Of a metric over the seeds of a cell; NaN where n is too small, and everywhere if any value is NaN."""
+    """Statistics of a metric over the seeds of a cell; NaN where n is too small, and everywhere if any value is NaN."""
 
     n: int
     mean: float = NAN
@@ -45,7 +45,7 @@ class Paired:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Of two settings over pairs, such as equal seeds."""
+    """A test that two settings are equal within a margin, over pairs such as equal seeds."""
 
     n: int  # pairs
     p: float = NAN  # small: the mean difference lies within (-margin, margin)
@@ -65,7 +65,10 @@ class Trend:
 
 
 def summary(values: Sequence[float], interval: str = "t") -> Summary:
-    """Args: interval: t, Student's; bootstrap, bias-corrected and accelerated, of 9,999 samples, from n = 10 on."""
+    """Summarise values, each of one seed.
+
+    Args: interval: t, Student's; bootstrap, bias-corrected and accelerated, of 9,999 samples, from n = 10 on.
+    """
     from scipy import stats
 
     x = np.asarray(values, np.float64)
@@ -81,7 +84,7 @@ def summary(values: Sequence[float], interval: str = "t") -> Summary:
 
 
 def is_refused(n: int, interval: str) -> bool:
-    """Whether so few values have no interval of this kind, since it would not cover what it says."""
+    """Tell whether n is too small for this kind of interval, which would cover the mean less often than it claims."""
     return interval == "bootstrap" and n < BOOTSTRAP_LEAST
 
 
@@ -98,14 +101,14 @@ def _interval(x: "np.ndarray[Any, Any]", interval: str) -> tuple[float, float]:
     if is_refused(len(x), interval):
         return NAN, NAN
     if interval == "bootstrap":
-        found = stats.bootstrap((x,), np.mean, n_resamples=BOOTSTRAP_SAMPLES, confidence_level=LEVEL, rng=0)
-        return float(found.confidence_interval.low), float(found.confidence_interval.high)
+        bootstrap = stats.bootstrap((x,), np.mean, n_resamples=BOOTSTRAP_SAMPLES, confidence_level=LEVEL, rng=0)
+        return float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high)
     low, high = stats.t.interval(LEVEL, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
     return float(low), float(high)
 
 
 def paired(first: Mapping[Any, float], second: Mapping[Any, float], interval: str = "t") -> Paired:
-    """Second minus first over the keys, such as seeds, that both have.
+    """The paired t-test of second minus first over the keys, such as seeds, that both have.
 
     Where all differences are the same there is no spread to estimate anything from: no interval and no p.
 
@@ -133,7 +136,7 @@ def _in_common(first: Mapping[Any, float], second: Mapping[Any, float]) -> tuple
 
 
 def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin: float) -> Equivalence:
-    """Two one-sided t-tests over the keys that both have.
+    """Test equivalence by two one-sided t-tests over the keys that both have.
 
     With fewer than two of them, or a NaN among them, p is NaN. Where all differences are the same there is nothing to
     estimate: p is 0 inside the margin and 1 outside.
@@ -153,17 +156,17 @@ def equivalence(first: Mapping[Any, float], second: Mapping[Any, float], margin:
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for their number by Holm's method; NaN stays, and does not count.
+    """Correct p-values for their number by Holm's method; NaN stays, and does not count.
 
     Source: statsmodels.stats.multitest.multipletests.
     """
     from statsmodels.stats.multitest import multipletests
 
-    given = np.asarray(p, np.float64)
-    known = np.isfinite(given)
-    corrected = np.full(len(given), NAN)
-    if known.any():
-        corrected[known] = multipletests(given[known], ALPHA, method="holm")[1]
+    raw = np.asarray(p, np.float64)
+    finite = np.isfinite(raw)
+    corrected = np.full(len(raw), NAN)
+    if finite.any():
+        corrected[finite] = multipletests(raw[finite], ALPHA, method="holm")[1]
     return [float(value) for value in corrected]
 
 
@@ -181,7 +184,7 @@ def binomial_floor(accuracy: float, num_examples: int) -> float:
 
 
 def trend(x: Sequence[float], y: Sequence[float]) -> Trend | None:
-    """y over x; None with fewer than two values of x, or none that is a number.
+    """The straight line of y over x; None with fewer than two values of x that are numbers.
 
     Source: scipy.stats.linregress, scipy.stats.spearmanr.
     """
@@ -198,7 +201,7 @@ def trend(x: Sequence[float], y: Sequence[float]) -> Trend | None:
 
 
 def power_law(size: Sequence[float], error: Sequence[float]) -> Trend | None:
-    """error = exp(intercept) * size ** slope, by least squares on logarithms; None where `trend` is.
+    """Fit error = exp(intercept) * size ** slope by least squares on logarithms; None with fewer than two sizes.
 
     Points of size or error zero, which have no logarithm, are left out.
     """
@@ -210,8 +213,8 @@ def frontier(cost: Sequence[float], value: Sequence[float]) -> list[int]:
     """Places of the points that no other one beats: none costs less, or the same, and is better. By rising cost."""
     order = sorted((i for i in range(len(cost)) if math.isfinite(cost[i]) and math.isfinite(value[i])),
                    key=lambda i: (cost[i], -value[i]))  # fmt: skip
-    found: list[int] = []
+    front: list[int] = []
     for i in order:
-        if not found or value[i] > value[found[-1]]:
-            found.append(i)
-    return found
+        if not front or value[i] > value[front[-1]]:
+            front.append(i)
+    return front

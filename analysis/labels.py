@@ -23,7 +23,7 @@ def grouped(frame: pd.DataFrame, names: Sequence[str]) -> dict[Label, pd.DataFra
     places: dict[Label, list[int]] = {}
     for place, label in enumerate(zip(*(frame[name] for name in names), strict=True)):
         places.setdefault(label, []).append(place)
-    return {label: frame.iloc[found] for label, found in places.items()}
+    return {label: frame.iloc[rows] for label, rows in places.items()}
 
 
 def labels(ablation: Ablation, table: pd.DataFrame) -> list[Label]:
@@ -73,7 +73,7 @@ def _speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bo
 
 
 def _is_word(value: str) -> bool:
-    """Whether text cannot be taken for a number, a flag or nothing."""
+    """Tell whether text cannot be taken for a number, a flag or nothing."""
     with contextlib.suppress(ValueError):
         float(value)
         return False

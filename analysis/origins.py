@@ -1,4 +1,4 @@
-"""Where the numbers of a cell come from: the commits and the environments of its trials."""
+"""Origins of a cell's numbers: the commits and the environments of its trials."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,12 +15,12 @@ Environment = tuple[str, ...]  # a value of each of SAME that is known
 
 def commits(done: pd.DataFrame) -> tuple[str, ...]:
     """The commits of the project that the trials ran under, a trial's own being possibly several."""
-    given: Any = done.get("commit", [])
-    return tuple(sorted({commit for several in given if isinstance(several, str) for commit in several.split()}))
+    column: Any = done.get("commit", [])
+    return tuple(sorted({commit for several in column if isinstance(several, str) for commit in several.split()}))
 
 
 def environments(done: pd.DataFrame) -> tuple[Environment, ...]:
-    """Those of the trials; of a trial that went on on other threads or another device, several."""
+    """The environments of the trials; a trial that went on with other threads or another device has several."""
     names = [name for name in SAME if name in done]
     if not names:
         return ()
@@ -28,11 +28,11 @@ def environments(done: pd.DataFrame) -> tuple[Environment, ...]:
     return tuple(sorted({(place, *rest) for first, *rest in rows for place in first.split(THEN)}))
 
 
-def apart_text(found: Sequence[Environment]) -> str:
-    """What sets environments apart: `device and threads (cpu with 1 thread; cpu with 2 threads), packages`."""
-    several = [sorted(set(values)) for values in zip(*found, strict=True)]
-    said = [name for name, values in zip(SAME.values(), several, strict=False) if len(values) > 1]
-    if said and said[0] == SAME["ran_on"]:
+def apart_text(origins: Sequence[Environment]) -> str:
+    """The differences between environments: `device and threads (cpu with 1 thread; cpu with 2 threads), packages`."""
+    several = [sorted(set(values)) for values in zip(*origins, strict=True)]
+    parts = [name for name, values in zip(SAME.values(), several, strict=False) if len(values) > 1]
+    if parts and parts[0] == SAME["ran_on"]:
         more = f" and {len(several[0]) - MAX_PLACES} more" if len(several[0]) > MAX_PLACES else ""
-        said[0] += f" ({'; '.join(several[0][:MAX_PLACES])}{more})"
-    return ", ".join(said)
+        parts[0] += f" ({'; '.join(several[0][:MAX_PLACES])}{more})"
+    return ", ".join(parts)

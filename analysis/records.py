@@ -1,4 +1,4 @@
-"""What the records of an ablation's trials say, flat, with their learning curves; records are read once.
+"""Flat values and learning curves from the records of an ablation's trials; each record is read once.
 
 A cache in the store keeps what was read, by trial and by the stamp of its file: a second report reads what changed.
 """
@@ -40,37 +40,37 @@ CACHE_VERSION = 4  # raise it when `_values` change
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A trial now."""
+    """The state of a trial now, with the numbers of its record."""
 
     values: dict[str, Any]  # status, why, and what the record says, by column of the frame
     curve: "np.ndarray[Any, Any]"  # float64 (points, metrics.curve_columns())
 
 
 def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, Result]:
-    """Every trial's, by id.
+    """The result of every trial, by id.
 
     Args:   name: of the ablation, for the cache.
     Raises: StoreError: a record cannot be read at all; one that is damaged makes its trial a missing one.
     """
     path = store.root / "ablations" / name / "records.parquet"
-    known, found, stamps = _read_cache(path), {}, {}
+    cached, by_id, stamps = _read_cache(path), {}, {}
     for planned in trials:
         trial_id = planned.trial.id
         stamp = store.stamp(trial_id)
-        if stamp and trial_id in known and known[trial_id][0] == stamp:
-            found[trial_id], stamps[trial_id] = known[trial_id][1], stamp
+        if stamp and trial_id in cached and cached[trial_id][0] == stamp:
+            by_id[trial_id], stamps[trial_id] = cached[trial_id][1], stamp
             continue
-        found[trial_id] = _read(planned, store)
-        if found[trial_id].values["status"] == "done":
+        by_id[trial_id] = _read(planned, store)
+        if by_id[trial_id].values["status"] == "done":
             stamps[trial_id] = stamp
-    if stamps.keys() - known.keys() or any(known[key][0] != stamp for key, stamp in stamps.items()):
-        with contextlib.suppress(StoreError, TypeError):  # a cache that cannot be written takes no report with it
-            _write_cache(path, stamps, found)
-    return found
+    if stamps.keys() - cached.keys() or any(cached[key][0] != stamp for key, stamp in stamps.items()):
+        with contextlib.suppress(StoreError, TypeError):  # the report does not depend on its cache
+            _write_cache(path, stamps, by_id)
+    return by_id
 
 
 def _read(planned: GridTrial, store: Store) -> Result:
-    with contextlib.suppress(CorruptRecord, OtherSchema):  # the state below says of it why it does not count
+    with contextlib.suppress(CorruptRecord, OtherSchema):  # `state` below gives the reason in `why`
         record = store.record(planned.trial.id, with_curve=True)
         if record is not None and record["status"] == "done":
             return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
@@ -84,7 +84,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
     about, packages = (sound(record, f"environment.{name}") or {} for name in ("backend", "packages"))
     sessions = record.get("sessions") or []
     commits = dict.fromkeys(str(one.get("commit") or environment.get("commit") or "unknown") for one in sessions)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "trained_on": _trained_on(backend, sessions),
         "commit": " ".join(commit[:12] for commit in commits or [str(environment.get("commit") or "unknown")]),
         "dirty": any(bool(one.get("dirty")) for one in [environment, *sessions]),
@@ -98,17 +98,17 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         **{f"repeats.{split}": sound(record, f"data.repeats.{split}") for split in SPLITS[1:]},
     }
     if record["status"] != "done":
-        return found
+        return values
     for when in (LAST, BEST):
         point = record["metrics"][when]
-        found[f"{when}.{STEP}"] = point[STEP]
+        values[f"{when}.{STEP}"] = point[STEP]
         for split in SPLITS:
             for value, number in (point[split] or {}).items():
-                found[f"{when}.{split}.{value}"] = number
-    found |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
+                values[f"{when}.{split}.{value}"] = number
+    values |= {f"seconds.{what}": number for what, number in record["seconds"].items()}
     for name in COSTS:
-        found[name] = float(record[name]) if name in FLOPS and record[name] is not None else record[name]
-    return found
+        values[name] = float(record[name]) if name in FLOPS and record[name] is not None else record[name]
+    return values
 
 
 def _trained_on(own: str, sessions: list[dict[str, Any]]) -> str:
@@ -136,7 +136,7 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
-    """Nothing of a curve that is damaged, which takes no number of the table with it."""
+    """The learning curve of a record; an empty one if it is damaged, since the table does not need it."""
     rows = []
     try:
         points = record.get("curve") or []
@@ -150,7 +150,7 @@ def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
 
 @cache
 def _places(num_points: int) -> list[int]:
-    """Which points of a curve are kept."""
+    """Places of the points of a curve that are kept."""
     places = np.linspace(0, num_points - 1, min(num_points, MAX_POINTS)).round().astype(int)
     return list(dict.fromkeys(places.tolist()))
 
@@ -176,8 +176,8 @@ def _cache_version() -> str:
     return " ".join((str(CACHE_VERSION), *curve_columns()))
 
 
-def _write_cache(path: Path, stamps: dict[str, str], found: dict[str, Result]) -> None:
-    kept = [found[key] for key in stamps]
+def _write_cache(path: Path, stamps: dict[str, str], by_id: dict[str, Result]) -> None:
+    kept = [by_id[key] for key in stamps]
     frame = pd.DataFrame(
         {
             "id": list(stamps),

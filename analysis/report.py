@@ -1,4 +1,4 @@
-"""All that one ablation's report is made from."""
+"""The trials and cells that one ablation's report is made from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -48,17 +48,17 @@ class Report:
         return label_text(self.ablation, label) or self.ablation.name
 
     def values(self, name: str) -> list[Any]:
-        """What the cells have in one of the table's fields, in order of appearance."""
+        """The values of one of the table's fields, in order of appearance; none if the table lacks the field."""
         return list(dict.fromkeys(self.table[name])) if name in keys(self.ablation) else []
 
     def curve(self, label: Label, column: str) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
-        """Steps, and a row of the column for each seed; of trials that were evaluated at the same steps."""
-        found = [curve for key in self.groups[label]["id"] if len(curve := self.results[key].curve)]
-        if not found:
+        """Steps, and a row of the column for each seed, of trials that were evaluated at the same steps."""
+        curves = [curve for key in self.groups[label]["id"] if len(curve := self.results[key].curve)]
+        if not curves:
             return np.empty(0), np.empty((0, 0))
-        found = [curve for curve in found if np.array_equal(curve[:, 0], found[0][:, 0])]
+        curves = [curve for curve in curves if np.array_equal(curve[:, 0], curves[0][:, 0])]
         columns = curve_columns()
-        return found[0][:, 0], np.array([curve[:, columns.index(column)] for curve in found])
+        return curves[0][:, 0], np.array([curve[:, columns.index(column)] for curve in curves])
 
 
 def make_report(
@@ -67,7 +67,7 @@ def make_report(
     store: Store,
     options: Options = Options(),  # noqa: B008
 ) -> Report:
-    """Raises: StoreError: the store cannot be read."""
-    found = records.results(ablation.name, trials, store)
-    frame = trials_frame(ablation, trials, store, found)
-    return Report(ablation, store, options, found, frame, cells(ablation, frame, options))
+    """Read the trials of an ablation and make their cells. Raises: StoreError: the store cannot be read."""
+    trial_results = records.results(ablation.name, trials, store)
+    frame = trials_frame(ablation, trials, store, trial_results)
+    return Report(ablation, store, options, trial_results, frame, cells(ablation, frame, options))

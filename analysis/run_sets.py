@@ -1,4 +1,4 @@
-"""Two sets of runs, and which of their trials are the same: in two stores, or under two commits of the project."""
+"""Sets of runs, and the trials that two sets share: two stores, or two commits of the project."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from experiments.results import metrics
 from experiments.results.store import CorruptRecord, OtherSchema, Store
 
@@ -28,42 +28,46 @@ class RunSet:
 
 
 def read_run_set(text: str, store: Path) -> RunSet:
-    """Args:   text: a store's folder; or a commit, or its first digits, of `store`; or FOLDER@COMMIT.
+    """Read the done trials that a text names.
+
+    Args:   text: a store's folder; or a commit, or its first digits, of `store`; or FOLDER@COMMIT.
     Raises: MixlabError: there is no such store, or no done trial of that commit.
     """
     folder, _, commit = text.rpartition("@") if "@" in text and not Path(text).exists() else (text, "", "")
     if not commit and not Path(text).is_dir():
         if not re.fullmatch("[0-9a-f]{4,40}", text):
             raise MixlabError(
-                f"command line: {text!r} is neither a folder nor a commit; allowed: either, or FOLDER@COMMIT"
+                f"command line: expected a store's folder, a commit or FOLDER@COMMIT, got {text!r}, which is neither a "
+                f"folder nor a commit"
             )
         folder, commit = str(store), text
     held = Store(Path(folder or store))
-    found, unread = _records(held)
+    done, unread = _records(held)
     if not commit:
-        return RunSet(text, held.root, found, unread)
-    chosen = {key: record for key, record in found.items() if any(one.startswith(commit) for one in _commits(record))}
+        return RunSet(text, held.root, done, unread)
+    chosen = {key: record for key, record in done.items() if any(one.startswith(commit) for one in _commits(record))}
     if not chosen:
-        known = sorted({one[:12] for record in found.values() for one in _commits(record)})
+        there = sorted({one[:12] for record in done.values() for one in _commits(record)})
         raise MixlabError(
-            f"command line: {text!r} is no folder, and no done trial of {held.root} is of such a commit; "
-            f"{choices(commit, known)}"
+            f"command line: {text!r} is not a folder, and no done trial of {held.root} ran under such a commit; "
+            f"{choices(commit, there)}"
         )
     return RunSet(text, held.root, chosen, unread)
 
 
 def _records(store: Store) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:
     """Done records by id, and why others cannot be read."""
-    found, unread = {}, []
+    done, unread = {}, []
     for trial_id in store.trial_ids():
         try:
             record = store.record(trial_id)
         except (CorruptRecord, OtherSchema) as error:
+            show_chain(error)
             unread.append(str(error))
             continue
         if record is not None and record["status"] == "done" and isinstance(record.get("spec"), dict):
-            found[trial_id] = record
-    return found, tuple(unread)
+            done[trial_id] = record
+    return done, tuple(unread)
 
 
 def _commits(record: dict[str, Any]) -> list[str]:
@@ -71,7 +75,7 @@ def _commits(record: dict[str, Any]) -> list[str]:
 
 
 def matched(first: RunSet, second: RunSet) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Records of both of one id; of the others those with the same resolved fields, as far as both sides know them.
+    """Pairs of records: those with the same id, then those whose fields are the same where both have them.
 
     A record is never paired with itself, nor one of several with an equal claim.
     """
@@ -83,8 +87,8 @@ def matched(first: RunSet, second: RunSet) -> list[tuple[dict[str, Any], dict[st
         )
     same = [key for key in first.records if key in second.records]
     left = [[record for key, record in side.records.items() if key not in same] for side in (first, second)]
-    known = [{name for record in side for name, _ in key_of(record)} for side in left]
-    common = known[0] & known[1]
+    names = [{name for record in side for name, _ in key_of(record)} for side in left]
+    common = names[0] & names[1]
     places = [[_restricted(record, common) for record in side] for side in left]
     counts = [Counter(side) for side in places]
     there = dict(zip(places[1], left[1], strict=True))

@@ -1,4 +1,4 @@
-"""What a table tests: its settings. The frameworks that train one setting are one experiment done several times."""
+"""Settings, as a table tests them. The frameworks that train one setting are one experiment done several times."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Compared:
 class Tested:
     """A setting against its baseline."""
 
-    found: Paired
+    paired: Paired
     frameworks: tuple[str, ...]  # that the differences of a seed are averaged over
     p_holm: float  # corrected for the number of settings that are tested
 
@@ -52,7 +52,7 @@ def setting_of(names: Sequence[str], label: Label, baseline: Label) -> Label:
 
 
 def tests(cells: Sequence[Compared], interval: str) -> dict[Label, Tested]:
-    """One test for each setting, and Holm's correction over them.
+    """The test of each setting, with Holm's correction over all of them.
 
     A seed's difference is the mean over the frameworks that have the seed on both sides, so that a copy of a column, or
     of a part of it, changes no test, and a seed that one framework lacks is not lost. Where no seed has a pair on any
@@ -61,23 +61,23 @@ def tests(cells: Sequence[Compared], interval: str) -> dict[Label, Tested]:
     groups: dict[Label, list[Compared]] = {}
     for cell in cells:
         groups.setdefault(cell.setting, []).append(cell)
-    found = {setting: _together(group, interval) for setting, group in groups.items()}
-    corrected = holm([one.p for one, _ in found.values()])
+    pooled = {setting: _together(group, interval) for setting, group in groups.items()}
+    corrected = holm([one.p for one, _ in pooled.values()])
     return {
         setting: Tested(one, frameworks, p)
-        for (setting, (one, frameworks)), p in zip(found.items(), corrected, strict=True)
+        for (setting, (one, frameworks)), p in zip(pooled.items(), corrected, strict=True)
     }
 
 
 def _together(cells: Sequence[Compared], interval: str) -> tuple[Paired, tuple[str, ...]]:
     used = [cell for cell in cells if cell.num_pairs] or cells
     frameworks = tuple(dict.fromkeys(cell.framework for cell in used if cell.framework))
-    found = paired(*averaged([(cell.baseline, cell.own) for cell in used]), interval)
-    return (found if found.n else Paired(0, fmean(cell.difference for cell in used))), frameworks
+    test = paired(*averaged([(cell.baseline, cell.own) for cell in used]), interval)
+    return (test if test.n else Paired(0, fmean(cell.difference for cell in used))), frameworks
 
 
 def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], dict[Any, float]]:
-    """Each side's mean over the frameworks, seed by seed: of a seed, over those that have it on both sides.
+    """The mean of each side over the frameworks, seed by seed; a framework counts if it has the seed on both sides.
 
     Args: sides: the baseline and what is compared with it, for each framework.
     """
@@ -91,15 +91,15 @@ def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], 
 
 def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
     """A cell of each setting that has a difference, which is that of the setting, as are its interval, p and pairs."""
-    found: dict[Label, tuple[Label, pd.Series[Any]]] = {}
+    cells: dict[Label, tuple[Label, pd.Series[Any]]] = {}
     for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
         other = baseline_of(ablation, label)
         if other is None or math.isnan(cell["difference"]):
             continue
         setting = setting_of(keys(ablation), label, other)
-        if setting not in found or (cell["pairs"] and not found[setting][1]["pairs"]):
-            found[setting] = label, cell
-    return {label: _as_setting(cell) for label, cell in found.values()}
+        if setting not in cells or (cell["pairs"] and not cells[setting][1]["pairs"]):
+            cells[setting] = label, cell
+    return {label: _as_setting(cell) for label, cell in cells.values()}
 
 
 def _as_setting(cell: "pd.Series[Any]") -> "pd.Series[Any]":
@@ -111,6 +111,6 @@ def _as_setting(cell: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def frameworks_text(cell: "pd.Series[Any]") -> str:
-    """`torch and jax`, that a setting is averaged over; empty of one alone, whose numbers are what they are."""
+    """`torch and jax`, that a setting is averaged over; empty if there is only one, which needs no average."""
     names = str(cell["frameworks"]).split()
     return " and ".join(names) if len(names) > 1 else ""

@@ -1,4 +1,4 @@
-"""The types of what crosses the border between NumPy and a framework."""
+"""Types of arrays that cross the border between NumPy and a framework."""
 
 from typing import Any
 

@@ -1,12 +1,17 @@
 """Mistakes that their reader can mend: one sentence, raised once, at the border."""
 
 import itertools
+import os
+import traceback
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 
 class MixlabError(Exception):
     """A mistake of the user's or of the surroundings; its text is the whole message and no traceback is shown."""
+
+
+DEBUG = "MIXLAB_DEBUG"  # a variable of the environment; any value but 0 asks for what a sentence leaves out
 
 
 class BackendMissing(MixlabError):
@@ -22,22 +27,31 @@ class Diverged(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; of one that says nothing, its type."""
+    """The first line of an error's text, or the name of its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
+def show_chain(error: BaseException) -> None:
+    """Print an error, its causes and their tracebacks to standard error, where MIXLAB_DEBUG=1 asks for it.
+
+    Whatever turns an error into a sentence calls this first: in a command, a worker or a job, whose log gets it.
+    """
+    if os.environ.get(DEBUG, "0") not in ("", "0"):
+        traceback.print_exception(error)
 
 
-def choices(given: object, allowed: Iterable[str]) -> str:
-    """The end of an error sentence: what is allowed, and the nearest to what came."""
+LISTED = 150  # letters that a list may have in a sentence; names beyond them are counted
+
+
+def choices(value: object, allowed: Iterable[str]) -> str:
+    """The end of an error sentence: the allowed names, and the one that is nearest to the value that came."""
     names = [str(name) for name in allowed]
-    return f"allowed: {listed(names) or 'none'}{nearest(given, names)}"
+    return f"allowed: {listed(names) or 'none'}{nearest(value, names)}"
 
 
-def nearest(given: object, names: Sequence[str]) -> str:
-    """The end of an error sentence: the name that is nearest to what came; empty where none is near."""
-    near = get_close_matches(str(given), names, n=1, cutoff=0.5)
+def nearest(value: object, names: Sequence[str]) -> str:
+    """The end of an error sentence: the name that is nearest to the value that came; empty where none is near."""
+    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -1,4 +1,4 @@
-"""Mixlab's command line. A command is a module of this package, named in COMMANDS."""
+"""The command line of Mixlab. A command is a module of this package, named in COMMANDS."""
 
 import argparse
 import os
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
-from backends.errors import MixlabError
+from backends.errors import DEBUG, MixlabError, show_chain
 from mixlab import (
     bench,
     cancel,
@@ -31,16 +31,16 @@ from mixlab.common import STOPPED, USER_ERROR, expand_paths
 
 
 class Command(Protocol):
-    """What a command's module holds. It imports what is heavy inside `command`: the help must not wait for it."""
+    """The module of a command. It imports what is heavy inside `command`, since the help must not wait for it."""
 
     HELP: str  # one sentence
     EXAMPLE: str  # a whole command, as a user would type it
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Its options; those that several commands share are in mixlab/common.py."""
+        """Add the command's options; those that several commands share are in mixlab/common.py."""
 
     def command(self, arguments: argparse.Namespace) -> int:
-        """Do it, and return the exit code; a mistake of the user's is raised as MixlabError."""
+        """Run the command, and return its exit code; a mistake of the user's is raised as MixlabError."""
 
 
 # In the order of the help.
@@ -73,6 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         expand_paths(arguments)
         return int(arguments.command(arguments))
     except MixlabError as error:
+        show_chain(error)
         print(f"mixlab: {error}", file=sys.stderr)
         return USER_ERROR
     except BrokenPipeError:
@@ -82,15 +83,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("mixlab: stopped", file=sys.stderr)
         return STOPPED
     except MemoryError as error:
-        print(f"mixlab: out of memory ({error}); choose smaller sizes, or a machine with more", file=sys.stderr)
+        show_chain(error)
+        print(
+            f"mixlab: the machine ran out of memory ({error}); choose smaller sizes, or a machine with more",
+            file=sys.stderr,
+        )
         return USER_ERROR
     except OSError as error:
+        show_chain(error)
         print(f"mixlab: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return USER_ERROR
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Overrides may stand among the options, where argparse alone does not look for them."""
+    """Parse the command line; overrides may stand among the options, where argparse alone does not look for them."""
     parser = _parser()
     arguments, rest = parser.parse_known_args(argv)
     words = getattr(arguments, "overrides", getattr(arguments, "ablations", None))
@@ -103,7 +109,11 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mixlab", description="The ablation bench for MLP-Mixer.")
+    parser = argparse.ArgumentParser(
+        prog="mixlab",
+        description="The ablation bench for MLP-Mixer.",
+        epilog=f"With {DEBUG}=1 in its environment, a command prints the causes of an error before its sentence.",
+    )
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, module in COMMANDS.items():
         sub = subparsers.add_parser(

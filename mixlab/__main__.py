@@ -1,4 +1,4 @@
-"""`python -m mixlab`: the command line of the tree that comes first on the path."""
+"""The program `python -m mixlab`: the command line of the tree that comes first on the path."""
 
 import sys
 

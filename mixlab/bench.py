@@ -1,4 +1,4 @@
-"""`mixlab bench`."""
+"""The command `mixlab bench`."""
 
 import argparse
 from collections.abc import Sequence
@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
     step.add_argument(
         "--versus", action="append", default=[], metavar="key=value", help="the same with another setting, as a ratio"
+    )
+    step.add_argument(
+        "--replicas", type=int, default=1, metavar="N", help="N trials as one program, against N trials one by one"
     )
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
     limit.add_argument("--store", type=Path, help="keep the ceiling in this results directory, for its reports")
@@ -55,10 +58,12 @@ def _step(arguments: argparse.Namespace) -> int:
     names, rounds = _backends(arguments.backend), _rounds(arguments.rounds)
     trial = config.trial(arguments.config, _overrides(arguments))
     others = {one: config.trial(arguments.config, [*_overrides(arguments), *one.split()]) for one in arguments.versus}
-    compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others)
+    if arguments.replicas < 1:
+        raise MixlabError(f"command line: --replicas: {arguments.replicas} is too small; at least 1")
+    compared = step.sides(trial, names, arguments.peer, arguments.peer_path, others, arguments.replicas)
     with Console(stderr=True).status("begins") as status:
-        found = step.measure(compared, rounds, status.update)
-    return _show(arguments, found, bench_lines.step_lines(arguments.config, found))
+        measurements = step.measure(compared, rounds, status.update)
+    return _show(arguments, measurements, bench_lines.step_lines(arguments.config, measurements))
 
 
 def _limit(arguments: argparse.Namespace) -> int:
@@ -70,11 +75,11 @@ def _limit(arguments: argparse.Namespace) -> int:
 
     trial, rounds = config.trial("cifar", _overrides(arguments)), _rounds(arguments.rounds)
     trials = [dataclasses.replace(trial, backend=name) for name in _backends(arguments.backend)]
-    found = [limit.limit(one, rounds) for one in trials]
+    limits = [limit.limit(one, rounds) for one in trials]
     if arguments.store:
-        for one in found:
+        for one in limits:
             one.keep(Store(arguments.store))
-    return _show(arguments, found, bench_lines.limit_lines(found))
+    return _show(arguments, limits, bench_lines.limit_lines(limits))
 
 
 def _grid(arguments: argparse.Namespace) -> int:
@@ -82,23 +87,23 @@ def _grid(arguments: argparse.Namespace) -> int:
     from experiments.bench import grid
 
     if arguments.jobs < 1:
-        raise MixlabError(f"command line: --jobs: {arguments.jobs} is too small; at least 1")
+        raise MixlabError(f"command line: --jobs: expected at least 1, got {arguments.jobs}")
     store, ablation, trials = load(arguments, trains=True)
-    found = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
-    return _show(arguments, [found], bench_lines.grid_lines(ablation.name, found))
+    times = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
+    return _show(arguments, [times], bench_lines.grid_lines(ablation.name, times))
 
 
-def _show(arguments: argparse.Namespace, found: Sequence[Any], lines: Sequence[str]) -> int:
-    """Print what was found, as lines or as JSON, and keep it where that is asked for."""
+def _show(arguments: argparse.Namespace, results: Sequence[Any], lines: Sequence[str]) -> int:
+    """Print the results as lines or as JSON, and keep them in the file of --out."""
     import json
 
     from analysis.terminal import bench_lines
     from experiments.files import write_json
 
     if arguments.out:
-        write_json(arguments.out, bench_lines.as_json(arguments.what, found))
+        write_json(arguments.out, bench_lines.as_json(arguments.what, results))
     if arguments.json:
-        print(json.dumps(bench_lines.as_json(arguments.what, found), allow_nan=False))
+        print(json.dumps(bench_lines.as_json(arguments.what, results), allow_nan=False))
     else:
         print("\n".join([bench_lines.machine_line(), *lines]))
     return 0
@@ -120,5 +125,5 @@ def _backends(text: str) -> list[str]:
 
 def _rounds(number: int) -> int:
     if number < 1:
-        raise MixlabError(f"command line: --rounds: {number} is too small; at least 1")
+        raise MixlabError(f"command line: --rounds: expected at least 1, got {number}")
     return number

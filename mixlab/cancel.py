@@ -1,4 +1,4 @@
-"""`mixlab cancel`."""
+"""The command `mixlab cancel`."""
 
 import argparse
 
@@ -26,6 +26,6 @@ def command(arguments: argparse.Namespace) -> int:
     else:
         print(f"nothing to cancel: none of {len(ids)} trials is on its way")
     if cancelled.silence:
-        print(f"mixlab: {cancelled.silence}; no trial of them goes on, but their jobs stay: cancel again later")
+        print(f"mixlab: {cancelled.silence}; none of these trials goes on, but their jobs stay: cancel again later")
         return USER_ERROR
     return 0

@@ -1,4 +1,4 @@
-"""`mixlab clean`."""
+"""The command `mixlab clean`."""
 
 import argparse
 from collections import Counter
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from experiments.results.cleaning import Item
     from experiments.results.store import Store
 
-HELP = "Say what a store takes, by kind; remove what is named, and nothing that a trial or a job holds."
+HELP = "Print what a store takes, by kind; remove what is named, and nothing that a trial or a job holds."
 EXAMPLE = "mixlab clean --remove data compiled"
 
 
@@ -22,14 +22,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="KIND",
-        help="kinds to remove, of those that are listed without this option; it asks nothing",
+        help="kinds to remove, of those that are listed without this option; without a question",
     )
     parser.add_argument(
         "--trials-of",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="ablations to remove, with the trials, records too, that they alone have",
+        help="ablations to remove, with the trials and records that no other ablation has",
     )
 
 
@@ -46,26 +46,27 @@ def command(arguments: argparse.Namespace) -> int:
     for kind in arguments.remove:
         if kind not in cleaning.REMOVABLE:
             raise MixlabError(
-                f"command line: --remove: {kind!r} is no kind that can be removed; {choices(kind, cleaning.REMOVABLE)}"
+                f"command line: --remove: expected a kind that can be removed, got {kind!r}; "
+                f"{choices(kind, cleaning.REMOVABLE)}"
             )
     trials, damaged = trials_by_ablation(store)
     named = trials_of_these_alone(arguments.trials_of, trials, damaged)
     kept, silence = held(store)
-    found = list(cleaning.items(store, kept, set().union(*trials.values()), named))
+    items = list(cleaning.items(store, kept, set().union(*trials.values()), named))
     for why in damaged.values():
-        print(f"mixlab: {why}; until then no trial counts as one of no ablation")
+        print(f"mixlab: {why}; until then every trial counts as one of an ablation, and stays")
     if silence:
-        print(f"mixlab: {silence}; what its jobs may need stays")
+        print(f"mixlab: {silence}; everything that its jobs may need stays")
     if not (arguments.remove or named):
-        print("\n".join(kinds_lines(found)))
+        print("\n".join(kinds_lines(items)))
         return 0
     kinds = {*arguments.remove, *([cleaning.NAMED] if named else [])}
-    _remove(store, [item for item in found if item.kind in kinds])
+    _remove(store, [item for item in items if item.kind in kinds])
     return 0
 
 
 def _remove(store: "Store", chosen: "list[Item]") -> None:
-    """Remove, and print each item that went, and how many stay, by why."""
+    """Remove items; print each that went, and the number of those that stay, by reason."""
     from analysis.terminal.listing import mib
     from experiments.results import cleaning
 

@@ -1,4 +1,4 @@
-"""`mixlab cluster`."""
+"""The command `mixlab cluster`."""
 
 import argparse
 from pathlib import Path

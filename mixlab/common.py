@@ -1,4 +1,4 @@
-"""What several commands share: exit codes, arguments, loading an ablation and its store, the table."""
+"""Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
 from pathlib import Path
@@ -24,7 +24,7 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """Of a file that holds several models."""
+    """Add the options that choose one model of a file that holds several."""
     parser.add_argument("--ema", action="store_true", help="the average of the weights that lies beside them in FILE")
     parser.add_argument("--group", metavar="NAME", help="of several models in FILE, the one below this name")
 
@@ -34,7 +34,7 @@ def add_ablation(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """The last of the arguments that stand by position."""
+    """Add the overrides, which are the last of the positional arguments."""
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -45,7 +45,7 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
 
 
 def expand_paths(arguments: argparse.Namespace) -> None:
-    """A shell leaves the `~` of --store=~/runs, and quotes leave `$SCRATCH`, to the program."""
+    """Expand `~` and variables in all paths: a shell leaves those of --store=~/runs and '$SCRATCH' as they are."""
     from experiments.spec.expand import expand
 
     for name, value in vars(arguments).items():
@@ -54,7 +54,7 @@ def expand_paths(arguments: argparse.Namespace) -> None:
 
 
 def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":
-    """What --store, the ablation's file and the overrides ask for: the store, the ablation and its trials.
+    """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them.
 
     Args: trains: whether this command goes on to train; then it decodes data of any size that fits into memory.
     """
@@ -70,14 +70,14 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
 
 
 def store_option(store: "Store") -> str:
-    """What a command that is suggested must say of the store, ready for a shell."""
+    """The option --store for a command that is suggested, quoted for a shell; empty for the default store."""
     from experiments.spec.expand import as_typed
 
     return "" if str(store.root) == "runs" else f" --store {as_typed(store.root)}"
 
 
 def find_trials(store: "Store", what: str) -> list[str]:
-    """The ids of an ablation's trials, those of earlier submissions too, or of the one trial whose id begins so.
+    """The ids of an ablation's trials, those of earlier submissions too, or of the one whose id starts with `what`.
 
     Raises: MixlabError: neither is there.
     """
@@ -89,30 +89,33 @@ def find_trials(store: "Store", what: str) -> list[str]:
         labels = store.ablation_labels(what)
         return [*labels, *(one.trial.id for one in ledger.earlier(store, what, labels))]
     sent = (key for array in ledger.all_arrays(store) for pack in array.packs for key in pack)
-    known = dict.fromkeys((*(key for name in names for key in store.ablation_labels(name)), *sent))
-    found = [key for key in known if len(what) >= SHORTEST_ID and key.startswith(what)]
-    if len(found) != 1:
+    ids = dict.fromkeys((*(key for name in names for key in store.ablation_labels(name)), *sent))
+    matches = [key for key in ids if len(what) >= SHORTEST_ID and key.startswith(what)]
+    if len(matches) != 1:
+        if len(what) < SHORTEST_ID:
+            why = f"a trial is named by at least {SHORTEST_ID} digits of its id"
+        else:
+            why = f"{len(matches)} trial ids start with it" if matches else "no trial id starts with it"
         raise MixlabError(
-            f"store: {what!r} names no ablation of {store.root}, and {len(found) or 'no'} trials begin so; "
-            f"{choices(what, (*names, *found))}"
+            f"store: {what!r} is not an ablation of {store.root}, and {why}; {choices(what, (*names, *matches))}"
         )
-    return found
+    return matches
 
 
 def data_cache(ablation: "Ablation", store: "Store") -> Path:
-    """Where decoded images are kept."""
+    """The folder of decoded images."""
     return Path(ablation.base.get("run.data_cache") or store.data)
 
 
 def data_notes(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> list[str]:
-    """What there is to say of the data of the trials, a line each."""
+    """Notes on the data of the trials, a line each."""
     from experiments import data
 
     return data.of_trials((planned.trial for planned in trials), data_cache(ablation, store))
 
 
 def table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
-    """An ablation's table as text, csv, markdown or json."""
+    """The table of an ablation as text, csv, markdown or json."""
     from analysis.frame import trials_frame
     from analysis.table.render import render
 

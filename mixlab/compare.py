@@ -1,4 +1,4 @@
-"""`mixlab compare`."""
+"""The command `mixlab compare`."""
 
 import argparse
 

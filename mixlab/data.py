@@ -1,4 +1,4 @@
-"""`mixlab data show` and `mixlab data prepare`."""
+"""The commands `mixlab data show` and `mixlab data prepare`."""
 
 import argparse
 import shlex
@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from mixlab.common import add_overrides, add_store, data_cache, store_option
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from experiments.results.store import Store
     from experiments.spec.config import DataConfig
 
-HELP = "Say what a source of data holds, or decode it before trials are planned."
+HELP = "Print what a source of data holds, or decode it before trials are planned."
 EXAMPLE = "mixlab data show path/to/images --sheet images.png"
 ENDS = 10  # classes shown at each end where there are many
 
@@ -85,41 +85,42 @@ def _show(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     config = evaluation.read_data(arguments.overrides)
-    found = contents(config, store.data, COMMAND_LINE)
-    print("\n".join(_lines(config.source, found, arguments.all)))
+    source = contents(config, store.data, COMMAND_LINE)
+    print("\n".join(_lines(config.source, source, arguments.all)))
     try:
         notes = _decoded(config, store, arguments.overrides, arguments.sheet)
     except MixlabError as error:
         if arguments.sheet:
             raise
-        notes = [f"not yet ready for a trial: {error}"]
-    for note in dict.fromkeys([*found.notes, *notes]):
+        show_chain(error)
+        notes = [f"a trial cannot use it yet: {error}"]
+    for note in dict.fromkeys([*source.notes, *notes]):
         print(f"note        {note}")
     return 0
 
 
-def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
+def _lines(source: str, content: "Contents", show_all: bool) -> list[str]:
     from analysis.table.layout import aligned
 
-    parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in found.splits]
-    tested = f"tested on {found.test}" if found.test else "test examples are cut from it"
-    images = sum((split.images for split in found.splits), Counter())
+    parts = [f"{split.name} {split.counts.sum() + split.others:,}" for split in content.splits]
+    tested = f"tested on {content.test}" if content.test else "test examples are cut from it"
+    images = sum((split.images for split in content.splits), Counter())
     sizes = [f"{number:,} of {' '.join(kind).strip()}" for kind, number in images.most_common(ENDS)]
-    rows = [["number", "class", *(split.name for split in found.splits)]]
-    for number, name in enumerate(found.classes):
-        rows.append([str(number), name, *(f"{split.counts[number]:,}" for split in found.splits)])
-    if any(split.others for split in found.splits):
-        rows.append(["", "(no class of the training split)", *(f"{split.others:,}" for split in found.splits)])
+    rows = [["number", "class", *(split.name for split in content.splits)]]
+    for number, name in enumerate(content.classes):
+        rows.append([str(number), name, *(f"{split.counts[number]:,}" for split in content.splits)])
+    if any(split.others for split in content.splits):
+        rows.append(["", "(no class of the training split)", *(f"{split.others:,}" for split in content.splits)])
     table = aligned(rows)
-    if len(found.classes) > 2 * ENDS + 1 and not show_all:
-        left = len(found.classes) - 2 * ENDS
-        table[2 + ENDS : 2 + len(found.classes) - ENDS] = [f"... {left:,} more; --all lists them"]
+    if len(content.classes) > 2 * ENDS + 1 and not show_all:
+        left = len(content.classes) - 2 * ENDS
+        table[2 + ENDS : 2 + len(content.classes) - ENDS] = [f"... {left:,} more; --all lists them"]
     return [
         f"source      {source}",
-        f"kind        {found.kind}",
-        f"splits      {', '.join(parts)}; trained on {found.train}, {tested}",
+        f"kind        {content.kind}",
+        f"splits      {', '.join(parts)}; trained on {content.train}, {tested}",
         f"images      {', '.join(sizes)}{f' and {len(images) - ENDS:,} other sizes' if len(images) > ENDS else ''}",
-        f"classes     {len(found.classes):,}, in this order",
+        f"classes     {len(content.classes):,}, in this order",
         "",
         *table,
         "",
@@ -127,7 +128,7 @@ def _lines(source: str, found: "Contents", show_all: bool) -> list[str]:
 
 
 def _decoded(config: "DataConfig", store: "Store", given: list[str], sheet: Path | None) -> list[str]:
-    """Notes on the pixels, which are decoded for it as for a trial; and the sheet."""
+    """Decode the images as for a trial, write the sheet, and return notes on the pixels."""
     from analysis.figures import contact_sheet
     from experiments import data
     from experiments.design.ablation import COMMAND_LINE
@@ -138,7 +139,7 @@ def _decoded(config: "DataConfig", store: "Store", given: list[str], sheet: Path
         words = shlex.join(["mixlab", "data", "prepare", *given])
         raise error.prepared_by(f"{words}{store_option(store)}") from error
     if sheet:
-        splits, known = data.load(config, info, store.data), data.facts(config, info, store.data)
+        splits, facts = data.load(config, info, store.data), data.facts(config, info, store.data)
         train = splits.about.num_train
-        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], known.classes)
+        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], facts.classes)
     return data.notes(config, info, store.data)

@@ -1,4 +1,4 @@
-"""`mixlab evaluate`."""
+"""The command `mixlab evaluate`."""
 
 import argparse
 import os
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    """How images are prepared; by default as in trials."""
+    """Add the options of how images are prepared; by default as in trials."""
     recipe = parser.add_argument_group(
         "recipe", "how the weights' own recipe prepares images; without these options as in trials"
     )
@@ -54,21 +54,21 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     weights = weight_files.read(arguments.weights, arguments.ema, arguments.group)
-    given = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
-    recipe = recipes.find(recipes.Options(**given), weights, arguments.weights)
+    recipe_options = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
+    recipe = recipes.find(recipes.Options(**recipe_options), weights, arguments.weights)
     config = recipe.config(evaluation.read_data(arguments.overrides, weights.model))
     if arguments.classes:
         weights = replace(weights, classes=class_order.read(arguments.classes))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
-    found = evaluation.evaluate(weights, config, recipe, store.data, arguments.backend, run)
+    result = evaluation.evaluate(weights, config, recipe, store.data, arguments.backend, run)
     print("\n".join(weights_lines(weights)))
     print(f"images      {recipe.line(config)}")
-    print(f"test        {found.num_examples:,} examples of {config.source}")
-    print(f"classes     {found.classes}")
-    for name, value in found.metrics.items():
+    print(f"test        {result.num_examples:,} examples of {config.source}")
+    print(f"classes     {result.classes}")
+    for name, value in result.metrics.items():
         metric = METRICS[name]
         unit = f"({evaluation.TEST_LOSS})" if metric is LOSS else metric.unit
         print(f"{name:11} {metric.scale * value:.{metric.digits_alone}f} {unit}")
-    for note in found.notes:
+    for note in result.notes:
         print(f"note        {note}")
     return 0

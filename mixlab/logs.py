@@ -1,4 +1,4 @@
-"""`mixlab logs`."""
+"""The command `mixlab logs`."""
 
 import argparse
 
@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("what", help="the name of an ablation, or the beginning of a trial's id")
     parser.add_argument("--follow", action="store_true", help="go on until none of them is on its way")
-    parser.add_argument("--failed", action="store_true", help="of trials that failed or were lost alone")
+    parser.add_argument("--failed", action="store_true", help="only of trials that failed or were lost")
 
 
 def command(arguments: argparse.Namespace) -> int:
@@ -26,7 +26,7 @@ def command(arguments: argparse.Namespace) -> int:
         states = overview(store, ids).states
         ids = [key for key in ids if states[key].status in ("failed", "lost")]
         if not ids:
-            print("no trial of them has failed or was lost")
+            print("none of these trials has failed or was lost")
             return 0
     lines = logs.follow(store, ids) if arguments.follow else logs.lines(store, ids, whole=len(ids) == 1)
     for line in lines:

@@ -1,4 +1,4 @@
-"""`mixlab parity`."""
+"""The command `mixlab parity`."""
 
 import argparse
 import contextlib
@@ -14,7 +14,7 @@ from mixlab.common import TRIAL_FAILED, add_overrides, add_store, data_cache
 if TYPE_CHECKING:
     from analysis.terminal.parity_lines import Climbed
 
-HELP = "Prove that two backends, precisions or devices train the same model, or name where they part."
+HELP = "Prove that two backends, precisions or devices train the same model, or name where they differ."
 EXAMPLE = "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax:float64"
 
 
@@ -43,7 +43,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.results.store import Store
 
     if arguments.steps < 2:
-        raise MixlabError(f"command line: --steps: {arguments.steps} is too small; at least 2")
+        raise MixlabError(f"command line: --steps: expected at least 2, got {arguments.steps}")
     sides = pair.read_pair(arguments.pair)
     pythons = pair.read_pythons(arguments.python, sides)
     asked = read_checks(arguments.checks)
@@ -55,32 +55,32 @@ def command(arguments: argparse.Namespace) -> int:
     cache = data_cache(ablation, store)
     planned = trials(ablation, arguments.steps, cache, asked)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is temporary is removed
-    found: list[Climbed] = []
+    climbed: list[Climbed] = []
     console = Console(stderr=True)
     with (
         contextlib.closing(pair.ladders(planned, sides, arguments.steps, cache, pythons)) as ladders,
-        console.status("both sides begin") as status,
+        console.status("both sides start") as status,
     ):
         for one, ladder in zip(planned, ladders, strict=True):
             title = " ".join(filter(None, (ablation.name, one.label)))
             about, rungs = list(ladder.about()), []
             for rung in ladder.climb():
-                status.update(f"{title}: {rung.name} compared, model {len(found) + 1} of {len(planned)}")
+                status.update(f"{title}: {rung.name} compared, model {len(climbed) + 1} of {len(planned)}")
                 rungs.append(rung)
-            found.append(Climbed(title, sides, conditions(one.trial), not_covered(one), about, rungs))
+            climbed.append(Climbed(title, sides, conditions(one.trial), not_covered(one), about, rungs))
             if not arguments.json:
-                print("\n".join([*parity_lines.lines(found[-1]), ""]), flush=True)
-    return _end(found, arguments)
+                print("\n".join([*parity_lines.lines(climbed[-1]), ""]), flush=True)
+    return _end(climbed, arguments)
 
 
-def _end(found: "list[Climbed]", arguments: argparse.Namespace) -> int:
-    """Say what came of all models together; returns the exit code."""
+def _end(ladders: "list[Climbed]", arguments: argparse.Namespace) -> int:
+    """Print the outcome of all models together; returns the exit code."""
     from analysis.terminal import parity_lines
 
     if arguments.json:
-        print(json.dumps([parity_lines.as_json(climbed) for climbed in found], allow_nan=False))
-    elif len(found) > 1:
-        print(parity_lines.summary(found))
+        print(json.dumps([parity_lines.as_json(climbed) for climbed in ladders], allow_nan=False))
+    elif len(ladders) > 1:
+        print(parity_lines.summary(ladders))
     if arguments.plot:
-        parity_lines.plot(arguments.plot, found)
-    return 0 if all(climbed.passed for climbed in found) else TRIAL_FAILED
+        parity_lines.plot(arguments.plot, ladders)
+    return 0 if all(climbed.passed for climbed in ladders) else TRIAL_FAILED

@@ -1,4 +1,4 @@
-"""`mixlab plan`."""
+"""The command `mixlab plan`."""
 
 import argparse
 

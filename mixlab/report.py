@@ -1,4 +1,4 @@
-"""`mixlab report`."""
+"""The command `mixlab report`."""
 
 import argparse
 import shlex
@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from mixlab.common import add_store, load
 
 if TYPE_CHECKING:
@@ -49,18 +49,20 @@ def command(arguments: argparse.Namespace) -> int:
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
     names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))
     if arguments.out is not None and arguments.format:
-        raise MixlabError("command line: --format prints and --out writes; allowed: one of them")
+        raise MixlabError(
+            "command line: expected --format, which prints, or --out, which writes, got both; leave one out"
+        )
     if arguments.out is not None and (
         not arguments.out.name or (arguments.out.exists() and not arguments.out.is_dir())
     ):
         raise MixlabError(
-            f"command line: --out: {str(arguments.out)!r} came; allowed: a folder, which may not exist yet"
+            f"command line: --out: expected a folder, which may not exist yet, got {str(arguments.out)!r}"
         )
     if not names:
-        raise MixlabError(f"command line: {overrides[0]!r} came where an ablation is allowed, before its overrides")
+        raise MixlabError(f"command line: expected an ablation before its overrides, got {overrides[0]!r}")
     reports = [_report(name, overrides, arguments) for name in names]
-    found = [report.ablation.name for report in reports]
-    if twice := [name for name in found if found.count(name) > 1]:
+    used = [report.ablation.name for report in reports]
+    if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     for report in reports:
         text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
@@ -84,6 +86,7 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
     except StoreError as error:
         if arguments.out:
             raise
+        show_chain(error)
         print(f"mixlab: no report was written: {error}; --out FOLDER writes it elsewhere", file=sys.stderr)
         return
     print(f"wrote {page}; tables, tidy.csv, tidy.parquet and figures are beside each ablation's page", file=sys.stderr)
@@ -107,7 +110,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
         arguments.ablation, arguments.overrides = Path(expand(name, "command line: ablation")), overrides
         store, ablation, trials = load(arguments)
     elif overrides:
-        raise MixlabError(f"command line: {overrides[0]!r}: overrides go with a YAML file, not with a name")
+        raise MixlabError(f"command line: {overrides[0]!r}: overrides need a YAML file, not the name of an ablation")
     elif name.endswith(".json"):
         ablation, trials = archive.read(Path(expand(name, "command line: ablation")))
     else:
@@ -115,7 +118,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     if arguments.metric:
         if arguments.metric not in metrics.names():
             raise MixlabError(
-                f"command line: --metric: {arguments.metric!r} is not known; "
+                f"command line: --metric: expected a metric, got {arguments.metric!r}; "
                 f"{choices(arguments.metric, metrics.names())}"
             )
         ablation = replace(ablation, report=replace(ablation.report, metric=arguments.metric, equivalence=None))

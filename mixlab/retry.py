@@ -1,4 +1,4 @@
-"""`mixlab retry`."""
+"""The command `mixlab retry`."""
 
 import argparse
 from pathlib import Path
@@ -34,7 +34,5 @@ def command(arguments: argparse.Namespace) -> int:
     request = Request(ablation, trials, cluster, store, data_cache(ablation, store), states, extra)
     submitted = submit.send(request, str(arguments.cluster or f"the last submission of {ablation.name}"))
     if states and not submitted.num_trials:
-        print(
-            f"none of {ablation.name} is {' or '.join(sorted(states))}; without an option, all that is not done is sent"
-        )
+        print(f"no trial of {ablation.name} is {' or '.join(sorted(states))}; without an option it sends all not done")
     return 0

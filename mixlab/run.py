@@ -1,4 +1,4 @@
-"""`mixlab run`."""
+"""The command `mixlab run`."""
 
 import argparse
 import importlib
@@ -94,7 +94,7 @@ def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store")
 
 
 def _jobs(arguments: argparse.Namespace) -> int:
-    """Trials at a time.
+    """The number of trials at a time.
 
     Raises: MixlabError: an option says too few, or names no device or no backend.
     """
@@ -103,7 +103,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 
     jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
     if jobs < 1:
-        raise MixlabError(f"command line: --jobs: {jobs} is too small; at least 1")
+        raise MixlabError(f"command line: --jobs: expected at least 1, got {jobs}")
     for device in arguments.devices:
         check_device(device, "command line: --devices")
     if arguments.resume_on is not None:
@@ -114,7 +114,7 @@ def _jobs(arguments: argparse.Namespace) -> int:
 def _train(
     todo: "list[GridTrial]", store: "Store", cache: Path, jobs: int, arguments: argparse.Namespace, console: "Console"
 ) -> "Summary":
-    """Run the trials, and show on the console how far they are."""
+    """Run the trials, and show their progress on the console."""
     import backends
     from experiments.running import local, pool, progress
 
@@ -122,17 +122,19 @@ def _train(
     shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
     with progress.reporter(console, len(todo)) as reporter:
         run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
-        for backend in dict.fromkeys(run.backends.values()):
+        for backend in dict.fromkeys(run.queue.backends.values()):
             backends.check_installed(backend)
         return run.run()
 
 
 def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
-    found = [planned for planned in trials if planned.trial.id.startswith(prefix)]
-    if not found or not prefix:
+    matches = [planned for planned in trials if planned.trial.id.startswith(prefix)]
+    if not matches or not prefix:
         ids = [planned.trial.id for planned in trials]
-        raise MixlabError(f"command line: --only: no trial's id begins with {prefix!r}; {choices(prefix, ids)}")
-    return found
+        raise MixlabError(
+            f"command line: --only: expected the start of a trial's id, got {prefix!r}; {choices(prefix, ids)}"
+        )
+    return matches
 
 
 def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
@@ -140,4 +142,4 @@ def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
     from experiments.running import local
 
     left = [planned for planned in chosen if not local.is_ended(planned, store)]
-    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: {len(chosen)} of {len(chosen)} ended"
+    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: all {len(chosen)} trials have ended"

@@ -1,4 +1,4 @@
-"""`mixlab show`."""
+"""The command `mixlab show`."""
 
 import argparse
 

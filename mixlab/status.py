@@ -1,4 +1,4 @@
-"""`mixlab status`."""
+"""The command `mixlab status`."""
 
 import argparse
 import time
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from experiments.results.store import Store
     from slurm.status import Overview
 
-HELP = "Say what is done, running, queued, failed (and why), lost and missing."
+HELP = "Print what is done, running, queued, failed (and why), lost and missing."
 EXAMPLE = "mixlab status tying --watch"
 WATCH_S = 2.0  # between two looks
 
@@ -49,14 +49,14 @@ def command(arguments: argparse.Namespace) -> int:
     name, labels = _labels(arguments, store)
     if arguments.watch:
         return _watch(name, labels, store)
-    known = overview(store, labels)
-    lines = [*status_lines(labels, known.states), *hints(name, known, store_option(store))]
+    view = overview(store, labels)
+    lines = [*status_lines(labels, view.states), *hints(name, view, store_option(store))]
     print("\n".join(lines))
     return 0
 
 
 def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[str, str]]:
-    """The ablation's name, and its trials: id -> what each sets; with those of an earlier form that are not done."""
+    """The ablation's name, and its trials, id -> what each sets; with those of earlier forms that are not done."""
     from slurm import ledger
 
     if arguments.ablation.endswith((".yaml", ".yml")):
@@ -64,7 +64,9 @@ def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[st
         _, ablation, trials = load(arguments)
         return ablation.name, {planned.trial.id: planned.label for planned in trials}
     if arguments.overrides:
-        raise MixlabError(f"command line: {arguments.overrides[0]!r}: overrides go with a YAML file, not with a name")
+        raise MixlabError(
+            f"command line: {arguments.overrides[0]!r}: overrides need a YAML file, not the name of an ablation"
+        )
     labels = store.ablation_labels(arguments.ablation)
     others = ledger.earlier(store, arguments.ablation, labels)
     return arguments.ablation, labels | {one.trial.id: f"{one.label} (of an earlier form)" for one in others}
@@ -81,22 +83,20 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
     console, last = Console(), ""
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            known = overview(store, labels)
-            totals = status_totals(labels, known.states)
+            view = overview(store, labels)
+            totals = status_totals(labels, view.states)
             if console.is_terminal:
-                live.update(
-                    _screen(labels, known, hints(name, known, store_option(store)), console.height), refresh=True
-                )
+                live.update(_screen(labels, view, hints(name, view, store_option(store)), console.height), refresh=True)
             elif totals != last:
                 console.print(totals, highlight=False, soft_wrap=True)
             last = totals
-            if not known.live:
+            if not view.live:
                 return 0
             time.sleep(WATCH_S)
 
 
-def _screen(labels: dict[str, str], known: "Overview", advice: list[str], height: int) -> "Group":
-    """As much as fits: trials that are not done, those that run first; then the totals and what needs a hand."""
+def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height: int) -> "Group":
+    """The screen, as much as fits: trials that are not done, running ones first; the totals; what needs a hand."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -104,9 +104,9 @@ def _screen(labels: dict[str, str], known: "Overview", advice: list[str], height
     from analysis.terminal.listing import status_layout, status_totals
 
     order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
-    by_state = sorted(labels, key=lambda trial_id: order.index(known.states[trial_id].status))
-    below = [Text(status_totals(labels, known.states)), *map(Text, advice)]
-    header, *rows = status_layout({key: labels[key] for key in by_state}, known.states)
+    by_state = sorted(labels, key=lambda trial_id: order.index(view.states[trial_id].status))
+    below = [Text(status_totals(labels, view.states)), *map(Text, advice)]
+    header, *rows = status_layout({key: labels[key] for key in by_state}, view.states)
     room = max(1, height - 5 - len(below))
     grid = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):  # where there is no room, the settings and the remark give way

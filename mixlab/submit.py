@@ -1,4 +1,4 @@
-"""`mixlab submit`."""
+"""The command `mixlab submit`."""
 
 import argparse
 import sys
@@ -50,7 +50,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def send(request: "Request", where: str) -> "Submitted":
-    """Submit, and say what was sent and what to do next.
+    """Submit, and print what was sent and what to do next.
 
     Args:   where: the cluster file, for the sentence of what Slurm refuses.
     Raises: MixlabError.
@@ -68,7 +68,7 @@ def send(request: "Request", where: str) -> "Submitted":
     total = len(request.trials) + len(request.extra)
     print(f"{total} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
     if submitted.num_left:
-        print(f"{submitted.num_left} trials found no room in the queue; give the same command when it has emptied")
+        print(f"the queue had no room for {submitted.num_left} trials; give the same command when it has emptied")
     if submitted.num_trials or submitted.num_live:
         store = store_option(request.store)
         print(f"next: mixlab status {name} --watch{store}; mixlab logs {name}{store}; mixlab cancel {name}{store}")

@@ -1,4 +1,4 @@
-"""`mixlab weights inspect` and `mixlab weights convert`."""
+"""The commands `mixlab weights inspect` and `mixlab weights convert`."""
 
 import argparse
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from backends.errors import MixlabError
 from mixlab.common import WEIGHTS, add_choice
 
-HELP = "Say what a file of weights holds, or convert it to another format."
+HELP = "Print what a file of weights holds, or convert it to another format."
 EXAMPLE = "mixlab weights convert Mixer-B_16.npz mixer_b16.safetensors --to timm"
 
 
@@ -34,9 +34,9 @@ def command(arguments: argparse.Namespace) -> int:
         print("\n".join(weights_lines(weights)))
         return 0
     if arguments.out.resolve() == arguments.file.resolve():
-        raise MixlabError(f"command line: {arguments.out} is the file to read; name another one to write")
+        raise MixlabError(f"command line: OUT: expected another file than FILE, got {arguments.out} for both")
     target, differences = weight_files.write(arguments.out, weights, arguments.to)
     print("\n".join([f"wrote {arguments.out} in the format {target}", *origin_lines(weights)]))
     if differences:
-        print(f"note: the code of {target} computes otherwise: {'; '.join(differences)}")
+        print(f"note: the code of {target} computes differently: {'; '.join(differences)}")
     return 0

@@ -1,4 +1,4 @@
-"""How often a pack was begun, and whether that has brought its trials further."""
+"""Starts of a pack: their number, and whether they have brought its trials further."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from slurm.cluster import ClusterSpec
 
 
 class Attempts:
-    """How often a pack was begun, by which step each trial then was, and what ended it; one job at a time writes it."""
+    """The starts of a pack: the step of each trial then, and what ended it. One job at a time writes the file."""
 
     def __init__(self, path: Path):
         self.path, self.starts = path, []
@@ -28,7 +28,7 @@ class Attempts:
 
     @property
     def begun(self) -> float:
-        """When the pack was begun first, by the file server's clock."""
+        """The time of the pack's first start, by the file server's clock."""
         return float(self.starts[0].get("time", 0.0))
 
     def _now(self) -> float:
@@ -53,6 +53,8 @@ class Attempts:
 
         A start that ended without a word is put down to its node: whatever it was, this process saw nothing of it.
         """
+        # A start counts only where it left the trial at the step at which this one finds it: progress, however little,
+        # means that the next start may end the trial.
         idle = 0
         for start in reversed(self.starts[:-1]):
             if start["steps"].get(trial_id, step) != step:
@@ -70,7 +72,7 @@ class Attempts:
 
 
 class PackReporter(PlainReporter):
-    """Lines for the job's log; notes where each trial begins."""
+    """A reporter that prints lines for the job's log, and notes the step at which each trial begins."""
 
     def __init__(self, console: Console, total: int, attempts: Attempts):
         super().__init__(console, total)

@@ -41,17 +41,17 @@ IN_CONTAINER = "python3"  # where no Python is named
 
 
 def check_path(path: Path) -> None:
-    """Raises: MixlabError: a path that a batch script cannot hold."""
+    """Check that a batch script can hold a path. Raises: MixlabError: it cannot."""
     if any(letter in str(path) for letter in "%\\") or any(ord(letter) < 32 for letter in str(path)):
         raise MixlabError(
-            f"store: {str(path)!r} cannot stand in a batch script, where Slurm reads '%' and '\\' as its own; "
-            f"allowed: a path without '%', '\\' and control characters"
+            f"store: expected a path without '%', '\\' and control characters, which Slurm reads as its own in a "
+            f"batch script, got {str(path)!r}"
         )
 
 
 @dataclass(frozen=True)
 class Ask:
-    """What the jobs of a call of sbatch have in common."""
+    """The part of a call of sbatch that all of its jobs have in common."""
 
     cluster: ClusterSpec
     needs: Needs
@@ -62,7 +62,7 @@ class Ask:
 
     @staticmethod
     def report(cluster: ClusterSpec, snapshot: Path, seen: tuple[Path, ...]) -> "Ask":
-        """Of the job that writes the report: one core, no GPU, little memory, and the first environment."""
+        """The Ask of the job that writes the report: one core, no GPU, little memory, and the first environment."""
         memory = None if cluster.memory_gb is None else REPORT_MEMORY_GB
         needs = replace(cluster.common, time=REPORT_MIN, cpus=1, gpus=0, gpu_type=None, memory_gb=memory)
         cluster = replace(cluster, sbatch=options.for_report(cluster.sbatch))
@@ -70,7 +70,7 @@ class Ask:
 
 
 class Batch:
-    """One call of sbatch: jobs of the same needs, with one callable each."""
+    """A call of sbatch: jobs of the same needs, with one callable each."""
 
     def __init__(self, folder: Path, name: str, ask: Ask):
         check_path(folder)
@@ -101,7 +101,7 @@ class Batch:
         return executor.script(self.executor, num_jobs)
 
     def try_out(self) -> str:
-        """What Slurm says of such a job, now."""
+        """The answer of `sbatch --test-only` on such a job, now."""
         self._set_extra(hold=False)
         script, words = executor.script(self.executor, 1), ["sbatch", "--test-only"]
         done = subprocess.run(words, input=script, capture_output=True, text=True, timeout=client.ANSWER_S)
@@ -144,19 +144,19 @@ def _command(ask: Ask, seen: Sequence[Path]) -> list[str]:
 
 
 def _parameters(ask: Ask) -> dict[str, Any]:
-    """What is asked of Slurm, in submitit's words; what options of sbatch say is left to them."""
+    """The needs as submitit's parameters; what the cluster file's options of sbatch say is left out."""
     needs = ask.needs
     same = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "time")
-    found: dict[str, Any] = {name: getattr(needs, name) for name in same} | {"cpus_per_task": needs.cpus}
+    parameters: dict[str, Any] = {name: getattr(needs, name) for name in same} | {"cpus_per_task": needs.cpus}
     if needs.memory_gb is not None:
-        found["mem"] = f"{max(1, round(1024 * needs.memory_gb))}M"
+        parameters["mem"] = f"{max(1, round(1024 * needs.memory_gb))}M"
     if needs.gpus and not options.names_gpus(ask.cluster.sbatch):
-        found["gpus_per_node"] = f"{needs.gpu_type}:{needs.gpus}" if needs.gpu_type else needs.gpus
-    return found
+        parameters["gpus_per_node"] = f"{needs.gpu_type}:{needs.gpus}" if needs.gpu_type else needs.gpus
+    return parameters
 
 
 def _exports(ask: Ask) -> list[str]:
-    """The snapshot comes before anything that is installed, and the working directory not at all."""
+    """Exports that put the snapshot before anything that is installed, and take the working directory off the path."""
     return [
         f"export PYTHONPATH={shlex.quote(str(ask.snapshot))}${{PYTHONPATH:+:$PYTHONPATH}}",
         "export PYTHONSAFEPATH=1",
@@ -165,19 +165,19 @@ def _exports(ask: Ask) -> list[str]:
 
 
 def _folders(seen: Sequence[Path]) -> list[str]:
-    """What is mounted must be there; a cache of before the first job is not."""
+    """The line that makes the folders to mount, since before the first job a cache is not there."""
     return [f"mkdir -p {shlex.join(sorted({str(path.absolute()) for path in seen}))}"]
 
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """Slurm's refusal as one sentence, in its own words."""
+    """Turn Slurm's refusal into one sentence, in its own words."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it then raises
             yield
     except executor.REFUSALS as error:
-        said = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no word"]
-        lines = [line for line in said if "error:" in line] or said[:1]
+        printed = [line.strip() for line in str(error).splitlines() if line.strip()] or ["it gave no reason"]
+        lines = [line for line in printed if "error:" in line] or printed[:1]
         text = lines[-1].partition("error: ")[2] or lines[-1]
         raise client.refusal("sbatch", str(error), text) from error
     except RuntimeError as error:  # submitit's word for a missing srun

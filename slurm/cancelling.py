@@ -1,10 +1,10 @@
-"""Ending what was submitted. It is noted in the store first, so that it holds whether Slurm answers or not."""
+"""Cancellation of what was submitted. The store notes it first, so that it holds whether Slurm answers or not."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from experiments.results.claims import retract
 from experiments.results.store import Store
 from slurm import client, ledger
@@ -14,7 +14,7 @@ from slurm.status import overview, queued
 
 @dataclass(frozen=True)
 class Cancelled:
-    """What was cancelled."""
+    """The outcome of a cancellation."""
 
     trials: tuple[str, ...]  # those that were not before
     jobs: tuple[str, ...]
@@ -22,9 +22,7 @@ class Cancelled:
 
 
 def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
-    """Cancel trials that are on their way: none of them is begun any more, those that run stop, and jobs that hold no
-    other end.
-    """
+    """Cancel trials that are on their way: no job begins them, running ones stop, and jobs without other trials end."""
     places = ledger.places(list(ledger.all_arrays(store)))
     chosen = {key: places[key] for key in trial_ids if key in places and not _has_ended(store, key)}
     live = overview(store, chosen).live
@@ -35,6 +33,7 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
     try:
         jobs, silence = _end_jobs(store, chosen), None
     except MixlabError as error:
+        show_chain(error)
         silence = str(error)
     for trial_id, place in chosen.items():
         if place.task not in jobs and (store.owner(trial_id) or {}).get("job") == place.task:
@@ -43,7 +42,7 @@ def cancel(store: Store, trial_ids: Iterable[str]) -> Cancelled:
 
 
 def _end_jobs(store: Store, chosen: Mapping[str, Place]) -> list[str]:
-    """End the jobs all of whose trials are over, and the reports of submissions of which nothing is left."""
+    """End the jobs whose trials are all over, and the report jobs of submissions whose trials are all over."""
     queue = queued(list(dict.fromkeys(place.array for place in chosen.values())))
     jobs = [
         str(place.task)

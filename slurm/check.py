@@ -1,4 +1,4 @@
-"""Does a cluster do what its file says: limits, accounts, Pythons, and a job that looks around on a node."""
+"""A check that a cluster does what its file says: limits, accounts, Pythons, and a job that looks around on a node."""
 
 import json
 import shlex
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import backends
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from experiments.files import replace, write_json
 from experiments.results.store import Store
 from slurm import client, ledger, snapshot
@@ -27,7 +27,7 @@ POLL_S = 0.5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """A thing that was checked, and what was found."""
 
     ok: bool
     what: str
@@ -35,26 +35,27 @@ class Finding:
 
 
 class ProbeJob(Job):
-    """Says from a node where it is and what it sees; with several nodes, that its ranks see each other."""
+    """A job that reports from its node where it is and what it sees, and whether several ranks see each other."""
 
     def __call__(self) -> None:
         path = Path(self.path)
-        given, rank = json.loads(path.read_text()), Rank.of_this_job()
+        probe, rank = json.loads(path.read_text()), Rank.of_this_job()
         answer = {"node": rank.node, "python": sys.executable, "rank": rank.index, "size": rank.size}
         try:
-            snapshot.check(Path(given["snapshot"]))
-            backends.load(given["backend"])
+            snapshot.check(Path(probe["snapshot"]))
+            backends.load(probe["backend"])
             if rank.size > 1:
                 answer["sum"] = backends.add_over_ranks(
-                    given["backend"], rank.index + 1, rank.index, rank.size, rank.address
+                    probe["backend"], rank.index + 1, rank.index, rank.size, rank.address
                 )
         except Exception as error:  # whatever it is, it is what the user wants to know
+            show_chain(error)
             answer["error"] = f"{type(error).__name__}: {error}"
         replace(path.with_name(f"answer-{rank.index}.json"), json.dumps(answer).encode())
 
 
 def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iterator[Finding]:
-    """What is found, as it is found. Nothing is left in the queue.
+    """Check a cluster, and yield each finding as it is made. Nothing is left in the queue.
 
     Args:    nodes: of the probe's job.    wait_s: for the probe to begin and end.
     """
@@ -76,13 +77,14 @@ def check(cluster: ClusterSpec, store: Store, nodes: int, wait_s: float) -> Iter
     yield from _names(needs)
     signs = "preempt_send_user_signal" in f"{config.get('SlurmctldParameters')}{config.get('PreemptParameters')}"
     kind = config.get("PreemptType", "none")
-    said = f"{kind}; {'jobs are warned' if signs else 'jobs are not warned: they resume from their last checkpoint'}"
-    yield Finding(True, "preemption", said)
+    effect = f"{kind}; {'jobs are warned' if signs else 'jobs are not warned: they resume from their last checkpoint'}"
+    yield Finding(True, "preemption", effect)
     for backend in names:
         try:
             check_python(backend, cluster)
             yield Finding(True, f"python of {backend}", said_of_python(cluster, backend))
         except MixlabError as error:
+            show_chain(error)
             yield Finding(False, f"python of {backend}", str(error))
             continue
         yield from _probe(cluster, store, backend, nodes, wait_s)
@@ -95,44 +97,48 @@ def said_of_python(cluster: ClusterSpec, backend: str) -> str:
     return shlex.join(python_of(environment)) + inside
 
 
-def _partition(given: str | None, minutes: int) -> Finding:
-    """Args: minutes: of the longest job there."""
-    named = ["-p", given] if given else []
+def _partition(asked: str | None, minutes: int) -> Finding:
+    """Check a partition's state and time limit. Args: minutes: of the longest job there."""
+    named = ["-p", asked] if asked else []
     lines = client.call("sinfo", "-h", *named, "-o", "%R|%l|%D|%c|%m|%G|%a").splitlines()
     if not lines:
-        known = sorted(set(client.call("sinfo", "-h", "-o", "%R").split()))
-        return Finding(False, "partition", f"{given!r} is not there; allowed: {', '.join(known)}")
+        there = sorted(set(client.call("sinfo", "-h", "-o", "%R").split()))
+        return Finding(False, "partition", f"Slurm has no partition {asked!r}; {choices(asked, there)}")
     name, limit, nodes, cpus, memory, gres, state = lines[0].split("|")
-    said = f"{name} {state}: {nodes} nodes of {cpus} CPUs, {memory} MiB, {gres}; time limit {limit}"
+    about = f"{name} {state}: {nodes} nodes of {cpus} CPUs, {memory} MiB, {gres}; time limit {limit}"
     most = limit_minutes(limit)
     fits = most is None or minutes <= most
-    return Finding(fits and state == "up", "partition", said + ("" if fits else f"; time is {minutes} minutes"))
+    return Finding(
+        fits and state == "up",
+        "partition",
+        about + ("" if fits else f", less than the {minutes} minutes of the cluster file"),
+    )
 
 
 def _names(needs: Sequence[Needs]) -> Iterator[Finding]:
-    """Whether Slurm's accounts know each account and QOS."""
+    """Check that Slurm's accounts have each account and QOS."""
     for kind in ("account", "qos"):
-        for given in dict.fromkeys(getattr(one, kind) for one in needs):
-            yield _name(kind, given)
+        for asked in dict.fromkeys(getattr(one, kind) for one in needs):
+            yield _name(kind, asked)
 
 
-def _name(kind: str, given: str | None) -> Finding:
+def _name(kind: str, asked: str | None) -> Finding:
     try:
         column = "format=Name" if kind == "qos" else "format=Account"
-        known = sorted(set(client.call("sacctmgr", "-nP", "show", kind, column).split()))
+        there = sorted(set(client.call("sacctmgr", "-nP", "show", kind, column).split()))
     except MixlabError as error:
-        return Finding(True, kind, f"{given or 'the default'}; {error}")
-    if given is not None and given not in known:
-        return Finding(False, kind, f"{given!r} is not there; {choices(given, known)}")
-    most = client.qos_submit_limit(given) if kind == "qos" else None
-    return Finding(True, kind, (given or "the default") + (f": at most {most} jobs in the queue" if most else ""))
+        return Finding(True, kind, f"{asked or 'the default'}; {error}")
+    if asked is not None and asked not in there:
+        return Finding(False, kind, f"Slurm has no {kind} {asked!r}; {choices(asked, there)}")
+    most = client.qos_submit_limit(asked) if kind == "qos" else None
+    return Finding(True, kind, (asked or "the default") + (f": at most {most} jobs in the queue" if most else ""))
 
 
 def _accounts(config: dict[str, str]) -> Finding:
     kind = config.get("AccountingStorageType", "none")
     try:
         if kind.endswith("none") or kind == "(null)":
-            raise client.SlurmError("none is kept")
+            raise client.SlurmError("Slurm keeps none")
         client.call("sacct", "-n", "-X", "-S", "now")
         return Finding(True, "accounting", f"{kind}: sacct answers")
     except MixlabError as error:
@@ -151,6 +157,7 @@ def _probe(cluster: ClusterSpec, store: Store, backend: str, nodes: int, wait_s:
         batch = Batch((folder / "slurm").absolute(), name, ask)
         batch.submit([ProbeJob(str((folder / "probe.json").absolute()))], hold=False)
     except MixlabError as error:
+        show_chain(error)
         yield Finding(False, what, str(error))
         return
     yield _answer(folder, name, what, nodes, wait_s)
@@ -161,7 +168,7 @@ def _answer(folder: Path, name: str, what: str, nodes: int, wait_s: float) -> Fi
     until, left = time.monotonic() + wait_s, True
     while time.monotonic() < until and left:
         left = bool(client.queue([name]))
-        answers = [found for path in folder.glob("answer-*.json") if (found := ledger.read(path))]
+        answers = [read for path in folder.glob("answer-*.json") if (read := ledger.read(path))]
         if errors := [answer for answer in answers if "error" in answer]:
             return Finding(False, what, f"on {errors[0]['node']}: {errors[0]['error']}")
         if len(answers) == nodes:
@@ -173,7 +180,7 @@ def _answer(folder: Path, name: str, what: str, nodes: int, wait_s: float) -> Fi
         time.sleep(POLL_S)
     if left:
         waiting = "; ".join(sorted({job.reason for job in client.queue([name])}))
-        return Finding(False, what, f"did not end in {wait_s:g} s (waits for: {waiting}); was cancelled")
+        return Finding(False, what, f"it did not end in {wait_s:g} s (it waits for: {waiting}) and was cancelled")
     logs = "\n".join(path.read_text(errors="replace") for path in (folder / "slurm").glob("*.err"))
-    last = (logs.strip().splitlines() or ["nothing was written: the store is not visible from the nodes"])[-1]
-    return Finding(False, what, f"ended without an answer: {last}")
+    last = (logs.strip().splitlines() or ["none, since the nodes do not see the store"])[-1]
+    return Finding(False, what, f"it ended without an answer; its last line: {last}")

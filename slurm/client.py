@@ -1,4 +1,4 @@
-"""Slurm's commands: each answers within a time, or it is said that it does not."""
+"""Slurm's commands, each with a limit on its answer; one that is silent is an error of its own."""
 
 import os
 import re
@@ -46,19 +46,19 @@ def private() -> None:
 
 
 def begin() -> None:
-    """Make what is written private, and forget the job that this process may run in: a new one would inherit of it."""
+    """Make what is written private, and forget the job that this process may run in, which a new job would inherit."""
     private()
     for name in set(os.environ) - set(_clean()):
         del os.environ[name]
 
 
 def _clean() -> dict[str, str]:
-    """The environment without what changes a job, or what a command shows: SQUEUE_STATES would hide jobs that wait."""
+    """The environment without what changes a job or a command's output: SQUEUE_STATES would hide jobs that wait."""
     return {name: value for name, value in os.environ.items() if name == "SLURM_CONF" or not name.startswith(LEAKING)}
 
 
 def call(*words: str, limit_s: float = ANSWER_S) -> str:
-    """What a command prints.
+    """The output of a command.
 
     Raises: SlurmError: it fails.    SlurmSilent: it has not ended in time, or reaches no controller.
     """
@@ -66,23 +66,23 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
         done = subprocess.run(
             words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, env=_clean()
         )
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         raise SlurmError(
             f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
             f"make slurm-up"
-        ) from None
-    except subprocess.TimeoutExpired:
-        raise SlurmSilent(f"slurm: {words[0]} has not answered in {limit_s:g} s") from None
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise SlurmSilent(f"slurm: {words[0]} did not answer in {limit_s:g} s") from error
     if done.returncode == 0:
         return done.stdout
-    said = [line for line in done.stderr.splitlines() if line.strip()]
-    text = said[-1].strip() if said else f"exit code {done.returncode}"
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    text = lines[-1].strip() if lines else f"exit code {done.returncode}"
     raise refusal(words[0], done.stderr, text)
 
 
-def refusal(command: str, said: str, text: str) -> MixlabError:
-    """The error that stands for what a command has said; `text` is the sentence of it."""
-    kind = SlurmSilent if any(word in said for word in SILENCE) else SlurmError
+def refusal(command: str, printed: str, text: str) -> MixlabError:
+    """The error for what a command has printed; `text` is the sentence in it."""
+    kind = SlurmSilent if any(word in printed for word in SILENCE) else SlurmError
     return kind(f"slurm: {command}: {text}")
 
 
@@ -91,20 +91,20 @@ def queue(names: Iterable[str]) -> list[QueuedJob]:
 
     Raises: SlurmSilent.   SlurmError.
     """
-    found, wanted = [], sorted(set(names))
+    jobs, wanted = [], sorted(set(names))
     for part in (wanted[i : i + NAMES_A_CALL] for i in range(0, len(wanted), NAMES_A_CALL)):
         lines = call("squeue", "-h", "-a", "-r", f"--name={','.join(part)}", "-o", "%i|%j|%T|%r|%N|%L").splitlines()
-        found += [_queued(line) for line in lines if line.strip()]
-    return found
+        jobs += [_queued(line) for line in lines if line.strip()]
+    return jobs
 
 
 def _queued(line: str) -> QueuedJob:
-    """Raises: SlurmError: a line of squeue is not what was asked for; a job that is not seen would count as lost."""
+    """Read a line of squeue. Raises: SlurmError: it has another form; to leave it out would count its job as lost."""
     words = line.split("|")
     if len(words) < 6 or not re.fullmatch(r"\d+(_\d+)?", words[0]) or not re.fullmatch(r"[A-Z_]+", words[2]):
         raise SlurmError(
-            f"slurm: squeue: {line[:80]!r} came where 'id|name|STATE|reason|node|time' is allowed; nothing is known of "
-            f"these jobs"
+            f"slurm: squeue: expected 'id|name|STATE|reason|node|time', got {line[:80]!r}; the state of these jobs "
+            f"is not known"
         )
     return QueuedJob(words[0], words[1], words[2], "|".join(words[3:-2]), words[-2], words[-1])
 
@@ -134,10 +134,10 @@ def ended(ids: Sequence[str]) -> dict[str, tuple[str, str]]:
 
 
 def _accounted(line: str) -> tuple[str, str, str]:
-    """Raises: SlurmError: a line of sacct is not what was asked for."""
+    """Read a line of sacct. Raises: SlurmError: it has another form."""
     words = line.split("|")
     if len(words) < 3 or not re.fullmatch(r"\d+\S*", words[0]):
-        raise SlurmError(f"slurm: sacct: {line[:80]!r} came where 'id|name|state' is allowed")
+        raise SlurmError(f"slurm: sacct: expected 'id|name|state', got {line[:80]!r}")
     return words[0], "|".join(words[1:-1]), words[-1]
 
 
@@ -169,7 +169,7 @@ def cancel(*targets: str) -> None:
 
 
 def own_jobs() -> int:
-    """How many jobs of this user's are in the queue, a task of an array each."""
+    """The number of this user's jobs in the queue; each task of an array counts."""
     return len(call("squeue", "-h", "-a", "-r", "-u", str(os.getuid()), "-o", "%i").split())
 
 

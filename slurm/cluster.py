@@ -1,4 +1,4 @@
-"""What a cluster file says: where and with what the trials of a grid run.
+"""The contents of a cluster file: where and with what the trials of a grid run.
 
 Three layers say what a job needs, the later in place of the earlier: the keys of the file, those of
 `environments: <backend>`, and those of each rule of `when` that a trial matches, the last rule last.
@@ -36,7 +36,7 @@ RETRIES = asdict(Retries())
 
 @dataclass(frozen=True)
 class ClusterSpec(Needs):
-    """What jobs ask for, and what they run in. Numbers are of one job, which holds a pack of trials."""
+    """The needs and the surroundings of jobs. Numbers are of one job, which holds a pack of trials."""
 
     array_parallelism: int = option(64, low=1)  # jobs of an array that run at a time
     store: Optional[str] = option(None)  # the results directory, which every node sees; none: --store
@@ -55,41 +55,39 @@ class ClusterSpec(Needs):
 
     @property
     def common(self) -> Needs:
-        """What the keys of the file say alone."""
+        """The needs that the keys of the file state for all trials."""
         return Needs(**{key: getattr(self, key) for key in needs.KEYS})
 
     def environment(self, backend: str) -> EnvironmentSpec:
-        """What the trials of a backend run in."""
+        """The Python, setup and container of a backend's trials."""
         own = self.environments.get(backend, {})
         setup = (*self.setup, *own.get("setup", ()))
         return EnvironmentSpec(own.get("python", self.python), setup, own.get("container", self.container))
 
     def needs(self, backend: str, planned: GridTrial | None = None, base: Layer | None = None) -> Needs:
-        """What the job of a trial asks for; without one, of any trial of the backend that no rule is about.
+        """The needs of a trial's job; without a trial, those of a trial of the backend that no rule matches.
 
         Args:   base: fields that the ablation gives to all of its trials.
         Raises: MixlabError: a type of GPU, and no GPU.
         """
         rules = [rule for rule in self.when if planned is not None and rule.matches(planned, base or {})]
-        found = self._layered(backend, rules)
-        if found.gpu_type and not found.gpus:
-            raise MixlabError(
-                f"gpu_type: {shown(found.gpu_type)} stands without a number of GPUs for {backend}; say gpus: 1"
-            )
-        return found
+        layered = self._layered(backend, rules)
+        if layered.gpu_type and not layered.gpus:
+            raise MixlabError(f"gpu_type: {shown(layered.gpu_type)} needs a number of GPUs for {backend}; set gpus: 1")
+        return layered
 
     def all_needs(self, names: Iterable[str]) -> Iterator[Needs]:
-        """What jobs of some backends may ask for; of rules, each alone."""
+        """The needs that jobs of some backends may have: of each backend alone, and with each rule alone."""
         for backend in names:
             yield self.needs(backend)
             yield from (self._layered(backend, [rule]) for rule in self.when)
 
     def check_rules(self) -> None:
-        """Raises: MixlabError: a rule of `when` says a type of GPU, and nothing says a number."""
+        """Check the rules of `when`. Raises: MixlabError: one sets a type of GPU, and nothing sets a number."""
         layers = [*self.environments.values(), *(rule.needs for rule in self.when)]
         kinds = [rule.needs["gpu_type"] for rule in self.when if rule.needs.get("gpu_type")]
         if kinds and not self.gpus and not any(layer.get("gpus") for layer in layers):
-            raise MixlabError(f"when: gpu_type: {shown(kinds[0])} stands without a number of GPUs; say gpus: 1")
+            raise MixlabError(f"when: gpu_type: {shown(kinds[0])} needs a number of GPUs; set gpus: 1")
 
     def _layered(self, backend: str, rules: list[Rule]) -> Needs:
         layers = [self.environments.get(backend, {}), *(rule.needs for rule in rules)]

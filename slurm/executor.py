@@ -1,4 +1,4 @@
-"""submitit, as far as its public interface does not reach: the one place that uses what a new version may take away.
+"""Uses of submitit beyond its public interface: the one place that needs what a new version may take away.
 
 Jobs are submitted by public functions. A batch script is shown, before anything is sent, by functions of submitit's
 own; a version without them still submits.

@@ -1,10 +1,10 @@
-"""What jobs, running trials and ablations hold of a store: it is not removed with the rest; see cleaning.py."""
+"""Parts of a store that jobs, running trials and ablations hold, which cleaning.py therefore does not remove."""
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, show_chain
 from experiments.results import claims
 from experiments.results.cleaning import Held
 from experiments.results.store import Store
@@ -16,14 +16,14 @@ RUNS, WAITS, UNKNOWN = "runs now", "waits in the queue", "may be on its way: Slu
 
 
 def held(store: Store) -> tuple[Held, str | None]:
-    """What is held now, and a sentence where Slurm could not be asked: then all that it may have is held."""
+    """The parts that are held now; if Slurm does not answer, a sentence, and all that its jobs may need is held."""
     arrays = list(ledger.all_arrays(store))
     sent = dict.fromkeys(key for array in arrays for pack in array.packs for key in pack)
-    known = overview(store, sent)
+    view = overview(store, sent)
     trials = {key: RUNS for key in store.trial_ids() if store.owner(key) is not None}
     words = {"running": RUNS, "queued": WAITS, "unknown": UNKNOWN}
-    trials |= {key: words[now.status] for key, now in known.states.items() if now.status in GOING_ON}
-    folders, silence = _live_submissions(arrays, known.silence)
+    trials |= {key: words[now.status] for key, now in view.states.items() if now.status in GOING_ON}
+    folders, silence = _live_submissions(arrays, view.silence)
     snapshots = {Path(str(about["snapshot"])).name: why for about, why in _abouts(folders) if "snapshot" in about}
     if claims.owner(store.root / LOCK) is not None:
         snapshots[""] = "somebody is submitting now"
@@ -34,18 +34,18 @@ def held(store: Store) -> tuple[Held, str | None]:
 def trials_by_ablation(store: Store) -> tuple[dict[str, set[str]], dict[str, MixlabError]]:
     """Ids of the trials of each ablation, those that were only submitted in an earlier form too.
 
-    An ablation whose file is damaged may have any trial; the second mapping says so of it.
+    An ablation whose file is damaged may have any trial; the second mapping has the error of each.
     """
-    found, damaged = dict[str, set[str]](), dict[str, MixlabError]()
+    ids, damaged = dict[str, set[str]](), dict[str, MixlabError]()
     for name in store.ablations():
         try:
-            found[name] = set(store.ablation_labels(name))
+            ids[name] = set(store.ablation_labels(name))
         except MixlabError as error:
-            found[name], damaged[name] = set(store.trial_ids()), error
+            ids[name], damaged[name] = set(store.trial_ids()), error
     for folder in ledger.submissions(store):
         sent = {key for array in ledger.arrays(folder) for pack in array.packs for key in pack}
-        found.setdefault(folder.parent.parent.name, set()).update(sent)
-    return found, damaged
+        ids.setdefault(folder.parent.parent.name, set()).update(sent)
+    return ids, damaged
 
 
 def trials_of_these_alone(
@@ -70,14 +70,15 @@ def _live_submissions(arrays: Collection[ledger.Array], silence: str | None) -> 
     asked = [array for array in arrays if array.is_asked]
     names = {array.name: array.folder for array in asked}
     names |= {ledger.report_name(array.folder): array.folder for array in asked}
-    found = {array.folder: "is being submitted" for array in asked if array.state == "intended"}
+    live = {array.folder: "is being submitted" for array in asked if array.state == "intended"}
     try:
         jobs = client.queue(names) if names and silence is None else []
     except MixlabError as error:
+        show_chain(error)
         silence = str(error)
     if silence is not None:
-        return found | {array.folder: UNKNOWN for array in asked}, silence
-    return found | {names[job.name]: "has jobs in the queue" for job in jobs if job.name in names}, None
+        return live | {array.folder: UNKNOWN for array in asked}, silence
+    return live | {names[job.name]: "has jobs in the queue" for job in jobs if job.name in names}, None
 
 
 def _abouts(folders: Mapping[Path, str]) -> Iterator[tuple[dict[str, Any], str]]:

@@ -1,4 +1,4 @@
-"""What runs inside a Slurm job: a pack of trials, or an ablation's report. Its pickle holds a path and no more."""
+"""Callables of Slurm jobs: a pack of trials, an ablation's report. Their pickles hold a path and no more."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 from submitit.helpers import DelayedSubmission
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from experiments.design import archive
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, replace
@@ -44,6 +44,8 @@ STARTED = time.monotonic()
 class Job:
     """A callable for submitit: the path of a file that says what to do."""
 
+    # A path alone. submitit calls the object as it was pickled at submission, also after a requeue or on another node;
+    # all that may have changed since is read from the store.
     def __init__(self, path: str):
         self.path = path
 
@@ -51,31 +53,32 @@ class Job:
         raise NotImplementedError
 
     def checkpoint(self) -> DelayedSubmission:
-        """For a signal that comes before ours are set: nothing has begun, so the same job begins again."""
+        """Answer a signal that comes before our handlers are set: nothing has begun, so the same job begins again."""
         client.leave_to_caller()
         return DelayedSubmission(self)
 
 
 class PackJob(Job):
-    """Trains a pack."""
+    """A job that trains a pack."""
 
     def __call__(self) -> None:
         client.private()
         code = run_pack(Path(self.path))
         sys.stdout.flush()
-        if code:
+        if code:  # to Slurm, a job that returns is COMPLETED, whatever has become of its trials
             sys.exit(code)
 
 
 class ReportJob(Job):
-    """Writes an ablation's report, from what the store holds."""
+    """A job that writes an ablation's report, from what the store holds."""
 
     def __call__(self) -> None:
         client.private()
-        given = json.loads(Path(self.path).read_text())
-        snapshot.check(Path(given["snapshot"]))
+        work = json.loads(Path(self.path).read_text())
+        snapshot.check(Path(work["snapshot"]))
         resolved = str(Path(self.path).with_name(archive.FILE))
-        words = ["report", resolved, "--store", given["store"], "--out", given["out"]]
+        # The user's own command: what a job writes and what a terminal writes cannot come apart.
+        words = ["report", resolved, "--store", work["store"], "--out", work["out"]]
         subprocess.run([sys.executable, "-m", "mixlab", *words], check=True)
 
 
@@ -85,8 +88,10 @@ def run_pack(path: Path) -> int:
     try:
         work = read_work(path, array, index)
         snapshot.check(work.snapshot)
-    except MixlabError as error:
+    except MixlabError as error:  # of the code or of the pack's file, which the array's other jobs would meet too
+        show_chain(error)
         return stop_array(array, Failure("import_error", str(error)))
+    # Whoever submitted it died before noting that Slurm had it. The next submission sends these trials in other jobs.
     if array.state in ("intended", "void"):
         print("mixlab: not begun: its submission was not completed", flush=True)
         return 1
@@ -100,9 +105,9 @@ def run_pack(path: Path) -> int:
 
 
 def stop_array(array: ledger.Array, failure: Failure) -> int:
-    """What fails here fails in every job of the array: those that wait are cancelled. Returns the exit code."""
+    """Stop an array whose every job would fail as this one does, and cancel those that wait. Returns the exit code."""
     print(f"mixlab: {failure.reason}; the array is stopped", flush=True)
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # for the jobs that have left the queue and look here before they begin
         replace(array.stop_file, json.dumps({"cause": failure.cause, "reason": failure.reason}).encode())
     if array.job:
         with contextlib.suppress(MixlabError):
@@ -112,7 +117,7 @@ def stop_array(array: ledger.Array, failure: Failure) -> int:
 
 @dataclass(frozen=True)
 class Work:
-    """A pack as its file says it."""
+    """A pack, as its file describes it."""
 
     array: ledger.Array
     index: int
@@ -126,6 +131,8 @@ class Work:
 
     def run(self) -> int:
         """Train what is left; returns the exit code."""
+        # What this pack recorded as failed stays so over its requeues. An older failure is one that somebody has sent
+        # to be tried again.
         todo = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
         console = Console(file=sys.stdout, width=200)
         reporter = PackReporter(console, len(todo), self.attempts)
@@ -141,18 +148,22 @@ class Work:
         return Attempts(self.array.folder / "attempts" / f"{self.array.number}-{self.index:05d}.json")
 
     def _has_failed_here(self, trial_id: str) -> bool:
-        """Whether this pack has recorded a trial as failed before it was put back into the queue: it keeps to that."""
+        """Tell whether this pack has recorded a trial as failed since its first start."""
         return self.store.sound_record(trial_id) is not None and self.store.recorded_at(trial_id) > self.attempts.begun
 
     def _pool(self) -> Pool:
         cluster, needs = self.cluster, self.needs
+        # With one GPU a worker takes what Slurm shows to the job; of several each worker is shown one.
         devices = tuple(f"auto:{i}" for i in range(needs.gpus)) if needs.gpus > 1 else ()
+        # The other causes end the whole job, so that attempts.py counts them, over the starts of the pack.
         retries = {cause: cluster.tries(cause) for cause in ("killed", "out_of_memory", "error")}
         cache = Path(cluster.compile_cache) if cluster.compile_cache else None
         about = {**environment(), **self.commit, "snapshot": self.snapshot.name}
 
         def note(number: int) -> None:
             if number in WARNINGS:
+                # On disk at once: Slurm may kill this process before its trials have saved, and the next start must
+                # not take that for the death of a node.
                 self.attempts.end("timed_out" if self._is_time_over() else "preempted")
                 patience = threading.Timer(max(1.0, cluster.signal_delay_s - MARGIN_S), requeue)
                 patience.daemon = True
@@ -160,7 +171,7 @@ class Work:
 
         return Pool(
             *(needs.jobs, devices, cores(needs.cpus), cache, retries),
-            alone=frozenset({"data_missing"}),
+            alone=frozenset({"data_missing"}),  # the other trials of a pack may have other data
             environment=about,
             is_wanted=self._is_wanted,
             on_signal=note,
@@ -170,11 +181,13 @@ class Work:
         return not ledger.is_cancelled(self.array.folder, trial_id)
 
     def end(self, summary: Summary) -> int:
-        """What becomes of the job; returns the exit code, if it is to end here."""
+        """Requeue the job, let Slurm end it, or return its exit code."""
         if summary.error and summary.error.cause == "import_error":
             return stop_array(self.array, summary.error)
         if summary.error:
             print(f"mixlab: {summary.error.reason}", flush=True)
+            # A disk may have room again by the next start. A full one cannot note how a start has ended, so the starts
+            # without a noted end are what is counted.
             full = summary.error.cause == "disk_full"
             return requeue() if full and self.attempts.unnamed() <= self.cluster.tries("disk_full") else 1
         if WARNINGS & summary.signals and summary.left:
@@ -202,18 +215,18 @@ def read_work(path: Path, array: ledger.Array, index: int) -> Work:
 
     Raises: MixlabError: it does not fit this code.
     """
-    given = json.loads(path.read_text())
+    work = json.loads(path.read_text())
     folder = array.folder
     cluster = stored_cluster(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
-    trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in given["trials"])
-    places = {name: Path(given[name]) for name in ("snapshot", "cache")}
+    trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in work["trials"])
+    places = {name: Path(work[name]) for name in ("snapshot", "cache")}
     return Work(
         array,
         index,
         cluster,
-        Needs(**given["needs"]),
-        store=Store(Path(given["store"])),
-        commit=given["commit"],
+        Needs(**work["needs"]),
+        store=Store(Path(work["store"])),
+        commit=work["commit"],
         trials=trials,
         **places,
     )
@@ -240,8 +253,9 @@ def requeue() -> int:
             print(f"mixlab: job {job} goes back into the queue", flush=True)
             client.requeue(job)
         except MixlabError as error:
-            print(f"mixlab: {error}", flush=True)
+            show_chain(error)
+            print(f"mixlab: {error}", flush=True)  # a controller that restarts answers again within seconds
             time.sleep(REQUEUE_WAIT_S)
         else:
-            os._exit(0)
+            os._exit(0)  # a return would have submitit write a result, by which the job would count as ended
     return 1

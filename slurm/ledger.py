@@ -1,4 +1,4 @@
-"""What we know of our own jobs, in the store: Slurm forgets, reuses ids, and drops cancelled tasks without a trace.
+"""The store's notes on our own jobs: Slurm forgets, reuses ids, and drops cancelled tasks without a trace.
 
     ablations/<name>/jobs/<submission>/
         cluster.json         the cluster file as it was read
@@ -48,7 +48,7 @@ STAMP = 15  # letters of a submission's name that tell when it was made
 
 @dataclass(frozen=True)
 class Array:
-    """One call of sbatch."""
+    """An array of jobs, which one call of sbatch has sent."""
 
     folder: Path  # of its submission
     number: int  # within the submission
@@ -61,7 +61,7 @@ class Array:
 
     @property
     def submitted(self) -> float:
-        """When, by the file server's clock: its first file is written before anything is sent, and never again."""
+        """The time of submission by the file server's clock: its first file is written before anything is sent."""
         try:
             return (self.folder / CLUSTER).stat().st_mtime
         except FileNotFoundError:
@@ -69,8 +69,10 @@ class Array:
 
     @property
     def is_asked(self) -> bool:
-        """Whether Slurm may know of it. One that has ended, or never began, is asked for a while longer: sbatch may
-        arrive after its caller has died, and one empty answer may be wrong.
+        """Tell whether Slurm is asked about the array.
+
+        One that has ended, or never began, is asked for a while longer: sbatch may arrive after its caller has died,
+        and one empty answer may be wrong.
         """
         if self.state in OPEN:
             return True
@@ -94,7 +96,7 @@ class Array:
         return self.folder / f"stopped-{self.number}.json"
 
     def stopped(self) -> dict[str, Any] | None:
-        """Why one of its jobs has stopped all of it, if one has: cause and reason."""
+        """The cause and the reason for which one of its jobs has stopped all of it; None: none has."""
         return read(self.stop_file)
 
     def become(self, **changes: Any) -> "Array":
@@ -107,7 +109,7 @@ class Array:
 
 @dataclass(frozen=True)
 class Place:
-    """Where a trial was last submitted."""
+    """The array and the pack in which a trial was last submitted."""
 
     array: Array
     pack: int
@@ -118,7 +120,7 @@ class Place:
 
 
 def new_submission(store: Store, ablation: str) -> Path:
-    """A folder of its own; later ones sort after earlier ones."""
+    """The folder of a new submission; later ones sort after earlier ones."""
     name = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
     return store.root / "ablations" / ablation / "jobs" / name
 
@@ -128,36 +130,36 @@ def make_private(folder: Path) -> None:
     with store_errors(folder):
         folder.mkdir(parents=True)
         folder.chmod(0o750)
-        with contextlib.suppress(PermissionError):  # whose it is has done so
+        with contextlib.suppress(PermissionError):  # its owner has done so
             folder.parent.chmod(folder.parent.stat().st_mode | stat.S_ISVTX)
 
 
 def trials(store: Store, ablation: str) -> dict[str, GridTrial]:
-    """Every trial that was submitted under an ablation's name, in whatever form it then had, by id."""
-    found: dict[str, GridTrial] = {}
+    """Trials that were submitted under an ablation's name, in whatever form it then had, by id."""
+    by_id: dict[str, GridTrial] = {}
     for folder in submissions(store, ablation):
-        sent = {key for array in arrays(folder) for pack in array.packs for key in pack} - set(found)
+        sent = {key for array in arrays(folder) for pack in array.packs for key in pack} - set(by_id)
         if sent:
-            found |= {one.trial.id: one for one in archive.read(folder / archive.FILE)[1] if one.trial.id in sent}
-    return found
+            by_id |= {one.trial.id: one for one in archive.read(folder / archive.FILE)[1] if one.trial.id in sent}
+    return by_id
 
 
-def earlier(store: Store, ablation: str, known: Container[str]) -> list[GridTrial]:
-    """Trials of an ablation's earlier forms that were submitted and are not done."""
+def earlier(store: Store, ablation: str, current: Container[str]) -> list[GridTrial]:
+    """Trials of an ablation's earlier forms that were submitted and are not done. Args: current: ids of today's."""
     for folder in submissions(store, ablation):
-        if any(key not in known for array in arrays(folder) for pack in array.packs for key in pack):
-            others = [one for key, one in trials(store, ablation).items() if key not in known]
+        if any(key not in current for array in arrays(folder) for pack in array.packs for key in pack):
+            others = [one for key, one in trials(store, ablation).items() if key not in current]
             return [one for one in others if store.recorded_status(one.trial.id) != "done"]
     return []
 
 
 def array_name(folder: Path, number: int) -> str:
-    """What an array of a submission is called in Slurm."""
+    """The name in Slurm of an array of a submission."""
     return f"mixlab-{folder.parent.parent.name}-{folder.name}-{number}"
 
 
 def report_name(folder: Path) -> str:
-    """What the job that writes a submission's report is called in Slurm."""
+    """The name in Slurm of the job that writes a submission's report."""
     return f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
 
 
@@ -168,26 +170,26 @@ def submissions(store: Store, ablation: str | None = None) -> list[Path]:
 
 def arrays(folder: Path) -> list[Array]:
     """The arrays of a submission; a file that is being replaced counts as what it was."""
-    found = []
+    parts = []
     for path in folder.glob("array-*.json"):
         number = int(re.sub(r"\D", "", path.stem))
         if fields := read(path):
             packs = tuple(tuple(pack) for pack in fields.pop("packs"))
-            found.append(Array(folder, number, packs=packs, **fields))
-    return sorted(found, key=lambda array: array.number)
+            parts.append(Array(folder, number, packs=packs, **fields))
+    return sorted(parts, key=lambda array: array.number)
 
 
 def all_arrays(store: Store, ablation: str | None = None) -> Iterator[Array]:
-    """Every array, oldest first."""
+    """The arrays of all submissions, oldest first; of one ablation, or of all."""
     for folder in submissions(store, ablation):
         yield from arrays(folder)
 
 
-def places(found: list[Array]) -> dict[str, Place]:
-    """Where each trial was last submitted, by id."""
+def places(sent: list[Array]) -> dict[str, Place]:
+    """The place where each trial was last submitted, by id."""
     return {
         trial_id: Place(array, index)
-        for array in found
+        for array in sent
         if array.state != "void"
         for index, pack in enumerate(array.packs)
         for trial_id in pack

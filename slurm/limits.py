@@ -1,4 +1,4 @@
-"""What stands in the way of a submission before anything is sent: Slurm's limits, and Pythons without their backend."""
+"""Obstacles to a submission, found before anything is sent: Slurm's limits, and Pythons without their backend."""
 
 import shlex
 import subprocess
@@ -10,21 +10,21 @@ from slurm import client
 from slurm.batch import python_of
 from slurm.cluster import ClusterSpec
 
-SAID = 160  # letters of what a Python says that a sentence holds
+SAID = 160  # letters of a Python's last words in a sentence
 PROBE_S = 60.0  # for a Python to say whether it has a framework; modules on a slow disk take long
 LARGEST_ARRAY = 1001  # Slurm's own default of MaxArraySize, which bounds the index
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What Slurm takes."""
+    """Numbers of jobs that Slurm takes."""
 
     array: int  # jobs of one array
     room: int  # jobs that may be added to the queue
 
     @staticmethod
     def read(cluster: ClusterSpec) -> "Limits":
-        """Raises: SlurmSilent.   SlurmError."""
+        """Ask Slurm for its limits. Raises: SlurmSilent.   SlurmError."""
         config = client.config()
         largest = config.get("MaxArraySize", "")
         array = int(largest) if largest.isdigit() else LARGEST_ARRAY
@@ -55,16 +55,16 @@ def check_python(backend: str, cluster: ClusterSpec) -> None:
     command = ["bash", "-c", script, *words, "-P", "-c", probe, *needed]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PROBE_S, stdin=subprocess.DEVNULL)
-    except subprocess.TimeoutExpired:
-        raise MixlabError(f"environments: {backend}: {python} has not begun in {PROBE_S:g} s") from None
-    said = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
-    if done.returncode or said is None:
+    except subprocess.TimeoutExpired as error:
+        raise MixlabError(f"environments: {backend}: {python} did not start in {PROBE_S:g} s") from error
+    answer = next((line for line in done.stdout.splitlines() if line.startswith("mixlab lacks:")), None)
+    if done.returncode or answer is None:
         said_last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        setup = ", or mend 'setup'" if environment.setup else ""
+        setup = ", or correct 'setup'" if environment.setup else ""
         raise MixlabError(
-            f"environments: {backend}: {python} does not begin: {said_last[:SAID]}; name another one in 'python'{setup}"
+            f"environments: {backend}: {python} does not start: {said_last[:SAID]}; name another one in 'python'{setup}"
         )
-    if lacking := said.split()[2:]:
+    if lacking := answer.split()[2:]:
         raise MixlabError(
             f"environments: {backend}: {python} lacks {', '.join(lacking)}; install it there, or name another one in "
             f"'python'"

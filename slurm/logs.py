@@ -1,4 +1,4 @@
-"""What jobs have written, and what ended trials: read from the store, whether Slurm is there or not."""
+"""Logs of jobs and tracebacks of failed trials, read from the store, whether Slurm is there or not."""
 
 import contextlib
 import time
@@ -27,7 +27,7 @@ def lines(store: Store, trial_ids: Sequence[str], whole: bool) -> Iterator[str]:
             yield f"== job {place.task}: {path}"
             yield from text if whole else text[-TAIL:]
     if not any(key in places for key in trial_ids):
-        yield "no job was submitted for this; a local run writes to its own terminal"
+        yield "no job was submitted for these trials; a local run writes to its own terminal"
 
 
 def follow(store: Store, trial_ids: Sequence[str]) -> Iterator[str]:
@@ -44,7 +44,7 @@ def follow(store: Store, trial_ids: Sequence[str]) -> Iterator[str]:
 
 
 def _new_lines(place: Place, seen: dict[Path, int]) -> Iterator[str]:
-    """Whole lines from byte `seen` on."""
+    """Whole lines that a job's logs gained since the last look. Args: seen: bytes read of each file."""
     for path in place.array.log_files(place.pack):
         with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
             file.seek(seen.get(path, 0))

@@ -1,4 +1,4 @@
-"""What the job of a trial asks Slurm for. These keys of a cluster file may differ between backends and settings."""
+"""Needs: what the job of a trial asks Slurm for. These keys may differ between backends and settings."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ Layer = Mapping[str, Any]  # keys of Needs that take the place of those before
 
 @dataclass(frozen=True)
 class Needs:
-    """Of one job, which holds a pack of trials. Trials of different needs never share a job."""
+    """The needs of one job, which holds a pack of trials. Trials of different needs never share a job."""
 
     partition: Optional[str] = option(None)  # none: the cluster's default; so are account and qos
     account: Optional[str] = option(None)
@@ -45,7 +45,7 @@ OLD_NAMES = {"time_min": "time"}  # of a key, which go on working
 
 @dataclass(frozen=True)
 class Rule:
-    """What trials of some settings need in place of what the others do."""
+    """A rule of `when`: what trials of some settings need, in place of the needs of the others."""
 
     match: Mapping[str, list[Any]]  # field of a trial -> the values that it may have
     needs: Layer
@@ -54,13 +54,13 @@ class Rule:
         return ", ".join(f"{name}: {' or '.join(map(fields.text, values))}" for name, values in self.match.items())
 
     def matches(self, planned: GridTrial, base: Layer) -> bool:
-        """Whether each field has one of its values, as the ablation gives it or as it is resolved.
+        """Tell whether each field has one of its values, as the ablation gives it or as it is resolved.
 
         Args: base: fields that the ablation gives to all of its trials.
         """
-        given = {**base, **planned.settings}
+        settings = {**base, **planned.settings}
         return all(
-            any(value in (given.get(name), resolved(planned.trial, name)) for value in values)
+            any(value in (settings.get(name), resolved(planned.trial, name)) for value in values)
             for name, values in self.match.items()
         )
 

@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.design.ablation import GridTrial
+from experiments.running import replicas
+from experiments.spec.trial import Trial
 from slurm.needs import Needs
 
 
@@ -17,8 +19,13 @@ class Pack:
 
 
 def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
-    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with."""
-    by_shape = sorted(trials, key=lambda planned: (planned.trial.backend, *_shape(planned)))
+    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with.
+
+    Those that can train as one program are neighbours, in the order in which the first of them came.
+    """
+    kinds: dict[Trial, int] = {}
+    kind = {id(planned): kinds.setdefault(replicas.common(planned.trial), len(kinds)) for planned in trials}
+    by_shape = sorted(trials, key=lambda planned: (planned.trial.backend, *_shape(planned), kind[id(planned)]))
     groups: dict[tuple[str, Needs], list[GridTrial]] = {}
     for planned in by_shape:
         groups.setdefault((planned.trial.backend, needs(planned)), []).append(planned)
@@ -38,6 +45,6 @@ def arrays(packs: Sequence[Pack], largest: int) -> list[list[Pack]]:
 
 
 def _shape(planned: GridTrial) -> tuple[str, ...]:
-    """What decides which compiled program a trial runs, the part that it shares with most others first."""
+    """The key of the compiled program that a trial runs; the part that it shares with most others comes first."""
     trial = planned.trial
     return (repr(trial.model.structure()), repr(trial.optimizer.structure()), trial.train.precision, trial.info.content)

@@ -1,4 +1,4 @@
-"""The tasks of a job of several nodes: which of them this is, and where they meet."""
+"""Ranks: which task of a job of several nodes this process is, and where the tasks meet."""
 
 import os
 import re
@@ -16,15 +16,19 @@ class Rank:
 
     @staticmethod
     def of_this_job() -> "Rank":
-        """Source: srun(1), output environment variables. Names of nodes need not resolve; the launching node's address
-        is one, and is that of the first task. The port follows the job's number, so that two jobs of a node differ.
+        """The rank of this process.
+
+        Names of nodes need not resolve; the launching node's address always does, and is that of the first task. The
+        port follows the job's number, so that two jobs on one node differ.
+
+        Source: srun(1), output environment variables.
         """
-        given = os.environ.get
-        port = 20000 + int(re.sub(r"\D", "", given("SLURM_JOB_ID", "0"))) % 10000
-        host = given("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
+        variable = os.environ.get
+        port = 20000 + int(re.sub(r"\D", "", variable("SLURM_JOB_ID", "0"))) % 10000
+        host = variable("SLURM_LAUNCH_NODE_IPADDR", "127.0.0.1")
         return Rank(
-            int(given("SLURM_PROCID", "0")),
-            int(given("SLURM_NTASKS", "1")),
-            given("SLURMD_NODENAME", "this machine"),
+            int(variable("SLURM_PROCID", "0")),
+            int(variable("SLURM_NTASKS", "1")),
+            variable("SLURMD_NODENAME", "this machine"),
             f"{host}:{port}",
         )

@@ -1,4 +1,4 @@
-"""What somebody asks to be submitted, and what each of its jobs then asks Slurm for."""
+"""A request to submit trials, and what each of its jobs then asks Slurm for."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from slurm.packing import Pack
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be submitted."""
+    """The trials to submit, and how."""
 
     ablation: Ablation
     trials: Sequence[GridTrial]
@@ -27,19 +27,19 @@ class Request:
     warn: Callable[[str], None] = print
 
     def needs(self, planned: GridTrial) -> Needs:
-        """What a trial's job asks for."""
+        """The needs of a trial's job."""
         return self.cluster.needs(planned.trial.backend, planned, self.ablation.base)
 
     def packs(self, trials: Sequence[GridTrial]) -> list[Pack]:
         return packing.packs(trials, self.needs)
 
     def ask(self, pack: Pack, code: Path) -> Ask:
-        """What the jobs of an array that holds this pack have in common."""
+        """The Ask that the jobs of the array with this pack have in common."""
         environment = self.cluster.environment(pack.backend)
         return Ask(self.cluster, pack.needs, environment, code, seen(self.cluster, self.store.root, self.cache))
 
     def unmatched(self) -> Iterator[str]:
-        """A sentence for each rule of the cluster file that is about none of the trials."""
+        """Sentences on the rules of the cluster file that match none of the trials."""
         for rule in self.cluster.when:
             if not any(rule.matches(planned, self.ablation.base) for planned in (*self.trials, *self.extra)):
                 yield f"when: {rule} matches no trial of {self.ablation.name}"

@@ -17,7 +17,7 @@ PACKAGES = ("analysis", "backends", "experiments", "mixlab", "slurm")  # without
 
 
 class WrongSnapshot(MixlabError):
-    """This process runs other code than its job was submitted with."""
+    """The error that this process runs other code than its job was submitted with."""
 
 
 def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
@@ -35,8 +35,8 @@ def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
         largest = sorted(contents, key=lambda name: -len(contents[name]))[:LARGEST]
         sizes = ", ".join(f"{name} ({len(contents[name]) / 2**20:.1f} MiB)" for name in largest)
         raise MixlabError(
-            f"snapshot: the code of {root} is {total / 2**20:.1f} MiB; allowed: snapshot_limit_mb {limit_mb:g}; "
-            f"the largest files are {sizes}; name them in .gitignore, or raise the limit"
+            f"snapshot: expected at most snapshot_limit_mb {limit_mb:g}, but the code of {root} has "
+            f"{total / 2**20:.1f} MiB; the largest files are {sizes}; name them in .gitignore, or raise the limit"
         )
     place = folder / digest(contents)
     if place.exists() and _digest_of(place) != place.name:
@@ -47,11 +47,15 @@ def take(folder: Path, limit_mb: float, root: Path = ROOT) -> Path:
 
 
 def check(place: Path, root: Path = ROOT) -> None:
-    """Raises: WrongSnapshot: the code that runs is not the snapshot, or the snapshot was changed."""
+    """Check that the code that runs is the snapshot. Raises: WrongSnapshot: it is not, or the snapshot was changed."""
     if root.resolve() != place.resolve():
-        raise WrongSnapshot(f"snapshot: the job runs the code of {root}, and was submitted with that of {place}")
+        raise WrongSnapshot(
+            f"snapshot: expected the code of {place}, with which the job was submitted, got that of {root}"
+        )
     if _digest_of(place) != place.name:
-        raise WrongSnapshot(f"snapshot: {place} is not what it was; submit again, which makes a new one")
+        raise WrongSnapshot(
+            f"snapshot: {place} was changed since the job was submitted; submit again, which makes a new one"
+        )
 
 
 def name_now(root: Path = ROOT) -> str:
@@ -95,7 +99,7 @@ def _sources(folder: Path) -> list[Path]:
 
 
 def _write(place: Path, contents: Mapping[str, bytes]) -> None:
-    """Under another name first: a snapshot exists whole or not at all. Two that write the same one do no harm."""
+    """Write a snapshot under another name first, so that it exists whole or not at all; two writers do no harm."""
     temporary = place.with_name(f".{place.name}.{secrets.token_hex(4)}")
     try:
         with store_errors(place):

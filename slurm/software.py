@@ -1,4 +1,4 @@
-"""What a backend's trials run in: lines of shell, a Python, and a container around it."""
+"""Surroundings of a backend's trials: lines of shell, a Python, and a container around it."""
 
 import re
 import shlex
@@ -23,7 +23,7 @@ INSIDE = 'export PYTHONPATH="$0${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1; ex
 
 @dataclass(frozen=True)
 class Container:
-    """An image, and what is seen in it."""
+    """An image, and the folders that are mounted in it."""
 
     runtime: str  # pyxis, which is srun's (enroot); or the command apptainer, or singularity
     image: str  # a file, or an address such as docker://...
@@ -33,29 +33,29 @@ class Container:
 
 @dataclass(frozen=True)
 class EnvironmentSpec:
-    """What the trials of a backend run in."""
+    """The setup, Python and container that a backend's trials run in."""
 
     python: tuple[str, ...] = ()  # words of a command; none: the Python that submits, or python3 of the container
     setup: tuple[str, ...] = ()  # lines of shell before it, such as module load cuda
     container: Container | None = None
 
 
-def python_words(given: Any, where: str) -> tuple[str, ...]:
+def python_words(value: Any, where: str) -> tuple[str, ...]:
     """The words of a command that ends with a Python: a list of them, or a text that is a file, or else is parted as a
     shell would part it.
 
     Raises: MixlabError: no words, a quote that does not end, or a text that is more than one command.
     """
-    if isinstance(given, list) and given and all(isinstance(word, str) and word for word in given):
-        return tuple(map(str, given))
-    if not isinstance(given, str) or not given.strip():
-        raise MixlabError(f"{where}: {shown(given)} came where a path, a command or a list of its words is allowed")
-    if _is_file(expand(given, where)):
-        return (str(given),)
-    words = _split(given, where)
-    if found := [word for word in words if word in OPERATORS or word.endswith(";")]:
+    if isinstance(value, list) and value and all(isinstance(word, str) and word for word in value):
+        return tuple(map(str, value))
+    if not isinstance(value, str) or not value.strip():
+        raise MixlabError(f"{where}: expected a path, a command or a list of its words, got {shown(value)}")
+    if _is_file(expand(value, where)):
+        return (str(value),)
+    words = _split(value, where)
+    if operators := [word for word in words if word in OPERATORS or word.endswith(";")]:
         raise MixlabError(
-            f"{where}: {found[0]!r} makes it more than one command; what comes before it belongs to 'setup'"
+            f"{where}: expected one command, but {operators[0]!r} makes it several; 'setup' is for what comes before"
         )
     return tuple(words)
 
@@ -65,7 +65,9 @@ def _split(text: str, where: str) -> list[str]:
     try:
         return shlex.split(text)
     except ValueError as error:
-        raise MixlabError(f"{where}: {shown(text)} has a quote that does not end; allowed: a list of words") from error
+        raise MixlabError(
+            f"{where}: {shown(text)} has a quote that does not end; write a list of words instead"
+        ) from error
 
 
 def _is_file(path: str) -> bool:
@@ -75,77 +77,79 @@ def _is_file(path: str) -> bool:
         return False
 
 
-def lines(given: Any, where: str) -> tuple[str, ...]:
+def lines(value: Any, where: str) -> tuple[str, ...]:
     """Lines of shell: a list, or a text, of which each line is one."""
-    if isinstance(given, str):
-        return tuple(line for line in given.splitlines() if line.strip())
-    if isinstance(given, list) and all(isinstance(line, str) for line in given):
-        return tuple(map(str, given))
-    raise MixlabError(f"{where}: {shown(given)} came where a list of lines of shell, or one line, is allowed")
+    if isinstance(value, str):
+        return tuple(line for line in value.splitlines() if line.strip())
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
+        return tuple(map(str, value))
+    raise MixlabError(f"{where}: expected a list of lines of shell, or one line, got {shown(value)}")
 
 
-def container(given: Any, where: str) -> Container:
-    """Raises: MixlabError: names the key, what came and what is allowed."""
-    if not isinstance(given, Mapping):
+def container(value: Any, where: str) -> Container:
+    """Read the key `container`. Raises: MixlabError: names the key, what was expected and what was found."""
+    if not isinstance(value, Mapping):
         example = "{runtime: apptainer, image: torch.sif}"
-        raise MixlabError(f"{where}: {shown(given)} came where a mapping such as {example} is allowed")
+        raise MixlabError(f"{where}: expected a mapping such as {example}, got {shown(value)}")
     names = ("runtime", "image", "mounts", "options")
-    for key in given:
+    for key in value:
         if key not in names:
             raise MixlabError(f"{where}: {shown(key)} is not a key of it; {choices(key, names)}")
     for key in ("runtime", "image"):
-        if not isinstance(given.get(key), str) or not given[key]:
-            raise MixlabError(f"{where}: {key}: {shown(given.get(key))} came where text is allowed; it must be given")
-    if given["runtime"] not in RUNTIMES:
-        near = "; enroot runs by pyxis" if given["runtime"] == "enroot" else ""
+        if not isinstance(value.get(key), str) or not value[key]:
+            raise MixlabError(f"{where}: {key}: expected text, got {shown(value.get(key))}; the key is required")
+    if value["runtime"] not in RUNTIMES:
+        near = "; pyxis runs enroot" if value["runtime"] == "enroot" else ""
         raise MixlabError(
-            f"{where}: runtime: {given['runtime']!r} is not known; {choices(given['runtime'], RUNTIMES)}{near}"
+            f"{where}: runtime: {value['runtime']!r} is not known; {choices(value['runtime'], RUNTIMES)}{near}"
         )
-    lists = {key: _words(given.get(key), f"{where}: {key}") for key in ("mounts", "options")}
-    if isinstance(given.get("options"), str):
-        lists["options"] = tuple(_split(given["options"], f"{where}: options"))
+    lists = {key: _words(value.get(key), f"{where}: {key}") for key in ("mounts", "options")}
+    if isinstance(value.get("options"), str):
+        lists["options"] = tuple(_split(value["options"], f"{where}: options"))
     if wrong := [mount for mount in lists["mounts"] if not re.fullmatch(r"/[^:,]*(:/[^:,]*(:[^:,]+)?)?", mount)]:
-        raise MixlabError(f"{where}: mounts: {wrong[0]!r} came where /from, /from:/to or /from:/to:ro is allowed")
+        raise MixlabError(f"{where}: mounts: expected /from, /from:/to or /from:/to:ro, got {wrong[0]!r}")
     if bare := [word for word in lists["options"] if word in BARE]:
-        raise MixlabError(f"{where}: options: {bare[0]!r} hides from a job which one it is; leave it out")
-    return Container(str(given["runtime"]), str(given["image"]), **lists)
+        raise MixlabError(
+            f"{where}: options: {bare[0]!r} hides Slurm's variables from a job, which needs them; leave it out"
+        )
+    return Container(str(value["runtime"]), str(value["image"]), **lists)
 
 
-def _words(given: Any, where: str) -> tuple[str, ...]:
-    if given is None:
+def _words(value: Any, where: str) -> tuple[str, ...]:
+    if value is None:
         return ()
-    if isinstance(given, str):
-        return (str(given),)
-    if isinstance(given, (list, tuple)) and all(isinstance(word, str) and word for word in given):
-        return tuple(map(str, given))
-    raise MixlabError(f"{where}: {shown(given)} came where a list of texts is allowed")
+    if isinstance(value, str):
+        return (str(value),)
+    if isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value):
+        return tuple(map(str, value))
+    raise MixlabError(f"{where}: expected a list of texts, got {shown(value)}")
 
 
 def mounts(container: Container, seen: Iterable[Path]) -> list[str]:
-    """What is mounted: the container's own mounts, and paths that stand at the same place inside.
+    """Mounts of a container: its own, and paths that have the same place inside.
 
     Raises: MixlabError: a path that no mount can name.
     """
     own = [mount if ":" in mount else f"{mount}:{mount}" for mount in container.mounts]
     there = {Path(mount.partition(":")[0]) for mount in own if mount == ":".join(2 * [mount.partition(":")[0]])}
-    found = []
+    added = []
     for path in sorted({path.absolute() for path in seen}):
         if path == Path(path.anchor) or there & {path, *path.parents}:
             continue  # the whole machine is no place for a container, and what lies in a mount is mounted
         if set(":,") & set(str(path)):
-            raise MixlabError(f"container: {str(path)!r} cannot be mounted; allowed: a path without ':' and ','")
+            raise MixlabError(f"container: expected a path without ':' and ',' to mount, got {str(path)!r}")
         there.add(path)
-        found.append(f"{path}:{path}")
-    return own + found
+        added.append(f"{path}:{path}")
+    return own + added
 
 
 def srun_options(container: Container, seen: Iterable[Path], folder: Path) -> list[str]:
-    """What srun is told where pyxis makes the container of a task.
+    """Options of srun with which pyxis makes the container of a task.
 
     Source: https://github.com/NVIDIA/pyxis, Usage.
     """
     image = f"--container-image={container.image}"
-    inside = [f"--container-mounts={','.join(found)}"] if (found := mounts(container, seen)) else []
+    inside = [f"--container-mounts={','.join(mounted)}"] if (mounted := mounts(container, seen)) else []
     return [image, *inside, f"--container-workdir={folder}", *container.options]
 
 

@@ -1,4 +1,4 @@
-"""What is known of trials that were sent to Slurm: the store's word counts first, then the queue's, then the accounts'.
+"""State of trials that were sent to Slurm: the store's word counts first, then the queue's, then the accounts'.
 
 A trial is lost only if Slurm has answered and no longer has its job. An unknown state never means dead.
 """
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from experiments.results.states import TrialState, state
 from experiments.results.store import Store
 from experiments.running.failures import CAUSES
@@ -36,7 +36,7 @@ OUT_OF_MEMORY = ("oom-kill", "oom_kill", "exceeded memory limit", "Out Of Memory
 
 @dataclass(frozen=True)
 class Overview:
-    """All that is known of some trials."""
+    """The states of some trials, and what of them is on its way."""
 
     states: Mapping[str, TrialState]
     silence: str | None  # why Slurm's word is missing
@@ -45,15 +45,17 @@ class Overview:
 
 def overview(store: Store, ids: Iterable[str]) -> Overview:
     """The state of each trial, with what Slurm adds to it. Slurm is asked first: what ends meanwhile is then done."""
-    wanted, found = list(ids), list(ledger.all_arrays(store))
-    places, silence, jobs = ledger.places(found), None, {}
+    wanted, sent = list(ids), list(ledger.all_arrays(store))
+    places, silence, jobs = ledger.places(sent), None, {}
     try:
-        jobs = queued(found)
-    except MixlabError as error:
+        jobs = queued(sent)
+    except MixlabError as error:  # the store still says much, so this is no reason to print nothing
+        show_chain(error)
         silence = str(error)
     there, nothing = set(store.trial_ids()), TrialState("missing")
     own = {key: _own_state(store, key, places.get(key)) if key in there else nothing for key in wanted}
     gone = [place for key in wanted if own[key].status == "missing" and (place := places.get(key))]
+    # The accounts are slow, and lag behind the queue by seconds: they are asked only about jobs that it no longer has.
     tasks = {place.task for place in gone if place.task and place.task not in jobs} if silence is None else set()
     words = _last_words(tasks)
     states = {key: _with_job(own[key], key, places.get(key), jobs, words, silence) for key in wanted}
@@ -62,15 +64,16 @@ def overview(store: Store, ids: Iterable[str]) -> Overview:
 
 
 def _last_words(tasks: Collection[str]) -> Mapping[str, tuple[str, str]] | str:
-    """What Slurm's accounts say of jobs that have ended; a sentence where they could not be asked."""
+    """The last words of jobs that have ended, from Slurm's accounts; a sentence if they do not answer."""
     try:
         return client.ended(sorted(tasks)) if tasks else {}
     except MixlabError as error:
+        show_chain(error)
         return str(error)
 
 
 def _own_state(store: Store, trial_id: str, place: Place | None) -> TrialState:
-    """What the store says; a failure of before the trial was last submitted is told of one that waits to be retried."""
+    """The state by the store alone; a trial that failed before it was last submitted is missing, to be tried again."""
     now = state(store, trial_id)
     if now.status == "failed" and place and store.recorded_at(trial_id) < place.array.submitted:
         return TrialState("missing", f"failed before: {now.why}")
@@ -78,7 +81,7 @@ def _own_state(store: Store, trial_id: str, place: Place | None) -> TrialState:
 
 
 def _is_live(now: TrialState, place: Place | None, jobs: Mapping[str, QueuedJob], silence: str | None) -> bool:
-    """Whether a trial is on its way: it waits in the queue, or runs, in a job that Slurm has or in none of Slurm's."""
+    """Tell whether a trial is on its way: it waits in the queue, or runs, in a job that Slurm has or without Slurm."""
     if now.status == "running" and place and now.said.get("job") == place.task and silence is None:
         return place.task in jobs  # else its heartbeat is that of a node which is gone
     return now.status in GOING_ON
@@ -101,26 +104,30 @@ def _with_job(
     words: Mapping[str, tuple[str, str]] | str,
     silence: str | None,
 ) -> TrialState:
+    """The state of a trial with its job. The order of the questions is the rule by which the state is found."""
     if place is None or own.status == "done":
         return own
     task = str(own.said.get("job") or place.task or "")
     job = jobs.get(task)
-    known = replace(own, job=task, node=str(own.said.get("node", "")), left=job.left if job else "")
+    sent = replace(own, job=task, node=str(own.said.get("node", "")), left=job.left if job else "")
     if own.status == "running":
-        return replace(known, why="" if own.said.get("job") else own.why)
+        return replace(sent, why="" if own.said.get("job") else own.why)
     if own.status == "failed":
-        return known
+        return sent
+    # Before Slurm's word: the store's note holds even where Slurm was silent and the job is still in the queue.
     if ledger.is_cancelled(place.array.folder, trial_id):
-        return replace(known, status="cancelled", why=own.why)
+        return replace(sent, status="cancelled", why=own.why)
+    # Silence is no answer: to call such a trial lost would have it sent, and trained, twice.
     if silence is not None and place.array.is_asked:
-        return replace(known, status="unknown", why="submitted; Slurm does not answer")
+        return replace(sent, status="unknown", why="submitted; Slurm does not answer")
+    # A submitter that was killed leaves jobs that nobody has released; they would wait for a year.
     if job is not None and job.state == "PENDING" and place.array.state in ("intended", "held"):
-        return replace(known, status="queued", why=f"held: {NOT_COMPLETED}")
-    if job is not None:
-        return replace(known, status="queued", node=job.node, why=_why_it_waits(job, own))
+        return replace(sent, status="queued", why=f"held: {NOT_COMPLETED}")
+    if job is not None:  # in whatever state, also one that is not known here: a job in the queue is never lost
+        return replace(sent, status="queued", node=job.node, why=_why_it_waits(job, own))
     if place.array.state == "intended":
-        return replace(known, why=NOT_COMPLETED)
-    return replace(known, status="lost", why=_why_it_is_lost(place, words))
+        return replace(sent, why=NOT_COMPLETED)
+    return replace(sent, status="lost", why=_why_it_is_lost(place, words))
 
 
 def _why_it_waits(job: QueuedJob, own: TrialState) -> str:
@@ -130,27 +137,28 @@ def _why_it_waits(job: QueuedJob, own: TrialState) -> str:
 
 
 def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]] | str) -> str:
-    """One sentence: what ended the job, as far as anything says so."""
+    """The sentence on what ended a job, as far as anything says so."""
     if stopped := place.array.stopped():
         return f"its array was stopped: {stopped['reason']}"
     name, word = ("", "") if isinstance(words, str) else words.get(str(place.task), ("", ""))
     if name != place.array.name or word.startswith(NOT_LAST):  # ids are used again: another job's word is not ours
         word = ""
     cause = next((cause for begin, cause in WORDS.items() if word.startswith(begin)), None)
-    said = _last_error(place)
-    if said and any(sign in said for sign in OUT_OF_MEMORY):
+    last_line = _last_error(place)
+    # Slurm calls such a job FAILED or CANCELLED; without control groups its standard error alone names the memory.
+    if last_line and any(sign in last_line for sign in OUT_OF_MEMORY):
         cause = "out_of_memory"
     if cause:
         return f"{cause}: {CAUSES[cause]}" + (f" (Slurm says {word})" if word else "")
-    nothing = f"what Slurm's accounts say of it is not known ({words})" if isinstance(words, str) else ""
-    ending = f"Slurm says {word}" if word else nothing or "Slurm has no word of it"
+    nothing = f"Slurm's accounts could not be read ({words})" if isinstance(words, str) else ""
+    ending = f"Slurm says {word}" if word else nothing or "Slurm says nothing about it"
     if not any(path.exists() for path in place.array.log_files(place.pack)):
-        said = "none: do the nodes see the store? mixlab cluster check"
-    return f"its job ended without a result; {ending}" + (f"; its last line: {said}" if said else "")
+        return f"its job ended without a result; {ending}; it has no log: do nodes see the store? mixlab cluster check"
+    return f"its job ended without a result; {ending}" + (f"; its last line: {last_line}" if last_line else "")
 
 
 def _last_error(place: Place) -> str:
-    """The last line of a job's standard error that says something."""
+    """The last line of a job's logs that tells of an error; one on memory comes before others."""
     for path in reversed(place.array.log_files(place.pack)):
         try:
             with path.open("rb") as file:
@@ -166,14 +174,18 @@ def _last_error(place: Place) -> str:
     return ""
 
 
-def hints(name: str, known: Overview, option: str = "") -> list[str]:
-    """What needs a hand: a sentence each, with the command. Args: option: what the commands must say of the store."""
-    counts = Counter(now.status for now in known.states.values() if now.job)  # of others a local run says what to do
-    found = [known.silence] if known.silence else []
+def hints(name: str, view: Overview, option: str = "") -> list[str]:
+    """Sentences on what needs a hand, each with its command. Args: option: what the commands must say of the store."""
+    counts = Counter(
+        now.status for now in view.states.values() if now.job
+    )  # only those of jobs: of others the local run says what to do
+    sentences = [view.silence] if view.silence else []
     if counts["failed"]:
         logs, retry = f"mixlab logs {name} --failed{option}", f"mixlab retry {name} --failed{option}"
-        found.append(f"{counts['failed']} failed: {logs}; then {retry}")
+        sentences.append(f"{counts['failed']} failed: {logs}; then {retry}")
     if counts["lost"] + counts["cancelled"]:
-        found.append(f"{counts['lost'] + counts['cancelled']} lost or cancelled: mixlab retry {name} --lost{option}")
-    stuck = sorted({now.why for now in known.states.values() if now.status == "queued" and now.why.startswith(STUCK)})
-    return found + [f"jobs wait for what will not come by itself: {why}" for why in stuck]
+        sentences.append(
+            f"{counts['lost'] + counts['cancelled']} lost or cancelled: mixlab retry {name} --lost{option}"
+        )
+    stuck = sorted({now.why for now in view.states.values() if now.status == "queued" and now.why.startswith(STUCK)})
+    return sentences + [f"jobs wait until somebody helps: {why}" for why in stuck]

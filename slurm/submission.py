@@ -1,4 +1,4 @@
-"""Sending the trials of an ablation to Slurm: at once, and as often as one likes."""
+"""Submission of the trials of an ablation to Slurm: at once, and as often as one likes."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
 
 @dataclass(frozen=True)
 class Submitted:
-    """What has become of a request."""
+    """The outcome of a request."""
 
     folder: Path | None  # of the submission; None where there was nothing to send
     jobs: tuple[str, ...]  # Slurm's numbers of the arrays
@@ -80,13 +80,13 @@ def missing(request: Request) -> tuple[list[GridTrial], int, int]:
     """
     wanted = [*request.trials, *request.extra]
     todo = pending(wanted, request.store, request.warn)
-    known = overview(request.store, [planned.trial.id for planned in todo])
-    if known.silence:
-        raise client.SlurmSilent(known.silence)
-    free = [planned for planned in todo if planned.trial.id not in known.live]
+    view = overview(request.store, [planned.trial.id for planned in todo])
+    if view.silence:
+        raise client.SlurmSilent(view.silence)
+    free = [planned for planned in todo if planned.trial.id not in view.live]
     if request.states is not None:
-        free = [planned for planned in free if known.states[planned.trial.id].status in request.states]
-    return free, len(wanted) - len(todo), len(known.live)
+        free = [planned for planned in free if view.states[planned.trial.id].status in request.states]
+    return free, len(wanted) - len(todo), len(view.live)
 
 
 def recover(store: Store, warn: Callable[[str], None]) -> None:
@@ -111,6 +111,7 @@ def recover(store: Store, warn: Callable[[str], None]) -> None:
 
 def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) -> tuple[str, ...]:
     """Write what the jobs need, hand them to Slurm held, and release them when everything is in its place."""
+    # Held: where this process dies in between, no job runs whose submission nobody completes.
     planned = _prepare(request, folder, packed, code)
     try:
         for array, packs in zip(planned, packed, strict=True):
@@ -201,7 +202,7 @@ def _send_report(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
-    """Only one process at a time sends trials of a store, so that none is sent twice.
+    """Let only one process at a time send trials of a store, so that none is sent twice.
 
     Raises: MixlabError: another one does, for long.
     """
@@ -210,11 +211,13 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
         try:
             claim = Claim(store.root / LOCK)
             break
-        except ClaimLost:
+        except ClaimLost as error:
             owner = claims.owner(store.root / LOCK) or {}
             who = f"process {owner.get('pid')} on {owner.get('host')} is submitting to {store.root}"
             if time.monotonic() > until:
-                raise MixlabError(f"store: {who} since over {LOCK_WAIT_S:g} s; try again when it has ended") from None
+                raise MixlabError(
+                    f"store: {who} for more than {LOCK_WAIT_S:g} s; try again when it has ended"
+                ) from error
             if not told:
                 warn(f"{who}; waiting")
             told = True

@@ -8,7 +8,7 @@ DAY_H, HOUR_MIN, MINUTE_S = 24, 60, 60
 
 
 class Unread(Exception):
-    """A text is no time limit, or could be two; its words end an error sentence."""
+    """The error that a text is no time limit, or could be two; its words follow the text in an error sentence."""
 
 
 def asked_minutes(text: str) -> int:
@@ -16,10 +16,10 @@ def asked_minutes(text: str) -> int:
 
     Raises: Unread: it is no form of Slurm's, or `M:S`, which many take for hours and minutes.
     """
-    found = CLOCK.fullmatch(text)
-    if not found or (text.isdecimal() and text != str(int(text))):
-        raise Unread(f"is no time limit; expected {FORMS}")
-    days, first, second, third = found.groups()
+    match = CLOCK.fullmatch(text)
+    if not match or (text.isdecimal() and text != str(int(text))):
+        raise Unread(f"is not a time limit; expected {FORMS}")
+    days, first, second, third = match.groups()
     if days is None and second is not None and third is None:
         short, long = f"{int(first)} min {int(second)} s", f"{int(first)} h {int(second)} min"
         raise Unread(f"is {short} to Slurm and {long} to many; write minutes alone, or {text}:00 for hours")
@@ -27,7 +27,7 @@ def asked_minutes(text: str) -> int:
     units += [("minutes", second, HOUR_MIN), ("seconds", third, MINUTE_S)]
     for unit, number, limit in units:
         if number is not None and int(number) >= limit:
-            raise Unread(f"has {int(number)} {unit}, and {limit} make one more of the unit before; expected {FORMS}")
+            raise Unread(f"has {int(number)} {unit}; expected fewer than {limit}, in one of the forms {FORMS}")
     minutes = limit_minutes(text)
     if not minutes:
         raise Unread("is too small; at least 1 minute (to Slurm, 0 is no limit)")
@@ -36,14 +36,14 @@ def asked_minutes(text: str) -> int:
 
 def limit_minutes(text: str) -> int | None:
     """The minutes of a limit that Slurm shows; None: there is none (`infinite`), or it cannot be read."""
-    found = CLOCK.fullmatch(text)
-    if not found:
+    match = CLOCK.fullmatch(text)
+    if not match:
         return None
-    days, *numbers = found.groups()
-    given = [int(number) for number in numbers if number is not None]
+    days, *numbers = match.groups()
+    parts = [int(number) for number in numbers if number is not None]
     if days is None:  # minutes, M:S, H:M:S
-        hours, minutes, seconds = (given + [0] * 3)[:3] if len(given) == 3 else (0, *given, *([0] * (2 - len(given))))
+        hours, minutes, seconds = (parts + [0] * 3)[:3] if len(parts) == 3 else (0, *parts, *([0] * (2 - len(parts))))
     else:
-        hours, minutes, seconds = (given + [0] * 3)[:3]
+        hours, minutes, seconds = (parts + [0] * 3)[:3]
     whole = (int(days or 0) * DAY_H + hours) * HOUR_MIN + minutes
     return whole + bool(seconds)

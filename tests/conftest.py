@@ -2,10 +2,11 @@
 
 The backend `quick` is installed for a test as another project would install one: a package with an entry point. It
 computes in NumPy at once, so that tests of the store and of processes need not wait for a framework. QUICK_STEP_S makes
-its device slow, QUICK_LOG names a file that gets a line `first step, number of steps` for each chunk it trains, and
-with QUICK_DIES="after the record" its process is killed as soon as a record is written; QUICK_ENDS names a file that
-gets the id of each trial that is recorded as done. A trial whose
-train.label_smoothing is 0.25 raises an error as it begins, one of 0.5 takes 600 MiB of memory.
+its device slow, QUICK_LOG names a file that gets a line `first step, number of steps, number of replicas` for each
+chunk it trains, and with QUICK_DIES="after the record" its process is killed as soon as a record is written; QUICK_ENDS
+names a file that gets the id of each trial that is recorded as done. QUICK_FREE is the free memory of its device, which
+is else the machine's own; with QUICK_BREAKS a step of several replicas raises an error, with QUICK_KILLED it kills its
+process. A trial whose train.label_smoothing is 0.25 raises an error as it begins, one of 0.5 takes 600 MiB of memory.
 """
 
 import contextlib
@@ -71,29 +72,40 @@ class Program:
         self.model = model
 
     def load(self, states):
-        self.state = {name: np.array(array, np.float64) for name, array in states[0].items()}
+        self.all = [{name: np.array(array, np.float64) for name, array in state.items()} for state in states]
 
     def states(self):
-        return [{name: array.copy() for name, array in self.state.items()}]
+        return [{name: array.copy() for name, array in state.items()} for state in self.all]
 
     def train(self, plans):
-        losses = []
+        assert len(plans) == len(self.all)
         if log := os.environ.get("QUICK_LOG"):
             with open(log, "a") as file:
-                file.write(f"{plans[0].first_step} {plans[0].num_steps}\\n")
-        for rate, examples in zip(plans[0].learning_rate, plans[0].examples):
-            time.sleep(float(os.environ.get("QUICK_STEP_S", "0")))
-            for name, array in self.state.items():
-                self.state[name] = array * (1 - rate) + rate * np.sin(float(examples.sum()))
-            mean = np.mean([np.abs(self.state[name]).mean() for name in sorted(self.state)])
+                file.write(f"{plans[0].first_step} {plans[0].num_steps} {len(plans)}\\n")
+        time.sleep(plans[0].num_steps * float(os.environ.get("QUICK_STEP_S", "0")))
+        if len(plans) > 1 and "QUICK_BREAKS" in os.environ:
+            raise RuntimeError("together it breaks")
+        if len(plans) > 1 and "QUICK_KILLED" in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [self.train_one(i, plan) for i, plan in enumerate(plans)]
+
+    def train_one(self, i, plan):
+        losses, state = [], self.all[i]
+        for rate, examples in zip(plan.learning_rate, plan.examples):
+            for name, array in state.items():
+                state[name] = array * (1 - rate) + rate * np.sin(float(examples.sum()))
+            mean = np.mean([np.abs(state[name]).mean() for name in sorted(state)])
             losses.append(np.inf if rate > 1 else mean)
-        return [StepMetrics(np.array(losses), np.zeros(len(losses)))]
+        return StepMetrics(np.array(losses), np.zeros(len(losses)))
 
     def predict(self, images):
-        weight = sum(float(self.state[name].sum()) for name in sorted(self.state) if name.startswith("params/"))
+        return [self.predict_one(state, images) for state in self.all]
+
+    def predict_one(self, state, images):
+        weight = sum(float(state[name].sum()) for name in sorted(state) if name.startswith("params/"))
         pixels = images.reshape(len(images), -1).astype(np.float64).mean(1, keepdims=True)
         logits = np.sin(weight * pixels + np.arange(self.model.num_classes))
-        return [Predictions(logits, np.zeros((len(images), self.model.hidden_dim)))]
+        return Predictions(logits, np.zeros((len(images), self.model.hidden_dim)))
 
     def peak_memory_bytes(self):
         return None
@@ -139,7 +151,7 @@ class Backend:
         return Program(model)
 
     def free_memory_bytes(self, run):
-        return None
+        return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None
 
     def about(self, run):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")

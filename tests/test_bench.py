@@ -21,10 +21,12 @@ from backends.models import folds
 from backends.specs import RunSpec
 from experiments.bench import config, grid, limit, rounds, side, step
 from experiments.bench.rounds import Spread
+from experiments.bench.step import Measurement
 from experiments.machine import malloc, memory
 from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.running import failures, fit
+from experiments.spec.trial import as_tree
 from tests.conftest import Ended, base, records, write_yaml
 from tests.peers import SMALL_MIXER as SMALL
 from tests.peers import write_official, write_timm
@@ -89,6 +91,52 @@ def test_another_setting_is_a_side_of_its_own(run: Run) -> None:
     assert math.isclose(second["relative"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
 
 
+def test_each_side_says_how_many_times_as_long_it_takes_as_the_one_that_it_is_held_to() -> None:
+    spread, spec = (
+        {"train": Spread(1.0, 1.0, 1.0), "predict": Spread(1.0, 1.0, 1.0)},
+        as_tree(config.trial("cifar", [])),
+    )
+    sides = [
+        Measurement(label, spread, spread, spread, "torch", ratios, 1.0, spec, {"peak_memory_bytes": 2**20})
+        for label, ratios in (
+            ("torch", spread),
+            ("timm", {"train": Spread(1.274, 1.2, 1.31), "predict": Spread(0.9, 0.8, 1.0)}),
+        )
+    ]
+    assert bench_lines.step_lines("cifar", sides)[-2:] == [
+        "timm's step takes 1.27 [1.20, 1.31] times as long as torch's",
+        "timm's forward pass takes 0.90 [0.80, 1.00] times as long as torch's",
+    ]
+    assert not any("times as long" in line for line in bench_lines.step_lines("cifar", sides[:1]))
+
+
+def test_replicas_are_a_side_that_is_compared_with_as_many_trials_one_by_one(run: Run) -> None:
+    words = ("--rounds", "1", "--backend", "torch", "--replicas", "3", "--json")
+    ended = run("bench", "step", *words, *SMALL)
+    assert ended.code == 0, ended.err
+    alone, together = json.loads(ended.out)["found"]
+    assert (alone["label"], together["label"], together["against"]) == ("torch", "torch 3 replicas", "torch")
+    rates = [one["images_per_s"]["train"]["median"] for one in (alone, together)]
+    assert math.isclose(together["relative"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
+    macs = folds.forward_macs(config.trial("cifar", SMALL).model)
+    assert math.isclose(together["gflops"]["train"]["median"], 6 * macs * rates[1] / 1e9, rel_tol=1e-9)
+
+
+def test_a_step_of_replicas_counts_the_images_of_all() -> None:
+    trial = config.trial("cifar", [*SMALL, "train.batch_size=8"])
+    alone, together = step.sides(trial, ["torch"], num_replicas=3)
+    assert (alone.batch_size, together.batch_size) == (8, 24)
+    assert step._an_image([6.0], together) == [0.25] and step._an_image([2.0], alone) == [0.25]
+
+
+def test_our_loop_trains_replicas_that_differ_in_their_seed() -> None:
+    for name in backends.names():
+        loop = side.OurLoop(config.trial("cifar", [*SMALL, f"backend={name}"]), RunSpec(), 3)
+        loop.train(2)
+        biases = [state["params/head/bias"] for state in loop.program.states()]
+        assert len(biases) == 3 and not any(np.array_equal(biases[i], biases[i - 1]) for i in range(3))
+
+
 def test_our_loop_trains_as_a_trial_does() -> None:
     """The parameters move, by the plan of a trial: what is timed is training."""
     for name in backends.names():
@@ -130,12 +178,13 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
     [
         (["--config", "B/61"], ["'B/61'", "B/16"]),
         (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
-        (["--peer", "official-flax"], ["no --peer-path", "git clone"]),
+        (["--peer", "official-flax"], ["expected a clone at --peer-path, got none", "git clone"]),
         (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
         (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
         (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),
         (["--peer", "timm", "--peer", "official-flax"], ["timm and official-flax", "activations"]),
         (["--rounds", "0"], ["--rounds: 0", "at least 1"]),
+        (["--replicas", "0"], ["--replicas: 0", "at least 1"]),
         (["--backend", "torhc"], ["'torhc'", "did you mean 'torch'"]),
         (["--precision", "float31"], ["float31", "float32"]),
         (["model.hidden_dims=8"], ["hidden_dims"]),

@@ -300,7 +300,7 @@ def refused(path: Path, **options: Any) -> str:
 def test_an_average_that_is_not_there_is_a_mistake(tmp_path: Path) -> None:
     path = saved(tmp_path, {"state_dict": TIMM})
     assert "--ema: no average lies beside the weights; the file holds 'state_dict'" in refused(path, ema=True)
-    assert "--group net: no model lies there; allowed: 'state_dict'" in refused(path, group="net")
+    assert "--group: expected the prefix of a model, got 'net'; allowed: 'state_dict'" in refused(path, group="net")
     model, params = random_model()
     weight_files.write(tmp_path / "own.safetensors", Weights("mixlab", model, params), None)
     assert "--ema: a file of the form 'mixlab' holds one model" in refused(tmp_path / "own.safetensors", ema=True)
@@ -377,7 +377,7 @@ def test_arrays_in_lists_are_left_out_and_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("prefix", ["", "model."])
 def test_an_array_of_another_architecture_is_never_cut_out(tmp_path: Path, name: str, prefix: str) -> None:
     text = refusal(saved(tmp_path, {"state_dict": under(prefix, TIMM | {name: torch.ones(3)})}))
-    assert "nearest to the format 'timm'" in text and (name in text or "lacks" in text)
+    assert "nearest to those of the format 'timm'" in text and (name in text or "lacks" in text)
 
 
 def test_a_layer_beside_the_model_is_refused_until_the_model_is_named(tmp_path: Path) -> None:
@@ -412,7 +412,7 @@ def test_inspect_convert_and_evaluate_take_what_is_asked_for(run: Run, tmp_path:
     out = run("weights", "inspect", "m.pth.tar").out
     assert "group       state_dict; state_dict_ema lies beside it: --ema takes it" in out
     assert "left out    'optimizer/state/0/exp_avg'" in out or "left out    'optimizer'" in out
-    assert "skipped     objects, none of which was made: " in out and "'1 of argparse.Namespace'" in out
+    assert "skipped     objects, none of which was created: " in out and "'1 of argparse.Namespace'" in out
     assert "state_dict_ema, an average" in run("weights", "inspect", "m.pth.tar", "--ema").out
     for option, state in (((), TIMM), (("--ema",), AVERAGE), (("--group", "state_dict_ema"), AVERAGE)):
         ended = run("weights", "convert", "m.pth.tar", "out.npz", "--to", "timm", *option)

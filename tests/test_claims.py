@@ -512,7 +512,7 @@ def test_a_trial_is_failed_by_the_pool_only_if_nobody_else_has_it(
         run.give_up(trial, Failure("killed", "its process was killed"))
     else:
         run.oom_kills, slot = 0, run.slots[0]
-        slot.trial, slot.process = trial, subprocess.Popen(["sh", "-c", "kill -9 $$"])
+        slot.trials, slot.process = {key: trial}, subprocess.Popen(["sh", "-c", "kill -9 $$"])
         slot.process.wait()
         slot.process = SimpleNamespace(join=lambda: None, exitcode=slot.process.returncode)
         run._bury(slot)

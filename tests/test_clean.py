@@ -138,7 +138,7 @@ def test_several_kinds_go_at_once(full: Full) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--remove", "results"), "--remove: 'results' is no kind that can be removed; allowed: data, hub"),
+        (("--remove", "results"), "--remove: expected a kind that can be removed, got 'results'; allowed: data, hub"),
         (("--remove", "wieghts"), "did you mean 'weights'?"),
         (("--trials-of", "b"), "--trials-of: there is no ablation 'b'; allowed: a"),
     ],

@@ -218,8 +218,8 @@ def test_show_takes_the_beginning_of_an_id(run: Run, done: Path) -> None:
 
 
 def test_show_of_an_ambiguous_or_unknown_beginning_lists_what_there_is(run: Run, done: Path) -> None:
-    assert_mistake(run("show", ""), "4 trials begin with ''")
-    assert_mistake(run("show", "zzz"), "no trial begins with 'zzz'", sorted(records(done / "runs"))[0])
+    assert_mistake(run("show", ""), "4 trial ids start with ''")
+    assert_mistake(run("show", "zzz"), "no trial id starts with 'zzz'", sorted(records(done / "runs"))[0])
 
 
 def test_only_trains_one_trial(run: Run, tmp_path: Path, quick: Path) -> None:
@@ -327,9 +327,9 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
         (("plan", "."), (".: it is a folder", "tiny.yaml")),
         (("plan", "tiny.yaml", "run.device=banana"), ("tiny.yaml with run.device=banana", "allowed: auto, cpu, cuda")),
-        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "not both")),
-        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "not both")),
-        (("status", "tiny", "seed=3"), ("seed=3", "go with a YAML file")),
+        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "got both")),
+        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "got both")),
+        (("status", "tiny", "seed=3"), ("seed=3", "need a YAML file")),
         (
             ("plan", "tiny.yaml", "data.source=synthetic", "data.num_examples=2000000000"),
             ("GiB", "fewer data.num_examples"),
@@ -564,7 +564,7 @@ def test_two_processes_share_one_store_and_train_each_trial_once(tmp_path: Path,
     assert one.code == two.code == 0, one.err + two.err
     assert one.out == two.out and "(5)" in one.out
     trained = [tuple(map(int, line.split())) for line in (tmp_path / "log").read_text().splitlines()]
-    assert sum(steps for _, steps in trained) == 5 * 20
+    assert sum(steps for _, steps, _ in trained) == 5 * 20
     assert {len(record["sessions"]) for record in records(tmp_path / "runs").values()} == {1}
     claims = one.err + two.err
     assert claims.count(": done") >= 5 and "busy" not in claims

@@ -97,13 +97,13 @@ def test_settings_are_tested_one_by_one_with_holms_correction() -> None:
         line("token_mixing=tied: ", list(SHIFTS), num_tests=2, rank=1),
         line("token_mixing=untied: ", list(untied), num_tests=2),
     ]
-    assert "each setting by a paired t-test over seeds, Holm's correction for 2 settings:" in found
-    assert "1 setting without any difference" in found  # grouped, which is no test
+    assert "each setting is tested by a paired t-test over seeds, Holm's correction for 2 settings:" in found
+    assert "1 setting without a difference" in found  # grouped, which is no test
 
 
 def test_a_pair_without_a_number_is_left_out_and_said() -> None:
     first, second = runs({("tied", "torch"): (0.0,) * 4}), runs({("tied", "torch"): (*SHIFTS, math.nan)})
-    assert f"1 pairs have no {METRIC} on one side or both, and are left out below" in lines(first, second)
+    assert f"1 pair left out below, for lack of {METRIC} on a side" in lines(first, second)
     assert setting_lines(first, second) == [line("", list(SHIFTS))]
 
 
@@ -125,18 +125,18 @@ def test_compare_says_what_two_stores_and_two_commits_have_in_common(bench: Any,
         archive_spec(path, one)
     shutil.copytree(tmp_path / "runs", tmp_path / "theirs")
     same = command(tmp_path, "compare", "runs", "theirs").out
-    assert "4 of the same settings, backend and seed" in same and "4 of 4 pairs equal to the last bit" in same
+    assert "4 of the same settings, backend and seed" in same and "4 of 4 pairs are equal to the last bit" in same
     path = tmp_path / "theirs" / "trials" / made.trials[1].trial.id / "record.json"
     path.write_text(path.read_text().replace("0.6", "0.61"))
     other = command(tmp_path, "compare", "runs", "theirs").out
-    assert "3 of 4 pairs equal" in other and "seed=1" in other and "+1.000" in other
+    assert "3 of 4 pairs are equal" in other and "seed=1" in other and "+1.000" in other
     apart = command(tmp_path, "compare", "aaaa", "bbbb").out
     assert "0 of the same settings" in apart and "give the runs of each commit a store of their own" in apart
     assert "2 done trials" in command(tmp_path, "compare", "theirs@aaa", "runs@bbb").out
     wrong = command(tmp_path, "compare", "runs", "cccc")
-    assert wrong.code == 2 and "no done trial of runs is of such a commit" in wrong.err
+    assert wrong.code == 2 and "no done trial of runs ran under such a commit" in wrong.err
     wrong = command(tmp_path, "compare", "runs", "nowhere")
-    assert wrong.code == 2 and "'nowhere' is neither a folder nor a commit" in wrong.err
+    assert wrong.code == 2 and "got 'nowhere', which is neither a folder nor a commit" in wrong.err
     assert command(tmp_path, "compare", "runs", "theirs", "--metric", "last.test.acuracy").code == 2
 
 

@@ -14,8 +14,9 @@ from experiments import data
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.spec.trial import PREDICT_BATCH
-from experiments.training.evaluate import evaluate
-from experiments.training.loop import TrialRun
+from experiments.training.evaluate import evaluate, evaluate_each
+from experiments.training.loop import Loop
+from experiments.training.trial_run import TrialRun
 from tests.conftest import base, planned, write_yaml
 
 LOGITS = np.array([[2.0, -1.0], [0.5, 1.5], [3.0, 0.0]])
@@ -84,15 +85,16 @@ def test_a_point_says_the_mean_loss_since_the_point_before_it_and_evaluates_what
     one = planned(write_yaml(tmp_path / "a.yaml", base=base(train=train)), tmp_path / "data")[0]
     trial, store, evaluated = one.trial, Store(tmp_path / "runs"), []
 
-    def note(program: Any, splits: Any, indices: Array, loss: str) -> dict[str, float]:
+    def note(program: Any, splits: Any, indices: Array, loss: str) -> list[dict[str, float]]:
         evaluated.append(indices)
-        return evaluate(program, splits, indices, loss)
+        return evaluate_each(program, splits, indices, loss)
 
-    monkeypatch.setattr("experiments.training.loop.evaluate", note)
+    monkeypatch.setattr("experiments.training.loop.evaluate_each", note)
     splits = data.load(trial.data, trial.info, tmp_path / "data")
-    run = TrialRun(trial, store, Claim(store.folder(trial.id)), splits, Known(LOGITS))  # type: ignore[arg-type]
-    run.run(lambda: False, lambda said: None)
-    curve = run.result()["curve"]
+    run = TrialRun(trial, store, Claim(store.folder(trial.id)), splits)
+    loop = Loop([run], [run.restore()], Known(LOGITS), splits)  # type: ignore[arg-type]
+    assert [error for _, error in loop.run(lambda: False)] == [None]
+    curve = run.result(0)["curve"]
     assert [point["step"] for point in curve] == [2, 4, 6]
     assert [point["loss"] for point in curve] == [0.5, 2.5, 4.5]
     assert [len(indices) for indices in evaluated[:3]] == [5, len(splits.validation), len(splits.test)]

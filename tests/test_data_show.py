@@ -84,7 +84,7 @@ def test_images_that_a_trial_could_not_take_are_shown_all_the_same(run: Run, tmp
     (tmp_path / "set" / "test" / "1" / "0.png").write_bytes(b"no image")
     ended = run("data", "show", "set")
     assert ended.code == 0 and after(ended, "images") == ["34 of 5 x 5 L, 1 of 7 x 7 L, 1 of unreadable"]
-    assert any(note.startswith("not yet ready for a trial: command line: data.") for note in after(ended, "note"))
+    assert any(note.startswith("a trial cannot use it yet: command line: data.") for note in after(ended, "note"))
     ended = run("data", "show", "set", "--sheet", "sheet.png")
     assert ended.code == 2 and "Traceback" not in ended.err and not (tmp_path / "sheet.png").exists()
 
@@ -176,7 +176,10 @@ def test_labels_follow_the_order_of_the_weights() -> None:
 
 @pytest.mark.parametrize(
     ("names", "part"),
-    [(("cat", "cow"), "2 classes are named, and the weights tell 3 apart"), (("cat", "cow", "pig"), "1 of 3 classes")],
+    [
+        (("cat", "cow"), "expected 3 classes, as the weights have outputs, got 2"),
+        (("cat", "cow", "pig"), "1 of 3 classes"),
+    ],
 )
 def test_an_order_that_lacks_a_class_is_an_error(names: tuple[str, ...], part: str) -> None:
     with pytest.raises(MixlabError, match=part):
@@ -184,7 +187,7 @@ def test_an_order_that_lacks_a_class_is_an_error(names: tuple[str, ...], part: s
 
 
 def test_an_order_says_nothing_of_data_whose_classes_have_no_names() -> None:
-    with pytest.raises(MixlabError, match=r"name their classes \(a, b, c\), .* is not known"):
+    with pytest.raises(MixlabError, match=r"name their classes \(a, b, c\), .* not known"):
         class_order.renumbered(splits([0], ()), ("a", "b", "c"), 3)
 
 

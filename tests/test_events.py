@@ -139,8 +139,8 @@ def test_status_hears_each_chunk_from_the_heartbeat(tmp_path: Path) -> None:
 
 def test_a_trial_goes_through_a_pipe_as_it_is(tmp_path: Path, quick: Path) -> None:
     (one,) = trials(tmp_path)
-    order = pickle.loads(pickle.dumps(Train(one.trial)))
-    assert order == Train(one.trial) and order.trial.id == one.trial.id
+    order = pickle.loads(pickle.dumps(Train((one.trial,))))
+    assert order == Train((one.trial,)) and order.trials[0].id == one.trial.id
 
 
 # --- what is shown ------------------------------------------------------------------------------------------------

@@ -17,8 +17,8 @@ from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Stepped
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import evaluate
-from experiments.training.events import Tell
-from experiments.training.loop import Stopped, TrialRun, best
+from experiments.training.loop import Leaving, Loop, Stopped
+from experiments.training.trial_run import TrialRun, best
 from experiments.weights import weight_files
 from tests.conftest import base, records, results, write_yaml
 from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture
@@ -59,17 +59,17 @@ def bests(store: Store, bench: Bench) -> list[int]:
 def evaluated_states(monkeypatch: pytest.MonkeyPatch) -> dict[int, State]:
     """The averages at each evaluation, by step, as they come."""
     seen: dict[int, State] = {}
-    evaluate = TrialRun._evaluate
+    evaluate = Loop._evaluate
 
-    def note(self: TrialRun, tell: Tell) -> None:
-        evaluate(self, tell)
-        seen[self.progress.step] = {
+    def note(self: Loop) -> Leaving:
+        yield from evaluate(self)
+        seen[self.step] = {
             name.removeprefix("average/"): x
             for name, x in self.program.states()[0].items()
             if name.startswith("average/")
         }
 
-    monkeypatch.setattr(TrialRun, "_evaluate", note)
+    monkeypatch.setattr(Loop, "_evaluate", note)
     return seen
 
 
@@ -79,7 +79,7 @@ def test_what_is_kept_is_what_the_numbers_are_of(
 ) -> None:
     seen = evaluated_states(monkeypatch)
     run, _ = asking(bench, keep).run(store)
-    point = run.result()["metrics"][keep]
+    point = run.result(0)["metrics"][keep]
     found = weight_files.read(weights(store, bench))
     assert (found.format, found.model) == ("mixlab", bench.trial.model)
     assert_same_bits(found.params, seen[point["step"]])
@@ -120,7 +120,7 @@ def test_without_validation_examples_the_best_are_the_last(cache: Path, store: S
     bench = replace(bench, splits=replace(bench.splits, validation=bench.splits.validation[:0]))
     run, _ = bench.run(store)
     about = checkpoint.read_progress(weights(store, bench))
-    assert about["step"] == run.result()["metrics"]["best"]["step"] == bench.trial.num_steps and run.notes == []
+    assert about["step"] == run.result(0)["metrics"]["best"]["step"] == bench.trial.num_steps and run.notes == []
 
 
 # --- kills, stops and damage --------------------------------------------------------------------------------------
@@ -176,24 +176,24 @@ def test_a_best_of_a_future_that_did_not_come_is_not_kept(bench: Bench, store: S
     assert set(bests(store, bench)).isdisjoint(lost)
     run, _ = asked.run(store)
     about = checkpoint.read_progress(weights(store, bench))
-    assert about["step"] == run.result()["metrics"]["best"]["step"] and run.notes == []
+    assert about["step"] == run.result(0)["metrics"]["best"]["step"] and run.notes == []
 
 
 def test_the_best_of_the_checkpoint_before_are_there_when_the_last_one_is_damaged(
     bench: Bench, store: Store, expected: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked, save, changes = asking(bench, "best", 0.0), TrialRun._save, set[int]()
+    asked, save, changes = asking(bench, "best", 0.0), TrialRun.save, set[int]()
 
-    def check(self: TrialRun) -> None:
+    def check(self: TrialRun, state: State) -> None:
         """Whichever checkpoint a run goes on from, in whichever framework, its best are there."""
-        save(self)
+        save(self, state)
         path = bench.checkpoint(store)
         curves = [checkpoint.read_progress(one)["curve"] for one in (path, checkpoint.before(path)) if one.exists()]
         steps = [(best(curve) or {})["step"] for curve in curves if curve]
         assert set(steps) <= set(bests(store, bench))
         changes.update(steps if len(set(steps)) == 2 else ())
 
-    monkeypatch.setattr(TrialRun, "_save", check)
+    monkeypatch.setattr(TrialRun, "save", check)
     for sessions in range(1, 11):
         with pytest.raises(Stopped):
             asked.run(store, should_stop=after(2))
@@ -301,7 +301,7 @@ def test_a_failed_trial_keeps_nothing(cache: Path, store: Store, fault: str, mon
             assert weights(store, bench).exists()
             raise RuntimeError("boom")
 
-        monkeypatch.setattr(TrialRun, "_keep", _then(TrialRun._keep, boom))
+        monkeypatch.setattr(TrialRun, "keep", _then(TrialRun.keep, boom))
     events, record = bench.work(store)
     assert record and record["status"] == "failed", events
     assert not weights(store, bench).exists()

@@ -117,9 +117,11 @@ def test_two_names_that_hold_split_words_are_a_question(source: Path, cache: Pat
 def test_the_layout_that_is_given_is_held_to(source: Path, cache: Path) -> None:
     images(source, "train", "test")
     assert counts(source, cache, layout="classes") == (4, 0, ("test", "train"))
-    assert "no split has class folders: test, train" in refusal(source, cache, layout="splits")
+    assert "expected class folders in a split, but none of test, train has any" in refusal(
+        source, cache, layout="splits"
+    )
     images(source.with_name("one") / "train", "a")
-    assert "has 1 class folder and must" in refusal(source.with_name("one"), cache, layout="classes")
+    assert "has 1 class folder; expected two" in refusal(source.with_name("one"), cache, layout="classes")
 
 
 def test_deeper_folders_belong_to_the_class_above(source: Path, cache: Path) -> None:

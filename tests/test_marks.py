@@ -48,7 +48,9 @@ def test_without_any_pair_the_difference_is_that_of_the_means_and_is_marked(benc
     made = bench().put(record(0.5), record(0.6), None, None, None, record(0.8))
     (cell,) = (row for _, row in made.report().table.iterrows() if row[MIXING] == "untied")
     assert cell["difference"] == pytest.approx(0.25) and cell["pairs"] == 0 and math.isnan(cell["p"])
-    assert "token_mixing=untied: no seed has a pair in the baseline; its difference is that of the means" in made.text()
+    assert (
+        "token_mixing=untied: no seed has a pair in the baseline, so its difference is that of the means" in made.text()
+    )
 
 
 # --- commits ----------------------------------------------------------------------------------------------------------

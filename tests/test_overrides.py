@@ -96,8 +96,8 @@ def test_a_value_has_the_type_of_its_field(word: str, expected: Any) -> None:
         ("data.source= ", "expected a value behind '=', got nothing"),
         ("seed=null", "expected a whole number (at least 0), got null"),
         ("data.source=null", "expected text, got null"),
-        ("data.source=''", "data.source: it is empty; give a path"),
-        ("run.data_cache=''", "run.data_cache: it is empty; give a path or null"),
+        ("data.source=''", "data.source: expected a path, got an empty text"),
+        ("run.data_cache=''", "run.data_cache: expected a path or null, got an empty text"),
         ("train.ema_decay=x", "at most 0.99999999)"),
         ("seed=[0,1", "expected a list of YAML such as 'seed=[0, 1]', in quotes, got '[0,1'"),
         ("seed={a: 1}", "expected a whole number (at least 0), got '{a: 1}'"),
@@ -176,7 +176,7 @@ def test_long_overrides_do_not_fill_a_sentence(tmp_path: Path, monkeypatch: pyte
     write_yaml(tmp_path / "one.yaml", grid={"seed": [0, 1]}, base=base(), exclude=[{"seed": 0}])
     with pytest.raises(MixlabError) as caught:
         load_ablation(Path("one.yaml"), ["seed=0", f"data.subset={'x' * 500}"])
-    assert "no trial is left" in str(caught.value) and len(str(caught.value)) <= 300
+    assert "exclude takes out every trial" in str(caught.value) and len(str(caught.value)) <= 300
 
 
 # --- of mixlab evaluate -------------------------------------------------------------------------------------------

@@ -184,7 +184,7 @@ def test_a_source_is_prepared_by_its_name_and_its_fields(
     folder = image_folder(tmp_path / "set")
     allow(monkeypatch, 0)
     shown = mixlab("data", "show", "set", "data.image_size=8")
-    assert shown.code == 0 and "not yet ready for a trial" in shown.out and counts.pixels == 0
+    assert shown.code == 0 and "a trial cannot use it yet" in shown.out and counts.pixels == 0
     refused = mixlab("data", "show", "set", "data.image_size=8", "--sheet", "x.png")
     words = named_command(refused)
     assert words == ["data", "prepare", "set", "data.image_size=8"]

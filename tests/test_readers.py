@@ -92,7 +92,7 @@ def test_the_binary_version_is_read(tmp_path: Path, cache: Path, hundred: bool) 
     images, labels, _ = read(folder, cache)
     assert labels == [0, 1] * 5 and np.array_equal(images[:8], in_rows(planes))
     (folder / test).write_bytes(rows.tobytes()[:-1])
-    assert "bring the whole file" in refusal(folder, cache)
+    assert "fetch the whole file" in refusal(folder, cache)
 
 
 class Evil:
@@ -342,7 +342,7 @@ def test_several_images_a_sample_are_a_question(tmp_path: Path, cache: Path) -> 
         more for one in members for more in ([one, (one[0][:4] + ".seg.png", png(99))] if "png" in one[0] else [one])
     ]
     source = write_tar(tmp_path / "set.tar", members)
-    assert "data.image_column: several columns of images: png, seg.png" in refusal(source, cache)
+    assert "data.image_column: several columns hold images: png, seg.png" in refusal(source, cache)
     assert read(source, cache, image_column="seg.png")[0].min() == 99
 
 

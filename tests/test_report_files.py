@@ -282,7 +282,7 @@ def test_a_bootstrap_is_named_and_is_that_of_differences_too(bench: Any) -> None
     grid = {MIXING: ["tied", "untied"], "seed": list(range(10))}
     made = bench(grid=grid, report={"rows": [MIXING], "baseline": {MIXING: "tied"}}).fill()
     options = Options(interval="bootstrap")
-    assert "intervals by bootstrap, of 10 seeds or more" in made.text(options)
+    assert "intervals by bootstrap, for 10 seeds or more" in made.text(options)
     t, bootstrap = made.report().table, made.report(options).table
     assert (bootstrap["difference_low"] > t["difference_low"])[t["difference"].notna()].all()
     assert bootstrap["p"].equals(t["p"])
@@ -298,7 +298,7 @@ def test_a_bootstrap_of_few_seeds_has_no_interval_and_says_what_it_would_cover(b
     tied, untied = (row for _, row in made.report(options).table.iterrows())
     assert math.isnan(tied["low"]) and not math.isnan(untied["low"]) and math.isnan(untied["difference_low"])
     assert untied["p"] > 0
-    assert "No interval with n below 10" in made.text(options) and "(89 % with n = 9)" in made.text(options)
+    assert "There is no interval for n below 10" in made.text(options) and "(89 % with n = 9)" in made.text(options)
     assert "No interval" not in made.text()
 
 
@@ -360,7 +360,7 @@ def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> N
     half = 4.3026527297494637 * statistics.stdev(d) / math.sqrt(3)
     assert said == (
         f"untied token mixing: +7.00 points [{100 * (0.07 - half):.2f}, {100 * (0.07 + half):.2f}], n = 3, "
-        "not distinguishable from tied; less than the ±23.5 that the number of test examples leaves open; "
+        "not distinguishable from tied; this is less than the ±23.5 that the number of test examples leaves open; "
         "31x the parameters"
     )
 
@@ -390,9 +390,9 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
         ([], "No answer yet: none of 36 trials is done."),
         (
             [None] * 35 + [record(0.5)],
-            "no difference to token_mixing=tied yet, which has no number; num_blocks=4 token_mixing=untied",
+            "there is no difference to token_mixing=tied yet, since it has no number; num_blocks=4 token_mixing=untied",
         ),
-        ([record(None)] * 36, "No answer: 36 trials are done, and no cell has"),
+        ([record(None)] * 36, "No answer: 36 trials are done, but no cell has"),
         ([record(0.5)] * 36, "none of 3 settings could be tested against token_mixing=tied"),
         ([{**record(0.5), "curve": "x", "environment": [], "sessions": [{"commit": None}]}] * 36, "none of 3"),
         ([{**record(0.5), "curve": [{"step": 1}], "images_per_s": None}] * 36, "none of 3"),
@@ -600,6 +600,6 @@ def test_several_ablations_are_one_page_and_a_format_alone_writes_nothing(bench:
     assert ended.code == 0 and "2 ablations" in html and html.count("<article") == 2
     assert (tmp_path / "runs" / "ablations" / "two" / "report" / "report.html").exists()
     wrong = command(tmp_path, "report", "one", "seed=[0]")
-    assert wrong.code == 2 and "overrides go with a YAML file" in wrong.err
+    assert wrong.code == 2 and "overrides need a YAML file" in wrong.err
     assert command(tmp_path, "report", "seed=[0]").code == 2
     assert "did you mean 'one'" in command(tmp_path, "report", "ones").err

@@ -37,9 +37,10 @@ from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
 from experiments.training import loop
 from experiments.training.events import Tell
-from experiments.training.loop import Stopped, TrialRun
+from experiments.training.loop import Loop, Stopped
 from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
+from experiments.training.trial_run import TrialRun
 
 MODEL = {"patch_size": 4, "hidden_dim": 16, "num_blocks": 2, "dropout": 0.1, "stochastic_depth": 0.2}
 AUGMENT = {"flip": True, "crop": 2, "mixup": 0.4}
@@ -81,12 +82,15 @@ class Bench:
     ) -> tuple[TrialRun, State]:
         """One session, from what the store holds; the claim is let go as a process's end would."""
         claim = Claim(store.folder(self.trial.id))
-        run = TrialRun(self.trial, store, claim, self.splits, self.program())
+        program = self.program()
+        run = TrialRun(self.trial, store, claim, self.splits, tell)
         try:
-            run.run(should_stop, tell)
+            for _, error in Loop([run], [run.restore()], program, self.splits).run(should_stop):
+                if error is not None:
+                    raise error
         finally:
             claim.release()
-        return run, run.program.states()[0]
+        return run, program.states()[0]
 
     def checkpoint(self, store: Store) -> Path:
         return store.folder(self.trial.id) / "checkpoint.safetensors"
@@ -152,7 +156,7 @@ class Whole:
 def whole(request: pytest.FixtureRequest, cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Whole]:
     bench = make_bench(request.param, cache)
     run, state = bench.run(Store(tmp_path_factory.mktemp("whole")))
-    yield Whole(bench, run.progress.curve, state, run.result())
+    yield Whole(bench, run.progress.curve, state, run.result(0))
 
 
 @pytest.fixture

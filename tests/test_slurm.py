@@ -190,7 +190,7 @@ def test_a_changed_snapshot_runs_nothing(bench: Bench) -> None:
     bench.slurm("scontrol", "update", "NodeName=ALL", "State=RESUME")
     bench.wait_empty()
     assert records(bench.store.root) == {}
-    assert "is not what it was; submit again" in bench.mixlab("status", "grid").out
+    assert "was changed since the job was submitted; submit again" in bench.mixlab("status", "grid").out
     bench.submit(path)  # makes a new one
     bench.assert_as_undisturbed(path)
 
@@ -256,7 +256,7 @@ def test_names_that_a_shell_would_read_are_names(bench: Bench, tmp_path: Path) -
         ended = bench.mixlab(
             "submit", str(path), "--cluster", bench.cluster_file(), "--store", str(tmp_path / name), code=2
         )
-        assert "cannot stand in a batch script" in ended.err
+        assert "which Slurm reads as its own in a batch script" in ended.err
     assert bench.jobs() == []
 
 

@@ -48,12 +48,12 @@ def test_the_example_holds_every_key() -> None:
     ("tree", "words"),
     [
         ({"partion": "a"}, "'partion' is not a key of a cluster file; did you mean 'partition'?"),
-        ({"time_min": "soon"}, "time_min: 'soon' is no time limit; expected minutes (90), H:M:S"),
+        ({"time_min": "soon"}, "time_min: 'soon' is not a time limit; expected minutes (90), H:M:S"),
         ({"time_min": 0}, "time_min: 0 is too small; at least 1 minute"),
         ({"memory_gb": "2GB"}, "memory_gb: expected a number (at least 0.001) or null, got '2GB'"),
         ({"signal": "TERM"}, "signal: expected one of USR1, USR2, got 'TERM'"),
         ({"partition": "low\n#SBATCH --x"}, "expected text of one line"),
-        ({"environments": {"tensorflow": {}}}, "'tensorflow' is not a backend; allowed: jax, torch"),
+        ({"environments": {"tensorflow": {}}}, "expected the name of a backend, got 'tensorflow'; allowed: jax, torch"),
         ({"environments": {"torch": {"pyton": "p"}}}, "'pyton' is not a key of it; did you mean 'python'?"),
         ({"environments": {"torch": "python3"}}, "environments: torch: expected a mapping, got 'python3'"),
         ({"environments": {"torch": {"setup": ["a\nb"]}}}, "expected text of one line"),
@@ -147,9 +147,9 @@ def test_a_snapshot_that_is_not_what_it_was_runs_nothing_and_is_made_anew(tree: 
     snapshot.check(place, place)
     (place / "a.py").chmod(0o640)
     (place / "a.py").write_text("tampered")
-    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+    with pytest.raises(snapshot.WrongSnapshot, match="was changed since the job was submitted"):
         snapshot.check(place, place)
-    with pytest.raises(snapshot.WrongSnapshot, match="the job runs the code of"):
+    with pytest.raises(snapshot.WrongSnapshot, match=r"expected the code of .*, with which the job was submitted, got"):
         snapshot.check(place)
     assert snapshot.take(tmp_path / "snapshots", 1.0, tree) == place
     snapshot.check(place, place)
@@ -161,14 +161,14 @@ def test_a_file_by_another_name_is_other_code(tree: Path, tmp_path: Path) -> Non
     other = snapshot.take(tmp_path / "snapshots", 1.0, tree)
     assert other != place and (other / "b.py").read_text() == (place / "a.py").read_text()
     (place / "a.py").rename(place / "c.py")
-    with pytest.raises(snapshot.WrongSnapshot, match="is not what it was"):
+    with pytest.raises(snapshot.WrongSnapshot, match="was changed since the job was submitted"):
         snapshot.check(place, place)
 
 
 def test_a_snapshot_over_its_limit_names_the_largest(tree: Path, tmp_path: Path) -> None:
     (tree / "weights.npz").write_bytes(b"0" * 3 * 2**20)
     with pytest.raises(
-        MixlabError, match=r"3\.0 MiB; allowed: snapshot_limit_mb 1; the largest files are weights\.npz"
+        MixlabError, match=r"at most snapshot_limit_mb 1, but .* has 3\.0 MiB; the largest files are weights\.npz"
     ):
         snapshot.take(tmp_path / "snapshots", 1.0, tree)
     assert not (tmp_path / "snapshots").exists()
@@ -211,7 +211,7 @@ def test_a_command_that_hangs_or_reaches_nobody_is_silence(fake: Any, monkeypatc
     monkeypatch.setattr(client.call, "__kwdefaults__", {"limit_s": 0.3})
     fake(squeue="exec sleep 600", sacct="echo 'Unable to contact slurm controller (connect failure)' >&2; exit 1")
     began = time.monotonic()
-    with pytest.raises(client.SlurmSilent, match=r"squeue has not answered in 0\.3 s"):
+    with pytest.raises(client.SlurmSilent, match=r"squeue did not answer in 0\.3 s"):
         client.queue(["a"])
     assert time.monotonic() - began < 300  # it has not waited for the answer
     with pytest.raises(client.SlurmSilent, match="Unable to contact slurm controller"):
@@ -305,7 +305,7 @@ def test_silence_is_not_death(fake: Any, tmp_path: Path) -> None:
             "srun: error: n1: task 0: Killed",
             "FAILED; its last line: srun: error: n1: task 0: Killed",
         ),
-        ("RUNNING", "", "Slurm has no word of it"),
+        ("RUNNING", "", "Slurm says nothing about it"),
         ("SOMETHING_NEW", "", "Slurm says SOMETHING_NEW"),
     ],
 )
@@ -323,7 +323,7 @@ def test_a_job_of_another_that_was_given_our_number_says_nothing_of_ours(fake: A
     store = Store(tmp_path)
     submitted(store)
     fake(squeue="true", sacct="echo '7_0|somebody-elses|COMPLETED'")
-    assert "Slurm has no word of it" in status.overview(store, ["t0"]).states["t0"].why
+    assert "Slurm says nothing about it" in status.overview(store, ["t0"]).states["t0"].why
 
 
 # --- policies -----------------------------------------------------------------------------------------------------
@@ -422,7 +422,7 @@ def test_devices_are_dealt_out_to_the_jobs(run: Any, quick: Path, tmp_path: Path
     path = write_yaml(tmp_path / "a.yaml", base=base(backend="quick"), grid={"seed": [0, 1, 2, 3]})
     for word in ("gpu", "cuda:x", ""):
         ended: Ended = run("run", str(path), "--devices", word)
-        assert ended.code == 2 and f"--devices: {word!r} is not known; allowed: auto, cpu, cuda" in ended.err
+        assert ended.code == 2 and f"--devices: expected a device, got {word!r}; allowed: auto, cpu, cuda" in ended.err
     assert run("run", str(path), "--devices", "cuda:1,cuda:0", "--jobs", "3").code == 0
     found = records(tmp_path / "runs").values()
     assert {(one["environment"]["backend"]["device"]) for one in found} == {"cuda sees 1", "cuda sees 0"}

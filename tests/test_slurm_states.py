@@ -115,7 +115,7 @@ def test_state_of_a_trial_and_what_a_submission_does(
     now = sent.status()
     assert now[0] == expected and now[1].startswith(why) and bool(now[1]) == bool(why)
     if action == "error":
-        with pytest.raises(MixlabError, match="squeue: 'squeue: nodes are"):
+        with pytest.raises(MixlabError, match=r"squeue: expected .*, got 'squeue: nodes are"):
             sent.submit_again()
     else:
         assert sent.submit_again() == action
@@ -232,13 +232,19 @@ def test_a_reason_may_hold_the_separator_and_empty_lines_are_none(fake: Any) -> 
 @pytest.mark.parametrize(
     ("sacct", "why"),
     [
-        ("echo 'Slurm accounting storage is disabled' >&2; exit 1", "Slurm has no word of it"),
-        ("true", "Slurm has no word of it"),
-        ("echo 'sacct: error: Access denied' >&2; exit 1", "not known (slurm: sacct: sacct: error: Access denied)"),
-        (SILENT.replace("slurm_load_jobs", "sacct"), "not known (slurm: sacct: sacct error: Unable to contact"),
-        ("echo 'a banner'", "not known (slurm: sacct: 'a banner' came where"),
+        ("echo 'Slurm accounting storage is disabled' >&2; exit 1", "Slurm says nothing about it"),
+        ("true", "Slurm says nothing about it"),
+        (
+            "echo 'sacct: error: Access denied' >&2; exit 1",
+            "could not be read (slurm: sacct: sacct: error: Access denied)",
+        ),
+        (SILENT.replace("slurm_load_jobs", "sacct"), "could not be read (slurm: sacct: sacct error: Unable to contact"),
+        ("echo 'a banner'", "could not be read (slurm: sacct: expected 'id|name|state', got 'a banner'"),
         ("echo '7_0|{name}|TIMEOUT'", "timed_out: "),
-        ("echo '7_0|a|b|FAILED'; echo '7_1|{name}|TIMEOUT'", "Slurm has no word of it"),  # another job's odd name
+        (
+            "echo '7_0|a|b|FAILED'; echo '7_1|{name}|TIMEOUT'",
+            "Slurm says nothing about it",
+        ),  # another job's odd name
     ],
 )
 def test_an_error_of_the_accounts_is_not_taken_for_no_accounts(sent: Sent, sacct: str, why: str) -> None:

@@ -24,7 +24,7 @@ WHERE = "trial.yaml"
 NONE: tuple[Any, Any] = (None, None)
 WORDS = {
     "model.variant": tuple(VARIANTS),
-    "model.token_mixing": ("tied", "untied", "grouped", "grouped_views"),
+    "model.token_mixing": ("tied", "untied", "grouped", "grouped_views", "pooling", "identity"),
     "model.channel_mixing": ("tied", "untied"),
     "model.position_embedding": ("none", "learned"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),

@@ -201,9 +201,9 @@ def test_find_wants_a_beginning_of_one_id(tmp_path: Path) -> None:
     for name in ("abc1", "abd2", "b3"):
         write_whole(Store(tmp_path).folder(name) / "spec.json", b"{}")
     assert Store(tmp_path).find("b") == "b3" and Store(tmp_path).find("abd") == "abd2"
-    with pytest.raises(MixlabError, match=r"2 trials begin with 'ab'.*abc1, abd2"):
+    with pytest.raises(MixlabError, match=r"2 trial ids start with 'ab'.*abc1, abd2"):
         Store(tmp_path).find("ab")
-    with pytest.raises(MixlabError, match="no trial begins with 'c'"):
+    with pytest.raises(MixlabError, match="no trial id starts with 'c'"):
         Store(tmp_path).find("c")
 
 

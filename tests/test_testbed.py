@@ -94,10 +94,10 @@ def test_accounting_off_names_no_database():
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ({"nodes": 0}, "nodes: 0; allowed: from 1 to 250"),
-        ({"gpus": -1}, "gpus: -1; allowed: from 0 to 250"),
-        ({"memory_mib": 0}, "memory: 0; allowed: 1 MiB or more"),
-        ({"settings": ("MaxArraySize",)}, "set: 'MaxArraySize'; allowed: Key=Value, such as MaxArraySize=11"),
+        ({"nodes": 0}, "nodes: expected a number from 1 to 250, got 0"),
+        ({"gpus": -1}, "gpus: expected a number from 0 to 250, got -1"),
+        ({"memory_mib": 0}, "memory: expected 1 MiB or more, got 0"),
+        ({"settings": ("MaxArraySize",)}, "set: expected Key=Value, such as MaxArraySize=11, got 'MaxArraySize'"),
         ({"settings": ("NodeName=n9",)}, "set: 'NodeName=n9'; nodes are set by --nodes, --cpus, --memory and --gpus"),
     ],
 )
@@ -111,7 +111,7 @@ def test_the_longest_directory_is_the_one_whose_longest_socket_fits(tmp_path):
     socket_of_a_step = "/spool/n1/n1_67043328.4294967291"  # MaxJobId of Slurm and the step of a batch script
     room = 107 - len(socket_of_a_step) - len(f"{tmp_path}/")
     Layout(tmp_path / ("x" * room)).check(("n1",))
-    with pytest.raises(MixlabError, match="1 characters too long, as the path of a unix socket"):
+    with pytest.raises(MixlabError, match="1 characters too long, since the path of a unix socket"):
         Layout(tmp_path / ("x" * (room + 1))).check(("n1",))
 
 
@@ -122,7 +122,7 @@ def test_directories_of_others_are_neither_used_nor_removed(tmp_path, capsys):
     assert down_module.main([str(tmp_path), "--purge"]) == 2
     assert capsys.readouterr().err.endswith("holds no cluster, so it is not removed\n")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
-    with pytest.raises(MixlabError, match="Slurm's files cannot name it"):
+    with pytest.raises(MixlabError, match="as Slurm's files need it"):
         up(tmp_path / "with space")
 
 
@@ -130,7 +130,7 @@ def test_the_cluster_of_another_user_is_left_alone(tmp_path, monkeypatch, capsys
     monkeypatch.setattr("os.geteuid", lambda: tmp_path.stat().st_uid + 1)
     for module in (up_module, down_module):
         assert module.main([str(tmp_path)]) == 2
-        assert capsys.readouterr().err.endswith(": belongs to another user; give a directory of your own\n")
+        assert capsys.readouterr().err.endswith(": it belongs to another user; give a directory of your own\n")
     assert not list(tmp_path.iterdir())
     monkeypatch.setattr("os.geteuid", lambda: 0)
     assert down_module.main([str(tmp_path)]) == 0
@@ -291,7 +291,10 @@ def test_a_job_of_higher_priority_warns_and_requeues_another(cluster, tmp_path):
 @pytest.mark.slurm
 @needs_accounting
 def test_an_unknown_daemon_is_named_with_the_known(cluster):
-    with pytest.raises(MixlabError, match=r"no daemon 'slurmclt'; allowed: munged, .* did you mean 'slurmctld'"):
+    with pytest.raises(
+        MixlabError,
+        match=r"expected a daemon of the cluster, got 'slurmclt'; allowed: munged, .* did you mean 'slurmctld'",
+    ):
         cluster.kill("slurmclt")
 
 

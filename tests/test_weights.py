@@ -273,7 +273,7 @@ def test_no_pickle_is_executed(tmp_path: Path) -> None:
         assert "mkdir" in refusal(tmp_path / "bad.pth")
     arrays = {**bare("timm"), "head.bias": np.array([Malicious(ran)], object)}
     np.savez(tmp_path / "bad.npz", **arrays)
-    assert "'head.bias.npy' is no array of numbers" in refusal(tmp_path / "bad.npz")
+    assert "expected arrays of numbers alone, but 'head.bias.npy' is none" in refusal(tmp_path / "bad.npz")
     assert not ran.exists()
     torch.load(tmp_path / "bad.pth", weights_only=False)  # the pickle does what it is here for
     assert ran.exists()
@@ -348,19 +348,22 @@ def timm(**changes: Array | None) -> dict[str, Array]:
     [
         ({}, ("no arrays", "official, timm, lucidrains, lavish619, einops, jeonsworld, rishikksh20, mixlab")),
         ({"layer1.0.conv1.weight": np.ones((2, 2))}, ("'layer1.0.conv1.weight'", "no known format", "official, timm")),
-        (timm(norm__bias=None), ("nearest to the format 'timm'", "lacks 'norm.bias'")),
-        (timm(blocks__1__norm1__weight=None), ("nearest to the format 'timm'", "besides")),
-        (timm(cls_token=np.ones(3)), ("nearest to the format 'timm'", "has 'cls_token' besides")),
-        (timm(norm__bias=np.ones(25)), ("do not make one model", "'norm.bias' has (25,)", "(24,)")),
+        (timm(norm__bias=None), ("nearest to those of the format 'timm'", "lacks 'norm.bias'")),
+        (timm(blocks__1__norm1__weight=None), ("nearest to those of the format 'timm'", "besides")),
+        (timm(cls_token=np.ones(3)), ("nearest to those of the format 'timm'", "has 'cls_token' besides")),
+        (timm(norm__bias=np.ones(25)), ("do not make one model", "'norm.bias' of (24,), got (25,)")),
         (timm(blocks__2__mlp_tokens__fc1__weight=np.ones((9, 16))), ("blocks.2.mlp_tokens.fc1.weight", "(12, 16)")),
         (timm(blocks__0__mlp_channels__fc2__weight=np.ones((24, 24))), ("mlp_channels.fc2.weight", "(24, 48)")),
         (timm(stem__proj__weight=np.ones((24, 3, 8, 4))), ("do not make one model", "stem.proj.weight")),
-        (timm(head__weight=np.ones((7, 24, 1))), ("'head.weight' has shape (7, 24, 1)", "2 axes")),
-        (timm(head__bias=np.array(1.0)), ("'head.bias' has shape ()", "1 axes")),
-        (timm(head__bias=np.arange(7)), ("'head.bias' holds int64", "floating-point")),
-        (timm(head__bias=np.full(7, np.nan)), ("'head.bias' holds NaN or infinity",)),
-        (timm(blocks__0__mlp_tokens__fc1__weight=np.ones((12, 15))), ("15 tokens", "no square image")),
-        (timm(head__weight=np.ones((0, 24)), head__bias=np.ones(0)), ("'head.weight' has shape (0, 24)", "none empty")),
+        (timm(head__weight=np.ones((7, 24, 1))), ("'head.weight': expected 2 axes", "shape (7, 24, 1)")),
+        (timm(head__bias=np.array(1.0)), ("'head.bias': expected 1 axes", "shape ()")),
+        (timm(head__bias=np.arange(7)), ("'head.bias': expected floating-point", "int64")),
+        (timm(head__bias=np.full(7, np.nan)), ("'head.bias': expected finite numbers, got NaN or infinity",)),
+        (timm(blocks__0__mlp_tokens__fc1__weight=np.ones((12, 15))), ("a square number of tokens", "got 15")),
+        (
+            timm(head__weight=np.ones((0, 24)), head__bias=np.ones(0)),
+            ("'head.weight': expected 2 axes, none empty", "shape (0, 24)"),
+        ),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
@@ -381,8 +384,8 @@ def test_shapes_that_no_layer_of_lucidrains_has_are_refused() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("model.npy", ("'.npy' is not a file of weights", "did you mean '.npz'?")),
-        ("model", ("'' is not a file of weights", ".npz, .safetensors, .msgpack, .pth")),
+        ("model.npy", ("expected a file of weights, got '.npy'", "did you mean '.npz'?")),
+        ("model", ("expected a file of weights, got ''", ".npz, .safetensors, .msgpack, .pth")),
         ("model.ckpt", ("it cannot be read as .ckpt", "fetch it again")),
         ("empty.npz", ("it is empty", "fetch it again")),
         ("whole.npz", ("there is no such file", "did you mean 'whole.pth'?")),
@@ -421,14 +424,14 @@ def test_own_form_with_metadata_of_no_model_is_refused(tmp_path: Path) -> None:
 def test_integers_in_safetensors_are_refused(tmp_path: Path) -> None:
     save_file(timm(head__bias=np.arange(7)), tmp_path / "odd.safetensors")
     text = refusal(tmp_path / "odd.safetensors")
-    assert "'head.bias' holds int64" in text and "floating-point" in text
+    assert "'head.bias': expected floating-point numbers, got int64" in text and "floating-point" in text
 
 
 @pytest.mark.parametrize(
     ("name", "target", "part"),
     [
         ("out.pth", None, "name the file out.safetensors"),
-        ("out.txt", "timm", "'.txt' cannot be written; allowed: .npz, .safetensors"),
+        ("out.txt", "timm", "expected a file that can be written, got '.txt'; allowed: .npz, .safetensors"),
         ("out.npz", "mixlab", "name it out.safetensors"),
         ("file/out.npz", "timm", "there is no folder"),
     ],
@@ -460,4 +463,4 @@ def test_an_npz_that_is_compressed_or_holds_other_members(tmp_path: Path) -> Non
     assert "a zip of other files ('readme.txt'); unpack it" in refusal(tmp_path / "odd.npz")
     with zipfile.ZipFile(tmp_path / "small.npz", "a") as file:
         file.writestr("readme.txt", "hello")
-    assert "'readme.txt' is no array of numbers" in refusal(tmp_path / "small.npz")
+    assert "expected arrays of numbers alone, but 'readme.txt' is none" in refusal(tmp_path / "small.npz")

@@ -15,7 +15,8 @@ from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
-from experiments.training.loop import TrialRun
+from experiments.training.loop import Loop
+from experiments.training.trial_run import TrialRun
 from experiments.weights import evaluation, weight_files
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake
@@ -65,7 +66,7 @@ def test_convert_to_timm_and_back_leaves_the_same_numbers_and_says_what_differs(
     assert lines[0] == "wrote there.safetensors in the format timm"
     assert lines[1] == "group       params; params_after_5 lies beside it: --group NAME takes it"
     assert lines[2].startswith("left out    'grads (") and " arrays)', 'images', " in lines[2]
-    assert lines[3:] == ["note: the code of timm computes otherwise: activation gelu, here gelu_tanh"]
+    assert lines[3:] == ["note: the code of timm computes differently: activation gelu, here gelu_tanh"]
     assert run("weights", "convert", "there.safetensors", "back.npz").code == 0
     first, last = (weight_files.read(fixtures / name).params for name in ("official.npz", "back.npz"))
     assert {name: x.tobytes() for name, x in first.items()} == {name: x.tobytes() for name, x in last.items()}
@@ -86,13 +87,19 @@ def test_the_form_of_the_project_says_of_nothing_that_it_differs(run: Run, fixtu
         (("weights", "convert", "lavish619.npz", "out.npz"), ("out.npz", "pre_head_norm False", "'mixlab'")),
         (("weights", "convert", "timm.npz", "out.pth"), ("out.pth", "out.safetensors")),
         (("evaluate", "--weights", "cut.npz", *SYNTHETIC), ("cut.npz", "fetch it again")),
-        (("evaluate", "--weights", "timm.npz"), ("no data came", "digits")),
-        (("evaluate", "--weights", "timm.npz", "synthetic"), ("'synthetic' has 10 classes", "7")),
+        (("evaluate", "--weights", "timm.npz"), ("expected a source of data", "digits")),
+        (("evaluate", "--weights", "timm.npz", "synthetic"), ("expected 7 classes", "'synthetic' has 10")),
         (("evaluate", "--weights", "timm.npz", "digits"), ("data.image_channels", "1", "data.image_channels=3")),
-        (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "data.image_size=8"), ("data.image_size: 8", "32 pixels")),
+        (
+            ("evaluate", "--weights", "timm.npz", *SYNTHETIC, "data.image_size=8"),
+            ("data.image_size: expected 32", "got 8"),
+        ),
         (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "data.fractoin=1"), ("did you mean 'data.fraction'?",)),
-        (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "train.steps=3"), ("train.steps is no field of the data",)),
-        (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "digits"), ("'synthetic' and 'digits'", "give one")),
+        (
+            ("evaluate", "--weights", "timm.npz", *SYNTHETIC, "train.steps=3"),
+            ("expected a field of the data (data.source, data.subset, ...), got train.steps",),
+        ),
+        (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "digits"), ("'synthetic' and 'digits'", "leave one out")),
         (("evaluate", "--weights", "timm.npz", "data.source=synthetic", "data.num_classes=1"), ("at least 2",)),
         (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "--backend", "troch"), ("did you mean 'torch'?",)),
         (("evaluate", "--weights", "timm.npz", *SYNTHETIC, "--device", "cuda:9"), ("run.device", "'cuda:9'")),
@@ -159,8 +166,8 @@ def test_evaluate_of_a_trials_checkpoint_is_what_the_trial_found_itself(run: Run
     order = data.pixel_order("pixels", 8, trial.model.patch_size, 0)
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
     program = backends.load("torch").open(trial.model, trial.optimizer, dataset, RunSpec(precision="float64"))
-    training = TrialRun(trial, store, Claim(store.folder(trial.id)), splits, program)
-    training.run(lambda: False, lambda said: None)
+    training = TrialRun(trial, store, Claim(store.folder(trial.id)), splits)
+    assert [error for _, error in Loop([training], [training.restore()], program, splits).run(lambda: False)] == [None]
     expected = training.progress.curve[-1]["test"]
     checkpoint = str(store.folder(trial.id) / "checkpoint.safetensors")
     assert run("weights", "convert", checkpoint, "own.safetensors").code == 0
@@ -200,4 +207,4 @@ def test_show_of_a_spec_that_is_no_model_still_shows_the_rest(run: Run, tmp_path
     for text in ("{}", "[]", "{", '{"model": {"hidden_dim": "x"}}'):
         (folder / "spec.json").write_text(text)
         ended = run("show", "3f9c")
-        assert ended.code == 0 and "no model is known" in ended.out and "no evaluation yet" in ended.out
+        assert ended.code == 0 and "names no model that can be read" in ended.out and "no evaluation yet" in ended.out

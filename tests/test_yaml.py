@@ -274,7 +274,7 @@ def test_a_question_left_empty_is_none(tmp_path: Path, question: str) -> None:
 
 
 def test_a_question_is_a_text(tmp_path: Path) -> None:
-    with pytest.raises(MixlabError, match=r"question: .* came where text is allowed"):
+    with pytest.raises(MixlabError, match=r"question: expected text, got .*; put it in quotes"):
         ablation(tmp_path, "question: [why]\ngrid: {seed: [0]}\n")
 
 
@@ -298,14 +298,17 @@ def test_a_field_that_is_set_twice_is_refused(tmp_path: Path, base: str) -> None
         ("grid: {seed: 0,1,2}", "grid: '1' is not a field of a trial; inside of braces a comma ends a value: several"),
         ("grid: {seed: [0]}\nbase: {train: {learning_rate: 0,5}}", "base: 'train.5' is not a field of a trial; inside"),
         ("grid: {seed: '(0, 1)'}", "several values are a list: [0, 1]"),
-        ("grid: {seed: [0]}\nreport: {metric: }", "report: metric: null is not known"),
-        ("grid: {seed: [0]}\nreport: {rows: [null]}", "report: rows: null came where the name of a field is allowed"),
+        ("grid: {seed: [0]}\nreport: {metric: }", "report: metric: expected a metric, got null"),
+        ("grid: {seed: [0]}\nreport: {rows: [null]}", "report: rows: expected the name of a field, got null"),
         ("grid: {seed: [0]}\nreport: {rows: [seed, seed]}", "report: seed is named twice"),
         (
             "grid: {backend: [torch, jax]}\nreport: {rows: [backend], columns: [backend]}",
             "report: backend is named twice",
         ),
-        ("grid: {seed: [0]}\nname: [a]", "name: ['a'] cannot name a folder"),
+        (
+            "grid: {seed: [0]}\nname: [a]",
+            "name: expected a name for a folder, of letters, digits, '.', '_' and '-', got ['a']",
+        ),
     ],
 )
 def test_a_sentence_shows_what_was_written_and_the_way_out(tmp_path: Path, text: str, words: str) -> None:

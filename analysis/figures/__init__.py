@@ -1,6 +1,6 @@
 """The figures of a report: a module each, with a `draw` that yields figures with their captions.
 
-A new figure is a module here its `draw` in FIGURES, and the name of its files in NAMES.
+A new figure is a module here, its `draw` in FIGURES, and the name of its files in NAMES.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,6 +28,6 @@ NAMES = (
 
 
 def draw_all(report: Report) -> Iterator[Drawn]:
-    """Those that the ablation has something to show in."""
+    """Draw every figure that the ablation has numbers for."""
     for draw in FIGURES:
         yield from draw(report)

@@ -14,11 +14,11 @@ from experiments.results.metrics import STEP
 
 def draw(report: Report) -> Iterator[Drawn]:
     value = metric(report.ablation).name
-    known = [label for label in report.labels if len(report.curve(label, STEP)[0]) > 1]
-    known = [label for label in known if not np.isnan(report.rows[label]["mean"])]
-    if not known:
+    with_curve = [label for label in report.labels if len(report.curve(label, STEP)[0]) > 1]
+    with_curve = [label for label in with_curve if not np.isnan(report.rows[label]["mean"])]
+    if not with_curve:
         return
-    shown, left_out = style.some(known)
+    shown, left_out = style.some(with_curve)
     figure, axes = style.new(7.2, 3.4, ncols=2, sharey=True)
     scale = scale_of(report.ablation)
     ends = []
@@ -40,6 +40,6 @@ def draw(report: Report) -> Iterator[Drawn]:
         ax.set(title=split, xlabel="step")
     axes[0].set_ylabel(f"{value} ({unit(report.ablation)})")
     style.legend(figure, axes[0])
-    said = f" At the last step on test, in {unit(report.ablation)}: {'; '.join(ends)}." if ends else ""
-    caption = f"Mean over seeds, band from the least to the most.{said}{left_out}"
+    at_end = f" At the last step on test, in {unit(report.ablation)}: {'; '.join(ends)}." if ends else ""
+    caption = f"Lines are means over seeds, bands reach from the least to the most.{at_end}{left_out}"
     yield Drawn("learning_curves", "Learning curves", caption, figure)

@@ -25,12 +25,12 @@ MAX_ROWS = 40
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    known = [label for label in report.labels if not math.isnan(report.rows[label]["difference"])]
-    if not known:
+    with_difference = [label for label in report.labels if not math.isnan(report.rows[label]["difference"])]
+    if not with_difference:
         return
-    shown, left_out = style.some(known, MAX_ROWS)
+    shown, left_out = style.some(with_difference, MAX_ROWS)
     figure, ax = style.new(6.4, 1.2 + 0.28 * len(shown))
-    scale, said = scale_of(report.ablation), []
+    scale, numbers = scale_of(report.ablation), []
     for place, label in enumerate(shown):
         cell = report.rows[label]
         low, high = cell["difference_low"], cell["difference_high"]
@@ -43,16 +43,16 @@ def draw(report: Report) -> Iterator[Drawn]:
         is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(cell)
         tested = f", {p_text(cell['p_holm'])}" if is_known else ""
         pairs = counted(cell["pairs"], "pair")
-        said.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")
+        numbers.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_yticks(range(len(shown)), [style.plain(report.text(label)) for label in shown])
     ax.invert_yaxis()
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference in {report.ablation.report.metric} ({points(report.ablation)})")
-    said += together(report.ablation, report.table)[:MAX_ROWS]
+    numbers += together(report.ablation, report.table)[:MAX_ROWS]
     band = " Grey: what the number of test examples leaves open." if report.table["floor"].notna().any() else ""
     caption = (
         f"To {baseline_text(report.ablation)}, with the {level_text()} interval over pairs of seeds; filled where "
-        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}.{band} {'; '.join(said)}.{left_out}"
+        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}.{band} {'; '.join(numbers)}.{left_out}"
     )
     yield Drawn("differences", "Difference to the baseline", caption, figure)

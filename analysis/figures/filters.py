@@ -19,7 +19,7 @@ MAX_UNITS, COLUMNS = 64, 16
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Of the trial that is best on test among those that have kept their first layers."""
+    """Draw the first layers of the trial that is best on test among those that kept theirs."""
     done = report.frame[report.frame["status"] == "done"]
     if metrics.DEFAULT not in done:
         return
@@ -50,15 +50,15 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
     layer = f"the first token-mixing layer{channel} over the {side} x {side} tokens"
     caption = (
-        f"Trial {trial['id']} ({trial['settings']}), the best on test of those that kept theirs. Above: {len(order)} "
-        f"of {len(units)} units of {layer}, each beside the one nearest to its inverse, low frequency first.{likeness} "
-        f"Below: {len(stem)} stem filters. Each is scaled to its own range."
+        f"Trial {trial['id']} ({trial['settings']}) is the best on test of the trials that kept their first "
+        f"layers. Above: {len(order)} of {len(units)} units of {layer}, each beside the one nearest to "
+        f"its inverse, low frequency first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
     )
     return Drawn("filters", "First layers", caption, figure)
 
 
 def _fits(kept: dict[str, Any], trial: Any) -> bool:
-    """Whether the file holds what a model of this size has."""
+    """Tell whether the file holds what a model of this size has."""
     stem, kernel = kept.get(STEM), kept.get(TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
     return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
@@ -92,7 +92,7 @@ def frequency(unit: Any) -> float:
 
 
 def correlations(units: Any) -> Any:
-    """Of each unit with each, (units, units): -1 for exact inverses, 0 for a unit that is the same everywhere."""
+    """Correlations of all pairs, (units, units): -1 for exact inverses, 0 for a unit that is the same everywhere."""
     flat = units.reshape(len(units), -1)
     flat = flat - flat.mean(1, keepdims=True)
     norms = np.sqrt((flat * flat).sum(1, keepdims=True))
@@ -101,7 +101,7 @@ def correlations(units: Any) -> Any:
 
 
 def _scaled(image: Any) -> Any:
-    """To [0, 1], grey in the middle standing for zero."""
+    """The image scaled to [0, 1], with zero at 0.5, a middle grey."""
     most = np.abs(image).max()
     return 0.5 + image / (2 * most) if most else np.full_like(image, 0.5)
 

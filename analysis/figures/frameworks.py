@@ -1,4 +1,4 @@
-"""One backend against another: a point for each pair of trials that differ in the backend alone."""
+"""A figure of one backend against another: a point for each pair of trials that differ in the backend alone."""
 
 import math
 from collections.abc import Iterator
@@ -45,12 +45,13 @@ def draw(report: Report) -> Iterator[Drawn]:
     largest = number(report.ablation, float(apart.max()), more=2)
     mean = number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), "+", 2)
     caption = (
-        f"{len(points)} pairs of the same settings and seed (shown are {len(shown)}): {int((apart == 0).sum())} equal, "
-        f"the largest difference {largest} {points_of(report.ablation)}, the mean {mean}."
+        f"{len(points)} pairs of the same settings and seed, of which {len(shown)} are drawn: "
+        f"{int((apart == 0).sum())} are equal, the largest difference is {largest} {points_of(report.ablation)}, "
+        f"the mean difference {mean}."
     )
     yield Drawn("frameworks", f"{second} against {first}", caption, figure)
 
 
 def _have_means(report: Report, *labels: Label) -> bool:
-    """Whether the table has numbers of these cells: what it refuses to average is not compared either."""
+    """Tell whether the table has a mean for each of these cells: what it refuses to average is not compared either."""
     return not any(math.isnan(report.rows[label]["mean"]) for label in labels)

@@ -14,16 +14,16 @@ LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logari
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    known = [
+    with_cost = [
         label
         for label, cell in report.rows.items()
         if not math.isnan(cell["mean"]) and not math.isnan(cell["training_flops"])
     ]
-    if len({report.rows[label]["training_flops"] for label in known}) < 2:
+    if len({report.rows[label]["training_flops"] for label in with_cost}) < 2:
         return
     better = 1 if metric(report.ablation).higher_is_better else -1
-    costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in known]
-    means = [float(report.rows[label]["mean"]) for label in known]
+    costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in with_cost]
+    means = [float(report.rows[label]["mean"]) for label in with_cost]
     front = inference.frontier(costs, [better * mean for mean in means])
     figure, ax = style.new()
     scale = scale_of(report.ablation)
@@ -45,9 +45,9 @@ def draw(report: Report) -> Iterator[Drawn]:
     named, left_out = style.some(front)
     for place, i in enumerate(named):
         ax.annotate(f"{place + 1}", (costs[i], scale * means[i]), xytext=(3, 4), textcoords="offset points", fontsize=8)
-    said = "; ".join(
-        f"{place + 1}, {report.text(known[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs"
+    on_frontier = "; ".join(
+        f"{place + 1}, {report.text(with_cost[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs"
         for place, i in enumerate(named)
     )
-    caption = f"Cost counts forward and backward of every training step. On the frontier: {said}.{left_out}"
+    caption = f"The cost counts both passes of every training step. On the frontier: {on_frontier}.{left_out}"
     yield Drawn("frontier", "Result against cost", caption, figure)

@@ -1,4 +1,4 @@
-"""What shuffling the input costs: nothing, patches and the pixels within them, or all pixels."""
+"""A figure of what shuffling the input costs: of nothing, of patches and the pixels within them, of all pixels."""
 
 import math
 from collections.abc import Iterator
@@ -29,11 +29,11 @@ def draw(report: Report) -> Iterator[Drawn]:
         words = " ".join(f"{short(key)}={text(cell[key])}" for key in others if len(report.values(key)) > 1)
         if not math.isnan(cell["mean"]):
             rows.setdefault(words, {})[cell[FIELD]] = label
-    shown, left_out = style.some([words for words, found in rows.items() if NONE in found])
+    shown, left_out = style.some([words for words, by_kind in rows.items() if NONE in by_kind])
     if not shown:
         return
     figure, ax = style.new(1.6 + 1.5 * len(shown), 3.4)
-    scale, width, said = scale_of(report.ablation), 0.8 / len(kinds), []
+    scale, width, drop_texts = scale_of(report.ablation), 0.8 / len(kinds), []
     for place, kind in enumerate(kinds):
         heights = [scale * report.rows[rows[words][kind]]["mean"] if kind in rows[words] else 0.0 for words in shown]
         x = np.arange(len(shown)) + (place - (len(kinds) - 1) / 2) * width
@@ -43,7 +43,7 @@ def draw(report: Report) -> Iterator[Drawn]:
         if kind != NONE:
             numbers = ["" if drop is None else number(report.ablation, drop.difference, "+") for drop in drops]
             ax.bar_label(bars, numbers, fontsize=8, padding=2)
-            said += [
+            drop_texts += [
                 f"{words + ', ' if words else ''}{kind}: {_words(report, drop)}"
                 for words, drop in zip(shown, drops, strict=True)
                 if drop is not None
@@ -52,18 +52,18 @@ def draw(report: Report) -> Iterator[Drawn]:
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})")
     figure.legend(loc="outside lower center", ncols=3, title="permutation of the input")
-    changes = f"Change against none over pairs of seeds: {'; '.join(said)}." if said else ""
-    caption = f"The same permutation for all images. {changes}{left_out}"
+    changes = f"Change against none over pairs of seeds: {'; '.join(drop_texts)}." if drop_texts else ""
+    caption = f"All images have the same permutation. {changes}{left_out}"
     yield Drawn("permutation", "Permutation of the input", caption, figure)
 
 
 def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired | None:
-    """Over the seeds that both have; None without any."""
+    """The change from the input in order to the permuted one, over the seeds that both have; None without any."""
     if none is None or permuted is None:
         return None
     first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
-    found = inference.paired(first, second, report.options.interval)
-    return None if math.isnan(found.difference) else found
+    drop = inference.paired(first, second, report.options.interval)
+    return None if math.isnan(drop.difference) else drop
 
 
 def _words(report: Report, drop: Paired) -> str:

@@ -1,4 +1,4 @@
-"""How all figures look: legible in greyscale and to the colour-blind, and the same bytes each time."""
+"""The look of all figures: legible in greyscale and to the colour-blind, and the same bytes each time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ MAX_LEGEND = 90  # letters side by side
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A figure and what is said below it."""
+    """A figure and its caption."""
 
     name: str  # of its files
     title: str
@@ -76,7 +76,7 @@ def close(figure: Figure) -> None:
 
 
 def legend(figure: Figure, ax: Any) -> None:
-    """Below the axes; one column where its words are long."""
+    """Draw the legend below the axes; in one column if its words are long."""
     handles, words = ax.get_legend_handles_labels()
     if words:
         words = [plain(word) for word in words]
@@ -96,8 +96,10 @@ def look(place: int) -> dict[str, Any]:
 
 
 def some(labels: Sequence[Any], most: int = MAX_LINES) -> tuple[list[Any], str]:
-    """As many as one figure can hold, evenly spread, and a sentence of those that are left out."""
+    """The labels that one figure can hold, evenly spread, and a sentence on those that are left out."""
     if len(labels) <= most:
         return list(labels), ""
     places = sorted({round(i * (len(labels) - 1) / (most - 1)) for i in range(most)})
-    return [labels[i] for i in places], f" Shown are {len(places)} of {len(labels)}, evenly spread over the table."
+    return [
+        labels[i] for i in places
+    ], f" The figure shows {len(places)} of {len(labels)}, evenly spread over the table."

@@ -22,7 +22,7 @@ DATA_SCALE = ("data.fraction", "data.num_examples")
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Over each field of numbers that has enough values, else over the first that varies at all."""
+    """Draw the metric over each field of numbers with enough values, else over the first field that varies at all."""
     for name in _swept(report):
         if (drawn := _draw(report, name)) is not None:
             yield drawn
@@ -36,7 +36,7 @@ def _draw(report: Report, name: str) -> Drawn | None:
     values, scale = report.values(name), scale_of(report.ablation)
     is_numeric = all(is_number(value) for value in values)
     is_log = is_numeric and min(values) > 0 and max(values) / min(values) >= LOG_RATIO
-    said = []
+    series_texts = []
     for place, (rest, cells) in enumerate(shown):
         x = [float(cell[name]) if is_numeric else values.index(cell[name]) for cell in cells]
         y = np.array([cell["mean"] for cell in cells])
@@ -51,7 +51,7 @@ def _draw(report: Report, name: str) -> Drawn | None:
             linewidth=1.2,
             **style.look(place),
         )
-        said.append(_sentence(report, name, rest, cells, x if is_numeric else []))
+        series_texts.append(_sentence(report, name, rest, cells, x if is_numeric else []))
     if is_log:
         ax.set_xscale("log", base=2)
     if not is_numeric or len(values) <= 6:
@@ -60,7 +60,7 @@ def _draw(report: Report, name: str) -> Drawn | None:
         ax.minorticks_off()
     ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
     style.legend(figure, ax)
-    caption = f"Mean and {level_text()} interval over seeds. {' '.join(said)}{left_out}"
+    caption = f"Mean and {level_text()} interval over seeds. {' '.join(series_texts)}{left_out}"
     return Drawn(f"sweep_{short(name)}", f"Over {short(name)}", caption, figure)
 
 
@@ -71,7 +71,7 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
         return
     shown, left_out = style.some(list(lines(report, name)))
     figure, ax = style.new()
-    said, is_any = [], False
+    laws, is_any = [], False
     for place, (rest, cells) in enumerate(shown):
         groups = [report.groups[tuple(cell[key] for key in keys(report.ablation))] for cell in cells]
         points = [
@@ -88,7 +88,7 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
         fitted = 100 * math.exp(law.intercept) * sizes**law.slope
         ax.plot(sizes, fitted, label=rest or None, **{**look, "marker": ""})
         interval = "" if math.isnan(law.low) else f" [{law.low:.3f}, {law.high:.3f}]"
-        said.append(
+        laws.append(
             f"{rest + ': ' if rest else ''}error ∝ N^{law.slope:.3f}{interval}, {law.n} sizes{few_points(law)}."
         )
     if not is_any:
@@ -99,7 +99,7 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
     caption = (
         "Error over training examples on log axes, with a power law by least squares and the "
         f"{level_text()} interval of its "
-        f"exponent. {' '.join(said)}{left_out}"
+        f"exponent. {' '.join(laws)}{left_out}"
     )
     yield Drawn("data_scale", "Data scale", caption, figure)
 
@@ -120,7 +120,7 @@ def _beside(x: list[float], place: int, num_lines: int, is_log: bool) -> list[fl
 
 
 def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
-    said = ", ".join(f"{number(report.ablation, cell['mean'])} at {text(cell[name])}" for cell in cells)
+    values = ", ".join(f"{number(report.ablation, cell['mean'])} at {text(cell[name])}" for cell in cells)
     line = inference.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
     ranks = "" if line is None or math.isnan(line.spearman) else f" (rank correlation {line.spearman:+.2f})"
-    return f"{rest + ': ' if rest else ''}{said}{ranks}."
+    return f"{rest + ': ' if rest else ''}{values}{ranks}."

@@ -26,13 +26,13 @@ MAX_SENTENCES = 8
 
 
 def sentences(report: Report) -> list[str]:
-    """The first is the answer; those below it say the same of single cells, the largest differences first."""
-    known = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
-    if not known:
+    """The answer, then a sentence for each setting, the largest differences first."""
+    with_mean = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
+    if not with_mean:
         return [_nothing(report)]
     compared = settings.rows_of(report.ablation, report.table)
     if not compared:
-        return [_best(report, known)]
+        return [_best(report, with_mean)]
     order = sorted(compared, key=lambda label: -abs(compared[label]["difference"]))
     told = [_difference(report, label, compared[label]) for label in order[:MAX_SENTENCES]]
     if len(order) == 1:
@@ -51,22 +51,22 @@ def _nothing(report: Report) -> str:
     done = int(report.table["n"].sum())
     if not done:
         return f"No answer yet: none of {len(report.frame)} trials is done."
-    return f"No answer: {done} trials are done, and no cell has a {report.ablation.report.metric} that may be averaged."
+    return f"No answer: {done} trials are done, but no cell has a {report.ablation.report.metric} that may be averaged."
 
 
-def _best(report: Report, known: list[Label]) -> str:
+def _best(report: Report, labels: list[Label]) -> str:
     better = max if metric(report.ablation).higher_is_better else min
-    label = better(known, key=lambda label: report.rows[label]["mean"])
+    label = better(labels, key=lambda label: report.rows[label]["mean"])
     cell = report.rows[label]
     interval = interval_text(report.ablation, cell["low"], cell["high"])
     value = f"{number(report.ablation, cell['mean'])} {unit(report.ablation)} {interval}".strip()
-    alike = len(_settings(report, (other for other in known if report.rows[other]["mean"] == cell["mean"]))) - 1
+    alike = len(_settings(report, (other for other in labels if report.rows[other]["mean"] == cell["mean"]))) - 1
     ties = f", and {alike} more alike" if alike else ""
-    count = len(_settings(report, known))
+    count = len(_settings(report, labels))
     of_all = f"best of {count}{ties}: " if count > 1 else ""
-    said = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
+    best = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
     base = baseline_text(report.ablation)
-    return f"no difference to {base} yet, which has no number; {said}" if base else said
+    return f"there is no difference to {base} yet, since it has no number; {best}" if base else best
 
 
 def _settings(report: Report, labels: Iterable[Label]) -> set[Label]:
@@ -84,18 +84,20 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     other = baseline_of(ablation, label)
     assert other is not None
     base = report.rows[other]
-    said = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
+    sentence = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
     against = _against(report, label, other)
     verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
-    why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "as all pairs differ by the same"
+    why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "since all pairs differ by the same"
     tested = f"not tested, {why_not}" if math.isnan(cell["p"]) else f"{verdict} from {against}"
-    said += f", n = {int(cell['pairs'] or cell['n'])}{_few(report, cell)}, {tested}"
+    sentence += f", n = {int(cell['pairs'] or cell['n'])}{_few(report, cell)}, {tested}"
     if is_below_floor(cell):
-        said += f"; less than the ±{number(ablation, cell['floor'])} that the number of test examples leaves open"
+        sentence += (
+            f"; this is less than the ±{number(ablation, cell['floor'])} that the number of test examples leaves open"
+        )
     ratio = cell["parameters"] / base["parameters"] if base["parameters"] else math.nan
     if not math.isnan(ratio) and abs(ratio - 1) > 0.005:
-        said += f"; {ratio:.3g}x the parameters"
-    return said
+        sentence += f"; {ratio:.3g}x the parameters"
+    return sentence
 
 
 def _against(report: Report, label: Label, other: Label) -> str:
@@ -109,14 +111,14 @@ def _against(report: Report, label: Label, other: Label) -> str:
 
 
 def _few(report: Report, cell: "pd.Series[Any]") -> str:
-    """What n = 2 leaves of an interval."""
+    """The warning that two pairs leave an interval one degree of freedom; empty for more pairs."""
     if cell["pairs"] != 2 or math.isnan(cell["difference_low"]) or report.options.interval != "t":
         return ""
     return f" (one degree of freedom: ±{t_factor(1):.1f} standard errors)"
 
 
 def _words(report: Report, label: Label, other: Label, together: str) -> str:
-    """What sets a cell apart from its baseline first, then what both share and varies in the table.
+    """A cell in words: first what it does not share with its baseline, then what both share and varies in the table.
 
     Args: together: the frameworks that are averaged over, of which the label names but one.
     """

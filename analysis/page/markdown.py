@@ -11,9 +11,9 @@ from analysis.table.render import make_layout
 
 
 def markdown_page(report: Report, figures: Sequence[Drawn], command: str) -> str:
-    """One ablation's page, whose pictures are the files in `figures/`. All text from outside is escaped.
+    """The page of one ablation, whose pictures are the files in `figures/`. All text from outside is escaped.
 
-    Args: figures: in the order of the page.    command: that made it.
+    Args: figures: in the order of the page.    command: the one that made it.
     """
     return "\n".join(_lines(report, figures, command)).rstrip() + "\n"
 

@@ -33,7 +33,10 @@ TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "best step", "train s", "co
 
 
 def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command: str) -> str:
-    """The HTML. Args: figures: of each report. command: that made it. All text from outside is escaped."""
+    """The HTML of the page. All text from outside is escaped.
+
+    Args:   figures: of each report.    command: the one that made the page.
+    """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -78,7 +81,7 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
 
 
 def _run(report: Report) -> str:
-    """The command that trains what the report is of."""
+    """The command that trains the trials of the report."""
     ablation, store = report.ablation, str(report.store.root)
     return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", store])
 
@@ -135,7 +138,7 @@ def _row(report: Report, label: Label) -> dict[str, Any]:
 
 
 def _sortable(value: Any) -> Any:
-    """A number, or text; nothing where there is none, which sorts last."""
+    """The value as a number or as text; empty text, which sorts last, if there is none."""
     if isinstance(value, bool) or value is None:
         return str(value)
     if isinstance(value, (int, float)):
@@ -144,7 +147,7 @@ def _sortable(value: Any) -> Any:
 
 
 def _trials(report: Report) -> list[list[list[Any]]]:
-    """For each row of the main table, its trials: a list of TRIAL_COLUMNS each."""
+    """Trials of each row of the main table: a list of TRIAL_COLUMNS each."""
     groups: dict[Label, list[list[Any]]] = {label: [] for label in report.labels}
     metric, names = report.ablation.report.metric, keys(report.ablation)
     columns = [*names, "id", "seed", "status", metric, "best.step", "seconds.train", "commit", "why"]
@@ -186,18 +189,18 @@ def _parity(report: Report) -> list[str]:
 
 
 def _environments(frame: pd.DataFrame) -> list[str]:
-    """How many trials ran on what, the most frequent first."""
+    """Numbers of trials by the commit and environment that they ran in, the most frequent first."""
     names = ("commit", "ran_on", "processor", "python", "packages")
     done = frame[frame["status"] == "done"].reindex(columns=[*names, "dirty"])
     if not len(done):
         return []
-    found = done.fillna("unknown").astype(str).value_counts(sort=True)
+    counts = done.fillna("unknown").astype(str).value_counts(sort=True)
     lines = []
-    for values, count in found.head(MAX_ENVIRONMENTS).items():
+    for values, count in counts.head(MAX_ENVIRONMENTS).items():
         commit, ran_on, processor, python, packages, dirty = values if isinstance(values, tuple) else (values,) * 6
         changed = " with uncommitted changes" if dirty == "True" else ""
         lines.append(f"{count} trials: commit {commit}{changed}; {ran_on}, {processor}; Python {python}, {packages}")
-    more = len(found) - MAX_ENVIRONMENTS
+    more = len(counts) - MAX_ENVIRONMENTS
     return lines + ([f"and {more} more environments; see tidy.csv"] if more > 0 else [])
 
 

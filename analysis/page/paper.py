@@ -1,4 +1,4 @@
-"""What the paper says to the questions that Mixlab ships. Source: arXiv 2105.01601; section and appendix as given."""
+"""Findings of the paper on the questions that Mixlab ships. Source: arXiv 2105.01601, section or appendix as named."""
 
 from experiments.design.ablation import Ablation
 
@@ -28,6 +28,6 @@ FINDINGS = {
 
 
 def findings(ablation: Ablation) -> list[str]:
-    """Those on the fields that vary in the table."""
+    """The paper's findings on the fields that vary in the table."""
     places = (*ablation.report.rows, *ablation.report.columns)
-    return [said for name, said in FINDINGS.items() if name in places and len(ablation.axes.get(name, [])) > 1]
+    return [finding for name, finding in FINDINGS.items() if name in places and len(ablation.axes.get(name, [])) > 1]

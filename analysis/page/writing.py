@@ -22,7 +22,7 @@ PAGE, MARKDOWN = "report.html", "report.md"
 def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Path, command: str) -> Path:
     """Write each report into its folder, and the page of all of them; returns the page.
 
-    Args:   common: folder of the page of several.    command: that is to make them again.
+    Args:   common: folder of the page of several.    command: the one that makes them again.
     Raises: StoreError: a file cannot be written; those that could are whole.
     """
     drawn = [list(draw_all(report)) for report in reports]
@@ -44,7 +44,7 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
 
 
 def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
-    """Those of an earlier report that are no longer drawn are removed; files of other names are not ours."""
+    """Write the files of figures, and remove those of an earlier report that are no longer drawn, and no other file."""
     files = {f"{figure.name}.{kind}": content for figure in figures for kind, content in figure.files.items()}
     for name, content in files.items():
         write_whole(folder / name, content)
@@ -54,7 +54,7 @@ def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:
-    """Columns of several types, such as an axis of words and numbers, are text."""
+    """The frame as Parquet; columns of several types, such as an axis of words and numbers, become text."""
     buffer, made = io.BytesIO(), frame.copy()
     for name in made:
         if pd.api.types.is_object_dtype(made[name]) and made[name].dropna().map(type).nunique() > 1:

@@ -1,4 +1,4 @@
-"""What stands above a table: the question, the metric, and what its signs mean."""
+"""Lines above a table: the question, the metric, and the meaning of its signs."""
 
 import pandas as pd
 
@@ -37,7 +37,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
         lines.append(f"{metrics.BEST}: {chosen}, without validation data at the last")
     if options.interval != "t":
-        lines.append(f"intervals by {options.interval}, of {inference.BOOTSTRAP_LEAST} seeds or more")
+        lines.append(f"intervals by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for _, cell in table.iterrows()]
@@ -46,13 +46,13 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
         UNEQUAL: "see below",
     }
-    if shown := [f"{sign} {said}" for sign, said in meanings.items() if any(sign in mark for mark in signs)]:
+    if shown := [f"{sign} {meaning}" for sign, meaning in meanings.items() if any(sign in mark for mark in signs)]:
         lines.append("; ".join(shown))
     return lines
 
 
 def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
-    """`, Holm's correction for 2 tests`; where frameworks are tested together, of settings."""
+    """The end of a sentence on tests: `, Holm's correction for 2 tests`, or for settings if they span frameworks."""
     tested = [cell for cell in settings.rows_of(ablation, table).values() if pd.notna(cell["p_holm"])]
     together = next(filter(None, map(settings.frameworks_text, tested)), "")
     if not together:
@@ -69,6 +69,6 @@ def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
         "within": "all pairs differ by the same, which is less",
         "differ": "all pairs differ by the same, which is not less",
     }
-    used = "".join(f"; {kind}: {said}" for kind, said in kinds.items() if kind in set(table["equivalence_kind"]))
+    used = "".join(f"; {kind}: {meaning}" for kind, meaning in kinds.items() if kind in set(table["equivalence_kind"]))
     test = "two one-sided t-tests over n paired seeds"
     return f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}"

@@ -25,7 +25,7 @@ BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it 
 
 
 def escape(text: str) -> str:
-    """Any text as LaTeX prints it with T1 fonts, on one line: a letter that they lack as its number, `[U+03B1]`."""
+    """The LaTeX that prints a text on one line with T1 fonts; letters that they lack become numbers, `[U+03B1]`."""
     plain = " ".join(unicodedata.normalize("NFC", text).split())
     shown = "".join(_letter(letter, after) for letter, after in zip(plain, f"{plain[1:]} ", strict=False))
     return re.sub(r"(?<![\w.$}-])-(?=\d)", "$-$", shown)
@@ -48,7 +48,10 @@ def _row(cells: Sequence[str]) -> str:
 def document(
     layout: Sequence[Sequence[str]], num_rows: int, name: str, above: Sequence[str], below: Sequence[str]
 ) -> str:
-    """Args: num_rows: columns that name a row.    above, below: lines of the caption and of the notes."""
+    """The LaTeX file of a table.
+
+    Args:   num_rows: columns that name a row.    above, below: lines of the caption and of the notes.
+    """
     header, *body = layout
     lines = [
         BEGIN,

@@ -1,4 +1,4 @@
-"""Rows of strings as lines."""
+"""Layout of rows of strings as lines of text or of Markdown."""
 
 import re
 

@@ -24,7 +24,7 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str, options: Options
 
 
 def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, style: str, options: Options) -> str:
-    """As `render`, of cells that are made already."""
+    """The table in one of FORMATS, from cells that are made already."""
     if style == "csv":
         return table.assign(commits=[" ".join(commits) for commits in table["commits"]]).to_csv(index=False)
     if style == "json":
@@ -58,7 +58,7 @@ def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> li
         body.append([*map(text, values), *shown])
     header = [
         *(field_text(ablation, name) for name in rows),
-        *(said or ablation.report.metric for said in heads.values()),
+        *(title or ablation.report.metric for title in heads.values()),
     ]
     return [[*header, *(f"{heads[head]} p (n)".lstrip() for head in tested)], *body]
 
@@ -75,7 +75,7 @@ def p_value(p: float) -> str:
 
 
 def cell_text(ablation: Ablation, cell: "pd.Series[Any]", options: Options) -> str:
-    """One cell: `86.1 ± 0.4 (3) +1.2*`; `(2 of 3)` where seeds are not done; why, where there is no number."""
+    """The text of a cell: `86.1 ± 0.4 (3) +1.2*`; `(2 of 3)` if seeds are not done; the reason if it has no number."""
     n, planned = int(cell["n"]), int(cell["planned"])
     if n == 0:
         return ", ".join(f"{int(cell[state])} {state}" for state in STATES if cell[state])

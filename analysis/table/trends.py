@@ -1,4 +1,4 @@
-"""How the metric of an ablation changes over what is swept, and over parameters and FLOPs."""
+"""Trends of an ablation's metric over what is swept, and over parameters and FLOPs."""
 
 import math
 from collections.abc import Iterator
@@ -41,46 +41,46 @@ def swept(report: Report) -> list[str]:
 def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
     """The settings of the other fields in words, and the cells that have them and a mean, in order of `name`."""
     others = [key for key in keys(report.ablation) if key != name]
-    found: dict[Label, list[Any]] = {}
+    by_rest: dict[Label, list[Any]] = {}
     for cell in report.rows.values():
         if not math.isnan(cell["mean"]):
-            found.setdefault(tuple(cell[key] for key in others), []).append(cell)
+            by_rest.setdefault(tuple(cell[key] for key in others), []).append(cell)
     values = report.values(name)
     varying = [key for key in others if len(report.values(key)) > 1]
-    for label, cells in found.items():
+    for label, cells in by_rest.items():
         words = dict(zip(others, label, strict=True))
         order = sorted(cells, key=lambda cell: cell[name] if is_number(cell[name]) else values.index(cell[name]))
         yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
 
 
 def trends(report: Report) -> Iterator[Over]:
-    """Over each swept field, one for each setting of the others; over parameters and FLOPs, one for each backend."""
+    """Trends over each swept field, for each setting of the others; and over parameters and FLOPs, for each backend."""
     for name in swept(report):
         for rest, cells in lines(report, name):
-            if found := _trend(cells, name):
-                yield Over(short(name), rest, found)
+            if trend := _trend(cells, name):
+                yield Over(short(name), rest, trend)
     for backend in report.values("backend") or [None]:  # the cells of two are one experiment done twice
         cells = [cell for cell in report.rows.values() if backend is None or cell["backend"] == backend]
         for name, what in COSTS.items():
-            if found := _trend([cell for cell in cells if not math.isnan(cell["mean"])], name):
-                yield Over(what, f"backend={backend}" if backend else "", found)
+            if trend := _trend([cell for cell in cells if not math.isnan(cell["mean"])], name):
+                yield Over(what, f"backend={backend}" if backend else "", trend)
 
 
 def _trend(cells: list[Any], name: str) -> Trend | None:
-    known = [cell for cell in cells if cell[name] > 0]  # neither NaN nor zero
-    if len({cell[name] for cell in known}) < MIN_VALUES:
+    with_cost = [cell for cell in cells if cell[name] > 0]  # neither NaN nor zero
+    if len({cell[name] for cell in with_cost}) < MIN_VALUES:
         return None
-    return inference.trend([math.log2(cell[name]) for cell in known], [cell["mean"] for cell in known])
+    return inference.trend([math.log2(cell[name]) for cell in with_cost], [cell["mean"] for cell in with_cost])
 
 
 def few_points(trend: Trend) -> str:
-    """What three points leave of the interval of a slope."""
+    """The warning that three points leave the interval of a slope one degree of freedom; empty for more points."""
     return f" (one degree of freedom: ±{inference.t_factor(1):.1f} standard errors)" if trend.n == 3 else ""
 
 
 def sentences(report: Report) -> list[str]:
     """`num_blocks (backend=jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
-    said = []
+    texts = []
     for one in trends(report):
         where = f"{one.what} ({one.rest})" if one.rest else one.what
         interval = interval_text(report.ablation, one.trend.low, one.trend.high)
@@ -88,5 +88,5 @@ def sentences(report: Report) -> list[str]:
             f"{number(report.ablation, one.trend.slope, '+')} {points(report.ablation)} a doubling {interval}".rstrip()
         )
         ranks = "" if math.isnan(one.trend.spearman) else f", rank correlation {one.trend.spearman:+.2f}"
-        said.append(f"{where}: {slope}{ranks}, {one.trend.n} cells{few_points(one.trend)}")
-    return said
+        texts.append(f"{where}: {slope}{ranks}, {one.trend.n} cells{few_points(one.trend)}")
+    return texts

@@ -1,4 +1,4 @@
-"""What a reader must know of a table: its heading, its signs, and the cells that are not whole."""
+"""Words of a table: its units and signs, and notes on the cells that are not whole."""
 
 import math
 from collections.abc import Iterator
@@ -36,12 +36,12 @@ def points(ablation: Ablation) -> str:
 
 
 def scale(ablation: Ablation) -> int:
-    """What a metric is multiplied with to be in its unit."""
+    """The factor that brings a metric to its unit."""
     return metric(ablation).scale
 
 
 def number(ablation: Ablation, value: float, sign: str = "", more: int = 0) -> str:
-    """A metric, or a difference of two (with sign "+"), in the table's unit and with its digits, and `more` of them."""
+    """A metric, or with sign "+" a difference of two, in the table's unit, with its digits and `more` of them."""
     return metric(ablation).text(value, sign, more)
 
 
@@ -77,22 +77,22 @@ def marks(cell: "pd.Series[Any]", options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
-    found = SIGNIFICANT if is_significant(cell) else ""
-    found += BELOW_FLOOR if is_below_floor(cell) else ""
-    return found + (UNEQUAL if _is_unequal(cell, options) else "")
+    signs = SIGNIFICANT if is_significant(cell) else ""
+    signs += BELOW_FLOOR if is_below_floor(cell) else ""
+    return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 
 def _is_unequal(cell: "pd.Series[Any]", options: Options) -> bool:
-    """Whether its trials, or the pairs of its difference, are not of one kind."""
+    """Tell whether a cell's trials, or the pairs of its difference, are not of one kind."""
     few_pairs = not math.isnan(cell["difference"]) and cell["pairs"] < cell["n"]
     return bool(few_pairs or cell["unlike"] or len(cell["environments"]) > 1 or len(cell["commits"]) > 1)
 
 
 def notes(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options: Options) -> list[str]:
     """The lines under a table."""
-    found = [*_of_cells(ablation, table, options), *_of_all(ablation, table, frame), *_of_trials(ablation, frame)]
-    more = [f"and {len(found) - MAX_NOTES} more; mixlab status lists the trials"] if len(found) > MAX_NOTES else []
-    return found[:MAX_NOTES] + more
+    lines = [*_of_cells(ablation, table, options), *_of_all(ablation, table, frame), *_of_trials(ablation, frame)]
+    more = [f"and {len(lines) - MAX_NOTES} more; mixlab status lists the trials"] if len(lines) > MAX_NOTES else []
+    return lines[:MAX_NOTES] + more
 
 
 def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iterator[str]:
@@ -116,31 +116,31 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
             apart = f"; bits depend on {apart}" if apart else ""
             yield f"{where}: its baseline ran under another commit, or in another environment{apart}"
         if not math.isnan(cell["difference"]) and not cell["pairs"]:
-            yield f"{where}: no seed has a pair in the baseline; its difference is that of the means, without a test"
+            yield f"{where}: no seed has a pair in the baseline, so its difference is that of the means, without a test"
         elif not math.isnan(cell["difference"]) and cell["pairs"] < cell["n"]:
             yield f"{where}: its difference is over the {counted(cell['pairs'], 'seed')} that the baseline has too"
         other = baseline_of(ablation, label)
         if other is not None and other not in rows:
             yield f"{where}: no cell has {label_text(ablation, other)}, so it has no difference to the baseline"
         elif other != label and not math.isnan(cell["mean"]) and math.isnan(cell["difference"]) and other is not None:
-            yield f"{where}: no difference, since its baseline {label_text(ablation, other)} has no number"
+            yield f"{where}: it has no difference, since its baseline {label_text(ablation, other)} has no number"
 
 
 def _of_intervals(table: pd.DataFrame, options: Options) -> Iterator[str]:
-    """What the intervals of few seeds are worth."""
+    """Notes on the intervals of few seeds."""
     counts = sorted({int(n) for name in ("n", "pairs", "setting_pairs") for n in table[name] if n > 1})
     if options.interval == "t" and 2 in counts:
         yield few_text(2)
     if few := [n for n in counts if inference.is_refused(n, options.interval)]:
         covers = ", ".join(f"{inference.BOOTSTRAP_COVERAGE[n]} % with n = {n}" for n in few)
         yield (
-            f"No interval with n below {inference.BOOTSTRAP_LEAST}: a bootstrap of so few seeds covers the mean less "
-            f"often than in {level_text()} ({covers}); --interval t gives Student's."
+            f"There is no interval for n below {inference.BOOTSTRAP_LEAST}: a bootstrap of so few seeds covers the "
+            f"mean less often than in {level_text()} ({covers}); --interval t gives Student's."
         )
 
 
 def few_text(n: int) -> str:
-    """What an interval of so few values is worth."""
+    """A note on an interval of so few values."""
     factor = inference.t_factor(n - 1)
     freedom = f"{counted(n - 1, 'degree')} of freedom"
     return f"n = {n} leaves {freedom}: its interval is ±{factor:.1f} standard errors, and says little."
@@ -160,7 +160,7 @@ def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
 def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
     asked = ablation.report.equivalence
     if asked and not (table["equivalence_n"] > 0).any() and (table["n"] > 0).sum() > 1:
-        yield f"No p: no two cells that are done differ in {asked.between} alone."
+        yield f"There is no p: no two cells that are done differ in {asked.between} alone."
     commits = sorted({commit for several in table["commits"] for commit in several})
     if len(commits) > 1 and all(len(several) < 2 for several in table["commits"]):
         yield f"The cells are of {len(commits)} commits: {' '.join(commits)}."
@@ -195,7 +195,7 @@ def counted(number: int, word: str) -> str:
 
 
 def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
-    """A line for each difference: interval, effect size, p, pairs; p of frameworks together is in a line of its own."""
+    """A line for each difference: interval, effect size, p and pairs. Frameworks tested together have a line of p."""
     lines = []
     for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
         if not math.isnan(cell["difference"]):

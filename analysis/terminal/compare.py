@@ -1,4 +1,4 @@
-"""Two sets of runs side by side: a test for each setting, and the trials that differ."""
+"""A comparison of two sets of runs: a test for each setting, and the trials that differ."""
 
 import json
 import math
@@ -36,7 +36,7 @@ class Pair:
 
     @property
     def setting(self) -> str:
-        """All fields but the seed and the framework."""
+        """The fields but the seed and the framework, as text."""
         return json.dumps([field for field in self.fields if field[0] not in ("seed", FRAMEWORK)])
 
 
@@ -66,7 +66,7 @@ class Comparison:
         values: dict[str, set[str]] = {}
         for name, part in (field for pair in self.pairs for field in pair.fields):
             values.setdefault(name, set()).add(json.dumps(part))
-        return [name for name, found in values.items() if len(found) > 1]
+        return [name for name, parts in values.items() if len(parts) > 1]
 
     @cached_property
     def apart(self) -> list[Pair]:
@@ -74,26 +74,30 @@ class Comparison:
 
 
 def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
-    """What both have in common, and where they differ. Raises: MixlabError: no such metric."""
+    """Lines on the trials that both sets have, and on where they differ. Raises: MixlabError: no such metric."""
     if metric not in metrics.names():
-        raise MixlabError(f"command line: --metric: {metric!r} is not known; {choices(metric, metrics.names())}")
-    found = [
+        raise MixlabError(
+            f"command line: --metric: expected a metric, got {metric!r}; {choices(metric, metrics.names())}"
+        )
+    pairs = [
         Pair(one["id"], key_of(one), value(one, metric), value(other, metric)) for one, other in matched(first, second)
     ]
     lines = [
         f"{first.name}: {len(first.records)} done trials; {second.name}: {len(second.records)}; "
-        f"{len(found)} of the same settings, backend and seed"
+        f"{len(pairs)} of the same settings, backend and seed"
     ]
     for side in (first, second):
         if side.unread:
             lines.append(f"{side.name}: {counted(len(side.unread), 'record')} left out, the first: {side.unread[0]}")
-    if not found:
+    if not pairs:
         return [*lines, *_nothing_common(first, second)]
-    known = tuple(pair for pair in found if not math.isnan(pair.difference))
-    both = Comparison((first.name, second.name), metric, known)
-    lines.append(f"{metric}: {len(known) - len(both.apart)} of {len(found)} pairs equal to the last bit")
-    if len(known) < len(found):
-        lines.append(f"{len(found) - len(known)} pairs have no {metric} on one side or both, and are left out below")
+    with_numbers = tuple(pair for pair in pairs if not math.isnan(pair.difference))
+    both = Comparison((first.name, second.name), metric, with_numbers)
+    lines.append(f"{metric}: {len(with_numbers) - len(both.apart)} of {len(pairs)} pairs are equal to the last bit")
+    if len(with_numbers) < len(pairs):
+        lines.append(
+            f"{counted(len(pairs) - len(with_numbers), 'pair')} left out below, for lack of {metric} on a side"
+        )
     return [*lines, *_setting_lines(both), "", *_trial_lines(both)] if both.apart else lines
 
 
@@ -103,16 +107,16 @@ def _setting_lines(both: Comparison) -> Iterator[str]:
     for pair in both.pairs:
         settings.setdefault(pair.setting, []).append(pair)
     apart = [pairs for pairs in settings.values() if any(pair.first != pair.second for pair in pairs)]
-    found = [_tested(pairs) for pairs in apart]
-    corrected = inference.holm([one.p for one in found])
+    tests = [_tested(pairs) for pairs in apart]
+    corrected = inference.holm([one.p for one in tests])
     yield _rule(both, sum(not math.isnan(p) for p in corrected))
-    for pairs, one, p in list(zip(apart, found, corrected, strict=True))[:MAX_LINES]:
+    for pairs, one, p in list(zip(apart, tests, corrected, strict=True))[:MAX_LINES]:
         yield _setting_line(both, pairs, one, p)
     if len(apart) > MAX_LINES:
         yield f"and {counted(len(apart) - MAX_LINES, 'more setting')}"
     if len(settings) > len(apart):
-        yield f"{counted(len(settings) - len(apart), 'setting')} without any difference"
-    if any(one.n == 2 and not math.isnan(one.low) for one in found):
+        yield f"{counted(len(settings) - len(apart), 'setting')} without a difference"
+    if any(one.n == 2 and not math.isnan(one.low) for one in tests):
         yield few_text(2)
 
 
@@ -123,19 +127,19 @@ def _tested(pairs: Sequence[Pair]) -> Paired:
 
 
 def _rule(both: Comparison, num_tests: int) -> str:
-    """What is tested, and how."""
+    """The line above the tests: their kind, and what they are corrected for."""
     frameworks = list(dict.fromkeys(str(dict(pair.fields).get(FRAMEWORK)) for pair in both.pairs))
     mean = f" on the mean of {' and '.join(frameworks)}" if len(frameworks) > 1 else ""
     holm = f", Holm's correction for {num_tests} settings" if num_tests > 1 else ""
-    return f"each setting by a paired t-test over seeds{mean}{holm}:"
+    return f"each setting is tested by a paired t-test over seeds{mean}{holm}:"
 
 
-def _setting_line(both: Comparison, pairs: Sequence[Pair], found: Paired, p: float) -> str:
+def _setting_line(both: Comparison, pairs: Sequence[Pair], test: Paired, p: float) -> str:
     words = _words(pairs[0], [name for name in both.varying if name not in ("seed", FRAMEWORK)])
     what = f"{words}: {both.names[1]} minus {both.names[0]}".removeprefix(": ")
-    interval = "" if math.isnan(found.low) else f" [{both.number(found.low)}, {both.number(found.high)}]"
+    interval = "" if math.isnan(test.low) else f" [{both.number(test.low)}, {both.number(test.high)}]"
     tested = "" if math.isnan(p) else f", {p_text(p)}"
-    return f"{what}: {both.number(found.difference, '+')} {both.unit}{interval}, n = {found.n}{tested}"
+    return f"{what}: {both.number(test.difference, '+')} {both.unit}{interval}, n = {test.n}{tested}"
 
 
 def _trial_lines(both: Comparison) -> list[str]:
@@ -153,7 +157,7 @@ def _words(pair: Pair, names: Sequence[str]) -> str:
 
 
 def _nothing_common(first: RunSet, second: RunSet) -> list[str]:
-    """Which fields keep the two apart."""
+    """Lines on the fields that no trial of both sets has in common."""
     if not first.records or not second.records:
         return ["nothing to compare"]
     if first.root.resolve() == second.root.resolve():

@@ -1,4 +1,4 @@
-"""What one trial, or one file of weights, holds: lines for the terminal."""
+"""Contents of one trial, or of one file of weights, as lines for the terminal."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ from experiments.weights.weight_files import Weights
 
 
 def show_lines(prefix: str, store: Store) -> list[str]:
-    """One trial: spec, environment, curve and result, as far as they are there.
+    """A trial's spec, environment, layers, result and curve, as far as they are there.
 
     Raises: MixlabError: no trial's id begins with `prefix`, or several do.
     """
@@ -79,7 +79,7 @@ def _layers(spec: Path) -> list[str]:
     try:
         return ["  " + line for line in layer_lines(read_spec(_read_json(spec)["model"]))]
     except (OSError, TypeError, KeyError, ValueError, ArithmeticError):
-        return ["  no model is known"]
+        return ["  the spec names no model that can be read"]
 
 
 def layer_lines(model: ModelSpec) -> list[str]:
@@ -91,13 +91,13 @@ def layer_lines(model: ModelSpec) -> list[str]:
 
 
 def weights_lines(weights: Weights) -> list[str]:
-    """What a file of weights holds: format, model, options, and how many parameters."""
-    model, known = weights.model, FORMATS.get(weights.format)
+    """The format, model, options and number of parameters of a file of weights."""
+    model, layout = weights.model, FORMATS.get(weights.format)
     family = family_of(model)
     variant = f"{name}: " if (name := family.variant_of(model)) else ""
     types = sorted({str(x.dtype) for x in weights.params.values()})
     return [
-        f"format      {weights.format}" + (f" ({known.source})" if known else ""),
+        f"format      {weights.format}" + (f" ({layout.source})" if layout else ""),
         f"model       {variant}{family.sizes(model)}",
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
         f"options     {', '.join(family.options(model))}",
@@ -107,16 +107,16 @@ def weights_lines(weights: Weights) -> list[str]:
 
 
 def origin_lines(weights: Weights) -> list[str]:
-    """Where in its file the model lies, and what of the file is not taken."""
+    """The group of a file that holds the model, and what of the file is not taken."""
     origin, lines = weights.origin, []
     if origin.taken or origin.beside:
-        said = f"{origin.taken or 'those without a prefix'}{', an average of weights' * origin.average}"
+        group = f"{origin.taken or 'those without a prefix'}{', an average of weights' * origin.average}"
         averages, others = origin.beside[: origin.averages], origin.beside[origin.averages :]
         for names, option in ((averages, "--ema"), (others, "--group NAME")):
             lies = "lies" if len(names) == 1 else "lie"
             takes = "" if origin.average else f": {option if len(names) == 1 else '--group NAME'} takes it"
-            said += f"; {', '.join(names) or 'one'} {lies} beside it{takes}" * bool(names)
-        lines.append(f"group       {said}")
+            group += f"; {', '.join(names) or 'one'} {lies} beside it{takes}" * bool(names)
+        lines.append(f"group       {group}")
     if origin.left_out:
         own = origin.taken.partition("/")[0]
         heads = Counter(name if name.startswith(f"{own}/") else name.partition("/")[0] for name in origin.left_out)
@@ -125,5 +125,5 @@ def origin_lines(weights: Weights) -> list[str]:
         )
     if weights.skipped:
         counted = [f"{num} of {name}" for name, num in weights.skipped.items()]
-        lines.append(f"skipped     objects, none of which was made: {some(counted)}")
+        lines.append(f"skipped     objects, none of which was created: {some(counted)}")
     return lines

@@ -60,26 +60,26 @@ def status_totals(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
 
 def overview_lines(states: Mapping[str, Mapping[str, TrialState]], root: Path) -> list[str]:
     """A line for each ablation of a store: how many of its trials are in each state that occurs."""
-    counts = {name: Counter(now.status for now in found.values()) for name, found in states.items()}
+    counts = {name: Counter(now.status for now in trials.values()) for name, trials in states.items()}
     seen = [status for status in STATUSES if status in STATUSES[:4] or any(count[status] for count in counts.values())]
     layout = [[name, *(str(count[status]) for status in seen)] for name, count in counts.items()]
     return aligned([["ablation", *seen], *layout]) if layout else [f"no ablation has been run with the store {root}"]
 
 
-def kinds_lines(found: Sequence[Item]) -> list[str]:
+def kinds_lines(items: Sequence[Item]) -> list[str]:
     """A line for each kind of what a store holds, and the sum."""
     rows = [["kind", "items", "MiB", "held MiB", "what it is"]]
     for kind, what in {**cleaning.REMOVABLE, **cleaning.STAYING}.items():
-        own = [item for item in found if item.kind == kind]
+        own = [item for item in items if item.kind == kind]
         held = sum(item.num_bytes for item in own if item.held)
         staying = "" if kind in cleaning.REMOVABLE else " (stays)"
         rows.append([kind, f"{len(own):,}", mib(own), f"{held / MIB:,.2f}" if held else "", f"{what}{staying}"])
-    rows.append(["all", f"{len(found):,}", mib(found), "", ""])
-    return [*aligned(rows), "", "mixlab clean --remove KIND ... removes; nothing was removed"]
+    rows.append(["all", f"{len(items):,}", mib(items), "", ""])
+    return [*aligned(rows), "", "nothing was removed; mixlab clean --remove KIND ... removes"]
 
 
 def mib(items: Sequence[Item]) -> str:
-    """How much they take together, in MiB."""
+    """The size of items together, in MiB."""
     return f"{sum(item.num_bytes for item in items) / MIB:,.2f}"
 
 

@@ -1,4 +1,4 @@
-"""A climbed ladder as lines for the terminal, as data for scripts, and as a picture."""
+"""Results of a parity ladder: lines for the terminal, data for scripts, and a picture."""
 
 import math
 from collections.abc import Sequence
@@ -38,13 +38,13 @@ class Climbed:
 
 
 def lines(climbed: Climbed) -> list[str]:
-    """Who was compared, a line a rung, and the first place where the sides part."""
+    """The sides that were compared, a line for each rung, and the first place where they differ."""
     layout = [HEAD]
     for rung in climbed.rungs:
         verdict = ("ok" if rung.tolerance.limit < math.inf else "free") if rung.passed else "PARTS"
         if rung.largest is None:
-            said = "equal" if verdict == "ok" else ""
-            layout.append([rung.name, verdict, "", "", said, said, rung.tolerance.reason])
+            word = "equal" if verdict == "ok" else ""
+            layout.append([rung.name, verdict, "", "", word, word, rung.tolerance.reason])
             continue
         largest = rung.largest
         where = f"{largest.name}{list(largest.index) if largest.index else ''}" if largest.absolute else "equal"
@@ -60,10 +60,10 @@ def lines(climbed: Climbed) -> list[str]:
     ]
 
 
-def summary(found: Sequence[Climbed]) -> str:
-    """How many models hold, and which do not."""
-    parting = [climbed for climbed in found if not climbed.passed]
-    held = f"{len(found) - len(parting)} of {len(found)} models hold on every rung"
+def summary(ladders: Sequence[Climbed]) -> str:
+    """The number of models that hold, and the first place where each of the others differs."""
+    parting = [climbed for climbed in ladders if not climbed.passed]
+    held = f"{len(ladders) - len(parting)} of {len(ladders)} models hold on every rung"
     return "\n".join([held, *(f"{climbed.title}: {_verdict(climbed.rungs)}" for climbed in parting)])
 
 
@@ -98,10 +98,12 @@ def as_json(climbed: Climbed) -> dict[str, Any]:
 
 
 def check_plot(path: Path) -> None:
-    """Raises: MixlabError: no picture can be written there."""
+    """Check the file of --plot. Raises: MixlabError: no picture can be written there."""
     where = f"command line: --plot: {path}"
     if path.suffix not in PICTURES:
-        raise MixlabError(f"{where}: {path.suffix!r} is no kind of picture; {choices(path.suffix, PICTURES)}")
+        raise MixlabError(
+            f"{where}: expected the ending of a picture, got {path.suffix!r}; {choices(path.suffix, PICTURES)}"
+        )
     if not path.parent.is_dir():
         raise MixlabError(f"{where}: there is no folder {path.parent}; make it first")
     try:
@@ -110,7 +112,7 @@ def check_plot(path: Path) -> None:
         raise MixlabError(f"{where} cannot be written ({error.strerror})") from error
 
 
-def plot(path: Path, found: Sequence[Climbed]) -> None:
+def plot(path: Path, ladders: Sequence[Climbed]) -> None:
     """Write a picture: the largest relative difference over the depth of the forward pass, and over the steps.
 
     Raises: MixlabError: it cannot be written.
@@ -119,7 +121,7 @@ def plot(path: Path, found: Sequence[Climbed]) -> None:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     depth, steps = figure.subplots(1, 2)
-    for climbed in found:
+    for climbed in ladders:
         rungs = {rung.name: rung for rung in climbed.rungs}
         for axes, name in ((depth, "activations"), (steps, "trajectory")):
             values = [max(value, LEAST) for value in rungs[name].by_name.values()]
@@ -128,9 +130,9 @@ def plot(path: Path, found: Sequence[Climbed]) -> None:
                 axes.axhline(rungs[name].tolerance.limit, color="black", linestyle=":")
     depth.set(xlabel="operation of the forward pass", ylabel="largest relative difference", title="over depth")
     steps.set(xlabel="step", title="over steps, of all parameters")
-    if len(found) <= MAX_LEGEND:
+    if len(ladders) <= MAX_LEGEND:
         steps.legend(fontsize="small")
-    figure.suptitle(f"{found[0].sides[0]} against {found[0].sides[1]}; dotted: the tolerance")
+    figure.suptitle(f"{ladders[0].sides[0]} against {ladders[0].sides[1]}; dotted: the tolerance")
     try:
         figure.savefig(path, dpi=120)
     except OSError as error:

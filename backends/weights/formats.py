@@ -29,7 +29,7 @@ LAYERS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """How the kernels of a layer lie: their number of axes, and the way from them to (in, out) or HWIO and back."""
+    """The layout of a layer's kernels: their number of axes, and functions to (in, out) or HWIO and back."""
 
     axes: int
     read: Callable[[Array], Array]
@@ -37,7 +37,7 @@ class Layout:
 
 
 def _read_patches(kernel: Array) -> Array:
-    """(C, P P c) to (P, P, c, C). Of c = 3 and c = 1 one at most makes P a whole number."""
+    """Turn (C, P P c) into (P, P, c, C). At most one of c = 3 and c = 1 makes P a whole number."""
     hidden, pixels = kernel.shape
     for channels in (3, 1):
         side = math.isqrt(pixels // channels)
@@ -57,7 +57,7 @@ PATCHES = Layout(2, _read_patches, lambda x: x.reshape(-1, x.shape[3]).T)  # (C,
 
 @dataclass(frozen=True, eq=False)
 class Format:
-    """One public form of Mixer weights.
+    """A public form of Mixer weights.
 
     layers: its name for each of LAYERS, in their order; "" where it has no such layer. {block} counts from
     `first_block`, {end} is the number after the last block's, {end_2} two more.
@@ -74,7 +74,7 @@ class Format:
     first_block: int = 0
 
     def table(self, num_blocks: int) -> dict[str, tuple[str, Layout]]:
-        """Canonical name of each parameter -> the format's name and layout."""
+        """The format's name and layout of each parameter, by canonical name."""
         rows: dict[str, tuple[str, Layout]] = {}
         end = self.first_block + num_blocks
         for canonical, own in zip(LAYERS, self.layers, strict=True):
@@ -86,7 +86,7 @@ class Format:
         return rows
 
     def count_blocks(self, names: Collection[str]) -> int:
-        """How many blocks have a first norm among the names."""
+        """The number of blocks that have a first norm among the names."""
         own = re.escape(self.layers[1] + self.parts["scale"]).replace(re.escape("{block}"), r"\d+")
         return sum(re.fullmatch(own, name) is not None for name in names)
 
@@ -97,8 +97,8 @@ class Format:
 
 
 FORMATS = {
-    known.name: known
-    for known in (
+    form.name: form
+    for form in (
         Format(
             "official",
             "google-research/vision_transformer",

@@ -1,4 +1,4 @@
-"""Which arrays of a file are a Mixer, and in which format: the names of a known format, all below one prefix.
+"""Recognition of a Mixer among a file's arrays, and of its format: the names of a format, all below one prefix.
 
 Files hold more: an average of the weights, the state of an optimizer, a loss. One model is taken by rules that can be
 told in a sentence, and what is taken, what lies beside it and what is left out is said; nothing is cut out in silence.
@@ -21,7 +21,7 @@ from backends.weights.formats import FORMATS, Format
 
 
 class NotAModel(Exception):
-    """The arrays are not those of one Mixer in a known format. The text says how."""
+    """The error that arrays are not those of one Mixer in a known format. The text says how."""
 
 
 def _words(text: str) -> frozenset[str]:
@@ -48,7 +48,7 @@ NEAR = 0.2  # below this share of names in common a format is not even named as 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where in a file the weights lie.
+    """The place of the weights in a file.
 
     taken: the prefix of their names.   average: it is named as an average.   left_out: names of arrays of no model.
     beside: the prefixes of other models in the file, averages first.
@@ -63,15 +63,15 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """The names of a file below one prefix, held against one format."""
+    """Names of a file below one prefix, compared with one format."""
 
-    known: Format
+    form: Format
     prefix: str
     inner: frozenset[str]  # the names below the prefix, without it
 
     @cached_property
     def table(self) -> set[str]:
-        return {name for name, _ in self.known.table(max(1, self.known.count_blocks(self.inner))).values()}
+        return {name for name, _ in self.form.table(max(1, self.form.count_blocks(self.inner))).values()}
 
     @property
     def missing(self) -> list[str]:
@@ -79,7 +79,7 @@ class Candidate:
 
     @property
     def more(self) -> list[str]:
-        """Those below the prefix that the format does not know."""
+        """The names below the prefix that the format does not know."""
         return sorted(self.prefix + name for name in self.inner - self.table if not _is_no_layer(name))
 
     @property
@@ -100,7 +100,7 @@ class Candidate:
 
     def beside(self, arrays: Mapping[str, Array]) -> list[str]:
         """Arrays in the same mapping, not below the prefix, that may be further layers."""
-        mapping, flat = self.prefix[: self.prefix.rfind("/") + 1], "/" in self.known.layers[1]
+        mapping, flat = self.prefix[: self.prefix.rfind("/") + 1], "/" in self.form.layers[1]
         if flat:  # "/" parts layers too, so that only the usual words tell a mapping
             usual = [i for i, word in enumerate(self.words) if word in USUAL]
             mapping = "".join(f"{word}/" for word in self.words[: usual[-1] + 1]) if usual else ""
@@ -119,10 +119,10 @@ def select(arrays: Mapping[str, Array], average: bool = False, group: str | None
     Args:   average: the average of the weights that lies beside them.   group: the prefix of the model to take.
     Raises: NotAModel: no model is complete, several are, or it is a part of something else.
     """
-    found = candidates(arrays)
-    models = [one for one in found if not one.missing]
+    possible = candidates(arrays)
+    models = [one for one in possible if not one.missing]
     if not models:
-        raise NotAModel(_nearest(found, arrays))
+        raise NotAModel(_nearest(possible, arrays))
     chosen = _choose(models, arrays, average, group)
     of_models = {one.prefix + name for one in models for name in one.table}
     further = [] if group else [name for name in chosen.beside(arrays) if name not in of_models]
@@ -143,16 +143,16 @@ def select(arrays: Mapping[str, Array], average: bool = False, group: str | None
 
 
 def candidates(names: Collection[str]) -> list[Candidate]:
-    """Every prefix below which names of a format's first block stand, but where they are moments of an optimizer."""
-    given, found = frozenset(names), []
-    for known in FORMATS.values():
-        anchors = [own for canonical, (own, _) in known.table(1).items() if canonical.startswith("MixerBlock_0")]
+    """Candidates: prefixes with names of a format's first block below them, except those of an optimizer's moments."""
+    present, below = frozenset(names), []
+    for form in FORMATS.values():
+        anchors = [own for canonical, (own, _) in form.table(1).items() if canonical.startswith("MixerBlock_0")]
         ends = re.compile(rf"(|.*[./])(?:{'|'.join(map(re.escape, anchors))})")
-        prefixes = dict.fromkeys(match[1] for name in given if (match := ends.fullmatch(name)))
+        prefixes = dict.fromkeys(match[1] for name in present if (match := ends.fullmatch(name)))
         for prefix in sorted(prefixes):
-            inner = frozenset(name[len(prefix) :] for name in given if name.startswith(prefix))
-            found.append(Candidate(known, prefix, inner))
-    return [one for one in found if not (MOMENTS.intersection(one.words) or STATE_OF_OPTIMIZER.match(one.prefix))]
+            inner = frozenset(name[len(prefix) :] for name in present if name.startswith(prefix))
+            below.append(Candidate(form, prefix, inner))
+    return [one for one in below if not (MOMENTS.intersection(one.words) or STATE_OF_OPTIMIZER.match(one.prefix))]
 
 
 def recognise(names: Collection[str]) -> Format:
@@ -160,19 +160,19 @@ def recognise(names: Collection[str]) -> Format:
 
     Raises: NotAModel: no format has just these; says the nearest and what it lacks.
     """
-    given = frozenset(names)
-    found = [Candidate(known, "", given) for known in FORMATS.values()]
-    for one in found:
-        if one.table == given:
-            return one.known
-    raise NotAModel(_nearest(found, given))
+    present = frozenset(names)
+    tried = [Candidate(form, "", present) for form in FORMATS.values()]
+    for one in tried:
+        if one.table == present:
+            return one.form
+    raise NotAModel(_nearest(tried, present))
 
 
 def _choose(models: list[Candidate], arrays: Mapping[str, Array], average: bool, group: str | None) -> Candidate:
     fit = [one for one in models if group is None or group in (one.label, *one.words)]
     labels = ", ".join(repr(one.label or "(no prefix)") for one in models)
     if group is not None and not fit:
-        raise NotAModel(f"--group {group}: no model lies there; allowed: {labels}")
+        raise NotAModel(f"--group: expected the prefix of a model, got {group!r}; allowed: {labels}")
     if average and not (fit := [one for one in fit if one.is_average]):
         raise NotAModel(f"--ema: no average lies beside the weights; the file holds {labels}")
     plain = fit if average else [one for one in fit if not one.is_average] or fit
@@ -181,11 +181,11 @@ def _choose(models: list[Candidate], arrays: Mapping[str, Array], average: bool,
     if len(plain) == 1:
         return plain[0]
     taken = [f"--group {one.label}" for one in plain[:3] if one.label]
-    raise NotAModel(f"it holds {len(plain)} models, and nothing says which is meant; choose one: {', '.join(taken)}")
+    raise NotAModel(f"it holds {len(plain)} models, and none is the obvious one; choose one: {', '.join(taken)}")
 
 
 def _different(models: list[Candidate], arrays: Mapping[str, Array]) -> list[Candidate]:
-    """Without those that hold the same numbers as one before them."""
+    """The models without those that hold the same numbers as one before them."""
     kept: list[Candidate] = []
     for one in models:
         if not any(_are_equal(one, other, arrays) for other in kept):
@@ -195,13 +195,13 @@ def _different(models: list[Candidate], arrays: Mapping[str, Array]) -> list[Can
 
 def _are_equal(one: Candidate, other: Candidate, arrays: Mapping[str, Array]) -> bool:
     pairs = ((arrays[one.prefix + name], arrays.get(other.prefix + name)) for name in one.table)
-    return one.known is other.known and all(
+    return one.form is other.form and all(
         b is not None and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs
     )
 
 
-def _nearest(found: list[Candidate], names: Collection[str]) -> str:
-    nearest = max(found, key=lambda one: one.likeness, default=None)
+def _nearest(tried: list[Candidate], names: Collection[str]) -> str:
+    nearest = max(tried, key=lambda one: one.likeness, default=None)
     if nearest is None or nearest.likeness < NEAR:
         came = f"its names ({some(sorted(names))}) are of no known format" if names else "it holds no arrays"
         return f"{came}; {choices('', (*FORMATS, 'mixlab'))}"
@@ -215,7 +215,7 @@ def _more(chosen: Candidate, names: list[str], inside: bool) -> str:
 
 
 def _near(one: Candidate, faults: list[str]) -> str:
-    return f"its names are nearest to the format {one.known.name!r} and are not that: it {' and '.join(faults)}"
+    return f"its names are nearest to those of the format {one.form.name!r}, but it {' and '.join(faults)}"
 
 
 def some(names: Collection[str]) -> str:
@@ -230,7 +230,7 @@ def _parts(word: str) -> set[str]:
 
 
 def _is_a_note(array: Array) -> bool:
-    """A text, or a whole number such as a count of steps: no model computes with it."""
+    """Tell whether an array is a text, or a whole number such as a count of steps, which no model computes with."""
     return array.dtype.kind in "SU" or (array.ndim == 0 and array.dtype.kind in "iub")
 
 

@@ -1,4 +1,4 @@
-"""The models that are measured, as trials on random images."""
+"""Models that are measured, as trials on random images."""
 
 from collections.abc import Sequence
 
@@ -27,16 +27,16 @@ ALL = {"train.steps": 10**6, "train.clip_norm": 0.0, "train.weight_decay": 0.05,
 
 
 def trial(name: str, overrides: Sequence[str] = ()) -> Trial:
-    """A model by name, with some fields set.
+    """The trial of a model by name, with some fields set.
 
     Raises: MixlabError: no such model or field, or a value that does not fit.
     """
     if name not in NAMES:
-        raise MixlabError(f"{COMMAND_LINE}: --config: {name!r} is not known; {choices(name, NAMES)}")
-    given = dict(read_override(override, COMMAND_LINE, axes=False) for override in overrides)
+        raise MixlabError(f"{COMMAND_LINE}: --config: expected a model's name, got {name!r}; {choices(name, NAMES)}")
+    settings = dict(read_override(override, COMMAND_LINE, axes=False) for override in overrides)
     size, classes = (32, 10) if name == "cifar" else (224, 1000)
     sizes = CIFAR if name == "cifar" else {"model.variant": name, "train.batch_size": LARGE_BATCH}
-    config = fields.set_fields(TrialConfig(), {**ALL, **sizes, **fields.typed(given, COMMAND_LINE)})
+    config = fields.set_fields(TrialConfig(), {**ALL, **sizes, **fields.typed(settings, COMMAND_LINE)})
     size = config.data.image_size or size
     info = DataInfo("random", size, config.data.image_channels or 3, classes, config.train.batch_size, 0, 0)
     return resolve(config, info, COMMAND_LINE)

@@ -1,4 +1,4 @@
-"""Where the wall time of a grid goes."""
+"""Shares of a grid's wall time, by phase."""
 
 import tempfile
 import time
@@ -17,7 +17,10 @@ from experiments.running.pool import PHASES, Pool
 
 @dataclass(frozen=True)
 class GridTime:
-    """wall_s: from the first worker's start to the end of the last.    seconds: of all workers together, by phase."""
+    """The wall time of a grid, and where it went.
+
+    wall_s: from the first worker's start to the end of the last.    seconds: of all workers together, by phase.
+    """
 
     num_trials: int
     jobs: int
@@ -27,25 +30,25 @@ class GridTime:
 
     @property
     def idle_s(self) -> float:
-        """What no phase accounts for: waiting for work, and what is between the phases."""
+        """The time that no phase accounts for: waiting for work, and what is between the phases."""
         return self.jobs * self.wall_s - sum(self.seconds.values())
 
     @property
     def training_share(self) -> float:
-        """Of the workers' wall time, in compilation, training and evaluation."""
+        """The share of the workers' wall time that compilation, training and evaluation take."""
         busy = sum(self.seconds.get(phase, 0.0) for phase in SECONDS)
         return busy / (self.jobs * self.wall_s)
 
 
 class Silent:
-    """See pool.Reporter."""
+    """A reporter (see pool.Reporter) that prints nothing."""
 
     def on_event(self, planned: GridTrial, event: Event) -> None:
         pass
 
 
 def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: Path | None = None) -> GridTime:
-    """Train all of them in a store of their own, which is removed.
+    """Train all trials in a store of their own, which is removed, and measure where the time goes.
 
     Raises: MixlabError: a trial failed.   KeyboardInterrupt: the run was stopped.
     """
@@ -61,7 +64,9 @@ def measure(trials: Sequence[GridTrial], cache: Path, jobs: int, compile_cache: 
             raise KeyboardInterrupt
         if summary.failed or summary.left:
             reason = next(iter(summary.failed.values()), "it was stopped")
-            raise MixlabError(f"bench: {len(summary.done)} of {len(trials)} trials ended well; {reason}")
+            raise MixlabError(
+                f"bench: expected all {len(trials)} trials to be done, but {len(summary.done)} are: {reason}"
+            )
         records = [store.record(one.trial.id) or {} for one in trials]
     seconds = {phase: summary.spent.get(phase, 0.0) for phase in PHASES}
     peak = max(int(record["peak_memory_bytes"]) for record in records)

@@ -1,4 +1,4 @@
-"""This machine's ceilings: the largest matrix product and the fastest copy that a framework reaches."""
+"""Ceilings of this machine: the largest matrix product and the fastest copy that a framework reaches."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TURN_S = 0.5
 
 @dataclass(frozen=True)
 class Limit:
-    """rows -> GFLOP/s of a product of square matrices; GB/s of a copy, what is read and what is written counted."""
+    """The ceilings of a backend: rows -> GFLOP/s of a product of square matrices; GB/s of a copy, read and written."""
 
     backend: str
     precision: str
@@ -46,7 +46,7 @@ def product_flops(rows: int) -> float:
 
 
 def limit(trial: Trial, num_rounds: int, rows: Sequence[int] = ()) -> Limit:
-    """Measure them.
+    """Measure the ceilings of a backend.
 
     Args: trial: its backend, precision and device are used.    rows: of the matrices; none: what fills the device.
     """

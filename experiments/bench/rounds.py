@@ -1,4 +1,4 @@
-"""Sides that take turns."""
+"""Rounds in which sides take turns."""
 
 import contextlib
 import multiprocessing
@@ -37,24 +37,24 @@ class Running:
             raise
 
     def seconds(self, work: str, times: int) -> float:
-        """Of doing the work so many times."""
+        """The seconds of doing the work so many times."""
         return float(self._answer(work, times))
 
     def about(self) -> dict[str, Any]:
         return dict(self._answer(ABOUT, 0))
 
     def _answer(self, *asked: Any) -> Any:
-        """Raises: MixlabError: the side's own, or it has died."""
+        """Ask the side, and wait for its answer. Raises: MixlabError: the side's own, or it has died."""
         try:
             if asked:
                 self.connection.send(asked)
             answer = self.connection.recv()
-        except (EOFError, OSError):
+        except (EOFError, OSError) as error:
             self.process.join()
             raise MixlabError(
                 f"bench: the process of {self.side.label} ended with exit code {self.process.exitcode}; its last words "
-                f"are above; -9 is often memory: a smaller train.batch_size needs less"
-            ) from None
+                f"are above; -9 often means that it ran out of memory: try a smaller train.batch_size"
+            ) from error
         if isinstance(answer, MixlabError):
             raise answer
         return answer
@@ -66,7 +66,7 @@ class Running:
 
 @contextmanager
 def running(sides: Sequence[Side]) -> Iterator[list[Running]]:
-    """Their processes, begun one after the other."""
+    """The processes of sides, started one after the other and ended together."""
     started: list[Running] = []
     try:
         for side in sides:
@@ -79,7 +79,7 @@ def running(sides: Sequence[Side]) -> Iterator[list[Running]]:
 
 @dataclass(frozen=True)
 class Spread:
-    """median, least and most of some rounds."""
+    """The median, least and most of some rounds."""
 
     median: float
     low: float
@@ -94,16 +94,16 @@ class Spread:
 
 
 def take_turns(sides: Sequence[tuple[Running, str]], num_rounds: int, turn_s: float) -> list[list[float]]:
-    """Seconds of one piece of work, for each (side, work) and round; a turn does as many as take `turn_s`."""
+    """The seconds of one piece of work, for each (side, work) and round; a turn does as many as take `turn_s`."""
     times = [max(1, round(turn_s / one.seconds(work, 1))) for one, work in sides]
-    found: list[list[float]] = [[] for _ in sides]
+    seconds: list[list[float]] = [[] for _ in sides]
     for _ in range(num_rounds):
         for i, (one, work) in enumerate(sides):
             time.sleep(REST_S)
-            found[i].append(one.seconds(work, times[i]) / times[i])
-    return found
+            seconds[i].append(one.seconds(work, times[i]) / times[i])
+    return seconds
 
 
 def ratios(theirs: Sequence[float], ours: Sequence[float]) -> Spread:
-    """How many times longer theirs took, round by round."""
+    """The ratio of their time to ours, round by round."""
     return Spread.of([a / b for a, b in zip(theirs, ours, strict=True)])

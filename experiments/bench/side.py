@@ -1,5 +1,6 @@
-"""A process that does one side's work when it is told to, and says how long it took."""
+"""A process that does one side's work on request, and answers with the seconds that it took."""
 
+import dataclasses
 import os
 import signal
 import time
@@ -14,7 +15,7 @@ import backends
 from backends.arrays import Array
 from backends.bench import Measured
 from backends.contract import ArrayDataset, Program
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
 from experiments.machine import malloc, memory
@@ -30,7 +31,7 @@ BATCHES = 4  # of random examples, as the data of a program
 
 @dataclass(frozen=True)
 class Side:
-    """One alternative.
+    """A side: one alternative of those that are compared.
 
     what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes.
     """
@@ -41,6 +42,12 @@ class Side:
     size: int = 0
     peer_path: Path | None = None
     setting: str = ""  # in which it differs from the others of its backend
+    replicas: int = 1  # trials as one program; they differ in their seed
+
+    @property
+    def batch_size(self) -> int:
+        """Images of a step, of all replicas together."""
+        return self.replicas * self.trial.train.batch_size
 
     @property
     def label(self) -> str:
@@ -48,7 +55,7 @@ class Side:
 
 
 def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
-    """Answer (work, times) with its seconds, and `about` with what is known of the process, until told to end."""
+    """Answer (work, times) with its seconds, and `about` with facts on the process, until told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.sched_setaffinity(0, cpus)
     try:
@@ -67,6 +74,7 @@ def main(side: Side, cpus: tuple[int, ...], connection: Connection) -> None:
             works[work](times)
             connection.send(time.perf_counter() - start)
     except MixlabError as error:
+        show_chain(error)  # a pickled error loses its cause on the way to the parent
         connection.send(error)
     except EOFError:  # the parent has gone
         return
@@ -86,7 +94,7 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
     measured: Measured
     if side.what == "program":
         malloc.give_back_at_once(run.remat)
-        measured = OurLoop(side.trial, run)
+        measured = OurLoop(side.trial, run, side.replicas)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (mixer_of(side.trial), side.trial.optimizer)
         peers = backends.load_peers(side.backend)
@@ -113,18 +121,19 @@ def random_data(trial: Trial, num_batches: int) -> ArrayDataset:
 
 
 class OurLoop:
-    """See contract.Measured: the program of a backend, called as a trial calls it, gathering of the batch included."""
+    """A backend's program, called as a trial calls it, with the gathering of batches; see backends.bench.Measured."""
 
-    def __init__(self, trial: Trial, run: RunSpec):
+    def __init__(self, trial: Trial, run: RunSpec, num_replicas: int = 1):
         self.trial, self.data = trial, random_data(trial, BATCHES)
+        self.trials = [dataclasses.replace(trial, seed=trial.seed + i) for i in range(num_replicas)]
         optimizer = trial.optimizer
         self.program: Program = backends.load(trial.backend).open(trial.model, optimizer, self.data, run)
-        self.program.load([initial_state(trial)])
+        self.program.load([initial_state(one) for one in self.trials])
         self.step = 0
 
     def train(self, num_steps: int) -> None:
         examples = np.arange(len(self.data.images), dtype=np.int32)
-        self.program.train([step_plan(self.trial, examples, self.step, num_steps)])
+        self.program.train([step_plan(one, examples, self.step, num_steps) for one in self.trials])
         self.step += num_steps
 
     def predict(self, num_batches: int) -> None:

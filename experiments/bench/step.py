@@ -32,7 +32,7 @@ FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
 
 @dataclass(frozen=True)
 class Measurement:
-    """One side. `images_per_s` and the others by kind of work: train, predict."""
+    """The figures of one side; `images_per_s` and the others by kind of work: train, predict."""
 
     label: str
     images_per_s: dict[str, Spread]
@@ -51,12 +51,12 @@ def peers() -> dict[str, tuple[str, PeerInfo]]:
 
 
 def _modules() -> dict[str, Peers]:
-    """Of the backends that are installed, by name."""
-    found: dict[str, Peers] = {}
+    """The peers of the backends that are installed, by name."""
+    modules: dict[str, Peers] = {}
     for name in backends.names():
         with contextlib.suppress(BackendMissing):
-            found[name] = backends.load_peers(name)
-    return found
+            modules[name] = backends.load_peers(name)
+    return modules
 
 
 def sides(
@@ -65,16 +65,20 @@ def sides(
     peer_names: Sequence[str] = (),
     peer_path: Path | None = None,
     others: Mapping[str, Trial] | None = None,
+    num_replicas: int = 1,
 ) -> list[Side]:
-    """Our backends, each with other settings too, then the peers, which have the same function: their activation's.
+    """The sides: our backends, each with other settings too, then the peers; all have the activation of the peers.
 
     Args:   others: the same model with other settings, by what to call it.
+            num_replicas: where it is more than one, each backend is a side with so many trials as one program too.
     Raises: MixlabError: an unknown peer, peers of different activations, or a trial that a peer has no form of.
     """
-    known = peers() if peer_names else {}
-    if unknown := [name for name in peer_names if name not in known]:
-        raise MixlabError(f"{COMMAND_LINE}: --peer: {unknown[0]!r} is not known; {choices(unknown[0], known)}")
-    activations = {known[name][1].activation for name in peer_names}
+    available = peers() if peer_names else {}
+    if unknown := [name for name in peer_names if name not in available]:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --peer: expected a peer, got {unknown[0]!r}; {choices(unknown[0], available)}"
+        )
+    activations = {available[name][1].activation for name in peer_names}
     if len(activations) > 1:
         raise MixlabError(
             f"{COMMAND_LINE}: --peer: {' and '.join(peer_names)} have different activations; measure them one by one"
@@ -87,11 +91,13 @@ def sides(
                 others[setting] = replace(other, model=replace(mixer_of(other), activation=activation))
         trial = replace(trial, model=replace(mixer_of(trial), activation=activation))
         _check_plain(trial, peer_names[0])
-    found = [Side(name, replace(trial, backend=name)) for name in ours]
+    compared = [Side(name, replace(trial, backend=name)) for name in ours]
+    if num_replicas > 1:
+        compared += [replace(one, setting=f"{num_replicas} replicas", replicas=num_replicas) for one in compared]
     for setting, other in others.items():
-        found += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
-    found += [Side(known[name][0], trial, name, peer_path=peer_path) for name in peer_names]
-    return found
+        compared += [Side(name, replace(other, backend=name), setting=setting) for name in ours]
+    compared += [Side(available[name][0], trial, name, peer_path=peer_path) for name in peer_names]
+    return compared
 
 
 def _check_plain(trial: Trial, peer: str) -> None:
@@ -104,7 +110,7 @@ def _check_plain(trial: Trial, peer: str) -> None:
         for name in names:
             if getattr(spec, name) != getattr(default, name):
                 raise MixlabError(
-                    f"bench: --peer {peer}: it has no {section}.{name}={getattr(spec, name)}; leave one out"
+                    f"bench: --peer: {peer} has no {section}.{name}={getattr(spec, name)}; leave one of the two out"
                 )
 
 
@@ -112,23 +118,15 @@ def measure(
     compared: Sequence[Side], num_rounds: int, say: Callable[[str], None] = lambda text: None
 ) -> list[Measurement]:
     """Let the sides take turns, matrix products of their precisions among them."""
-    trial = compared[0].trial
     seconds: Seconds = {}
     tops: Tops = {}
     firsts: list[float] = []
     with running(compared) as started, contextlib.ExitStack() as stack:
-        is_cpu = started[0].about()["device"] == "cpu"
-        rows = CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
-        names = _modules() if is_cpu else {side.backend for side in compared}
-        products = [
-            Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
-            for precision in {side.trial.train.precision for side in compared}
-            for name in names
-        ]
+        products = _products(compared, started[0].about()["device"] == "cpu")
         ceilings = stack.enter_context(running(products))
         for one in started:
             say(f"{one.side.label}: first step")
-            firsts.append(one.seconds(TRAIN, 1))
+            firsts.append(one.seconds(TRAIN, 1) + one.open_s)
             one.seconds(PREDICT, 1)
         for work in (TRAIN, PREDICT):
             say(f"{work}: {num_rounds} rounds of {len(ceilings) + len(started)} turns")
@@ -136,40 +134,57 @@ def measure(
                 *((one, PRODUCT) for one in ceilings),
                 *((one, work) for one in started),
             ]
-            found = take_turns(works, num_rounds, TURN_S)
-            tops[work] = _fastest(products, found[: len(products)])
-            seconds[work] = found[len(products) :]
+            turns = take_turns(works, num_rounds, TURN_S)
+            tops[work] = _fastest(products, turns[: len(products)])
+            seconds[work] = turns[len(products) :]
         abouts = [one.about() for one in started]
-    base = [_compared_with(side, compared) for side in compared]
     return [
-        Measurement(
-            label=side.label,
-            images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.trial.train.batch_size)),
-            gflops=_rates(seconds, i, {work: _gflop(side.trial, work) for work in seconds}),
-            share={
-                work: Spread.of(
-                    [
-                        _gflop(side.trial, work) / own / top
-                        for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
-                    ]
-                )
-                for work, times in seconds.items()
-            },
-            against=compared[base[i]].label,
-            relative={
-                work: ratios(_an_image(times[i], side), _an_image(times[base[i]], compared[base[i]]))
-                for work, times in seconds.items()
-            },
-            first_step_s=firsts[i] + started[i].open_s,
-            spec=as_tree(side.trial),
-            about=abouts[i],
-        )
-        for i, side in enumerate(compared)
+        _measurement(compared, i, seconds, tops, first_s, about)
+        for i, (first_s, about) in enumerate(zip(firsts, abouts, strict=True))
     ]
 
 
+def _products(compared: Sequence[Side], is_cpu: bool) -> list[Side]:
+    """A matrix product for each precision: by each framework on a CPU, which differ there, else by those compared."""
+    trial, rows = compared[0].trial, CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
+    names = _modules() if is_cpu else {side.backend for side in compared}
+    return [
+        Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
+        for precision in {side.trial.train.precision for side in compared}
+        for name in names
+    ]
+
+
+def _measurement(
+    compared: Sequence[Side], i: int, seconds: Seconds, tops: Tops, first_s: float, about: dict[str, Any]
+) -> Measurement:
+    """What was measured of the side at place i."""
+    side, base = compared[i], _compared_with(compared[i], compared)
+    shares = {
+        work: [
+            _gflop(side, work) / own / top
+            for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
+        ]
+        for work, times in seconds.items()
+    }
+    return Measurement(
+        label=side.label,
+        images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.batch_size)),
+        gflops=_rates(seconds, i, {work: _gflop(side, work) for work in seconds}),
+        share={work: Spread.of(share) for work, share in shares.items()},
+        against=compared[base].label,
+        relative={
+            work: ratios(_an_image(times[i], side), _an_image(times[base], compared[base]))
+            for work, times in seconds.items()
+        },
+        first_step_s=first_s,
+        spec=as_tree(side.trial),
+        about=about,
+    )
+
+
 def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[str, list[float]]:
-    """GFLOP/s by round, of the products of each precision."""
+    """The GFLOP/s of the fastest product of each precision, by round."""
     of_precision: dict[str, list[list[float]]] = {}
     for side, own in zip(products, seconds, strict=True):
         rates = [product_flops(side.size) / 1e9 / one for one in own]
@@ -180,7 +195,7 @@ def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[s
 
 
 def _compared_with(side: Side, compared: Sequence[Side]) -> int:
-    """The first side; of a setting, the same backend without it."""
+    """The place of the side to compare with: the first; for a side with a setting, its backend without it."""
     if side.setting:
         return next(i for i, one in enumerate(compared) if one.backend == side.backend and not one.setting)
     return 0
@@ -192,9 +207,9 @@ def _rates(seconds: Seconds, i: int, amounts: Mapping[str, float]) -> dict[str, 
 
 
 def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
-    return [one / side.trial.train.batch_size for one in seconds]
+    return [one / side.batch_size for one in seconds]
 
 
-def _gflop(trial: Trial, work: str) -> float:
-    """Of one batch."""
-    return FLOPS_PER_MAC[work] * folds.forward_macs(trial.model) * trial.train.batch_size / 1e9
+def _gflop(side: Side, work: str) -> float:
+    """The GFLOP of one step, or of the forward pass of one batch."""
+    return FLOPS_PER_MAC[work] * folds.forward_macs(side.trial.model) * side.batch_size / 1e9

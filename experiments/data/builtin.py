@@ -38,7 +38,7 @@ def synthetic(config: DataConfig) -> Found:
 
 
 def _synthetic_images(config: DataConfig, labels: Array) -> Iterator[Array]:
-    """Each image is its class's field of blobs, a stronger field of its own, and noise.
+    """Images that are their class's field of blobs, a stronger field of their own, and noise.
 
     All arithmetic is on whole numbers, so that every machine draws the same pixels.
     """

@@ -1,4 +1,4 @@
-"""What decoded images say of a source: one constant that stands for several classes, and images that are equal."""
+"""Checks of decoded images: one colour that stands for several classes, and images that are equal."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -37,7 +37,7 @@ class Repeats:
 
 
 class Watch:
-    """Looks at each image on its way to the disk."""
+    """A watch on the images of a source, each on its way to the disk."""
 
     def __init__(self, labels: Array):
         self.labels = labels
@@ -71,7 +71,10 @@ def hash_of(image: Array) -> int:
 
 
 def repeats(hashes: Array, train: Array, validation: Array, test: Array) -> Repeats:
-    """Args: hashes: uint64 (n,) of all examples.    train, validation, test: indices into them."""
+    """Count examples that equal one that is trained on.
+
+    Args:   hashes: uint64 (n,) of all examples.    train, validation, test: indices into them.
+    """
     seen = np.unique(hashes[train])
     test_equal, validation_equal = (int(np.isin(hashes[part], seen).sum()) for part in (test, validation))
     return Repeats(test_equal, validation_equal, len(test), len(validation))

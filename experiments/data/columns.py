@@ -1,4 +1,4 @@
-"""Which column of a table holds the images and which the classes: the one that is named, or the only candidate.
+"""Columns of a table that hold the images and the classes: the one that is named, or the only candidate.
 
 - Images: a column of encoded images; where there is none, one in which every value is a path with an image's suffix.
 - Classes: a column that the file itself notes as classes; else one of whole numbers, also where they are stored as
@@ -23,26 +23,26 @@ MAGIC = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*
 
 
 def image_column(table: Table, config: DataConfig, where: str) -> str:
-    """Raises: MixlabError: no column holds images, or several do."""
+    """The column of images. Raises: MixlabError: no column holds images, or several do."""
     where = f"{where}: data.image_column: "
     if config.image_column is not None:
         column = _named(config.image_column, table, where)
         if not is_embedded(table, column) and not isinstance(_first(table, column), str | None):
-            raise MixlabError(f"{where}{column!r} does not hold images, nor paths of images")
+            raise MixlabError(f"{where}expected a column of images or of their paths, got {column!r}")
         return column
     embedded = [field.name for field in table.schema if is_embedded(table, field.name)]
-    found: list[str] = embedded or [field.name for field in table.schema if is_path(table, field.name)]
-    if len(found) > 1:
-        raise MixlabError(f"{where}several columns of images: {', '.join(found)}; name one of them")
-    if not found and table.schema.names and not any(len(batch) for batch in table.batches(table.schema.names[0])):
+    candidates: list[str] = embedded or [field.name for field in table.schema if is_path(table, field.name)]
+    if len(candidates) > 1:
+        raise MixlabError(f"{where}several columns hold images: {', '.join(candidates)}; name one of them")
+    if not candidates and table.schema.names and not any(len(batch) for batch in table.batches(table.schema.names[0])):
         raise MixlabError(f"{where}the table has the columns {listed(table.schema.names, 10)} and no rows; add rows")
-    if not found:
+    if not candidates:
         raise MixlabError(
-            f"{where}no column of images, or of their files' names with suffixes such as .png, among the columns: "
-            f"{listed(table.schema.names, 10)}; name one of them, or keep image files in one folder for each class, of "
-            f"which there must be two"
+            f"{where}expected a column of images, or of their files' names with suffixes such as .png, among the "
+            f"columns {listed(table.schema.names, 10)}; name one of them, or keep image files in one folder for each "
+            f"class, of which there must be two"
         )
-    return found[0]
+    return candidates[0]
 
 
 def label_column(table: Table, config: DataConfig, image: str, where: str) -> tuple[str, list[str]]:
@@ -55,22 +55,24 @@ def label_column(table: Table, config: DataConfig, image: str, where: str) -> tu
         column = _named(config.label_column, table, where)
         if classes(table, column) is None:
             fit = [name for name in table.schema.names if name != image and classes(table, name) is not None]
-            raise MixlabError(f"{where}{column!r} holds no classes, whole numbers or words; {choices(column, fit)}")
+            raise MixlabError(
+                f"{where}expected a column of classes, whole numbers or words, got {column!r}; {choices(column, fit)}"
+            )
         return column, []
     noted = [name for name in table.names if name in table.schema.names and name != image]
     if len(noted) == 1:
         return noted[0], []
     others = [name for name in noted or table.schema.names if name != image and not is_path(table, name)]
     usable = {name: values for name in others if (values := classes(table, name)) is not None}
-    found = [name for name, values in usable.items() if noted or not is_weak(name, values)] or list(usable)
-    if len(found) == 1:
-        return found[0], [name for name in usable if name != found[0]]
-    if found:
-        shown = [f"{name} ({_examples(usable[name], table.names.get(name))})" for name in found]
+    candidates = [name for name, values in usable.items() if noted or not is_weak(name, values)] or list(usable)
+    if len(candidates) == 1:
+        return candidates[0], [name for name in usable if name != candidates[0]]
+    if candidates:
+        shown = [f"{name} ({_examples(usable[name], table.names.get(name))})" for name in candidates]
         raise MixlabError(f"{where}several columns can hold the classes: {listed(shown, 4)}; name one of them")
     raise MixlabError(
-        f"{where}no column of classes, whole numbers or words among the columns: {listed(table.schema.names, 10)}; "
-        f"name one of them"
+        f"{where}expected a column of classes, whole numbers or words, among the columns "
+        f"{listed(table.schema.names, 10)}; name one of them"
     )
 
 
@@ -92,7 +94,7 @@ def classes(table: Table, column: str) -> list[Any] | None:
 
 
 def is_embedded(table: Table, column: str) -> bool:
-    """Whether a column holds encoded images."""
+    """Tell whether a column holds encoded images."""
     import pyarrow as pa
 
     kind = table.schema.field(column).type
@@ -109,7 +111,7 @@ def holds_text(table: Table, column: str) -> bool:
 
 
 def is_path(table: Table, column: str) -> bool:
-    """Whether a column is of words that all end as the names of image files do."""
+    """Tell whether all values of a column end as the names of image files do."""
     import pyarrow as pa
 
     kind = table.schema.field(column).type
@@ -125,12 +127,12 @@ def _named(name: str, table: Table, where: str) -> str:
 
 
 def _first(table: Table, column: str) -> Any:
-    """The first value that is there."""
+    """The first value of a column that is not missing."""
     return next((value for batch in table.batches(column) for value in batch.to_pylist() if value), None)
 
 
 def is_weak(name: str, values: list[Any]) -> bool:
-    """Whether a column is no candidate where a better one is there."""
+    """Tell whether a column is no candidate beside a better one."""
     word = name.strip().lower()
     if COUNTING.fullmatch(word) or THING_ID.fullmatch(word):
         return True
@@ -139,7 +141,7 @@ def is_weak(name: str, values: list[Any]) -> bool:
 
 
 def is_truth(values: list[Any]) -> bool:
-    """Whether all that is there is true or false, in CSV as a word."""
+    """Tell whether all values that are there are true or false, in CSV as words."""
     seen = {value.lower() if isinstance(value, str) else value for value in values if value is not None}
     return bool(seen) and all(isinstance(value, bool) or value in ("true", "false") for value in seen)
 
@@ -153,7 +155,7 @@ def _numbers_in(texts: list[Any]) -> list[Any]:
 
 
 def _whole(text: str | None) -> int | None:
-    """Raises: ValueError: it is no whole number."""
+    """Read a whole number; None if the text stands for no value. Raises: ValueError: it is another text."""
     if not text or text.lower() == "nan":
         return None
     number = float(text)

@@ -1,4 +1,4 @@
-"""What a source holds as it lies: every split, its classes with counts, the sizes and modes of its images."""
+"""Contents of a source as its files have them: every split, its classes with counts, its images by size and mode."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -21,9 +21,11 @@ MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}  # Pillow's name of pixels, by ch
 
 @dataclass(frozen=True, eq=False)
 class SplitContents:
-    """counts: int64 (classes,).   others: examples whose class is not known, or none of the training split's.
+    """The contents of one split.
 
-    images: how many there are of each size and mode, such as ("32 x 32", "RGB").
+    counts: int64 (classes,).   others: examples whose class is missing or is none of the training split's.
+
+    images: their number by size and mode, such as ("32 x 32", "RGB").
     """
 
     name: str
@@ -34,7 +36,10 @@ class SplitContents:
 
 @dataclass(frozen=True, eq=False)
 class Contents:
-    """train, test: the splits that a trial would take; test None: its examples are cut from the training split."""
+    """The contents of a source.
+
+    train, test: the splits that a trial would take; test None: its examples are cut from the training split.
+    """
 
     kind: str
     classes: tuple[str, ...]
@@ -62,27 +67,27 @@ def contents(config: DataConfig, cache: Path, where: str) -> Contents:
 
 def _of_split(split: RawSplit, found: Found, classes: tuple[str, ...]) -> SplitContents:
     numbers = index_of(found, classes, split.values)
-    known = numbers[numbers >= 0]
-    counts = np.bincount(known, minlength=len(classes))
-    return SplitContents(split.name, counts, len(numbers) - len(known), _heads(split.images()))
+    numbered = numbers[numbers >= 0]
+    counts = np.bincount(numbered, minlength=len(classes))
+    return SplitContents(split.name, counts, len(numbers) - len(numbered), _heads(split.images()))
 
 
 def _heads(images: Iterable[Raw]) -> "Counter[tuple[str, str]]":
     from PIL import Image
 
-    found: Counter[tuple[str, str]] = Counter()
+    counts: Counter[tuple[str, str]] = Counter()
     for raw in images:
         if isinstance(raw, np.ndarray):
             size, mode = raw.shape[1::-1], MODES.get(raw.shape[2] if raw.ndim == 3 else 1, f"{raw.shape[-1]} channels")
         elif raw is None:
-            found["missing", ""] += 1
+            counts["missing", ""] += 1
             continue
         else:
             try:
                 with Image.open(BytesIO(raw) if isinstance(raw, bytes) else raw) as image:
                     size, mode = image.size, image.mode
             except Exception:  # Pillow's decoders raise many types
-                found["unreadable", ""] += 1
+                counts["unreadable", ""] += 1
                 continue
-        found[f"{size[0]} x {size[1]}", mode] += 1
-    return found
+        counts[f"{size[0]} x {size[1]}", mode] += 1
+    return counts

@@ -33,16 +33,16 @@ class Range:
 
 
 def is_deep(image: "Image") -> bool:
-    """Whether an image that was opened and not yet loaded has more than 8 bits a channel.
+    """Tell whether an image that was opened and not yet loaded has more than 8 bits a channel.
 
-    Raises: ValueError: its bits lie as nothing here can read.
+    Raises: ValueError: its bits lie in an order that nothing here can read.
     """
     if image.mode in GREY_MODES or _RAW_MODE.fullmatch(raw_mode(image)):
         return True
     if image.format == "TIFF" and max(np.atleast_1d(_tag(image, 258, 8))) > 8 and image.mode != "F":
-        raise ValueError("16 bits a channel, one channel after the other; store them pixel by pixel")
+        raise ValueError("it has 16 bits a channel, one channel after the other; store them pixel by pixel")
     if image.format == "PPM" and image.mode == "RGB" and _largest_of_ppm(image) > 255:
-        raise ValueError("a PPM of 16 bits a channel, which is not read; store it as PNG")
+        raise ValueError("it is a PPM of 16 bits a channel, which Mixlab does not read; store it as PNG")
     return False
 
 
@@ -58,7 +58,7 @@ def values(image: "Image", again: Callable[[], "Image"]) -> tuple[Array, Array |
         return from_array(_turned(image)[..., None], transparent)
     form, order = matched.groups()
     if form in ("RGBa", "CMYK"):
-        raise ValueError(f"{form} of 16 bits a channel is not read; store it as RGB or RGBA")
+        raise ValueError(f"it is {form} of 16 bits a channel, which Mixlab does not read; store it as RGB or RGBA")
     with again() as second:
         if form == "LA":  # two channels of two bytes are read as four of one
             _set_raw_mode(second, "RGBA")
@@ -69,13 +69,13 @@ def values(image: "Image", again: Callable[[], "Image"]) -> tuple[Array, Array |
 
 
 def from_array(pixels: Array, transparent: Any = None) -> tuple[Array, Array | None]:
-    """As `values`, of an array (h, w, c). Of 2 or 4 channels the last is alpha.
+    """The values and the alpha of an array (h, w, c), as of `values`. Of 2 or 4 channels the last is alpha.
 
     Args: transparent: the value, or the three values, that a file declares to be transparent.
     """
     pixels = pixels.astype(np.int32)
     if pixels.min() < 0 or pixels.max() > MOST:
-        raise ValueError(f"values from {pixels.min()} to {pixels.max()}; expected 0 to {MOST}")
+        raise ValueError(f"expected values from 0 to {MOST}, got {pixels.min()} to {pixels.max()}")
     if pixels.shape[-1] in (2, 4):
         return pixels[..., :-1], pixels[..., -1]
     if transparent is None:
@@ -96,7 +96,7 @@ def _turned(image: "Image") -> Array:
 
 
 def raw_mode(image: "Image") -> str:
-    """How the pixels lie in the file, in Pillow's words; "" where it does not say."""
+    """The order of pixels in the file, as Pillow names it; "" if it names none."""
     tiles = getattr(image, "tile", None)
     arguments: Any = tiles[0][3] if tiles else ""
     mode = arguments if isinstance(arguments, str) else (arguments or [""])[0]

@@ -1,4 +1,4 @@
-"""How an image of any size becomes a square: squashed, or its middle cut out.
+"""Framing: how an image of any size becomes a square, squashed, or its middle cut out.
 
 With `data.shorter_side` the shorter side is resized to so many pixels, the ratio of the sides is kept, and the middle
 square of `data.image_size` is cut out, as timm and torchvision prepare images for an evaluation. Without it the image
@@ -15,11 +15,11 @@ if TYPE_CHECKING:  # Pillow takes part only where a source is read
 
 
 def check(config: DataConfig, where: str) -> None:
-    """Raises: MixlabError: `data.shorter_side` does not go with `data.image_size`."""
+    """Check the sizes. Raises: MixlabError: `data.shorter_side` does not fit `data.image_size`."""
     if config.shorter_side is not None and (config.image_size is None or config.shorter_side < config.image_size):
         raise MixlabError(
-            f"{where}: data.shorter_side: {config.shorter_side} needs a data.image_size that is no larger, the square "
-            f"to cut out; {config.image_size} came"
+            f"{where}: data.shorter_side: {config.shorter_side} needs a data.image_size, the square to cut out, that "
+            f"is not larger; got {config.image_size}"
         )
 
 

@@ -17,7 +17,7 @@ from experiments.spec.config import DataConfig
 
 
 def library() -> ModuleType:
-    """The library, told to print nothing."""
+    """The library `datasets`, set to print nothing."""
     import datasets
 
     datasets.disable_progress_bars()
@@ -28,7 +28,7 @@ def library() -> ModuleType:
 
 
 def read(config: DataConfig, scratch: Path, where: str) -> Found:
-    """What the hub holds under an id. Files of the library go to `scratch`.
+    """The splits of a data set on the hub. Files of the library go to `scratch`.
 
     Raises: OSError: `scratch` is full.
     """
@@ -38,7 +38,7 @@ def read(config: DataConfig, scratch: Path, where: str) -> Found:
         raise_if_full(error)
         raise MixlabError(
             f"{where}: data.source: {config.source!r} cannot be read from the hub: {reason(error)}"
-        ) from None
+        ) from error
     tables = {canonical(str(name)) or str(name): cache(partial(_table, part)) for name, part in opened.items()}
     return rows.found("a data set of the hub", tables, config, where)
 

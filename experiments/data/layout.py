@@ -29,7 +29,7 @@ INNER = {"images"}  # Tiny ImageNet's folder between a split, or a class, and it
 
 
 def finds(tree: Tree) -> bool:
-    """Whether there are class folders: two that hold images, at the first level or in a folder named by a split."""
+    """Tell whether there are class folders: two that hold images, at the first level or in a split's folder."""
     first = _with_images(tree)
     if any(canonical(name) and len(_class_folders(folder)) > 1 for name, folder in first.items()):
         return True
@@ -37,28 +37,28 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
-    said = f"{where}: data.source: {config.source!r}"
+    """Read class folders, as raw.py asks of a reader."""
+    prefix = f"{where}: data.source: {config.source!r}"
     first = _with_images(tree)
-    both = [] if config.layout else tables.name_images(tree, said)
+    both = [] if config.layout else tables.name_images(tree, prefix)
     if both:
         raise MixlabError(
-            f"{said} has class folders ({listed(list(first), 3)}) and a table of images ({listed(both, 2)}); to read "
+            f"{prefix} has class folders ({listed(list(first), 3)}) and a table of images ({listed(both, 2)}); to read "
             f"the folders, set data.layout to classes or splits; to read the table, move it and its images to a folder"
         )
-    if _are_splits(first, config, said):
+    if _are_splits(first, config, prefix):
         return _read_splits(tree, first, config, where)
     if not config.layout:
-        _refuse_splits_inside(first, said)
+        _refuse_splits_inside(first, prefix)
     if len(first) < 2:
-        raise MixlabError(f"{said} has {counted(len(first), 'class folder')} and must have two or more{hint(tree)}")
+        raise MixlabError(f"{prefix} has {counted(len(first), 'class folder')}; expected two or more{hint(tree)}")
     split = _split("train", first)
     notes = [*_beside(tree, first, "class folders"), *_in_classes(tree, first)]
     return Found(KIND, {"train": lambda: split}, tuple(in_order(list(first))), tuple(notes))
 
 
 def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bool:
-    """Whether the folders of the first level are splits; else they are classes.
+    """Tell whether the folders of the first level are splits; else they are classes.
 
     Raises: MixlabError: they can be both.
     """
@@ -83,7 +83,7 @@ def _are_splits(first: Mapping[str, Tree], config: DataConfig, where: str) -> bo
 
 
 def _refuse_splits_inside(classes: Mapping[str, Tree], where: str) -> None:
-    """Raises: MixlabError: splits stand below classes, or below folds."""
+    """Refuse splits inside class folders. Raises: MixlabError: splits stand below classes, or below folds."""
     for name, folder in classes.items():
         inside = [inner for inner in _with_images(folder) if canonical(inner)]
         if len(set(map(canonical, inside))) > 1:
@@ -102,12 +102,12 @@ def _question(first: Mapping[str, Tree], words: list[str], others: list[str], wh
 
 
 def _read_splits(tree: Tree, first: Mapping[str, Tree], config: DataConfig, where: str) -> Found:
-    said = f"{where}: data.source: {config.source!r}"
+    prefix = f"{where}: data.source: {config.source!r}"
     names = {folder: canonical(folder) or folder for folder in first}
     for name in names.values():
         same = [other for other in names if names[other] == name]
         if len(same) > 1:
-            raise MixlabError(f"{said}: the folders {' and '.join(same)} are both the split {name!r}; rename one")
+            raise MixlabError(f"{prefix}: the folders {' and '.join(same)} are both the split {name!r}; rename one")
     splits: dict[str, Callable[[], RawSplit]] = {}
     unlabelled, notes, classes = [], _beside(tree, first, "splits"), set()
     for folder_name, name in names.items():
@@ -121,12 +121,14 @@ def _read_splits(tree: Tree, first: Mapping[str, Tree], config: DataConfig, wher
         else:
             unlabelled.append(name)
     if not classes:
-        raise MixlabError(f"{said}: no split has class folders: {listed(list(first))}{hint(tree)}")
+        raise MixlabError(
+            f"{prefix}: expected class folders in a split, but none of {listed(list(first))} has any{hint(tree)}"
+        )
     return Found(KIND, splits, tuple(in_order(list(classes))), tuple(notes), tuple(unlabelled))
 
 
 def _from_table(name: str, folder: Tree, config: DataConfig, where: str) -> Callable[[], RawSplit] | None:
-    """How to read a split whose images lie flat beside a table of their classes; None: there is none."""
+    """A function that reads a split whose images lie flat beside a table of their classes; None: there is no table."""
     annotations = [file for file in folder.files if file.endswith("_annotations.txt")]
     if len(annotations) == 1:
         return partial(_annotated, name, folder, annotations[0], f"{where}: data.source: {config.source!r}")
@@ -144,8 +146,8 @@ def _annotated(name: str, folder: Tree, annotations: str, where: str) -> RawSpli
     files = [file for file in inner.files if is_image(file)]
     if odd := set(files) ^ set(values):
         raise MixlabError(
-            f"{where}: {len(odd):,} images of split {name!r} have no line in {annotations}, or lines no image: "
-            f"{listed(sorted(odd), 3)}; mend the file"
+            f"{where}: {len(odd):,} images of split {name!r} have no line in {annotations}, or its lines have "
+            f"no image: {listed(sorted(odd), 3)}; correct the file"
         )
     paths = [str(inner.path / file) for file in files]
     return RawSplit(name, [values[file] for file in files], lambda: iter(paths))
@@ -153,12 +155,12 @@ def _annotated(name: str, folder: Tree, annotations: str, where: str) -> RawSpli
 
 def _split(name: str, classes: Mapping[str, Tree]) -> RawSplit:
     """The images of all classes in the order of their paths."""
-    found = []
+    files = []
     for label, folder in classes.items():
-        found += [(f"{label}/{file}", label) for file, _ in folder.all_files() if is_image(file)]
-    found.sort()
+        files += [(f"{label}/{file}", label) for file, _ in folder.all_files() if is_image(file)]
+    files.sort()
     parents = {label: str(folder.path.parent) for label, folder in classes.items()}
-    return RawSplit(name, [label for _, label in found], lambda: (f"{parents[label]}/{file}" for file, label in found))
+    return RawSplit(name, [label for _, label in files], lambda: (f"{parents[label]}/{file}" for file, label in files))
 
 
 def _with_images(tree: Tree) -> dict[str, Tree]:
@@ -171,12 +173,12 @@ def _holds_images(tree: Tree) -> bool:
 
 
 def _class_folders(split: Tree) -> dict[str, Tree]:
-    found = _with_images(split)
-    return {} if set(found) <= INNER else found
+    with_images = _with_images(split)
+    return {} if set(with_images) <= INNER else with_images
 
 
 def _beside(tree: Tree, folders: Mapping[str, Tree], what: str) -> list[str]:
-    """What lies beside the folders that count and holds no example."""
+    """A note on what lies beside the folders that count and holds no example."""
     without = {name: folder for name, folder in tree.folders.items() if name not in folders and folder.holds}
     odd = [*tree.files, *(f"{name}/ with {_types(folder)}" for name, folder in without.items())]
     return [f"{counted(len(odd), 'name')} beside the {what} of {tree.path.name} ignored: {listed(odd)}"] if odd else []
@@ -209,7 +211,7 @@ def _types(*folders: Tree) -> str:
 
 
 def hint(tree: Tree) -> str:
-    """How a folder of images in which no class folders were found might be meant."""
+    """The end of an error: what may be meant by a folder of images in which no class folders were found."""
     first = _with_images(tree)
     if len(first) > 1 and all(map(canonical, first)):
         alone = [f"{name}/{inner}" for name, folder in first.items() for inner in _with_images(folder)]

@@ -1,4 +1,4 @@
-"""From what a reader found to a raw source: which splits take part, and the number of each class.
+"""Numbering of what a reader found: which splits take part, and the number of each class.
 
 Names of classes sort as people count: where all are whole numbers, by value (2 before 10), else as text.
 """
@@ -28,7 +28,7 @@ def number(found: Found, config: DataConfig, where: str) -> RawSource:
     train, notes = found.splits[train_name](), list(found.notes)
     values = _plain(train.values)
     _refuse_missing(train, values, config, where)
-    names, numbers, said = _classes(found, values)
+    names, numbers, class_notes = _classes(found, values)
     labels = _numbered(train, values, numbers, config, where)
     for name in found.unlabelled:
         notes.append(f"split {name!r} has no classes and is left out")
@@ -48,7 +48,7 @@ def number(found: Found, config: DataConfig, where: str) -> RawSource:
     for name in splits_in_order(found.splits):
         if name not in passed:
             notes.append(f"split {name!r} is not used; data.train_split and data.test_split choose others")
-    notes += [*said, *_odd_names(names, config, where), *_without_examples(names, labels)]
+    notes += [*class_notes, *_odd_names(names, config, where), *_without_examples(names, labels)]
     return RawSource(names, Split(train.name, labels, train.images), test, found.kind, tuple(notes))
 
 
@@ -80,10 +80,10 @@ def _choose(config: DataConfig, found: Found, where: str) -> tuple[str, list[str
 
 
 def _named(field: str, name: str, config: DataConfig, found: Found, where: str) -> str:
-    for known in (name, canonical(name) or name):
-        if known in found.splits:
-            return known
-        if known in found.unlabelled:
+    for split in (name, canonical(name) or name):
+        if split in found.splits:
+            return split
+        if split in found.unlabelled:
             raise MixlabError(
                 f"{where}: data.{field}: split {name!r} of {config.source!r} has no classes; "
                 f"{choices(name, splits_in_order(found.splits))}"
@@ -126,7 +126,7 @@ def _classes(found: Found, values: list[Any]) -> tuple[tuple[str, ...], Mapping[
 
 
 def _odd_names(names: Sequence[str], config: DataConfig, where: str) -> Iterator[str]:
-    """Names that may be slips: alike but for case or spaces, or words for a value that is missing.
+    """Notes on names that may be slips: alike but for case or spaces, or words for a value that is missing.
 
     Raises: MixlabError: two are one text in two codings.
     """
@@ -158,7 +158,7 @@ def _without_examples(names: Sequence[str], labels: Array) -> Iterator[str]:
 
 
 def _untrained(test: Split, trained: Array, config: DataConfig, where: str) -> Iterator[str]:
-    """Raises: MixlabError: no test example is of a class that is trained on."""
+    """A note on test examples of classes that are not trained on. Raises: MixlabError: all of them are."""
     strange = int((~np.isin(test.labels, trained)).sum())
     if strange and strange == len(test.labels):
         raise MixlabError(
@@ -170,7 +170,7 @@ def _untrained(test: Split, trained: Array, config: DataConfig, where: str) -> I
 
 
 def _refuse_missing(split: RawSplit, values: list[Any], config: DataConfig, where: str) -> None:
-    """Raises: MixlabError: some examples have no class."""
+    """Refuse a split of which some examples have no class. Raises: MixlabError."""
     rows = [row for row, value in enumerate(values) if value is None]
     if rows:
         raise MixlabError(
@@ -182,13 +182,13 @@ def _refuse_missing(split: RawSplit, values: list[Any], config: DataConfig, wher
 def _numbered(split: RawSplit, values: list[Any], numbers: Mapping[Any, int], config: DataConfig, where: str) -> Array:
     try:
         return np.array([numbers[value] for value in values], np.int32)
-    except (KeyError, TypeError):
+    except (KeyError, TypeError) as error:
         row = next(row for row, value in enumerate(values) if not isinstance(value, str | int) or value not in numbers)
         names = [name for name, _ in sorted(numbers.items(), key=lambda item: item[1])]
         raise MixlabError(
-            f"{_place(split, config, where)} of split {split.name!r}: {values[row]!r} in row {row} is no class of the "
-            f"training split; allowed: {listed(names, 10)}"
-        ) from None
+            f"{_place(split, config, where)} of split {split.name!r}: expected a class of the training split, got "
+            f"{values[row]!r} in row {row}; allowed: {listed(names, 10)}"
+        ) from error
 
 
 def _place(split: RawSplit, config: DataConfig, where: str) -> str:

@@ -45,8 +45,8 @@ def background(config: DataConfig, where: str) -> Colour:
         if len(colour) == 3:
             return colour
     raise MixlabError(
-        f"{where}: data.background: {shown(config.background)} is no colour; allowed: a grey level from 0 to 255, a "
-        f"name such as white, or red, green and blue such as '#ff8000'"
+        f"{where}: data.background: expected a grey level from 0 to 255, a name such as white, or red, green and "
+        f"blue such as '#ff8000', got {shown(config.background)}"
     )
 
 
@@ -58,7 +58,7 @@ class Decoder:
     """
 
     def __init__(self, source: RawSource, config: DataConfig, where: str):
-        """Raises: MixlabError: an image cannot be read, or `data.background` is no colour."""
+        """Find size and channels. Raises: MixlabError: an image cannot be read, or `data.background` is no colour."""
         self.source, self.config, self.where = source, config, where
         self.background = background(config, where)
         self.range: depth.Range | None = None  # of images of 16 bits; found when the first of them is met
@@ -66,7 +66,7 @@ class Decoder:
         self.size, self.channels = self._survey()
 
     def images(self) -> Iterator[Array]:
-        """Each image, those of the training split first.
+        """The images one by one, those of the training split first.
 
         An image of another size becomes a square as framing.py says. Colour becomes grey by Pillow's "L" (ITU-R 601).
 
@@ -76,7 +76,7 @@ class Decoder:
         return chain(*map(self._decode, self.source.splits))
 
     def notes(self) -> tuple[str, ...]:
-        """What was done to images that the user may not expect, with their numbers; after `images` has ended."""
+        """Notes on what the user may not expect to be done to images, with their numbers; after `images` has ended."""
         of = f"of {self.total:,} images"
         notes = []
         if self.blended:
@@ -86,8 +86,8 @@ class Decoder:
         if self.framed:
             notes.append(f"{self.framed:,} {of} have several frames or pages, of which the first is taken")
         if self.range:
-            bits, found = self._bits(), "" if self.config.bits else f", as the largest value is {self.range.largest:,}"
-            notes.append(f"{self.deep:,} {of} have 16 bits a channel; 0 to {2**bits - 1:,} is their range{found}")
+            bits, why = self._bits(), "" if self.config.bits else f", as the largest value is {self.range.largest:,}"
+            notes.append(f"{self.deep:,} {of} have 16 bits a channel; 0 to {2**bits - 1:,} is their range{why}")
         return tuple(notes)
 
     def _survey(self) -> tuple[int, int]:
@@ -111,8 +111,8 @@ class Decoder:
             if not self.config.image_size and image.size != (size, size):
                 width, height = image.size
                 raise MixlabError(
-                    f"{self.where}: data.image_size: image {row} of split {split.name!r} is {width} x {height} pixels "
-                    f"and must be {size} x {size}, square and as wide as the first; give a size that all are resized "
+                    f"{self.where}: data.image_size: image {row} of split {split.name!r} is {width} x {height} pixels; "
+                    f"expected {size} x {size}, square and as wide as the first; give a size that all are resized "
                     f"to, such as {min(width, height)}"
                 )
             try:
@@ -120,7 +120,7 @@ class Decoder:
             except MixlabError:
                 raise
             except Exception as error:  # Pillow's decoders raise many types
-                raise _unreadable(split, row, raw, error, self.where) from None
+                raise _unreadable(split, row, raw, error, self.where) from error
 
     def _pixels(self, raw: Raw, image: "Image") -> Array:
         self.total += 1
@@ -170,7 +170,7 @@ class Decoder:
         return self.config.bits or self.range.bits
 
     def _find_range(self) -> depth.Range:
-        """From every image of 16 bits.
+        """The range of values that all images of 16 bits use.
 
         Raises: MixlabError: a value exceeds `data.bits`.
         """
@@ -182,13 +182,13 @@ class Decoder:
                         continue
                     values, alpha = _deep_values(raw, image)
                 except Exception as error:  # Pillow's decoders raise many types
-                    raise _unreadable(split, row, raw, error, self.where) from None
+                    raise _unreadable(split, row, raw, error, self.where) from error
                 largest = max(largest, int(values.max()))
                 largest_alpha = max(largest_alpha, 0 if alpha is None else int(alpha.max()))
                 if self.config.bits and largest >= 2**self.config.bits:
                     raise MixlabError(
-                        f"{self.where}: data.bits: image {row} of split {split.name!r} holds {largest:,}, which "
-                        f"{self.config.bits} bits cannot say; give {depth.bits_for(largest)} or more, or leave it out"
+                        f"{self.where}: data.bits: image {row} of split {split.name!r} holds {largest:,}, which does "
+                        f"not fit into {self.config.bits} bits; give {depth.bits_for(largest)} or more, or leave it out"
                     )
         return depth.Range(depth.bits_for(largest), depth.bits_for(largest_alpha), largest)
 
@@ -198,7 +198,7 @@ def _opened(split: Split, where: str) -> "Iterator[tuple[int, Raw, Image]]":
         try:
             image = _open(raw)
         except Exception as error:  # Pillow's decoders raise many types
-            raise _unreadable(split, row, raw, error, where) from None
+            raise _unreadable(split, row, raw, error, where) from error
         with image:
             yield row, raw, image
 

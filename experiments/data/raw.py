@@ -1,4 +1,4 @@
-"""What a reader gives of a source, and what is made of it: splits, the class of each example, raw images.
+"""Raw sources: what a reader gives of one, and what is made of it: splits, classes of examples, raw images.
 
 A reader is a module with
 
@@ -21,7 +21,7 @@ Raw = bytes | str | Array | None  # an encoded image, the path of its file, its 
 
 @dataclass(frozen=True, eq=False)
 class RawSplit:
-    """One split as it lies in the source. `images()` gives the raw images in the order of `values`, anew at each call.
+    """A split as it lies in the source. `images()` gives the raw images in the order of `values`, anew at each call.
 
     values: what stands for the class of each example: its name, or its number (in `Found.classes` where those are
             given); None or -1: not known.   column: where they come from, for sentences.
@@ -35,7 +35,7 @@ class RawSplit:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """What a reader found.
+    """The findings of a reader in a source.
 
     splits:     by canonical name (train, validation, test; others as they are called); a split is read when it is
                 called, so one that nobody asked for is never read.
@@ -53,7 +53,7 @@ class Found:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One split with its classes numbered. `images()` gives the raw images in the order of `labels`, anew each time."""
+    """A split with its classes numbered. `images()` gives the raw images in the order of `labels`, anew each time."""
 
     name: str
     labels: Array  # int32 (n,)
@@ -62,7 +62,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class RawSource:
-    """classes: names in the order of their numbers.   notes: what the reader and the numbering have to say."""
+    """A source whose splits are chosen and whose classes are numbered.
+
+    classes: names in the order of their numbers.   notes: those of the reader and of the numbering.
+    """
 
     classes: tuple[str, ...]
     train: Split

@@ -1,4 +1,4 @@
-"""What there is to say of a trial's data: for the one who plans it, and in its record."""
+"""Remarks on a trial's data: for whoever plans it, and in its record."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -12,20 +12,20 @@ from experiments.spec.trial import DataInfo, Trial
 
 def notes(config: DataConfig, info: DataInfo, cache: Path) -> list[str]:
     """Sentences without a stop: what was ignored or understood in its own way, and examples that repeat."""
-    found = repeats(config, info, cache)
-    last = found.note() if found else None
+    equal = repeats(config, info, cache)
+    last = equal.note() if equal else None
     return [*facts(config, info, cache).notes, *([last] if last else [])]
 
 
 def in_record(config: DataConfig, info: DataInfo, cache: Path) -> dict[str, Any]:
     """The part of a record that tells of the data; the classes stand in the order of their numbers."""
-    known, found = facts(config, info, cache), repeats(config, info, cache)
+    source_facts, equal = facts(config, info, cache), repeats(config, info, cache)
     return {
         "source": config.source,
-        "kind": known.kind,
-        "classes": list(known.classes),
+        "kind": source_facts.kind,
+        "classes": list(source_facts.classes),
         "notes": notes(config, info, cache),
-        "repeats": dataclasses.asdict(found) if found else None,
+        "repeats": dataclasses.asdict(equal) if equal else None,
     }
 
 

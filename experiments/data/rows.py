@@ -1,4 +1,4 @@
-"""From tables, one for each split, to what a reader gives: the columns of images and of classes, row by row."""
+"""Rows of tables, one table for each split, as a reader gives them: the columns of images and of classes."""
 
 import os
 import re
@@ -43,18 +43,21 @@ def found(kind: str, tables: Tables, config: DataConfig, where: str) -> Found:
     """
     first = _first(tables, config)
     chosen = choose(first, config, len(tables) == 1, where)
-    said = [*_said(chosen), *_unread_splits(first, chosen)]
+    remarks = [*_said(chosen), *_unread_splits(first, chosen)]
     splits: dict[str, Callable[[], RawSplit]]
     splits = {name: partial(_read, name, opens, first, chosen, where) for name, opens in tables.items()}
     words = _splits_of_rows(first, chosen) if len(tables) == 1 else []
     if words:
         splits = {word: partial(_cut, word, words, splits) for word in dict.fromkeys(words)}
-        said.append(f"column {chosen.split or chosen.image!r} says the split of each row")
-    return Found(kind, splits, first.names.get(chosen.label), tuple(said))
+        remarks.append(f"column {chosen.split or chosen.image!r} says the split of each row")
+    return Found(kind, splits, first.names.get(chosen.label), tuple(remarks))
 
 
 def choose(table: Table, config: DataConfig, alone: bool, where: str) -> Chosen:
-    """Args: alone: whether the table is the only one, so that a column may say the splits."""
+    """Choose the columns of a table.
+
+    Args:   alone: whether the table is the only one, so that a column may name the split of each row.
+    """
     image = columns.image_column(table, config, where)
     split = (
         next((name for name in table.schema.names if _says_split(table, name, config, where)), None) if alone else None
@@ -91,18 +94,18 @@ def _splits_of_rows(table: Table, chosen: Chosen) -> list[str]:
 
 
 def _says_split(table: Table, column: str, config: DataConfig, where: str) -> bool:
-    """Raises: MixlabError: it does so for some rows, and holds something else in others."""
+    """Tell whether a column names the split of each row. Raises: MixlabError: it does so in some rows alone."""
     if column.lower() not in SPLIT_COLUMN or column == config.label_column:
         return False
-    found = dict.fromkeys(table.values(column))
-    others = [value for value in found if not (isinstance(value, str) and canonical(value))]
-    if others and len(others) < len(found):
+    distinct = dict.fromkeys(table.values(column))
+    others = [value for value in distinct if not (isinstance(value, str) and canonical(value))]
+    if others and len(others) < len(distinct):
         shown = listed([repr(value) for value in others], 3)
         raise MixlabError(
             f"{where}: data.source: column {column!r} holds split words and others: {shown}; write train, validation "
             f"or test in each row, leave the other rows out, or rename the column to ignore it"
         )
-    return bool(found) and not others
+    return bool(distinct) and not others
 
 
 def _said(chosen: Chosen) -> Iterator[str]:
@@ -115,10 +118,10 @@ def _said(chosen: Chosen) -> Iterator[str]:
 def _unread_splits(table: Table, chosen: Chosen) -> Iterator[str]:
     """A note on columns whose names say the split of each row, or its fold, and which are not read for it."""
     used = (chosen.image, chosen.label, chosen.split)
-    found = [name for name in table.schema.names if name not in used and _names_splits(name)]
-    if found:
+    unread = [name for name in table.schema.names if name not in used and _names_splits(name)]
+    if unread:
         yield (
-            f"not read, though the name may say the split of each row: {listed(found)}; a column 'split' with train, "
+            f"not read, though the name may say the split of each row: {listed(unread)}; a column 'split' with train, "
             f"validation or test in each row would be read"
         )
 
@@ -133,7 +136,8 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
     for column in (chosen.image, chosen.label):
         if column in table.schema.names and table.names.get(column) != first.names.get(column):
             raise MixlabError(
-                f"{where}: data.label_column: {column!r} of split {name!r} has other classes than in the training split"
+                f"{where}: data.label_column: {column!r} of split {name!r} has other classes than in the training "
+                f"split; save both with the same ones"
             )
     if chosen.image not in table.schema.names:
         raise MixlabError(
@@ -144,7 +148,8 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
         values = columns.classes(table, chosen.label)
         if values is None:
             raise MixlabError(
-                f"{where}: data.label_column: {chosen.label!r} of split {name!r} holds neither whole numbers nor words"
+                f"{where}: data.label_column: expected whole numbers or words in {chosen.label!r} of split {name!r}, "
+                f"got neither; name another column"
             )
         if columns.holds_text(table, chosen.image):
             _refuse_two_classes(name, table.values(chosen.image), values, where)
@@ -154,14 +159,14 @@ def _read(name: str, opens: Callable[[], Table], first: Table, chosen: Chosen, w
 
 
 def _refuse_two_classes(split: str, paths: list[Any], values: list[Any], where: str) -> None:
-    """Raises: MixlabError: an image has rows of several classes."""
+    """Refuse images that have rows of several classes. Raises: MixlabError."""
     first: dict[str, Any] = {}
     for path, value in zip(paths, values, strict=True):
-        known = first.setdefault(os.path.normpath(path or ""), value)
-        if path and known != value:
+        first_value = first.setdefault(os.path.normpath(path or ""), value)
+        if path and first_value != value:
             raise MixlabError(
-                f"{where}: data.label_column: image {path!r} of split {split!r} has rows of two classes, {known!r} and "
-                f"{value!r}; keep one row an image, of one class"
+                f"{where}: data.label_column: image {path!r} of split {split!r} has rows of two classes, "
+                f"{first_value!r} and {value!r}; keep one row for each image"
             )
 
 
@@ -184,4 +189,6 @@ def _raw(value: Any, table: Table, column: str, where: str) -> Raw:
         return os.path.join(table.folder, value)  # noqa: PTH118 - of a million paths
     if value is None or isinstance(value, bytes):
         return value
-    raise MixlabError(f"{where}: data.image_column: {column!r} does not hold images but {type(value).__name__}")
+    raise MixlabError(
+        f"{where}: data.image_column: expected images in {column!r}, got {type(value).__name__}; name another column"
+    )

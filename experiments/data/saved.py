@@ -1,4 +1,4 @@
-"""What the library `datasets` saved: one Arrow stream or several for each split, with the columns' kinds in them."""
+"""Data sets that the library `datasets` saved: one Arrow stream or several for each split, with the columns' kinds."""
 
 import json
 from functools import cache, partial
@@ -21,14 +21,14 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
-    said = f"{where}: data.source: {config.source!r}"
+    """Read a saved data set, as raw.py asks of a reader."""
+    prefix = f"{where}: data.source: {config.source!r}"
     try:
-        paths = _paths(tree, said)
+        paths = _paths(tree, prefix)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise MixlabError(f"{said} is a saved data set that is not whole ({error!r}); save it again") from None
+        raise MixlabError(f"{prefix} is a saved data set that is not whole ({error!r}); save it again") from error
     return rows.found(
-        KIND, {name: cache(partial(open_table, files, said)) for name, files in paths.items()}, config, where
+        KIND, {name: cache(partial(open_table, files, prefix)) for name, files in paths.items()}, config, where
     )
 
 
@@ -40,7 +40,7 @@ def _paths(tree: Tree, where: str) -> dict[str, list[Path]]:
 
 
 def _files(folder: Tree, where: str) -> list[Path]:
-    """Raises: MixlabError: rows are chosen by a second file, as old versions of the library did."""
+    """The files of a split. Raises: MixlabError: a second file chooses rows, as in old versions."""
     state = json.loads((folder.path / STATE).read_text("utf-8"))
     if state.get("_indices_data_files") or state.get("_indices_files"):
         raise MixlabError(f"{where}: {folder.path} was saved by an old `datasets`; save it again with a new one")

@@ -1,4 +1,4 @@
-"""From the source of a trial to its labels and raw images. Nothing heavy is imported before a source has to be read."""
+"""Sources: from that of a trial to its labels and raw images. Nothing heavy is imported before one has to be read."""
 
 from collections import Counter
 from importlib import import_module
@@ -29,7 +29,7 @@ IN_ORDER = ("saved", "layout", *READERS, "tables")
 
 
 def read_source(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> RawSource:
-    """Labels and raw images of both splits.
+    """The labels and raw images of both splits.
 
     Args:   tree: the files of the source; None: it has none here.
             scratch: folder for working files, which must outlive the result.
@@ -48,7 +48,7 @@ def read_source(config: DataConfig, tree: Tree | None, scratch: Path, where: str
 
 
 def find(config: DataConfig, tree: Tree | None, scratch: Path, where: str) -> Found:
-    """What a source holds, before splits are chosen and classes numbered."""
+    """The findings of the reader that knows a source, before splits are chosen and classes numbered."""
     if config.source == "digits":
         return builtin.digits()
     if config.source == "synthetic":

@@ -85,12 +85,12 @@ def _guarded(path: Path, kind: str, where: str, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except MixlabError as error:
-        raise MixlabError(f"{where}: {path} {error}") from None
+        raise MixlabError(f"{where}: {path} {error}") from error
     except Exception as error:  # pyarrow raises many types
         reason = first_line(error)[:150]
         if "invalid UTF8" in reason:
             reason += "; save it as UTF-8"
-        raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from None
+        raise MixlabError(f"{where}: {path} cannot be read as {kind}: {reason}") from error
 
 
 Part = tuple[Any, Callable[[str], Iterator[Any]]]  # the schema, and the batches of a column
@@ -118,7 +118,7 @@ def _arrow(path: Path) -> Part:
 
 
 def _csv(path: Path) -> Part:
-    """Every column as text, so that no value turns into another; columns.py says which texts are numbers."""
+    """Read a CSV file, every column as text, so that no value changes; columns.py decides which texts are numbers."""
     from pyarrow import csv, string
 
     with path.open(encoding="utf-8-sig", errors="replace") as file:
@@ -146,7 +146,7 @@ def _json(path: Path) -> Part:
     if isinstance(rows, dict) and all(isinstance(values, list) for values in rows.values()):
         return _whole(pa.table(rows))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MixlabError("is not a list of rows, each an object of columns")
+        raise MixlabError("holds no list of rows, each an object of columns; write one")
     names = dict.fromkeys(name for row in rows for name in row)
     return _whole(pa.table({name: [row.get(name) for row in rows] for name in names}))
 

@@ -31,54 +31,54 @@ NO_TABLE = re.compile(r"(dataset_infos?|dataset_dict|state|package|config|info)\
 
 
 def finds(tree: Tree) -> bool:
-    """Whether there is a table anywhere in the folder."""
+    """Tell whether there is a table anywhere in the folder."""
     return in_folder(tree) or any(finds(folder) for folder in tree.folders.values())
 
 
 def in_folder(tree: Tree) -> bool:
-    """Whether a table lies in the folder itself."""
+    """Tell whether a table lies in the folder itself."""
     return any(map(_is_table, tree.files))
 
 
 def name_images(tree: Tree, where: str) -> list[str]:
     """The tables in the folder itself that have a column of images; files that are no tables after all do not count."""
-    found = []
+    naming = []
     for name in filter(_is_table, tree.files):
         try:
             table = open_table([tree.path / name], where)
         except MixlabError:
             continue
         if any(columns.is_embedded(table, one) or columns.is_path(table, one) for one in table.schema.names):
-            found.append(name)
-    return found
+            naming.append(name)
+    return naming
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
-    said = f"{where}: data.source: {config.source!r}"
-    folders, notes = _folders(tree, said)
+    """Read tables of images and classes, as raw.py asks of a reader."""
+    prefix = f"{where}: data.source: {config.source!r}"
+    folders, notes = _folders(tree, prefix)
     return _found(folders, config, where, [*notes, *_outside(tree, list(folders.values()))])
 
 
 def read_split(name: str, folder: Tree, config: DataConfig, where: str) -> RawSplit:
-    """One split whose images lie beside a table of their classes."""
+    """Read one split whose images lie beside a table of their classes."""
     return _found({name: folder}, config, where, []).splits[name]()
 
 
 def _found(folders: Mapping[str, Tree], config: DataConfig, where: str, notes: Sequence[str]) -> Found:
-    said = f"{where}: data.source: {config.source!r}"
+    prefix = f"{where}: data.source: {config.source!r}"
     files: dict[str, list[Path]] = {}
     notes = list(notes)
     for split, folder in folders.items():
-        of_folder, ignored = _files(split, folder, said)
+        of_folder, ignored = _files(split, folder, prefix)
         files |= of_folder
         notes += ignored
-    tables = {split: cache(partial(open_table, paths, said)) for split, paths in files.items()}
+    tables = {split: cache(partial(open_table, paths, prefix)) for split, paths in files.items()}
     formats = {format_of(paths[0].name) for paths in files.values()}
     found = rows.found(f"{' and '.join(map(str, formats))} files", tables, config, where)
     for folder in folders.values():
         inside = [opens for split, opens in tables.items() if files[split][0].parent == folder.path]
-        notes += _unlisted(folder, [opens() for opens in inside], rows.image_of(tables, config, where), config, said)
+        notes += _unlisted(folder, [opens() for opens in inside], rows.image_of(tables, config, where), config, prefix)
     return replace(found, notes=(*notes, *found.notes))
 
 
@@ -181,10 +181,10 @@ def _unlisted(folder: Tree, tables: Sequence[Table], column: str, config: DataCo
 
 
 def _meant(path: str, files: Collection[str]) -> str:
-    """The image that a path which leads nowhere may mean."""
+    """The end of an error: the image that may be meant by a path that leads nowhere."""
     name = path.replace("\\", "/").rpartition("/")[2]
-    known = (name, Path(name).stem)
-    near = [file for file in files if Path(file).name == name] or [file for file in files if Path(file).stem in known]
+    endings = (name, Path(name).stem)
+    near = [file for file in files if Path(file).name == name] or [file for file in files if Path(file).stem in endings]
     return f"; did you mean {near[0]!r}?" if len(near) == 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""A folder as it lies: every file and folder below it, listed once; links are followed, hidden names are left out."""
+"""A listing of a folder: every file and folder below it, read once; links are followed, hidden names are left out."""
 
 import os
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """One folder. files: bytes and time of change in ns, by name; folders, by name; both in the order of names.
+    """A folder. files: bytes and time of change in ns, by name; folders, by name; both in the order of names.
 
     hidden: names that are left out.   broken: links that lead nowhere.
     """
@@ -28,7 +28,7 @@ class Tree:
     broken: list[str] = field(default_factory=list)
 
     def walk(self, below: str = "") -> "Iterator[tuple[str, Tree]]":
-        """This folder and all below it, each with its path relative to this one ("" or "a/b/")."""
+        """Walk this folder and all below it, each with its path relative to this one ("" or "a/b/")."""
         yield below, self
         for name, folder in self.folders.items():
             yield from folder.walk(f"{below}{name}/")
@@ -41,11 +41,11 @@ class Tree:
 
     @property
     def holds(self) -> bool:
-        """Whether there is a file in it or below."""
+        """Tell whether there is a file in it or below."""
         return bool(self.files) or any(folder.holds for folder in self.folders.values())
 
     def notes(self) -> Iterator[str]:
-        """What of the folder holds no data, counted and named."""
+        """Notes on what in the folder holds no data, counted and named."""
         folders = list(self.walk())
         yield from _note("hidden name", [below + name for below, one in folders for name in one.hidden])
         yield from _note("dead link", [below + name for below, one in folders for name in one.broken])
@@ -58,7 +58,7 @@ def _note(what: str, names: list[str]) -> Iterator[str]:
 
 
 def place(source: str) -> Path:
-    """Where a source lies. A home that is not known stays as it is written, and is found nowhere."""
+    """The absolute path of a source. A home that is not known stays as it is written, and is found nowhere."""
     return Path(source).absolute()
 
 
@@ -74,7 +74,7 @@ def read_tree(source: Path, where: str) -> Tree:
 
 
 def _list(path: Path, above: tuple[tuple[int, int], ...], where: str) -> Tree:
-    """Args: above: files.identity of the folders that hold this one."""
+    """List a folder. Args: above: files.identity of the folders that hold this one."""
     above = (*above, identity(path))
     tree = Tree(path)
     with os.scandir(path) as entries:

@@ -25,7 +25,7 @@ def splits_in(name: str) -> set[str]:
 
 
 def splits_in_order(names: Iterable[str]) -> list[str]:
-    """Training, validation, test, then others as they come."""
+    """Names of splits in order: training, validation, test, then others as they come."""
     names = list(names)
     return [name for name in SPLIT_WORDS if name in names] + [name for name in names if name not in SPLIT_WORDS]
 
@@ -49,5 +49,5 @@ def counted(number: int, noun: str) -> str:
 
 
 def is_image(name: str) -> bool:
-    """Whether the suffix of a file's name is that of an image."""
+    """Tell whether the suffix of a file's name is that of an image."""
     return name.rpartition(".")[2].lower() in IMAGE_TYPES and "." in name

@@ -67,7 +67,7 @@ class Ablation:
 
     @cached_property
     def varying(self) -> frozenset[str]:
-        """Fields that are not the same in all trials."""
+        """The fields that are not the same in all trials."""
         return frozenset(grid.varying(self.points))
 
     @property
@@ -103,7 +103,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     """Read an ablation.
 
     Args:   overrides: `key=value`; a list of values makes an axis, a field of the grid is replaced there.
-    Raises: MixlabError: names the file, the key, what came and what is allowed.
+    Raises: MixlabError: names the file, the key, what was expected and what was found.
     """
     where, text = str(path), read_text(path)
     tree = parse_mapping(text, where)
@@ -111,8 +111,10 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], KEYS)}")
     name = path.stem if tree.get("name") is None else str(tree["name"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        given = shown(tree.get("name", name))
-        raise MixlabError(f"{where}: name: {given} cannot name a folder; allowed: letters, digits, '.', '_' and '-'")
+        written = shown(tree.get("name", name))
+        raise MixlabError(
+            f"{where}: name: expected a name for a folder, of letters, digits, '.', '_' and '-', got {written}"
+        )
     base = _base(tree.get("base"), path.parent, f"{where}: base")
     axes = grid.read_axes(tree.get("grid"), where)
     rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)
@@ -128,7 +130,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
-    """A base as an ablation of one trial, where the file has no grid; else the ablation that it is.
+    """Read a base as an ablation of one trial; a file with a grid as the ablation that it is.
 
     Raises: as `load_ablation`.
     """
@@ -136,7 +138,7 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     if "grid" in keys:
         return load_ablation(path, overrides)
     if extra := [key for key in keys if key in ("name", "question", "report", "exclude")]:
-        raise MixlabError(f"{path}: it has {extra[0]!r} and no 'grid'; allowed: an ablation with its grid, or a base")
+        raise MixlabError(f"{path}: expected a base, or an ablation with its 'grid', got {extra[0]!r} without a grid")
     mappings: list[Axes] = [{}]
     base = _laid_over(_base(path.name, path.parent, str(path)), _apply_overrides(mappings, overrides))
     where = _with(path, overrides)
@@ -145,7 +147,7 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 
 
 def _with(path: Path, overrides: Sequence[str]) -> str:
-    """What error sentences of the file and its overrides begin with."""
+    """The beginning of error sentences on the file and its overrides."""
     return f"{path}{_shown_overrides(overrides)}"
 
 
@@ -154,10 +156,10 @@ def _shown_overrides(overrides: Sequence[str]) -> str:
     return f" with {words if len(words) < SHOWN else words[:SHOWN] + '...'}" if words else ""
 
 
-def _question(given: Any, where: str) -> str:
-    if given is not None and not isinstance(given, str):
-        raise MixlabError(f"{where}: {shown(given)} came where text is allowed; put it in quotes")
-    return given or ""
+def _question(question: Any, where: str) -> str:
+    if question is not None and not isinstance(question, str):
+        raise MixlabError(f"{where}: expected text, got {shown(question)}; put it in quotes")
+    return question or ""
 
 
 def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
@@ -184,21 +186,21 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
 
 
 def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
-    found: dict[str, GridTrial] = {}
+    by_id: dict[str, GridTrial] = {}
     for point, config in configs(ablation):
         trial = resolved(config, cache, ablation.where, purpose)
         planned = GridTrial(trial, point)
-        if trial.id in found:
+        if trial.id in by_id:
             raise MixlabError(
-                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({found[trial.id].label}): "
+                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[trial.id].label}): "
                 f"both resolve to {trial.id}; leave one of them out, as with 'exclude'"
             )
-        found[trial.id] = planned
-    return list(found.values())
+        by_id[trial.id] = planned
+    return list(by_id.values())
 
 
 def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
-    """Every point of the grid, and the config that it leads to."""
+    """Points of the grid, each with the config that it leads to."""
     base = fields.set_fields(TrialConfig(), ablation.base)
     for point in ablation.points:
         yield point, fields.set_fields(base, _laid_over({}, point))
@@ -223,26 +225,26 @@ def _describe(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> 
     return data.describe(config, cache, where, purpose)
 
 
-def _base(given: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
     """Fields of a base: a file name, or a mapping that may itself stand on a base."""
-    if given is None:
+    if base is None:
         return {}
-    if isinstance(given, str):
-        file = folder / expand(given, where)
+    if isinstance(base, str):
+        file = folder / expand(base, where)
         if file.resolve() in above:
-            raise MixlabError(f"{where}: {shown(given)} stands on itself")
+            raise MixlabError(f"{where}: {shown(base)} is a base of itself; name another file")
         return _base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
-    if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {shown(given)} came where a file name or a mapping of fields is allowed")
-    own = {key: value for key, value in given.items() if key != "base"}
+    if not isinstance(base, dict):
+        raise MixlabError(f"{where}: expected a file name or a mapping of fields, got {shown(base)}")
+    own = {key: value for key, value in base.items() if key != "base"}
     typed = fields.typed(fields.flatten(own, where), where)
-    return _laid_over(_base(given.get("base"), folder, where, above), typed)
+    return _laid_over(_base(base.get("base"), folder, where, above), typed)
 
 
 def _laid_over(base: Point, values: Point) -> Point:
-    """The base with some values set, and what those stand in place of taken back."""
-    given = [name for name, value in values.items() if value is not None]
-    taken_back = [other for name in given for other in IN_PLACE_OF.get(name, ()) if other not in values]
+    """The base with some values set; settings that these replace are taken back."""
+    set_here = [name for name, value in values.items() if value is not None]
+    taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ()) if other not in values]
     return base | dict.fromkeys(taken_back) | values
 
 
@@ -256,7 +258,8 @@ def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
             for axis, points in mapping.items():
                 if axis != name and any(name in point for point in points):
                     raise MixlabError(
-                        f"{COMMAND_LINE}: {name} is set by the axis {axis!r} of the grid, with other fields"
+                        f"{COMMAND_LINE}: the axis {axis!r} of the grid sets {name} together with other fields; change "
+                        f"it in the YAML"
                     )
         for mapping in mappings if isinstance(value, list) else holders:
             mapping[name] = grid.axis_points(name, value, COMMAND_LINE)

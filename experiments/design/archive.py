@@ -1,4 +1,4 @@
-"""An ablation as it was resolved, kept in the store: later commands need its name alone, and no file of the user's.
+"""Archive of resolved ablations in the store: later commands need a name alone, and no file of the user's.
 
 `resolved.json` holds all of it and changes at once; every command reads it alone. `ablation.yaml` and `trials.txt` (a
 line `id <tab> label` for each trial) say the same to people. They are written after it: a kill between the writes
@@ -41,7 +41,7 @@ def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
 
 
 def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
-    """Raises: StoreError."""
+    """Write the file of a resolved ablation. Raises: StoreError."""
     write_whole(path, _content(ablation, trials))
 
 
@@ -59,7 +59,7 @@ def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
 
 
 def _known_labels(store: Store, name: str) -> dict[str, str]:
-    """Of what was kept before; nothing of what is damaged, which is written anew."""
+    """The labels that were kept before; none if the file is damaged, since it is written anew."""
     try:
         return store.ablation_labels(name)
     except MixlabError:
@@ -73,13 +73,13 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
     """
     path = store.ablation(name) / FILE
     if not path.exists():
-        known = sorted(found.parent.name for found in store.root.glob(f"ablations/*/{FILE}"))
-        raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, known)}")
+        names = sorted(file.parent.name for file in store.root.glob(f"ablations/*/{FILE}"))
+        raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, names)}")
     return read(path)
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
-    """What `write` wrote.
+    """Read the file of a resolved ablation.
 
     Raises: MixlabError: it is not there, or damaged.
     """

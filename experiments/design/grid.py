@@ -1,4 +1,4 @@
-"""The points of a grid: products of axes, and what is left out of them."""
+"""Points of a grid: products of axes, without those that are excluded."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -12,32 +12,34 @@ Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 Axes = dict[str, list[Point]]  # name of an axis -> its points
 
 
-def read_axes(given: Any, where: str) -> list[Axes]:
+def read_axes(tree: Any, where: str) -> list[Axes]:
     """The axes of each mapping of a grid; see ablation.py for the form.
 
     Raises: MixlabError: it is empty, or names what is not a field.
     """
-    if not given:
-        raise MixlabError(f"{where}: grid: it is empty; allowed: a mapping of fields to lists of values")
-    mappings = given if isinstance(given, list) else [given]
+    if not tree:
+        raise MixlabError(f"{where}: grid: expected a mapping of fields to lists of values, but it is empty")
+    mappings = tree if isinstance(tree, list) else [tree]
     if not all(mappings):
-        raise MixlabError(f"{where}: grid: one of its mappings is empty; allowed: fields with lists of values")
+        raise MixlabError(
+            f"{where}: grid: expected fields with lists of values in each of its mappings, got an empty one"
+        )
     return [_axes(mapping, f"{where}: grid") for mapping in mappings]
 
 
 def _axes(mapping: Any, where: str) -> Axes:
     if not isinstance(mapping, dict):
-        raise MixlabError(f"{where}: {shown(mapping)} came where a mapping of fields to lists of values is allowed")
-    return {str(name): axis_points(str(name), given, where) for name, given in mapping.items()}
+        raise MixlabError(f"{where}: expected a mapping of fields to lists of values, got {shown(mapping)}")
+    return {str(name): axis_points(str(name), values, where) for name, values in mapping.items()}
 
 
-def axis_points(name: str, given: Any, where: str) -> list[Point]:
-    values = given if isinstance(given, list) else [given]
+def axis_points(name: str, axis: Any, where: str) -> list[Point]:
+    values = axis if isinstance(axis, list) else [axis]
     if not values:
-        raise MixlabError(f"{where}: {name}: it has no values")
+        raise MixlabError(f"{where}: {name}: expected one value or several, got no values")
     if name.startswith("run."):
         raise MixlabError(
-            f"{where}: {name} says how a trial runs, not what it is, so it makes no axis; set it in the base"
+            f"{where}: {name} says how a trial runs, not what it is, so it cannot be an axis; set it in the base"
         )
     if all(isinstance(value, dict) for value in values):
         return [fields.typed(fields.flatten(value, f"{where}: {name}"), f"{where}: {name}") for value in values]
@@ -51,26 +53,26 @@ def products(grid: Sequence[Axes], where: str) -> list[Point]:
         for parts in itertools.product(*axes.values()):
             names = [name for part in parts for name in part]
             if twice := {name for name in names if names.count(name) > 1}:
-                raise MixlabError(f"{where}: grid: {sorted(twice)[0]} is set by two axes")
+                raise MixlabError(f"{where}: grid: two axes set {sorted(twice)[0]}; leave it out of one")
             points.append({name: value for part in parts for name, value in part.items()})
     return points
 
 
-def read_rules(given: Any, points: Sequence[Point], where: str) -> list[Point]:
+def read_rules(tree: Any, points: Sequence[Point], where: str) -> list[Point]:
     """The rules of `exclude`; each must match a point of the grid as it is written.
 
     Raises: MixlabError: a rule is no mapping of fields to values, or matches nothing.
     """
     where = f"{where}: exclude"
     rules: list[Point] = []
-    if not isinstance(given, list):
-        raise MixlabError(f"{where}: {shown(given)} came where a list of mappings of fields to values is allowed")
-    for rule in given:
+    if not isinstance(tree, list):
+        raise MixlabError(f"{where}: expected a list of mappings of fields to values, got {shown(tree)}")
+    for rule in tree:
         if not isinstance(rule, dict) or not rule:
-            raise MixlabError(f"{where}: {shown(rule)} came where a mapping of fields to values is allowed")
+            raise MixlabError(f"{where}: expected a mapping of fields to values, got {shown(rule)}")
         rules.append(fields.typed(fields.flatten(rule, where), where))
         if not any(_matches(point, rules[-1]) for point in points):
-            raise MixlabError(f"{where}: {shown(rule)} matches no trial of the grid")
+            raise MixlabError(f"{where}: {shown(rule)} matches no trial of the grid; leave it out, or correct it")
     return rules
 
 
@@ -81,7 +83,7 @@ def exclude(points: Sequence[Point], rules: Sequence[Point], where: str) -> list
     """
     left = [point for point in points if not any(_matches(point, rule) for rule in rules)]
     if not left:
-        raise MixlabError(f"{where}: grid: no trial is left after exclude")
+        raise MixlabError(f"{where}: grid: exclude takes out every trial; leave one of its rules out")
     return left
 
 

@@ -1,4 +1,4 @@
-"""How the table of an ablation is laid out: its rows, columns, metric and baseline."""
+"""Layout of an ablation's table: its rows, columns, metric and baseline."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ from experiments.spec.values import shown, typed
 
 @dataclass(frozen=True)
 class EquivalenceSpec:
-    """Which settings should give the same metric, and within what margin, in the unit of the record."""
+    """The settings that should give the same metric, and the margin, in the unit of the record."""
 
     between: str  # a field that varies
     margin: float
@@ -23,7 +23,7 @@ class EquivalenceSpec:
 
 @dataclass(frozen=True)
 class ReportSpec:
-    """How the table is laid out. Fields that vary and are neither rows nor columns must be the seed."""
+    """The layout of a table. Fields that vary and are neither rows nor columns must be the seed."""
 
     rows: tuple[str, ...]
     columns: tuple[str, ...]
@@ -32,27 +32,29 @@ class ReportSpec:
     equivalence: EquivalenceSpec | None = None
 
 
-def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
-    """The layout as the YAML says.
+def read_report(tree: Any, base: Point, points: Sequence[Point], overridden: Sequence[str], where: str) -> ReportSpec:
+    """Read the layout from the YAML.
 
-    An axis that the command line has made, and that has no place in it, is a row; a baseline that it has taken away is
-    none.
+    An axis that the command line has made, and that the YAML gives no place, is a row; a baseline that the command line
+    has taken away does not count.
 
-    Raises: MixlabError: what is named is no field, varies and has no place, or is a baseline that no trial has.
+    Raises: MixlabError: a name is no field, a field varies and has no place, or no trial has the baseline.
     """
     where = f"{where}: report"
-    given = {} if given is None else given
+    tree = {} if tree is None else tree
     keys = ("rows", "columns", "metric", "baseline", "equivalence")
-    if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {shown(given)} came where a mapping is allowed")
-    if unknown := [key for key in given if key not in keys]:
+    if not isinstance(tree, dict):
+        raise MixlabError(f"{where}: expected a mapping, got {shown(tree)}")
+    if unknown := [key for key in tree if key not in keys]:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], keys)}")
     varying = list(grid.varying(points))
-    rows, columns = _places(given, varying, overridden, where)
-    metric = given.get("metric", metrics.DEFAULT)
+    rows, columns = _places(tree, varying, overridden, where)
+    metric = tree.get("metric", metrics.DEFAULT)
     if metric not in metrics.names():
-        raise MixlabError(f"{where}: metric: {shown(metric)} is not known; {choices(str(metric), metrics.names())}")
-    equivalence = _equivalence(given.get("equivalence"), metric, f"{where}: equivalence")
+        raise MixlabError(
+            f"{where}: metric: expected a metric, got {shown(metric)}; {choices(str(metric), metrics.names())}"
+        )
+    equivalence = _equivalence(tree.get("equivalence"), metric, f"{where}: equivalence")
     if equivalence and equivalence.between in overridden and equivalence.between not in varying:
         equivalence = None  # the command line has left one of its values
     elif equivalence and equivalence.between not in varying:
@@ -60,7 +62,7 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
             f"{where}: equivalence: between: {equivalence.between} does not vary in the grid; "
             f"{choices(equivalence.between, [name for name in varying if name != 'seed'])}"
         )
-    baseline = _baseline(given.get("baseline") or {}, (*rows, *columns), f"{where}: baseline")
+    baseline = _baseline(tree.get("baseline") or {}, (*rows, *columns), f"{where}: baseline")
     for name, value in baseline.items():
         values = list(dict.fromkeys(point.get(name, default(name, base)) for point in points))
         if value not in values and name in overridden:
@@ -73,20 +75,20 @@ def read_report(given: Any, base: Point, points: Sequence[Point], overridden: Se
 
 
 def _places(
-    given: Mapping[str, Any], varying: Sequence[str], overridden: Sequence[str], where: str
+    tree: Mapping[str, Any], varying: Sequence[str], overridden: Sequence[str], where: str
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The rows and the columns; what the YAML leaves out is made of the fields that vary, the backend in columns.
+    """The rows and the columns; what the YAML leaves out, the fields that vary fill, with the backend in columns.
 
     Raises: MixlabError: a field that stands twice, or that varies and stands nowhere.
     """
-    named = _field_list(given["rows"], f"{where}: rows") if "rows" in given else ()
+    named = _field_list(tree["rows"], f"{where}: rows") if "rows" in tree else ()
     backend = [name for name in varying if name == "backend" and name not in named]
-    columns = _field_list(given.get("columns", backend), f"{where}: columns")
-    rows = named if "rows" in given else tuple(name for name in varying if name != "seed" and name not in columns)
+    columns = _field_list(tree.get("columns", backend), f"{where}: columns")
+    rows = named if "rows" in tree else tuple(name for name in varying if name != "seed" and name not in columns)
     rows += tuple(name for name in varying if name in overridden and name not in (*rows, *columns, "seed"))
     places = (*rows, *columns)
     if twice := [name for name in places if places.count(name) > 1]:
-        raise MixlabError(f"{where}: {twice[0]} is named twice; a field is a row or a column, once")
+        raise MixlabError(f"{where}: {twice[0]} is named twice; name it once, as a row or as a column")
     left_out = [name for name in varying if name not in (*places, "seed")]
     if left_out:
         raise MixlabError(
@@ -101,48 +103,48 @@ def default(name: str, base: Mapping[str, Any]) -> Any:
     return base.get(name, fields.get_field(TrialConfig(), name))
 
 
-def _equivalence(given: Any, metric: str, where: str) -> EquivalenceSpec | None:
-    if given is None:
+def _equivalence(tree: Any, metric: str, where: str) -> EquivalenceSpec | None:
+    if tree is None:
         return None
     keys = ("between", "margin")
-    if not isinstance(given, dict) or "margin" not in given:
-        raise MixlabError(
-            f"{where}: {shown(given)} came where a mapping is allowed, such as {{between: backend, margin: 0.01}}"
-        )
-    if unknown := [key for key in given if key not in keys]:
+    if not isinstance(tree, dict) or "margin" not in tree:
+        raise MixlabError(f"{where}: expected a mapping such as {{between: backend, margin: 0.01}}, got {shown(tree)}")
+    if unknown := [key for key in tree if key not in keys]:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of it; {choices(unknown[0], keys)}")
-    between, margin = given.get("between", "backend"), given["margin"]
+    between, margin = tree.get("between", "backend"), tree["margin"]
     if not isinstance(between, str):
-        raise MixlabError(f"{where}: between: {shown(between)} came where one field is allowed, such as backend")
+        raise MixlabError(f"{where}: between: expected one field, such as backend, got {shown(between)}")
     fields.check_name(between, f"{where}: between")
     if between == "seed":
-        raise MixlabError(f"{where}: between: seeds are what is paired; name a row or column, such as backend")
+        raise MixlabError(
+            f"{where}: between: expected a row or column, such as backend, got seed, by which trials are paired"
+        )
     number = typed(EquivalenceSpec, "margin", margin, f"{where}: margin")
     asked = metrics.parse(metric).metric
     if not 0 < number < asked.most:
         unit = (
-            f"a fraction between 0 and 1: 0.01 is one point of {asked.name}"
+            f"a fraction between 0 and 1 (0.01 is one point of {asked.name})"
             if asked.most == 1
             else f"{asked.unit}, above 0"
         )
-        raise MixlabError(f"{where}: margin: {shown(margin)} came; allowed: {unit}")
+        raise MixlabError(f"{where}: margin: expected {unit}, got {shown(margin)}")
     return EquivalenceSpec(between, number)
 
 
-def _baseline(given: Any, places: Sequence[str], where: str) -> dict[str, Any]:
-    if not isinstance(given, dict):
-        raise MixlabError(f"{where}: {shown(given)} came where a mapping of fields to values is allowed")
-    baseline = fields.flatten(given, where)
+def _baseline(tree: Any, places: Sequence[str], where: str) -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        raise MixlabError(f"{where}: expected a mapping of fields to values, got {shown(tree)}")
+    baseline = fields.flatten(tree, where)
     if outside := [name for name in baseline if name not in places]:
-        raise MixlabError(f"{where}: {outside[0]} is neither a row nor a column; {choices(outside[0], places)}")
+        raise MixlabError(f"{where}: expected a row or a column, got {outside[0]}; {choices(outside[0], places)}")
     return fields.typed(baseline, where)
 
 
-def _field_list(given: Any, where: str) -> tuple[str, ...]:
-    if not isinstance(given, list):
-        raise MixlabError(f"{where}: {shown(given)} came where a list of fields is allowed")
-    for name in given:
+def _field_list(names: Any, where: str) -> tuple[str, ...]:
+    if not isinstance(names, list):
+        raise MixlabError(f"{where}: expected a list of fields, got {shown(names)}")
+    for name in names:
         if not isinstance(name, str):
-            raise MixlabError(f"{where}: {shown(name)} came where the name of a field is allowed")
+            raise MixlabError(f"{where}: expected the name of a field, got {shown(name)}")
         fields.check_name(name, where)
-    return tuple(map(str, given))
+    return tuple(map(str, names))

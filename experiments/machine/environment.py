@@ -1,4 +1,4 @@
-"""What a result was made with: the commit, the packages, the machine."""
+"""Environment of a result: the commit, the packages, the machine."""
 
 import os
 import platform
@@ -34,14 +34,14 @@ PACKAGES = (
 
 @lru_cache(maxsize=1)
 def environment() -> dict[str, Any]:
-    """Commit of the project and whether its code differs from it (None outside git), packages, and the machine."""
+    """The commit, whether the code differs from it (None outside git), the packages, and the machine."""
     status = _git("status", "--porcelain", "--untracked-files=all", "--", *CODE)
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if status is None else bool(status),
         "snapshot": None,  # of the code, where a job runs one; see slurm/snapshot.py
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "platform": platform.platform(),
         "host": socket.gethostname(),
         "processor": _processor(),
@@ -51,14 +51,14 @@ def environment() -> dict[str, Any]:
 
 
 def slurm_job() -> dict[str, Any]:
-    """Inside a Slurm job: `job` as squeue writes it, `restart` (times it was requeued), `node`; elsewhere {}."""
-    given = os.environ.get
+    """The Slurm job of this process: `job` as in squeue, `restart` (number of requeues), `node`; elsewhere {}."""
+    variable = os.environ.get
     if "SLURM_JOB_ID" not in os.environ:
         return {}
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{given('SLURM_ARRAY_JOB_ID')}_{given('SLURM_ARRAY_TASK_ID')}"
-    return {"job": job, "restart": int(given("SLURM_RESTART_COUNT", "0")), "node": given("SLURMD_NODENAME", "")}
+        job = f"{variable('SLURM_ARRAY_JOB_ID')}_{variable('SLURM_ARRAY_TASK_ID')}"
+    return {"job": job, "restart": int(variable("SLURM_RESTART_COUNT", "0")), "node": variable("SLURMD_NODENAME", "")}
 
 
 def _git(*arguments: str) -> str | None:

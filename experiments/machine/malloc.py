@@ -1,4 +1,4 @@
-"""How the C library gives memory to this process and to those that it begins, and when it goes back to the system."""
+"""Memory from the C library, for this process and those that it starts, and when it goes back to the system."""
 
 import contextlib
 import ctypes
@@ -15,22 +15,22 @@ TUNABLES = ":".join(
 
 @contextlib.contextmanager
 def large_pages() -> Iterator[None]:
-    """Processes that are begun inside have pages of 2 MiB and keep what they free, where their C library is glibc.
+    """Give processes that are started inside pages of 2 MiB, and let them keep what they free, with glibc.
 
     A training step allocates the same hundreds of MiB again and again. Measured without this: torch took 1.1 times as
     long; jax, whose threads would each have an arena of their own, 1.3 times. A GLIBC_TUNABLES of the user's stands.
     """
-    given = os.environ.get("GLIBC_TUNABLES")
+    own = os.environ.get("GLIBC_TUNABLES")
     os.environ.setdefault("GLIBC_TUNABLES", TUNABLES)
     try:
         yield
     finally:
-        if given is None:
+        if own is None:
             del os.environ["GLIBC_TUNABLES"]
 
 
 def give_back_at_once(is_on: bool) -> None:
-    """Whether what is freed goes back to the system at once; else it is kept for what is allocated next.
+    """Let what is freed go back to the system at once, or, if not `is_on`, keep it for what is allocated next.
 
     A trial that computes its blocks again frees most of what it takes at once, and glibc's heap does not find room
     for the next of it in the holes: measured, 5 times the memory that the arrays have, and 0.7 of the step's time.

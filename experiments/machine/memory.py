@@ -12,7 +12,7 @@ GROUPS, OWN_GROUP = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")  # source:
 
 
 def available_bytes() -> int:
-    """What this process may take now: of the machine, or of its control group where that leaves less."""
+    """The memory that this process may take now, of the machine, or of its control group if that leaves less."""
     import psutil  # which a plan need not wait for
 
     available = psutil.virtual_memory().available
@@ -24,7 +24,7 @@ def available_bytes() -> int:
 
 
 def _left_in(group: Path) -> int | None:
-    """What a control group of version 2 has left; None: no limit. The cache of files does not count: it is dropped."""
+    """The memory that a control group of version 2 has left; None: no limit. The cache of files counts as free."""
     try:
         used, limit = (int((group / name).read_text()) for name in ("memory.current", "memory.max"))
         lines = (line.split() for line in (group / "memory.stat").read_text().splitlines())
@@ -34,7 +34,7 @@ def _left_in(group: Path) -> int | None:
 
 
 def oom_kills() -> int:
-    """Processes that the kernel has killed in this one's control group because its memory was out; 0 where unknown.
+    """The number of processes that the kernel killed in this control group because it ran out of memory; 0 if unknown.
 
     Source: cgroups(7); memory.events of version 2, memory.oom_control of version 1.
     """
@@ -52,7 +52,7 @@ def oom_kills() -> int:
 
 
 def reset_peak() -> None:
-    """Begin a new measurement, where the system lets us; else the peak is that since the process began."""
+    """Start a new measurement of the peak, if the system allows it; else the peak is that since the process began."""
     give_back()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -66,6 +66,6 @@ def give_back() -> None:
 
 
 def peak_bytes() -> int:
-    """Highest resident memory since `reset_peak`."""
+    """The highest resident memory since `reset_peak`."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))

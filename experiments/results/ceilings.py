@@ -1,4 +1,4 @@
-"""The matrix ceilings of a store's machines: `mixlab bench limit` measures them, reports hold trials against them."""
+"""Matrix ceilings of a store's machines: `mixlab bench limit` measures them, reports hold trials against them."""
 
 import contextlib
 import json
@@ -12,7 +12,7 @@ Ceilings = Mapping[str, Mapping[str, float]]  # machine -> precision -> GFLOP/s,
 
 
 def machine(device: Any, processor: Any) -> str:
-    """What a trial ran on: a GPU by its name, else the processor."""
+    """The machine of a trial: its GPU by name, else its processor."""
     return str(processor if device in (None, "cpu") else device)
 
 
@@ -22,22 +22,22 @@ def keep(store: Store, name: str, precision: str, gflops: float) -> None:
     Args:   name: as `machine` gives it.    gflops: GFLOP/s, of a CPU those of one core.
     Raises: StoreError: the store cannot be written.
     """
-    found = {one: dict(by_precision) for one, by_precision in known(store).items()}
-    of_machine = found.setdefault(name, {})
+    measured = {one: dict(by_precision) for one, by_precision in known(store).items()}
+    of_machine = measured.setdefault(name, {})
     of_machine[precision] = max(gflops, of_machine.get(precision, 0.0))
-    write_json(store.limits, found)
+    write_json(store.limits, measured)
 
 
 def known(store: Store) -> Ceilings:
-    """Those that have been measured; none where the file cannot be read."""
+    """The ceilings that were measured; none if the file cannot be read."""
     with contextlib.suppress(OSError, ValueError):
-        found = json.loads(store.limits.read_text("utf-8"))
-        return {str(one): {str(p): float(g) for p, g in given.items()} for one, given in found.items()}
+        stored = json.loads(store.limits.read_text("utf-8"))
+        return {str(one): {str(p): float(g) for p, g in rates.items()} for one, rates in stored.items()}
     return {}
 
 
 def share(ceilings: Ceilings, values: Mapping[str, Any], precision: str) -> float | None:
-    """Of the ceiling that a trial's training reached; None where its machine was not measured.
+    """The share of the ceiling that a trial's training reached; None if its machine was not measured.
 
     Args: values: of its record, by column of the frame.
     """

@@ -1,4 +1,4 @@
-"""Neutral checkpoints: a training state as safetensors, with canonical names and a checksum.
+"""Checkpoints that no framework owns: a training state as safetensors, with canonical names and a checksum.
 
 Arrays are float32 or float64 under their state names (`params/...`, `first_moment/...`, ...). The metadata holds, as
 JSON, what else is needed to go on: see experiments/trial.py. The checksum covers both.
@@ -30,7 +30,7 @@ CHECKSUMS: Mapping[str, Callable[[Array], Any]] = {
 
 
 class CorruptCheckpoint(Exception):
-    """The file is truncated, changed, or of another model. The text says how."""
+    """The error that a file is truncated, changed, or of another model. The text says how."""
 
 
 def write(path: Path, state: Mapping[str, Array], progress: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def write(path: Path, state: Mapping[str, Array], progress: Mapping[str, Any]) -
 
 
 def before(path: Path) -> Path:
-    """Where the checkpoint before the last one is."""
+    """The path of the checkpoint before the last one."""
     return path.with_name(f"previous-{path.name}")
 
 
@@ -55,9 +55,9 @@ def pack(state: Mapping[str, Array], progress: Mapping[str, Any]) -> bytes:
 
 
 def read(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> tuple[State, dict[str, Any]]:
-    """The state and the progress.
+    """Read the state and the progress, and check them.
 
-    Args:   shapes: what the model's state must look like, by name.
+    Args:   shapes: those that the model's state must have, by name.
     Raises: CorruptCheckpoint.   FileNotFoundError: there is none.
     """
     try:
@@ -103,7 +103,7 @@ def newest_step(last: Path) -> int:
 
 def _checksum(arrays: Mapping[str, Array], text: str, kind: str) -> str:
     digest, names = hashlib.sha256(text.encode()), sorted(arrays)
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # zlib lets go of the interpreter
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:  # zlib releases the interpreter's lock
         checksums = threads.map(lambda name: CHECKSUMS[kind](arrays[name]), names)
         for name, checksum in zip(names, checksums, strict=True):
             digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape}".encode())

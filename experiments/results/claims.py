@@ -1,4 +1,4 @@
-"""Who runs a trial now: a claim on its folder, exclusive between processes and machines.
+"""Claims: who runs a trial now. A claim on its folder is exclusive between processes and machines.
 
 A trial is claimed by creating its heartbeat, which fails if one exists, and kept by touching it. A claim whose owner is
 dead is taken over. How old a heartbeat is, is measured by the file server's clock; see clock.py.
@@ -25,14 +25,14 @@ BEAT_S = 5.0
 
 
 class ClaimLost(Exception):
-    """Another process took the trial over; this one must leave it alone."""
+    """The error that another process took the trial over; this one must leave it alone."""
 
 
 class Claim:
     """The right to run a trial, held from construction to `release`; `said` is what status shows of it."""
 
     def __init__(self, folder: Path):
-        """Raises: ClaimLost: somebody alive has it."""
+        """Claim a trial. Raises: ClaimLost: another process, which is alive, has it."""
         self.path = folder / "heartbeat"
         self.said: dict[str, Any] = {
             "token": secrets.token_hex(8),
@@ -79,7 +79,7 @@ class Claim:
         self.said = self.said | now  # a new object: the thread that beats may be reading the old one
 
     def is_held(self) -> bool:
-        """Whether the heartbeat is still this claim's, not one of a process that took the trial over."""
+        """Tell whether the heartbeat is still this claim's, and no process took the trial over."""
         return _token(self.path) == self.token
 
     def _beat(self) -> bool:
@@ -135,8 +135,8 @@ class Claim:
         Two processes may find it dead at once, and the slower must not remove what the faster has made since: so it is
         moved aside, looked at again there, and put back if it is not the dead one.
         """
-        said, age_s = _said(self.path)
-        if said and not _is_dead(said, age_s):
+        content, age_s = _said(self.path)
+        if content and not _is_dead(content, age_s):
             return  # one that says nothing is damaged: it is linked, and replaced, whole
         aside = self.path.with_name(f".heartbeat.dead.{self.token}")
         try:
@@ -144,7 +144,7 @@ class Claim:
         except FileNotFoundError:
             return
         try:
-            if said and _token(aside) != said.get("token"):
+            if content and _token(aside) != content.get("token"):
                 os.link(aside, self.path)
         except (FileExistsError, FileNotFoundError):
             pass  # another has claimed meanwhile: the owner whose heartbeat was moved finds that out, and stops
@@ -158,13 +158,13 @@ def retract(folder: Path) -> None:
 
 
 def owner(folder: Path) -> dict[str, Any] | None:
-    """What the living owner of a trial says: pid, host, step, loss, images/s; None if nobody alive has it."""
-    said, age_s = _said(folder / "heartbeat")
-    return None if not said or _is_dead(said, age_s) else said
+    """The heartbeat of a trial's living owner: pid, host, step, loss, images/s; None if nobody alive has the trial."""
+    content, age_s = _said(folder / "heartbeat")
+    return None if not content or _is_dead(content, age_s) else content
 
 
 def _said(path: Path) -> tuple[dict[str, Any], float]:
-    """What a heartbeat says, {} if it cannot be read, and its age in seconds."""
+    """The content of a heartbeat, {} if it cannot be read, and its age in seconds."""
     try:
         text, touched = _read(path)
     except FileNotFoundError:
@@ -174,10 +174,10 @@ def _said(path: Path) -> tuple[dict[str, Any], float]:
 
 def _parsed(text: bytes) -> dict[str, Any]:
     try:
-        said = json.loads(text)
+        content = json.loads(text)
     except ValueError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _read(path: Path) -> tuple[bytes, float]:
@@ -203,23 +203,23 @@ def _token(path: Path) -> str | None:
     return None if token is None else str(token)
 
 
-def _is_dead(said: dict[str, Any], age_s: float) -> bool:
-    """Whether the owner is known to be dead: its process is gone from this host, or it has not beaten for long."""
-    if age_s > STALE_S or _is_of_this_job_before(said):
+def _is_dead(content: dict[str, Any], age_s: float) -> bool:
+    """Tell whether the owner is surely dead: its process is gone from this host, or its heartbeat is too old."""
+    if age_s > STALE_S or _is_of_this_job_before(content):
         return True
-    if said.get("host") != socket.gethostname() or said.get("processes") != _processes():
+    if content.get("host") != socket.gethostname() or content.get("processes") != _processes():
         return False
-    return _process_start(said.get("pid", -1)) != said.get("process_start")
+    return _process_start(content.get("pid", -1)) != content.get("process_start")
 
 
-def _is_of_this_job_before(said: dict[str, Any]) -> bool:
-    """Whether its owner ran in this very Slurm job, before that was requeued: Slurm ends the one to begin the other."""
+def _is_of_this_job_before(content: dict[str, Any]) -> bool:
+    """Tell whether the owner ran in this very Slurm job before its requeue; Slurm ends one start before the next."""
     ours = slurm_job()
-    return bool(ours) and said.get("job") == ours["job"] and said.get("restart", 0) < ours["restart"]
+    return bool(ours) and content.get("job") == ours["job"] and content.get("restart", 0) < ours["restart"]
 
 
 def _processes() -> str:
-    """Whose processes can be told dead from alive here: this user's, in this namespace; others may be hidden.
+    """The set of processes that can be told dead from alive here: this user's in this namespace; others may be hidden.
 
     Source: pid_namespaces(7); proc(5), hidepid.
     """
@@ -227,7 +227,7 @@ def _processes() -> str:
 
 
 def _process_start(pid: int) -> int | None:
-    """Start of a process in clock ticks since boot, which tells it from a later one of its number; None if it is gone.
+    """The start of a process in clock ticks since boot, which tells it from a later one of its number; None: it ended.
 
     Source: proc(5), /proc/pid/stat, fields 3 and 22.
     """

@@ -1,6 +1,6 @@
-"""What a store takes, by kind, and the removal of what is named. A file counts for the first kind that it is of.
+"""Cleaning: what a store takes, by kind, and removal. A file counts for the first kind that it is of.
 
-What somebody holds stays: a trial that runs or waits in a queue, the data and the code that it needs. A trial's files
+Whatever is held stays: a trial that runs or waits in a queue, the data and the code that it needs. A trial's files
 are removed under its claim, so that nobody begins it meanwhile.
 """
 
@@ -46,7 +46,7 @@ STATES = re.compile(r"(previous-)?" + re.escape(CHECKPOINT) + r"|best-\d+\.safet
 
 @dataclass(frozen=True)
 class Held:
-    """What may not be removed, and why."""
+    """The parts of a store that may not be removed, and why."""
 
     trials: Mapping[str, str] = field(default_factory=dict)  # id -> why
     contents: frozenset[str] = frozenset()  # of decoded images
@@ -65,8 +65,8 @@ class Item:
     held: str = ""  # why it stays
 
 
-def items(store: Store, held: Held, known: Collection[str], named: Mapping[str, Collection[str]]) -> Iterator[Item]:
-    """All of a store.
+def items(store: Store, held: Held, listed: Collection[str], named: Mapping[str, Collection[str]]) -> Iterator[Item]:
+    """The items of a store, all that it holds.
 
     Args: known: ids of the trials that an ablation or a submission has.    named: ablation -> trials that it alone has.
     """
@@ -75,7 +75,7 @@ def items(store: Store, held: Held, known: Collection[str], named: Mapping[str, 
     for entry in _entries(store.root):
         if entry.name == "trials":
             for trial_id in store.trial_ids():
-                whole = NAMED if trial_id in chosen else _whole_kind(store, trial_id, known)
+                whole = NAMED if trial_id in chosen else _whole_kind(store, trial_id, listed)
                 yield from _of_trial(store, trial_id, whole, held.trials.get(trial_id, ""), now)
             yield from (_item(one, "other", now) for one in _entries(entry) if not one.is_dir())
         elif entry.name == "data":
@@ -92,7 +92,7 @@ def items(store: Store, held: Held, known: Collection[str], named: Mapping[str, 
 
 
 def remove(store: Store, item: Item) -> str:
-    """Remove an item, under the claim of its trial if it is one's; returns why it stays, or nothing.
+    """Remove an item, under the claim of its trial if it is one's; returns why it stays, or empty text.
 
     Raises: StoreError: it cannot be removed.
     """
@@ -110,7 +110,7 @@ def remove(store: Store, item: Item) -> str:
             if item.path != store.folder(item.trial):
                 _remove(item.path)
             elif item.kind == "failed" and store.recorded_status(item.trial) != "failed":
-                return f"trial {item.trial} has gone on meanwhile"
+                return f"trial {item.trial} was begun again meanwhile"
             else:
                 for path in _entries(item.path):
                     if path != claim.path:
@@ -121,7 +121,7 @@ def remove(store: Store, item: Item) -> str:
 
 
 def size(path: Path) -> int:
-    """Bytes of a file, or of all below a folder; a link counts for itself."""
+    """The bytes of a file, or of all files below a folder; a link counts for itself."""
     if path.is_symlink() or not path.is_dir():
         return path.lstat().st_size if path.is_symlink() or path.exists() else 0
     return sum(
@@ -132,9 +132,9 @@ def size(path: Path) -> int:
     )
 
 
-def _whole_kind(store: Store, trial_id: str, known: Collection[str]) -> str:
+def _whole_kind(store: Store, trial_id: str, listed: Collection[str]) -> str:
     """The kind of a trial that is removed as a whole; empty of one that is not."""
-    if trial_id not in known:
+    if trial_id not in listed:
         return "orphans"
     return "failed" if store.recorded_status(trial_id) == "failed" else ""
 
@@ -176,9 +176,9 @@ def _of_ablation(folder: Path, own: Collection[str] | None, held: Held, now: flo
         return
     kind = "ablations"
     inner = [Path(place) / name for place, _, names in os.walk(folder) for name in names]
-    found = [_item(path, kind, now) for path in inner]
-    yield from (item for item in found if item.kind != kind)
-    yield Item(kind, folder, sum(item.num_bytes for item in found if item.kind == kind))
+    inside = [_item(path, kind, now) for path in inner]
+    yield from (item for item in inside if item.kind != kind)
+    yield Item(kind, folder, sum(item.num_bytes for item in inside if item.kind == kind))
 
 
 def _item(path: Path, kind: str, now: float) -> Item:
@@ -190,8 +190,8 @@ def _item(path: Path, kind: str, now: float) -> Item:
 
 
 def _newest(path: Path) -> float:
-    found = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
-    return max((one.lstat().st_mtime for one in found if os.path.lexists(one)), default=0.0)
+    paths = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    return max((one.lstat().st_mtime for one in paths if os.path.lexists(one)), default=0.0)
 
 
 def _any(trials: Mapping[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""The first layers of a trained model, kept of every trial that is done: what the paper draws of a Mixer.
+"""The first layers of a trained model, kept of every trial that is done, as the paper draws them.
 
 `filters.safetensors` holds, in float32, the evaluated weights of the parameters that the model's family names: of a
 Mixer the stem, (P, P, c, C), and the first token-mixing kernel, (rows, D_S).
@@ -21,7 +21,7 @@ FILE = "filters.safetensors"
 
 
 def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
-    """Args: state: of training, by state name. Raises: StoreError."""
+    """Keep the first layers of a trial. Args: state: of training, by state name. Raises: StoreError."""
     weights = evaluated(trial, state)
     chosen = family_of(trial.model).first_layers(trial.model)
     first = {name: weights[name] if copy is None else weights[name][copy] for name, copy in chosen.items()}
@@ -29,7 +29,7 @@ def keep(folder: Path, trial: Trial, state: Mapping[str, Array]) -> None:
 
 
 def read(folder: Path) -> dict[str, Array] | None:
-    """By canonical name; None of a trial that has none, or whose file is damaged."""
+    """The first layers of a trial by canonical name; None if it has none, or its file is damaged."""
     try:
         return dict(load_file(folder / FILE))
     except (OSError, safetensors.SafetensorError, ValueError):

@@ -1,4 +1,4 @@
-"""The weights of a trial that is done: `weights.safetensors` in its folder, in the project's own form of weights.
+"""Weights of a trial that is done: `weights.safetensors` in its folder, in the project's own form of weights.
 
 `run.keep` says which: `last`, those of the record's `metrics.last`; `best`, those of `metrics.best`; or `none`. They
 are the ones that were evaluated: with train.ema_decay the average. The file names the classes in the order of the
@@ -30,19 +30,19 @@ def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
 
 
 def save_best(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array], step: int) -> None:
-    """Raises: StoreError."""
+    """Save the weights of the best point so far. Raises: StoreError."""
     about = {"kept": "best", "step": step}
     write_whole(_best(folder, step), _content(trial, classes, state, about))
 
 
 def keep_last(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array]) -> None:
-    """Raises: StoreError."""
+    """Keep the weights of the last step. Raises: StoreError."""
     about = {"kept": "last", "step": trial.num_steps}
     write_whole(folder / FILE, _content(trial, classes, state, about))
 
 
 def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
-    """Keep what `save_best` saved; a sentence if it is not there as it was, and nothing is kept.
+    """Keep the weights that `save_best` saved; if they are gone or damaged, keep none and return a sentence.
 
     Raises: StoreError.
     """
@@ -52,26 +52,26 @@ def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
         write_whole(folder / FILE, path.read_bytes())
     except (FileNotFoundError, checkpoint.CorruptCheckpoint) as error:
         forget(folder)
-        how = "is not there; was run.keep another when it was trained?" if isinstance(error, OSError) else str(error)
+        how = "is not there; was run.keep different when it was trained?" if isinstance(error, OSError) else str(error)
         return f"store: {path} {how}; no weights are kept of this trial"
     return None
 
 
 def drop_best(folder: Path, but: Collection[int] = (), until: int = -1) -> None:
-    """Remove what `save_best` saved, but of these steps, and of the steps up to `until`."""
+    """Remove the weights that `save_best` saved, except those of some steps and of the steps up to `until`."""
     for path in folder.glob("best-*.safetensors"):
-        found = re.fullmatch(r"best-(\d+)", path.stem)
-        if found and int(found[1]) not in but and int(found[1]) > until:
+        match = re.fullmatch(r"best-(\d+)", path.stem)
+        if match and int(match[1]) not in but and int(match[1]) > until:
             path.unlink(missing_ok=True)
 
 
 def forget(folder: Path) -> None:
-    """Keep nothing."""
+    """Remove the kept weights of a trial."""
     (folder / FILE).unlink(missing_ok=True)
 
 
 def line(folder: Path, asked: str | None) -> str:
-    """Where the weights of a done trial are, in words. Args: asked: its run.keep; None: its version knew none."""
+    """A line on where the weights of a done trial are. Args: asked: its run.keep; None: it had no such field."""
     path = folder / FILE
     try:
         about = checkpoint.read_progress(path)

@@ -57,7 +57,7 @@ DEFAULT = f"{LAST}.test.{ACCURACY.name}"  # of a report
 
 
 class Place(NamedTuple):
-    """What a name such as `last.test.accuracy` says."""
+    """The parts of a name such as `last.test.accuracy`."""
 
     when: str
     split: str
@@ -65,14 +65,14 @@ class Place(NamedTuple):
 
 
 def names() -> tuple[str, ...]:
-    """What a report may be of, and columns of the frame: `last.test.accuracy`, ..."""
+    """Names of what a report may be of, which are columns of the frame: `last.test.accuracy`, ..."""
     return tuple(
         f"{when}.{split}.{metric}" for when in (LAST, BEST) for split in reversed(SPLITS) for metric in METRICS
     )
 
 
 def parse(name: str) -> Place:
-    """Args: name: of `names`."""
+    """Take a name apart. Args: name: of `names`."""
     when, split, metric = name.split(".")
     return Place(when, split, METRICS[metric])
 

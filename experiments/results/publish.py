@@ -1,4 +1,4 @@
-"""The record of a trial, written by the holder of its claim alone, and never over a better one.
+"""Publication of a trial's record: by the holder of its claim alone, and never over a better one.
 
 A new record is linked to its name, which fails, at once and on every machine, where there is one. One that may be
 replaced is moved aside first, and looked at again there: so no `done` is lost, whoever else writes. What a shared file
@@ -30,8 +30,8 @@ def publish(path: Path, content: bytes, claim: Claim, may_replace: Callable[[Pat
             path.parent.mkdir(parents=True, exist_ok=True)
             write_new(mine, content)
             return _publish(mine, path, claim, may_replace, may_stay)
-        except FileNotFoundError:  # who has the claim now has swept the folder
-            raise ClaimLost(path.parent.name) from None
+        except FileNotFoundError as error:  # who has the claim now has swept the folder
+            raise ClaimLost(path.parent.name) from error
         finally:
             with contextlib.suppress(OSError):
                 mine.unlink()
@@ -50,13 +50,13 @@ def _publish(mine: Path, path: Path, claim: Claim, may_replace: Callable[[Path],
     else:
         raise ClaimLost(path.parent.name)
     if not may_stay and not claim.is_held():
-        _move_aside(path, claim, lambda found: identity(found) == ours)
+        _move_aside(path, claim, lambda aside: identity(aside) == ours)
         raise ClaimLost(path.parent.name)
     return True
 
 
 def _link(mine: Path, path: Path, ours: tuple[int, int]) -> bool:
-    """Whether the file is there now as ours. An answer that NFS has lost makes a link that was made look refused."""
+    """Link our file to its name; tell whether it is there now. A lost answer of NFS makes a made link look refused."""
     try:
         os.link(mine, path)
     except FileExistsError:
@@ -67,7 +67,7 @@ def _link(mine: Path, path: Path, ours: tuple[int, int]) -> bool:
 
 
 def _move_aside(path: Path, claim: Claim, is_to_go: Callable[[Path], bool]) -> None:
-    """Remove a file, unless the one that is met is another than was looked at: that one is put back.
+    """Remove a file; if another one has taken its place since it was looked at, put that one back.
 
     What a kill leaves aside is put back by the next claim.
     """

@@ -1,4 +1,4 @@
-"""The record of a trial, as `record.json`: made, read, and what it says of the trial; its keys are in shape.py."""
+"""Records of trials, as `record.json` holds them: making, reading, and questions to one; shape.py has the keys."""
 
 import json
 import os
@@ -18,7 +18,7 @@ CURVE_BEGINS, CURVE_ENDS = b'],\n "curve": [', b"]\n}\n"  # the first bracket is
 def make_record(
     trial: Trial, outcome: dict[str, Any], environment: dict[str, Any], started: float, result: dict[str, Any] | None
 ) -> dict[str, Any]:
-    """A record, ready to be written.
+    """Make a record, ready to be written.
 
     Args:   outcome: status (done or failed), reason, and the traceback of an error.
             environment: of environment.environment, and `backend`: what the backend says about itself.
@@ -38,7 +38,7 @@ def make_record(
 
 
 def read(path: Path, with_curve: bool) -> Any:
-    """What a record's file holds; its curve, which is its last part and nine tenths of it, is read only if asked for.
+    """Read a record's file; its curve, which is its last part and nine tenths of it, is read only if asked for.
 
     Raises: ValueError: it is not JSON.   OSError.
     """
@@ -53,5 +53,5 @@ def read(path: Path, with_curve: bool) -> Any:
 
 
 def is_final(record: dict[str, Any]) -> bool:
-    """Whether to leave a trial as it is: a divergence comes again each time; other failures may be the machine's."""
+    """Tell whether to leave a trial as it is: a divergence repeats each time; other failures may be the machine's."""
     return record["status"] == "done" or str(record["reason"]).startswith("diverged")

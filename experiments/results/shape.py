@@ -18,7 +18,7 @@ DONE, FAILED = "done", "failed"
 
 @dataclass(frozen=True)
 class Part:
-    """What one key may hold. A number is not below 0.
+    """The declaration of what one key may hold. A number is not below 0.
 
     needed: by readers, in records of these statuses; other damage leaves the rest of a record readable.
     null: whether null is a value, as for NaN; elsewhere it says that there is nothing, as does a key that is missing.
@@ -35,7 +35,7 @@ class Part:
     item: "Part | None" = None
 
     def holds(self, value: Any) -> bool:
-        """Whether a value is of a right type and in range; the keys of a mapping are not looked at."""
+        """Tell whether a value is of a right type and in range; the keys of a mapping are not looked at."""
         if value is None:
             return self.null
         if type(value) not in self.kinds or (self.allowed and value not in self.allowed):
@@ -67,8 +67,8 @@ def record_parts() -> Mapping[str, Part]:
 
 
 @lru_cache(maxsize=8)
-def _record_parts(known: tuple[Metric, ...]) -> dict[str, Part]:
-    point = _point(known)
+def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
+    point = _point(measured)
     return {
         "status": Part((str,), (DONE, FAILED), allowed=(DONE, FAILED)),
         "notes": Part((list,), (DONE, FAILED), item=TEXT),
@@ -87,10 +87,11 @@ def _record_parts(known: tuple[Metric, ...]) -> dict[str, Part]:
     }
 
 
-def _point(known: tuple[Metric, ...]) -> dict[str, Part]:
+def _point(measured: tuple[Metric, ...]) -> dict[str, Part]:
     """The keys of one evaluation; a split without examples is null."""
     numbers = {
-        one.name: Part((int, float), (DONE,) if one.in_all_records else (), null=True, most=one.most) for one in known
+        one.name: Part((int, float), (DONE,) if one.in_all_records else (), null=True, most=one.most)
+        for one in measured
     }
     return {
         metrics.STEP: NUMBER,
@@ -131,7 +132,7 @@ def _faults(tree: Any, parts: Mapping[str, Part], status: str, whole: bool, wher
 
 
 def sound(record: Mapping[str, Any], path: str) -> Any:
-    """What a record holds at a path of declared keys, such as `environment.host`; None of what is not as declared.
+    """The value of a record at a path of declared keys, such as `environment.host`; None if it is not as declared.
 
     Raises: KeyError: no such key is declared.
     """

@@ -1,4 +1,4 @@
-"""What the store says of a trial."""
+"""State of a trial by the store alone."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ STATUSES = ("done", "running", "failed", "missing", "queued", "lost", "cancelled
 
 @dataclass(frozen=True)
 class TrialState:
-    """One trial now."""
+    """The state of a trial now."""
 
     status: str  # of STATUSES
     why: str = ""  # it failed, or how far it is
@@ -25,6 +25,7 @@ class TrialState:
 
 
 def state(store: Store, trial_id: str) -> TrialState:
+    """The state of a trial by its record, its owner and its checkpoint, in this order."""
     try:
         record = store.record(trial_id)
     except CorruptRecord as error:
@@ -33,22 +34,22 @@ def state(store: Store, trial_id: str) -> TrialState:
         return TrialState("missing", str(error))
     if record is not None and record["status"] == "done":
         return TrialState("done", "", record)
-    if (said := store.owner(trial_id)) is not None:
-        step = f"step {said['step']} of {said['steps']}, " if {"step", "steps"} <= said.keys() else ""
-        return TrialState("running", f"{step}process {said.get('pid')} on {said.get('host')}", None, said)
+    if (shown := store.owner(trial_id)) is not None:
+        step = f"step {shown['step']} of {shown['steps']}, " if {"step", "steps"} <= shown.keys() else ""
+        return TrialState("running", f"{step}process {shown.get('pid')} on {shown.get('host')}", None, shown)
     if record is not None:
         return TrialState("failed", str(record["reason"]), record)
     return TrialState("missing", _progress(store, trial_id))
 
 
 def _progress(store: Store, trial_id: str) -> str:
-    """How far a trial is that was stopped or killed; nothing of one that has saved no step."""
-    said, last = "", store.checkpoint(trial_id)
+    """The progress of a trial that was stopped or killed, in words; empty if it has saved no step."""
+    problems, last = "", store.checkpoint(trial_id)
     for path in (last, checkpoint.before(last)):
         try:
-            return f"{said}stopped, its last checkpoint is of step {checkpoint.read_progress(path)['step']}"
+            return f"{problems}stopped, its last checkpoint is of step {checkpoint.read_progress(path)['step']}"
         except FileNotFoundError:
             continue
         except checkpoint.CorruptCheckpoint as error:
-            said += f"store: {path} is corrupt: {error}; the next run sets it aside; "
-    return said.removesuffix("; ")
+            problems += f"store: {path} is corrupt: {error}; the next run sets it aside; "
+    return problems.removesuffix("; ")

@@ -57,29 +57,29 @@ class Store:
 
     @property
     def compiled(self) -> Path:
-        """Where compiled programs are kept: apart for each kind of processor, for which they were made."""
+        """The folder of compiled programs, one for each kind of processor, for which they were made."""
         return self.root / "compiled" / re.sub(r"\W+", "_", str(environment()["processor"])).strip("_")
 
     def trial_ids(self) -> list[str]:
-        """Every trial that the store has a folder of."""
+        """Ids of the trials that the store has a folder of."""
         with contextlib.suppress(FileNotFoundError), os.scandir(self.root / "trials") as entries:
             return sorted(entry.name for entry in entries if entry.is_dir())
         return []
 
     def check_folder(self) -> None:
-        """Raises: StoreError: it is there and is no folder."""
+        """Check that the store can be a folder. Raises: StoreError: it is a file."""
         if self.root.exists() and not self.root.is_dir():
             raise StoreError(
-                f"command line: --store: {self.root} is a file; allowed: a folder, which may not exist yet"
+                f"command line: --store: expected a folder, which may not exist yet, got the file {self.root}"
             )
 
     def check_writable(self) -> None:
-        """Raises: StoreError: nothing can be written there, with the cause."""
+        """Check that the store can be written. Raises: StoreError: it cannot, with the cause."""
         write_whole(self.root / ".writable", b"")
         (self.root / ".writable").unlink(missing_ok=True)
 
     def ablation(self, name: str) -> Path:
-        """The folder of what was asked under a name; see archive.py."""
+        """The folder of an ablation; see archive.py."""
         return self.root / "ablations" / name
 
     def ablations(self) -> list[str]:
@@ -98,7 +98,7 @@ class Store:
             if text.startswith(LABELS):
                 return dict(json.JSONDecoder().raw_decode(text, len(LABELS))[0])
             if not text.startswith("{"):
-                raise ValueError("it does not begin as it should")
+                raise ValueError("it has another beginning")
         except FileNotFoundError:
             pass  # an earlier version of Mixlab wrote TRIALS alone
         except (OSError, ValueError, TypeError) as error:
@@ -111,18 +111,20 @@ class Store:
         return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}
 
     def find(self, prefix: str) -> str:
-        """The trial whose id begins with `prefix`.
+        """The trial whose id starts with `prefix`.
 
         Raises: MixlabError: none does, or several do.
         """
-        found = [trial_id for trial_id in self.trial_ids() if trial_id.startswith(prefix)]
-        if len(found) != 1:
-            which = f"{len(found)} trials begin with" if found else "no trial begins with"
-            raise MixlabError(f"store: {which} {prefix!r} in {self.root}; {choices(prefix, found or self.trial_ids())}")
-        return found[0]
+        matches = [trial_id for trial_id in self.trial_ids() if trial_id.startswith(prefix)]
+        if len(matches) != 1:
+            which = f"{len(matches)} trial ids start with" if matches else "no trial id starts with"
+            raise MixlabError(
+                f"store: {which} {prefix!r} in {self.root}; {choices(prefix, matches or self.trial_ids())}"
+            )
+        return matches[0]
 
     def begin(self, trial: Trial, environment: dict[str, Any]) -> None:
-        """Write what is known before training."""
+        """Write the spec and the environment of a trial before it is trained."""
         write_json(self.folder(trial.id) / "spec.json", as_tree(trial))
         write_json(self.folder(trial.id) / "env.json", environment)
 
@@ -140,7 +142,7 @@ class Store:
             finally:
                 claim.release()
         path, is_done = self.folder(trial_id) / "record.json", record["status"] == "done"
-        written = publish(path, as_json(record), claim, lambda found: self._may_replace(trial_id, found), is_done)
+        written = publish(path, as_json(record), claim, lambda other: self._may_replace(trial_id, other), is_done)
         if written and not is_done:
             kept.forget(self.folder(trial_id))
             return True
@@ -151,7 +153,7 @@ class Store:
         return written
 
     def _may_replace(self, trial_id: str, path: Path) -> bool:
-        """Whether a record may be replaced: by a done one, or one that says of another failure."""
+        """Tell whether a record may be replaced by a new one: it is not done, or it is corrupt and is set aside."""
         try:
             record = self._read_record(trial_id, path, with_curve=False)
         except FileNotFoundError:
@@ -162,7 +164,7 @@ class Store:
         return bool(record["status"] != "done")
 
     def can_go_on(self, trial_id: str) -> bool:
-        """Whether a trial has a checkpoint that can be opened."""
+        """Tell whether a trial has a checkpoint that can be opened."""
         return checkpoint.newest_progress(self.checkpoint(trial_id)) is not None
 
     def record(self, trial_id: str, with_curve: bool = False) -> dict[str, Any] | None:
@@ -201,49 +203,49 @@ class Store:
         return record if with_curve else {**record, "curve": []}
 
     def sound_record(self, trial_id: str) -> dict[str, Any] | None:
-        """The record, as `record`; None also of one that is corrupt, another version's, or cannot be read."""
+        """The record of a trial; None also if it is corrupt, of another version, or cannot be read."""
         try:
             return self.record(trial_id)
         except MixlabError:
             return None
 
     def recorded_status(self, trial_id: str) -> str | None:
-        """`done` or `failed`; None without a sound record."""
+        """The status of a trial's record, done or failed; None without a sound record."""
         return (self.sound_record(trial_id) or {}).get("status")
 
     def recorded_at(self, trial_id: str) -> float:
-        """When the record was written, by the file server's clock; 0 without one."""
+        """The time when the record was written, by the file server's clock; 0 without a record."""
         try:
             return (self.folder(trial_id) / "record.json").stat().st_mtime
         except FileNotFoundError:
             return 0.0
 
     def stamp(self, trial_id: str) -> str:
-        """What changes whenever the record is written anew; empty without one."""
+        """A text that changes whenever the record is written anew; empty without a record."""
         try:
-            found = os.stat(f"{self.root}/trials/{trial_id}/record.json")  # noqa: PTH116 - of ten thousand, in a third of the time
+            stat = os.stat(f"{self.root}/trials/{trial_id}/record.json")  # noqa: PTH116 - of ten thousand, in a third of the time
         except OSError:
             return ""
-        return f"{found.st_mtime_ns}-{found.st_size}-{found.st_ino}"
+        return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
 
     def record_or_set_aside(self, trial_id: str) -> tuple[dict[str, Any] | None, str | None]:
-        """The record, as `record`; one that is corrupt is moved out of the way and is none, with a sentence of it."""
+        """The record of a trial; a corrupt one is moved out of the way and counts as none, with a sentence on it."""
         try:
             return self.record(trial_id), None
         except CorruptRecord as error:
             return None, f"{error}; set aside as {set_aside(error.path).name}, the trial runs again"
 
     def owner(self, trial_id: str) -> dict[str, Any] | None:
-        """Who runs a trial now: pid, host, and what it last said of step, loss and images/s; None if nobody alive."""
+        """The process that runs a trial now: pid, host, and its last step, loss and images/s; None: nobody alive."""
         return claims.owner(self.folder(trial_id))
 
 
 class OtherSchema(StoreError):
-    """A record that another version of Mixlab wrote."""
+    """The error that another version of Mixlab wrote a record."""
 
 
 class CorruptRecord(MixlabError):
-    """A record that is no record; `path` is its file."""
+    """The error that a file is no record; `path` is the file."""
 
     def __init__(self, path: Path, how: str):
         super().__init__(f"store: {path} is corrupt: {how}")

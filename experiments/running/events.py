@@ -19,6 +19,7 @@ __all__ = [
     "How",
     "Noted",
     "Order",
+    "Returned",
     "Spent",
     "Started",
     "Stepped",
@@ -58,24 +59,37 @@ class Spent:
     seconds: Mapping[str, float]
 
 
-Event = Started | Stepped | Evaluated | Noted | Spent | Ended
+@dataclass(frozen=True)
+class Returned:
+    """A worker gives a trial back, whose state is as it was: it waits again.
+
+    most: how many trials like it go through one program here. 1 after a program of several has failed as a whole:
+          alone, a failure is a trial's own.
+    """
+
+    trial_id: str
+    most: int
+    crashed: bool = False  # the process is not used again
+
+
+Event = Started | Returned | Stepped | Evaluated | Noted | Spent | Ended
 
 
 @dataclass(frozen=True)
 class Train:
-    """Train a trial."""
+    """Train trials that can be replicas, as one program as far as they fit, or one alone."""
 
-    trial: Trial
+    trials: tuple[Trial, ...]
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Save the trial in hand and let go of it; take no other."""
+    """Save the trials in hand and let go of them; take no other."""
 
 
 @dataclass(frozen=True)
 class End:
-    """End when the trial in hand has ended."""
+    """End when the trials in hand have ended."""
 
 
 Order = Train | Stop | End

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from backends.errors import BackendMissing, Diverged, MixlabError
+from backends.errors import BackendMissing, Diverged, MixlabError, show_chain
 from experiments.files import FULL
 
 CAUSES = {
@@ -43,6 +43,7 @@ class Failure:
 
 def failure(error: BaseException) -> Failure:
     """The class of an error and one line of it."""
+    show_chain(error)
     own = isinstance(error, (MixlabError, Diverged, DoesNotFit))
     line = (str(error).splitlines() or [""])[0]
     return Failure(cause_of(error), line if own else f"{type(error).__name__}: {line}")

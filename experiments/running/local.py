@@ -4,6 +4,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -15,10 +16,12 @@ from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running.events import Ended, Evaluated, Event, Noted, Spent, Started, Stepped, Stop, Train
+from experiments.running.events import Ended, Event, Noted, Returned, Spent, Stop, Train
 from experiments.running.failures import Failure
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
-from experiments.running.worker import WorkerSpec, main
+from experiments.running.process import main
+from experiments.running.queue import Queue
+from experiments.running.worker import WorkerSpec
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -42,13 +45,7 @@ class LocalRun:
     ):
         """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
         self.store, self.cache, self.pool, self.reporter = store, cache, pool, reporter
-        self.backends = {
-            planned.trial.id: resume_on if resume_on and store.can_go_on(planned.trial.id) else planned.trial.backend
-            for planned in trials
-        }
-        self.waiting = sorted(
-            trials, key=lambda planned: (self.backends[planned.trial.id], repr(planned.trial.model.structure()))
-        )
+        self.queue = Queue(trials, store, resume_on)
         self.busy: list[GridTrial] = []  # run by another process now
         devices = [pool.devices[i % len(pool.devices)] if pool.devices else None for i in range(pool.jobs)]
         self.slots = [Slot(*share) for share in zip(shares(pool.jobs, pool.cpus), devices, strict=True)]
@@ -68,7 +65,7 @@ class LocalRun:
                 dismiss(slot)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
-        self.summary.left += [planned.trial.id for planned in (*self.waiting, *self.busy)]
+        self.summary.left += [planned.trial.id for planned in (*self.queue.waiting, *self.busy)]
         return self.summary
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -88,44 +85,36 @@ class LocalRun:
     def _stop(self) -> None:
         self.stopping = True
         for slot in self.slots:
-            if slot.connection and slot.trial:
+            if slot.connection and slot.trials:
                 send(slot, Stop())
 
     def _working(self) -> list[Slot]:
-        return [slot for slot in self.slots if slot.trial]
+        return [slot for slot in self.slots if slot.trials]
 
     def _assign(self) -> bool:
-        """Give every idle slot a trial, one of its backend first; True if any was given."""
+        """Give every idle slot a trial, or several that train as one program; True if any was given."""
         given = False
         for slot in self.slots:
-            if slot.trial or self.stopping or not self.waiting:
+            if slot.trials or self.stopping or not self.queue:
                 continue
-            backend = self._backend_for(slot)
-            planned = next(planned for planned in self.waiting if self.backends[planned.trial.id] == backend)
-            self.waiting.remove(planned)
-            if not self.pool.is_wanted(planned.trial.id):
-                self.summary.left.append(planned.trial.id)
-                given = True
+            given = True
+            backend = self.queue.choose_backend(slot.backend, [other.backend for other in self._working()])
+            idle = len(self.slots) - len(self._working())
+            together, unwanted = self.queue.take(backend, idle, self.pool.is_wanted)
+            self.summary.left += [planned.trial.id for planned in unwanted]
+            if not together:
                 continue
             if slot.backend != backend or not slot.process.is_alive():
                 dismiss(slot)
-                self._hire(slot, planned)
-            slot.trial, given = planned, True
-            send(slot, Train(planned.trial))
+                self._hire(slot, together[0])
+            slot.trials = {planned.trial.id: planned for planned in together}
+            send(slot, Train(tuple(planned.trial for planned in together)))
             if self.stopping:  # asked for while the worker was hired
                 send(slot, Stop())
         return given
 
-    def _backend_for(self, slot: Slot) -> str:
-        """The slot's own backend while trials of it wait, else the one that most trials a worker wait for."""
-        waiting = [self.backends[planned.trial.id] for planned in self.waiting]
-        if slot.backend in waiting:
-            return str(slot.backend)
-        workers = [other.backend for other in self._working()]
-        return max(dict.fromkeys(waiting), key=lambda name: waiting.count(name) / (1 + workers.count(name)))
-
     def _hire(self, slot: Slot, planned: GridTrial) -> None:
-        hired_s, backend = time.monotonic(), self.backends[planned.trial.id]
+        hired_s, backend = time.monotonic(), self.queue.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
@@ -157,33 +146,36 @@ class LocalRun:
             self._handle(slot, event)
         free = [planned for planned in self.busy if self.store.owner(planned.trial.id) is None]
         self.busy = [planned for planned in self.busy if planned not in free]
-        self.waiting += free
+        self.queue.waiting += free
 
     def _handle(self, slot: Slot, event: Event) -> None:
-        planned = slot.trial
-        assert planned is not None
-        match event:
-            case Spent(seconds):
-                self.summary.add(seconds)
-            case Ended(_, "crashed", failure):
-                dismiss(slot)  # what an unexpected error leaves of a device or a framework, no other trial should meet
-                self._end(slot, planned, Ended(planned.trial.id, "failed", failure))
-            case Ended():
-                self._end(slot, planned, event)
-            case Started() | Stepped() | Evaluated() | Noted():
-                self.reporter.on_event(planned, event)
+        if isinstance(event, Spent):
+            return self.summary.add(event.seconds)
+        planned = slot.trials[event.trial_id]
+        if isinstance(event, Returned):
+            self.queue.put_back([planned], event.most)
+            self.reporter.on_event(planned, event)
+        elif isinstance(event, Ended):
+            self._end(planned, event)
+        else:
+            return self.reporter.on_event(planned, event)
+        del slot.trials[event.trial_id]
+        # what an unexpected error leaves of a device or a framework, no other trial should meet
+        slot.is_spent |= event.crashed if isinstance(event, Returned) else event.how == "crashed"
+        if slot.is_spent and not slot.trials:
+            dismiss(slot)
 
-    def _end(self, slot: Slot, planned: GridTrial, ended: Ended) -> None:
+    def _end(self, planned: GridTrial, ended: Ended) -> None:
         """Note what became of a trial, or put it back among those that wait."""
-        slot.trial, failure = None, ended.failure
+        failure = ended.failure
         if ended.how == "error":
             assert failure is not None
             if failure.cause in self.pool.alone:
                 return self._fail(planned, failure)
             self.summary.error = self.summary.error or failure
         else:
-            self.reporter.on_event(planned, ended)
-        if failure and ended.how == "failed":
+            self.reporter.on_event(planned, replace(ended, how="failed") if ended.how == "crashed" else ended)
+        if failure and ended.how != "error":
             if not self._is_tried_again(planned, failure):
                 self.summary.failed[planned.trial.id] = failure.reason
         elif ended.how == "done":
@@ -196,7 +188,7 @@ class LocalRun:
 
     def give_up(self, planned: GridTrial, failure: Failure) -> None:
         """Record a trial as failed instead of beginning it."""
-        self.waiting.remove(planned)
+        self.queue.waiting.remove(planned)
         self._fail(planned, failure)
 
     def _is_tried_again(self, planned: GridTrial, failure: Failure) -> bool:
@@ -204,30 +196,37 @@ class LocalRun:
         if self.stopping or self.tried.get(key, 0) >= self.pool.retries.get(failure.cause, 0):
             return False
         self.tried[key] = self.tried.get(key, 0) + 1
-        self.waiting.append(planned)
+        self.queue.waiting.append(planned)
         return True
 
     def _bury(self, slot: Slot) -> None:
-        """A worker died with a trial in hand, by a signal (such as the kernel's, out of memory) or a crash."""
+        """A worker died with trials in hand, by a signal (such as the kernel's, out of memory) or a crash."""
         slot.process.join()
-        code, planned = slot.process.exitcode, slot.trial
-        assert planned is not None
-        slot.trial = slot.process = slot.connection = slot.backend = None
+        code, buried = slot.process.exitcode, list(slot.trials.values())
+        slot.trials, slot.process, slot.connection, slot.backend, slot.is_spent = {}, None, None, None, False
         if self.stopping:
-            self.summary.left.append(planned.trial.id)
+            self.summary.left += [planned.trial.id for planned in buried]
             return
         how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
         reason = f"its process was {how}" if code < 0 else f"its process {how}"
-        record = self.store.sound_record(planned.trial.id)
-        if record is not None and record["status"] == "done":  # it died between its record and its word of it
-            return self._note_done(planned)
         is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
         if is_out_of_memory:
             reason += ": its memory was out"
         failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
-        if self._is_tried_again(planned, failure):
-            return self.reporter.on_event(planned, Noted(planned.trial.id, f"{reason}; it is begun again"))
-        self._fail(planned, failure)
+        for planned in buried:
+            record = self.store.sound_record(planned.trial.id)
+            if record is not None and record["status"] == "done":  # it died between its record and its word of it
+                self._note_done(planned)
+            elif len(buried) > 1:  # the others may have been the cause: alone, a failure is a trial's own
+                self.queue.put_back([planned], most=1)
+                self._note(planned, f"{reason}; its trials are begun again one by one")
+            elif self._is_tried_again(planned, failure):
+                self._note(planned, f"{reason}; it is begun again")
+            else:
+                self._fail(planned, failure)
+
+    def _note(self, planned: GridTrial, sentence: str) -> None:
+        self.reporter.on_event(planned, Noted(planned.trial.id, sentence))
 
     def _fail(self, planned: GridTrial, failure: Failure) -> None:
         """Record a trial as failed, unless another process has it now, or has ended it."""

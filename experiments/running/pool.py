@@ -65,7 +65,8 @@ class Slot:
     process: Any = None
     connection: Connection | None = None
     backend: str | None = None
-    trial: GridTrial | None = None
+    trials: dict[str, GridTrial] = field(default_factory=dict)  # in the worker's hands, by id
+    is_spent: bool = False  # its worker is not used again
 
 
 def send(slot: Slot, order: Order) -> None:
@@ -86,6 +87,7 @@ def dismiss(slot: Slot) -> None:
         slot.process.kill()
         slot.process.join()
     slot.process = slot.connection = slot.backend = None
+    slot.is_spent = False
 
 
 def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:

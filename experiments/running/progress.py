@@ -16,7 +16,7 @@ from rich.table import Column
 
 from experiments.design.ablation import GridTrial
 from experiments.results.metrics import CHOOSES
-from experiments.running.events import Ended, Evaluated, Event, Noted, Spent, Started, Stepped
+from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
 
@@ -40,7 +40,9 @@ class PlainReporter:
     def on_event(self, planned: GridTrial, event: Event) -> None:
         if isinstance(event, Evaluated):
             self.scores[event.trial_id] = _score(event)
-        if isinstance(event, (Evaluated, Spent)) or (isinstance(event, Stepped) and not self._is_due(event.trial_id)):
+        if isinstance(event, (Evaluated, Returned, Spent)) or (
+            isinstance(event, Stepped) and not self._is_due(event.trial_id)
+        ):
             return
         if isinstance(event, Noted):
             return self._print(f"    {event.sentence}")
@@ -94,7 +96,9 @@ class LiveReporter(PlainReporter):
     def on_event(self, planned: GridTrial, event: Event) -> None:
         if not isinstance(event, (Started, Stepped)):
             super().on_event(planned, event)
-        if isinstance(event, (Started, Ended)) and event.trial_id in self.tasks:  # also one that is begun again
+        if (
+            isinstance(event, (Started, Returned, Ended)) and event.trial_id in self.tasks
+        ):  # also one that is begun again
             self.bars.remove_task(self.tasks.pop(event.trial_id))
         if isinstance(event, Started):
             steps = planned.trial.num_steps

@@ -5,39 +5,35 @@ safe against that at any instant.
 """
 
 import contextlib
-import os
-import queue
-import signal
-import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import backends
+from backends.arrays import State
 from backends.contract import ArrayDataset
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits, limits
 from experiments.files import StoreError
-from experiments.machine import malloc
-from experiments.machine.environment import ROOT
+from experiments.machine import malloc, memory
 from experiments.results import checkpoint
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running import fit
-from experiments.running.events import Ended, Event, Noted, Order, Spent, Started, Stop, Train
+from experiments.running import fit, replicas
+from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.spec.trial import Trial
-from experiments.training.loop import Stopped, TrialRun
+from experiments.training.loop import Loop, Stopped
+from experiments.training.trial_run import TrialRun
 
 
 @dataclass(frozen=True)
@@ -55,49 +51,25 @@ class WorkerSpec:
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
 
 
-def main(spec: WorkerSpec, connection: Connection) -> None:
-    """Run trials until the parent says stop or goes away."""
-    assert spec.root == ROOT, f"the parent's code is in {spec.root}, this worker's in {ROOT}"
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
-    os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
-    _show_one_gpu(spec.device)
-    stop, trials = threading.Event(), queue.SimpleQueue[Trial | None]()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
-    worker, has_compiled = Worker(spec, stop, connection.send), False
-    while (trial := trials.get()) is not None:
-        has_compiled |= trial.run.compile
-        worker.run(trial)
-    if has_compiled:
-        return  # and let Inductor put its semaphores away, or Python warns of them
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)  # all is written; a framework takes up to a second to take itself down
-
-
-def _listen(connection: Connection, stop: threading.Event, trials: "queue.SimpleQueue[Trial | None]") -> None:
-    while True:
-        try:
-            order: Order = connection.recv()
-        except (EOFError, OSError):
-            os._exit(1)
-        if isinstance(order, Stop):
-            stop.set()
-        trials.put(order.trial if isinstance(order, Train) else None)
-
-
-def _show_one_gpu(device: str | None) -> None:
-    """Hide all GPUs but the one that is named by its place among those that this process was given."""
-    index = (device or "").partition(":")[2]
-    if index:
-        given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        os.environ["CUDA_VISIBLE_DEVICES"] = given[int(index)] if int(index) < len(given) else index
-
-
 def _as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
     if record["status"] == "done":
         return Ended(trial_id, "done")
     return Ended(trial_id, "failed", Failure(str(record.get("cause", "error")), str(record["reason"])))
+
+
+@dataclass
+class InHand:
+    """A trial that this process has claimed, and keeps its claim on until `let_go`."""
+
+    trial: Trial
+    claim: Claim
+    beating: contextlib.ExitStack
+    started: float
+    run: TrialRun | None = None
+
+    def let_go(self) -> None:
+        self.beating.close()  # before the release: a beat in between would bring the claim back
+        self.claim.release()
 
 
 class Worker:
@@ -108,68 +80,154 @@ class Worker:
         self.store = Store(spec.store)
         self.datasets: dict[Any, ArrayDataset] = {}
         self.spent = {"start": time.monotonic() - spec.hired_s}
+        self.in_hand: list[InHand] = []
+        self.about: dict[str, str] | None = None  # what the backend says of itself
+        self.source: dict[str, Any] | None = None  # what the record says of the data
+        self.peak_bytes: Callable[[], int | None] = lambda: None
 
-    def run(self, trial: Trial) -> None:
-        """Run one trial to its end and tell the parent what came of it."""
+    def run(self, *trials: Trial) -> None:
+        """Train trials as one program, as far as they fit, and tell the parent what comes of each.
+
+        What ends one of them is its own. What the program itself raises ends a trial that was alone in it; several are
+        given back, to be tried one by one.
+        """
+        self.about = self.source = None
+        together = self._that_fit(trials)
+        self.in_hand = [one for trial in together if (one := self._claimed(trial))]
+        if not self.in_hand:
+            return
+        is_alone = len(self.in_hand) == 1
+        try:
+            self._train(together[0])
+        except Exception as error:
+            for one in list(self.in_hand):
+                if is_alone:
+                    self._end(one, error)
+                else:
+                    self._let_go(one, Returned(one.trial.id, 1, crashed=not isinstance(error, MixlabError)))
+        finally:
+            for one in self.in_hand:  # none, unless this process is about to end
+                one.beating.close()
+        self.peak_bytes = lambda: None  # or the program would take its memory until the next one is open
+
+    def _that_fit(self, trials: Sequence[Trial]) -> Sequence[Trial]:
+        """As many of them as go through one program here; the others are given back."""
+        self._tell_start(trials[0])
+        number = 1
+        if len(trials) > 1:
+            # what fails here fails again, and is told, where the first trial is opened alone
+            with contextlib.suppress(Exception), self._spending("import"):
+                free = backends.load(self.spec.backend).free_memory_bytes(self._run_spec(trials[0]))
+                number = replicas.number(trials[0], free)
+        for trial in trials[number:]:
+            self.send(Returned(trial.id, number))
+        for trial in trials[1:number]:
+            self._tell_start(trial)
+        return trials[:number]
+
+    def _tell_start(self, trial: Trial) -> None:
         self.send(Started(trial.id, checkpoint.newest_step(self.store.checkpoint(trial.id))))
+
+    def _claimed(self, trial: Trial) -> InHand | None:
+        """The trial with its claim; None: it is another's, or has ended since this run was planned."""
         try:
-            claim = Claim(self.store.folder(trial.id))
-        except ClaimLost:
-            return self.send(Ended(trial.id, "busy"))
-        except MixlabError as error:
-            return self.send(Ended(trial.id, "error", failure(error)))
+            one = InHand(trial, Claim(self.store.folder(trial.id)), contextlib.ExitStack(), time.time())
+        except (ClaimLost, MixlabError) as error:
+            how: How = "busy" if isinstance(error, ClaimLost) else "error"
+            self.send(Ended(trial.id, how, None if how == "busy" else failure(error)))
+            return None
+        one.beating.enter_context(one.claim.kept())
         try:
-            with claim.kept():
-                ended = self._run_claimed(trial, claim)
+            record, sentence = self.store.record_or_set_aside(trial.id)
         except MixlabError as error:
-            ended = Ended(trial.id, "error", failure(error))
-        claim.release()
+            self._let_go(one, Ended(trial.id, "error", failure(error)))
+            return None
+        if sentence:
+            self.send(Noted(trial.id, sentence))
+        if record is None or not is_final(record):
+            return one
+        self._let_go(one, _as_recorded(trial.id, record))
+        return None
+
+    def _train(self, trial: Trial) -> None:
+        """Train what is in hand. Args: trial: one of those, or one like them."""
+        program, self.about, splits = self._open(trial)
+        with self._spending("data"):
+            self.source = data.in_record(trial.data, trial.info, self.spec.cache)
+        self.peak_bytes = program.peak_memory_bytes
+        by_step: dict[int, list[tuple[TrialRun, State]]] = {}
+        for one in list(self.in_hand):
+            try:
+                run, state = self._restored(one, splits)
+            except MixlabError as error:
+                self._end(one, error)
+                continue
+            by_step.setdefault(run.progress.step, []).append((run, state))
+        for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
+            runs, states = zip(*together, strict=True)
+            for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
+                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+
+    def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
+        self.store.begin(one.trial, self._environment)
+        session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
+        session["backend"] = self.about
+        one.run = TrialRun(one.trial, self.store, one.claim, splits, self.send, session)
+        return one.run, one.run.restore()
+
+    @property
+    def _environment(self) -> dict[str, Any]:
+        return {**self.spec.environment, "backend": self.about}
+
+    def _end(self, one: InHand, error: Exception | None) -> None:
+        """Record what came of a trial, and let go of it."""
+        if one.run:
+            for phase, seconds in one.run.spent.items():
+                self.spent[phase] = self.spent.get(phase, 0.0) + seconds
+        try:
+            ended = self._recorded(one, error)
+        except MixlabError as unwritten:
+            ended = Ended(one.trial.id, "error", failure(unwritten))
+        self._let_go(one, ended)
+
+    def _let_go(self, one: InHand, event: Ended | Returned) -> None:
+        one.let_go()
+        self.in_hand = [other for other in self.in_hand if other is not one]
         self.send(Spent(self.spent))
         self.spent = {}
-        self.send(ended)
+        self.send(event)
+
+    def _recorded(self, one: InHand, error: Exception | None) -> Ended:
+        """What became of a trial, after it is in the record if it is done or failed. Raises: StoreError."""
+        key, failed, trace = one.trial.id, None, {}
+        if isinstance(error, Stopped):
+            return Ended(key, "stopped")
+        if isinstance(error, ClaimLost):
+            return Ended(key, "busy")
+        if isinstance(error, MixlabError):
+            return Ended(key, "error", failure(error))
+        if error is not None:
+            failed = failure(error)
+            is_expected = isinstance(error, (Diverged, DoesNotFit))
+            trace = {} if is_expected else {"traceback": "".join(traceback.format_exception(error))}
+        outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
+        with self._spending("record"):
+            peak = self.peak_bytes() or memory.peak_bytes()
+            result = {"data": self.source, **one.run.result(peak)} if one.run else None
+            record = make_record(one.trial, outcome, self._environment, one.started, result)
+            try:
+                written = self.store.finish(key, record, one.claim)
+            except ClaimLost:
+                return Ended(key, "busy")
+        if not written and (theirs := self.store.sound_record(key)) is not None:
+            return _as_recorded(key, theirs)
+        return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
 
     @contextlib.contextmanager
     def _spending(self, phase: str) -> Iterator[None]:
         start = time.monotonic()
         yield
         self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
-
-    def _run_claimed(self, trial: Trial, claim: Claim) -> Ended:
-        record, sentence = self.store.record_or_set_aside(trial.id)
-        if sentence:
-            self.send(Noted(trial.id, sentence))
-        if record is not None and is_final(record):
-            return _as_recorded(trial.id, record)  # another process has ended it since this run was planned
-        started, run, about, failed, trace = time.time(), None, None, None, {}
-        try:
-            program, about, splits = self._open(trial)
-            with self._spending("data"):
-                source = data.in_record(trial.data, trial.info, self.spec.cache)
-            self.store.begin(trial, {**self.spec.environment, "backend": about})
-            session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
-            run = TrialRun(trial, self.store, claim, splits, program, {**session, "backend": about})
-            run.run(self.stop.is_set, self.send)
-            self.spent |= run.spent
-        except Stopped:
-            return Ended(trial.id, "stopped")
-        except ClaimLost:
-            return Ended(trial.id, "busy")
-        except MixlabError:
-            raise
-        except Exception as error:
-            failed = failure(error)
-            trace = {} if isinstance(error, (Diverged, DoesNotFit)) else {"traceback": traceback.format_exc()}
-        outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
-        environment = {**self.spec.environment, "backend": about}
-        with self._spending("record"):
-            result = {"data": source, **run.result()} if run else None
-            try:
-                written = self.store.finish(trial.id, make_record(trial, outcome, environment, started, result), claim)
-            except ClaimLost:
-                return Ended(trial.id, "busy")
-        if not written and (record := self.store.sound_record(trial.id)) is not None:
-            return _as_recorded(trial.id, record)
-        return Ended(trial.id, "crashed" if trace else "failed" if failed else "done", failed)
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         with self._spending("data"):

@@ -6,6 +6,7 @@ from typing import Optional
 from backends.models.mixer_spec import MixerConfig
 from backends.specs import PRECISION, OptimizerSpec, option
 
+AUTO = "auto"
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 
 ModelConfig = MixerConfig
@@ -75,6 +76,7 @@ class RunConfig:
     device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
+    replicas: str = option("1", word=True)  # trials as one program: 1, at most N, or auto; see running/replicas.py
     remat: bool = option(False)  # compute each block again for its gradient: less memory, a longer step
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
@@ -85,6 +87,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrialConfig:
+    """One trial as a user writes it."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -1,6 +1,6 @@
 """Files of arrays, recognised by their content: .npz, safetensors, Flax's msgpack, and both forms of torch.save.
 
-The ending of a file's name decides nothing here. What is known and holds no weights is refused with the way to them.
+The ending of a file's name decides nothing here. A known form without weights is refused, with the way to them.
 """
 
 import io
@@ -25,7 +25,10 @@ STRANGERS = (
     (b"version https://git-lfs", "it is a pointer of Git LFS and not the file itself; fetch that with: git lfs pull"),
     (b"<!DOCTYPE", "it is a web page, saved in place of the file; fetch the file itself"),
     (b"<html", "it is a web page, saved in place of the file; fetch the file itself"),
-    (b"\x89HDF", "it is HDF5, which is not read; save the arrays with numpy.savez under the names of a known format"),
+    (
+        b"\x89HDF",
+        "it is HDF5, which Mixlab does not read; save the arrays with numpy.savez under the names of a known format",
+    ),
     (b"\x93NUMPY", "it is one array without a name; save all arrays of the model with numpy.savez"),
     (b"\x1f\x8b", "it is compressed by gzip; unpack it first"),
     (b"BZh", "it is compressed by bzip2; unpack it first"),
@@ -34,7 +37,7 @@ STRANGERS = (
 
 
 class Unknown(ValueError):
-    """The content is of no form that is read."""
+    """The error that the content is of no form that is read."""
 
 
 def read(path: Path) -> Content:
@@ -47,7 +50,7 @@ def read(path: Path) -> Content:
         file.seek(0)
         if not any(start):
             raise NotWeights(
-                f"it {'begins with zeros' if start else 'is empty'}, as a download that broke off; fetch it again"
+                f"it {'begins with zeros' if start else 'is empty'}, like a download that broke off; fetch it again"
             )
         for first, sentence in STRANGERS:
             if start.lower().startswith(first.lower()):
@@ -86,7 +89,7 @@ def _read_npz(file: zipfile.ZipFile) -> State:
         try:
             array = np.lib.format.read_array(content, allow_pickle=False)
         except ValueError as error:
-            raise NotWeights(f"{member!r} is no array of numbers ({error}); allowed: arrays alone") from None
+            raise NotWeights(f"expected arrays of numbers alone, but {member!r} is none ({error})") from error
         arrays[member.removesuffix(".npy")] = widened(array.view(BFLOAT16) if array.dtype == "V2" else array)
     return arrays
 
@@ -104,13 +107,13 @@ def _tensor(file: Any, name: str) -> Array:
     """
     try:
         return widened(file.get_tensor(name))
-    except (AttributeError, TypeError):  # safe_open looks the type up in NumPy
+    except (AttributeError, TypeError) as error:  # safe_open looks the type up in NumPy
         kind = file.get_slice(name).get_dtype()
-        raise NotWeights(f"{name!r} holds {kind}; expected {', '.join(FLOATS)}") from None
+        raise NotWeights(f"{name!r}: expected {', '.join(FLOATS)}, got {kind}") from error
 
 
 def _read_msgpack(file: BinaryIO) -> State:
-    """As flax.serialization.to_bytes writes it: nested mappings, arrays as an extension type of shape, type, bytes."""
+    """Read what flax.serialization.to_bytes writes: nested mappings, arrays as an extension of shape, type, bytes."""
     import msgpack
 
     tree = msgpack.unpackb(file.read(), ext_hook=_msgpack_array, raw=False, strict_map_key=False)
@@ -136,14 +139,14 @@ def _flat(tree: Any, prefix: str) -> State:
         chunks = tree["chunks"]
         parts = [chunks[str(i)] for i in range(len(chunks))]
         return {prefix: np.concatenate(parts).reshape([tree["shape"][str(i)] for i in range(len(tree["shape"]))])}
-    found: State = {}
+    arrays: State = {}
     for key, value in tree.items():
-        found |= _flat(value, f"{prefix}/{key}" if prefix else str(key))
-    return found
+        arrays |= _flat(value, f"{prefix}/{key}" if prefix else str(key))
+    return arrays
 
 
 def _is_old_tar(path: Path) -> bool:
-    """Of the form before 1988, which has no mark. Compressed ones are left out: to look into them is to unpack them."""
+    """Tell whether it is a tar of the form before 1988, which has no mark; a compressed one does not count."""
     try:
         with tarfile.open(path, "r:"):
             return True
@@ -155,7 +158,7 @@ def _tar_sentence(path: Path) -> str:
     with tarfile.open(path, "r:") as file:
         names = file.getnames()
     if {"storages", "tensors", "pickle"} <= set(names):
-        return "it is of torch before 0.1.10, whose files are not read; load it with an old torch and save it again"
+        return "it is of torch before 0.1.10, which Mixlab does not read; load it with an old torch and save it again"
     return f"it is a tar of other files ({', '.join(map(repr, names[:3]))}); unpack it, and name the weights in it"
 
 

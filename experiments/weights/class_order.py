@@ -1,4 +1,4 @@
-"""Which output of given weights stands for which class of the data."""
+"""Order of classes: which output of weights stands for which class of the data."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +20,12 @@ def read(path: Path) -> tuple[str, ...]:
     try:
         lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise MixlabError(f"{where}: {path} cannot be read: {error}") from None
+        raise MixlabError(f"{where}: {path} cannot be read: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if twice := sorted({name for name in names if names.count(name) > 1}):
-        raise MixlabError(f"{where}: {path} names classes twice: {listed(twice)}; a line a class, in their order")
+        raise MixlabError(
+            f"{where}: {path} names classes twice: {listed(twice)}; write one line for each class, in their order"
+        )
     return tuple(names)
 
 
@@ -36,27 +38,28 @@ def renumbered(splits: Splits, of_weights: Sequence[str], num_outputs: int) -> S
     where = "command line: --classes"
     if len(of_weights) != num_outputs:
         raise MixlabError(
-            f"{where}: {len(of_weights):,} classes are named, and the weights tell {num_outputs:,} apart; a line each"
+            f"{where}: expected {num_outputs:,} classes, as the weights have outputs, got {len(of_weights):,}; write "
+            f"one line for each"
         )
     numbers = {name: number for number, name in enumerate(of_weights)}
     strange = [name for name in of_data if name not in numbers]
     if not of_data:
         raise MixlabError(
-            f"{where}: the weights name their classes ({listed(of_weights)}), and what the classes of the data are "
-            f"called is not known, because its source is gone; bring it back"
+            f"{where}: the weights name their classes ({listed(of_weights)}), but the names of the data's "
+            f"classes are not known, because its source is gone; bring it back"
         )
     if strange:
         raise MixlabError(
             f"{where}: {len(strange):,} of {len(of_data):,} classes of the data are not among those of the weights: "
-            f"{listed(strange)}; named there: {listed(of_weights)}; a file that names the outputs in the data's words "
-            f"settles it"
+            f"{listed(strange)}; named there: {listed(of_weights)}; give a file that names the outputs "
+            f"in the data's words"
         )
     order = np.array([numbers[name] for name in of_data], np.int32)
     return replace(splits, labels=order[splits.labels])
 
 
 def line(of_data: Sequence[str], of_weights: Sequence[str] | None) -> str:
-    """Whose order the classes were taken to have."""
+    """A line on the order that the classes were taken to have."""
     names = of_weights or of_data
     whose = "that the weights or --classes name" if of_weights else "of the data, assumed to be the weights' too"
     return f"{len(names):,}, in the order {whose}: {listed(names)}" if names else "in an order that is not known"

@@ -1,4 +1,4 @@
-"""Given weights on the test examples of a data set, through the data pipeline of the trials."""
+"""Evaluation of weights on the test examples of a data set, through the data pipeline of the trials."""
 
 import math
 import re
@@ -33,7 +33,7 @@ OPTIMIZER = OptimizerSpec(optimizer="sgd")  # no step is taken; this one keeps t
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The METRICS over how many test examples; which order of classes was taken, notes on the data."""
+    """The METRICS over a number of test examples; the order of classes that was taken, notes on the data."""
 
     metrics: Mapping[str, float]
     num_examples: int
@@ -52,14 +52,17 @@ def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfi
         is_field = re.match(r"[\w.]+=", word)
         name, value = read_override(word, COMMAND_LINE, axes=False) if is_field else ("data.source", word)
         if not name.startswith("data."):
-            raise MixlabError(f"{COMMAND_LINE}: {name} is no field of the data; allowed: data.source, data.subset, ...")
+            raise MixlabError(
+                f"{COMMAND_LINE}: expected a field of the data (data.source, data.subset, ...), got {name}"
+            )
         if name in values:
             raise MixlabError(
-                f"{COMMAND_LINE}: {name}: {shown(values[name])} and {shown(value)} came; give one of them"
+                f"{COMMAND_LINE}: {name}: expected one value, got {shown(values[name])} and {shown(value)}; leave one "
+                f"out"
             )
         values[name] = value
     if "data.source" not in values:
-        raise MixlabError(f"{COMMAND_LINE}: no data came; name a source, such as digits or a folder of images")
+        raise MixlabError(f"{COMMAND_LINE}: expected a source of data, such as digits or a folder of images, got none")
     config: DataConfig = fields.set_fields(TrialConfig(), fields.typed(values, COMMAND_LINE)).data
     return config if config.image_size or model is None else replace(config, image_size=model.image_size)
 
@@ -85,9 +88,9 @@ def evaluate(
     program = engine.open(model, OPTIMIZER, few, run)
     program.load([_state(weights)])
     images: Any = recipe.images(splits.images)
-    found = _evaluate(program, replace(splits, images=images), run.precision)
+    result = _evaluate(program, replace(splits, images=images), run.precision)
     whose = class_order.line(splits.classes, weights.classes)
-    return replace(found, classes=whose, notes=tuple(data.notes(config, info, cache)))
+    return replace(result, classes=whose, notes=tuple(data.notes(config, info, cache)))
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:
@@ -97,27 +100,28 @@ def _state(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
-    found = evaluate_program(program, splits, splits.test, TEST_LOSS)
-    if not math.isfinite(found[FINITE.name]):
+    metrics = evaluate_program(program, splits, splits.test, TEST_LOSS)
+    if not math.isfinite(metrics[FINITE.name]):
         raise MixlabError(f"{COMMAND_LINE}: the loss is not finite in {precision}; are these the weights of this data?")
-    return Evaluation(found, len(splits.test))
+    return Evaluation(metrics, len(splits.test))
 
 
 def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
-    """Raises: MixlabError: the data has other classes, channels or sizes than the model."""
+    """Check that data and model fit. Raises: MixlabError: they have other classes, channels or sizes."""
     where, model = f"{COMMAND_LINE}: data", weights.model
     if info.image_size != model.image_size:
         raise MixlabError(
-            f"{where}.image_size: {info.image_size} came, and the weights take images of {model.image_size} pixels a "
-            f"side; leave it out"
+            f"{where}.image_size: expected {model.image_size}, as the weights take images of this side, got "
+            f"{info.image_size}; leave it out"
         )
     if info.image_channels != model.image_channels:
         raise MixlabError(
-            f"{where}.image_channels: the images have {info.image_channels}, and the weights take "
-            f"{model.image_channels}; convert the images with data.image_channels={model.image_channels}"
+            f"{where}.image_channels: expected {model.image_channels}, as the weights take, got images of "
+            f"{info.image_channels}; convert the images with data.image_channels={model.image_channels}"
         )
     if info.num_classes != model.num_classes and not weights.classes:
         raise MixlabError(
-            f"{where}.source: {source!r} has {info.num_classes} classes, and the weights tell {model.num_classes} "
-            f"apart; name the classes of the weights with --classes, or take data of all {model.num_classes}"
+            f"{where}.source: expected {model.num_classes} classes, as the weights have outputs, but {source!r} has "
+            f"{info.num_classes}; name the classes of the weights with --classes, or take data of all "
+            f"{model.num_classes}"
         )

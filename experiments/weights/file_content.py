@@ -1,4 +1,4 @@
-"""What a file of arrays holds, whatever its form."""
+"""Content of a file of arrays, whatever its form."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 @dataclass(frozen=True, eq=False)
 class Content:
-    """What a file holds.
+    """The content of a file.
 
     arrays: by name, those of nested mappings as `outer/inner`.   metadata: text by name, of safetensors.
     skipped: objects that are no arrays, counted by the name of what makes them.   settings: of the training script.
@@ -26,7 +26,7 @@ class Content:
 
 
 class NotWeights(ValueError):
-    """It is whole and something else. The text says what, and the way to weights."""
+    """The error that a whole file is no weights. The text says what it is, and the way to weights."""
 
 
 def widened(array: Array) -> Array:

@@ -21,11 +21,11 @@ BUILTINS = ("builtins", "__builtin__")
 
 
 class Damaged(ValueError):
-    """The bytes are no whole pickle."""
+    """The error that bytes are no whole pickle."""
 
 
 class Harmful(ValueError):
-    """The pickle names what no weights need. The text is the name."""
+    """The error that a pickle names what no weights need. The text is the name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def read(file: BinaryIO) -> Tree:
     except Harmful:
         raise
     except Exception as error:  # pickletools and the stack have many ways to say that bytes are no pickle
-        raise Damaged(str(error)) from None
+        raise Damaged(str(error)) from error
     raise Damaged("it has no end")
 
 
@@ -107,7 +107,7 @@ _MARKED: dict[str, Callable[[list[Any]], Any]] = {
 
 
 class _Machine:
-    """The stack of a pickle. Each step does to it what an unpickler does, but for importing and calling."""
+    """The stack of a pickle. Each step changes it as an unpickler does, except that nothing is imported or called."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -183,7 +183,7 @@ class _Machine:
                 if isinstance(self.stack[-1], Call):  # nothing else has a state here
                     self.stack[-1].state = state
             case _:
-                raise Damaged(f"its instruction {name} is none of a file of weights")
+                raise Damaged(f"it has the instruction {name}, which no file of weights has")
 
     def _push_call(self, function: Any, arguments: Any) -> None:
         self.calls.append(Call(function, arguments))
@@ -204,11 +204,11 @@ class _Machine:
 
 
 def _name(module: Any, name: Any) -> Name:
-    found = Name(str(module), str(name))
-    parts = str(found).split(".")
+    imported = Name(str(module), str(name))
+    parts = str(imported).split(".")
     if HARMFUL_MODULES.intersection(parts[:-1]) or (parts[0] in BUILTINS and parts[-1] in HARMFUL_FUNCTIONS):
-        raise Harmful(str(found))
-    return found
+        raise Harmful(str(imported))
+    return imported
 
 
 def _extend(target: Any, values: list[Any]) -> None:

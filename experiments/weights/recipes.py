@@ -1,4 +1,4 @@
-"""How the images of an evaluation are prepared: mean, deviation, resize and crop of the recipe that made the weights.
+"""Recipes of how an evaluation prepares images: the mean, deviation, resize and crop that made the weights.
 
 Without a recipe they are prepared as in trials. A recipe is a preset, what timm wrote beside the weights, or numbers;
 numbers replace those of the preset one by one.
@@ -24,7 +24,7 @@ CONFIG = "config.json"  # where timm writes its recipe beside weights
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line says, as text; None: nothing."""
+    """The recipe's options on the command line, as text; None: it is not given."""
 
     recipe: str | None = None
     mean: str | None = None
@@ -36,8 +36,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Recipe:
-    """source: where it comes from.   mean, std: of pixels in [0, 1], by channel; None: pixels are scaled to [-1, 1].
+    """A recipe.
 
+    source: where it comes from.   mean, std: of pixels in [0, 1], by channel; None: pixels are scaled to [-1, 1].
     shorter_side: pixels that it is resized to before the middle is cut out; None: images are squashed to the square.
     """
 
@@ -50,18 +51,18 @@ class Recipe:
     def config(self, config: DataConfig) -> DataConfig:
         """The data, framed by this recipe.
 
-        Raises: MixlabError: the data says how it is framed, and so does the recipe.
+        Raises: MixlabError: the data sets its framing, and so does the recipe.
         """
         if (self.shorter_side, self.interpolation) == (DataConfig.shorter_side, DataConfig.interpolation):
             return config
         if (config.shorter_side, config.interpolation) != (DataConfig.shorter_side, DataConfig.interpolation):
             raise MixlabError(
-                "command line: data.shorter_side or data.interpolation came beside a recipe's; give one of them"
+                "command line: both a recipe and data.shorter_side or data.interpolation are given; leave one out"
             )
         return replace(config, shorter_side=self.shorter_side, interpolation=self.interpolation)
 
     def line(self, config: DataConfig) -> str:
-        """How images are prepared, in words. Args: config: as `config` gives it."""
+        """A line on how images are prepared. Args: config: as `config` gives it."""
         square = f"{config.image_size} x {config.image_size}"
         frame = f"squashed to {square} where they are of another size"
         if config.shorter_side:
@@ -72,7 +73,7 @@ class Recipe:
         return f"{frame}, {config.interpolation}; {scale} ({self.source})"
 
     def images(self, pixels: Array) -> "Array | Normalised":
-        """Images as a program takes them: as they are where it scales them itself, else when they are asked for."""
+        """Images as a program takes them: as they are if it scales them itself, else normalised on demand."""
         if self.mean is None or self.std is None:
             return pixels
         return Normalised(pixels, np.array(self.mean), np.array(self.std))
@@ -80,7 +81,7 @@ class Recipe:
 
 @dataclass(frozen=True, eq=False)
 class Normalised:
-    """uint8 images that are normalised batch by batch, in float64; a program rounds them once to its precision."""
+    """Images of uint8 that are normalised batch by batch, in float64; a program rounds them once to its precision."""
 
     pixels: Array
     mean: Array
@@ -111,35 +112,41 @@ def find(options: Options, weights: Weights, path: Path) -> Recipe:
     """The recipe that is asked for.
 
     Args:   path: the file of the weights.
-    Raises: MixlabError: names the option, what is allowed, and what came.
+    Raises: MixlabError: names the option, what was expected, and what was found.
     """
     size, channels = weights.model.image_size, weights.model.image_channels
-    given: Mapping[str, Any] = {}
+    preset: Mapping[str, Any] = {}
     source = "as in trials"
     if options.recipe == "timm":
-        given, source = _timm(weights, path, options)
+        preset, source = _timm(weights, path, options)
     elif options.recipe:
-        given, source = PRESETS[options.recipe], options.recipe
+        preset, source = PRESETS[options.recipe], options.recipe
     named = [name for name in ("mean", "std", "resize", "crop", "interpolation") if getattr(options, name) is not None]
     source = ", ".join([source, *(f"--{name}" for name in named)]) if options.recipe or not named else "as given"
-    mean, std = (_channels(name, getattr(options, name), given.get(name), channels) for name in ("mean", "std"))
+    mean, std = (_channels(name, getattr(options, name), preset.get(name), channels) for name in ("mean", "std"))
     if (mean is None) != (std is None):
         raise MixlabError("command line: --mean and --std go together; give both")
     if std and min(std) <= 0:
-        raise MixlabError(f"command line: --std: {_numbers(std)} came; allowed: numbers above 0")
-    interpolation = options.interpolation or given.get("interpolation", DataConfig.interpolation)
+        raise MixlabError(f"command line: --std: expected numbers above 0, got {_numbers(std)}")
+    interpolation = options.interpolation or preset.get("interpolation", DataConfig.interpolation)
     if interpolation not in INTERPOLATION:
-        raise MixlabError(f"{source}: interpolation {interpolation!r}; {choices(interpolation, INTERPOLATION)}")
-    return Recipe(source, mean, std, _shorter_side(options, given.get("crop_pct"), size), interpolation)
+        raise MixlabError(
+            f"{source}: interpolation: expected a kind of it, got {interpolation!r}; "
+            f"{choices(interpolation, INTERPOLATION)}"
+        )
+    return Recipe(source, mean, std, _shorter_side(options, preset.get("crop_pct"), size), interpolation)
 
 
 def _shorter_side(options: Options, share: float | None, size: int) -> int | None:
-    """Raises: MixlabError: --resize and --crop make no square of the model's size."""
+    """The side that --resize and --crop ask for. Raises: MixlabError: they make no square of the model's size."""
     where = "command line: --crop"
     resize = None if options.resize in (None, SQUASH) else _whole("--resize", str(options.resize))
     if options.crop is None:
         if resize is not None and resize < size:
-            raise MixlabError(f"command line: --resize: {resize} came, and {size} x {size} pixels are cut out of it")
+            raise MixlabError(
+                f"command line: --resize: expected at least {size}, of which {size} x {size} pixels are cut out, got "
+                f"{resize}"
+            )
         if options.resize is not None:
             return resize
         return None if share is None else math.floor(size / share)
@@ -149,8 +156,8 @@ def _shorter_side(options: Options, share: float | None, size: int) -> int | Non
     if crop > 1:
         if crop != size or resize is None:
             raise MixlabError(
-                f"{where}: {options.crop} came; allowed: a share of the shorter side such as 0.875, or {size}, the "
-                f"pixels that the model takes, beside --resize"
+                f"{where}: expected a share of the shorter side such as 0.875, or, beside --resize, {size}, the pixels "
+                f"that the model takes, got {options.crop}"
             )
         return resize
     if crop <= 0 or resize not in (None, math.floor(size / crop)):
@@ -161,50 +168,54 @@ def _shorter_side(options: Options, share: float | None, size: int) -> int | Non
 
 
 def _timm(weights: Weights, path: Path, options: Options) -> tuple[dict[str, Any], str]:
-    """What timm wrote: in the metadata of the file, in config.json beside it, or as arguments of its training script.
+    """The recipe that timm wrote: into the file's metadata, into config.json beside it, or as arguments.
 
     Raises: MixlabError: nothing is there, or it leaves out what is needed.
     """
     beside, settings = path.with_name(CONFIG), weights.settings
     try:
         if "pretrained_cfg" in settings:
-            found, source = json.loads(settings["pretrained_cfg"]), f"timm, metadata of {path.name}"
+            written, source = json.loads(settings["pretrained_cfg"]), f"timm, metadata of {path.name}"
         elif beside.is_file():
-            found, source = json.loads(beside.read_text("utf-8")), f"timm, {beside.name}"
-            found = found.get("pretrained_cfg", found)
+            written, source = json.loads(beside.read_text("utf-8")), f"timm, {beside.name}"
+            written = written.get("pretrained_cfg", written)
         else:
-            found, source = dict(settings), f"timm, arguments in {path.name}"
+            written, source = dict(settings), f"timm, arguments in {path.name}"
         instead = {"crop_pct": options.crop or options.resize}
         needed = ("mean", "std", "crop_pct", "interpolation")
         missing = [
-            name for name in needed if found.get(name) is None and not instead.get(name, getattr(options, name, None))
+            name for name in needed if written.get(name) is None and not instead.get(name, getattr(options, name, None))
         ]
     except (ValueError, AttributeError, TypeError) as error:
-        raise MixlabError(f"{beside}: it is no configuration of timm ({error}); give --mean, --std, ...") from None
+        raise MixlabError(f"{beside}: expected a configuration of timm ({error}); give --mean, --std, ...") from error
     if missing:
         raise MixlabError(
-            f"command line: --recipe timm: neither {path.name} nor a {CONFIG} beside it tells {', '.join(missing)}; "
+            f"command line: --recipe timm: neither {path.name} nor a {CONFIG} beside it holds {', '.join(missing)}; "
             f"give them as --mean, --std, --crop and --interpolation, or copy the model's {CONFIG} there"
         )
-    if found.get("crop_mode", "center") != "center":
-        raise MixlabError(f"{source}: crop_mode {found['crop_mode']!r}; allowed: 'center'; give --resize and --crop")
-    size = found.get("input_size")
+    if written.get("crop_mode", "center") != "center":
+        raise MixlabError(
+            f"{source}: crop_mode: expected 'center', got {written['crop_mode']!r}; give --resize and --crop"
+        )
+    size = written.get("input_size")
     if size and list(size) != [weights.model.image_channels, *[weights.model.image_size] * 2]:
-        raise MixlabError(f"{source}: it is of images {size}, and the weights take {weights.model.image_size} pixels")
-    return found, source
+        raise MixlabError(
+            f"{source}: expected images of {weights.model.image_size} pixels, as the weights take, got {size}"
+        )
+    return written, source
 
 
-def _channels(name: str, text: str | None, given: Any, channels: int) -> tuple[float, ...] | None:
-    """One number a channel; a single one counts for all."""
-    values: Sequence[float] | None = given
+def _channels(name: str, text: str | None, preset: Any, channels: int) -> tuple[float, ...] | None:
+    """A number for each channel; a single one counts for all."""
+    values: Sequence[float] | None = preset
     if text is not None:
         values = [_number(f"--{name}", part) for part in text.split(",")]
     if values is None:
         return None
     if len(values) not in (1, channels):
         raise MixlabError(
-            f"command line: --{name}: {text or _numbers(values)} came, and the weights take {channels} channels; give "
-            f"one number for all, or {channels}"
+            f"command line: --{name}: expected one number, or {channels}, as the weights have channels, got "
+            f"{text or _numbers(values)}"
         )
     return tuple(map(float, values)) * (channels if len(values) == 1 else 1)
 

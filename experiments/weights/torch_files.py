@@ -1,4 +1,4 @@
-"""Files of torch.save, of both its forms, as NumPy arrays: without torch, and without running what is in them.
+"""Readers of torch.save's files, of both forms, as NumPy arrays: without torch, and without running what is in them.
 
 The form of today is a zip: a pickle `data.pkl` that tells of tensors, and a member `data/<key>` for each storage. The
 form before torch 1.6 is five pickles, the fourth of them the object, then the storages one after another.
@@ -56,14 +56,14 @@ SETTINGS = ("args", "hyper_parameters", "hparams", "config")  # where training s
 
 
 def read_zip(file: zipfile.ZipFile) -> Content:
-    """Of the form of today.
+    """Read the form of today.
 
     Raises: NotWeights: it is a program of TorchScript.   Damaged, zipfile.BadZipFile, pickles.Harmful.
     """
     members = {name.partition("/")[2]: name for name in file.namelist()}  # below one folder of any name
     if "constants.pkl" in members or any(name.startswith("code/") for name in members):
         raise NotWeights(
-            "it is a program of TorchScript, and programs are not run; save its weights where it was made, as in "
+            "it is a program of TorchScript, which Mixlab does not run; save its weights where it was made, as in "
             "torch.save(model.state_dict(), 'weights.pth')"
         )
     content = {name: file.read(member) for name, member in members.items()}  # each is held against its checksum
@@ -73,7 +73,7 @@ def read_zip(file: zipfile.ZipFile) -> Content:
 
 
 def read_stream(file: BinaryIO) -> Content:
-    """Of the form before torch 1.6, or of a plain pickle of NumPy arrays.
+    """Read the form before torch 1.6, or a plain pickle of NumPy arrays.
 
     Raises: Damaged, pickles.Harmful.
     """
@@ -96,7 +96,7 @@ def read_stream(file: BinaryIO) -> Content:
 
 
 def _storage_id(reference: Reference) -> Any:
-    """('storage', class, key, location, number of elements, ...)."""
+    """The storage that a reference names: ('storage', class, key, location, number of elements, ...)."""
     if not (isinstance(reference.key, tuple) and len(reference.key) >= 5 and reference.key[0] == "storage"):
         raise Damaged("it refers to something that is no storage")
     return reference.key
@@ -109,8 +109,8 @@ def _kind(storage_id: Any) -> str:
 def _content(tree: Tree, storage: Callable[[Any], bytes], order: str) -> Content:
     reader = _Reader(storage, order)
     arrays = dict(reader.walk(tree.value, "", ()))
-    known = {*MAPPINGS, *REBUILD, *PARAMETER, *TYPED, *NUMPY, *PARTS}
-    skipped = Counter(str(call) for call in tree.calls if str(call) not in known or id(call) in reader.unread)
+    understood = {*MAPPINGS, *REBUILD, *PARAMETER, *TYPED, *NUMPY, *PARTS}
+    skipped = Counter(str(call) for call in tree.calls if str(call) not in understood or id(call) in reader.unread)
     return Content(arrays, {}, dict(skipped), _settings(tree.value))
 
 
@@ -137,7 +137,7 @@ class _Reader:
                 yield from self.walk(inner, f"{path}/{key}" if path else str(key), (*above, id(value)))
 
     def _module(self, state: Any, prefix: str, above: tuple[int, ...]) -> Iterator[tuple[str, Array]]:
-        """Named as in the state_dict of the module."""
+        """Arrays of a module, named as in its state_dict."""
         if len(above) > 100:
             raise Damaged("it holds itself")
         passing = _values(state.get("_non_persistent_buffers_set"))
@@ -150,7 +150,7 @@ class _Reader:
                 yield from self._module(inner.state, f"{prefix}{key}.", (*above, id(inner)))
 
     def _array(self, call: Call) -> Array | None:
-        """None: the call makes no array, or one of a kind that is not read."""
+        """The array that a call makes; None: it makes none, or one of a kind that is not read."""
         name, arguments = str(call.function), call.arguments
         if name in PARAMETER:
             return self._array(arguments[0])
@@ -182,7 +182,7 @@ def _strided(
     """
     dtype = np.dtype(order + KINDS[kind])
     if min(strides, default=0) < 0:
-        raise Damaged("a tensor has negative strides, which torch has not")
+        raise Damaged("a tensor has negative strides, which torch never writes")
     if math.prod(shape) * dtype.itemsize > max(len(buffer), MAX_EXPANDED_BYTES):
         raise Damaged("a tensor is larger than its storage")
     steps = [stride * dtype.itemsize for stride in strides]
@@ -214,30 +214,30 @@ def _is_module(state: Any) -> bool:
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
-    """What a dict, or an object that is filled like one, holds."""
+    """The items of a dict, or of an object that is filled like one."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, Call):
         return {}
     pairs = value.arguments[0] if str(value.function) in MAPPINGS and value.arguments else ()
-    given = {pair[0]: pair[1] for pair in pairs if len(pair) == 2} if isinstance(pairs, list | tuple) else {}
-    return {**given, **value.items}
+    filled = {pair[0]: pair[1] for pair in pairs if len(pair) == 2} if isinstance(pairs, list | tuple) else {}
+    return {**filled, **value.items}
 
 
 def _values(value: Any) -> set[Any]:
-    """What a set holds; protocol 2 writes it as a call."""
+    """The texts in a set; protocol 2 writes it as a call."""
     if isinstance(value, Call):
         value = value.arguments[0] if isinstance(value.arguments, tuple) and value.arguments else ()
     return {one for one in value or () if isinstance(one, str)}
 
 
 def _settings(value: Any) -> dict[str, Any]:
-    """Plain values in the first of SETTINGS that the file has."""
+    """The plain values in the first of SETTINGS that the file has."""
     for key in SETTINGS:
         held = _mapping(value).get(key)
-        given = held.state if isinstance(held, Call) and isinstance(held.state, dict) else _mapping(held)
+        settings = held.state if isinstance(held, Call) and isinstance(held.state, dict) else _mapping(held)
         plain = {
-            str(name): one for name, one in given.items() if isinstance(one, bool | int | float | str | list | tuple)
+            str(name): one for name, one in settings.items() if isinstance(one, bool | int | float | str | list | tuple)
         }
         if plain:
             return plain

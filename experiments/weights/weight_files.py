@@ -33,7 +33,7 @@ from experiments.weights.file_content import Content, NotWeights
 from experiments.weights.pickles import Harmful
 
 OWN = "mixlab"
-# How files of weights usually end; what a file is, its content says.
+# Usual endings of files of weights; the content decides what a file is.
 READABLE = (".npz", ".safetensors", ".msgpack", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 DEFAULT_FORMATS = {".npz": "official", ".safetensors": OWN}  # by the ending of the file to write
 TARGETS = ("official", "timm", OWN)
@@ -68,18 +68,18 @@ def read(path: Path, ema: bool = False, group: str | None = None) -> Weights:
         return _weights(path, array_files.read(path), ema, group)
     except (NotAModel, NotWeights) as error:
         part = "; it is one file of several, join them first" if PART_OF_SEVERAL.fullmatch(path.name) else ""
-        raise MixlabError(f"{path}: {error}{part}") from None
+        raise MixlabError(f"{path}: {error}{part}") from error
     except Harmful as error:
         raise MixlabError(
             f"{path}: it is a pickle that asks for {error}, which no weights need; nothing of it was run, and no other "
             f"program should open it"
-        ) from None
+        ) from error
     except MixlabError:
         raise
-    except PermissionError:
-        raise MixlabError(f"{path}: permission to read it is denied") from None
+    except PermissionError as error:
+        raise MixlabError(f"{path}: permission to read it is denied") from error
     except Exception as error:  # the readers of these forms document no common type
-        raise _unreadable(path, error) from None
+        raise _unreadable(path, error) from error
 
 
 def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weights:
@@ -88,7 +88,10 @@ def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weig
         raise NotAModel("its header is damaged; convert or fetch it again")
     if "mixlab" in metadata:
         if ema or group:
-            raise NotAModel(f"{'--ema' if ema else '--group'}: a file of the form {OWN!r} holds one model alone")
+            raise NotAModel(
+                f"{'--ema' if ema else '--group'}: a file of the form {OWN!r} holds one model alone; leave the option "
+                f"out"
+            )
         return _read_own(path, json.loads(metadata["mixlab"]))
     params, origin = select(content.arrays, ema, group)
     model, canonical = to_canonical(params)
@@ -98,7 +101,7 @@ def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weig
 
 def _unreadable(path: Path, error: Exception) -> MixlabError:
     if isinstance(error, array_files.Unknown) and path.suffix not in READABLE:
-        return MixlabError(f"{path}: {path.suffix!r} is not a file of weights; {choices(path.suffix, READABLE)}")
+        return MixlabError(f"{path}: expected a file of weights, got {path.suffix!r}; {choices(path.suffix, READABLE)}")
     if isinstance(error, zipfile.BadZipFile) and "CRC" in str(error):
         return MixlabError(f"{path}: a checksum does not match its content ({error}); it is damaged, fetch it again")
     why = (str(error).splitlines() or [""])[0].rstrip(".")[:120] or type(error).__name__
@@ -109,9 +112,9 @@ def _unreadable(path: Path, error: Exception) -> MixlabError:
 
 
 def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[str]]:
-    """Write weights in a format, whole or not at all; gives the format and what its code computes otherwise.
+    """Write weights in a format, whole or not at all; gives the format and what its code computes differently.
 
-    Args:   target: one of TARGETS; None: what is usual for the file's ending.
+    Args:   target: one of TARGETS; None: the usual one for the file's ending.
     Raises: MixlabError: the format has no such model, the ending no such format, or the file cannot be written.
     """
     target = target or DEFAULT_FORMATS.get(path.suffix, "")
@@ -123,13 +126,13 @@ def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[s
         try:
             arrays = from_canonical(weights.model, weights.params, FORMATS[target])
         except NotAModel as error:
-            raise MixlabError(f"{path}: {error}") from None
+            raise MixlabError(f"{path}: {error}") from error
         content = save(arrays) if path.suffix == ".safetensors" else _npz(arrays)
         notes = differences(weights.model, FORMATS[target])
     try:
         files.replace(path, content)
     except OSError as error:
-        raise MixlabError(f"{path}: it cannot be written ({error.strerror}); nothing was changed") from None
+        raise MixlabError(f"{path}: it cannot be written ({error.strerror}); nothing was changed") from error
     return target, notes
 
 
@@ -145,13 +148,15 @@ def _check_readable(path: Path) -> None:
 def _check_writable(path: Path, target: str) -> None:
     if path.suffix in (".pth", ".pt", ".ckpt", ".bin"):
         raise MixlabError(
-            f"{path}: {path.suffix} is a pickle, which Mixlab reads and does not write; name the file "
+            f"{path}: {path.suffix} is a pickle, which Mixlab reads but does not write; name the file "
             f"{path.with_suffix('.safetensors').name}, which torch programs read too"
         )
     if path.is_dir():
         raise MixlabError(f"{path}: it is a folder; name a file in it, such as {path / 'weights.safetensors'}")
     if path.suffix not in DEFAULT_FORMATS:
-        raise MixlabError(f"{path}: {path.suffix!r} cannot be written; {choices(path.suffix, DEFAULT_FORMATS)}")
+        raise MixlabError(
+            f"{path}: expected a file that can be written, got {path.suffix!r}; {choices(path.suffix, DEFAULT_FORMATS)}"
+        )
     if not path.parent.is_dir():
         raise MixlabError(f"{path}: there is no folder {path.parent}; make it first")
     if target == OWN and path.suffix != ".safetensors":
@@ -162,21 +167,21 @@ def _check_writable(path: Path, target: str) -> None:
 
 
 def _read_own(path: Path, written: dict[str, Any]) -> Weights:
-    """A file of the form `mixlab`, or the checkpoint of a trial with the trial's spec beside it."""
+    """Read a file of the form `mixlab`, or the checkpoint of a trial with the trial's spec beside it."""
     try:
         if "model" not in written:
             return _read_checkpoint(path)
         model, classes = read_spec(written["model"]), _classes(written)
         params, _ = checkpoint.read(path, folds.shapes(model))
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
-        raise NotAModel(f"what it says of its model cannot be used ({error}); convert it again") from None
+        raise NotAModel(f"its description of the model cannot be used ({error}); convert it again") from error
     except checkpoint.CorruptCheckpoint as error:
-        raise NotAModel(f"{error}; it is damaged, convert or fetch it again") from None
+        raise NotAModel(f"{error}; it is damaged, convert or fetch it again") from error
     return Weights(OWN, model, params, classes)
 
 
 def _classes(written: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Raises: ValueError: they are not one name for each class of the model."""
+    """The names of classes. Raises: ValueError: they are not one for each class of the model."""
     if written.get("classes") is None:
         return None
     classes = tuple(map(str, written["classes"]))
@@ -186,7 +191,7 @@ def _classes(written: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def _read_checkpoint(path: Path) -> Weights:
-    """The parameters that the trial would be evaluated with."""
+    """Read the parameters of a checkpoint that an evaluation of its trial would use."""
     spec = path.with_name("spec.json")
     if not spec.is_file():
         raise NotAModel("it is the checkpoint of a trial, and the trial's spec.json is not beside it; put it there")

@@ -18,7 +18,7 @@ class Cluster:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What to add to the environment of a client such as sbatch."""
+        """Variables to add to the environment of a client such as sbatch."""
         return {"SLURM_CONF": str(self.layout.slurm_conf), "PATH": daemons.search_path()}
 
     @property
@@ -44,4 +44,7 @@ class Cluster:
 
     def _check(self, daemon: str) -> None:
         if daemon not in SERVERS + self.nodes:
-            raise MixlabError(f"{self.layout.directory}: no daemon {daemon!r}; {choices(daemon, SERVERS + self.nodes)}")
+            raise MixlabError(
+                f"{self.layout.directory}: expected a daemon of the cluster, got {daemon!r}; "
+                f"{choices(daemon, SERVERS + self.nodes)}"
+            )

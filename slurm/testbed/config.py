@@ -1,4 +1,4 @@
-"""Slurm's configuration as text: pure functions of what is asked for and of where it runs."""
+"""Slurm's configuration as text: pure functions of the options and of the machine."""
 
 import shlex
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ GRACE_S = 10  # time to write a checkpoint; with 0, Slurm kills a job while Subm
 
 @dataclass(frozen=True)
 class Options:
-    """What kind of cluster is asked for; cpus, memory and gpus are declared for each node, and need not exist."""
+    """Options of a cluster; cpus, memory and gpus are declared for each node, and need not exist."""
 
     nodes: int = 4
     cpus: int = 4
@@ -27,15 +27,17 @@ class Options:
     def __post_init__(self) -> None:
         for name, value, least in [("nodes", self.nodes, 1), ("cpus", self.cpus, 1), ("gpus", self.gpus, 0)]:
             if not least <= value <= 250:
-                raise MixlabError(f"{name}: {value}; allowed: from {least} to 250")
+                raise MixlabError(f"{name}: expected a number from {least} to 250, got {value}")
         if self.memory_mib < 1:
-            raise MixlabError(f"memory: {self.memory_mib}; allowed: 1 MiB or more")
+            raise MixlabError(f"memory: expected 1 MiB or more, got {self.memory_mib}")
         for line in self.settings:
             key, equals, _ = line.partition("=")
             if not equals or not key.isidentifier() or "\n" in line:
-                raise MixlabError(f"set: {line!r}; allowed: Key=Value, such as MaxArraySize=11")
+                raise MixlabError(f"set: expected Key=Value, such as MaxArraySize=11, got {line!r}")
             if key.lower() == "nodename":
-                raise MixlabError(f"set: {line!r}; nodes are set by --nodes, --cpus, --memory and --gpus")
+                raise MixlabError(
+                    f"set: {line!r}: --nodes, --cpus, --memory and --gpus set the nodes; leave this line out"
+                )
 
     @property
     def node_names(self) -> tuple[str, ...]:
@@ -45,7 +47,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Site:
-    """What a cluster finds on its machine: ports are those of slurmctld, slurmdbd and each node's slurmd."""
+    """The machine of a cluster; ports are those of slurmctld, slurmdbd and each node's slurmd."""
 
     layout: Layout
     user: str
@@ -74,7 +76,7 @@ def slurm_conf(site: Site, options: Options) -> str:
 
 
 def _identity(line: str) -> str:
-    """What two lines share if the second replaces the first: the key, and for a node or a partition its name too."""
+    """The part that two lines share if the second replaces the first: the key, with the name of a node or partition."""
     first_word = line.split()[0].lower()
     return first_word if first_word.startswith(("nodename=", "partitionname=")) else first_word.partition("=")[0]
 

@@ -1,4 +1,4 @@
-"""The daemons of a cluster: how each is started, and when it answers."""
+"""Daemons of a cluster: how each is started, and when it answers."""
 
 import os
 import pwd
@@ -46,8 +46,10 @@ def user() -> str:
     """The name of the user who runs the cluster and, unless root, is the only one who can run jobs on it."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        raise MixlabError(f"user {os.geteuid()} has no name in /etc/passwd, and Slurm takes no user without") from None
+    except KeyError as error:
+        raise MixlabError(
+            f"user {os.geteuid()} has no name in /etc/passwd, and Slurm needs one; run it as a user who has one"
+        ) from error
 
 
 def environment(layout: Layout) -> dict[str, str]:
@@ -65,7 +67,7 @@ def _marked_environment(layout: Layout, daemon: str) -> dict[str, str]:
 
 
 def ask(layout: Layout, *command: str) -> str:
-    """What a client of Slurm writes to standard output; empty if it fails."""
+    """The standard output of a client of Slurm; empty if it fails."""
     try:
         ended = subprocess.run(
             command, env=environment(layout), capture_output=True, text=True, timeout=CLIENT_TIMEOUT_S, check=False
@@ -183,10 +185,10 @@ def _answers(layout: Layout, daemon: str) -> bool:
 
 
 def _number(pattern: str, text: str) -> int:
-    found = re.search(pattern, text, re.MULTILINE)
-    if found is None:
+    match = re.search(pattern, text, re.MULTILINE)
+    if match is None:
         raise ValueError(f"no line {pattern}")
-    return int(found[1])
+    return int(match[1])
 
 
 def _ended(layout: Layout, daemon: str) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from slurm.testbed import daemons, processes
 from slurm.testbed.cluster import SERVERS
 from slurm.testbed.layout import Layout, default_directory
@@ -22,13 +22,13 @@ TASK_GRACE_S = 1.0  # between a task's SIGTERM, which Submitit passes over, and 
 def down(directory: Path | str, purge: bool = False) -> None:
     """Cancel the jobs and stop every process of the cluster in a directory; `purge` removes the directory too.
 
-    Does nothing where no cluster runs. Raises: MixlabError: another user's, or `purge` where no cluster was.
+    It does nothing where no cluster runs. Raises: MixlabError: it is another user's, or `purge` finds no cluster.
     """
     layout = Layout.of(directory)
     if os.geteuid() != 0:  # root sees and may end everybody's processes
         layout.check_owner(os.geteuid())
     if purge and layout.directory.exists() and not layout.marker.exists():
-        raise MixlabError(f"{layout.directory}: holds no cluster, so it is not removed")
+        raise MixlabError(f"{layout.directory}: it holds no cluster, so it is not removed")
     if "slurmctld" in processes.daemons(layout):
         _cancel_jobs(layout)
     if not purge:
@@ -64,10 +64,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("slurm-down", description="Take down the Slurm inside a directory.")
     parser.add_argument("directory", nargs="?", default=default_directory(), help="default: %(default)s")
     parser.add_argument("--purge", action="store_true", help="remove the directory as well")
-    given = parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
     try:
-        down(given.directory, given.purge)
+        down(options.directory, options.purge)
     except MixlabError as error:
+        show_chain(error)
         print(f"slurm-down: {error}", file=sys.stderr)
         return USER_ERROR
     return 0

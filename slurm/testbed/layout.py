@@ -1,4 +1,4 @@
-"""Where a cluster keeps its things: all of them inside one directory."""
+"""Layout of a cluster's files, all of them inside one directory."""
 
 import os
 import re
@@ -56,40 +56,42 @@ class Layout:
 
     @property
     def marker(self) -> Path:
-        """Says that the directory is a cluster's and may be removed; locked while a start is at work."""
+        """The file that marks the directory as a cluster's, which may be removed; locked while a start is at work."""
         return self.directory / ".mixlab-testbed"
 
     def console(self, daemon: str) -> Path:
-        """What a daemon has written to its standard output and error since it was last started."""
+        """The file with a daemon's standard output and error since it was last started."""
         return self.directory / f"log/{daemon}.console"
 
     def check(self, nodes: tuple[str, ...]) -> None:
         """Raise MixlabError unless the directory can hold a cluster with these nodes."""
         directory = str(self.directory)
         if not re.fullmatch(r"[\w./+-]+", directory, re.ASCII):
-            raise MixlabError(f"{directory}: Slurm's files cannot name it; allowed: letters, digits and . _ - + /")
+            raise MixlabError(
+                f"{directory}: expected a path of letters, digits and . _ - + / alone, as Slurm's files need it"
+            )
         # slurmstepd's socket is the longest: job ids have 8 digits at most, the numbers of special steps 10.
         longest = max(len(f"{directory}/spool/{node}/{node}_{10**7}.{10**9}") for node in nodes)
         if longest > MAX_SOCKET_PATH:
             raise MixlabError(
-                f"{directory}: {longest - MAX_SOCKET_PATH} characters too long, as the path of a unix socket inside "
-                f"it would pass {MAX_SOCKET_PATH} bytes; give a shorter directory, such as {default_directory()}"
+                f"{directory}: it is {longest - MAX_SOCKET_PATH} characters too long, since the path of a unix socket "
+                f"inside it would pass {MAX_SOCKET_PATH} bytes; give a shorter directory, such as {default_directory()}"
             )
         self.check_owner(os.geteuid())
         if self.directory.is_dir():
             self._check_contents()
         elif self.directory.exists():
-            raise MixlabError(f"{directory}: is a file; give a new or empty directory")
+            raise MixlabError(f"{directory}: expected a directory, got a file; give a new or empty directory")
 
     def check_owner(self, *users: int) -> None:
         """Raise MixlabError if the directory belongs to none of these users."""
         if self.directory.exists() and self.directory.stat().st_uid not in users:
-            raise MixlabError(f"{self.directory}: belongs to another user; give a directory of your own")
+            raise MixlabError(f"{self.directory}: it belongs to another user; give a directory of your own")
 
     def _check_contents(self) -> None:
         contents = sorted(path.name for path in self.directory.iterdir())
         if contents and self.marker.name not in contents:
-            raise MixlabError(f"{self.directory}: holds other files ({contents[0]}); give a new or empty directory")
+            raise MixlabError(f"{self.directory}: it holds other files ({contents[0]}); give a new or empty directory")
 
     def make(self) -> None:
         for path in [self.directory, *(self.directory / folder for folder in FOLDERS)]:

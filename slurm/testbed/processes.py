@@ -1,4 +1,4 @@
-"""Processes of a cluster, known by a mark in their environment: no file of process ids to go stale."""
+"""Processes of a cluster, known by a mark in their environment, since a file of process ids may be out of date."""
 
 import os
 import signal
@@ -45,15 +45,15 @@ def start(command: Sequence[str], environment: Mapping[str, str], console: Path,
 def of_cluster(layout: Layout) -> list[Process]:
     """The processes that provably belong to this cluster: daemons, their slurmstepd, and the tasks of jobs."""
     mark = str(layout.directory)
-    found = []
+    processes = []
     for folder in Path("/proc").glob("[0-9]*"):
         environment = _environment(folder)
         if environment.get(DIRECTORY_MARK) == mark:
-            found.append(_marked(folder, environment.get(DAEMON_MARK, "")))
+            processes.append(_marked(folder, environment.get(DAEMON_MARK, "")))
         elif environment.get("SLURM_CONF") == str(layout.slurm_conf) and "SLURMD_NODENAME" in environment:
             # slurmstepd sets SLURMD_NODENAME, and for tasks only: a user's shell with SLURM_CONF is none of ours.
-            found.append(Process(int(folder.name), environment["SLURMD_NODENAME"], "task"))
-    return [process for process in found if process.pid != os.getpid()]
+            processes.append(Process(int(folder.name), environment["SLURMD_NODENAME"], "task"))
+    return [process for process in processes if process.pid != os.getpid()]
 
 
 def _environment(folder: Path) -> dict[str, str]:
@@ -74,7 +74,7 @@ def _marked(folder: Path, daemon: str) -> Process:
 
 
 def of_daemons(layout: Layout, *names: str) -> list[Process]:
-    """The daemons of these names that run; not what descends from them."""
+    """The running daemons of these names, without their children."""
     return [process for process in of_cluster(layout) if process.role == "daemon" and process.daemon in names]
 
 
@@ -105,7 +105,7 @@ def end(find: Callable[[], list[Process]], number: signal.Signals = signal.SIGTE
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    """Whether the condition came true in time."""
+    """Wait for a condition; tell whether it came true in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, show_chain
 from slurm.testbed import config, daemons, network, processes
 from slurm.testbed.cluster import SERVERS, Cluster
 from slurm.testbed.config import Options, Site
@@ -53,8 +53,8 @@ def _only_start(layout: Layout) -> Iterator[None]:
     with layout.marker.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise MixlabError(f"{layout.directory}: another start is at work here; wait for it to end") from None
+        except BlockingIOError as error:
+            raise MixlabError(f"{layout.directory}: another start is at work here; wait for it to end") from error
         yield
 
 
@@ -107,23 +107,25 @@ def _start(layout: Layout, options: Options, sockets: Sequence[int]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Bring up a cluster and say how to use it; returns the exit code."""
-    given = _parser().parse_args(arguments)
+    words = _parser().parse_args(arguments)
     try:
         options = Options(
-            nodes=given.nodes,
-            cpus=given.cpus,
-            memory_mib=given.memory,
-            gpus=given.gpus,
-            accounting=given.accounting == "on",
-            over_memory=given.over_memory,
-            ip_names=given.ip_names,
-            settings=tuple(given.set),
+            nodes=words.nodes,
+            cpus=words.cpus,
+            memory_mib=words.memory,
+            gpus=words.gpus,
+            accounting=words.accounting == "on",
+            over_memory=words.over_memory,
+            ip_names=words.ip_names,
+            settings=tuple(words.set),
         )
-        cluster = up(given.directory, options)
+        cluster = up(words.directory, options)
     except MixlabError as error:
+        show_chain(error)
         print(f"slurm-up: {error}", file=sys.stderr)
         return USER_ERROR
     except DaemonFailed as error:
+        show_chain(error)
         print(f"slurm-up: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

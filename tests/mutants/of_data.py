@@ -7,9 +7,9 @@ FAULTS: dict[str, list[Row]] = {
         ('return config.layout == "splits"', 'return config.layout == "classes"', "layout -k held_to"),
         ("if len(words) == 1 and len(flat) == len(first):", "if len(words) == 1:", "layout -k question"),
         ("if len(words) > 1 and not flat:", "if len(words) > 1:", "layout -k question"),
-        ("found.sort()", "found.sort(reverse=True)", "layout -k order_of_their_paths"),
+        ("files.sort()", "files.sort(reverse=True)", "layout -k order_of_their_paths"),
         ('line.split("\\t")[:2]', 'line.split("\\t")[:3]', "layout -k tiny_imagenet"),
-        ("return {} if set(found) <= INNER else found", "return found", "layout -k tiny_imagenet"),
+        ("return {} if set(with_images) <= INNER else with_images", "return with_images", "layout -k tiny_imagenet"),
         ("if len(set(map(canonical, inside))) > 1:", "if False:", "layout -k below_classes"),
     ],
     "experiments/data/tables.py": [
@@ -75,7 +75,7 @@ FAULTS: dict[str, list[Row]] = {
         ("num_bytes is not None and num_bytes <=", "num_bytes is None or num_bytes <=", "prepare -k of_the_hub"),
     ],
     "experiments/data/splits.py": [
-        ("    noted = seen(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
+        ("    noted = noted_fingerprint(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
         ("if error.about:", "if False:", "prepare -k not_opened_again"),
     ],
     "experiments/data/checks.py": [

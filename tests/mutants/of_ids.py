@@ -11,15 +11,21 @@ FAULTS: dict[str, list[Row]] = {
         ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
         ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
     ],
-    "experiments/training/loop.py": [
+    "experiments/training/trial_run.py": [
         ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
         (
-            "learning_rates(train, progress.step - 1, 1)",
-            "learning_rates(train, progress.step, 1)",
+            "learning_rates(self.trial.train, progress.step - 1, 1)",
+            "learning_rates(self.trial.train, progress.step, 1)",
             "resume -k rate_of_a",
         ),
         ("progress.loss_sum / since", "progress.loss_sum / progress.step", "curve -k since_the_point"),
-        ("self.splits.train[: train.evaluate_train_examples]", "self.splits.train", "curve -k since_the_point"),
+    ],
+    "experiments/training/loop.py": [
+        (
+            "self.splits.train[: self.trial.train.evaluate_train_examples]",
+            "self.splits.train",
+            "curve -k since_the_point",
+        ),
     ],
     "experiments/streams.py": [
         ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),
@@ -35,6 +41,9 @@ FAULTS: dict[str, list[Row]] = {
         ('"stochastic_depth", first', '"depth", first', GOLDEN),
         ("(t + 1) / max(1, train.warmup_steps)", "t / max(1, train.warmup_steps)", GOLDEN),
     ],
+    "experiments/data/permutation.py": [
+        ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
+    ],
     "experiments/data/splits.py": [
         ('"data/train")[:num_train]', '"data/training")[:num_train]', GOLDEN),
         ('split_seed, "data/test")', 'split_seed, "test")', GOLDEN),
@@ -42,7 +51,6 @@ FAULTS: dict[str, list[Row]] = {
         ("(rank + 0.5)", "(rank + 1.0)", GOLDEN),
         ("(rank + 0.5)", "(rank + 0.0)", GOLDEN),
         ("np.lexsort((ties, position))", "np.argsort(position, kind='stable')", GOLDEN),
-        ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
     ],
     "experiments/data/builtin.py": [('"synthetic/blobs", row', '"synthetic/blob", row', GOLDEN)],
     "backends/models/family.py": [("math.sqrt(1 / fan_in)", "math.sqrt(1.01 / fan_in)", GOLDEN)],

@@ -23,8 +23,8 @@ FAULTS: dict[str, list[Row]] = {
         ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
         ('if split == "train":', 'if split == "none":', "marks -k floor"),
         (
-            "if found.n or one is None else Paired(0, one.difference)",
-            "if found.n or one is None else Paired(0)",
+            "if pairs.n or one is None else Paired(0, one.difference)",
+            "if pairs.n or one is None else Paired(0)",
             "marks -k without_any_pair",
         ),
         ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
@@ -38,7 +38,7 @@ FAULTS: dict[str, list[Row]] = {
         ('or "unknown") for one in sessions)', 'or "unknown") for one in sessions[-1:])', "sessions -k names_both"),
         ("for one in [environment, *sessions])", "for one in [environment])", "sessions -k names_both"),
         ("for one in sessions] or [about]", "for one in sessions[-1:]] or [about]", "marks -k went_on_with_other"),
-        ("known[trial_id][0] == stamp", "known[trial_id][0]", "report_files -k reads_only_what_changed"),
+        ("cached[trial_id][0] == stamp", "cached[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
     "analysis/page/answer.py": [
         ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
@@ -48,8 +48,8 @@ FAULTS: dict[str, list[Row]] = {
         (" if seed in second)", ")", "settings -k on_any_framework"),
         ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
         (
-            "corrected = holm([one.p for one, _ in found.values()])",
-            "corrected = [one.p for one, _ in found.values()]",
+            "corrected = holm([one.p for one, _ in pooled.values()])",
+            "corrected = [one.p for one, _ in pooled.values()]",
             "settings -k holm_counts",
         ),
         ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
@@ -58,8 +58,8 @@ FAULTS: dict[str, list[Row]] = {
         ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
         ("return self.second - self.first", "return self.first - self.second", "compare -k in_common"),
         (
-            "corrected = inference.holm([one.p for one in found])",
-            "corrected = [one.p for one in found]",
+            "corrected = inference.holm([one.p for one in tests])",
+            "corrected = [one.p for one in tests]",
             "compare -k one_by_one",
         ),
         ("if any(pair.first != pair.second for pair in pairs)]", "]", "compare -k one_by_one"),

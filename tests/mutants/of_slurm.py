@@ -43,8 +43,8 @@ FAULTS: dict[str, list[Row]] = {
     "slurm/needs.py": [
         ('OLD_NAMES = {"time_min": "time"}', 'OLD_NAMES = {"time_min": "pack"}', "cluster_files -k old_name"),
         (
-            "given = {**base, **planned.settings}",
-            "given = {**planned.settings, **base}",
+            "settings = {**base, **planned.settings}",
+            "settings = {**planned.settings, **base}",
             "cluster_files -k place_of_the_bases",
         ),
         ("        return all(\n", "        return any(\n", "cluster_files -k rule_matches"),

@@ -6,10 +6,14 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/results/claims.py": [
         ("STALE_S = 120.0", "STALE_S = 12.0", "claims -k misses_many_beats"),
         ("BEAT_S = 5.0", "BEAT_S = 500.0", "claims -k beats_ten_times"),
-        ('said.get("restart", 0) < ours', 'said.get("restart", 0) <= ours', "claims -k earlier_start"),
-        ('said.get("job") == ours["job"] and', "", "claims -k earlier_start"),
+        ('content.get("restart", 0) < ours', 'content.get("restart", 0) <= ours', "claims -k earlier_start"),
+        ('content.get("job") == ours["job"] and', "", "claims -k earlier_start"),
         ("held = self.is_held()", "held = True", "claims -k disk_delays"),
-        ("if said and _token(aside) != said", "if said and _token(aside) == said", "claims -k slower_of_two"),
+        (
+            "if content and _token(aside) != content",
+            "if content and _token(aside) == content",
+            "claims -k slower_of_two",
+        ),
     ],
     "experiments/clock.py": [
         ("return steady + offset", "return time.time()", "clocks -k dead_by_the_file"),
@@ -29,8 +33,8 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/results/kept.py": [
         ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
-        ("int(found[1]) > until", "int(found[1]) < until", "keep -k did_not_come"),
-        ("int(found[1]) not in but and ", "", "keep -k checkpoint_before"),
+        ("int(match[1]) > until", "int(match[1]) < until", "keep -k did_not_come"),
+        ("int(match[1]) not in but and ", "", "keep -k checkpoint_before"),
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
     "experiments/results/shape.py": [

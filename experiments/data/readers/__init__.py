@@ -1,4 +1,4 @@
-"""Readers of the files in which well-known data sets are handed on. Each is as raw.py says; the first that finds reads.
+"""Readers of well-known data sets' files. Each answers as raw.py asks; the first one that finds its files reads them.
 
 A source that one of them knows is read by it, whatever lies beside its files.
 """

@@ -29,7 +29,7 @@ OTHERS = (".rar", ".7z", ".tar.zst", ".tzst", ".tar.lz4")
 
 @dataclass(frozen=True)
 class Member:
-    """Where an image lies. offset: in a tar; in a zip it is found by name."""
+    """The place of an image in an archive. offset: in a tar; in a zip it is found by name."""
 
     archive: Path
     name: str
@@ -47,7 +47,7 @@ class Unpacked:
 
 
 def finds(tree: Tree) -> bool:
-    """Whether archives are what is to be read."""
+    """Tell whether archives are what is to be read."""
     archives = [name for name in tree.files if _is_archive(name)]
     others = [name for name in tree.files if name not in archives and format_of(name) is None]
     if not archives or any(is_image(name) for name in others) or any(one.holds for one in tree.folders.values()):
@@ -56,7 +56,7 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
+    """Read archives as the folders that they hold, as raw.py asks of a reader."""
     from experiments.data.sources import find  # which asks this reader
 
     names = [name for name in tree.files if _is_archive(name)]
@@ -65,8 +65,8 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
     held = Unpacked(Tree(root))
     for name in names:
         alone, stem = len(tree.files) == 1, _stem(name)
-        said = f"{where}: data.source: {tree.path / name}"
-        _unpack(tree.path / name, root if alone else root / stem, held, scratch, said)
+        prefix = f"{where}: data.source: {tree.path / name}"
+        _unpack(tree.path / name, root if alone else root / stem, held, scratch, prefix)
         if not alone and stem in held.tree.folders:
             held.tree.folders[stem] = _without_its_name(stem, held.tree.folders[stem])
     for name in tree.files:
@@ -79,7 +79,7 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
         found = find(config, inner, scratch, where)
     except MixlabError as error:  # speaks of the folder for working files, which nobody knows
         archive = str(tree.path / names[0] if len(names) == 1 else tree.path)
-        raise MixlabError(str(error).replace(str(root), archive)) from None
+        raise MixlabError(str(error).replace(str(root), archive)) from error
     splits = {name: partial(_through, split, held.images) for name, split in found.splits.items()}
     notes = [f"{counted(len(held.links), 'link')} in archives ignored: {listed(held.links)}"] if held.links else []
     notes += [f"{counted(len(passed), 'name')} beside {inner.path.name} ignored: {listed(passed)}"] if passed else []
@@ -92,7 +92,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _sort(tree: Tree) -> None:
-    """Names in order, as a folder is listed."""
+    """Sort the names of a tree, as a folder is listed."""
     for held in (tree.files, tree.folders):
         in_order = sorted(held.items())
         held.clear()
@@ -128,7 +128,7 @@ def _without_wrappers(tree: Tree) -> tuple[Tree, list[str]]:
 
 def _unpack(path: Path, root: Path, held: Unpacked, scratch: Path, where: str) -> None:
     if path.name.lower().endswith(OTHERS):
-        raise MixlabError(f"{where} is an archive of a kind that is not read; unpack it and name the folder")
+        raise MixlabError(f"{where} is an archive of a kind that Mixlab does not read; unpack it and name the folder")
     if tars.is_tar(path.name):
         _unpack_tar(tars.plain(path, scratch, where), root, held, where)
     else:
@@ -161,11 +161,11 @@ def _unpack_zip(path: Path, root: Path, held: Unpacked, where: str) -> None:
                     with archive.open(info) as file:
                         _copy(file, made, info.file_size)
     except (zipfile.BadZipFile, NotImplementedError, EOFError) as error:
-        raise MixlabError(f"{where} cannot be read: {error}; bring it anew, or unpack it") from None
+        raise MixlabError(f"{where} cannot be read: {error}; fetch it again, or unpack it") from error
 
 
 def _place(member: Member, root: Path, held: Unpacked, where: str) -> Path | None:
-    """Enter a file into the tree; returns where it has to be unpacked, None where it has not to be.
+    """Enter a file into the tree; returns where to unpack it, or None if it stays in the archive.
 
     Raises: MixlabError: it would lie outside.
     """

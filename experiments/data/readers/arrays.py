@@ -1,4 +1,4 @@
-"""One .npz file of NumPy arrays: MedMNIST's (train_images, train_labels, ...), or Keras's (x_train, y_train, ...).
+"""A .npz file of NumPy arrays: MedMNIST's (train_images, train_labels, ...), or Keras's (x_train, y_train, ...).
 
 Images are uint8 or uint16, (n, h, w) or (n, h, w, channels); labels are whole numbers, (n,) or (n, 1).
 """
@@ -31,7 +31,7 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
+    """Read a .npz file of arrays, as raw.py asks of a reader."""
     folders = holding(tree, lambda folder: bool(_files(folder)))
     paths = [folder.path / name for folder in folders for name in _files(folder)]
     if len(paths) > 1:
@@ -61,15 +61,15 @@ def _pairs(headers: dict[str, Header]) -> dict[str, tuple[str, str]]:
     for form in FORMS:
         images, _, labels = form.partition(" ")
         pattern = re.compile(images.replace("{split}", "(?P<split>[A-Za-z]+)"))
-        found = {}
+        pairs = {}
         for name in headers:
             if match := pattern.fullmatch(name):
                 word = match.groupdict().get("split", "train")
                 partner = labels.replace("{split}", word)
                 if partner in headers:
-                    found[canonical(word) or word] = (name, partner)
-        if found:
-            return found
+                    pairs[canonical(word) or word] = (name, partner)
+        if pairs:
+            return pairs
     return {}
 
 
@@ -104,7 +104,7 @@ def _headers(path: Path, where: str) -> dict[str, Header]:
             names = [name for name in held.namelist() if name.endswith(".npy")]
             return {name.removesuffix(".npy"): _header(held, name)[0] for name in names}
     except (zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise MixlabError(f"{where} cannot be read as .npz: {error}") from None
+        raise MixlabError(f"{where} cannot be read as .npz: {error}") from error
 
 
 def _header(held: zipfile.ZipFile, name: str) -> tuple[Header, bool]:
@@ -121,7 +121,7 @@ def _read_header(file: IO[bytes]) -> tuple[Header, bool]:
 
 
 def _rows(path: Path, name: str, where: str) -> Iterator[Array]:
-    """The array along its first axis, read bit by bit: the whole may exceed the memory."""
+    """The rows of an array, read one by one, since the whole may exceed the memory."""
     try:
         with zipfile.ZipFile(path) as held, held.open(f"{name}.npy") as file:
             (shape, dtype), fortran = _read_header(file)
@@ -133,10 +133,10 @@ def _rows(path: Path, name: str, where: str) -> Iterator[Array]:
             for row in range(shape[0]):
                 content = file.read(num)
                 if len(content) != num:
-                    raise MixlabError(f"{where}: {name} ends in row {row}; bring the whole file")
+                    raise MixlabError(f"{where}: {name} ends in row {row}; fetch the whole file")
                 yield np.frombuffer(content, dtype).reshape(shape[1:])
     except (zipfile.BadZipFile, EOFError) as error:
-        raise MixlabError(f"{where}: {name} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {name} is damaged: {error}") from error
 
 
 def _shown(name: str, header: Header) -> str:

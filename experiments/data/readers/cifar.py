@@ -29,7 +29,7 @@ LABELS = ("fine", "coarse")
 
 @dataclass(frozen=True)
 class Form:
-    """Which files hold which split, and the names of classes."""
+    """The files that hold each split and the names of classes."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -43,7 +43,7 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
+    """Read CIFAR's files, as raw.py asks of a reader."""
     folder = only_one(tree, lambda folder: _form(folder) is not None, config, where)
     form = _form(folder)
     assert form is not None  # only_one found it by that
@@ -104,7 +104,7 @@ def _read(path: Path, form: Form, kind: str, where: str) -> tuple[Array, Array]:
         if len(content) % (PIXELS + heads):
             raise MixlabError(
                 f"{where}: {path.name} has {len(content):,} bytes, and an example has {PIXELS + heads:,}; "
-                f"bring the whole file"
+                f"fetch the whole file"
             )
         rows = content.reshape(-1, PIXELS + heads)
         return rows[:, heads:], rows[:, 0 if kind == "coarse" else heads - 1]
@@ -135,7 +135,7 @@ def _names(folder: Tree, form: Form, kind: str, where: str) -> tuple[str, ...] |
 
 
 class _Numbers(pickle.Unpickler):
-    """Builds arrays, and what pickle itself knows."""
+    """An unpickler that builds arrays, and what pickle itself knows, and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
         allowed = {
@@ -154,14 +154,14 @@ class _Numbers(pickle.Unpickler):
 
 
 def _encode(text: Any, encoding: Any = "latin1") -> bytes:
-    """What a Python 3 makes of bytes for an older protocol."""
+    """Decode bytes as a Python 3 pickles them for an older protocol."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise pickle.UnpicklingError("it encodes text otherwise than as Latin-1")
     return text.encode("latin1")
 
 
 def _unpickled(path: Path, where: str) -> Any:
-    """What a file holds, bytes of an older Python as text.
+    """The content of a pickle, bytes of an older Python as text.
 
     Raises: MixlabError: it is damaged, or holds more than numbers.
     """
@@ -171,7 +171,7 @@ def _unpickled(path: Path, where: str) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged pickle raises almost anything
-        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {first_line(error)}") from None
+        raise MixlabError(f"{where}: {path.name} cannot be read as a pickle of numbers: {first_line(error)}") from error
     return _as_text(held)
 
 

@@ -41,7 +41,7 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
+    """Read IDX files, as raw.py asks of a reader."""
     folder = only_one(tree, _holds, config, where)
     chosen, pairs = _chosen(_sets(folder), config, where)
     where = f"{where}: data.source: {folder.path}"
@@ -60,16 +60,16 @@ def _holds(folder: Tree) -> bool:
 
 def _sets(folder: Tree) -> dict[str, dict[str, Pair]]:
     """Files by data set and split. A file that lies there packed too is read from the one that is not."""
-    found: dict[str, dict[str, dict[str, str]]] = {}
+    sets: dict[str, dict[str, dict[str, str]]] = {}
     for name in sorted(folder.files, key=lambda name: not name.endswith(".gz")):
         if match := NAME.fullmatch(name):
             split = "test" if match["split"] == "t10k" else canonical(match["split"]) or match["split"]
-            found.setdefault(match["set"] or "", {}).setdefault(split, {})[match["what"]] = name
+            sets.setdefault(match["set"] or "", {}).setdefault(split, {})[match["what"]] = name
     return {
         name: {
             split: Pair(files["images"], files.get("labels")) for split, files in splits.items() if "images" in files
         }
-        for name, splits in found.items()
+        for name, splits in sets.items()
     }
 
 
@@ -80,8 +80,8 @@ def _chosen(sets: dict[str, dict[str, Pair]], config: DataConfig, where: str) ->
         return next((name, sets[name]) for name in names.values())
     if asked in names:
         return names[asked], sets[names[asked]]
-    said = f"there is no {asked!r}" if asked else f"{config.source!r} holds several data sets"
-    raise MixlabError(f"{where}: data.subset: {said}; {choices(asked or '', names)}")
+    problem = f"there is no {asked!r}" if asked else f"{config.source!r} holds several data sets"
+    raise MixlabError(f"{where}: data.subset: {problem}; {choices(asked or '', names)}")
 
 
 def _split(name: str, folder: Path, pair: Pair, where: str) -> RawSplit:
@@ -136,7 +136,7 @@ def _exactly(file: IO[bytes], num: int, path: Path, where: str) -> bytes:
     try:
         content = file.read(num)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise MixlabError(f"{where}: {path.name} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path.name} is damaged: {error}") from error
     if len(content) != num:
-        raise MixlabError(f"{where}: {path.name} ends too early; bring the whole file")
+        raise MixlabError(f"{where}: {path.name} ends too early; fetch the whole file")
     return content

@@ -49,18 +49,18 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
+    """Read CSV files of pixels, as raw.py asks of a reader."""
     folder = only_one(tree, lambda folder: bool(_files(folder)), config, where)
     heads = _files(folder)
-    said = f"{where}: data.source: {folder.path}"
+    prefix = f"{where}: data.source: {folder.path}"
     notes = left_out(tree, folder, set(heads))
     splits: dict[str, Any] = {}
     unlabelled = []
     for name, head in heads.items():
-        split = split_of(name, said) or "train"
+        split = split_of(name, prefix) or "train"
         if split in splits or split in unlabelled:
             raise MixlabError(
-                f"{said}: {', '.join(heads)} give split {split!r} twice; name them train.csv and test.csv"
+                f"{prefix}: {', '.join(heads)} give split {split!r} twice; name them train.csv and test.csv"
             )
         if head.has_header and not head.others:
             unlabelled.append(split)
@@ -70,12 +70,12 @@ def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
 
 
 def _files(folder: Tree) -> dict[str, Head]:
-    found = {name: _head(folder.path / name) for name in folder.files if name.lower().endswith(".csv")}
-    return {name: head for name, head in found.items() if head}
+    heads = {name: _head(folder.path / name) for name in folder.files if name.lower().endswith(".csv")}
+    return {name: head for name, head in heads.items() if head}
 
 
 def _head(path: Path) -> Head | None:
-    """None: its columns are no pixels."""
+    """The columns of a file; None: they are no pixels."""
     with path.open("rb") as file:
         head, _, rows = file.read(HEAD_BYTES).decode("utf-8-sig", "replace").partition("\n")
     names, first = (
@@ -93,9 +93,9 @@ def _head(path: Path) -> Head | None:
 
 
 def _are_pixels(names: Sequence[str]) -> bool:
-    """Whether their numbers rise as those of pixels do: from 0 or 1 by 1, or row by row and column by column."""
-    found = [match for name in names if (match := PIXEL.fullmatch(name))]
-    places = [(int(match["row"]), int(match["column"] or -1)) for match in found]
+    """Tell whether the numbers rise as those of pixels do: from 0 or 1 by 1, or row by row and column by column."""
+    matches = [match for name in names if (match := PIXEL.fullmatch(name))]
+    places = [(int(match["row"]), int(match["column"] or -1)) for match in matches]
     if len(places) < len(names) or places[0][0] not in (0, 1):
         return False
     if places[0][1] < 0:
@@ -104,7 +104,7 @@ def _are_pixels(names: Sequence[str]) -> bool:
 
 
 def _split(split: str, path: Path, head: Head, config: DataConfig, where: str) -> RawSplit:
-    said = f"{where}: data.source: {path}"
+    prefix = f"{where}: data.source: {path}"
     if head.others:
         column, values = _labels(path, head, config, where)
         pixels = head.pixels
@@ -121,8 +121,8 @@ def _split(split: str, path: Path, head: Head, config: DataConfig, where: str) -
             if colour
             else "no square"
         )
-        raise MixlabError(f"{said} has {len(pixels):,} columns of pixels, {meant}; store such images as files")
-    return RawSplit(split, values, lambda: _images(path, head, pixels, size, said), column)
+        raise MixlabError(f"{prefix} has {len(pixels):,} columns of pixels, {meant}; store such images as files")
+    return RawSplit(split, values, lambda: _images(path, head, pixels, size, prefix), column)
 
 
 def _images(path: Path, head: Head, pixels: Sequence[str], size: int, where: str) -> Iterator[Array]:
@@ -155,7 +155,7 @@ def _bare_label(path: Path, head: Head, config: DataConfig, where: str) -> str:
     first = None
     for batch in _batches(path, head, ends, where):
         first = batch[0] if first is None else first
-        same = [bool(known and (batch[:, row] == first[row]).all()) for row, known in enumerate(same)]
+        same = [bool(so_far and (batch[:, row] == first[row]).all()) for row, so_far in enumerate(same)]
     if config.label_column is None and same == [False, True]:
         return ends[0]
     if config.label_column is None and same == [True, False]:
@@ -167,15 +167,15 @@ def _bare_label(path: Path, head: Head, config: DataConfig, where: str) -> str:
 
 
 def _batches(path: Path, head: Head, names: Sequence[str], where: str) -> Iterator[Array]:
-    """Whole numbers (rows, columns)."""
+    """Batches of whole numbers, int64 (rows, columns)."""
     import pyarrow as pa
 
     for batch in _read(path, head, names, pa.float64(), where):
         values = np.stack([column.to_numpy(zero_copy_only=False) for column in batch.columns], axis=1)
         if not (values == np.rint(values)).all():
             raise MixlabError(
-                f"{where}: {path.name} holds fractions or nothing where whole numbers from 0 to 255 are expected; "
-                f"store grey levels as they were"
+                f"{where}: {path.name}: expected whole numbers from 0 to 255, got fractions or empty cells; store grey "
+                f"levels as they were"
             )
         if len(values):
             yield values.astype(np.int64)
@@ -190,4 +190,4 @@ def _read(path: Path, head: Head, names: Sequence[str], kind: Any, where: str) -
         with csv.open_csv(str(path), read_options=reading, convert_options=convert) as reader:
             yield from reader
     except ArrowInvalid as error:
-        raise MixlabError(f"{where}: {path.name} cannot be read: {str(error).splitlines()[0][:150]}") from None
+        raise MixlabError(f"{where}: {path.name} cannot be read: {str(error).splitlines()[0][:150]}") from error

@@ -1,4 +1,4 @@
-"""Where in a source the files of a data set lie: in its folder, or in folders that downloads put around them."""
+"""Places of a data set's files in a source: in its folder, or in folders that downloads put around them."""
 
 from collections.abc import Callable
 
@@ -20,11 +20,11 @@ def only_one(tree: Tree, fits: Callable[[Tree], bool], config: DataConfig, where
 
     Raises: MixlabError: several do.
     """
-    found = holding(tree, fits)
-    if len(found) > 1:
-        names = listed([str(folder.path) for folder in found], 3)
+    folders = holding(tree, fits)
+    if len(folders) > 1:
+        names = listed([str(folder.path) for folder in folders], 3)
         raise MixlabError(f"{where}: data.source: {config.source!r} holds several data sets: {names}; name one of them")
-    return found[0]
+    return folders[0]
 
 
 def left_out(tree: Tree, folder: Tree, used: set[str]) -> list[str]:

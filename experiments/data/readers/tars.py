@@ -1,4 +1,4 @@
-"""Tar files: what they hold and where, without unpacking them."""
+"""Tar files: their members and where they lie, without unpacking them."""
 
 import bz2
 import gzip
@@ -52,12 +52,12 @@ def plain(path: Path, scratch: Path, where: str) -> Path:
         with opens(path) as packed, made.open("wb") as file:
             shutil.copyfileobj(packed, file, 2**20)
     except DAMAGE as error:
-        raise MixlabError(f"{where}: {path} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path} is damaged: {error}") from error
     return made
 
 
 def members(path: Path, where: str) -> Iterator[tarfile.TarInfo]:
-    """Every member of a plain tar; `offset_data` and `size` say where a file's content lies.
+    """The members of a plain tar; `offset_data` and `size` say where a file's content lies.
 
     Raises: MixlabError: it is damaged.
     """
@@ -67,4 +67,4 @@ def members(path: Path, where: str) -> Iterator[tarfile.TarInfo]:
                 held.members = []  # type: ignore[attr-defined]  # else they stay in memory, all of them
                 yield member
     except DAMAGE as error:
-        raise MixlabError(f"{where}: {path} is damaged: {error}") from None
+        raise MixlabError(f"{where}: {path} is damaged: {error}") from error

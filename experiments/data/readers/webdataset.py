@@ -30,7 +30,7 @@ LOOKED_AT = 16  # first files of a tar that show whether it is of this kind
 
 @dataclass(eq=False)
 class Images:
-    """Where the images of one kind lie, sample by sample. size -1: the sample has none."""
+    """The places of the images of one kind, sample by sample. size -1: the sample has none."""
 
     tars: "array[int]" = field(default_factory=lambda: array("q"))
     offsets: "array[int]" = field(default_factory=lambda: array("q"))
@@ -43,7 +43,7 @@ class Images:
 
 @dataclass(eq=False)
 class Samples:
-    """What the tars of a split hold: images by kind, and of each sample what .cls holds and the fields of .json."""
+    """The samples in the tars of a split: images by kind, and each sample's text of .cls and fields of .json."""
 
     paths: list[Path] = field(default_factory=list)
     images: dict[str, Images] = field(default_factory=dict)
@@ -61,26 +61,26 @@ def finds(tree: Tree) -> bool:
 
 
 def read(tree: Tree, config: DataConfig, scratch: Path, where: str) -> Found:
-    """See raw.py."""
-    said = f"{where}: data.source: {config.source!r}"
+    """Read WebDataset's tar files, as raw.py asks of a reader."""
+    prefix = f"{where}: data.source: {config.source!r}"
     files: dict[str, list[Path]] = {}
     others = []
     for name, _ in tree.all_files():
         if tars.is_tar(name):
-            files.setdefault(split_of(name, said) or "", []).append(tree.path / name)
+            files.setdefault(split_of(name, prefix) or "", []).append(tree.path / name)
         else:
             others.append(name)
     if "" in files and len(files) > 1:
         names = listed([path.name for path in files[""]], 3)
-        raise MixlabError(f"{said}: no split word is in the names of {names}; rename them, as in train-0000.tar")
-    tables = {name or "train": cache(partial(_table, paths, config, scratch, said)) for name, paths in files.items()}
+        raise MixlabError(f"{prefix}: no split word is in the names of {names}; rename them, as in train-0000.tar")
+    tables = {name or "train": cache(partial(_table, paths, config, scratch, prefix)) for name, paths in files.items()}
     found = rows.found(KIND, tables, config, where)
     notes = [f"{counted(len(others), 'file')} beside the tar files ignored: {listed(others)}"] if others else []
     return Found(KIND, found.splits, found.classes, (*notes, *found.notes))
 
 
 def _is_of_samples(path: Path) -> bool:
-    """Whether one of the first files lies beside an image of the same name and can hold its class."""
+    """Tell whether one of the first files lies beside an image of the same name and can hold its class."""
     names = [_parts(name) for name in tars.first_names(path, LOOKED_AT)]
     keys = {key for key, kind in names if is_image(f".{kind}")}
     return any(key in keys and kind in ("cls", "json", "txt") for key, kind in names)
@@ -121,23 +121,23 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
 def _collect(samples: Samples, path: Path, where: str) -> None:
     """Add the samples of a tar, in which the members of a sample lie together."""
     samples.paths.append(path)
-    current, found = None, dict[str, tuple[int, int]]()
+    current, members = None, dict[str, tuple[int, int]]()
     with path.open("rb") as file:
         for member in tars.members(path, where):
             key, kind = _parts(member.name)
             if not member.isfile() or not key.rpartition("/")[2]:
                 continue
             if key != current:
-                _add(samples, current, found, file, where)
-                current, found = key, {}
-            found[kind] = (member.offset_data, member.size)
-        _add(samples, current, found, file, where)
+                _add(samples, current, members, file, where)
+                current, members = key, {}
+            members[kind] = (member.offset_data, member.size)
+        _add(samples, current, members, file, where)
 
 
-def _add(samples: Samples, key: str | None, found: Mapping[str, tuple[int, int]], file: Any, where: str) -> None:
+def _add(samples: Samples, key: str | None, members: Mapping[str, tuple[int, int]], file: Any, where: str) -> None:
     if key is None:
         return
-    kinds = [kind for kind in found if is_image(f".{kind}")]
+    kinds = [kind for kind in members if is_image(f".{kind}")]
     if not kinds:
         samples.without.append(key)
         return
@@ -147,14 +147,14 @@ def _add(samples: Samples, key: str | None, found: Mapping[str, tuple[int, int]]
             for _ in samples.texts:
                 samples.images[kind].add(-1, 0, -1)
     for kind, images in samples.images.items():
-        images.add(len(samples.paths) - 1, *found.get(kind, (0, -1)))
-    cls, fields = (_content(file, *found[kind]) if kind in found else None for kind in ("cls", "json"))
+        images.add(len(samples.paths) - 1, *members.get(kind, (0, -1)))
+    cls, fields = (_content(file, *members[kind]) if kind in members else None for kind in ("cls", "json"))
     samples.texts.append(None if cls is None else cls.decode("utf-8", "replace").strip())
     samples.fields.append(_fields(fields, key, where))
 
 
 def _one_column_if_possible(images: Mapping[str, Images]) -> Mapping[str, Images]:
-    """Where each sample has one image, of whatever kind, they are one column."""
+    """The images as one column, if each sample has one image, of whatever kind; else as they are."""
     if len(images) < 2:
         return images
     merged = Images()
@@ -173,8 +173,8 @@ def _classes(samples: Samples, config: DataConfig, where: str) -> dict[str, Any]
         fields = {"cls": samples.texts, **{name: values for name, values in fields.items() if name != "cls"}}
     if config.label_column is not None:
         return fields
-    known = [name for name in fields if name.lower() in CLASS_FIELDS]
-    names = ["cls"] if "cls" in fields else known or list(fields)
+    usual = [name for name in fields if name.lower() in CLASS_FIELDS]
+    names = ["cls"] if "cls" in fields else usual or list(fields)
     if not names:
         raise MixlabError(
             f"{where} holds samples without a class; put it into a file .cls, or into a field of .json such as label"
@@ -189,7 +189,7 @@ def _single_fields(fields: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
         for name, value in row.items():
             kinds.setdefault(name, set()).add(type(value))
     one_kind = ({int}, {float}, {str}, {bool}, {int, float})
-    names = [name for name, found in kinds.items() if found - {type(None)} in one_kind]
+    names = [name for name, types in kinds.items() if types - {type(None)} in one_kind]
     return {name: [row.get(name) for row in fields] for name in names}
 
 
@@ -197,7 +197,7 @@ def _fields(content: bytes | None, key: str, where: str) -> dict[str, Any]:
     try:
         held = json.loads(content) if content else {}
     except ValueError as error:
-        raise MixlabError(f"{where}: the .json of sample {key!r} cannot be read: {error}") from None
+        raise MixlabError(f"{where}: the .json of sample {key!r} cannot be read: {error}") from error
     return held if isinstance(held, dict) else {"json": held}
 
 

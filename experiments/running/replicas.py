@@ -1,0 +1,43 @@
+"""Which trials can train as one program, and how many: `run.replicas`.
+
+1       each trial alone: its result is the same bits whatever else runs
+N       up to N as one program, as far as they fit into the memory
+auto    on a GPU as many as fit, 8 at most; on a CPU, where one program of several saves little, each trial alone
+
+What differs between replicas is only in arrays: seed and initial weights, learning rate, schedule, warm-up, the rate of
+stochastic depth where it is on. All else must be equal; so must the step that they go on from.
+"""
+
+from dataclasses import replace
+
+from experiments.machine import memory
+from experiments.running import fit
+from experiments.spec.config import AUTO
+from experiments.spec.trial import Trial
+
+MOST = 8  # of `auto`
+
+
+def wanted(trial: Trial) -> int:
+    """How many trials may train as one program with this one, itself counted, if the device is large enough."""
+    return MOST if trial.run.replicas == AUTO else int(trial.run.replicas)
+
+
+def common(trial: Trial) -> Trial:
+    """What trials that can be replicas have in common: equal where they can."""
+    model = replace(
+        trial.model.structure(), dropout=trial.model.dropout, stochastic_depth=float(trial.model.stochastic_depth > 0)
+    )
+    train = replace(trial.train, learning_rate=0.0, schedule="constant", warmup_steps=0)
+    return replace(trial, model=model, train=train, seed=0)
+
+
+def number(trial: Trial, free_bytes: int | None) -> int:
+    """How many such trials fit into one program here, at least 1 and at most `wanted`.
+
+    Args: free_bytes: of the device; None: it uses the machine's own memory.
+    """
+    if free_bytes is None and trial.run.replicas == AUTO:
+        return 1
+    free = memory.available_bytes() if free_bytes is None else free_bytes
+    return max(1, min(wanted(trial), free // fit.needed_bytes(trial)))

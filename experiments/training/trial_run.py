@@ -1,0 +1,208 @@
+"""One trial while it trains: how far it is, its files, what it tells. The loop that drives it: training/loop.py."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from backends.arrays import State
+from backends.contract import StepMetrics
+from backends.errors import Diverged
+from backends.models import folds
+from backends.state import state_shapes
+from experiments.data import Splits
+from experiments.files import finite, set_aside, write_whole
+from experiments.results import checkpoint, first_layers, kept
+from experiments.results.claims import Claim, ClaimLost
+from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
+from experiments.results.store import CHECKPOINT, Store
+from experiments.spec.trial import Trial
+from experiments.training.events import Evaluated, Noted, Stepped, Tell
+from experiments.training.plan import learning_rates
+from experiments.training.start import initial_state
+
+Scores = Mapping[str, dict[str, float] | None]  # by split; None: it has no examples
+
+
+@dataclass
+class Progress:
+    """What a checkpoint holds beside the arrays."""
+
+    step: int = 0
+    loss_sum: float = 0.0  # over the steps since the last evaluation
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
+    sessions: list[dict[str, Any]] = field(default_factory=list)  # of each process: see TrialRun.begin
+
+
+class TrialRun:
+    """One trial in a store. What several that train as one program take together is shared out among them equally."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        store: Store,
+        claim: Claim,
+        splits: Splits,
+        tell: Tell = lambda event: None,
+        session: Mapping[str, Any] | None = None,
+    ):
+        self.trial, self.store, self.claim, self.splits, self.tell = trial, store, claim, splits, tell
+        self.session = session or {}  # what the record says of this process
+        self.folder = store.folder(trial.id)
+        self.progress = Progress()
+        self.notes: list[str] = []  # what was set aside
+        self.saved_best: int | None = None  # step of the best point when the state was last saved
+        self.checkpoint_s, self.last_loss = 0.0, 0.0
+
+    def restore(self) -> State:
+        """The state of the last checkpoint that is whole, or else the initial one; the progress becomes that of it."""
+        state, last = None, self.folder / CHECKPOINT
+        shapes = state_shapes(self.trial.model, self.trial.optimizer)
+        for path in (last, checkpoint.before(last)):
+            try:
+                state, progress = checkpoint.read(path, shapes)
+                self.progress = Progress(**progress)
+                break
+            except FileNotFoundError:
+                continue
+            except (checkpoint.CorruptCheckpoint, TypeError) as error:
+                state = None
+                self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}")
+        if self.notes:
+            self.notes[-1] += f", {f'gone on from step {self.progress.step}' if state else 'started again'}"
+        kept.drop_best(self.folder, until=self.progress.step)
+        self.saved_best = self._best_step()
+        self.write_curve()
+        for note in self.notes:
+            self.tell(Noted(self.trial.id, note))
+        return state or initial_state(self.trial)
+
+    def begin(self, num_replicas: int) -> None:
+        """Note that this process goes on with the trial, with how many trials as one program."""
+        session = {"first_step": self.progress.step, "replicas": num_replicas, **self.session}
+        self.progress.sessions.append(session)
+
+    def take(self, metrics: StepMetrics) -> None:
+        """Count the steps of a chunk.
+
+        Raises: Diverged: a loss is not finite.    ClaimLost.
+        """
+        for loss in metrics.loss:
+            self.progress.step += 1
+            if not math.isfinite(loss):
+                raise Diverged(self.progress.step)
+            self.progress.loss_sum += float(loss)
+            self.last_loss = float(loss)
+        self.check_claim()
+
+    def add_point(self, scores: Scores) -> None:
+        """Add a point to the curve.
+
+        Raises: Diverged: a loss is not finite: that of the last step was, and its update led to where nothing is.
+        """
+        progress = self.progress
+        if not all(math.isfinite(score[FINITE.name]) for score in scores.values() if score):
+            raise Diverged(progress.step)
+        since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
+        loss, rate = progress.loss_sum / since, float(learning_rates(self.trial.train, progress.step - 1, 1)[0])
+        progress.curve.append({STEP: progress.step, STEP_LOSS: loss, LEARNING_RATE: rate, **scores})
+        progress.loss_sum = 0.0
+        self.tell(Evaluated(self.trial.id, progress.step, loss, rate, scores))
+
+    def is_to_save_best(self) -> bool:
+        """Whether the last point is the best so far, and its weights are to be kept."""
+        return self._saves_best and self._best_step() == self.progress.curve[-1]["step"]
+
+    def save_best(self, state: State) -> None:
+        """Save the weights, if `is_to_save_best`. Raises: StoreError."""
+        if self.is_to_save_best():
+            kept.save_best(self.folder, self.trial, self.splits.classes, state, self.progress.step)
+
+    def write_curve(self) -> None:
+        """Raises: StoreError."""
+        lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)
+        write_whole(self.folder / "metrics.jsonl", lines.encode())
+
+    def say(self, images_per_s: float) -> None:
+        """Tell how far the trial is. Raises: ClaimLost."""
+        stepped = Stepped(self.trial.id, self.progress.step, self.trial.num_steps, self.last_loss, images_per_s)
+        self.claim.say(stepped.step, stepped.num_steps, stepped.loss, stepped.images_per_s)
+        self.tell(stepped)
+        self.check_claim()
+
+    def save(self, state: State) -> None:
+        """Write a checkpoint. Raises: StoreError."""
+        checkpoint.write(self.folder / CHECKPOINT, state, asdict(self.progress))
+        before, self.saved_best = self.saved_best, self._best_step()  # of the two checkpoints that are there now
+        kept.drop_best(self.folder, but=[step for step in (before, self.saved_best) if step is not None])
+
+    def check_claim(self) -> None:
+        """Raises: ClaimLost: another process has taken the trial over, and what is in its folder is that one's."""
+        if not self.claim.is_held():
+            raise ClaimLost(self.trial.id)
+
+    def keep(self, state: State) -> None:
+        """Keep what is asked for of a trial that has been trained to its end. Raises: ClaimLost.    StoreError."""
+        self.check_claim()
+        if self.store.recorded_status(self.trial.id) == "done":
+            return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
+        first_layers.keep(self.folder, self.trial, state)
+        if self.trial.run.keep == "none":
+            return kept.forget(self.folder)
+        if not self._saves_best:
+            return kept.keep_last(self.folder, self.trial, self.splits.classes, state)
+        if sentence := kept.keep_best(self.folder, self.trial, self._best_step() or 0):
+            self.notes.append(sentence)
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds by phase; those of a process before this one that has trained the same trial are counted too."""
+        return {**self.progress.seconds, "checkpoint": self.checkpoint_s}
+
+    def result(self, peak_memory_bytes: int) -> dict[str, Any]:
+        """The part of the record that the training made.
+
+        Of trials that trained as one program, the seconds are each one's share, images_per_s is of that, and the memory
+        is that of all of them.
+        """
+        progress, trial = self.progress, self.trial
+        macs = folds.forward_macs(trial.model)
+        images = progress.step * trial.train.batch_size
+        return {
+            "steps": progress.step,
+            "sessions": progress.sessions,
+            # the most that trained with it, itself counted: where it is 1, the bits are those of the trial alone
+            "replicas": max((session.get("replicas", 1) for session in progress.sessions), default=1),
+            "seconds": progress.seconds,
+            "images_per_s": images / progress.seconds["train"] if progress.seconds["train"] else None,
+            "parameters": folds.count(trial.model),
+            "forward_flops_per_image": 2 * macs,
+            "training_flops": 6 * macs * images,
+            "peak_memory_bytes": peak_memory_bytes,
+            "metrics": {LAST: progress.curve[-1] if progress.curve else None, BEST: best(progress.curve)},
+            "notes": self.notes,
+            "curve": progress.curve,
+        }
+
+    @property
+    def _saves_best(self) -> bool:
+        """Whether the best weights may be others than the last; see `best`."""
+        return self.trial.run.keep == "best" and len(self.splits.validation) > 0
+
+    def _best_step(self) -> int | None:
+        point = best(self.progress.curve)
+        return int(point["step"]) if point else None
+
+
+def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The first point that is best on validation; without a validation split, the last point."""
+    if not curve or curve[-1]["validation"] is None:
+        return curve[-1] if curve else None
+    better = max if CHOOSES.higher_is_better else min
+    return better(curve, key=lambda point: point["validation"][CHOOSES.name])
+
+
+def _json_line(point: dict[str, Any]) -> str:
+    return json.dumps(finite(point), sort_keys=True, allow_nan=False)
