@@ -48,7 +48,7 @@ def _folders() -> list[str]:
 
 
 def check(name: str) -> None:
-    """Raises: BackendMissing: no backend has that name. Imports nothing."""
+    """Check that a backend has this name; imports nothing.  Raises: BackendMissing: none has."""
     if name not in _folders() and name not in names():
         raise BackendMissing(f"backend: expected the name of a backend, got {name[:80]!r}; {choices(name, names())}")
 
@@ -119,7 +119,10 @@ def packages(name: str) -> tuple[str, ...]:
 
 
 def check_installed(name: str) -> None:
-    """Raises: MixlabError: the framework of a backend of this project is not installed. Imports nothing."""
+    """Check that the framework of a backend of this project is installed; imports nothing.
+
+    Raises: BackendMissing: it is not.
+    """
     for package in packages(name):
         if find_spec(package) is None:
             raise _not_installed(name, package)

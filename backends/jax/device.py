@@ -24,7 +24,7 @@ def open_device(name: str) -> jax.Device:
 
 
 def check(run: RunSpec) -> None:
-    """Raises: MixlabError: the device is not there, or does not have the precision."""
+    """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
     try:
         device = open_device(run.device)
     except (RuntimeError, ValueError, IndexError) as error:

@@ -18,7 +18,7 @@ def open_device(name: str) -> torch.device:
 
 
 def check(run: RunSpec) -> None:
-    """Raises: MixlabError: the device is not there, or does not have the precision."""
+    """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
     device = open_device(run.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         names = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])

@@ -57,7 +57,7 @@ class Ladder:
     """The folders of two sides of one job, compared rung by rung as their files appear."""
 
     def __init__(self, jobs: tuple[Job, Job], wait: Callable[[str], None]):
-        """Args: wait: returns once both folders hold a file of this name, or raises."""
+        """Begin with both sides' jobs.  Args: wait: returns once both folders hold a file of this name, or raises."""
         self.jobs, self.wait = jobs, wait
         self.model: ModelSpec = jobs[0].trial.model
         self.precisions = tuple(job.trial.train.precision for job in jobs)

@@ -40,6 +40,7 @@ class Rung:
 
     @property
     def passed(self) -> bool:
+        """Whether no difference was beyond the tolerance."""
         return not self.place
 
     def fill(
