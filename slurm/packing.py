@@ -21,7 +21,7 @@ class Pack:
 def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
     """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with.
 
-    Those that can train as one program are neighbours, in the order in which the first of them came.
+    Among these, trials that can train as one program are neighbours.
     """
     kinds: dict[Trial, int] = {}
     kind = {id(planned): kinds.setdefault(replicas.common(planned.trial), len(kinds)) for planned in trials}

@@ -23,7 +23,7 @@ from experiments.design.ablation import GridTrial
 from experiments.files import StoreError
 from experiments.machine.environment import ROOT
 from experiments.parity.tolerances import TABLE
-from experiments.results import checkpoint
+from experiments.results import checkpoint, shape
 from experiments.results.claims import Claim, retract
 from experiments.results.store import Store
 from experiments.running import fit, replicas
@@ -618,3 +618,10 @@ def test_packs_have_trials_that_can_be_replicas_side_by_side(tmp_path: Path, qui
     decays = [[one.trial.train.weight_decay for one in pack.trials] for pack in packs]
     assert decays == [[0.1] * 3, [0.2] * 3, [0.3] * 3]
     assert [[one.trial.seed for one in pack.trials] for pack in packs] == [[0, 1, 2]] * 3
+
+
+def test_records_say_nothing_that_is_not_declared(tmp_path: Path, desk: Desk) -> None:
+    many = trials(tmp_path, grid={"train.learning_rate": [0.01, 2.0, 0.02]})
+    desk.work(many)
+    for record in records(desk.store).values():
+        assert list(shape.faults(record, whole=True)) == []

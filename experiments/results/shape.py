@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "packages": Part((dict,), item=TEXT),
     "backend": SAID,  # by the backend of itself
 }
-SESSION = {"first_step": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
+SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
 DATA = {"source": TEXT, "kind": TEXT, "classes": TEXTS, "notes": TEXTS, "repeats": Part((dict,), parts=REPEATS)}
 
@@ -79,6 +79,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         "environment": Part((dict,), parts=ENVIRONMENT),
         **dict.fromkeys(("started", "finished"), Part((int, float))),
         "data": Part((dict,), parts=DATA),
+        "replicas": WHOLE,
         "sessions": Part((list,), (DONE,), item=Part((dict,), parts=SESSION)),
         **dict.fromkeys((metrics.STEPS, *metrics.COSTS), NUMBER),
         "seconds": Part((dict,), (DONE,), parts=dict.fromkeys(metrics.SECONDS, NUMBER)),

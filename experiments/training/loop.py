@@ -57,7 +57,7 @@ class Loop:
             run.begin(len(self.runs))
         while self.runs and self.step < self.trial.num_steps:
             yield from self._each(TrialRun.take, self._train(self._chunk()))
-            if self.runs and (self.step % self._every == 0 or self.step == self.trial.num_steps):
+            if self.runs and (self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps):
                 yield from self._evaluate()
             yield from self._each(TrialRun.say, [self._images_per_s] * len(self.runs))
             stops = should_stop() and bool(self.runs) and self.step < self.trial.num_steps
@@ -72,10 +72,6 @@ class Loop:
     @property
     def step(self) -> int:
         return self.runs[0].progress.step if self.runs else 0
-
-    @property
-    def _every(self) -> int:
-        return self.trial.train.evaluate_every
 
     @property
     def _images_per_s(self) -> float:
@@ -108,7 +104,8 @@ class Loop:
 
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
-        until = min(self._every - self.step % self._every, self.trial.num_steps - self.step)
+        every = self.trial.train.evaluate_every
+        until = min(every - self.step % every, self.trial.num_steps - self.step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
         return max(1, min(until, affordable, MAX_CHUNK_STEPS))
 
