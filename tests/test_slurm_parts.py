@@ -53,7 +53,7 @@ def test_the_example_holds_every_key() -> None:
         ({"memory_gb": "2GB"}, "memory_gb: expected a number (at least 0.001) or null, got '2GB'"),
         ({"signal": "TERM"}, "signal: expected one of USR1, USR2, got 'TERM'"),
         ({"partition": "low\n#SBATCH --x"}, "expected text of one line"),
-        ({"environments": {"tensorflow": {}}}, "'tensorflow' is not a backend; allowed: jax, torch"),
+        ({"environments": {"tensorflow": {}}}, "expected the name of a backend, got 'tensorflow'; allowed: jax, torch"),
         ({"environments": {"torch": {"pyton": "p"}}}, "'pyton' is not a key of it; did you mean 'python'?"),
         ({"environments": {"torch": "python3"}}, "environments: torch: expected a mapping, got 'python3'"),
         ({"environments": {"torch": {"setup": ["a\nb"]}}}, "expected text of one line"),
