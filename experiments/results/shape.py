@@ -56,7 +56,7 @@ ENVIRONMENT = {
     "packages": Part((dict,), item=TEXT),
     "backend": SAID,  # by the backend of itself
 }
-SESSION = {"first_step": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
+SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
 DATA = {"source": TEXT, "kind": TEXT, "classes": TEXTS, "notes": TEXTS, "repeats": Part((dict,), parts=REPEATS)}
 
@@ -74,7 +74,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         "notes": Part((list,), (DONE, FAILED), item=TEXT),
         "reason": Part((str,), (FAILED,)),
         **dict.fromkeys(("cause", "traceback", "id"), TEXT),
-        "schema": WHOLE,
+        **dict.fromkeys(("schema", "replicas"), WHOLE),
         "spec": TREE,
         "environment": Part((dict,), parts=ENVIRONMENT),
         **dict.fromkeys(("started", "finished"), Part((int, float))),
