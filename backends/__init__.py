@@ -27,7 +27,10 @@ def names() -> list[str]:
 
 @cache
 def _names(path: tuple[str, ...]) -> tuple[str, ...]:
-    """Looking through all that is installed takes milliseconds, which a large grid asks for each of its trials."""
+    """Every backend by name, kept for each search path.
+
+    Looking through all that is installed takes milliseconds, and a large grid asks once for each of its trials.
+    """
     own = _folders()
     return (*own, *sorted(set(_external()) - set(own)))
 
@@ -40,13 +43,14 @@ def _external() -> "dict[str, EntryPoint]":
 
 
 def _folders() -> list[str]:
+    """Names of the backends of this project."""
     return sorted(path.parent.name for path in Path(__file__).parent.glob("*/program.py"))
 
 
 def check(name: str) -> None:
-    """Raises: BackendMissing: no backend has that name. Imports nothing."""
+    """Check that a backend has this name; imports nothing.  Raises: BackendMissing: none has."""
     if name not in _folders() and name not in names():
-        raise BackendMissing(f"backend: {name[:80]!r} is not a backend; {choices(name, names())}")
+        raise BackendMissing(f"backend: expected the name of a backend, got {name[:80]!r}; {choices(name, names())}")
 
 
 @cache
@@ -63,14 +67,19 @@ def load(name: str) -> "Backend":
 
 
 def add_over_ranks(name: str, value: float, index: int, size: int, address: str) -> float:
-    """The sum of one number of each of several processes; see backends/*/ranks.py."""
+    """The sum of one number of each of several processes; see backends/*/ranks.py.
+
+    Args:   name: of the backend.    value: this process's number.    index: of this process, from 0.
+            size: number of processes.    address: host:port where process 0 waits for the others.
+    Raises: MixlabError: the backend's framework is not installed.
+    """
     with _import_errors(name):
         module = importlib.import_module(f"backends.{name}.ranks")
     return float(module.add_over_ranks(value, index, size, address))
 
 
 def load_peers(name: str) -> "Peers":
-    """Other people's models in a backend's framework; see backends/*/peers.py.
+    """The module with other people's models in a backend's framework; see backends/*/peers.py.
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
@@ -78,7 +87,7 @@ def load_peers(name: str) -> "Peers":
 
 
 def load_ceilings(name: str) -> "Ceilings":
-    """What the machine can do at most by a backend's framework; see backends/*/ceilings.py.
+    """The module that measures what the machine can do at most in a backend's framework; see backends/*/ceilings.py.
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
@@ -86,30 +95,34 @@ def load_ceilings(name: str) -> "Ceilings":
 
 
 def _load_for_bench(name: str, part: str) -> Any:
+    """A module of a backend's folder.  Raises: MixlabError: see load_peers."""
     if name not in _folders():
-        raise BackendMissing(f"backend: {name!r} has no bench; {choices(name, _folders())}")
+        raise BackendMissing(f"backend: expected one of this project, got {name!r}; {choices(name, _folders())}")
     with _import_errors(name):
         return importlib.import_module(f"backends.{name}.{part}")
 
 
 @contextmanager
 def _import_errors(name: str) -> Iterator[None]:
-    """Raises: MixlabError: what goes wrong in an import, as a sentence."""
+    """Turn what goes wrong in an import into a sentence.  Raises: MixlabError."""
     try:
         yield
     except ModuleNotFoundError as error:
         raise _not_installed(name, str(error.name)) from error
     except (ImportError, OSError) as error:
-        raise BackendMissing(f"backend: {name!r} is installed and does not load: {error}") from error
+        raise BackendMissing(f"backend: {name!r} is installed but does not load: {error}") from error
 
 
 def packages(name: str) -> tuple[str, ...]:
-    """What must be installed for a backend of this project; nothing is known of others."""
+    """Packages that must be installed for a backend of this project; () for a backend of another package."""
     return (name,) if name in _folders() else ()
 
 
 def check_installed(name: str) -> None:
-    """Raises: MixlabError: the framework of a backend of this project is not installed. Imports nothing."""
+    """Check that the framework of a backend of this project is installed; imports nothing.
+
+    Raises: BackendMissing: it is not.
+    """
     for package in packages(name):
         if find_spec(package) is None:
             raise _not_installed(name, package)

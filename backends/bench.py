@@ -1,4 +1,4 @@
-"""Protocols that a backend answers for `mixlab bench`."""
+"""Protocols of what a backend offers to `mixlab bench`: other people's models, and the ceilings of a machine."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,21 +14,21 @@ class Measured(Protocol):
     """A model that `mixlab bench` times. Each call ends when the device has done its work."""
 
     def train(self, num_steps: int) -> None:
-        """Run the forward pass, the backward pass and AdamW, `num_steps` times."""
+        """Take so many steps on its one batch: forward pass, backward pass and AdamW."""
 
     def predict(self, num_batches: int) -> None:
-        """Run the forward pass of one batch, `num_batches` times."""
+        """Run the forward pass of its one batch so many times."""
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak of the device's memory since the process began; None: the memory of the process counts."""
+        """Peak of the device's memory in bytes; None on a CPU, where the peak of the process is what counts."""
 
 
 @dataclass(frozen=True)
 class PeerInfo:
-    """A Mixer of somebody else. Its function is ours if all options but the activation have their defaults."""
+    """Somebody else's Mixer, which computes what ours does where all options but the activation have their defaults."""
 
-    activation: str
-    how_to_get: str
+    activation: str  # a value of model.activation
+    how_to_get: str  # a command
 
 
 class Peers(Protocol):
@@ -39,10 +39,10 @@ class Peers(Protocol):
     def open_peer(
         self, name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
     ) -> Measured:
-        """Open an unmodified peer of the model's sizes, on one batch: all the examples of the data.
+        """A peer as its authors wrote it, of the model's sizes, on one batch: all the examples of the data.
 
-        Args:   path: a clone of its repository, if it is no package.
-        Raises: MixlabError: it is not there, or has no such model or precision.
+        Args:   path: a clone of its repository, where it is no package.
+        Raises: MixlabError: the peer is not installed, or has no such model or precision.
         """
 
 
@@ -50,7 +50,7 @@ class Ceilings(Protocol):
     """The attributes of the module `backends/<name>/ceilings.py`."""
 
     def product(self, run: RunSpec, size: int) -> Callable[[], None]:
-        """A call that multiplies two square matrices of `size` rows."""
+        """A function that multiplies two square matrices of `size` rows, and returns when the device is done."""
 
     def copy(self, run: RunSpec, num_bytes: int) -> Callable[[], None]:
-        """A call that copies an array of so many bytes."""
+        """A function that copies an array of so many bytes, and returns when the device is done."""

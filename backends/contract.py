@@ -29,7 +29,7 @@ class ArrayDataset:
 
 @dataclass(frozen=True, eq=False)
 class StepMetrics:
-    """Metrics of n steps.
+    """What n steps of one replica measured.
 
     loss: float64 (n,), before the step's update.   gradient_norm: float64 (n,), before clipping.
     """
@@ -40,7 +40,7 @@ class StepMetrics:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predictions for b images.
+    """What a forward pass of b images gives.
 
     logits: (b, num_classes).   features: (b, hidden_dim), the mean over tokens that enters the head.
     """
@@ -57,12 +57,14 @@ class Program(Protocol):
 
     compile_s: float  # seconds spent compiling for this program so far
 
-    def load(self, states: Sequence[Mapping[str, Array]]) -> None: ...
+    def load(self, states: Sequence[Mapping[str, Array]]) -> None:
+        """Put a state for each replica on the device, rounded to the precision that parameters are kept in."""
 
-    def states(self) -> list[State]: ...
+    def states(self) -> list[State]:
+        """The state of each replica, in copies that later steps leave as they are."""
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        """Run plan.num_steps optimizer steps."""
+        """Take the optimizer steps of the plans, one plan for each replica; all have as many steps."""
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
@@ -71,23 +73,31 @@ class Program(Protocol):
         """The values of the first step's forward pass, in float64, by the names of folds.operations."""
 
     def predict(self, images: Array) -> list[Predictions]:
-        """Run the forward pass without dropout or stochastic depth, with the average of the parameters if one is kept.
+        """The forward pass without dropout or stochastic depth, with the average of the parameters where one is kept.
 
-        Args:    images: as in ArrayDataset, before the input permutation.
+        Args:    images: uint8 or scaled float (b, h, w, channels), before the input permutation.
         """
 
     def peak_memory_bytes(self) -> int | None:
-        """Peak of the device's memory since the program or (jax) the process began; None: the process's own counts."""
+        """Peak of the device's memory in bytes since the program (jax: the process) began.
+
+        None on a CPU, where the peak of the process is what counts.
+        """
 
 
 class Backend(Protocol):
+    """A framework that trains models."""
+
     name: str
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> Program:
-        """Place the data on the device and make a program; what was compiled for an equal structure is used again."""
+        """Place the data on the device and make a program; what was compiled for an equal structure is used again.
+
+        Raises: MixlabError: the device is not there, or does not have the precision.
+        """
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
-        """The memory that the device has left now (jax: for this process); None: it uses the machine's own memory."""
+        """Bytes that are free on the device now (jax: for this process alone); None on a CPU."""
 
     def about(self, run: RunSpec) -> dict[str, str]:
-        """Versions, device, and every numerics flag that matters."""
+        """Versions, device, and every numerics flag that matters, by name."""

@@ -27,7 +27,7 @@ class Diverged(Exception):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says; of one that says nothing, its type."""
+    """The first line of an error's text, or the name of its type where it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -40,18 +40,18 @@ def show_chain(error: BaseException) -> None:
         traceback.print_exception(error)
 
 
-LISTED = 150  # letters of a list in a sentence; those that it is longer by are counted
+LISTED = 150  # letters that a list may have in a sentence; names beyond them are counted
 
 
-def choices(word: object, allowed: Iterable[str]) -> str:
-    """The end of an error sentence: what is allowed, and what of it is nearest to the word that was found."""
+def choices(value: object, allowed: Iterable[str]) -> str:
+    """The end of an error sentence: the allowed names, and the one that is nearest to the value that came."""
     names = [str(name) for name in allowed]
-    return f"allowed: {listed(names) or 'none'}{nearest(word, names)}"
+    return f"allowed: {listed(names) or 'none'}{nearest(value, names)}"
 
 
-def nearest(word: object, names: Sequence[str]) -> str:
-    """The end of an error sentence: the name that is nearest to what came; empty where none is near."""
-    near = get_close_matches(str(word), names, n=1, cutoff=0.5)
+def nearest(value: object, names: Sequence[str]) -> str:
+    """The end of an error sentence: the name that is nearest to the value that came; empty where none is near."""
+    near = get_close_matches(str(value), names, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 

@@ -14,8 +14,8 @@ def training_memory_bytes(
 ) -> int:
     """Bytes of a training step: state, gradients, and the activations that layers keep for the backward pass.
 
-    Kept are the inputs of norms, Dense layers and activations; everything else is made again or freed at once. With
-    remat that is kept of one block at a time, and of the others their input.
+    Norms, Dense layers and activations keep their inputs; everything else is made again or freed at once. With remat,
+    one block at a time keeps these, and every other block keeps its input alone.
     """
     master, working = _bytes(precision)
     state = count(model) * master * (2 + len(slots(optimizer)))
@@ -23,6 +23,7 @@ def training_memory_bytes(
 
 
 def _kept_with_remat(model: ModelSpec) -> int:
+    """Numbers kept of one image with remat: those outside of blocks, of the largest block, and the blocks' inputs."""
     outside, inputs, blocks = 0, 0, dict[str, int]()
     before = None
     for layer in layers(model):
@@ -39,7 +40,8 @@ def _kept_with_remat(model: ModelSpec) -> int:
 def prediction_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int) -> int:
     """Bytes of a forward pass of so many images.
 
-    The state, the images, the stream of a residual block and its norm, and the widest output beside what was made from.
+    Counted are the state, the images, the stream of a residual block and its norm, and the widest output beside the
+    value that it is made from.
     """
     master, working = _bytes(precision)
     state = count(model) * master * (1 + len(slots(optimizer)))

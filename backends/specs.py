@@ -23,7 +23,7 @@ def option(
 
     Args:   low, high: both are included.    allowed: the words that it may be.
             path: a path or a command, in which variables of the environment and `~` are expanded.
-            word: one of some words that are known elsewhere, such as the name of a backend.
+            word: the field holds one of some words that other code lists, such as the name of a backend.
     """
     metadata = {"low": low, "high": high, "allowed": allowed, "path": path, "word": word or bool(allowed)}
     return field(default=default, metadata=metadata)
@@ -31,7 +31,7 @@ def option(
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """What drops parts of a model while it trains; the choices of each step arrive in its plan."""
+    """Rates at which parts of a model are dropped while it trains; the choices of each step arrive in its plan."""
 
     dropout: float = option(0.0, low=0.0, high=0.95)  # rate
     stochastic_depth: float = option(0.0, low=0.0, high=0.95)  # rate at the last block, rising linearly from 0

@@ -13,7 +13,7 @@ def state_shapes(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, Shape]
 
 
 def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
-    """What is kept beside each parameter: moments, and the average where there is one."""
+    """Names of the arrays that are kept beside each parameter: its moments, and its average where there is one."""
     moments = ("first_moment", "second_moment") if optimizer.optimizer == "adamw" else ("momentum",)
     return (*moments, "average") if optimizer.ema_decay else moments
 
@@ -24,7 +24,7 @@ def decayed_params(model: ModelSpec, decay: str) -> dict[str, bool]:
 
 
 def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -> State:
-    """Parameters as their layers declare them, moments zero, the average equal to the parameters.
+    """A state to begin with: parameters as their layers declare them, moments of zero, the average equal to them.
 
     Args:    uniforms: (name, shape) -> float64 in [0, 1), drawn for this parameter.
     Returns: float64 arrays by state name; a backend rounds them to its precision.

@@ -117,11 +117,16 @@ def _environments(layers: Any, where: str) -> dict[str, dict[str, Any]]:
     by_backend = {}
     for backend, layer in layers.items():
         if backend not in backends.names():
-            raise MixlabError(f"{where}: {shown(backend)} is not a backend; {choices(backend, backends.names())}")
+            raise _not_a_backend(backend, where)
         if not isinstance(layer, dict):
             raise MixlabError(f"{where}: {backend}: expected a mapping, got {shown(layer)}")
         by_backend[backend] = _read(layer, (*software.KEYS, *needs.KEYS), f"{where}: {backend}", "it")
     return by_backend
+
+
+def _not_a_backend(name: str, where: str) -> MixlabError:
+    names = backends.names()
+    return MixlabError(f"{where}: expected the name of a backend, got {shown(name)}; {choices(name, names)}")
 
 
 def _rules(rules: Any, where: str) -> tuple[Rule, ...]:
@@ -151,7 +156,7 @@ def _matched(name: str, value: Any, where: str) -> Any:
     """A value that a trial can have. Raises: MixlabError."""
     typed = fields.typed({name: value}, where)[name]
     if name == "backend" and typed not in backends.names():
-        raise MixlabError(f"{where}: {name}: {shown(typed)} is not a backend; {choices(typed, backends.names())}")
+        raise _not_a_backend(typed, f"{where}: {name}")
     return typed
 
 

@@ -19,7 +19,7 @@ class Pack:
 
 
 def packs(trials: Sequence[GridTrial], needs: Callable[[GridTrial], Needs]) -> list[Pack]:
-    """Packs of trials of one backend and the same needs, as few as possible; equal compiled shapes lie together.
+    """Trials grouped by backend, needs and compiled shape; as few packs as backend and needs can do with.
 
     Among these, trials that can train as one program are neighbours.
     """

@@ -91,6 +91,25 @@ def test_another_setting_is_a_side_of_its_own(run: Run) -> None:
     assert math.isclose(second["relative"]["train"]["median"], rates[0] / rates[1], rel_tol=1e-9)
 
 
+def test_each_side_says_how_many_times_as_long_it_takes_as_the_one_that_it_is_held_to() -> None:
+    spread, spec = (
+        {"train": Spread(1.0, 1.0, 1.0), "predict": Spread(1.0, 1.0, 1.0)},
+        as_tree(config.trial("cifar", [])),
+    )
+    sides = [
+        Measurement(label, spread, spread, spread, "torch", ratios, 1.0, spec, {"peak_memory_bytes": 2**20})
+        for label, ratios in (
+            ("torch", spread),
+            ("timm", {"train": Spread(1.274, 1.2, 1.31), "predict": Spread(0.9, 0.8, 1.0)}),
+        )
+    ]
+    assert bench_lines.step_lines("cifar", sides)[-2:] == [
+        "timm's step takes 1.27 [1.20, 1.31] times as long as torch's",
+        "timm's forward pass takes 0.90 [0.80, 1.00] times as long as torch's",
+    ]
+    assert not any("times as long" in line for line in bench_lines.step_lines("cifar", sides[:1]))
+
+
 def test_replicas_are_a_side_that_is_compared_with_as_many_trials_one_by_one(run: Run) -> None:
     words = ("--rounds", "1", "--backend", "torch", "--replicas", "3", "--json")
     ended = run("bench", "step", *words, *SMALL)
@@ -116,25 +135,6 @@ def test_our_loop_trains_replicas_that_differ_in_their_seed() -> None:
         loop.train(2)
         biases = [state["params/head/bias"] for state in loop.program.states()]
         assert len(biases) == 3 and not any(np.array_equal(biases[i], biases[i - 1]) for i in range(3))
-
-
-def test_each_side_says_how_many_times_as_long_it_takes_as_the_one_that_it_is_held_to() -> None:
-    spread, spec = (
-        {"train": Spread(1.0, 1.0, 1.0), "predict": Spread(1.0, 1.0, 1.0)},
-        as_tree(config.trial("cifar", [])),
-    )
-    sides = [
-        Measurement(label, spread, spread, spread, "torch", ratios, 1.0, spec, {"peak_memory_bytes": 2**20})
-        for label, ratios in (
-            ("torch", spread),
-            ("timm", {"train": Spread(1.274, 1.2, 1.31), "predict": Spread(0.9, 0.8, 1.0)}),
-        )
-    ]
-    assert bench_lines.step_lines("cifar", sides)[-2:] == [
-        "timm's step takes 1.27 [1.20, 1.31] times as long as torch's",
-        "timm's forward pass takes 0.90 [0.80, 1.00] times as long as torch's",
-    ]
-    assert not any("times as long" in line for line in bench_lines.step_lines("cifar", sides[:1]))
 
 
 def test_our_loop_trains_as_a_trial_does() -> None:
@@ -178,7 +178,7 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
     [
         (["--config", "B/61"], ["'B/61'", "B/16"]),
         (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
-        (["--peer", "official-flax"], ["no --peer-path", "git clone"]),
+        (["--peer", "official-flax"], ["expected a clone at --peer-path, got none", "git clone"]),
         (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
         (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
         (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),

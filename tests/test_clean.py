@@ -286,7 +286,7 @@ def test_while_an_ablation_is_damaged_no_trial_is_an_orphan_and_the_rest_is_clea
     path.write_text(content)
     ended = full.clean("--remove", "orphans", "data", "compiled")
     assert ended.code == 0 and full.only("data", "compiled"), ended
-    assert "resolved.json is damaged" in ended.out and "no trial counts as one of no ablation" in ended.out
+    assert "resolved.json is damaged" in ended.out and "every trial counts as one of an ablation" in ended.out
     ended = full.clean("--trials-of", "a")
     assert ended.code == 2 and "resolved.json is damaged" in ended.err and full.only("data", "compiled")
     path.write_text(whole)

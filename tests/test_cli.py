@@ -327,8 +327,8 @@ def test_an_unknown_command_or_option_ends_with_2(
         (("plan", "tiny.yaml", "model.token_mixing=grouped"), ("model.token_groups", "needs a number", "1, 2, 4, 8")),
         (("plan", "."), (".: it is a folder", "tiny.yaml")),
         (("plan", "tiny.yaml", "run.device=banana"), ("tiny.yaml with run.device=banana", "allowed: auto, cpu, cuda")),
-        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "not both")),
-        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "not both")),
+        (("plan", "tiny.yaml", "train.steps=2", "train.epochs=3"), ("train.steps and train.epochs", "got both")),
+        (("plan", "tiny.yaml", "train.epochs=2", "train.steps=3"), ("train.steps and train.epochs", "got both")),
         (("status", "tiny", "seed=3"), ("seed=3", "need a YAML file")),
         (
             ("plan", "tiny.yaml", "data.source=synthetic", "data.num_examples=2000000000"),

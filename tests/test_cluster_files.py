@@ -460,7 +460,7 @@ def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
             "when: [{match: {model.variant: L16}, time: 5}]",
             "model.variant: expected one of S/32, S/16, B/32, B/16, L/32, L/16, H/14 or null, got 'L16'",
         ),
-        ("when: [{match: {backend: pytorch}, time: 5}]", "backend: 'pytorch' is not a backend"),
+        ("when: [{match: {backend: pytorch}, time: 5}]", "backend: expected the name of a backend, got 'pytorch'"),
         ("when: [{match: {seed: 1}, gpu_type: h100}]", "when: gpu_type: 'h100' needs a number of GPUs"),
         ("when: [{match: {seed: 1}, store: x}]", "it stands for all jobs"),
         ("when: [{match: {seed: 1}, time: 1:30}]", "when: time: 1:30 is 1 min 30 s to Slurm"),

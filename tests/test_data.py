@@ -279,7 +279,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path, cache: Path) -> None:
 
 
 def test_two_channels_are_an_error(cache: Path) -> None:
-    assert_fails(config(image_channels=2), cache, "data.image_channels", "2 is not known", "1 (grey), 3 (colour)")
+    assert_fails(config(image_channels=2), cache, "data.image_channels", "expected 1 (grey) or 3 (colour)", "got 2")
 
 
 def test_data_larger_than_memory_is_an_error(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,10 @@ from experiments.results.metrics import LOSS, METRICS, Metric
 from experiments.results.record import make_record
 from experiments.results.shape import faults
 from experiments.results.store import Store
-from experiments.training import loop
+from experiments.training import trial_run
 from experiments.training.evaluate import MEASURES
-from experiments.training.loop import TrialRun
+from experiments.training.loop import Loop
+from experiments.training.trial_run import TrialRun
 from tests.conftest import base, write_yaml
 from tests.test_curve import LOGITS, Known
 
@@ -51,11 +52,12 @@ def further(monkeypatch: pytest.MonkeyPatch) -> None:
 def train(planned: GridTrial, store: Store, cache: Path) -> None:
     trial = planned.trial
     splits, claim = data.load(trial.data, trial.info, cache), Claim(store.folder(trial.id))
-    run = TrialRun(trial, store, claim, splits, Known(LOGITS))  # type: ignore[arg-type]
-    run.run(lambda: False, lambda said: None)
+    run = TrialRun(trial, store, claim, splits)
+    loop = Loop([run], [run.restore()], Known(LOGITS), splits)  # type: ignore[arg-type]
+    assert [error for _, error in loop.run(lambda: False)] == [None]
     about = data.in_record(trial.data, trial.info, cache)
     outcome = {"status": "done", "reason": None}
-    store.finish(trial.id, make_record(trial, outcome, {}, 1.0, {"data": about, **run.result()}), claim)
+    store.finish(trial.id, make_record(trial, outcome, {}, 1.0, {"data": about, **run.result(1)}), claim)
     claim.release()
 
 
@@ -127,9 +129,9 @@ def test_the_names_of_metrics_are_spelled_in_no_other_module() -> None:
 
 def test_the_best_point_follows_the_direction_of_what_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [{"validation": {"accuracy": 0.5, "loss": loss}} for loss in (0.3, 0.1, 0.1, 0.2)]
-    assert loop.best(points) is points[0]
-    monkeypatch.setattr(loop, "CHOOSES", LOSS)
-    assert loop.best(points) is points[1]
+    assert trial_run.best(points) is points[0]
+    monkeypatch.setattr(trial_run, "CHOOSES", LOSS)
+    assert trial_run.best(points) is points[1]
 
 
 def test_the_answer_follows_the_direction_of_the_metric(tmp_path: Path, cache: Path) -> None:

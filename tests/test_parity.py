@@ -193,7 +193,7 @@ def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
         (["--plot", "parts.gif"], ["--plot", "parts.gif", ".png"]),
         (["--plot", "nowhere/parts.png"], ["--plot", "nowhere"]),
         (["model.hiden_dim=8"], ["did you mean 'model.hidden_dim'?"]),
-        (["train.batch_size=0"], ["train.batch_size: 0"]),
+        (["train.batch_size=0"], ["train.batch_size: expected a whole number (at least 1), got 0"]),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, list) else "",
 )

@@ -25,6 +25,7 @@ from analysis.page.writing import write_reports
 from analysis.report import Report, make_report
 from analysis.table import trends
 from analysis.table.render import render_cells
+from backends.models.mixer import STEM
 from experiments.design import archive
 from experiments.design.ablation import load_ablation, trials
 from experiments.files import write_whole
@@ -577,7 +578,7 @@ def test_first_layers_are_drawn_of_a_trial_that_was_really_trained(tmp_path: Pat
     store = Store(tmp_path / "runs")
     (trial_id,) = store.trial_ids()
     kept = first_layers.read(store.folder(trial_id))
-    assert kept is not None and kept[first_layers.STEM].shape == (4, 4, 1, 8)
+    assert kept is not None and kept[STEM].shape == (4, 4, 1, 8)
     ended = command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path)
     assert ended.code == 0 and (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()
     write_whole(store.folder(trial_id) / first_layers.FILE, b"damaged")

@@ -53,7 +53,7 @@ def test_the_example_holds_every_key() -> None:
         ({"memory_gb": "2GB"}, "memory_gb: expected a number (at least 0.001) or null, got '2GB'"),
         ({"signal": "TERM"}, "signal: expected one of USR1, USR2, got 'TERM'"),
         ({"partition": "low\n#SBATCH --x"}, "expected text of one line"),
-        ({"environments": {"tensorflow": {}}}, "'tensorflow' is not a backend; allowed: jax, torch"),
+        ({"environments": {"tensorflow": {}}}, "expected the name of a backend, got 'tensorflow'; allowed: jax, torch"),
         ({"environments": {"torch": {"pyton": "p"}}}, "'pyton' is not a key of it; did you mean 'python'?"),
         ({"environments": {"torch": "python3"}}, "environments: torch: expected a mapping, got 'python3'"),
         ({"environments": {"torch": {"setup": ["a\nb"]}}}, "expected text of one line"),
@@ -422,7 +422,7 @@ def test_devices_are_dealt_out_to_the_jobs(run: Any, quick: Path, tmp_path: Path
     path = write_yaml(tmp_path / "a.yaml", base=base(backend="quick"), grid={"seed": [0, 1, 2, 3]})
     for word in ("gpu", "cuda:x", ""):
         ended: Ended = run("run", str(path), "--devices", word)
-        assert ended.code == 2 and f"--devices: {word!r} is not known; allowed: auto, cpu, cuda" in ended.err
+        assert ended.code == 2 and f"--devices: expected a device, got {word!r}; allowed: auto, cpu, cuda" in ended.err
     assert run("run", str(path), "--devices", "cuda:1,cuda:0", "--jobs", "3").code == 0
     found = records(tmp_path / "runs").values()
     assert {(one["environment"]["backend"]["device"]) for one in found} == {"cuda sees 1", "cuda sees 0"}

@@ -101,6 +101,7 @@ TEXTS = (
     "data.background",
     "backend",
     "run.device",
+    "run.replicas",
     "run.data_cache",
     "run.compile_cache",
 )
@@ -261,10 +262,10 @@ def test_a_wrong_value_in_a_base_file_names_that_file(tmp_path: Path, cache: Pat
         (["train.batch_size=8", "data.fraction=0.1"], ("train.batch_size: 8", "4 training examples")),
         (["train.warmup_steps=7"], ("train.warmup_steps: 7", "6 steps")),
         (["data.augment.crop=9"], ("data.augment.crop: 9", "8 pixels")),
-        (["data.image_channels=2"], ("data.image_channels: 2", "1 (grey), 3 (colour)")),
+        (["data.image_channels=2"], ("data.image_channels: expected 1 (grey) or 3 (colour), got 2",)),
         (["data.source=digitss"], ("data.source: 'digitss'", "did you mean 'digits'?")),
         (["data.validation_fraction=0.9", "data.num_examples=4", "data.num_classes=2"], ("data.validation_fraction",)),
-        (["backend=tensorflow"], ("backend: 'tensorflow'", "jax, torch")),
+        (["backend=tensorflow"], ("backend: expected the name of a backend, got 'tensorflow'", "jax, torch")),
     ],
 )
 def test_fields_that_do_not_fit_are_named(trial: Any, overrides: list[str], parts: tuple[str, ...]) -> None:
@@ -405,7 +406,7 @@ def test_the_same_data_in_another_folder_is_the_same_trial(trial: Any, tmp_path:
 def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, name: str) -> None:
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
-    values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best"}
+    values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best", "run.replicas": "auto"}
     resolved = trial(base(), f"{name}={values[name]}")
     assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
 

@@ -98,7 +98,10 @@ def test_accounting_off_names_no_database():
         ({"gpus": -1}, "gpus: expected a number from 0 to 250, got -1"),
         ({"memory_mib": 0}, "memory: expected 1 MiB or more, got 0"),
         ({"settings": ("MaxArraySize",)}, "set: expected Key=Value, such as MaxArraySize=11, got 'MaxArraySize'"),
-        ({"settings": ("NodeName=n9",)}, "set: 'NodeName=n9'; nodes are set by --nodes, --cpus, --memory and --gpus"),
+        (
+            {"settings": ("NodeName=n9",)},
+            "set: 'NodeName=n9': --nodes, --cpus, --memory and --gpus set the nodes; leave this line out",
+        ),
     ],
 )
 def test_impossible_options_are_refused(options, sentence):

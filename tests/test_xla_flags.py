@@ -71,7 +71,7 @@ def test_a_file_of_flags_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     device.set_numerics(RunSpec())
     assert os.environ["XLA_FLAGS"].split() == ["--xla_dump_to=/tmp/x", SAME_BITS, EXACT]
     monkeypatch.setenv("XLA_FLAGS", str(tmp_path / "gone"))
-    with pytest.raises(MixlabError, match=r"XLA_FLAGS: .*gone' came where flags"):
+    with pytest.raises(MixlabError, match=r"XLA_FLAGS: expected flags .* or a file of them, got .*gone'"):
         device.set_numerics(RunSpec())
 
 

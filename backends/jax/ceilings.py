@@ -11,7 +11,7 @@ from backends.specs import RunSpec
 
 
 def product(run: RunSpec, size: int) -> Callable[[], None]:
-    """See bench.Ceilings."""
+    """A function that multiplies two square matrices of `size` rows, in the run's precision; see bench.Ceilings."""
     set_numerics(run)
     check(run)
     device, (_, dtype, precision) = open_device(run.device), DTYPES[run.precision]
@@ -22,9 +22,9 @@ def product(run: RunSpec, size: int) -> Callable[[], None]:
 
 
 def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
-    """See bench.Ceilings."""
+    """A function that copies an array of so many bytes; see bench.Ceilings."""
     set_numerics(run)
     check(run)
     source = jax.device_put(jnp.ones(num_bytes // 4, jnp.float32), open_device(run.device))
-    copy_all = jax.jit(jnp.negative).lower(source).compile()  # a copy alone may be left out
+    copy_all = jax.jit(jnp.negative).lower(source).compile()  # XLA may leave out a copy alone
     return lambda: copy_all(source).block_until_ready()

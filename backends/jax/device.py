@@ -16,6 +16,7 @@ YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def open_device(name: str) -> jax.Device:
+    """The device of a name as run.device has it: auto, cpu, cuda, cuda:1, ..."""
     if name == "auto":
         return jax.devices()[0]
     platform, _, index = name.partition(":")
@@ -23,18 +24,21 @@ def open_device(name: str) -> jax.Device:
 
 
 def check(run: RunSpec) -> None:
+    """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
     try:
         device = open_device(run.device)
     except (RuntimeError, ValueError, IndexError) as error:
-        found = [device for device in jax.devices() if device.platform == "gpu"]
-        seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(len(found)))])
-        raise MixlabError(f"run.device: {run.device!r} is not there; allowed here: auto, {seen}") from error
+        num_gpus = sum(device.platform == "gpu" for device in jax.devices())
+        names = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
+        raise MixlabError(
+            f"run.device: expected a device of this machine (auto, {names}), got {run.device!r}"
+        ) from error
     if run.precision == "tf32" and device.platform != "gpu":
-        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.platform!r}; use float32")
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, got {device.platform!r}; use float32")
 
 
 def set_numerics(run: RunSpec) -> None:
-    """XLA reads its flags with the first device: no wider rounding in fused chains; a GPU repeats its bits."""
+    """Set XLA's flags, which its first device reads: no wider rounding in fused chains, the same bits each time."""
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # several workers may share a GPU
     _set_flags({"xla_allow_excess_precision": "false", "xla_gpu_deterministic_ops": str(run.deterministic).lower()})
     if run.compile_cache:
@@ -47,44 +51,45 @@ _added: set[str] = set()  # names of flags that this process has added; the othe
 
 def _set_flags(wanted: Mapping[str, str]) -> None:
     """Add flags to those of XLA_FLAGS. One that is there by its very name stays as it is; a line says so."""
-    given = _given_flags()
-    values = dict(word.removeprefix("--").partition("=")[::2] for word in given)
+    present = _environment_flags()
+    values = dict(word.removeprefix("--").partition("=")[::2] for word in present)
     for name in wanted.keys() & values.keys() - _added:
         _added.add(name)
         if (values[name] or "true").lower() not in (wanted[name], {"true": "1", "false": "0"}[wanted[name]]):
             print(
-                f"mixlab: XLA_FLAGS sets --{name}={values[name] or 'true'}, which stays; else it were {wanted[name]}",
+                f"mixlab: XLA_FLAGS sets --{name}={values[name] or 'true'}, which stays; mixlab sets {wanted[name]}",
                 file=sys.stderr,
                 flush=True,
             )
     ours = [f"--{name}={value}" for name, value in wanted.items() if name not in values]
     _added.update(wanted.keys() - values.keys())
     if ours:
-        os.environ["XLA_FLAGS"] = " ".join([*given, *ours])
+        os.environ["XLA_FLAGS"] = " ".join([*present, *ours])
 
 
-def _given_flags() -> list[str]:
+def _environment_flags() -> list[str]:
     """The words of XLA_FLAGS, or of the file that it names.
 
     Source: openxla/xla, xla/parse_flags_from_env.cc: what does not begin with '-' is the name of a file.
     Raises: MixlabError: that file cannot be read.
     """
-    given = os.environ.get("XLA_FLAGS", "").strip()
-    if given and not given.startswith("-"):
+    text = os.environ.get("XLA_FLAGS", "").strip()
+    if text and not text.startswith("-"):
         try:
-            given = Path(given).read_text()
+            text = Path(text).read_text()
         except (OSError, UnicodeDecodeError) as error:
             raise MixlabError(
-                f"environment: XLA_FLAGS: {given!r} came where flags (--name=value ...) or a file of them is allowed"
+                f"environment: XLA_FLAGS: expected flags (--name=value ...) or a file of them, got {text!r}"
             ) from error
-    return given.split()
+    return text.split()
 
 
 def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> jax.stages.Compiled:
-    """On a CPU without the matrix products of YNNPACK, with which a step takes 1.2 to 1.6 times as long.
+    """A lowered function, compiled with the options that its device needs.
 
-    And with remat without the pass that drops its barriers there, after which XLA finds that what is to be computed
-    again has been computed before, and keeps it.
+    On a CPU, XLA does without the matrix products of YNNPACK, with which a step takes 1.2 to 1.6 times as long. With
+    remat it also does without the pass that drops the barriers of remat there: after it, XLA finds that what is to be
+    computed again has been computed before, and keeps it.
     """
     if device.platform != "cpu":
         return lowered.compile()
@@ -98,11 +103,13 @@ def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> ja
 
 
 def free_memory_bytes(device: jax.Device) -> int | None:
-    found = device.memory_stats() or {}
-    return found["bytes_limit"] - found["bytes_in_use"] if "bytes_limit" in found else None
+    """Bytes that are free on the device now; None on a CPU."""
+    stats = device.memory_stats() or {}
+    return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
 
 
 def peak_memory_bytes(device: jax.Device) -> int | None:
+    """Peak of the device's memory in bytes; None on a CPU."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
@@ -110,6 +117,7 @@ _placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, 
 
 
 def place(dataset: ArrayDataset, device: jax.Device) -> Data:
+    """The data set on the device, copied there unless it is the one that was placed last."""
     if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
         images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
         arrays = (images, dataset.labels, dataset.pixel_order)

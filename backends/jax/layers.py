@@ -18,7 +18,7 @@ from backends.models.folds import shapes
 from backends.specs import ModelSpec
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    # made again for the gradient: what its formula would keep costs more to write and read
+    # Made again for the gradient: the values that its formula would keep cost more to write and read.
     "gelu_tanh": jax.checkpoint(partial(jax.nn.gelu, approximate=True)),
     "gelu": jax.checkpoint(partial(jax.nn.gelu, approximate=False)),
     "relu": jax.nn.relu,
@@ -82,15 +82,15 @@ def dense_channels(x_bsc: Array, kernel_cd: Array, bias_d: Array) -> Array:
     return y_nd.reshape(*x_bsc.shape[:-1], -1)
 
 
-def dense_patches(x_bsp: Array, kernel_ppqc: Array, bias_c: Array) -> Array:
-    """The stem: a Dense over the pixels of each patch, its kernel laid out as a convolution's: -> (b, s, c)."""
-    return dense_channels(x_bsp, kernel_ppqc.reshape(-1, kernel_ppqc.shape[-1]), bias_c)
-
-
 def dense_channels_untied(x_bsc: Array, kernel_scd: Array, bias_sd: Array) -> Array:
     """A Dense over the channels for each token: (b, s, c) -> (b, s, d)."""
     y_sbd = x_bsc.swapaxes(0, 1) @ kernel_scd + bias_sd[:, None, :]
     return y_sbd.swapaxes(0, 1)
+
+
+def dense_patches(x_bsp: Array, kernel_ppqc: Array, bias_c: Array) -> Array:
+    """The stem: a Dense over the pixels of each patch, its kernel laid out as a convolution's: -> (b, s, c)."""
+    return dense_channels(x_bsp, kernel_ppqc.reshape(-1, kernel_ppqc.shape[-1]), bias_c)
 
 
 def dense(module: nn.Module, name: str, operation: Operation, x: Array) -> Array:
@@ -119,7 +119,7 @@ def mlp(module: nn.Module, operation: Operation, activation: str, x: Array, name
 
 
 def in_float32(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """A function that rounds once, at its end, where its argument is narrower than float32."""
+    """A function that rounds once, at its end, where its argument is narrower than float32; PyTorch's GELU does so."""
     return lambda x: function(x.astype(jnp.promote_types(x.dtype, jnp.float32))).astype(x.dtype)
 
 
@@ -129,6 +129,7 @@ def dropout(x: Array, name: str, chance: Chance) -> Array:
 
 
 def _factors(x: Array, name: str, chance: Chance) -> Array:
+    """What dropout multiplies each element of x with: 0, or 1 / (1 - rate)."""
     assert chance.dropout_key is not None and chance.dropout_rate is not None  # they come together
     bits = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
     site = jnp.uint32(chance.sites.index(name) * SITE % 2**32)

@@ -31,18 +31,18 @@ _FILE = "vit_jax/models_mixer.py"
 def open_peer(
     name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """See bench.Peers."""
+    """The Mixer of this table on one batch; see bench.Peers."""
     set_numerics(run)
     check(run)
     if run.precision not in ("float32", "tf32"):
         raise MixlabError(
-            f"bench: --peer {name}: the authors' Flax model has no {run.precision}; allowed: float32, tf32"
+            f"bench: --peer {name}: expected float32 or tf32 for the authors' Flax model, got {run.precision}"
         )
     return Peer(_official(model, name, path), optimizer, data, run)
 
 
 class Peer:
-    """See bench.Measured: one jitted step with donated arguments, called from Python."""
+    """A model whose step is jitted with donated arguments and called from Python; see bench.Measured."""
 
     def __init__(self, module: Any, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
         self.device = open_device(run.device)
@@ -68,7 +68,7 @@ class Peer:
 
     @cached_property
     def forward(self) -> Any:
-        """Compiled when it is first wanted: training does not wait for it."""
+        """The forward pass, compiled when it is first wanted, so that training does not wait for it."""
         forward = jax.jit(lambda params, images: self.module.apply(params, images, train=False))
         with jax.default_matmul_precision(self.precision), jax.default_device(self.device):
             return forward.lower(self.params, self.images_bhwc).compile()
@@ -88,11 +88,11 @@ class Peer:
 
 
 def _official(model: MixerSpec, name: str, path: Path | None) -> Any:
-    """The module of a file of the clone, without its package, which imports more than the model needs."""
+    """The authors' module, from one file of a clone: its package imports more than the model needs."""
     if path is None or not (path / _FILE).is_file():
-        came = "no --peer-path" if path is None else f"--peer-path {path}, which has no {_FILE},"
+        got = "none" if path is None else f"{path}, which has no {_FILE}"
         raise MixlabError(
-            f"bench: --peer {name}: {came} came where a clone is needed; get one with: {PEERS[name].how_to_get}"
+            f"bench: --peer {name}: expected a clone at --peer-path, got {got}; get one with: {PEERS[name].how_to_get}"
         )
     spec = importlib.util.spec_from_file_location("models_mixer", path / _FILE)
     assert spec is not None and spec.loader is not None  # it is a file of Python

@@ -26,7 +26,7 @@ from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
 
-# Every array here has an explicit type, so 64-bit types can be on for all precisions in one process.
+# Before the first array, else no float64 exists. Each array here has an explicit type: all precisions share a process.
 jax.config.update("jax_enable_x64", True)
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations; rounding inside a product).
@@ -37,7 +37,7 @@ DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
 }
 
-# Steps that a compiled chunk has room for; fewer run in the same program.
+# Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
 CHUNK_STEPS = 32
 
 
@@ -49,7 +49,7 @@ def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> ja
 
 
 class JaxProgram:
-    """See contract.Program. The state is a tree {group: {name: array (replicas, ...)}}."""
+    """A model in JAX; see contract.Program. The state is a tree {group: {name: array (replicas, ...)}}."""
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
@@ -57,8 +57,10 @@ class JaxProgram:
         self.master = DTYPES[run.precision][0]
         self.data = place(dataset, self.device)
         self.compile_s = 0.0
+        # Without the rates and numbers, which are arguments: trials that differ in them share what is compiled.
         self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
         scalars = optimizer.scalars()
+        # In float64 here: in float32, 1 - 0.9999 has three digits.
         scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
         self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
         self.state: Any = {}
@@ -78,6 +80,7 @@ class JaxProgram:
         arrays = jax.device_get(self.state)
         return [
             {
+                # Copied: on a CPU the array may be the program's own, which the next step overwrites.
                 f"{group}/{name}": array[replica].copy()
                 for group, named in arrays.items()
                 for name, array in named.items()
@@ -105,9 +108,9 @@ class JaxProgram:
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
         params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
-        found = jax.device_get(self._call(self.traced.activations, params, *arguments))
+        taps = jax.device_get(self._call(self.traced.activations, params, *arguments))
         return [
-            {name: x[replica].astype(np.float64) for name, x in found.items()} for replica in range(self._num_replicas)
+            {name: x[replica].astype(np.float64) for name, x in taps.items()} for replica in range(self._num_replicas)
         ]
 
     def predict(self, images: Array) -> list[Predictions]:
@@ -132,14 +135,16 @@ class JaxProgram:
         return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
 
     def _rate(self, plans: Sequence[StepPlan]) -> Array:
+        """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
         return np.asarray(plans[0].dropout_rate or 0.0, np.float64)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call the compiled form of a function of `Traced`, compiling it at the first call with such shapes."""
+        """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
         leaves, structure = jax.tree.flatten(arguments)
         key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
         if key not in _compiled:
             start = time.monotonic()
+            # The state before the steps is not read again: the state after them takes its place in memory.
             donated = (0,) if function.__name__ == "train" else ()
             with jax.default_device(self.device):
                 _compiled[key] = compiled(
@@ -164,12 +169,13 @@ class Traced:
     def train(
         self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
     ) -> tuple[Any, jax.Array, jax.Array]:
-        """The first num_steps of the steps: the next state, and loss and gradient norm (steps, replicas)."""
+        """The state after the first num_steps of the steps, and loss and gradient norm (steps, replicas)."""
         num_replicas = steps["learning_rate"].shape[1]
         decayed = decayed_params(self.model, self.optimizer.decay)
 
         def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
             value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout_rate)
+            # Computed in float64 outside, and rounded once.
             rate, corrections = (step[name].astype(value.dtype) for name in ("learning_rate", "moment_corrections"))
             state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
             return state, value, norm
@@ -205,7 +211,8 @@ class Traced:
 
     def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
         """Logits (replicas, b, k) and features (replicas, b, c)."""
-        data, step = Data(pixels, pixels, pixel_order), {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
+        data = Data(pixels, pixels, pixel_order)  # gather reads no labels
+        step = {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
         side, channels = self.model.image_size, self.model.image_channels
         images_bhwc = scale(gather(data, step), DTYPES[self.precision][0]).reshape(-1, side, side, channels)
         return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
@@ -213,7 +220,7 @@ class Traced:
     def loss_and_gradient(
         self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
     ) -> tuple[jax.Array, Any]:
-        """Of one replica's batch."""
+        """Loss () of one replica's batch, and its gradient by name."""
         images_bhwc, targets_bk = self.batch(data, step, scalars)
         chance = self.chance(step, dropout_rate)
 
@@ -224,16 +231,19 @@ class Traced:
         return jax.value_and_grad(replica_loss)(params)
 
     def chance(self, step: Any, dropout_rate: jax.Array, taps: dict[str, jax.Array] | None = None) -> Chance:
+        """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         sites, ends = dropout_sites(self.model), branches(self.model)
         return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
 
     def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
+        """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
         smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
         return batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
 
     def forward(
         self, params: Any, images_bhwc: jax.Array, chance: Chance, remat: bool = False
     ) -> tuple[jax.Array, jax.Array]:
+        """Logits (b, k) and features (b, c)."""
         _, compute, products = DTYPES[self.precision]
         with jax.default_matmul_precision(products):
             variables = {"params": unflatten_dict(params, sep="/")}
@@ -241,6 +251,7 @@ class Traced:
 
 
 def _num_replicas(params: Any) -> int:
+    """The length of the leading axis of every array."""
     return len(next(iter(params.values())))
 
 
@@ -248,6 +259,7 @@ def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[
     """A function of one replica, over trees whose leading axis is the replica."""
     if num_replicas > 1:
         return jax.vmap(function)
+    # A single replica goes without vmap, whose batched sums round in another order.
 
     def of_one(*trees: Any) -> Any:
         return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], trees)))
@@ -256,16 +268,17 @@ def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[
 
 
 def _pad(array: Array) -> Array:
+    """The steps of an array, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
     return np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 class JaxBackend:
-    """See contract.Backend."""
+    """JAX with Flax and Optax; see contract.Backend."""
 
     name = "jax"
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
-        set_numerics(run)
+        set_numerics(run)  # first, as XLA reads its flags when `check` looks at a device
         check(run)
         return JaxProgram(model, optimizer, dataset, run)
 

@@ -24,7 +24,10 @@ class Init(Protocol):
     """How the initial values of a parameter are made."""
 
     def draw(self, name: str, shape: Shape, uniforms: Uniforms) -> Array:
-        """float64, of the shape."""
+        """The initial values, float64, of this shape.
+
+        Args: name: the parameter's.    uniforms: see Uniforms.
+        """
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
 def lecun(fan_in: int) -> CutNormal:
-    """Variance 1 / fan_in after the cut.  Source: as TRUNCATED_STD."""
+    """A cut normal distribution of variance 1 / fan_in.  Source: jax.nn.initializers.lecun_normal."""
     return CutNormal(math.sqrt(1 / fan_in) / TRUNCATED_STD)
 
 
@@ -93,7 +96,7 @@ class Layer:
 
 
 class Family(Protocol):
-    """What a module of backends/models/ answers, as its attributes, for models of one kind."""
+    """The attributes that a module of backends/models/ has: what is known of models of one kind."""
 
     Spec: type[ModelSpec]
 
@@ -104,7 +107,7 @@ class Family(Protocol):
         """The spec of a config: sizes that it leaves open are filled in."""
 
     def faults(self, spec: Any, config: Any) -> Iterator[str]:
-        """What does not fit, a sentence each that begins with the field."""
+        """Sentences on what does not fit; each begins with the field."""
 
     def plain(self, spec: Any) -> ModelSpec:
         """The same model in its plainest words, where several say the same."""

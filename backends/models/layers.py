@@ -51,7 +51,8 @@ def mlp(
 ) -> list[Layer]:
     """Dense, activation, dropout, Dense, dropout, from `inputs` units to `hidden` ones and back.
 
-    Args:   shape: of an output of so many units.    function: the activation.    positions, copies: as those of dense.
+    Args:   positions: at how many places of each image.    shape: from a number of units to the shape of their output.
+            function: the activation.    copies: sizes of the axes along which each index has weights of its own.
     """
     return [
         dense(f"{name}/Dense_0", inputs, hidden, shape(hidden), positions=positions, copies=copies, hint=hint),

@@ -41,7 +41,7 @@ def layers(spec: MixerSpec) -> list[Layer]:
 
 
 def _block(spec: MixerSpec, i: int) -> list[Layer]:
-    """The layers of one block; shared ones have their parameters in the first."""
+    """The layers of one block; where blocks share their weights, the first one holds the parameters."""
     name, shape = f"MixerBlock_{i}", (spec.num_tokens, spec.hidden_dim)
     declared = [
         layer_norm(f"{name}/LayerNorm_0", shape),
@@ -62,7 +62,7 @@ def _block(spec: MixerSpec, i: int) -> list[Layer]:
 
 
 def _channel_mixing(spec: MixerSpec, name: str) -> list[Layer]:
-    """One MLP over the channels for all tokens, or one for each; kernels (S, in, out) there."""
+    """One MLP over the channels for all tokens, or one for each token, whose kernels are (S, in, out)."""
     tokens, channels, hidden = spec.num_tokens, spec.hidden_dim, spec.channels_mlp_dim
     copies = (tokens,) if spec.channel_mixing == "untied" else ()
     return mlp(name, channels, hidden, tokens, lambda units: (tokens, units), spec.activation, copies=copies)
@@ -104,7 +104,7 @@ def _divisors(number: int) -> list[int]:
 
 
 def faults(spec: MixerSpec, config: MixerConfig) -> Iterator[str]:
-    """What does not fit, a sentence each that begins with the field."""
+    """Sentences on what does not fit; each begins with the field."""
     is_grouped, groups = spec.token_mixing in GROUPED, spec.token_groups
     if is_grouped and config.token_groups is None:
         yield (

@@ -57,6 +57,7 @@ def identity(spec: MixerSpec, name: str) -> list[Layer]:
 
 
 def _mlp(spec: MixerSpec, name: str, copies: int = 0, groups: int = 1) -> list[Layer]:
+    """An MLP over the tokens of `groups` neighbouring channels.  Args: copies: how many there are, where not one."""
     rows, columns = spec.num_tokens * groups, spec.hidden_dim // groups
     own = (copies,) if copies else ()
     return mlp(

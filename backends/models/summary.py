@@ -10,6 +10,8 @@ from backends.specs import ModelSpec
 
 @dataclass(frozen=True)
 class LayerSummary:
+    """One row of a model's summary."""
+
     name: str  # canonical
     shape: Shape  # of its output for one image
     parameters: int  # 0: they are another layer's

@@ -10,7 +10,7 @@ from backends.torch.program import DTYPES
 
 
 def product(run: RunSpec, size: int) -> Callable[[], None]:
-    """See bench.Ceilings."""
+    """A function that multiplies two square matrices of `size` rows, in the run's precision; see bench.Ceilings."""
     check(run)
     set_numerics(run)
     device, (_, dtype) = open_device(run.device), DTYPES[run.precision]
@@ -18,13 +18,13 @@ def product(run: RunSpec, size: int) -> Callable[[], None]:
 
     def multiply() -> None:
         torch.mm(a, b, out=c)
-        float(c[0, 0])
+        float(c[0, 0])  # waits for the device
 
     return multiply
 
 
 def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
-    """See bench.Ceilings."""
+    """A function that copies an array of so many bytes; see bench.Ceilings."""
     check(run)
     set_numerics(run)
     source = torch.ones(num_bytes // 4, device=open_device(run.device))
@@ -32,6 +32,6 @@ def copy(run: RunSpec, num_bytes: int) -> Callable[[], None]:
 
     def copy_all() -> None:
         target.copy_(source)
-        float(target[0])
+        float(target[0])  # waits for the device
 
     return copy_all

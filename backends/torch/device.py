@@ -11,21 +11,24 @@ from backends.torch.augment import Data
 
 
 def open_device(name: str) -> torch.device:
+    """The device of a name as run.device has it: auto, cpu, cuda, cuda:1, ..."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)
 
 
 def check(run: RunSpec) -> None:
+    """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
     device = open_device(run.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        seen = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise MixlabError(f"run.device: {run.device!r} is not there; allowed here: auto, {seen}")
+        names = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
+        raise MixlabError(f"run.device: expected a device of this machine (auto, {names}), got {run.device!r}")
     if run.precision == "tf32" and device.type != "cuda":
-        raise MixlabError(f"train.precision: tf32 needs a CUDA device, not {device.type!r}; use float32")
+        raise MixlabError(f"train.precision: tf32 needs a CUDA device, got {device.type!r}; use float32")
 
 
 def set_numerics(run: RunSpec) -> None:
+    """Set PyTorch's threads and flags: IEEE float32 unless tf32 is asked for, and the same bits each time."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     if run.compile_cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(run.compile_cache)
@@ -37,6 +40,7 @@ def set_numerics(run: RunSpec) -> None:
 
 
 def _set_deterministic(run: RunSpec) -> None:
+    """Make an operation that does not repeat its bits an error."""
     if run.compile:
         torch.use_deterministic_algorithms(run.deterministic)  # tells Inductor too, whose import takes over a second
     else:
@@ -44,6 +48,7 @@ def _set_deterministic(run: RunSpec) -> None:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
+    """Bytes that are free on the device now; None on a CPU."""
     if device.type != "cuda":
         return None
     torch.cuda.empty_cache()  # what an earlier trial has left counts as used otherwise
@@ -51,11 +56,13 @@ def free_memory_bytes(device: torch.device) -> int | None:
 
 
 def reset_peak_memory(device: torch.device) -> None:
+    """Count the peak from now on."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory_bytes(device: torch.device) -> int | None:
+    """Peak of the device's memory in bytes; None on a CPU."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
 
 
@@ -63,6 +70,7 @@ _placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set
 
 
 def place(dataset: ArrayDataset, device: torch.device) -> Data:
+    """The data set on the device, copied there unless it is the one that was placed last."""
     if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
         images, labels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1]), dataset.labels
         order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order, device=device).long()

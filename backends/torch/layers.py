@@ -56,7 +56,7 @@ class Weights(nn.Module):
             if not canonical.startswith(f"{name}/"):
                 continue
             if not layer:
-                self.register_parameter(part, nn.Parameter(torch.empty(shape)))
+                self.register_parameter(part, nn.Parameter(torch.empty(shape)))  # each call brings its numbers
             elif not hasattr(self, layer):
                 self.add_module(layer, Weights(spec, f"{name}/{layer}"))
 
@@ -75,13 +75,13 @@ def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
 
 def dense_tokens_untied(x_bsc: Tensor, kernel_csd: Tensor, bias_cd: Tensor) -> Tensor:
     """A Dense over the tokens for each channel: (b, s, c) -> (b, d, c)."""
-    y_cbd = x_bsc.permute(2, 0, 1).contiguous() @ kernel_csd  # which the product would do several times, and slower
+    y_cbd = x_bsc.permute(2, 0, 1).contiguous() @ kernel_csd  # else the product copies it several times
     y_cbd += bias_cd[:, None, :]
     return ContiguousGradient.apply(y_cbd).permute(1, 2, 0)
 
 
 class ContiguousGradient(torch.autograd.Function):
-    """The value itself, whose gradient is brought into its order in memory once for all who use it."""
+    """The value itself; its gradient is made contiguous once, for all products that read it."""
 
     generate_vmap_rule = True
 
@@ -91,7 +91,7 @@ class ContiguousGradient(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing is kept."""
+        """Keep nothing: the gradient needs no value of the forward pass."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -145,6 +145,7 @@ def dropout(x: Tensor, name: str, chance: Chance) -> Tensor:
 
 
 def _factors(x: Tensor, name: str, chance: Chance) -> Tensor:
+    """What dropout multiplies each element of x with: 0, or 1 / (1 - rate)."""
     assert chance.dropout_key is not None
     # int32 products wrap as uint32 ones do; a right shift of int32 copies the sign, so the copies are masked off.
     bits = torch.arange(x.numel(), dtype=torch.int64, device=x.device).to(torch.int32).reshape(x.shape)
@@ -157,6 +158,7 @@ def _factors(x: Tensor, name: str, chance: Chance) -> Tensor:
 
 
 def _int32(value: int) -> int:
+    """The int32 that has the bits of a uint32."""
     return (value + 2**31) % 2**32 - 2**31
 
 
@@ -170,7 +172,8 @@ def stochastic_depth(x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
 
 def again(block: nn.Module, *arguments: Any) -> Tensor:
     """Call a block so that only its arguments are kept, and what its gradient needs is computed a second time."""
-    params: dict[str, Tensor] = dict(block.named_parameters())  # the module will be without them at the second time
+    # Taken now: the second call runs in the backward pass, when the module has its own empty ones again.
+    params: dict[str, Tensor] = dict(block.named_parameters())
 
     def call(*arguments: Any) -> Tensor:
         return torch.func.functional_call(block, params, arguments)

@@ -14,7 +14,7 @@ CPU_PART = 2**18  # parameters at a time: what a step makes of them stays in a c
 def apply_gradient(
     spec: OptimizerSpec, state: State, gradient: Tensor, rate: Tensor, corrections: Tensor, num_decayed: int
 ) -> Tensor:
-    """Update the state in place; returns the norm of the gradient before clipping, (replicas,).
+    """Update the state in place, and return the norm of the gradient before clipping, (replicas,).
 
     Args: rate: (replicas,).    corrections: (replicas, 2), 1 / (1 - b1^t) and 1 / (1 - b2^t).
           num_decayed: leading parameters that weight decay acts on.
@@ -33,6 +33,7 @@ def apply_gradient(
 def _update(
     spec: OptimizerSpec, state: State, gradient: Tensor, rate: Tensor, corrections: Tensor, num_decayed: int
 ) -> None:
+    """Take the step of some of the parameters, in place, with their clipped gradient."""
     update = adamw(spec, state, gradient, corrections) if spec.optimizer == "adamw" else sgd(spec, state, gradient)
     params = state["params"]
     if spec.weight_decay:
@@ -52,4 +53,4 @@ def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: Tens
 def sgd(spec: OptimizerSpec, state: State, gradient: Tensor) -> Tensor:
     """The direction of SGD with momentum: m <- momentum m + g."""
     momentum = state["momentum"].mul_(spec.momentum).add_(gradient)
-    return gradient + spec.momentum * momentum if spec.nesterov else momentum.clone()
+    return gradient + spec.momentum * momentum if spec.nesterov else momentum.clone()  # the update is changed in place

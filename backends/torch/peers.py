@@ -34,7 +34,7 @@ PEERS = {
 def open_peer(
     name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """See bench.Peers."""
+    """A Mixer of this table on one batch; see bench.Peers."""
     check(run)
     set_numerics(run)
     make = _lucidrains if name == "lucidrains" else _timm
@@ -42,7 +42,7 @@ def open_peer(
 
 
 class Peer:
-    """See bench.Measured: the plain loop of PyTorch's tutorials, with the fused optimizer and autocast."""
+    """A model in the plain loop of PyTorch's tutorials, with the fused optimizer and autocast; see bench.Measured."""
 
     def __init__(self, module: nn.Module, compiled: bool, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec):
         self.device = open_device(run.device)
@@ -84,6 +84,7 @@ class Peer:
 
 
 def _timm(model: MixerSpec) -> nn.Module:
+    """The Mixer of timm."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Torchvision())
     with _missing("timm"):
@@ -101,7 +102,10 @@ def _timm(model: MixerSpec) -> nn.Module:
 
 
 def _lucidrains(model: MixerSpec) -> nn.Module:
-    """Its expansion_factor is that of the tokens, as a multiple of C; expansion_factor_token that of the channels."""
+    """The Mixer of mlp-mixer-pytorch.
+
+    Its expansion_factor is the ratio D_S / C of the token MLP, its expansion_factor_token the ratio D_C / C.
+    """
     with _missing("lucidrains"):
         mixer = importlib.import_module("mlp_mixer_pytorch").MLPMixer
     return mixer(
@@ -118,6 +122,7 @@ def _lucidrains(model: MixerSpec) -> nn.Module:
 
 @contextlib.contextmanager
 def _missing(name: str) -> Any:
+    """Turn a missing package into a sentence.  Raises: MixlabError."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -138,7 +143,7 @@ class _Placeholder(type):
 
 
 class _Torchvision(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Stands in for torchvision, which timm imports for its data and its Mixer does not use, where there is none."""
+    """A stand-in for torchvision where it is missing: timm imports it for data, and timm's Mixer does not use it."""
 
     def find_spec(self, name: str, path: Sequence[str] | None, target: Any = None) -> Any:
         is_ours = name.partition(".")[0] == "torchvision"

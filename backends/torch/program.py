@@ -49,7 +49,11 @@ def loss(spec: OptimizerSpec, logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
 
 
 class TorchProgram:
-    """See contract.Program. Parameters and slots are flat arrays (replicas, n), decayed parameters first."""
+    """A model in PyTorch; see contract.Program.
+
+    Parameters and slots are flat arrays (replicas, n), so that the optimizer makes one pass over them and not one for
+    each parameter. Decayed parameters are first: weight decay acts on one slice.
+    """
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
@@ -62,6 +66,7 @@ class TorchProgram:
         self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
         self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
         self.num_decayed = sum(size for size, name in zip(self.sizes, self.shapes, strict=True) if decayed[name])
+        # Without the rates, which come with each step: trials that differ in them share what is compiled.
         self.forward = _forward(model.structure(), run.compile, run.remat)
         self.state: dict[str, Tensor] = {}
 
@@ -74,6 +79,7 @@ class TorchProgram:
         arrays = {group: self._named(flat.T).items() for group, flat in self.state.items()}
         return [
             {
+                # Copied: on a CPU the array is the program's own, which the next step overwrites.
                 f"{group}/{name}": array[..., replica].cpu().numpy().copy()
                 for group, named in arrays.items()
                 for name, array in named
@@ -89,6 +95,7 @@ class TorchProgram:
             rate, corrections = (steps[name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
             norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
             losses.append(step_losses)
+        # Fetched once for all steps: each fetch makes Python wait for the device.
         loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
         return [StepMetrics(*metrics) for metrics in zip(loss_rn, norm_rn, strict=True)]
 
@@ -99,6 +106,7 @@ class TorchProgram:
 
     @torch.no_grad()
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
+        # The plain forward pass: a compiled one would be compiled anew to note its values.
         steps, forward = self._steps(plans), _forward(self.model.structure())
         replicas = []
         for replica, flat in enumerate(self.state["params"]):
@@ -112,10 +120,10 @@ class TorchProgram:
 
     @torch.no_grad()
     def predict(self, images: Array) -> list[Predictions]:
-        set_numerics(self.run)
+        set_numerics(self.run)  # flags of the process, which another program may have changed
         side, channels = self.model.image_size, self.model.image_channels
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(self.device).reshape(len(images), -1, channels)
-        data = Data(pixels, pixels, self.data.pixel_order)
+        data = Data(pixels, pixels, self.data.pixel_order)  # gather reads no labels
         pixels = scale(gather(data, {"examples": torch.arange(len(pixels), device=self.device)}), self.master)
         images_bhwc = pixels.reshape(-1, side, side, channels)
         rows = self.state["average" if self.optimizer.ema_decay else "params"]
@@ -128,7 +136,7 @@ class TorchProgram:
 
     @contextlib.contextmanager
     def _compiling(self, *what: Any) -> Iterator[None]:
-        """Book the first call of a compiled forward, which compiles it; one step's time in it is not told apart."""
+        """Add the time of a compiled forward's first call to compile_s; the time of the step itself is in it too."""
         start, key = time.monotonic(), (self.forward, self.run.precision, self._num_replicas, *what)
         yield
         if self.run.compile and key not in _compiled:
@@ -149,25 +157,27 @@ class TorchProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
         """The plans' arrays on the device: (steps, replicas, ...)."""
-        set_numerics(self.run)
+        set_numerics(self.run)  # flags of the process, which another program may have changed
         assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
         stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
         if "dropout_keys" in stacked:
-            stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)
+            stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)  # torch has hardly any uint32 arithmetic
         return {name: torch.from_numpy(array).to(self.device) for name, array in stacked.items()}
 
     def _batch(self, step: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
         return batch(self.data, step, self.model.num_classes, self.optimizer.label_smoothing, self.master)
 
     def _chance(
         self, step: dict[str, Tensor], plans: Sequence[StepPlan], taps: dict[str, Tensor] | None = None
     ) -> Chance:
+        """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         rate = plans[0].dropout_rate or 0.0
         sites, ends = dropout_sites(self.model), branches(self.model)
         return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), rate, taps)
 
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
-        """Loss (replicas,) and its gradient (replicas, n) in one step's batch."""
+        """Loss (replicas,) of one step's batch, and its gradient (replicas, n)."""
 
         def replica_loss(flat: Tensor, step: dict[str, Tensor]) -> Tensor:
             images_bhwc, targets_bk = self._batch(step)
@@ -175,11 +185,13 @@ class TorchProgram:
             return loss(self.optimizer, logits_bk, targets_bk)
 
         flat = self.state["params"].detach().requires_grad_()
-        if len(flat) == 1 or self.run.remat:  # what is computed again knows nothing of vmap
+        # A single replica goes without vmap, whose batched sums round in another order; remat does not work in vmap.
+        if len(flat) == 1 or self.run.remat:
             each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
             losses = torch.stack([replica_loss(*one) for one in zip(flat, each, strict=True)])
         else:
             losses = torch.vmap(replica_loss)(flat, step)
+        # Each loss depends on its own row alone: the gradient of the sum holds the gradient of each.
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient
 
@@ -190,22 +202,23 @@ _compiled: set[Any] = set()  # what this process has compiled, by forward functi
 @lru_cache(maxsize=64)
 def _forward(model: ModelSpec, compiled: bool = False, remat: bool = False) -> Callable[..., Any]:
     """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
-    with torch.device("meta"):
+    with torch.device("meta"):  # without memory: each call brings its own parameters
         module = make(model, remat)
 
     def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
         return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)
 
+    # Not dynamic: a run calls it with two shapes, those of training and of prediction, and each is compiled for itself.
     return torch.compile(forward, dynamic=False) if compiled else forward
 
 
 class TorchBackend:
-    """See contract.Backend."""
+    """PyTorch; see contract.Backend."""
 
     name = "torch"
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
-        check(run)
+        check(run)  # in PyTorch a device can be looked at before flags are set
         set_numerics(run)
         return TorchProgram(model, optimizer, dataset, run)
 

@@ -118,23 +118,15 @@ def measure(
     compared: Sequence[Side], num_rounds: int, say: Callable[[str], None] = lambda text: None
 ) -> list[Measurement]:
     """Let the sides take turns, matrix products of their precisions among them."""
-    trial = compared[0].trial
     seconds: Seconds = {}
     tops: Tops = {}
     firsts: list[float] = []
     with running(compared) as started, contextlib.ExitStack() as stack:
-        is_cpu = started[0].about()["device"] == "cpu"
-        rows = CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
-        names = _modules() if is_cpu else {side.backend for side in compared}
-        products = [
-            Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
-            for precision in {side.trial.train.precision for side in compared}
-            for name in names
-        ]
+        products = _products(compared, started[0].about()["device"] == "cpu")
         ceilings = stack.enter_context(running(products))
         for one in started:
             say(f"{one.side.label}: first step")
-            firsts.append(one.seconds(TRAIN, 1))
+            firsts.append(one.seconds(TRAIN, 1) + one.open_s)
             one.seconds(PREDICT, 1)
         for work in (TRAIN, PREDICT):
             say(f"{work}: {num_rounds} rounds of {len(ceilings) + len(started)} turns")
@@ -146,32 +138,49 @@ def measure(
             tops[work] = _fastest(products, turns[: len(products)])
             seconds[work] = turns[len(products) :]
         abouts = [one.about() for one in started]
-    base = [_compared_with(side, compared) for side in compared]
     return [
-        Measurement(
-            label=side.label,
-            images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.batch_size)),
-            gflops=_rates(seconds, i, {work: _gflop(side, work) for work in seconds}),
-            share={
-                work: Spread.of(
-                    [
-                        _gflop(side, work) / own / top
-                        for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
-                    ]
-                )
-                for work, times in seconds.items()
-            },
-            against=compared[base[i]].label,
-            relative={
-                work: ratios(_an_image(times[i], side), _an_image(times[base[i]], compared[base[i]]))
-                for work, times in seconds.items()
-            },
-            first_step_s=firsts[i] + started[i].open_s,
-            spec=as_tree(side.trial),
-            about=abouts[i],
-        )
-        for i, side in enumerate(compared)
+        _measurement(compared, i, seconds, tops, first_s, about)
+        for i, (first_s, about) in enumerate(zip(firsts, abouts, strict=True))
     ]
+
+
+def _products(compared: Sequence[Side], is_cpu: bool) -> list[Side]:
+    """A matrix product for each precision: by each framework on a CPU, which differ there, else by those compared."""
+    trial, rows = compared[0].trial, CEILING_ROWS if is_cpu else GPU_CEILING_ROWS
+    names = _modules() if is_cpu else {side.backend for side in compared}
+    return [
+        Side(name, replace(trial, backend=name, train=replace(trial.train, precision=precision)), PRODUCT, rows)
+        for precision in {side.trial.train.precision for side in compared}
+        for name in names
+    ]
+
+
+def _measurement(
+    compared: Sequence[Side], i: int, seconds: Seconds, tops: Tops, first_s: float, about: dict[str, Any]
+) -> Measurement:
+    """What was measured of the side at place i."""
+    side, base = compared[i], _compared_with(compared[i], compared)
+    shares = {
+        work: [
+            _gflop(side, work) / own / top
+            for own, top in zip(times[i], tops[work][side.trial.train.precision], strict=True)
+        ]
+        for work, times in seconds.items()
+    }
+    return Measurement(
+        label=side.label,
+        images_per_s=_rates(seconds, i, dict.fromkeys(seconds, side.batch_size)),
+        gflops=_rates(seconds, i, {work: _gflop(side, work) for work in seconds}),
+        share={work: Spread.of(share) for work, share in shares.items()},
+        against=compared[base].label,
+        relative={
+            work: ratios(_an_image(times[i], side), _an_image(times[base], compared[base]))
+            for work, times in seconds.items()
+        },
+        first_step_s=first_s,
+        spec=as_tree(side.trial),
+        about=about,
+    )
 
 
 def _fastest(products: Sequence[Side], seconds: Sequence[list[float]]) -> dict[str, list[float]]:
@@ -202,5 +211,5 @@ def _an_image(seconds: Sequence[float], side: Side) -> list[float]:
 
 
 def _gflop(side: Side, work: str) -> float:
-    """The GFLOP of one step or batch."""
+    """The GFLOP of one step, or of the forward pass of one batch."""
     return FLOPS_PER_MAC[work] * folds.forward_macs(side.trial.model) * side.batch_size / 1e9

@@ -39,7 +39,10 @@ ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so lo
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """images: uint8 (n, h, w, c), labels: int32 (n,), both memory-mapped, the training split first."""
+    """An entry of the cache, the training split first.
+
+    images: uint8 (n, h, w, c), labels: int32 (n,), both memory-mapped.
+    """
 
     about: About
     images: Array
@@ -47,9 +50,9 @@ class Entry:
 
 
 def find(cache: Path, content: str) -> Entry | None:
-    """The whole entry, if there is one; a damaged one is removed.
+    """The entry of this content, if it is there and whole; a damaged one is removed.
 
-    Raises: OSError: it is there and cannot be read.
+    Raises: OSError: the entry is there and cannot be read.
     """
     folder = cache / content
     try:
@@ -66,7 +69,7 @@ def find(cache: Path, content: str) -> Entry | None:
 
 
 def hashes(cache: Path, entry: Entry) -> Array:
-    """uint64 (n,): equal for equal images. Entries of earlier versions do not hold them.
+    """Hashes of the images, uint64 (n,), equal for equal images; made anew where an older entry does not hold them.
 
     Raises: OSError: the entry cannot be read.
     """
@@ -80,8 +83,8 @@ def hashes(cache: Path, entry: Entry) -> Array:
 def build(config: DataConfig, tree: Tree | None, cache: Path, purpose: Purpose, where: str) -> tuple[About, Facts]:
     """Read and decode the source, and publish the entry; where another process was first, its entry is taken.
 
-    Args:   tree: as in sources.read_source.
-    Raises: MixlabError: the source is of no use, or more than may be decoded for this purpose; nothing is decoded.
+    Args:   tree: the files of a folder; None: the source is built in or comes from the hub.
+    Raises: MixlabError: the source is of no use, or larger than may be decoded for this purpose; nothing is decoded.
             OSError: the cache cannot be written.
     """
     _sweep(cache)
@@ -93,7 +96,7 @@ def build(config: DataConfig, tree: Tree | None, cache: Path, purpose: Purpose, 
             size, channels = config.image_size or SIZE, config.image_channels or CHANNELS
             expected = About("", config.num_examples, 0, config.num_classes, size, channels)
             check_decoded(expected, config, purpose, where)
-        elif purpose is not Purpose.PLANNING:  # a plan may yet refuse to decode it
+        elif purpose is not Purpose.PLANNING:  # a plan may still refuse to decode it, and announces it below
             _announce(config, cache)
         source = read_source(config, tree, staging / "arrow" if tree else cache / HUB_FOLDER, where)
         decoder = pictures.Decoder(source, config, where)
@@ -110,12 +113,13 @@ def build(config: DataConfig, tree: Tree | None, cache: Path, purpose: Purpose, 
 
 
 def _announce(config: DataConfig, cache: Path) -> None:
+    """Say to the user what takes long now."""
     if config.source not in BUILT_IN:
         print(f"mixlab: reading {config.source} into {cache}, once for all trials", file=sys.stderr, flush=True)
 
 
 def _expected(source: RawSource, decoder: pictures.Decoder) -> About:
-    """What the arrays will be, but for their content."""
+    """The sizes of the arrays to come; their content is not known yet."""
     num_train, num_test = len(source.train.labels), len(source.test.labels) if source.test else 0
     return About("", num_train, num_test, len(source.classes), decoder.size, decoder.channels)
 
@@ -123,7 +127,7 @@ def _expected(source: RawSource, decoder: pictures.Decoder) -> About:
 def _write_entry(
     made: Path, source: RawSource, decoder: pictures.Decoder, about: About
 ) -> tuple[About, tuple[str, ...]]:
-    """Decode into a folder; returns what the arrays are, and what their pixels gave to say."""
+    """Decode into a folder; returns what the arrays are, and sentences on what was seen in their pixels."""
     size, channels = about.image_size, about.image_channels
     labels = np.concatenate([split.labels for split in source.splits])
     watch = Watch(labels)
@@ -151,7 +155,7 @@ def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable
 
 
 def _read(folder: Path) -> Entry:
-    """Raises: ValueError, TypeError, EOFError: the entry is damaged."""
+    """The entry in a folder.  Raises: ValueError, TypeError, EOFError: it is damaged."""
     about = About(**json.loads((folder / "about.json").read_text("utf-8")))
     images, labels = (_map(folder / name) for name in ("images.npy", "labels.npy"))
     num = about.num_train + about.num_test
@@ -161,6 +165,7 @@ def _read(folder: Path) -> Entry:
 
 
 def _map(path: Path) -> Array:
+    """The memory-mapped array of a file.  Raises: ValueError: the file is cut off, which would be a bus error later."""
     array: np.memmap[Any, Any] = np.load(path, mmap_mode="r")
     if array.offset + array.nbytes != path.stat().st_size:
         raise ValueError(f"{path} is damaged")
@@ -168,7 +173,7 @@ def _map(path: Path) -> Array:
 
 
 def _publish(made: Path, folder: Path) -> None:
-    """Rename; an entry that is there already stays, and the one just made is left to be removed."""
+    """Give an entry its name; one that is there already stays, and the new one is left to be removed."""
     try:
         made.rename(folder)
     except OSError:
@@ -177,7 +182,7 @@ def _publish(made: Path, folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Out of the way in one step: whoever has it mapped keeps it."""
+    """Remove an entry, first out of the way in one step: a process that has it mapped keeps it."""
     aside = folder.with_name(f".damaged-{uuid.uuid4().hex}")
     try:
         folder.rename(aside)

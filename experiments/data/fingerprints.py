@@ -17,7 +17,7 @@ from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
 
 HUB_ID = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?", re.ASCII)
-WHY = 80  # letters of a reason that a sentence holds
+WHY = 80  # letters of a reason that a sentence shows
 
 
 def is_there(source: str) -> bool:
@@ -40,19 +40,19 @@ def source_tree(source: str, where: str) -> Tree | None:
 
 
 def fingerprint(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
-    """Of the source's content.
+    """A text that is another for another content of the source.
 
     Raises: MixlabError: the source is not there or cannot be read.  OSError: the cache cannot be written.
     """
     if config.source in BUILT_IN:
         return SYNTHETIC_VERSION if config.source == "synthetic" else config.source
     if tree:
-        return _of_files(tree, cache, f"{where}: data.source: {config.source!r}")
-    return _of_hub(config.source, config.subset, cache, where)
+        return _files_fingerprint(tree, cache, f"{where}: data.source: {config.source!r}")
+    return _hub_fingerprint(config.source, config.subset, cache, where)
 
 
-def seen(config: DataConfig, tree: Tree | None, cache: Path) -> str | None:
-    """The fingerprint, as far as it is known from a listing; None: files would have to be read, or the hub asked."""
+def noted_fingerprint(config: DataConfig, tree: Tree | None, cache: Path) -> str | None:
+    """The fingerprint that a listing tells; None: files would have to be read, or the hub asked."""
     if config.source in BUILT_IN:
         return SYNTHETIC_VERSION if config.source == "synthetic" else config.source
     noted = memo.recall(cache, _files_question(tree) if tree else _hub_question(config.source, config.subset))
@@ -66,42 +66,49 @@ def hub_bytes(config: DataConfig, cache: Path) -> int | None:
 
 
 def check_is_there(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> None:
-    """Raises: MixlabError: the source is neither built in nor a file or folder, nor known to the hub."""
+    """Check that there is a source.
+
+    Raises: MixlabError: it is neither built in, nor a file or folder, nor known to the hub.
+    """
     if tree is None and config.source not in BUILT_IN:
-        _of_hub(config.source, config.subset, cache, where)
+        _hub_fingerprint(config.source, config.subset, cache, where)
 
 
-def _of_files(tree: Tree, cache: Path, where: str) -> str:
-    """SHA-256 over the names and contents of the files; files that were seen before are only listed."""
+def _files_fingerprint(tree: Tree, cache: Path, where: str) -> str:
+    """The SHA-256 over the names and contents of the files; files that were seen before are only listed."""
     names = [name for name, _ in tree.all_files()]
     if not names:
         raise MixlabError(f"{where} is an empty folder; put Parquet, Arrow or image files there")
     question = _files_question(tree)
-    known = memo.recall(cache, question)
-    if not known:
+    digest = memo.recall(cache, question)
+    if not digest:
         try:
-            known = _hash_files(tree.path, names)
+            digest = _hash_files(tree.path, names)
         except OSError as error:
             raise MixlabError(f"{where} cannot be read: {error.filename}: {error.strerror}") from error
-        memo.remember(cache, question, known)
-    return str(known)
+        memo.remember(cache, question, digest)
+    return str(digest)
 
 
 def _files_question(tree: Tree) -> list[Any]:
+    """The question by which a folder's fingerprint is kept: its listing, with the size and time of each file."""
     return ["folder", str(tree.path.resolve()), [[name, *stat] for name, stat in tree.all_files()]]
 
 
 def _hub_question(source: str, subset: str | None) -> list[Any]:
+    """The question by which the fingerprint of a data set on the hub is kept."""
     return ["hub", source, subset]
 
 
-def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
-    """The id with the commit that its files come from; it stays what it was when first asked for."""
+def _hub_fingerprint(source: str, subset: str | None, cache: Path, where: str) -> str:
+    """The id of a data set with the commit that its files come from; it stays what it was when it was first asked for.
+
+    Raises: MixlabError: there is no such data set, or the hub cannot be reached.
+    """
     question = _hub_question(source, subset)
-    known = memo.recall(cache, question)
-    if known:
-        return str(known)
-    # Asking the hub takes half a minute where there is no network: what can be no id is not asked for.
+    if noted := memo.recall(cache, question):
+        return str(noted)
+    # Without a network, asking the hub takes half a minute: it is not asked for what can be no id, such as a path.
     folder = place(source)
     why = f"there is no folder {folder}"
     home = source.split("/")[0]
@@ -130,12 +137,13 @@ def _of_hub(source: str, subset: str | None, cache: Path, where: str) -> str:
 
 
 def _download_bytes(builder: Any) -> int | None:
-    """What the card of a data set says; many say nothing."""
+    """The size of a download that the card of a data set gives; None: it gives none, as many do."""
     num_bytes = getattr(getattr(builder, "info", None), "download_size", None)
     return num_bytes if isinstance(num_bytes, int) else None
 
 
 def _hash_files(folder: Path, names: list[str]) -> str:
+    """The SHA-256 over the names and contents of files, in this order.  Raises: OSError: one cannot be read."""
     total = hashlib.sha256()
     for name in tracked(names, len(names), f"reading {folder} "):
         with (folder / name).open("rb") as file:

@@ -1,6 +1,6 @@
-"""Knowledge of sources in small files of the data cache: the arrays that a question led to, and the notes on them.
+"""What is known of sources, from small files in the data cache: the arrays that they decode to, and sentences on them.
 
-A question is put by the fingerprint of a source's files, and by its place.
+A source is looked up by the fingerprint of its files, and by its place.
 """
 
 import dataclasses
@@ -12,8 +12,8 @@ from experiments.data import memo
 from experiments.data.tree import place
 from experiments.spec.config import DataConfig
 
-LAYOUT = 3  # raise it when the same fields would decode to other arrays
-PLACE_LAYOUT = 2  # of what a place held when it was last read, which stays true
+LAYOUT = 3  # part of each question: raise it when the same fields would decode to other arrays
+PLACE_LAYOUT = 2  # the same in questions on what a place held when it was last read, which stays true
 COMMON_FIELDS = (
     "subset",
     "image_size",
@@ -23,14 +23,14 @@ COMMON_FIELDS = (
     "image_column",
     "label_column",
 )
-# Where they are left out, a question has none of them, and is what it was before there were any.
+# A question holds those alone that are set, so that questions from before these fields were there stay the same.
 LATER_FIELDS = ("layout", "background", "bits", "shorter_side", "interpolation")
 SYNTHETIC_FIELDS = ("num_classes", "num_examples", "split_seed")
 
 
 @dataclass(frozen=True)
 class About:
-    """The arrays of a source in numbers.
+    """What a source decodes to.
 
     num_train and num_test: examples of the source's splits; num_test 0: the source has no test split.
     """
@@ -45,7 +45,7 @@ class About:
 
 @dataclass(frozen=True)
 class Facts:
-    """Facts on a source beside its arrays; another source of the same arrays may have other facts.
+    """What is known of a source beside its arrays; another source of the same arrays may have other facts.
 
     classes: names in the order of their numbers.   notes: sentences on what was ignored, renumbered or seen in pixels.
     """
@@ -63,7 +63,7 @@ def question(config: DataConfig, source: str, layout: int = LAYOUT) -> dict[str,
 
 
 def recall(cache: Path, question: dict[str, Any]) -> tuple[About, Facts] | None:
-    """The answer that was found when the question was last asked; None: there is none that can be read."""
+    """The answer to a question; None: it was never answered, or the answer cannot be read."""
     answer = memo.recall(cache, question)
     try:
         return About(**answer["about"]), _facts(answer["facts"])
@@ -72,17 +72,17 @@ def recall(cache: Path, question: dict[str, Any]) -> tuple[About, Facts] | None:
 
 
 def remember(cache: Path, question: dict[str, Any], about: About, facts: Facts) -> None:
-    """Keep the answer to a question. Raises: OSError: the cache cannot be written."""
+    """Keep the answer to a question.  Raises: OSError: the cache cannot be written."""
     memo.remember(cache, question, {"about": dataclasses.asdict(about), "facts": dataclasses.asdict(facts)})
 
 
 def last_at(cache: Path, config: DataConfig) -> About | None:
-    """The arrays that the place of a source held when it was last read."""
+    """What the place of a source held when it was last read; None: it was never read."""
     return memo.recall_as(About, cache, _place(config))
 
 
 def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:
-    """The facts on the place of a source when it held this content; empty if they are not known."""
+    """The facts of the place of a source when it held this content; empty where they are not known."""
     try:
         return _facts(memo.recall(cache, _facts_question(config, content)) or {})
     except TypeError:
@@ -90,7 +90,7 @@ def facts_at(cache: Path, config: DataConfig, content: str) -> Facts:
 
 
 def remember_place(cache: Path, config: DataConfig, about: About, facts: Facts) -> None:
-    """Keep what the place of a source holds now. Raises: OSError: the cache cannot be written."""
+    """Keep what the place of a source holds now.  Raises: OSError: the cache cannot be written."""
     if last_at(cache, config) != about:
         memo.remember(cache, _place(config), dataclasses.asdict(about))
     if facts_at(cache, config, about.content) != facts:
@@ -98,16 +98,17 @@ def remember_place(cache: Path, config: DataConfig, about: About, facts: Facts) 
 
 
 def _place(config: DataConfig) -> dict[str, Any]:
+    """The question of what a place holds."""
     return question(config, str(place(config.source)), PLACE_LAYOUT)
 
 
 def _facts_question(config: DataConfig, content: str) -> dict[str, Any]:
-    # a trial knows the size and channels that were left out when its data was described
+    # Without size and channels: a trial has those that were left out when its data was described.
     return {**_place(config), "image_size": None, "image_channels": None, "facts of": content}
 
 
 def _facts(answer: Any) -> Facts:
-    """Read facts as they were kept. Raises: TypeError: the answer has another form."""
+    """Facts from their JSON.  Raises: TypeError: it has other fields."""
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in answer.items()
     }

@@ -23,9 +23,9 @@ class Purpose(Enum):
 
 
 class NotPrepared(MixlabError):
-    """A source that is not known and is too large for planning to decode; what to do is said by `prepared_by`.
+    """A source that is not decoded yet, and that planning may not decode; `prepared_by` adds what to do.
 
-    about: what it would decode to, where that is known.
+    about: what it would decode to; None: that is not known.
     """
 
     def __init__(self, sentence: str, about: About | None = None):
@@ -33,11 +33,15 @@ class NotPrepared(MixlabError):
         self.about = about
 
     def prepared_by(self, command: str) -> MixlabError:
+        """The same mistake, with the command that prepares the source."""
         return MixlabError(f"{self}; prepare it: {command}")
 
 
 def check_files(config: DataConfig, tree: Tree, purpose: Purpose, where: str) -> None:
-    """By the listing alone. Raises: NotPrepared: there is more to read than planning reads."""
+    """Check the size of a source's files, by the listing alone.
+
+    Raises: NotPrepared: there is more to read than planning reads.
+    """
     sizes = [num_bytes for _, (num_bytes, _) in tree.all_files()]
     if purpose is Purpose.PLANNING and sum(sizes) > PLANNED_BYTES:
         held = f"holds {sum(sizes) / GIB:,.2f} GiB in {counted(len(sizes), 'file')}"
@@ -45,8 +49,10 @@ def check_files(config: DataConfig, tree: Tree, purpose: Purpose, where: str) ->
 
 
 def check_download(config: DataConfig, num_bytes: int | None, purpose: Purpose, where: str) -> None:
-    """Args:   num_bytes: what the hub says of a data set that has not been read; None: it says nothing.
-    Raises: NotPrepared: it is more than planning downloads, or not known to be less.
+    """Check the size of a download.
+
+    Args:   num_bytes: the size that the hub gives of a data set; None: it gives none.
+    Raises: NotPrepared: it is more than planning downloads, or may be.
     """
     if purpose is not Purpose.PLANNING or (num_bytes is not None and num_bytes <= PLANNED_BYTES):
         return
@@ -55,7 +61,10 @@ def check_download(config: DataConfig, num_bytes: int | None, purpose: Purpose, 
 
 
 def check_decoded(about: About, config: DataConfig, purpose: Purpose, where: str) -> None:
-    """By what the heads of the images say. Raises: NotPrepared; MixlabError: they exceed the memory."""
+    """Check the size of the decoded images, by the heads of the files.
+
+    Raises: NotPrepared: planning would decode more than it may.    MixlabError: they exceed the memory.
+    """
     if purpose is Purpose.TRAINING:
         check_memory(about, config.source, where)
     if purpose is Purpose.PLANNING and decoded_bytes(about) > PLANNED_BYTES:
@@ -71,16 +80,20 @@ def check_decoded(about: About, config: DataConfig, purpose: Purpose, where: str
 
 
 def _most(does: str) -> str:
+    """The end of an error sentence: how much planning reads, downloads or decodes."""
     return f"planning {does} {PLANNED_BYTES / GIB:g} GiB at most"
 
 
 def decoded_bytes(about: About) -> int:
-    """What the images of a source take, each of its splits that is used."""
+    """Bytes that the decoded images of a source take, over the splits that are used."""
     return (about.num_train + about.num_test) * about.image_size**2 * about.image_channels
 
 
 def check_memory(about: About, source: str, where: str) -> None:
-    """Raises: MixlabError: the decoded images exceed the memory that is available now; gives both numbers."""
+    """Check that the decoded images fit into the memory.
+
+    Raises: MixlabError: they exceed what is available now; gives both numbers.
+    """
     num = about.num_train + about.num_test
     shape = f"{about.image_size} x {about.image_size} x {about.image_channels}"
     needed, available = decoded_bytes(about), memory.available_bytes()

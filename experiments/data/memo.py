@@ -1,4 +1,4 @@
-"""Answers that are dear to find, kept as small files in the data cache. A file that cannot be read counts as absent."""
+"""Answers that take long to find, kept as small files in the data cache. An unreadable file counts as absent."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ Answer = TypeVar("Answer")
 
 
 def recall(cache: Path, question: Any) -> Any:
-    """The answer, or None."""
+    """The answer that was kept for a question; None: there is none, or it cannot be read."""
     try:
         return json.loads(_path(cache, question).read_text("utf-8"))
     except (OSError, ValueError):
@@ -19,7 +19,7 @@ def recall(cache: Path, question: Any) -> Any:
 
 
 def recall_as(kind: type[Answer], cache: Path, question: Any) -> Answer | None:
-    """The answer as a value of this dataclass; None: there is none, or one of other fields."""
+    """The answer as a value of this dataclass; None: there is none, or it has other fields."""
     answer = recall(cache, question)
     try:
         return None if answer is None else kind(**answer)
@@ -36,5 +36,6 @@ def remember(cache: Path, question: Any, answer: Any) -> None:
 
 
 def _path(cache: Path, question: Any) -> Path:
+    """The file of a question: equal questions, whatever the order of their keys, have the same."""
     text = json.dumps(question, sort_keys=True, separators=(",", ":"))
     return cache / "seen" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"

@@ -7,7 +7,7 @@ from experiments.streams import permutations
 
 
 def pixel_order(permutation: str, image_size: int, patch_size: int, seed: int) -> Array | None:
-    """The source, in the image row by row, of each pixel of the permuted image: int32 (h*w,); None: as it is.
+    """The source of each pixel of the permuted image, row by row: int32 (h*w,); None: images stay as they are.
 
     "patches" shuffles the order of the patches, and the pixels within each by one permutation shared by all.
     "pixels" shuffles the pixels of the whole image.

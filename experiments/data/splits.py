@@ -13,7 +13,7 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import checks, decoded, framing, known, limits, memo
 from experiments.data.builtin import BUILT_IN
-from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, seen, source_tree
+from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, noted_fingerprint, source_tree
 from experiments.data.known import About, Facts
 from experiments.data.limits import NotPrepared, Purpose
 from experiments.data.pictures import background
@@ -49,12 +49,12 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
 
     Args:   cache: folder of decoded images.   where: what an error begins with, such as a file name.
             purpose: decides how much may be decoded.
-    Raises: NotPrepared: more would have to be decoded than planning may.    MixlabError: names the field at fault.
+    Raises: NotPrepared: planning would have to decode more than it may.    MixlabError: names the field at fault.
     """
     if config.image_channels == 2:
-        raise MixlabError(f"{where}: data.image_channels: 2 is not known; allowed: 1 (grey), 3 (colour)")
+        raise MixlabError(f"{where}: data.image_channels: expected 1 (grey) or 3 (colour), got 2")
     framing.check(config, where)
-    background(config, where)  # says so if it is no colour
+    background(config, where)  # raises where it is no colour
     try:
         about = _find_out(config, cache, where, purpose)
     except OSError as error:
@@ -89,7 +89,7 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
 
 
 def prepare(config: DataConfig, cache: Path, where: str) -> About:
-    """Decode the source, however large it is, unless its decoded images are there.
+    """Decode the source, however large it is, unless its decoded images are there; returns what they are.
 
     Raises: MixlabError: names the field at fault.
     """
@@ -100,26 +100,27 @@ def prepare(config: DataConfig, cache: Path, where: str) -> About:
             return _read_anew(config, source_tree(config.source, where), cache, where, Purpose.PREPARING)
         return entry.about
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
 
 
 def check_memory(config: DataConfig, info: DataInfo, cache: Path, where: str) -> None:
-    """Raises: MixlabError: the examples that `describe` told of exceed the memory that is available now."""
+    """Check that the examples which `describe` told of fit into the memory.  Raises: MixlabError: they do not."""
     try:
         entry = decoded.find(cache, info.content)
     except OSError as error:
-        raise _cache_error(cache, error, where) from None
+        raise _cache_error(cache, error, where) from error
     if entry:  # else they are decoded anew, which looks at the memory first
         limits.check_memory(entry.about, config.source, where)
 
 
 def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> About:
-    """From the notes of the cache, else by decoding the source."""
+    """What a source holds, from the notes of the cache where it is there, else by decoding the source."""
     last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
     tree = source_tree(config.source, where)
-    noted = seen(config, tree, cache)
+    # First by what a listing tells, as reading all files of a large source for its fingerprint takes minutes.
+    noted = noted_fingerprint(config, tree, cache)
     answer = known.recall(cache, known.question(config, noted)) if noted else None
     if answer is None and tree:
         limits.check_files(config, tree, purpose, where)
@@ -129,6 +130,7 @@ def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> 
 
 
 def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str, purpose: Purpose) -> About:
+    """Decode a source and note what it holds.  Raises: NotPrepared; MixlabError; OSError: see `describe` and memo."""
     question = known.question(config, fingerprint(config, tree, cache, where))
     if tree is None and config.source not in BUILT_IN:
         limits.check_download(config, hub_bytes(config, cache), purpose, where)
@@ -137,7 +139,7 @@ def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str, p
     try:
         answer = decoded.build(config, tree, cache, purpose, where)
     except NotPrepared as error:
-        if error.about:  # the next plan need not look for it
+        if error.about:  # the next plan need not open the source to learn it
             memo.remember(cache, ["size", question], dataclasses.asdict(error.about))
         raise
     known.remember(cache, question, *answer)
@@ -145,7 +147,7 @@ def _read_anew(config: DataConfig, tree: Tree | None, cache: Path, where: str, p
 
 
 def _keep(config: DataConfig, tree: Tree | None, cache: Path, about: About, facts: Facts) -> About:
-    """Note what the place of the source holds, and what there is to say of it."""
+    """Note what the place of the source holds, and the sentences on it."""
     if tree:
         facts = dataclasses.replace(facts, notes=(*tree.notes(), *facts.notes))
     known.remember_place(cache, config, about, facts)
@@ -153,7 +155,7 @@ def _keep(config: DataConfig, tree: Tree | None, cache: Path, about: About, fact
 
 
 def facts(config: DataConfig, info: DataInfo, cache: Path) -> Facts:
-    """The names of the classes in order, and what there is to say of the source."""
+    """The names of the classes in order, and the sentences on the source."""
     return known.facts_at(cache, config, info.content)
 
 
@@ -174,15 +176,15 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
         if entry is None:
             return None
         parts = _split(config, entry.about, entry.labels, where)
-        found = checks.repeats(decoded.hashes(cache, entry), *parts)
-        memo.remember(cache, question, dataclasses.asdict(found))
-        return found
+        counted = checks.repeats(decoded.hashes(cache, entry), *parts)
+        memo.remember(cache, question, dataclasses.asdict(counted))
+        return counted
     except OSError as error:
         raise _cache_error(cache, error, where) from error
 
 
 def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:
-    """Examples to train on, to validate on and to test on.
+    """Numbers of examples to train on, to validate on and to test on.
 
     Raises: MixlabError: a fraction leaves nothing to train or to test on.
     """
@@ -207,7 +209,7 @@ def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int
 
 
 def _split(config: DataConfig, about: About, labels: Array, where: str) -> tuple[Array, Array, Array]:
-    """Indices to train on, to validate on and to test on."""
+    """Indices, int32, to train on, to validate on and to test on."""
     num_train, num_validation, num_test = _counts(config, about, where)
     rest, total = np.arange(about.num_train, dtype=np.int32), about.num_train + about.num_test
     if about.num_test:
@@ -242,6 +244,6 @@ def _nested(indices: Array, labels: Array, seed: int, purpose: str) -> Array:
 
 def _cache_error(cache: Path, error: OSError, where: str) -> MixlabError:
     return MixlabError(
-        f"{where}: data cache {cache}: it cannot be used ({error.strerror or error}); free space there, or choose "
+        f"{where}: the data cache {cache} cannot be used ({error.strerror or error}); free space there, or choose "
         f"another folder with --store or run.data_cache"
     )

@@ -29,8 +29,9 @@ from experiments.spec.trial import Trial
 from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
 
-EXPECTED, FOUND, BEFORE = "expected/", "found/", "before/"  # of what is computed in two ways
-GRADIENT = "gradient/"  # of the wide sizes
+# Prefixes of names: what the first way of computing gives, what the second gives, and the state that both begin with.
+EXPECTED, FOUND, BEFORE = "expected/", "found/", "before/"
+GRADIENT = "gradient/"  # prefix of the wide sizes' gradients, which lie beside activations of the same names
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +43,12 @@ class Opened:
     run: RunSpec
 
     def program(self, trial: Trial, optimizer: OptimizerSpec | None = None) -> Program:
+        """The program of a trial.  Args: optimizer: in place of the trial's own."""
         return self.backend.open(trial.model, optimizer or trial.optimizer, self.dataset, self.run)
 
 
-def made(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
-    """The arrays of each check that the job names, by file."""
+def check_arrays(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """The name and the arrays of each file that the job's checks need."""
     program = opened.program(job.short)
     if LONG in job.checks:
         yield LONG, _long_call(program, job.short, splits)
@@ -56,12 +58,13 @@ def made(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]
         yield from _wide(opened, job, splits)
 
 
-def _pair(expected: State, found: State) -> State:
-    return {EXPECTED + name: x for name, x in expected.items()} | {FOUND + name: x for name, x in found.items()}
+def _both(first: State, second: State) -> State:
+    """What two ways of computing give, in one mapping."""
+    return {EXPECTED + name: x for name, x in first.items()} | {FOUND + name: x for name, x in second.items()}
 
 
 def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
-    """The state and the metrics after so many steps, one by one and in one call."""
+    """The state and the metrics of LONG_STEPS steps, taken one by one and in one call."""
     plans = [step_plan(trial, splits.train, step, 1) for step in range(LONG_STEPS)]
     program.load([initial_state(trial)])
     metrics = [program.train([plan])[0] for plan in plans]
@@ -69,17 +72,15 @@ def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
     expected = {"loss": losses, "gradient_norm": norms, **program.states()[0]}
     program.load([initial_state(trial)])
     (once,) = program.train([step_plan(trial, splits.train, 0, LONG_STEPS)])
-    return _pair(expected, {"loss": once.loss, "gradient_norm": once.gradient_norm, **program.states()[0]})
+    return _both(expected, {"loss": once.loss, "gradient_norm": once.gradient_norm, **program.states()[0]})
 
 
 def _replicas(program: Program, job: Job, splits: Splits) -> State:
     """The states of two trials after some steps, each alone and as one program."""
     trials = [dataclasses.replace(job.short, seed=job.trial.seed + i) for i in range(NUM_REPLICAS)]
-    before, plans = [spread_state(trial) for trial in trials], [_replica(trial, job, splits) for trial in trials]
-    plans = [
-        dataclasses.replace(plan, learning_rate=rate * plan.learning_rate)
-        for plan, rate in zip(plans, REPLICA_RATES, strict=True)
-    ]
+    before = [spread_state(trial) for trial in trials]
+    # Seeds and rates differ: replicas that exchange their states or their plans would else agree.
+    plans = [_replica_plan(trial, rate, job, splits) for trial, rate in zip(trials, REPLICA_RATES, strict=True)]
     alone, losses = [], []
     for state, plan in zip(before, plans, strict=True):
         program.load([state])
@@ -88,16 +89,18 @@ def _replicas(program: Program, job: Job, splits: Splits) -> State:
     program.load(before)
     metrics = program.train(plans)
     expected = {f"loss/replica {i}": loss for i, loss in enumerate(losses)} | _named(alone)
-    found = {f"loss/replica {i}": one.loss for i, one in enumerate(metrics)} | _named(program.states())
-    return _pair(expected, found) | {BEFORE + name: x for name, x in _named(before).items()}
+    together = {f"loss/replica {i}": one.loss for i, one in enumerate(metrics)} | _named(program.states())
+    return _both(expected, together) | {BEFORE + name: x for name, x in _named(before).items()}
 
 
-def _replica(trial: Trial, job: Job, splits: Splits) -> StepPlan:
-    return step_plan(trial, splits.train, job.first_step, REPLICA_STEPS)
+def _replica_plan(trial: Trial, rate: float, job: Job, splits: Splits) -> StepPlan:
+    """The plan of one replica's steps, at `rate` times its learning rate."""
+    plan = step_plan(trial, splits.train, job.first_step, REPLICA_STEPS)
+    return dataclasses.replace(plan, learning_rate=rate * plan.learning_rate)
 
 
 def _named(states: list[State]) -> State:
-    """Arrays by name and replica, the group first."""
+    """The arrays of all replicas; the names begin with the group, as `moves` reads it there."""
     return {f"{name}/replica {i}": x for i, state in enumerate(states) for name, x in state.items()}
 
 
@@ -106,6 +109,7 @@ def _wide(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State
     trial = job.wide
     plan = step_plan(trial, splits.train, job.first_step, 1)
     indices, order = plan.examples[0], opened.dataset.pixel_order
+    # The batch's own examples and no more, with labels of as many classes as the wide sizes have.
     few = ArrayDataset(np.asarray(splits.images[indices]), wide_labels(splits.labels[indices]), order)
     plan = dataclasses.replace(plan, examples=np.arange(len(indices), dtype=np.int32)[None])
 
@@ -118,8 +122,9 @@ def _wide(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State
     if WIDE in job.checks:
         yield WIDE, {**program.activations([plan])[0], **{GRADIENT + n: x for n, x in expected.items()}}
     if REMAT in job.checks:
-        yield REMAT, _pair(expected, gradients(dataclasses.replace(opened.run, remat=not opened.run.remat))[1])
+        yield REMAT, _both(expected, gradients(dataclasses.replace(opened.run, remat=not opened.run.remat))[1])
     if COMPILE in job.checks:
         other = dataclasses.replace(opened.run, compile=not opened.run.compile)
-        both = (opened.backend.about(run).get("compile") for run in (opened.run, other))
-        yield COMPILE, _pair(expected, gradients(other)[1]) if len(set(both)) == 2 else {}
+        # A backend that compiles whatever run.compile says has one way alone, and nothing to compare.
+        ways = {opened.backend.about(run).get("compile") for run in (opened.run, other)}
+        yield COMPILE, _both(expected, gradients(other)[1]) if len(ways) == 2 else {}

@@ -29,16 +29,20 @@ class Step:
     in_float32: tuple[str, ...] = ()  # the decays whose distance from 1 is rounded
 
     def complement(self, name: str) -> float:
-        """1 - b1, 1 - b2 or 1 - ema_decay."""
+        """The distance from 1 of a decay of the spec: b1, b2 or ema_decay."""
         decay = getattr(self.spec, name)
         return float(np.float32(1) - np.float32(decay)) if name in self.in_float32 else 1 - decay
 
     def decays(self, name: str) -> bool:
+        """Whether weight decay acts on a parameter."""
         return self.mask(name) if self.mask else self.spec.decay == "all" or name in self.kernels
 
 
 def apply(step: Step, state: State, gradient: State) -> State:
-    """The next state.  Source: as backends/*/optimizer.py, tensor by tensor in float64."""
+    """The state after a step, tensor by tensor in float64; the arithmetic of backends/*/optimizer.py.
+
+    Args: gradient: before clipping, by parameter name.
+    """
     spec, after, clipped = step.spec, State(), clip(step, gradient)
     for name, g in clipped.items():
         p = state[f"params/{name}"]
@@ -56,6 +60,7 @@ def apply(step: Step, state: State, gradient: State) -> State:
 
 
 def norm(arrays: State) -> float:
+    """The norm of all arrays together, in float64."""
     return float(np.sqrt(sum(float((x.astype(np.float64) ** 2).sum()) for x in arrays.values())))
 
 
@@ -74,6 +79,7 @@ def clip(step: Step, gradient: State) -> State:
 
 
 def _adamw(step: Step, state: State, name: str, g: Array) -> tuple[State, Array]:
+    """The new moments of a parameter, and the direction of Adam."""
     spec = step.spec
     first = spec.b1 * state[f"first_moment/{name}"] + step.complement("b1") * g
     second = spec.b2 * state[f"second_moment/{name}"] + step.complement("b2") * g * g
@@ -83,5 +89,6 @@ def _adamw(step: Step, state: State, name: str, g: Array) -> tuple[State, Array]
 
 
 def _sgd(step: Step, state: State, name: str, g: Array) -> tuple[State, Array]:
+    """The new momentum of a parameter, and the direction of SGD."""
     momentum = step.spec.momentum * state[f"momentum/{name}"] + (1 - step.dampening) * g
     return {f"momentum/{name}": momentum}, g + step.spec.momentum * momentum if step.spec.nesterov else momentum

@@ -15,8 +15,9 @@ from experiments import streams
 from experiments.spec.trial import Trial, trial_from_json
 from experiments.training.start import initial_state
 
-# Checks that a job names, each a rung or some: the steps of one call; sizes other than those of the other rungs;
-# several trials as one program; blocks computed again for the gradient; a compiled forward pass, made in a minute.
+# Checks that a job names, each for one rung or several: many steps in one call; other sizes than those of the other
+# rungs; several trials as one program; blocks computed again for the gradient; a compiled forward pass, which takes a
+# minute.
 LONG, WIDE, REPLICAS, REMAT, COMPILE = CHECKS = ("long", "wide", "replicas", "remat", "compile")
 ON_ASKING = (COMPILE,)
 EACH_VALUE = (WIDE,)  # made for each value of each setting of an ablation; the others once, as they depend on it least
@@ -30,7 +31,7 @@ EMPTY_RATE = 1.0
 CHUNK_STEPS = 10  # trained in one call, as a run trains them, on both sides alike
 # Steps of one call, against the same one by one: more than two of JAX's compiled chunks of 32, and no multiple of them.
 LONG_STEPS = 70
-LONG_BLOCKS = 1  # of the model that takes them, and of replicas: what is looked at lies around the model
+LONG_BLOCKS = 1  # of the model that takes them, and of replicas: what these rungs look at lies around the model
 WIDE_BLOCKS = 2
 # Of the wide rungs: more than a byte counts, and no multiple of anything.
 WIDE_CLASSES = 1001
@@ -41,9 +42,10 @@ REPLICA_RATES = (1.0, 1.5)  # times the plan's rate
 
 @dataclass(frozen=True)
 class Job:
-    """trial: its backend and precision are this side's.   num_steps: of the trajectory.   cache: of decoded images.
+    """One trial, and what a side computes of it.
 
-    wide_batch: batch size of the wide rungs.   checks: those of CHECKS that are made.
+    trial: its backend and precision are this side's.   num_steps: of the trajectory.   cache: folder of decoded images.
+    folder: where the side writes.   wide_batch: batch size of the wide rungs.   checks: those of CHECKS that are made.
     """
 
     trial: Trial
@@ -74,6 +76,7 @@ class Job:
 
 
 def job_json(job: Job) -> dict[str, Any]:
+    """A job in JSON's types; see read_jobs."""
     return {**asdict(job), "cache": str(job.cache), "folder": str(job.folder)}
 
 
@@ -110,11 +113,12 @@ def empty_state(trial: Trial) -> State:
 
 
 def empty_optimizer(optimizer: OptimizerSpec) -> OptimizerSpec:
-    """The numbers of the step from empty slots, as far as their part is on."""
+    """The optimizer of the step from empty slots; a part that is off stays off."""
     return replace(optimizer, **{name: value for name, value in EMPTY.items() if getattr(optimizer, name)})
 
 
 def empty_plan(plan: StepPlan) -> StepPlan:
+    """The plan of the step from empty slots: another rate alone."""
     return replace(plan, learning_rate=np.full_like(plan.learning_rate, EMPTY_RATE))
 
 

@@ -16,7 +16,9 @@ from experiments.parity.rungs import Place, Rung, compare, gradient_scales, move
 from experiments.parity.tolerances import EXACT, TABLE, tolerance
 from experiments.results.metrics import METRICS
 
-# Rung: the file that holds it.
+# Rung -> the file that holds it. The order is that of causes, so that the first rung which fails is the place to look
+# at: names and inputs, one step forwards and backwards, what an optimizer makes of it, then many steps. The sides write
+# their files in the same order, and a rung is compared while they compute the next.
 RUNGS = {
     "parameters": "weights",
     "weights": "weights",
@@ -52,10 +54,10 @@ HINTS = {
 
 
 class Ladder:
-    """Two folders of one job, climbed rung by rung as their files appear."""
+    """The folders of two sides of one job, compared rung by rung as their files appear."""
 
     def __init__(self, jobs: tuple[Job, Job], wait: Callable[[str], None]):
-        """Args: wait: returns once both folders hold a file of this name, or raises."""
+        """Begin with both sides' jobs.  Args: wait: returns once both folders hold a file of this name, or raises."""
         self.jobs, self.wait = jobs, wait
         self.model: ModelSpec = jobs[0].trial.model
         self.precisions = tuple(job.trial.train.precision for job in jobs)
@@ -78,21 +80,24 @@ class Ladder:
                 yield from self._trajectory()
             elif RUNGS[name] in (LONG, REPLICAS, REMAT, COMPILE):
                 yield own.twice(name, RUNGS[name], self.jobs, self._read(RUNGS[name]))
-            elif name == "moments":
+            elif name == "moments":  # yields `formula` too
                 self.wait("empty.safetensors")
                 yield from own.formula(self.jobs, read)
             elif RUNGS[name]:
                 yield getattr(self, f"_{name.replace(' ', '_')}")(*self._read(RUNGS[name]))
 
     def _read(self, name: str) -> tuple[State, State]:
+        """The arrays of both sides in the file of this name, once both have written it."""
         self.wait(f"{name}.safetensors")
         first, second = (read(job, name) for job in self.jobs)
         return first, second
 
     def _rung(self, name: str) -> Rung:
+        """A rung without a verdict yet, with its tolerance for these precisions and this model."""
         return Rung(name, tolerance(name, self.precisions, self.model))
 
     def _parameters(self, a: State, b: State) -> Rung:
+        # Names and shapes alone: where they differ, no number can be compared with another.
         rung, shapes = Rung("parameters", EXACT), ({n: x.shape for n, x in side.items()} for side in (a, b))
         first, second = shapes
         for name in sorted(set(first) | set(second)):
@@ -105,6 +110,7 @@ class Ladder:
         return self._rung("weights").fill(a, b, a, str)
 
     def _plan(self, a: State, b: State) -> Rung:
+        # Exact, as NumPy draws it on both sides: a difference is one of interpreters or of versions, of no framework.
         return Rung("plan", EXACT).fill(a, b, a, lambda name: f"{name} of the plan, which NumPy makes")
 
     def _batch(self, a: State, b: State) -> Rung:
@@ -123,7 +129,7 @@ class Ladder:
         return self._backwards("gradients", self.model, a, b, lambda name: f"gradient of {name}")
 
     def _backwards(self, rung: str, model: ModelSpec, a: State, b: State, place: Place) -> Rung:
-        # backwards, as the chain rule goes: the last parameter's gradient depends on the fewest operations
+        # In the chain rule's order: the last parameter's gradient depends on the fewest operations.
         names = list(reversed(folds.shapes(model)))
         return self._rung(rung).fill(a, b, names, place, gradient_scales((a, b), names, self.precisions))
 
@@ -131,27 +137,32 @@ class Ladder:
         return self._rung("norm").fill(a, b, ["gradient_norm"], lambda _: "norm of the gradient, before clipping")
 
     def _step(self, a: State, b: State) -> Rung:
+        # The plan of one side does for both: if plans differ, an earlier rung is the place.
         rung, plan, gradients = self._rung("step"), self._read("plan")[0], self._read("gradients")
 
         def place(name: str) -> str:
             sides = zip(self.jobs, gradients, (a, b), strict=True)
-            said = [f"{job.trial.backend} {terms.explain(own.case(job, plan, *arrays))}" for job, *arrays in sides]
-            return f"{name}: {'; '.join(said)}"
+            forms = [f"{job.trial.backend} {terms.explain(own.case(job, plan, *arrays))}" for job, *arrays in sides]
+            return f"{name}: {'; '.join(forms)}"
 
         names = state_shapes(self.model, self.jobs[0].trial.optimizer)
+        # A parameter follows from its moments, and an average from its parameter: causes are compared before effects.
         moments_first = sorted(names, key=lambda name: name.startswith(("params/", "average/")))
         a, b = ({name: side[name] for name in moments_first} for side in (a, b))
         return rung.fill(a, b, moments_first, place, self._moves(rung, a, b, spread_state(self.jobs[0].trial)))
 
     def _moves(self, rung: Rung, a: State, b: State, before: State, steps: int = 1) -> dict[str, float]:
+        """The sizes that differences of trained states are set against, from `before` on; see rungs.moves."""
         return moves((a, b), before, self.precisions, rung.tolerance.limit, steps)
 
     def _evaluation(self, a: State, b: State) -> Rung:
-        counts = set(self.precisions) <= set(TABLE)  # a near tie that falls the other way says nothing of a coarser one
+        # In a coarse precision, rounding turns near ties over: then a share of right answers says nothing.
+        counts = set(self.precisions) <= set(TABLE)
         names = [name for name in a if counts or not METRICS[name].is_share]
         return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _chunk(self, a: State, b: State) -> Rung:
+        # These steps begin with the initial state, unlike the single step: what is looked at is a run as it is.
         rung, before = self._rung("chunk"), self._read("weights")[0]
         scales = self._moves(rung, a, b, before, min(CHUNK_STEPS, self.jobs[0].num_steps))
         words = "the loop over the steps of one call, where single steps agree"
@@ -183,7 +194,10 @@ class Ladder:
         return f"at {wide.train.batch_size} examples and {wide.model.num_classes} classes"
 
     def _trajectory(self) -> tuple[Rung, Rung]:
-        """Parameters and losses of each step; files are removed once they are compared."""
+        """The rungs of the parameters and of the losses of each step.
+
+        Files are removed once they are compared: the sides wait for that, so that no disk holds a whole trajectory.
+        """
         moved, losses = self._rung("trajectory"), self._rung("losses")
         before = self._read("weights")[0]
         first, total = 0, self.jobs[0].num_steps
@@ -193,9 +207,10 @@ class Ladder:
             for i in range(len(sides[0]["loss"])):
                 a, b = ({name: rows[i] for name, rows in side.items() if name != "loss"} for side in sides)
                 number = first + i + 1
+                # Against how far parameters have moved by then: beside their size, the first steps would always agree.
                 scales, step = self._moves(moved, a, b, before, number), f"step {number}"
-                found = [compare(name, a[name], b[name], scales[name]) for name in a]
-                worst = max(found, key=lambda difference: difference.relative)
+                differences = [compare(name, a[name], b[name], scales[name]) for name in a]
+                worst = max(differences, key=lambda difference: difference.relative)
                 moved.note(worst, step, f"{worst.name} at {step}")
                 loss = compare("loss", *(side["loss"][i] for side in sides))
                 losses.note(loss, step, f"loss at {step}")
@@ -206,10 +221,14 @@ class Ladder:
 
 
 def read(job: Job, name: str) -> State:
+    """The arrays of one side's file."""
     return load((job.folder / f"{name}.safetensors").read_bytes())
 
 
 def operations(model: ModelSpec, seen: State) -> list[str]:
-    """What a forward pass computes between its batch and its loss, of which some was seen."""
+    """Names of what a forward pass computes between its batch and its loss, in order.
+
+    Args: seen: what a side noted in a pass; without masks for it, no layer of stochastic depth is among them.
+    """
     depth = any(name in seen for name in folds.branches(model))
     return [name for name in folds.operations(model, depth) if name not in (*BATCH, "loss")]

@@ -36,8 +36,11 @@ WORDS = {
 
 
 def case(job: Job, plan: State, gradient: State, after: State) -> Case:
-    """The single step from the spread state."""
-    rates = learning_rates(job.trial.train, job.first_step - 1, 3)
+    """The single step of a side from the spread state.
+
+    Args: plan: of the step.    gradient: the side's own, before clipping.    after: the state that the side came to.
+    """
+    rates = learning_rates(job.trial.train, job.first_step - 1, 3)  # of the step before, of the step, of the step after
     kernels = frozenset(name for name, decays in decayed_params(job.trial.model, "kernels").items() if decays)
     right = Step(job.trial.optimizer, float(rates[1]), plan["moment_corrections"][0], job.first_step + 1, kernels)
     around = float(rates[0]), float(rates[2])
@@ -45,37 +48,43 @@ def case(job: Job, plan: State, gradient: State, after: State) -> Case:
 
 
 def empty_case(job: Job, plan: State, gradient: State, after: State) -> Case:
-    """The single step from empty slots; the gradient is the same, as the parameters are."""
+    """The single step of a side from empty slots; the gradient is the same, as the parameters are."""
     usual = case(job, plan, gradient, after)
     right = replace(usual.right, spec=empty_optimizer(job.trial.optimizer), rate=EMPTY_RATE)
+    # The neighbours' rates keep their ratio to the step's own: a side that takes one of them is known by that ratio.
     before, after_it = (EMPTY_RATE * rate / usual.right.rate for rate in usual.rates)
     return replace(usual, right=right, rates=(before, after_it), before=empty_state(job.trial))
 
 
 def formula(jobs: tuple[Job, Job], read: Callable[[Job, str], State]) -> tuple[Rung, Rung]:
-    """Both steps of each side: its first moments against its gradient, everything else against its first moments.
+    """The rungs of first moments and of everything else, over both single steps of each side.
+
+    First moments are held to the side's gradient, everything else to the side's first moments.
 
     Args: read: the arrays of a side by file; one state at a time, as those of a large model take much memory.
     """
     precisions = tuple(job.trial.train.precision for job in jobs)
     rungs = [Rung(name, tolerance(name, precisions, jobs[0].trial.model)) for name in ("moments", "formula")]
     for job in jobs:
+        # Neither step shows every term. From the spread state, gradients are clipped and old moments decay; from empty
+        # slots, 1 - decay is all that is seen of a decay, and the rate of 1 shows weight decay beside rounding.
         plan, gradient = read(job, "plan"), read(job, "gradients")
-        for words, file, made in (("", "step", case), (FROM_EMPTY, "empty", empty_case)):
-            one = made(job, plan, gradient, read(job, file))
-            for rung, found in zip(rungs, terms.deviations(one), strict=True):
-                for difference in found:
+        for words, file, make_case in (("", "step", case), (FROM_EMPTY, "empty", empty_case)):
+            one = make_case(job, plan, gradient, read(job, file))
+            for rung, deviations in zip(rungs, terms.deviations(one), strict=True):
+                for difference in deviations:
                     _note(rung, job, one, words, difference)
     return rungs[0], rungs[1]
 
 
 def _note(rung: Rung, job: Job, one: Case, words: str, difference: Difference) -> None:
+    """Note a tensor's deviation; the term at fault is searched for only where it is the place."""
     name = " ".join(filter(None, (job.trial.backend, words, difference.name)))
     rung.note(replace(difference, name=name), name, lambda: f"{name}: {job.trial.backend} {terms.explain(one)}")
 
 
 def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:
-    """What each side has computed in two ways, of which `check` is the kind; free where no side has two."""
+    """The rung of a check, for which each side has computed the same in two ways; free where neither has two ways."""
     if not any(sides):
         return Rung(name, ONE_WAY)
     precisions, deterministic = (
@@ -85,23 +94,24 @@ def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:
     kind = "trajectory" if check == LONG and not deterministic else name  # then no two runs have the same bits
     rung = Rung(name, tolerance(kind, tuple(precisions), jobs[0].trial.model))
     for job, side in zip(jobs, sides, strict=True):
-        expected, found, before = (part(side, prefix) for prefix in (EXPECTED, FOUND, BEFORE))
-        scales = _scales(check, rung, job, (expected, found), before)
+        expected, second, before = (part(side, prefix) for prefix in (EXPECTED, FOUND, BEFORE))
+        scales = _scales(check, rung, job, (expected, second), before)
         for tensor in expected:
             label = f"{job.trial.backend} {tensor}"
-            difference = compare(label, expected[tensor], found[tensor], scales.get(tensor))
+            difference = compare(label, expected[tensor], second[tensor], scales.get(tensor))
             rung.note(difference, label, f"{label}: {WORDS[check]}")
     return rung
 
 
 def _scales(check: str, rung: Rung, job: Job, sides: Sides, before: State) -> dict[str, float]:
-    """What differences are set against, where it is not the size of a tensor."""
+    """Sizes that differences are set against, by tensor; one that is absent is set against its own size."""
     precisions = [job.trial.train.precision]
-    if check == REPLICAS:
+    if check == REPLICAS:  # trained states among losses, which have no state before
         states = {n: sides[0][n] for n in before}, {n: sides[1][n] for n in before}
         return moves(states, before, precisions, rung.tolerance.limit, REPLICA_STEPS)
     return {} if check == LONG else gradient_scales(sides, sides[0], precisions)
 
 
 def part(side: State, prefix: str) -> State:
+    """The arrays below a prefix, without it."""
     return {name.removeprefix(prefix): x for name, x in side.items() if name.startswith(prefix)}

@@ -30,7 +30,7 @@ POLL_S = 0.02
 
 @dataclass(frozen=True)
 class Side:
-    """backend[:precision[:device]]; what is left out is the trial's own."""
+    """One side, typed as backend[:precision[:device]]; what is left out is the trial's own."""
 
     backend: str
     precision: str | None = None
@@ -41,40 +41,41 @@ class Side:
 
 
 def read_pair(text: str) -> tuple[Side, Side]:
-    """Raises: MixlabError: it is not two sides, or names an unknown backend or precision."""
-    sides = []
+    """The two sides of `--pair`.
+
+    Raises: MixlabError: the text is not two sides, or names an unknown backend or precision.
+    """
+    sides, where = [], f"{COMMAND_LINE}: --pair"
     for part in text.split(","):
         backend, _, rest = part.strip().partition(":")
         precision, _, device = rest.partition(":")
         if backend not in backends.names():
-            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(backend, backends.names())}")
+            raise MixlabError(f"{where}: expected a backend, got {part!r}; {choices(backend, backends.names())}")
         if precision and precision not in specs.PRECISION:
-            raise MixlabError(f"{COMMAND_LINE}: --pair: {part!r}: {choices(precision, specs.PRECISION)}")
+            raise MixlabError(f"{where}: expected a precision, got {part!r}; {choices(precision, specs.PRECISION)}")
         sides.append(Side(backend, precision or None, device or None))
     if len(sides) != 2:
         raise MixlabError(
-            f"{COMMAND_LINE}: --pair: {text!r} came where two of backend[:precision[:device]] are allowed, "
-            f"with a comma between them"
+            f"{where}: expected two of backend[:precision[:device]] with a comma between them, got {text!r}"
         )
     return sides[0], sides[1]
 
 
-def read_pythons(given: Sequence[str], pair: Sequence[Side]) -> dict[str, str]:
-    """backend=path of its interpreter, as a mapping; a shell leaves the `~` behind a `=` to the program.
+def read_pythons(options: Sequence[str], pair: Sequence[Side]) -> dict[str, str]:
+    """The path of an interpreter by backend; a shell leaves the `~` behind a `=` to the program.
 
-    Raises: MixlabError: it is not that, or the backend is on neither side.
+    Args:   options: backend=path each.
+    Raises: MixlabError: one is not that, or its backend is on neither side.
     """
     in_pair = [side.backend for side in pair]
-    pythons = {}
-    for part in given:
+    pythons, where = {}, f"{COMMAND_LINE}: --python"
+    for part in options:
         backend, _, path = part.partition("=")
-        path = expand(path, f"{COMMAND_LINE}: --python")
+        path = expand(path, where)
         if not os.access(path, os.X_OK) or not Path(path).is_file():
-            raise MixlabError(
-                f"{COMMAND_LINE}: --python: {part!r} came where backend=path is allowed, the path one of an interpreter"
-            )
+            raise MixlabError(f"{where}: expected backend=path with the path of an interpreter, got {part!r}")
         if backend not in in_pair:
-            raise MixlabError(f"{COMMAND_LINE}: --python: {part!r}: {choices(backend, in_pair)}")
+            raise MixlabError(f"{where}: expected a backend of the pair, got {part!r}; {choices(backend, in_pair)}")
         pythons[backend] = path
     return pythons
 
@@ -85,7 +86,7 @@ def ladders(
     """A ladder for each planned trial, in order; both sides are at work, each in a process of its own for all of them.
 
     Args:   pythons: the interpreter of a backend, where it is not this one's.
-    Raises: MixlabError: in a rung, what a side found wrong or how its process ended.
+    Raises: MixlabError: while a rung is awaited: a side found a mistake, or its process ended.
     """
     with tempfile.TemporaryDirectory(prefix="mixlab-parity-") as root:
         jobs = [
@@ -136,16 +137,17 @@ def _start(jobs: Sequence[Job], cpus: tuple[int, ...], pythons: Mapping[str, str
 
 
 def _wait(jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]", file: str) -> None:
-    """Raises: MixlabError: a side has ended without the file."""
+    """Return once both sides have written a file.  Raises: MixlabError: a side has ended without it."""
     for job, process in zip(jobs, processes, strict=True):
         while not (job.folder / file).exists():
+            # Asked before the file is looked for again: what a side wrote at last is there once it has ended.
             mistake, ended = job.folder / "mistake.json", process.poll() is not None
             if mistake.exists():
                 raise MixlabError(json.loads(mistake.read_text()))
             if ended and not (job.folder / file).exists():
-                said = (job.folder.parent / "output.txt").read_text(errors="replace").strip().splitlines()
+                lines = (job.folder.parent / "output.txt").read_text(errors="replace").strip().splitlines()
                 raise MixlabError(
                     f"parity: the process of {job.trial.backend} ended with exit code {process.returncode}: "
-                    f"{said[-1] if said else 'it said nothing'}"
+                    f"{lines[-1] if lines else 'it printed nothing'}"
                 )
             time.sleep(POLL_S)

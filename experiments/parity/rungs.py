@@ -18,7 +18,7 @@ Place = Callable[[str], str]  # of a tensor's name: what to say where it is the 
 class Difference:
     """The largest difference of one tensor.
 
-    relative: to the size that the rung sets it against.   fault: why there is no number.
+    relative: to the size that the rung sets it against.   fault: why no number can be given; "": one is.
     """
 
     name: str
@@ -40,6 +40,7 @@ class Rung:
 
     @property
     def passed(self) -> bool:
+        """Whether no difference was beyond the tolerance."""
         return not self.place
 
     def fill(
@@ -86,11 +87,12 @@ def compare(name: str, a: Array, b: Array, scale: float | None = None) -> Differ
 
 
 def size(array: Array) -> float:
+    """The largest element, without its sign."""
     return float(np.abs(array).max(initial=0.0))
 
 
 def gradient_scales(sides: tuple[State, State], names: Iterable[str], precisions: Sequence[str]) -> dict[str, float]:
-    """What differences of gradients are set against: their size, or a share of the largest of all."""
+    """Sizes that differences of gradients are set against: each one's own, at least a share of the largest of all."""
     first, second = ({name: size(side[name]) for name in names} for side in sides)
     floor = max(FLOOR[precision] for precision in precisions) * max(first.values(), default=0.0)
     return {name: max(first[name], second[name], floor) for name in first}
@@ -99,7 +101,7 @@ def gradient_scales(sides: tuple[State, State], names: Iterable[str], precisions
 def moves(
     sides: tuple[State, State], before: State, precisions: Sequence[str], limit: float, steps: int = 1
 ) -> dict[str, float]:
-    """What differences of a state are set against: how far it has moved, and the rounding that it is kept with.
+    """Sizes that differences of a state are set against: how far each tensor has moved, and its rounding.
 
     Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved
     little beside the others of its group is set against a share of the most that one has.

@@ -50,7 +50,7 @@ def main(path: Path) -> None:
 
 
 def climb(backend: Backend, job: Job) -> None:
-    """Write `about.json` and one file of arrays for each rung, in the order of ladder.RUNGS."""
+    """Write `about.json` and the files of arrays that the rungs need, in the order of ladder.RUNGS."""
     trial = job.trial
     splits = data.load(trial.data, trial.info, job.cache)
     order = data.pixel_order(
@@ -69,12 +69,13 @@ def climb(backend: Backend, job: Job) -> None:
         while len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING:
             _rest()
         _write(job.folder / f"steps-{first:06}.safetensors", arrays)
-    for name, arrays in checks.made(opened, job, splits):
+    for name, arrays in checks.check_arrays(opened, job, splits):
         _end_if_orphaned()
         _write(job.folder / f"{name}.safetensors", arrays)
 
 
 def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """The files of one step from the spread state, of an evaluation there, and of some steps in one call."""
     trial, first = job.trial, job.first_step
     plan = step_plan(trial, splits.train, first, 1)
     program.load([initial_state(trial)])
@@ -87,6 +88,7 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
         program.load([{**state, "params/stem/bias": state["params/stem/bias"] + OFFSET}])
         yield "offset", program.activations([plan])[0]
         program.load([state])
+    # Before the step, which changes the state: all of these are of the same parameters.
     yield "gradients", program.gradients([plan])[0]
     metrics = evaluate(program, splits, splits.test[:EVALUATED], trial.train.loss)
     yield "evaluation", {name: np.array(number) for name, number in metrics.items()}
@@ -98,7 +100,7 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
 
 
 def _empty_step(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
-    """The step from empty slots, in a program of its own: it has other numbers."""
+    """The step from empty slots, in a program of its own, as its optimizer has other numbers."""
     program = opened.program(job.trial, empty_optimizer(job.trial.optimizer))
     program.load([empty_state(job.trial)])
     program.train([empty_plan(step_plan(job.trial, splits.train, job.first_step, 1))])
@@ -126,6 +128,7 @@ def _rest() -> None:
 
 
 def _end_if_orphaned() -> None:
+    """Exit where the parent has died: nobody would compare or remove what this process writes."""
     if os.getppid() != PARENT:
         sys.exit(1)
 
@@ -136,6 +139,7 @@ def _parameters(program: Program) -> State:
 
 
 def _write(path: Path, arrays: State) -> None:
+    """Write a file that appears whole; it need not outlive a crash of the machine."""
     replace(path, save({name: np.ascontiguousarray(array) for name, array in arrays.items()}), durable=False)
 
 

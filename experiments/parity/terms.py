@@ -17,11 +17,12 @@ from experiments.parity.formula import Step, apply, clip, norm
 from experiments.parity.rungs import NOT_FINITE, Difference, size
 from experiments.parity.tolerances import FLOOR, KEPT, ROUNDOFF
 
-# Differences, relative to the largest change of a tensor, below which a side follows a form.
+# Differences, relative to the largest change of a tensor, below which a side counts as following a form.
 FOLLOWS = {"float64": 1e-9, "float32": 1e-4, "tf32": 1e-2, "bfloat16": 5e-2}
-# Of a number of the state in a step: as it is loaded, twice where an average is made of it, and as it is kept.
+# Roundings of a number of the state in a step: when it is loaded, two where an average is made of it, when it is kept.
 ROUNDINGS = 4
-# Parts of a model that others decay or leave out: how they are called, one of them, and which they are.
+# Parts of a model that other code decays or leaves out: their name in a sentence, one of them, and whether a parameter
+# is one of them.
 PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("biases", "head/bias", lambda name: name.endswith("bias")),
     ("norms' scales", "pre_head_layer_norm/scale", lambda name: name.endswith("scale")),
@@ -29,7 +30,7 @@ PARTS: tuple[tuple[str, str, Callable[[str], bool]], ...] = (
     ("the stem's kernel", "stem/kernel", lambda name: name == "stem/kernel"),
     ("the head's kernel", "head/kernel", lambda name: name == "head/kernel"),
 )
-EPSILONS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-10)  # that others add, where 1e-8 is Adam's
+EPSILONS = (1e-4, 1e-5, 1e-6, 1e-7, 1e-10)  # that other code adds, where 1e-8 is Adam's
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Case:
 
     @property
     def used(self) -> State:
-        """The gradient that the side's own moments hold, after clipping."""
+        """The gradient after clipping, as it can be read back from the side's own moments."""
         spec, slot = self.right.spec, moment(self.right)
         decay, share = (spec.b1, 1 - spec.b1) if spec.optimizer == "adamw" else (spec.momentum, 1.0)
         return {
@@ -79,7 +80,9 @@ def deviations(case: Case) -> tuple[list[Difference], list[Difference]]:
 
 
 def explain(case: Case) -> str:
-    """Which form a side's step follows, in words; a form that the parameters alone do not follow is none."""
+    """The form of the formula that the whole of a side's step follows, in words."""
+    # First the plain formula, then one term changed, then one number fitted: of two forms that explain a step equally
+    # well, the simpler one is named.
     best, closest = "follows no form that is known here", FOLLOWS[case.precision]
     for words, step in chain([("follows the formula", case.right)], forms(case), fitted(case)):
         expected = apply(step, case.before, case.gradient)
@@ -88,15 +91,15 @@ def explain(case: Case) -> str:
             _deviation(case, name, value, least if name.startswith(moment(case.right)) else 0.0).relative
             for name, value in expected.items()
         )
-        if distance < closest / 2:  # a form that explains no more than the one before it is no better
+        if distance < closest / 2:  # a form that is little closer than one before it explains no more than rounding
             best, closest = words, distance
-        if distance == 0:  # but for rounding; there are many forms, and a large model takes seconds for each
+        if distance == 0:  # it agrees but for rounding; there are many forms, and a large model takes seconds for each
             break
     return best
 
 
 def forms(case: Case) -> Iterator[tuple[str, Step]]:
-    """Each form of the formula with one term changed, by what it means."""
+    """The formula with one term changed, each form with its words in a sentence."""
     right, spec = case.right, case.right.spec
     yield "takes the learning rate of the step before", replace(right, rate=case.rates[0])
     yield "takes the learning rate of the step after", replace(right, rate=case.rates[1])
@@ -108,6 +111,7 @@ def forms(case: Case) -> Iterator[tuple[str, Step]]:
     yield from _decays(right)
     yield "does not update the average", replace(right, spec=replace(spec, ema_decay=1.0))
     yield "updates the average with the parameters before the step", replace(right, late_average=True)
+    # Source: TensorFlow's ExponentialMovingAverage, argument num_updates.
     warm = min(spec.ema_decay, (1 + right.step) / (10 + right.step))
     yield "warms up the decay of the average", replace(right, spec=replace(spec, ema_decay=warm))
     yield "rounds 1 - ema_decay to float32", replace(right, in_float32=("ema_decay",))
@@ -115,6 +119,7 @@ def forms(case: Case) -> Iterator[tuple[str, Step]]:
 
 
 def _decays(right: Step) -> Iterator[tuple[str, Step]]:
+    """Forms in which weight decay is another, or acts on other parameters."""
     spec = right.spec
     yield "does not decay the weights", replace(right, spec=replace(spec, weight_decay=0.0))
     yield "couples the weight decay with the gradient", replace(right, coupled=True)
@@ -125,23 +130,24 @@ def _decays(right: Step) -> Iterator[tuple[str, Step]]:
         yield "decays norms and biases too", replace(right, mask=lambda name: True)
     for part, example, chosen in PARTS:
         words = f"does not decay {part}" if right.decays(example) else f"decays {part} too"
-        yield words, replace(right, mask=partial(_turned_over, right, chosen))
+        yield words, replace(right, mask=partial(_decays_but_for, right, chosen))
 
 
-def _turned_over(right: Step, chosen: Callable[[str], bool], name: str) -> bool:
-    """Whether a parameter decays, where that is turned over for those that are chosen."""
+def _decays_but_for(right: Step, chosen: Callable[[str], bool], name: str) -> bool:
+    """Whether a parameter decays where the chosen ones do the contrary of what they should."""
     return right.decays(name) != chosen(name)
 
 
 def _adamw(right: Step) -> Iterator[tuple[str, Step]]:
+    """Forms in which Adam's bias corrections, decays or epsilon are others."""
     spec, (first, second) = right.spec, right.corrections
     yield "does not correct the bias of the moments", replace(right, corrections=np.ones(2))
     yield "does not correct the bias of the first moment", replace(right, corrections=np.array([1.0, second]))
     yield "does not correct the bias of the second moment", replace(right, corrections=np.array([first, 1.0]))
-    decays = np.array([spec.b1, spec.b2], np.float32)
+    decays = np.array([spec.b1, spec.b2], np.float32)  # as Optax computes them: up to 1e-5 off in the update
     single = (1 / (1 - decays ** np.float32(right.step))).astype(np.float64)
     yield "corrects the bias of the moments in float32", replace(right, corrections=single)
-    if right.step > 1:
+    if right.step > 1:  # at the first step the count before is 0, and the correction 1 / 0
         late = 1 / (1 - np.array([spec.b1, spec.b2]) ** (right.step - 1))
         yield "corrects the bias of the moments one step late", replace(right, corrections=late)
     for name in ("b1", "b2"):
@@ -154,6 +160,7 @@ def _adamw(right: Step) -> Iterator[tuple[str, Step]]:
 
 
 def _sgd(right: Step) -> Iterator[tuple[str, Step]]:
+    """Forms in which SGD's momentum is another."""
     spec = right.spec
     word = "drops" if spec.nesterov else "adds"
     yield f"{word} Nesterov's term", replace(right, spec=replace(spec, nesterov=not spec.nesterov))
@@ -161,7 +168,10 @@ def _sgd(right: Step) -> Iterator[tuple[str, Step]]:
 
 
 def fitted(case: Case) -> Iterator[tuple[str, Step]]:
-    """The formula with one number changed to what fits the side's step best."""
+    """The formula with one number changed to what fits the side's step best, each form with its words in a sentence.
+
+    Each number multiplies something in the step, so that one division gives it, by least squares over all elements.
+    """
     right, spec, gradient = case.right, case.right.spec, clip(case.right, case.gradient)
     expected = apply(right, case.before, case.gradient)
     params = _group(expected, "params"), _group(case.before, "params"), _group(case.after, "params")
@@ -171,23 +181,28 @@ def fitted(case: Case) -> Iterator[tuple[str, Step]]:
     if spec.clip_norm:
         numbers["clip_norm"] = _slope(case.used, case.gradient) * norm(case.gradient)
     if spec.weight_decay:
+        # What the side's parameters have lost beyond a step without decay.
         free = apply(replace(right, spec=replace(spec, weight_decay=0.0)), case.before, case.gradient)
         decayed = {name for name in params[1] if right.decays(name)}
         lost = {n: (_group(free, "params")[n] - params[2][n]) / right.rate for n in decayed}
         numbers["weight_decay"] = _slope(lost, {n: params[1][n] for n in decayed})
     if spec.ema_decay:
+        # The distance of the average from the new parameters shrinks by the decay.
         before, after = (_minus(_group(x, "average"), params[2]) for x in (case.before, case.after))
         numbers["ema_decay"] = _slope(after, before)
     for name, slot, entering, leaving in _averages(case, gradient):
-        kept, given = (_group(x, slot) for x in (case.after, case.before))
-        numbers[name] = _slope(_minus(kept, entering), _minus(given, leaving))
+        new, old = (_group(x, slot) for x in (case.after, case.before))
+        numbers[name] = _slope(_minus(new, entering), _minus(old, leaving))
     for name, number in numbers.items():
         words = f"takes {number:.4g} for {name}, which is {getattr(spec, name):.4g}"
         yield words, replace(right, spec=replace(spec, **{name: number}))
 
 
 def _averages(case: Case, gradient: State) -> Iterator[tuple[str, str, State, State]]:
-    """Each decay of a moment, its slot, what enters there, and what that is weighed against."""
+    """Each decay of a moment, its slot, what enters there, and what the old moment is weighed against.
+
+    An average m' = b m + (1 - b) g gives m' - g = b (m - g), SGD's sum m' = b m + g gives m' - g = b (m - 0).
+    """
     if case.right.spec.optimizer == "adamw":
         squares = {name: g * g for name, g in gradient.items()}
         yield "b1", "first_moment", gradient, gradient
@@ -197,6 +212,7 @@ def _averages(case: Case, gradient: State) -> Iterator[tuple[str, str, State, St
 
 
 def _group(state: State, group: str) -> State:
+    """The arrays of one group in float64, by parameter name."""
     return {n.partition("/")[2]: x.astype(np.float64) for n, x in state.items() if n.startswith(f"{group}/")}
 
 
@@ -205,13 +221,13 @@ def _minus(a: State, b: State) -> State:
 
 
 def _slope(y: State, x: State) -> float:
-    """The number that y is of x, by least squares; 0 where x is nothing."""
+    """The number f for which f x is nearest to y, by least squares; 0 where x is zero."""
     along, square = (sum(float((x[n].astype(np.float64) * z[n]).sum()) for n in y) for z in (y, x))
     return along / square if square else 0.0
 
 
 def _least(case: Case, first: State) -> float:
-    """What changes of first moments are set against at least, as small ones are sums that cancel.
+    """The least size that differences of first moments are set against, as small moments are sums that cancel.
 
     A gradient that is zero in exact arithmetic, such as that of a bias in front of pooling, is nothing but rounding.
     """
@@ -221,7 +237,7 @@ def _least(case: Case, first: State) -> float:
 def _deviation(case: Case, name: str, value: Array, least: float = 0.0) -> Difference:
     """Largest difference, beyond the rounding of a tensor's numbers, relative to the change that it should make.
 
-    Args: least: of a change, where it is set against more than its own size.
+    Args: least: the size that it is set against at least.
     """
     change = max(size(value - case.before[name]), least)
     distance = np.abs(value - case.after[name])

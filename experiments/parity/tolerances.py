@@ -19,9 +19,11 @@ KEPT = {"float64": "float64", "float32": "float32", "tf32": "float32", "bfloat16
 
 @dataclass(frozen=True)
 class Tolerance:
+    """How far two sides may part in a rung, and why so far."""
+
     limit: float  # largest relative difference that passes
     reason: str
-    seen: float | None = None
+    seen: float | None = None  # largest difference met by `make parity`; None: not measured
 
 
 EXACT = Tolerance(0.0, "made by the same NumPy code")
@@ -96,7 +98,7 @@ COARSE_MOMENTS = Tolerance(1e-2, OWN)
 
 
 def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Tolerance:
-    """Of a rung, for a pair of precisions: that of the coarser one."""
+    """The tolerance of a rung for a pair of precisions, which is that of the coarser one."""
     coarser, wide = coarsest(precisions), WIDE if rung.startswith("wide ") else 1
     rung = rung.removeprefix("wide ")
     if rung == "long call":
@@ -104,8 +106,9 @@ def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Toler
     if coarser == "float32" and rung in ("trajectory", "chunk", "replicas") and folds.has_kink(model):
         return KINK
     if coarser in TABLE:
-        found = TABLE[coarser][rung]
-        return found if len(set(precisions)) == 1 or found.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
+        listed = TABLE[coarser][rung]
+        # Between two precisions nothing is equal: what both round once differs by the roundings.
+        return listed if len(set(precisions)) == 1 or listed.limit else Tolerance(2 * ROUNDOFF[coarser], ROUNDED)
     unit, depth = ROUNDOFF[coarser], len(folds.branches(model)) + HALF_BLOCKS_OUTSIDE
     if rung in ("weights", "batch"):
         return Tolerance(2 * ROUNDOFF["float32"], "kept in float32 by both")
@@ -125,4 +128,5 @@ def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Toler
 
 
 def coarsest(precisions: tuple[str, ...]) -> str:
+    """The precision with the largest unit roundoff."""
     return max(precisions, key=ROUNDOFF.__getitem__)

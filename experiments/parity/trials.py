@@ -37,7 +37,11 @@ BATCH_SIZE = 8  # at most: more examples make no operation more visible
 
 @dataclass(frozen=True)
 class Planned:
-    """A trial as the ladder takes it.   batch_size: of the trial as it is given.   checks: as in Job."""
+    """A trial to compare.
+
+    grid: with every part on that can differ.   batch_size: the trial's own, before it was made small.
+    checks: those of job.CHECKS that are made of it.
+    """
 
     grid: GridTrial
     batch_size: int
@@ -56,12 +60,12 @@ class Planned:
         return wide_batch(self.trial.model, self.batch_size)
 
 
-def read_checks(given: Sequence[str]) -> tuple[str, ...]:
-    """Raises: MixlabError: no check of this name waits to be asked for."""
-    for check in given:
+def read_checks(names: Sequence[str]) -> tuple[str, ...]:
+    """The checks of `--with`.  Raises: MixlabError: one is not made on asking."""
+    for check in names:
         if check not in ON_ASKING:
-            raise MixlabError(f"{COMMAND_LINE}: --with: {check!r}: {choices(check, ON_ASKING)}")
-    return tuple(given)
+            raise MixlabError(f"{COMMAND_LINE}: --with: expected a check, got {check!r}; {choices(check, ON_ASKING)}")
+    return tuple(names)
 
 
 def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
@@ -97,7 +101,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
 
 
 def conditions(trial: Trial) -> str:
-    """How the sides train a trial, where that is another way than the trial's own."""
+    """How the sides train a trial, in words: its numbers that the ladder may have changed."""
     train, augment = trial.train, trial.data.augment
     return (
         f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
@@ -112,18 +116,19 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
 
     Args: asked: checks beside the usual ones.
     """
-    found: dict[Any, GridTrial] = {}
+    chosen: dict[Any, GridTrial] = {}
     batches: dict[Any, int] = {}
     for point, config in configs(ablation):
         trial = resolved(whole(config, num_steps), cache, ablation.where)
+        # Two trials with this key run the same operations: other images or numbers show no other fault.
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
         key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
         settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
-        found.setdefault(key, GridTrial(trial, settings))
+        chosen.setdefault(key, GridTrial(trial, settings))
         batches[key] = max(batches.get(key, 0), config.train.batch_size)
     planned: list[Planned] = []
     seen: set[tuple[str, str]] = set()
-    for key, one in found.items():
+    for key, one in chosen.items():
         values = {(name, repr(value)) for name, value in one.settings.items()}
         wanted = [check for check in ON_ASKING if check in asked or one.trial.run.compile]
         usual = [check for check in CHECKS if check not in ON_ASKING and (check in EACH_VALUE or not planned)]
@@ -135,22 +140,23 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
 
 
 def wide_batch(model: ModelSpec, batch_size: int) -> int:
-    """Of the wide rungs: the trial's own, or examples enough for dropout's smallest site to count beyond 16 bits."""
+    """Batch size of the wide rungs: the trial's own, or what takes dropout's smallest site beyond 16 bits."""
     sites = [math.prod(layer.output) for layer in folds.layers(model) if layer.drops]
     return min(batch_size, max(2 * BATCH_SIZE, 2**16 // min(sites, default=2**16) + 1))
 
 
-def _call(one: Planned) -> int:
+def _steps_of_a_call(one: Planned) -> int:
+    """The most steps that one call takes in a trial's rungs."""
     return LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
 
 
 def not_covered(one: Planned) -> list[str]:
-    """What the rungs of a trial say nothing of, in words."""
+    """What the rungs of a trial do not cover, in words."""
     trial, words = one.trial, []
     batch = one.wide_batch if WIDE in one.checks else trial.train.batch_size
     if batch < one.batch_size:
         words.append(f"batches above {batch}")
-    words += [f"more than {trial.num_steps} steps", f"more than {_call(one)} in one call"]
+    words += [f"more than {trial.num_steps} steps", f"more than {_steps_of_a_call(one)} in one call"]
     classes = f"{trial.model.num_classes}{f' and {WIDE_CLASSES}' if WIDE in one.checks else ''}"
     words.append(f"other class counts than {classes}")
     words.append(f"more than {NUM_REPLICAS} replicas" if REPLICAS in one.checks else "replicas")

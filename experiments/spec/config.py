@@ -87,6 +87,8 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class TrialConfig:
+    """One trial as a user writes it."""
+
     model: ModelConfig = field(default_factory=ModelConfig)
     data: DataConfig = field(default_factory=DataConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

@@ -38,6 +38,7 @@ def expand(text: str, where: str) -> str:
 
 
 def _variable(match: re.Match[str], text: str, where: str) -> str:
+    """What stands in place of one match of VARIABLE.  Raises: MixlabError: see expand."""
     if match["dollar"]:
         return "$"
     if match["other"]:
@@ -53,5 +54,5 @@ def _variable(match: re.Match[str], text: str, where: str) -> str:
 
 
 def as_typed(path: Path | str) -> str:
-    """How a path is typed in a shell, so that `expand` makes this path of it."""
+    """A path as it is typed in a shell, so that `expand` makes this path of it."""
     return shlex.quote(str(path).replace("$", "$$"))

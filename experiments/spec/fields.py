@@ -30,7 +30,7 @@ def _names(config: Any, prefix: str) -> list[str]:
 
 
 def check_name(name: str, where: str) -> None:
-    """Raises: MixlabError: no field has that name; says the nearest."""
+    """Check that a field has a name.  Raises: MixlabError: none has; says the nearest."""
     if name not in names():
         by_last_part = {short(field): field for field in names()}
         near = by_last_part.get(short(name))
@@ -39,6 +39,7 @@ def check_name(name: str, where: str) -> None:
 
 
 def _allowed(name: str) -> str:
+    """The end of an error sentence: the fields of the name's section, or else the sections."""
     first = name.partition(".")[0]
     section = [field for field in names() if field.startswith(first + ".")]
     if section:
@@ -62,13 +63,13 @@ def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
         else:
             check_name(name, where)
         if twice := [field for field in settings if field in flat]:
-            raise MixlabError(f"{where}: {twice[0]} is set twice, by its whole name and inside of its section")
+            raise MixlabError(f"{where}: {twice[0]} is set twice, by its whole name and inside its section; remove one")
         flat |= settings
     return flat
 
 
 def typed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Values by field, converted to the fields' types and held against their ranges.
+    """Values by field, converted to the fields' types and checked against their ranges.
 
     Raises: MixlabError: a value does not fit its field; see values.typed.
     """

@@ -45,7 +45,7 @@ def _is_call(text: str) -> bool:
 
 
 def _unquoted(text: str) -> str:
-    """What stands in the quotes, where these are the two ends of one quoted text."""
+    """The text inside the quotes, where these are the two ends of one quoted text; else the text as it is."""
     try:
         inside = parse(text, "")
     except MixlabError:
@@ -54,6 +54,7 @@ def _unquoted(text: str) -> str:
 
 
 def _list(name: str, text: str, where: str) -> Any:
+    """The axis of a list of YAML.  Raises: MixlabError: the text is no such list."""
     try:
         return parse(text, "")
     except MixlabError as error:
@@ -63,7 +64,7 @@ def _list(name: str, text: str, where: str) -> Any:
 
 
 def _list_or_text(name: str, text: str, where: str) -> Any:
-    """The axis of a list of texts; a text that is no such list, as it stands.
+    """The axis of a list of texts, or the text as it is where it is no such list.
 
     Raises: MixlabError: a list of one text could be a text in brackets.
     """

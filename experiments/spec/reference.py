@@ -51,7 +51,10 @@ def _as_yaml(value: Any) -> str:
 
 
 def _in_id(name: str, hashed: set[str]) -> str:
-    """Data act through the decoded images and labels, the fields of other hashed sections through what they become."""
+    """How an id depends on a field.
+
+    Fields of data act through the decoded images and labels, those of other hashed sections through what they become.
+    """
     section = name.partition(".")[0]
     if name in hashed:
         return BY_NAME
@@ -61,7 +64,7 @@ def _in_id(name: str, hashed: set[str]) -> str:
 
 
 def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The dotted names of a nested mapping's values. None is no value: what a trial has resolved to another field."""
+    """Dotted names of a nested mapping's values, but those that are None: a trial has resolved them to other fields."""
     names = []
     for key, value in tree.items():
         if isinstance(value, Mapping):
@@ -73,23 +76,23 @@ def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 @cache
 def comments(kind: type) -> dict[str, str]:
-    """The comments beside the fields of a dataclass, those of its bases too: field -> text."""
-    found: dict[str, str] = {}
+    """The comments beside the fields of a dataclass and of its bases: field -> text."""
+    texts: dict[str, str] = {}
     for cls in reversed(kind.__mro__):
         if dataclasses.is_dataclass(cls):
-            found |= _own_comments(textwrap.dedent(inspect.getsource(cls)))
-    return found
+            texts |= _own_comments(textwrap.dedent(inspect.getsource(cls)))
+    return texts
 
 
 def _own_comments(source: str) -> dict[str, str]:
-    """Those on the lines of each field."""
+    """The comments on the lines of each field in the source of one dataclass: field -> text."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     by_line = {one.start[0]: one.string.lstrip("# ") for one in tokens if one.type == tokenize.COMMENT}
     (cls,) = ast.parse(source).body
     assert isinstance(cls, ast.ClassDef)
-    found = {}
+    texts = {}
     for node in cls.body:
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
-            found[node.target.id] = " ".join(by_line[line] for line in lines if line in by_line)
-    return found
+            texts[node.target.id] = " ".join(by_line[line] for line in lines if line in by_line)
+    return texts

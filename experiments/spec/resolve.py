@@ -39,15 +39,18 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     if data.augment.crop > info.image_size:
         raise MixlabError(
             f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
-            f"the image of {info.image_size} pixels"
+            f"the image of {info.image_size} pixels; lower it"
         )
     return Trial(model, data, train, info, config.backend, config.seed, config.run)
 
 
 def check_device(name: str, where: str) -> None:
-    """Raises: MixlabError: no device has a name of this form."""
+    """Check the form of a device's name; whether it is there is checked where the trial runs.
+
+    Raises: MixlabError: no device has a name of this form.
+    """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise MixlabError(f"{where}: {shown(name)} is not known; {choices(name, DEVICES)}")
+        raise MixlabError(f"{where}: expected a device, got {shown(name)}; {choices(name, DEVICES)}")
 
 
 def _check_replicas(text: str, where: str) -> None:
@@ -65,7 +68,7 @@ def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) 
     if spec.num_classes < info.num_classes:
         raise MixlabError(
             f"{where}: model.num_classes: {spec.num_classes} is less than the {info.num_classes} classes of "
-            f"data.source {source!r}; allowed: {info.num_classes} or more, or none to take that of the data"
+            f"data.source {source!r}; allowed: {info.num_classes} or more, or null for as many as the data has"
         )
     return family.plain(spec)
 
@@ -73,7 +76,7 @@ def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) 
 @lru_cache(maxsize=1024)
 def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainSpec:
     if train.steps is not None and train.epochs is not None:
-        raise MixlabError(f"{where}: train.steps and train.epochs: give one of them, not both")
+        raise MixlabError(f"{where}: train.steps and train.epochs: expected one of them, got both; remove one")
     if train.batch_size > info.num_train:
         raise MixlabError(
             f"{where}: train.batch_size: {train.batch_size} exceeds the {info.num_train} training examples; "
@@ -89,7 +92,7 @@ def _resolve_train(train: TrainConfig, info: DataInfo, where: str) -> TrainSpec:
 
 
 def _plain_train(train: TrainSpec, num_train: int) -> TrainSpec:
-    """The same training with the defaults where these do the same; see IDLE."""
+    """The same training, with the defaults of fields that change nothing; see IDLE."""
     defaults = TrainOptions()
     same = {name: getattr(defaults, name) for f, value, names in IDLE for name in names if getattr(train, f) == value}
     if train.evaluate_train_examples >= num_train:  # no more can be evaluated than there are

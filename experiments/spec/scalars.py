@@ -16,8 +16,8 @@ DIGITS = re.compile(r"[-+]?[0-9]+")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 CALL = re.compile(r"\w+\(.*\)")  # such as Hydra's range(0, 3)
 SEQUENCE = re.compile(r"(?:choice)?[(\[](.*)[)\]]")  # a list in brackets of another kind, or in Hydra's words
-LONGEST = 1000  # letters of a number; Python reads whole numbers of up to 4300 digits
-SHOWN = 80  # letters of a value in a sentence
+LONGEST = 1000  # letters that a number may have; Python reads whole numbers of up to 4300 digits
+SHOWN = 80  # letters of a value that a sentence shows
 
 
 class Written(str):
@@ -30,24 +30,26 @@ class Written(str):
 
 
 class Unfit(Exception):
-    """A value is not what its field holds. Its text: the way to a value that is, for the end of a sentence."""
+    """A value is not what its field may hold. Its text is the end of an error sentence: what to write instead."""
 
 
 class TwoReadings(Exception):
-    """A text is one number to YAML 1.1, and another or none to a reader. Its text: what to say behind the value."""
+    """A text is one number to YAML 1.1, and another or none to a reader. Its text follows the value in a sentence."""
 
 
 def flag(text: str) -> bool:
-    """Raises: Unfit."""
+    """The flag that a text stands for.  Raises: Unfit: it stands for none."""
     if text.lower() not in FLAGS:
         raise Unfit("")
     return FLAGS[text.lower()]
 
 
 def number(text: str, kind: type) -> int | float:
-    """The number of that kind, int or float.
+    """The number that a text stands for.
 
-    Raises: Unfit; TwoReadings.
+    Args:   kind: int or float.
+    Raises: Unfit: it stands for no number of that kind.
+            TwoReadings: YAML 1.1 reads another number than the one it looks like.
     """
     if len(text) > LONGEST:
         raise Unfit(f"; this one has {len(text)} letters")
@@ -97,6 +99,7 @@ def _tag(text: str) -> str:
 
 
 def _hint(text: str) -> str:
+    """The end of an error sentence: what to write in place of a text that is no number."""
     if DECIMAL.fullmatch(text) and abs(float(text)) < 2**53 and float(text).is_integer():
         return f"; write {int(float(text))}"
     if CALL.fullmatch(text):

@@ -40,7 +40,7 @@ def typed(kind: type, name: str, value: Any, where: str) -> Any:
     except Unfit as error:
         raise MixlabError(f"{where}: expected {field}, got {shown(value)}{error}") from error
     if field.is_path and converted == "":
-        raise MixlabError(f"{where}: it is empty; give a path{' or null' if field.may_be_null else ''}")
+        raise MixlabError(f"{where}: expected a path{' or null' if field.may_be_null else ''}, got an empty text")
     return _expanded(converted, where) if field.is_path else converted
 
 
@@ -61,7 +61,7 @@ def is_free_text(kind: type, name: str) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value in an error sentence, of any length."""
+    """A value as an error sentence shows it, cut to SHOWN letters."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
 
@@ -90,7 +90,7 @@ class _Field:
         return text + (f" ({bounds})" if bounds else "") + (" or null" if self.may_be_null else "")
 
     def converted(self, value: Any, hint: Any) -> Any:
-        """Raises: Unfit; TwoReadings."""
+        """A value in the type of an annotation, in range.  Raises: Unfit; TwoReadings."""
         for one in _alternatives(hint):
             outer, inner = get_origin(one), get_args(one)
             if one is types.NoneType and value is None:
@@ -104,7 +104,7 @@ class _Field:
         raise Unfit("")
 
     def _in_range(self, value: Any) -> Any:
-        """Raises: Unfit: the value is none of the words, not finite, too small or too large."""
+        """The value itself.  Raises: Unfit: it is none of the words, not finite, too small or too large."""
         if self.words and value not in self.words:
             raise Unfit(nearest(value, self.words))
         if isinstance(value, float) and not math.isfinite(value):
@@ -123,17 +123,19 @@ def _field(kind: type, name: str) -> _Field:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
+    """The types that an annotation allows: `int | None` allows two."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
 
 
 def _kind(hint: Any) -> str:
+    """A type in words: `a whole number`, `a list of text`."""
     inner = get_args(hint)
     of = f" of {KINDS.get(inner[-1], 'such')}" if inner else ""
     return KINDS.get(hint) or CONTAINERS.get(get_origin(hint) or hint, "a mapping") + of
 
 
 def _scalar(value: Any, kind: type) -> Any:
-    """Raises: Unfit; TwoReadings."""
+    """A value as an int, a float, a bool or a str.  Raises: Unfit; TwoReadings."""
     if isinstance(value, str):
         if kind is str:
             return str(value)
@@ -146,6 +148,7 @@ def _scalar(value: Any, kind: type) -> Any:
 
 
 def _expanded(value: Any, where: str) -> Any:
+    """A path, or each path of a list, with its variables and its home folder in their place."""
     if isinstance(value, list):
         return [_expanded(item, where) for item in value]
     return expand(value, where) if isinstance(value, str) else value

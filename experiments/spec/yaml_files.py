@@ -72,7 +72,7 @@ def parse(text: str, where: str) -> Any:
 
 
 def _explained(problem: str) -> str:
-    """A problem in PyYAML's words, with the likely way out."""
+    """A problem in PyYAML's words, with what to do about it where that is clear."""
     if problem == "but found another document":
         return "it holds several documents, separated by '---'; expected one"
     if problem.endswith("got '{'"):
@@ -81,7 +81,7 @@ def _explained(problem: str) -> str:
 
 
 class _Tree:
-    """Values of nodes. A node that stands at several places, by an alias, is read once."""
+    """Reads the values of nodes. A node that stands at several places, by an alias, is read once."""
 
     def __init__(self, where: str):
         self.where = where
@@ -114,7 +114,7 @@ class _Tree:
         return node.value if node.style or node.tag == YAML + "str" else Written(node.value)
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
-        """Keys are texts too; those that `<<` brings stand behind the mapping's own."""
+        """A mapping with its keys as texts; its own win over those that `<<` brings."""
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, inner in node.value:
@@ -129,7 +129,7 @@ class _Tree:
         return merged | own
 
     def _merged(self, node: yaml.Node) -> dict[str, Any]:
-        """What `<<` brings: the mapping that it names, or several, the first before the others."""
+        """The keys and values that `<<` brings from one mapping or several, of which the first wins."""
         value = self.value(node)
         mappings = value if isinstance(value, list) else [value]
         if not all(isinstance(one, dict) for one in mappings):
@@ -142,13 +142,14 @@ class _Tree:
 
 
 def _interpolated(tree: Any, where: str) -> Any:
+    """The tree with OmegaConf's `${...}` resolved.  Raises: MixlabError: one cannot be."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     if not isinstance(tree, (dict, list)):
         return tree  # one scalar has nothing beside it to name
     try:
-        # Without the flag a `Written` is none of OmegaConf's kinds.
+        # Without the flag OmegaConf refuses a `Written`, which is a str of another class.
         config = OmegaConf.create(_escaped(tree), flags={"allow_objects": True})
         return OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
@@ -166,5 +167,6 @@ def _escaped(tree: Any) -> Any:
 
 
 def _files_in(folder: Path, name: str) -> str:
+    """The end of an error sentence: the YAML files of a folder, and the one that is nearest to the name."""
     files = sorted(other.name for other in folder.glob("*.y*ml")) if folder.is_dir() else []
     return choices(name, files) if files else f"the folder {folder.absolute()} holds no YAML file or is not there"

@@ -20,11 +20,10 @@ def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dic
 
 
 def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[dict[str, float]]:
-    """The same of each replica of a program."""
-    batches = [_predict(program, splits.images, part) for part in _batches(indices)]
-    logits_of_each = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    labels = splits.labels[indices]
-    return [{name: MEASURES[name](logits, labels, loss) for name in METRICS} for logits in logits_of_each]
+    """Evaluate each replica of a program, as `evaluate` does one trial."""
+    batches, labels = [_predict(program, splits.images, part) for part in _batches(indices)], splits.labels[indices]
+    of_replicas = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+    return [{name: MEASURES[name](logits, labels, loss) for name in METRICS} for logits in of_replicas]
 
 
 def accuracy(logits: Array, labels: Array, loss: str) -> float:
@@ -52,6 +51,6 @@ def _batches(indices: Array) -> list[Array]:
 
 
 def _predict(program: Program, images: Array, indices: Array) -> list[Array]:
-    """Logits of each replica, in float64; a short batch is filled up to the size that is compiled, and cut again."""
+    """Logits (n, k) of each replica, in float64; a short batch is filled up to the one size that is compiled."""
     filled = np.resize(indices, PREDICT_BATCH)
     return [one.logits[: len(indices)].astype(np.float64) for one in program.predict(images[filled])]

@@ -12,7 +12,7 @@ class Stepped:
     step: int  # steps done
     num_steps: int  # of the whole training
     loss: float  # of the last step
-    images_per_s: float  # 0: not known, because the chunk compiled
+    images_per_s: float  # 0: not measured, because the chunk compiled
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Evaluated:
 
 @dataclass(frozen=True)
 class Noted:
-    """Something is said to the user in one sentence, such as that a damaged file was set aside."""
+    """A sentence for the user, such as that a damaged file was set aside."""
 
     trial_id: str
     sentence: str

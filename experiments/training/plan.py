@@ -53,6 +53,7 @@ def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) ->
 
 
 def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> Array:
+    """Positions (num_steps, b) among the training examples; what fills no batch of an epoch is left out of it."""
     batch, steps = trial.train.batch_size, range(first_step, first_step + num_steps)
     per_epoch = num_examples // batch
     rows = []
@@ -64,27 +65,32 @@ def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> 
 
 @lru_cache(maxsize=16)  # two of each replica
 def _epoch_order(seed: int, epoch: int, num_examples: int) -> Array:
+    """The permutation (n,) of the training examples in one epoch."""
     return np.asarray(streams.permutations(seed, "order", epoch, 1, num_examples)[0])
 
 
 def _crops(seed: int, first: int, num: int, batch: int, padding: int) -> Array:
+    """Shifts of rows and columns, int32 (num, batch, 2), from -padding to padding."""
     return streams.integers(seed, "crops", first, num, (batch, 2), 2 * padding + 1) - np.int32(padding)
 
 
 def _flips(seed: int, first: int, num: int, batch: int) -> Array:
+    """Whether each example is mirrored, bool (num, batch)."""
     return np.asarray(streams.uniforms(seed, "flips", first, num, (batch,)) < 0.5)
 
 
 def _partners(seed: int, first: int, num: int, batch: int) -> Array:
+    """The position in the batch of each example's mixup partner, int32 (num, batch)."""
     return streams.permutations(seed, "mixup_partners", first, num, batch)
 
 
 def _dropout_keys(seed: int, first: int, num: int) -> Array:
+    """The key of each step, uint32 (num,)."""
     return (streams.words(seed, "dropout", first, num, 1)[:, 0] >> np.uint64(32)).astype(np.uint32)
 
 
 def _branch_scales(trial: Trial, first: int, num: int) -> Array:
-    """Stochastic depth, one choice for each example and branch.
+    """Factors of residual branches, float64 (num, branches, batch): one choice for each example and branch.
 
     Source: google-research/big_vision, models/mlp_mixer.py: the rate rises linearly from 0 at the first block, and kept
     branches are not rescaled. With `rescale`, timm's form: one rate for all blocks, kept branches divided by keep rate.

@@ -75,7 +75,7 @@ FAULTS: dict[str, list[Row]] = {
         ("num_bytes is not None and num_bytes <=", "num_bytes is None or num_bytes <=", "prepare -k of_the_hub"),
     ],
     "experiments/data/splits.py": [
-        ("    noted = seen(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
+        ("    noted = noted_fingerprint(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
         ("if error.about:", "if False:", "prepare -k not_opened_again"),
     ],
     "experiments/data/checks.py": [

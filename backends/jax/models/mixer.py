@@ -42,7 +42,7 @@ class MixerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x_bsc: Array, name: str, chance: Chance) -> Array:
-        """Args: name: of the block; where blocks share their weights it is not that of the module."""
+        """The block's output (b, s, c).  Args: name: the block's, also where its weights are another block's."""
         token_mixing = TokenMixing(self.spec, name="token_mixing")
         channel_mixing = ChannelMixing(self.spec, name="channel_mixing")
         epsilon = self.spec.norm_epsilon

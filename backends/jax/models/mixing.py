@@ -13,15 +13,17 @@ from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 
 
 def tied(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """One MLP over the tokens for all channels."""
     return _mlp(mixing, dense_tokens, x_bsc, name, chance)
 
 
 def untied(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """An MLP over the tokens for each channel."""
     return _mlp(mixing, dense_tokens_untied, x_bsc, name, chance)
 
 
 def grouped(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
-    """Row s G + g of column j is channel j G + g of token s, so that G neighbouring columns are concatenated."""
+    """One MLP over the tokens of G neighbouring channels: row s G + g of column j is channel j G + g of token s."""
     (b, s, c), groups = x_bsc.shape, mixing.spec.token_groups
     x = x_bsc.reshape(b, s, c // groups, groups).swapaxes(2, 3).reshape(b, s * groups, c // groups)
     x = _mlp(mixing, dense_tokens, x, name, chance)
@@ -29,12 +31,14 @@ def grouped(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> A
 
 
 def grouped_views(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """Grouped token mixing of learned linear views of the channels."""
     kernel_cc = weights(mixing, "views").kernel.astype(x_bsc.dtype)
     x_bsc = (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
     return grouped(mixing, tap(x_bsc, f"{name}/views", chance), name, chance)
 
 
 def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
     (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
     x_bhwc = x_bsc.reshape(b, side, side, c)
     mean_bhwc = nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False)
@@ -42,6 +46,7 @@ def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> A
 
 
 def identity(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
+    """The tokens as they are."""
     return x_bsc
 
 

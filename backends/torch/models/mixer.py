@@ -47,7 +47,7 @@ class MixerBlock(nn.Module):
         self.channel_mixing = ChannelMixing(spec, f"{name}/channel_mixing")
 
     def forward(self, x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
-        """Args: name: of the block; where blocks share their weights it is not that of the module."""
+        """The block's output (b, s, c).  Args: name: the block's, also where its weights are another block's."""
         y_bsc = tap(layer_norm(self, "LayerNorm_0", self.epsilon, x_bsc), f"{name}/LayerNorm_0", chance)
         y_bsc = self.token_mixing(y_bsc, f"{name}/token_mixing", chance)
         y_bsc = stochastic_depth(y_bsc, f"{name}/token_mixing/stochastic_depth", chance)

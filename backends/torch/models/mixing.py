@@ -13,15 +13,18 @@ from backends.torch.layers import Chance, Operation, Weights, dense_tokens, dens
 
 
 def tied(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """One MLP over the tokens for all channels."""
     return _mlp(mixing, dense_tokens, x_bsc, name, chance)
 
 
 def untied(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
-    return _mlp(mixing, dense_tokens_untied, x_bsc, name, chance).contiguous()  # what is untied lies channel by channel
+    """An MLP over the tokens for each channel."""
+    y_bsc = _mlp(mixing, dense_tokens_untied, x_bsc, name, chance)
+    return y_bsc.contiguous()  # the untied MLP leaves it channel by channel
 
 
 def grouped(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
-    """Row s G + g of column j is channel j G + g of token s, so that G neighbouring columns are concatenated."""
+    """One MLP over the tokens of G neighbouring channels: row s G + g of column j is channel j G + g of token s."""
     (b, s, c), groups = x_bsc.shape, mixing.spec.token_groups
     x = x_bsc.reshape(b, s, c // groups, groups).transpose(2, 3).reshape(b, s * groups, c // groups)
     x = _mlp(mixing, dense_tokens, x, name, chance)
@@ -29,12 +32,14 @@ def grouped(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> 
 
 
 def grouped_views(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """Grouped token mixing of learned linear views of the channels."""
     kernel_cc = weights(mixing, "views").kernel.to(x_bsc.dtype)
     x_bsc = (x_bsc.reshape(-1, x_bsc.shape[-1]) @ kernel_cc).reshape(x_bsc.shape)
     return grouped(mixing, tap(x_bsc, f"{name}/views", chance), name, chance)
 
 
 def pooling(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
     (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
     x_bchw = x_bsc.transpose(1, 2).reshape(b, c, side, side)
     mean_bchw = F.avg_pool2d(x_bchw, 3, stride=1, padding=1, count_include_pad=False)
@@ -42,6 +47,7 @@ def pooling(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> 
 
 
 def identity(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """The tokens as they are."""
     return x_bsc
 
 
