@@ -244,6 +244,6 @@ def _nested(indices: Array, labels: Array, seed: int, purpose: str) -> Array:
 
 def _cache_error(cache: Path, error: OSError, where: str) -> MixlabError:
     return MixlabError(
-        f"{where}: the data cache {cache} cannot be used ({error.strerror or error}); free space there, or choose "
+        f"{where}: data cache {cache}: it cannot be used ({error.strerror or error}); free space there, or choose "
         f"another folder with --store or run.data_cache"
     )
