@@ -183,7 +183,7 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
         (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
         (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),
         (["--peer", "timm", "--peer", "official-flax"], ["timm and official-flax", "activations"]),
-        (["--rounds", "0"], ["--rounds: 0", "at least 1"]),
+        (["--rounds", "0"], ["--rounds: expected at least 1", "at least 1"]),
         (["--replicas", "0"], ["--replicas: 0", "at least 1"]),
         (["--backend", "torhc"], ["'torhc'", "did you mean 'torch'"]),
         (["--precision", "float31"], ["float31", "float32"]),
