@@ -280,4 +280,4 @@ def test_a_run_that_diverges_on_both_sides_does_not_pass(run: Run, tmp_path: Pat
 
 def test_an_ablation_without_its_grid_is_refused(run: Run, tmp_path: Path) -> None:
     write_yaml(tmp_path / "one.yaml", grid=None)
-    assert_mistake(run("parity", "one.yaml"), "one.yaml", "'name'", "no 'grid'")
+    assert_mistake(run("parity", "one.yaml"), "one.yaml", "'name'", "without a grid")
