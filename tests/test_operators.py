@@ -20,6 +20,7 @@ def test_each_value_of_the_field_is_declared_and_has_a_forward_pass(backend: str
     assert set(TOKEN_MIXING) == set(mixing.OPERATORS) == set(own)
     for name, function in (*mixing.OPERATORS.items(), *own.items()):
         assert function.__name__ == name
+        assert function.__module__ in (mixing.__name__, f"backends.{backend}.models.mixing")  # none of their helpers
 
 
 def test_an_operator_without_an_mlp_costs_nothing_of_one() -> None:

@@ -85,3 +85,25 @@ def test_xla_takes_the_flags_of_both() -> None:
     done = subprocess.run(words, cwd=ROOT, env=given, capture_output=True, text=True, timeout=TIMEOUT_S)
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["3.0", "--xla_cpu_enable_fast_math=false", EXACT, SAME_BITS]
+
+
+@pytest.mark.parametrize("question", ["free_memory_bytes(run)", "about(run)", "open(*nothing, run)"])
+def test_whatever_is_asked_of_the_backend_first_sets_the_flags_before_a_device_reads_them(question: str) -> None:
+    """A worker asks for the free memory before it opens a program; XLA reads its flags once."""
+    script = f"""
+import os
+import jax
+import backends
+from backends.specs import RunSpec
+
+devices = jax.devices
+def first_look(*names):
+    print(os.environ.get("XLA_FLAGS"), flush=True)
+    os._exit(0)
+jax.devices = first_look
+run, nothing = RunSpec(), (None, None, None)
+backends.load("jax").{question}
+"""
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert done.stdout.split() == [EXACT, SAME_BITS], done.stderr

@@ -283,9 +283,11 @@ class JaxBackend:
         return JaxProgram(model, optimizer, dataset, run)
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
+        set_numerics(run)  # the first look at a device reads XLA's flags, and a worker looks here before it opens
         return free_memory_bytes(open_device(run.device))
 
     def about(self, run: RunSpec) -> dict[str, str]:
+        set_numerics(run)
         return {
             "jax": jax.__version__,
             "flax": flax.__version__,

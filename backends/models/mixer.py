@@ -135,20 +135,26 @@ def _listed(numbers: list[int]) -> str:
 def plain(spec: MixerSpec) -> MixerSpec:
     """The same model in its plainest words, where several say the same.
 
-    One group is the tied MLP; its learned views are weights of their own. An operator without an MLP has no use for
-    D_S. Without `rescale` the rate of stochastic depth rises from 0 at the first block, so that the only block is never
-    dropped.
+    One group is the tied MLP; its learned views are weights of their own. D_S is at its default where it changes
+    nothing of an operator. Without `rescale` the rate of stochastic depth rises from 0 at the first block, so that the
+    only block is never dropped.
     """
     same: dict[str, Any] = {}
     if spec.token_mixing == "grouped" and spec.token_groups == 1:
         same["token_mixing"] = "tied"
-    if not any(layer.drops for layer in mixing.OPERATORS[spec.token_mixing](spec, "")):
+    if _token_shapes(spec) == _token_shapes(replace(spec, tokens_mlp_dim=spec.tokens_mlp_dim + 1)):
         same["tokens_mlp_dim"] = default_tokens_mlp_dim(spec.hidden_dim)
     if spec.num_blocks == 1:
         same["share_blocks"] = False
     if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
         same |= {"stochastic_depth": 0.0, "rescale": False}
     return replace(spec, **same)
+
+
+def _token_shapes(spec: MixerSpec) -> list[object]:
+    """The shapes of what the token mixing of a block computes, and of its parameters."""
+    layers = mixing.OPERATORS[spec.token_mixing](spec, "")
+    return [(layer.output, *(param.shape for param in layer.params.values())) for layer in layers]
 
 
 def shallow(spec: MixerSpec, num_blocks: int) -> MixerSpec:

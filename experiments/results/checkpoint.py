@@ -1,7 +1,7 @@
 """Checkpoints that no framework owns: a training state as safetensors, with canonical names and a checksum.
 
 Arrays are float32 or float64 under their state names (`params/...`, `first_moment/...`, ...). The metadata holds, as
-JSON, what else is needed to go on: see experiments/trial.py. The checksum covers both.
+JSON, what else is needed to go on: see experiments/training/trial_run.py. The checksum covers both.
 """
 
 import contextlib

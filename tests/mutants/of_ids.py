@@ -65,7 +65,7 @@ FAULTS: dict[str, list[Row]] = {
     "backends/models/mixer.py": [
         ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
         ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
-        ("if not any(layer.drops", "if any(layer.drops", "equivalent_trials"),
+        ("if _token_shapes(spec) ==", "if _token_shapes(spec) !=", "equivalent_trials"),
         ("channels_dim or 4 * hidden", "channels_dim or 2 * hidden", "spec -k left_out"),
         ("max(1, hidden_dim // 2)", "max(1, hidden_dim // 4)", "spec -k left_out"),
     ],
