@@ -19,6 +19,7 @@ import pytest
 
 import backends
 from backends.errors import MixlabError
+from experiments import data
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError
 from experiments.machine.environment import ROOT
@@ -27,7 +28,7 @@ from experiments.results import checkpoint, shape
 from experiments.results.claims import Claim, retract
 from experiments.results.store import Store
 from experiments.running import fit, replicas
-from experiments.running.events import Ended, Event, Noted, Returned, Started, Stepped
+from experiments.running.events import Ended, Event, Noted, Returned, Spent, Started, Stepped
 from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Summary
 from experiments.running.queue import Queue
@@ -294,6 +295,16 @@ def test_what_breaks_together_is_given_back_to_be_tried_one_by_one(
     told = desk.work(many)
     assert told == {one.trial.id: Returned(one.trial.id, 1, crashed=True) for one in many}
     assert not records(desk.store) and not list(desk.store.glob("trials/*/heartbeat"))
+
+
+def test_the_seconds_of_what_raises_are_booked(tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*arguments: Any) -> None:
+        raise StoreError("data: it cannot be read")
+
+    monkeypatch.setattr(data, "load", damaged)
+    (told,) = desk.work(trials(tmp_path, grid={"seed": [0]})).values()
+    assert isinstance(told, Ended) and told.how == "error"
+    assert "data" in {phase for event in desk.events if isinstance(event, Spent) for phase in event.seconds}
 
 
 # --- stops and resumes --------------------------------------------------------------------------------------------

@@ -226,8 +226,10 @@ class Worker:
     @contextlib.contextmanager
     def _spending(self, phase: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
-        self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
+        try:
+            yield
+        finally:
+            self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         with self._spending("data"):
