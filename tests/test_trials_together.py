@@ -361,6 +361,25 @@ def test_trials_at_other_steps_go_on_from_their_own(tmp_path: Path, desk: Desk) 
 
 
 @pytest.mark.usefixtures("chunks")
+def test_one_that_waits_in_its_worker_is_told_as_begun_when_its_steps_begin(tmp_path: Path, desk: Desk) -> None:
+    """Not before: a worker that ends meanwhile has not brought it further, which is no fault of its own."""
+    many = trials(tmp_path, train=TWELVE)
+    stopped_at(desk, many[2:], 4)
+    desk.on_event = lambda event: desk.stop.set() if isinstance(event, Stepped) else None
+    told = desk.work(many)
+    assert [event.how for event in told.values() if isinstance(event, Ended)] == ["stopped"] * 3
+    first, other, waiting = (one.trial.id for one in many)
+    assert [event for event in desk.events if isinstance(event, Started)] == [Started(first, 0), Started(other, 0)]
+    desk.stop.clear()
+    desk.events.clear()
+    desk.on_event = lambda event: None
+    assert all_done(desk.work(many), many)
+    heard = [event for event in desk.events if isinstance(event, (Started, Ended))]
+    assert [event for event in heard if isinstance(event, Started)][-1] == Started(waiting, 5)
+    assert heard.index(Ended(first, "done")) < heard.index(Started(waiting, 5)) < heard.index(Ended(waiting, "done"))
+
+
+@pytest.mark.usefixtures("chunks")
 def test_one_whose_checkpoint_is_damaged_begins_again_beside_the_others(tmp_path: Path, desk: Desk) -> None:
     many = trials(tmp_path, train=TWELVE)
     stopped_at(desk, many, 4)

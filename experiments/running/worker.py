@@ -121,8 +121,6 @@ class Worker:
                 number = replicas.number(trials[0], free)
         for trial in trials[number:]:
             self.send(Returned(trial.id, number))
-        for trial in trials[1:number]:
-            self._tell_start(trial)
         return trials[:number]
 
     def _tell_start(self, trial: Trial) -> None:
@@ -150,7 +148,7 @@ class Worker:
         return None
 
     def _train(self, trial: Trial) -> None:
-        """Train what is in hand. Args: trial: one of those, or one like them."""
+        """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
@@ -165,6 +163,9 @@ class Worker:
             by_step.setdefault(run.progress.step, []).append((run, state))
         for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
             runs, states = zip(*together, strict=True)
+            for run in runs:
+                if run.trial.id != trial.id and not self.stop.is_set():
+                    self._tell_start(run.trial)
             for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
                 self._end(next(one for one in self.in_hand if one.run is run), ended_by)
 
