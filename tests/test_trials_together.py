@@ -29,6 +29,7 @@ from experiments.results.claims import Claim, retract
 from experiments.results.store import Store
 from experiments.running import fit, replicas
 from experiments.running.events import Ended, Event, Noted, Returned, Spent, Started, Stepped
+from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Summary
 from experiments.running.queue import Queue
@@ -293,7 +294,10 @@ def test_what_breaks_together_is_given_back_to_be_tried_one_by_one(
     monkeypatch.setenv("QUICK_BREAKS", "1")
     many = trials(tmp_path)
     told = desk.work(many)
-    assert told == {one.trial.id: Returned(one.trial.id, 1, crashed=True) for one in many}
+    failure = Failure("error", "RuntimeError: together it breaks")
+    assert told == {one.trial.id: Returned(one.trial.id, 1, failure, crashed=True) for one in many}
+    (note,) = (event.sentence for event in desk.events if isinstance(event, Noted))
+    assert note == f"a program of 3 trials failed ({failure.reason}); those left of it are tried one by one"
     assert not records(desk.store) and not list(desk.store.glob("trials/*/heartbeat"))
 
 
@@ -576,15 +580,24 @@ def test_auto_trains_as_many_as_fit_a_gpu_and_one_on_a_cpu(
         assert sorted(starts) == sorted(summary.done), "what was given back was not begun"
 
 
-@pytest.mark.parametrize("fault", ["QUICK_BREAKS", "QUICK_KILLED"])
-def test_what_fails_together_is_trained_one_by_one(
-    tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+@pytest.mark.parametrize(
+    ("fault", "note"),
+    [
+        ("QUICK_BREAKS", "a program of 3 trials failed (RuntimeError: together it breaks)"),
+        ("QUICK_KILLED", "its process was killed by signal SIGKILL"),
+    ],
+)
+def test_what_fails_together_is_trained_one_by_one_and_said_once(
+    tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, fault: str, note: str
 ) -> None:
     many = trials(tmp_path, grid={"seed": [0, 1, 2, 3, 4, 5]})
     monkeypatch.setenv(fault, "1")
     monkeypatch.setenv("QUICK_LOG", str(tmp_path / "log"))
-    _, summary = pooled(tmp_path, many)
+    events, summary = pooled(tmp_path, many)
     assert sorted(summary.done) == sorted(one.trial.id for one in many) and not summary.failed
+    (said,) = (event.sentence for event in events if isinstance(event, Noted))
+    assert said.startswith(f"{note}; those ") and said.endswith(" tried one by one")
+    assert len({event.trial_id for event in events if isinstance(event, Returned)}) == 3
     together = [line for line in (tmp_path / "log").read_text().splitlines() if line.endswith(" 3")]
     assert len(together) == 1, "the others of their kind are not tried together again"
 

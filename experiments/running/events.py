@@ -73,6 +73,7 @@ class Returned:
 
     trial_id: str
     most: int
+    failure: Failure | None = None  # of the program of several, which was noted once for all of them
     crashed: bool = False  # the process is not used again
 
 

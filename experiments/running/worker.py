@@ -96,19 +96,26 @@ class Worker:
         self.in_hand = [one for trial in together if (one := self._claimed(trial))]
         if not self.in_hand:
             return
-        is_alone = len(self.in_hand) == 1
+        number = len(self.in_hand)
         try:
             self._train(together[0])
         except Exception as error:
+            if number > 1 and self.in_hand:
+                self._give_back(number, error)
             for one in list(self.in_hand):
-                if is_alone:
-                    self._end(one, error)
-                else:
-                    self._let_go(one, Returned(one.trial.id, 1, crashed=not isinstance(error, MixlabError)))
+                self._end(one, error)
         finally:
             for one in self.in_hand:  # none, unless this process is about to end
                 one.beating.close()
         self.peak_bytes = lambda: None  # or the program would take its memory until the next one is open
+
+    def _give_back(self, number: int, error: Exception) -> None:
+        """Give back what is left of a program that has failed. Args: number: of the trials that it had."""
+        failed = failure(error)
+        sentence = f"a program of {number} trials failed ({failed.reason}); those left of it are tried one by one"
+        self.send(Noted(self.in_hand[0].trial.id, sentence))
+        for one in list(self.in_hand):
+            self._let_go(one, Returned(one.trial.id, 1, failed, crashed=not isinstance(error, MixlabError)))
 
     def _that_fit(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """As many of them as go through one program here; the others are given back."""
