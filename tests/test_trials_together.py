@@ -181,6 +181,18 @@ def test_seconds_are_shares_that_add_up(tmp_path: Path, desk: Desk, monkeypatch:
         assert record["images_per_s"] == pytest.approx(6 * 8 / trained[0])
 
 
+def test_each_says_its_own_part_of_the_rate_that_its_record_has(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    many = trials(tmp_path)
+    desk.work(many)
+    said = [event.images_per_s for event in desk.events if isinstance(event, Stepped)]
+    assert said and all(0 < rate <= 8 / 0.05 for rate in said), "8 images a step of at least 0.05 s"
+    for record in records(desk.store).values():
+        assert record["images_per_s"] <= 3 * max(said) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(("keep", "files"), [("best", 1), ("last", 1), ("none", 0)])
 def test_what_is_kept_is_each_ones_own(tmp_path: Path, desk: Desk, keep: str, files: int) -> None:
     many = trials(tmp_path, run={**TOGETHER, "keep": keep}, train={"steps": 12, "evaluate_every": 2})
