@@ -10,7 +10,7 @@ from experiments import clock
 from experiments.design.ablation import GridTrial
 from experiments.files import replace
 from experiments.machine.environment import slurm_job
-from experiments.running.events import Event, Started
+from experiments.running.events import Event, Returned, Started
 from experiments.running.failures import CAUSES, Failure
 from experiments.running.progress import PlainReporter
 from slurm.cluster import ClusterSpec
@@ -44,6 +44,11 @@ class Attempts:
         self.starts[-1]["steps"][trial_id] = step
         self._write()
 
+    def withdraw(self, trial_id: str) -> None:
+        """Forget that this start has begun a trial, which was given back before it was trained alone."""
+        if self.starts[-1]["steps"].pop(trial_id, None) is not None:
+            self._write()
+
     def end(self, cause: str) -> None:
         self.starts[-1]["ended"] = cause
         self._write()
@@ -72,7 +77,7 @@ class Attempts:
 
 
 class PackReporter(PlainReporter):
-    """A reporter that prints lines for the job's log, and notes the step at which each trial begins."""
+    """A reporter that prints lines for the log of a job, and notes each start of a trial that is not given back."""
 
     def __init__(self, console: Console, total: int, attempts: Attempts):
         super().__init__(console, total)
@@ -81,4 +86,6 @@ class PackReporter(PlainReporter):
     def on_event(self, planned: GridTrial, event: Event) -> None:
         if isinstance(event, Started):
             self.attempts.begin(event.trial_id, event.step)
+        if isinstance(event, Returned):
+            self.attempts.withdraw(event.trial_id)
         super().on_event(planned, event)

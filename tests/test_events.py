@@ -18,13 +18,14 @@ from experiments.machine.environment import ROOT
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running import progress
-from experiments.running.events import Ended, Evaluated, Event, Noted, Spent, Started, Stepped, Train
+from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped, Train
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Summary
 from experiments.running.progress import LiveReporter, PlainReporter
 from experiments.running.worker import Worker, WorkerSpec
 from slurm.attempts import Attempts, PackReporter
+from slurm.cluster import ClusterSpec
 from tests.conftest import base, planned, records, write_yaml
 
 
@@ -191,6 +192,25 @@ def test_a_pack_notes_by_which_step_each_of_its_trials_was_begun(tmp_path: Path,
     for event in (Started(KEY, 3), STEP, POINT):
         reporter.on_event(trials(tmp_path)[0], event)
     assert json.loads((tmp_path / "attempts.json").read_text())[-1]["steps"] == {KEY: 3}
+
+
+def test_a_trial_that_was_given_back_has_made_no_attempt(tmp_path: Path, quick: Path) -> None:
+    """Two such starts, each ended by another job, leave it innocent; as two that began it alone do not."""
+    path, (one,) = tmp_path / "attempts.json", trials(tmp_path)
+    for events, is_given_up in (
+        ([Started(KEY, 3), Returned(KEY, 1, crashed=True)], False),
+        ([Returned(KEY, 1)], False),
+        ([Started(KEY, 3), Returned(KEY, 1), Started(KEY, 3)], True),
+    ):
+        path.unlink(missing_ok=True)
+        for _ in range(2):
+            attempts = Attempts(path)
+            reporter = PackReporter(Console(file=io.StringIO()), 2, attempts)
+            for event in events:
+                reporter.on_event(one, event)
+            attempts.end("preempted")
+        failure = Attempts(path).given_up(KEY, 3, ClusterSpec())
+        assert (failure is not None) == is_given_up, events
 
 
 def test_a_terminal_shows_a_bar_of_each_trial_and_one_of_all(tmp_path: Path, quick: Path) -> None:

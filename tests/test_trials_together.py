@@ -19,6 +19,7 @@ import pytest
 
 import backends
 from backends.errors import MixlabError
+from experiments import data
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError
 from experiments.machine.environment import ROOT
@@ -27,7 +28,8 @@ from experiments.results import checkpoint, shape
 from experiments.results.claims import Claim, retract
 from experiments.results.store import Store
 from experiments.running import fit, replicas
-from experiments.running.events import Ended, Event, Noted, Returned, Started, Stepped
+from experiments.running.events import Ended, Event, Noted, Returned, Spent, Started, Stepped
+from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Summary
 from experiments.running.queue import Queue
@@ -179,6 +181,18 @@ def test_seconds_are_shares_that_add_up(tmp_path: Path, desk: Desk, monkeypatch:
         assert record["images_per_s"] == pytest.approx(6 * 8 / trained[0])
 
 
+def test_each_says_its_own_part_of_the_rate_that_its_record_has(
+    tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUICK_STEP_S", "0.05")
+    many = trials(tmp_path)
+    desk.work(many)
+    said = [event.images_per_s for event in desk.events if isinstance(event, Stepped)]
+    assert said and all(0 < rate <= 8 / 0.05 for rate in said), "8 images a step of at least 0.05 s"
+    for record in records(desk.store).values():
+        assert record["images_per_s"] <= 3 * max(said) * (1 + 1e-9)
+
+
 @pytest.mark.parametrize(("keep", "files"), [("best", 1), ("last", 1), ("none", 0)])
 def test_what_is_kept_is_each_ones_own(tmp_path: Path, desk: Desk, keep: str, files: int) -> None:
     many = trials(tmp_path, run={**TOGETHER, "keep": keep}, train={"steps": 12, "evaluate_every": 2})
@@ -292,8 +306,21 @@ def test_what_breaks_together_is_given_back_to_be_tried_one_by_one(
     monkeypatch.setenv("QUICK_BREAKS", "1")
     many = trials(tmp_path)
     told = desk.work(many)
-    assert told == {one.trial.id: Returned(one.trial.id, 1, crashed=True) for one in many}
+    failure = Failure("error", "RuntimeError: together it breaks")
+    assert told == {one.trial.id: Returned(one.trial.id, 1, failure, crashed=True) for one in many}
+    (note,) = (event.sentence for event in desk.events if isinstance(event, Noted))
+    assert note == f"a program of 3 trials failed ({failure.reason}); those left of it are tried one by one"
     assert not records(desk.store) and not list(desk.store.glob("trials/*/heartbeat"))
+
+
+def test_the_seconds_of_what_raises_are_booked(tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*arguments: Any) -> None:
+        raise StoreError("data: it cannot be read")
+
+    monkeypatch.setattr(data, "load", damaged)
+    (told,) = desk.work(trials(tmp_path, grid={"seed": [0]})).values()
+    assert isinstance(told, Ended) and told.how == "error"
+    assert "data" in {phase for event in desk.events if isinstance(event, Spent) for phase in event.seconds}
 
 
 # --- stops and resumes --------------------------------------------------------------------------------------------
@@ -347,6 +374,25 @@ def test_trials_at_other_steps_go_on_from_their_own(tmp_path: Path, desk: Desk) 
     found = records(desk.store)
     assert [found[one.trial.id]["replicas"] for one in many] == [1, 2, 2, 1]
     assert [[s["first_step"] for s in found[one.trial.id]["sessions"]] for one in many] == [[0], [0, 5], [0, 5], [0, 8]]
+
+
+@pytest.mark.usefixtures("chunks")
+def test_one_that_waits_in_its_worker_is_told_as_begun_when_its_steps_begin(tmp_path: Path, desk: Desk) -> None:
+    """Not before: a worker that ends meanwhile has not brought it further, which is no fault of its own."""
+    many = trials(tmp_path, train=TWELVE)
+    stopped_at(desk, many[2:], 4)
+    desk.on_event = lambda event: desk.stop.set() if isinstance(event, Stepped) else None
+    told = desk.work(many)
+    assert [event.how for event in told.values() if isinstance(event, Ended)] == ["stopped"] * 3
+    first, other, waiting = (one.trial.id for one in many)
+    assert [event for event in desk.events if isinstance(event, Started)] == [Started(first, 0), Started(other, 0)]
+    desk.stop.clear()
+    desk.events.clear()
+    desk.on_event = lambda event: None
+    assert all_done(desk.work(many), many)
+    heard = [event for event in desk.events if isinstance(event, (Started, Ended))]
+    assert [event for event in heard if isinstance(event, Started)][-1] == Started(waiting, 5)
+    assert heard.index(Ended(first, "done")) < heard.index(Started(waiting, 5)) < heard.index(Ended(waiting, "done"))
 
 
 @pytest.mark.usefixtures("chunks")
@@ -546,15 +592,24 @@ def test_auto_trains_as_many_as_fit_a_gpu_and_one_on_a_cpu(
         assert sorted(starts) == sorted(summary.done), "what was given back was not begun"
 
 
-@pytest.mark.parametrize("fault", ["QUICK_BREAKS", "QUICK_KILLED"])
-def test_what_fails_together_is_trained_one_by_one(
-    tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+@pytest.mark.parametrize(
+    ("fault", "note"),
+    [
+        ("QUICK_BREAKS", "a program of 3 trials failed (RuntimeError: together it breaks)"),
+        ("QUICK_KILLED", "its process was killed by signal SIGKILL"),
+    ],
+)
+def test_what_fails_together_is_trained_one_by_one_and_said_once(
+    tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, fault: str, note: str
 ) -> None:
     many = trials(tmp_path, grid={"seed": [0, 1, 2, 3, 4, 5]})
     monkeypatch.setenv(fault, "1")
     monkeypatch.setenv("QUICK_LOG", str(tmp_path / "log"))
-    _, summary = pooled(tmp_path, many)
+    events, summary = pooled(tmp_path, many)
     assert sorted(summary.done) == sorted(one.trial.id for one in many) and not summary.failed
+    (said,) = (event.sentence for event in events if isinstance(event, Noted))
+    assert said.startswith(f"{note}; those ") and said.endswith(" tried one by one")
+    assert len({event.trial_id for event in events if isinstance(event, Returned)}) == 3
     together = [line for line in (tmp_path / "log").read_text().splitlines() if line.endswith(" 3")]
     assert len(together) == 1, "the others of their kind are not tried together again"
 

@@ -74,7 +74,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         "notes": Part((list,), (DONE, FAILED), item=TEXT),
         "reason": Part((str,), (FAILED,)),
         **dict.fromkeys(("cause", "traceback", "id"), TEXT),
-        **dict.fromkeys(("schema", "replicas"), WHOLE),
+        "schema": WHOLE,
         "spec": TREE,
         "environment": Part((dict,), parts=ENVIRONMENT),
         **dict.fromkeys(("started", "finished"), Part((int, float))),

@@ -32,7 +32,11 @@ How = Literal["done", "failed", "crashed", "stopped", "busy", "error"]
 
 @dataclass(frozen=True)
 class Started:
-    """A worker begins with a trial. Told before anything that may take the process down."""
+    """A worker begins with a trial.
+
+    Told before anything that may take the process down. Of several that it was sent together, only the first is told
+    then, and each of the others as the steps of its program begin: one that has waited for others was not begun.
+    """
 
     trial_id: str
     step: int  # of its newest checkpoint; 0: it has none
@@ -69,6 +73,7 @@ class Returned:
 
     trial_id: str
     most: int
+    failure: Failure | None = None  # of the program of several, which was noted once for all of them
     crashed: bool = False  # the process is not used again
 
 

@@ -153,8 +153,7 @@ class LocalRun:
             return self.summary.add(event.seconds)
         planned = slot.trials[event.trial_id]
         if isinstance(event, Returned):
-            self.queue.put_back([planned], event.most)
-            self.reporter.on_event(planned, event)
+            self._take_back(planned, event)
         elif isinstance(event, Ended):
             self._end(planned, event)
         else:
@@ -186,6 +185,10 @@ class LocalRun:
             self.summary.left.append(planned.trial.id)
             self._stop()  # if nobody asked us, somebody has told the worker: what is coming is for all of us
 
+    def _take_back(self, planned: GridTrial, returned: Returned) -> None:
+        self.queue.put_back([planned], returned.most)
+        self.reporter.on_event(planned, returned)
+
     def give_up(self, planned: GridTrial, failure: Failure) -> None:
         """Record a trial as failed instead of beginning it."""
         self.queue.waiting.remove(planned)
@@ -213,13 +216,14 @@ class LocalRun:
         if is_out_of_memory:
             reason += ": its memory was out"
         failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
+        if len(buried) > 1:
+            self._note(buried[0], f"{reason}; those of its {len(buried)} trials that are not done are tried one by one")
         for planned in buried:
             record = self.store.sound_record(planned.trial.id)
             if record is not None and record["status"] == "done":  # it died between its record and its word of it
                 self._note_done(planned)
             elif len(buried) > 1:  # the others may have been the cause: alone, a failure is a trial's own
-                self.queue.put_back([planned], most=1)
-                self._note(planned, f"{reason}; its trials are begun again one by one")
+                self._take_back(planned, Returned(planned.trial.id, 1, failure, crashed=True))
             elif self._is_tried_again(planned, failure):
                 self._note(planned, f"{reason}; it is begun again")
             else:

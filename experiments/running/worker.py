@@ -96,19 +96,26 @@ class Worker:
         self.in_hand = [one for trial in together if (one := self._claimed(trial))]
         if not self.in_hand:
             return
-        is_alone = len(self.in_hand) == 1
+        number = len(self.in_hand)
         try:
             self._train(together[0])
         except Exception as error:
+            if number > 1 and self.in_hand:
+                self._give_back(number, error)
             for one in list(self.in_hand):
-                if is_alone:
-                    self._end(one, error)
-                else:
-                    self._let_go(one, Returned(one.trial.id, 1, crashed=not isinstance(error, MixlabError)))
+                self._end(one, error)
         finally:
             for one in self.in_hand:  # none, unless this process is about to end
                 one.beating.close()
         self.peak_bytes = lambda: None  # or the program would take its memory until the next one is open
+
+    def _give_back(self, number: int, error: Exception) -> None:
+        """Give back what is left of a program that has failed. Args: number: of the trials that it had."""
+        failed = failure(error)
+        sentence = f"a program of {number} trials failed ({failed.reason}); those left of it are tried one by one"
+        self.send(Noted(self.in_hand[0].trial.id, sentence))
+        for one in list(self.in_hand):
+            self._let_go(one, Returned(one.trial.id, 1, failed, crashed=not isinstance(error, MixlabError)))
 
     def _that_fit(self, trials: Sequence[Trial]) -> Sequence[Trial]:
         """As many of them as go through one program here; the others are given back."""
@@ -121,8 +128,6 @@ class Worker:
                 number = replicas.number(trials[0], free)
         for trial in trials[number:]:
             self.send(Returned(trial.id, number))
-        for trial in trials[1:number]:
-            self._tell_start(trial)
         return trials[:number]
 
     def _tell_start(self, trial: Trial) -> None:
@@ -150,7 +155,7 @@ class Worker:
         return None
 
     def _train(self, trial: Trial) -> None:
-        """Train what is in hand. Args: trial: one of those, or one like them."""
+        """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
@@ -165,6 +170,9 @@ class Worker:
             by_step.setdefault(run.progress.step, []).append((run, state))
         for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
             runs, states = zip(*together, strict=True)
+            for run in runs:
+                if run.trial.id != trial.id and not self.stop.is_set():
+                    self._tell_start(run.trial)
             for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
                 self._end(next(one for one in self.in_hand if one.run is run), ended_by)
 
@@ -226,8 +234,10 @@ class Worker:
     @contextlib.contextmanager
     def _spending(self, phase: str) -> Iterator[None]:
         start = time.monotonic()
-        yield
-        self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
+        try:
+            yield
+        finally:
+            self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
     def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
         with self._spending("data"):

@@ -12,7 +12,7 @@ class Stepped:
     step: int  # steps done
     num_steps: int  # of the whole training
     loss: float  # of the last step
-    images_per_s: float  # 0: not measured, because the chunk compiled
+    images_per_s: float  # of this trial by the clock, whatever trains with it; 0: not measured, as the chunk compiled
 
 
 @dataclass(frozen=True)

@@ -75,8 +75,8 @@ class Loop:
 
     @property
     def _images_per_s(self) -> float:
-        """Of all trials together, as a record has it: a trial's images by its share of the time; 0: not known."""
-        return len(self.runs) * self.trial.train.batch_size / self.step_s if self.step_s else 0.0
+        """Of each trial by the clock; 0: not known. Their sum is what a record has: images by the share of the time."""
+        return self.trial.train.batch_size / self.step_s if self.step_s else 0.0
 
     def _each(self, do: Callable[[TrialRun, Any], None], values: Sequence[Any]) -> Leaving:
         """Do it for each trial, with its own value; one that it ends leaves, and the others go on."""

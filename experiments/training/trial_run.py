@@ -164,8 +164,8 @@ class TrialRun:
     def result(self, peak_memory_bytes: int) -> dict[str, Any]:
         """The part of the record that the training made.
 
-        Of trials that trained as one program, the seconds are each one's share, images_per_s is of that, and the memory
-        is that of all of them.
+        Of trials that trained as one program, the seconds are each one's share, images_per_s is of that, which is
+        the rate of all of them together, and the memory is that of all of them.
         """
         progress, trial = self.progress, self.trial
         macs = folds.forward_macs(trial.model)
