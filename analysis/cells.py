@@ -48,8 +48,9 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
     equivalence_n, the number of pairs, and equivalence_kind, see inference.Equivalence. parameters, training_flops,
     images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
-    evaluating. commits: of its trials; environments: their devices with threads, processors, packages and Pythons;
-    dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the baseline's.
+    evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
+    replicas; dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the
+    baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
     """

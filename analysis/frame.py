@@ -32,7 +32,8 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     peak_memory_bytes; commit, of the project, several where a trial went on
     under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one
     that was trained on; host, processor, device, threads, python, packages, of its last session; ran_on: the device, of
-    a CPU with the threads, of each session, one after another; started and finished in seconds since 1970.
+    a CPU with the threads, of each session, one after another; replicas, the most trials, itself counted, that trained
+    with it as one program; started and finished in seconds since 1970.
     peak_share: of the matrix ceiling of its machine and threads, where `mixlab bench limit` has measured it, that
     training reached, in [0, 1]. NaN or None: a trial has no record of it.
 

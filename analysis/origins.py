@@ -8,7 +8,11 @@ import pandas as pd
 from analysis.records import THEN
 
 # What makes an environment, beside the commit: column of the frame -> its name in a sentence.
-SAME = {"ran_on": "device and threads", "processor": "processor", "packages": "packages", "python": "Python"}
+SAME = {
+    "ran_on": "device and threads", "processor": "processor", "packages": "packages", "python": "Python",
+    "replicas": "trials in a program",  # the last: a tidy.csv of before lacks it
+}  # fmt: skip
+NAMED = (SAME["ran_on"], SAME["replicas"])  # whose values a sentence names
 MAX_PLACES = 4  # named in a sentence
 Environment = tuple[str, ...]  # a value of each of SAME that is known
 
@@ -24,15 +28,22 @@ def environments(done: pd.DataFrame) -> tuple[Environment, ...]:
     names = [name for name in SAME if name in done]
     if not names:
         return ()
-    rows = zip(*(done[name].astype(str) for name in names), strict=True)
+    rows = zip(*(done[name].map(_text) for name in names), strict=True)
     return tuple(sorted({(place, *rest) for first, *rest in rows for place in first.split(THEN)}))
 
 
 def apart_text(origins: Sequence[Environment]) -> str:
     """The differences between environments: `device and threads (cpu with 1 thread; cpu with 2 threads), packages`."""
     several = [sorted(set(values)) for values in zip(*origins, strict=True)]
-    parts = [name for name, values in zip(SAME.values(), several, strict=False) if len(values) > 1]
-    if parts and parts[0] == SAME["ran_on"]:
-        more = f" and {len(several[0]) - MAX_PLACES} more" if len(several[0]) > MAX_PLACES else ""
-        parts[0] += f" ({'; '.join(several[0][:MAX_PLACES])}{more})"
-    return ", ".join(parts)
+    apart = [(name, values) for name, values in zip(SAME.values(), several, strict=False) if len(values) > 1]
+    return ", ".join(f"{name} ({_listed(values)})" if name in NAMED else name for name, values in apart)
+
+
+def _listed(values: Sequence[str]) -> str:
+    more = f" and {len(values) - MAX_PLACES} more" if len(values) > MAX_PLACES else ""
+    return f"{'; '.join(values[:MAX_PLACES])}{more}"
+
+
+def _text(value: Any) -> str:
+    """A value as text; whole numbers are floats in a column that lacks one of them."""
+    return f"{value:g}" if isinstance(value, float) else str(value)

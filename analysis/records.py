@@ -35,7 +35,7 @@ from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 THEN = ", then "  # between the sessions of a trial that went on elsewhere
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 4  # raise it when `_values` change
+CACHE_VERSION = 5  # raise it when `_values` change
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "device": about.get("device"),
         "threads": _count(about.get("threads")),
         "ran_on": _ran_on([_mapping(one.get("backend")) or about for one in sessions] or [about]),
+        "replicas": sound(record, "replicas") or 1,  # a record of before has none
         "python": sound(record, "environment.python"),
         "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
         **{name: sound(record, name) for name in ("started", "finished")},

@@ -117,6 +117,19 @@ def test_threads_of_the_host_of_a_gpu_mark_nothing(bench: Any) -> None:
     assert "†" not in made.text() and "threads" not in made.text()
 
 
+def test_trials_that_trained_as_one_program_and_trials_alone_mark_their_cell(bench: Any) -> None:
+    """A record of before says nothing of it, and is of a trial alone."""
+    two, many = on(("cpu", "2")), {**on(("cpu", "2")), "replicas": 8}
+    unfinished = bench().put(*(record(0.5, **part) for part in (many, many, two)), record(0.6, **many))
+    assert "bits depend on trials in a program (1; 8)\n" in unfinished.text() and "missing" in unfinished.text()
+    made = one_by_one(bench(), TIED + UNTIED, two, {**two, "replicas": 1}, two, many, many, two)
+    assert list(made.report().frame["replicas"]) == [1, 1, 1, 8, 8, 1]
+    line = "token_mixing=untied: its trials ran in 2 environments; bits depend on trials in a program (1; 8)\n"
+    assert line in made.text() and "+20.0°†" in made.text() and "token_mixing=tied: its trials" not in made.text()
+    alike = one_by_one(bench(), TIED + UNTIED, *[many] * 6)
+    assert "†" not in alike.text()
+
+
 # --- floor ------------------------------------------------------------------------------------------------------------
 
 

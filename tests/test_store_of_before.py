@@ -45,5 +45,5 @@ def test_a_store_of_before_is_read_resumed_and_reported(run: Any, tmp_path: Path
         said: Ended = run(*words)
         assert said.code == 0 and "corrupt" not in said.out, said.err
     frame = analysis.load(tmp_path / "runs", "old")
-    assert list(frame["status"]) == ["done", "done"]
+    assert list(frame["status"]) == ["done", "done"] and list(frame["replicas"]) == [1, 1]
     np.testing.assert_allclose(*frame["last.test.loss"], rtol=TOLERANCE)  # torch of then against jax of now
