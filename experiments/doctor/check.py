@@ -1,0 +1,80 @@
+"""What a check is, what it can say, and what was asked of all of them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+Word = Literal["ok", "differs", "not run"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a check found.
+
+    text: what was seen; what differs from what; or why it was not run, and the command that mends it.
+    figures: numbers by name, for scripts.    is_fault: whether a machine in order would not say this.
+    """
+
+    word: Word
+    text: str
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    is_fault: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.word}: {self.text}" if self.text else self.word
+
+
+def ok(text: str = "", **figures: Any) -> Verdict:
+    """All is as it should be."""
+    return Verdict("ok", text, figures)
+
+
+def differs(text: str, **figures: Any) -> Verdict:
+    """Something is not as it should be."""
+    return Verdict("differs", text, figures, is_fault=True)
+
+
+def not_run(text: str, is_fault: bool = False, **figures: Any) -> Verdict:
+    """Nothing was found out.  Args: is_fault: it was asked for, and this machine should have been able to."""
+    return Verdict("not run", text, figures, is_fault)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the page.
+
+    name: as the page has it; unique within its part.    look: finds the verdict, and may raise a MixlabError instead,
+    which is then a fault that names why nothing was found out.    limit_s: what it may take at most; a check that
+    takes longer hangs.    backend: whose interpreter runs it; "": the doctor's own.
+    """
+
+    name: str
+    look: Callable[[], Verdict]
+    limit_s: float = 60.0
+    backend: str = ""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the checks are made of.
+
+    device: as run.device has it, but never `auto`.    backends: in their order.    pythons: the interpreter of a
+    backend, where it is not the doctor's own.    folder: where the page goes, on the disk that is measured.
+    work: a folder for what the checks write, removed at the end.    short: fewer settings of each kind.
+    """
+
+    device: str
+    backends: tuple[str, ...]
+    pythons: Mapping[str, str]
+    folder: Path
+    work: Path
+    short: bool = False
+
+    @property
+    def is_cpu(self) -> bool:
+        return self.device == "cpu"
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.partition(":")[0] in ("cuda", "gpu")
