@@ -14,6 +14,7 @@ from mixlab import (
     cluster,
     compare,
     data,
+    doctor,
     evaluate,
     fields,
     logs,
@@ -63,6 +64,7 @@ COMMANDS: Mapping[str, Command] = {
     "evaluate": evaluate,
     "parity": parity,
     "bench": bench,
+    "doctor": doctor,
 }
 
 

@@ -1,0 +1,49 @@
+"""What the command line asks of the doctor, checked; no framework is imported, as that alone may hang."""
+
+import argparse
+from pathlib import Path
+
+import backends
+from backends.errors import MixlabError, choices
+from experiments.design.ablation import COMMAND_LINE
+from experiments.doctor.check import Asked
+from experiments.files import reason
+from experiments.parity.pair import Side, read_pythons
+from experiments.spec.resolve import check_device
+
+# Files that a driver makes for its devices.  Source: the NVIDIA driver's README, "The NVIDIA kernel module"; libtpu
+# opens /dev/accel0, or /dev/vfio/0 on newer machines.
+DEVICES = {"cuda": ("/dev/nvidia0",), "tpu": ("/dev/accel0", "/dev/vfio/0")}
+
+
+def asked(arguments: argparse.Namespace) -> Asked:
+    """The question of a command line.
+
+    Raises: MixlabError: an option says something else than it may, or the folder cannot be made.
+    """
+    folder = Path(arguments.out).absolute()
+    names = _backends(arguments.backend)
+    pythons = read_pythons(arguments.python, [Side(name) for name in names])
+    device = present_device() if arguments.device == "auto" else arguments.device
+    check_device(device, f"{COMMAND_LINE}: --device")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MixlabError(f"{COMMAND_LINE}: --out: cannot make {folder}: {reason(error)}") from error
+    return Asked(device, names, pythons, folder, folder, arguments.short)
+
+
+def present_device() -> str:
+    """The kind of device whose files are there."""
+    there = [name for name, files in DEVICES.items() if any(Path(file).exists() for file in files)]
+    return there[0] if there else "cpu"
+
+
+def _backends(text: str | None) -> tuple[str, ...]:
+    names = tuple(text.split(",")) if text else tuple(backends.names())
+    for name in names:
+        if name not in backends.names():
+            raise MixlabError(
+                f"{COMMAND_LINE}: --backend: expected a backend, got {name!r}; {choices(name, backends.names())}"
+            )
+    return names
