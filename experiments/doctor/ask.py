@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 import backends
-from backends.errors import MixlabError, choices
+from backends.errors import BackendMissing, MixlabError
 from experiments.design.ablation import COMMAND_LINE
 from experiments.doctor.check import Asked
 from experiments.files import reason
@@ -21,29 +21,33 @@ def asked(arguments: argparse.Namespace) -> Asked:
 
     Raises: MixlabError: an option says something else than it may, or the folder cannot be made.
     """
-    folder = Path(arguments.out).absolute()
-    names = _backends(arguments.backend)
-    pythons = read_pythons(arguments.python, [Side(name) for name in names])
+    folder, available = Path(arguments.out).absolute(), backends.names()
+    pythons = read_pythons(arguments.python, [Side(name) for name in available])
+    there = [name for name in available if name in pythons or _is_installed(name)]
+    names = tuple(arguments.backend.split(",") if arguments.backend else there)
+    for name in names:
+        backends.check(name)
+    if not names:
+        backends.check_installed(available[0])
     device = present_device() if arguments.device == "auto" else arguments.device
     check_device(device, f"{COMMAND_LINE}: --device")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MixlabError(f"{COMMAND_LINE}: --out: cannot make {folder}: {reason(error)}") from error
-    return Asked(device, names, pythons, folder, folder, arguments.short)
+    absent = () if arguments.backend else tuple(name for name in available if name not in there)
+    return Asked(device, names, pythons, folder, folder, arguments.short, absent)
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        backends.check_installed(name)
+    except BackendMissing:
+        return False
+    return True
 
 
 def present_device() -> str:
     """The kind of device whose files are there."""
     there = [name for name, files in DEVICES.items() if any(Path(file).exists() for file in files)]
     return there[0] if there else "cpu"
-
-
-def _backends(text: str | None) -> tuple[str, ...]:
-    names = tuple(text.split(",")) if text else tuple(backends.names())
-    for name in names:
-        if name not in backends.names():
-            raise MixlabError(
-                f"{COMMAND_LINE}: --backend: expected a backend, got {name!r}; {choices(name, backends.names())}"
-            )
-    return names

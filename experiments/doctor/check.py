@@ -59,8 +59,9 @@ class Check:
 class Asked:
     """What the checks are made of.
 
-    device: as run.device has it, but never `auto`.    backends: in their order.    pythons: the interpreter of a
-    backend, where it is not the doctor's own.    folder: where the page goes, on the disk that is measured.
+    device: as run.device has it, but never `auto`.    backends: in their order.    absent: backends that nobody asked
+    for by name, and that are not installed.    pythons: the interpreter of a backend, where it is not the doctor's own.
+    folder: where the page goes, on the disk that is measured.
     work: a folder for what the checks write, removed at the end.    short: fewer settings of each kind.
     """
 
@@ -70,6 +71,7 @@ class Asked:
     folder: Path
     work: Path
     short: bool = False
+    absent: tuple[str, ...] = ()
 
     @property
     def is_cpu(self) -> bool:

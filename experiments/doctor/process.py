@@ -46,7 +46,8 @@ def asked_json(asked: Asked) -> dict[str, Any]:
 def read_asked(tree: dict[str, Any]) -> Asked:
     """What was asked, from JSON's types."""
     folders = {name: Path(tree[name]) for name in ("folder", "work")}
-    return Asked(**{**tree, **folders, "backends": tuple(tree["backends"])})
+    names = {name: tuple(tree[name]) for name in ("backends", "absent")}
+    return Asked(**{**tree, **folders, **names})
 
 
 def _end_with_parent() -> None:
