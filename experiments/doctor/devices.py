@@ -15,7 +15,7 @@ from experiments.doctor.check import Asked, Verdict, differs, not_run, ok
 
 GIB = 2**30
 # Files that the NVIDIA driver makes for its devices; the second is that of Windows' subsystem for Linux.
-DEVICE_FILES = ("nvidia[0-9]*", "dxg")
+DEVICES, DEVICE_FILES = Path("/dev"), ("nvidia[0-9]*", "dxg")
 # Source: nvidia-smi --help-query-gpu. An older driver may not know the last ones, and then answers nothing.
 FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used")
 MORE_FIELDS = ("utilization.gpu", "compute_mode", "mig.mode.current", "ecc.errors.uncorrected.volatile.total")
@@ -27,7 +27,7 @@ ROWS = 256  # of the matrix product that shows that a device computes
 
 def look_at_driver(asked: Asked) -> Verdict:
     """What nvidia-smi says. Where another device than a GPU was asked for, its silence is no fault."""
-    has_files = any(any(Path("/dev").glob(pattern)) for pattern in DEVICE_FILES)
+    has_files = any(any(DEVICES.glob(pattern)) for pattern in DEVICE_FILES)
     if not (program := shutil.which("nvidia-smi")):
         if not has_files and not asked.is_cuda:
             return not_run("this machine has no NVIDIA device")

@@ -27,11 +27,8 @@ WRONG_S = 0.1  # by which two clocks of this machine may part over such a sleep
 def look(asked: Asked) -> Verdict:
     """Write as a store does: a large file, small ones in place of each other, and a hard link."""
     usage = shutil.disk_usage(asked.folder)
-    figures: dict[str, Any] = {
-        "free_bytes": usage.free,
-        "total_bytes": usage.total,
-        "file_system": file_system(asked.folder),
-    }
+    kind = file_system(asked.folder)
+    figures: dict[str, Any] = {"free_bytes": usage.free, "total_bytes": usage.total, "file_system": kind}
     try:
         with tempfile.TemporaryDirectory(prefix=".disk-", dir=asked.folder) as folder:
             figures["mb_per_s"] = _large_mb_per_s(Path(folder), SHORT_LARGE_BYTES if asked.short else LARGE_BYTES)
@@ -39,10 +36,10 @@ def look(asked: Asked) -> Verdict:
             _link(Path(folder))
     except (OSError, ValueError) as error:
         why = reason(error) if isinstance(error, OSError) else str(error)
-        where = f"{asked.folder} ({figures['file_system']}, {usage.free / 2**30:.1f} GiB free)"
+        where = f"{asked.folder} ({kind}, {usage.free / 2**30:.1f} GiB free)"
         return differs(f"a store cannot lie in {where}: {why}; choose another disk with --out and --store", **figures)
     text = (
-        f"{figures['file_system']}, {usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB are free; "
+        f"{kind}, {usage.free / 2**30:.1f} of {usage.total / 2**30:.1f} GiB are free; "
         f"{figures['mb_per_s']:,.0f} MB/s, {figures['files_per_s']:,.0f} files/s, each synced"
     )
     if usage.free < LEAST_FREE_BYTES:
