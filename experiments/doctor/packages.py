@@ -4,6 +4,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from backends.errors import listed
@@ -48,7 +49,7 @@ class Found:
 
         Args: asks: lines as in pyproject.toml.    whose: the package that has them.    extras: those of it.
         """
-        for requirement in _that_count(asks, extras):
+        for requirement in that_count(asks, extras):
             name = canonical(requirement.name)
             try:
                 there = distribution(requirement.name)
@@ -67,14 +68,16 @@ class Found:
         self.faults.append(f"{what} ({whose} asks for {requirement.name}{requirement.specifier})")
 
 
-def _that_count(asks: Iterable[str], extras: Iterable[str]) -> "Iterator[Requirement]":
-    """The requirements that hold for this interpreter and one of the extras."""
+def that_count(
+    asks: Iterable[str], extras: Iterable[str], surroundings: Mapping[str, Any] = MappingProxyType({})
+) -> "Iterator[Requirement]":
+    """The requirements that hold for one of the extras.  Args: surroundings: in place of this interpreter's own."""
     from packaging.requirements import Requirement
 
-    surroundings: list[Mapping[str, Any]] = [{"extra": extra} for extra in ("", *extras)]
+    each = [{**surroundings, "extra": extra} for extra in ("", *extras)]
     for ask in asks:
         requirement = Requirement(ask)
-        if not requirement.marker or any(requirement.marker.evaluate(dict(one)) for one in surroundings):
+        if not requirement.marker or any(requirement.marker.evaluate(one) for one in each):
             yield requirement
 
 
