@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format clean
+.PHONY: demo test mutants test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format clean gpu gpu-rehearsal
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -59,6 +59,19 @@ parity: parity-float64 parity-float32  ## the parity ladder on every option with
 
 parity-%: .venv/installed
 	$(BIN)/mixlab parity $(PARITY) --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
+
+# A folder for a GPU machine that has no network; its script says how it is called. The rehearsal needs root, and a
+# Python 3.12 with PyTorch and JAX, but without what the folder brings.
+GPU_DIR ?= gpu
+GPU_PYTHON ?= python3.12
+
+gpu: .venv/installed  ## the doctor with all that such a machine lacks, as one folder
+	$(BIN)/python -m experiments.doctor.offline $(GPU_DIR)
+
+gpu-rehearsal: gpu  ## the same folder here, on a CPU, in short, with the network off
+	for call in 1 2 3; do \
+	  PYTHON=$(GPU_PYTHON) unshare --net bash $(GPU_DIR)/doctor.sh $$call $(GPU_DIR)/out --device cpu --short || exit 1; \
+	done
 
 lint: .venv/installed-dev  ## style, types, and which module may import which
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from backends.errors import BackendMissing, choices
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from importlib.metadata import EntryPoint
 
-    from backends.bench import Ceilings, Peers
+    from backends.bench import Ceilings, Devices, Peers
     from backends.contract import Backend
 
 _GROUP = "mixlab.backends"
@@ -92,6 +92,14 @@ def load_ceilings(name: str) -> "Ceilings":
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
     return _load_for_bench(name, "ceilings")  # type: ignore[no-any-return]
+
+
+def load_devices(name: str) -> "Devices":
+    """The module that says which devices a backend's framework sees; see backends/*/devices.py.
+
+    Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
+    """
+    return _load_for_bench(name, "devices")  # type: ignore[no-any-return]
 
 
 def _load_for_bench(name: str, part: str) -> Any:

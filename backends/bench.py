@@ -1,4 +1,4 @@
-"""Protocols of what a backend offers to `mixlab bench`: other people's models, and the ceilings of a machine."""
+"""Protocols of what a backend offers to `mixlab bench` and `mixlab doctor`: peers, ceilings of a machine, devices."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,3 +54,25 @@ class Ceilings(Protocol):
 
     def copy(self, run: RunSpec, num_bytes: int) -> Callable[[], None]:
         """A function that copies an array of so many bytes, and returns when the device is done."""
+
+
+@dataclass(frozen=True)
+class DeviceSeen:
+    """A device: its name by its maker, and its memory in bytes, as far as this process may use it; None on a CPU."""
+
+    kind: str
+    free_bytes: int | None = None
+    total_bytes: int | None = None
+
+
+class Devices(Protocol):
+    """The attributes of the module `backends/<name>/devices.py`."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions of the framework and of what it computes with on a device, by name."""
+
+    def seen(self, run: RunSpec) -> list[DeviceSeen]:
+        """The run's device, then the others of its kind.  Raises: MixlabError: it is not there."""
+
+    def reason(self, run: RunSpec) -> str:
+        """Why the run's device is not there, and a command where one brings it; empty where nothing is known."""
