@@ -24,7 +24,7 @@ from experiments.doctor.results import Found, Line
 from tests.conftest import TIMEOUT_S, command, start, wait_until
 
 FAULTY = """
-
+import os
 import signal
 import time
 
@@ -88,7 +88,7 @@ def asked(tmp_path: Path) -> Asked:
 
 
 def examine(folder: Path, faulty: str, fault: str, part: str, backends: str = "faulty") -> dict[str, Verdict]:
-    """The verdicts of a part on the faulty backend, by check; the command says by its exit code that there are faults."""
+    """The verdicts of a part on the faulty backend, by check; the command's exit code says whether there are faults."""
     arguments = ("doctor", "--device", "cpu", "--part", part, "--backend", backends, "--short", "--minutes", "3")
     ended = command(folder, *arguments, PYTHONPATH=faulty, FAULTY=fault)
     (found,) = results.kept(folder / "doctor")
@@ -127,9 +127,16 @@ def test_bits_of_a_sound_backend_are_equal(tmp_path: Path, faulty: str) -> None:
 
 
 def test_replicas_that_part_from_the_trial_alone_differ(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = {"replicas": bits.NUM_REPLICAS}
+    monkeypatch.setattr(runs, "train", lambda *_: [record])
+    for part in ("_alone", "_weights"):
+        monkeypatch.setattr(bits, part, lambda *_: {})
     monkeypatch.setattr(bits, "largest_difference", lambda a, b: 0.5)
     verdict = next(check for check in bits.checks(asked) if "replicas" in check.name).look()
     assert str(verdict) == "differs: by 5.0e-01 from the trial alone; 1e-03 is allowed"
+    record["replicas"] = 2
+    verdict = next(check for check in bits.checks(asked) if "replicas" in check.name).look()
+    assert verdict == not_run("2 trained together, and not 4", is_fault=True)
 
 
 def test_a_model_that_does_not_learn_misses_the_known_accuracy(tmp_path: Path, faulty: str) -> None:
@@ -265,11 +272,12 @@ def test_what_does_not_fit_into_the_minutes_is_said(asked: Asked, monkeypatch: p
 
 def test_results_are_there_after_each_check(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     def second() -> Verdict:
-        (kept,) = results.kept(asked.folder)
+        kept = results.kept(asked.folder)[-1]
         assert [line.verdict for line in kept.lines] == [ok("first", number=1)]
         return ok("second")
 
-    found = doctor(asked, monkeypatch, 100.0, Check("a", lambda: ok("first", number=1)), Check("b", second))
+    first = Check("a", lambda: ok("first", number=1))
+    found = doctor(asked, monkeypatch, 100.0, first, Check("b", second))
     assert results.kept(asked.folder) == [replace(one, about=json.loads(json.dumps(one.about))) for one in found]
 
 
