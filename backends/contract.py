@@ -13,6 +13,8 @@ from backends.arrays import Array, State
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 
+PREDICT_BATCH = 256  # images in a call of `predict` of an evaluation
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
@@ -25,6 +27,15 @@ class ArrayDataset:
     images: Array
     labels: Array
     pixel_order: Array | None = None
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """The sizes of an ArrayDataset, as far as the model does not say them."""
+
+    num_examples: int
+    dtype: str  # of the images: uint8, float32, ...
+    has_pixel_order: bool
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,6 @@
 """The training program in JAX."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,10 @@ from jax.typing import DTypeLike
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.jax import ahead
+from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.augment import Data, batch, gather, scale
-from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.device import check, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Chance
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
@@ -36,9 +37,6 @@ DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "tf32": (jnp.float32, jnp.float32, "tensorfloat32"),
     "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
 }
-
-# Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
-CHUNK_STEPS = 32
 
 
 def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
@@ -59,10 +57,7 @@ class JaxProgram:
         self.compile_s = 0.0
         # Without the rates and numbers, which are arguments: trials that differ in them share what is compiled.
         self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
-        scalars = optimizer.scalars()
-        # In float64 here: in float32, 1 - 0.9999 has three digits.
-        scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
-        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
+        self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
@@ -92,7 +87,7 @@ class JaxProgram:
         steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
         for first in range(0, num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, num_steps - first)
-            chunk = {name: _pad(array[first : first + num]) for name, array in steps.items()}
+            chunk = ahead.padded({name: array[first : first + num] for name, array in steps.items()})
             arguments = (self.data, self._put(chunk), self.scalars, self._rate(plans), np.int32(num))
             self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
@@ -131,30 +126,17 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
-        assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-        return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+        return ahead.steps(plans)
 
     def _rate(self, plans: Sequence[StepPlan]) -> Array:
         """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
-        return np.asarray(plans[0].dropout_rate or 0.0, np.float64)
+        return ahead.dropout_rate(plans[0])
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
-        leaves, structure = jax.tree.flatten(arguments)
-        key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
-        if key not in _compiled:
-            start = time.monotonic()
-            # The state before the steps is not read again: the state after them takes its place in memory.
-            donated = (0,) if function.__name__ == "train" else ()
-            with jax.default_device(self.device):
-                _compiled[key] = compiled(
-                    jax.jit(function, donate_argnums=donated).lower(*arguments), self.device, self.run.remat
-                )
-            self.compile_s += time.monotonic() - start
-        return _compiled[key](*arguments)
-
-
-_compiled: dict[Any, Callable[..., Any]] = {}  # by function, structure and shapes: trials of a grid share them
+        program, seconds = ahead.compiled_form(function, arguments, self.device, self.run.remat)
+        self.compile_s += seconds
+        return program(*arguments)
 
 
 @dataclass(frozen=True)
@@ -265,11 +247,6 @@ def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[
         return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], trees)))
 
     return of_one
-
-
-def _pad(array: Array) -> Array:
-    """The steps of an array, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
-    return np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
 
 
 class JaxBackend:
