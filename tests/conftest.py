@@ -154,8 +154,8 @@ class Backend:
         return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None
 
     def about(self, run):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return {"device": f"{run.device} sees {visible}" if run.device == "cuda" else "none"}
+        name = {"cuda": "CUDA_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(run.device)
+        return {"device": f"{run.device} sees {os.environ.get(name)}" if name else "none"}
 
 
 BACKEND = Backend()

@@ -410,7 +410,8 @@ def backend_dropout(backend: str, x: Array, site: int, key: int, rate: float) ->
 
         from backends.jax import layers as jax_layers
 
-        chance = jax_layers.Chance(sites, dropout_key=jnp.uint32(key), dropout_rate=jnp.float64(rate))
+        numbers = jax_layers.Dropout(jnp.uint32(round(rate * 2**24)), jnp.asarray(1 / (1 - rate), x.dtype))
+        chance = jax_layers.Chance(sites, dropout_key=jnp.uint32(key), dropout=numbers)
         return np.asarray(jax_layers.dropout(jnp.asarray(x), sites[site], chance))
     assert backend == "torch"
     import torch
@@ -465,20 +466,21 @@ def test_a_site_has_the_number_that_it_always_had(cache: Path) -> None:
 
 def backend_pixels(backend: str, dataset: ArrayDataset, step: dict[str, Array]) -> Array:
     """What the backend's gather makes of one step; a new backend has to be added here."""
-    pixels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
     if backend == "jax":
+        import jax
         import jax.numpy as jnp
 
         from backends.jax import augment as jax_batch
+        from backends.jax import device
 
-        order = None if dataset.pixel_order is None else jnp.asarray(dataset.pixel_order)
-        arrays = jax_batch.Data(jnp.asarray(pixels), jnp.asarray(dataset.labels), order)
+        arrays = device.place(dataset, jax.devices("cpu")[0])
         return np.asarray(jax_batch.gather(arrays, {name: jnp.asarray(x) for name, x in step.items()}))
     assert backend == "torch"
     import torch
 
     from backends.torch import augment as torch_batch
 
+    pixels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
     order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order).long()
     arrays = torch_batch.Data(torch.tensor(pixels), torch.tensor(dataset.labels), order)
     return torch_batch.gather(arrays, {name: torch.tensor(x) for name, x in step.items()}).numpy()

@@ -15,8 +15,9 @@ from jax.typing import DTypeLike
 
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, DataSize
-from backends.jax.augment import Data
+from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
+from backends.jax.layers import Dropout
 from backends.models.folds import shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec
@@ -34,10 +35,11 @@ def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
     return {name: np.asarray(x, dtype) for name, x in values.items()}
 
 
-def steps(plans: Sequence[StepPlan]) -> dict[str, Array]:
-    """The plans' arrays: (steps, replicas, ...)."""
+def steps(plans: Sequence[StepPlan], dtype: DTypeLike) -> dict[str, Array]:
+    """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64."""
     assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-    return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+    stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+    return {name: array.astype(dtype) if array.dtype == np.float64 else array for name, array in stacked.items()}
 
 
 def padded(steps: dict[str, Array]) -> dict[str, Array]:
@@ -48,9 +50,10 @@ def padded(steps: dict[str, Array]) -> dict[str, Array]:
     }
 
 
-def dropout_rate(plan: StepPlan) -> Array:
-    """The rate of dropout: 0 where it is off."""
-    return np.asarray(plan.dropout_rate or 0.0, np.float64)
+def dropout(plan: StepPlan, dtype: DTypeLike) -> Dropout[Array]:
+    """What the rate of dropout becomes; of the rate 0 where it is off."""
+    rate = plan.dropout_rate or 0.0
+    return Dropout(np.asarray(round(rate * 2**24), np.uint32), np.asarray(1 / (1 - rate), dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,28 +69,33 @@ class Sizes:
 
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
-        chunk = padded(steps([self.plan] * self.num_replicas))
-        numbers = (chunk, scalars(self.optimizer, self.dtype), dropout_rate(self.plan), np.int32(1))
+        chunk = padded(steps([self.plan] * self.num_replicas, self.dtype))
+        numbers = (chunk, scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
         state = {group: self._params(device) for group in ("params", *slots(self.optimizer))}
         return (state, self._data(device), *on(device, numbers))
 
     def predict(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.predict for the images of an evaluation, on a device, as shapes."""
-        return self._params(device), self._pixels(PREDICT_BATCH, device), self._data(device).pixel_order
+        pixels = _shape((PREDICT_BATCH, self._num_values), self.data.dtype, device)
+        return self._params(device), pixels, self._data(device).pixel_order
 
     def _params(self, device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
         return {
             name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes(self.model).items()
         }
 
+    @property
+    def _num_values(self) -> int:
+        return self.model.image_size**2 * self.model.image_channels
+
     def _data(self, device: jax.Device) -> Data:
         num, order = self.data.num_examples, None
+        rows, width = row_shape(self._num_values, device.platform)
+        images = _shape((num * rows, width), self.data.dtype, device)
         if self.data.has_pixel_order:
             order = _shape((self.model.image_size**2,), np.int32, device)
-        return Data(self._pixels(num, device), _shape((num,), np.int32, device), order)  # type: ignore[arg-type]
-
-    def _pixels(self, num_images: int, device: jax.Device) -> jax.ShapeDtypeStruct:
-        return _shape((num_images, self.model.image_size**2, self.model.image_channels), self.data.dtype, device)
+        side, channels = self.model.image_size, self.model.image_channels
+        return Data(images, _shape((num,), np.int32, device), order, side=side, channels=channels)  # type: ignore[arg-type]
 
 
 def on(device: jax.Device, arguments: Any) -> Any:

@@ -17,9 +17,9 @@ from backends.arrays import Array, State
 from backends.contract import ArrayDataset, Predictions, StepMetrics
 from backends.jax import ahead
 from backends.jax.ahead import CHUNK_STEPS
-from backends.jax.augment import Data, batch, gather, scale
-from backends.jax.device import check, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
-from backends.jax.layers import Chance
+from backends.jax.augment import Data, batch, permuted, scale
+from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.layers import Chance, Dropout
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
 from backends.models.folds import branches, dropout_sites, shapes
@@ -31,6 +31,8 @@ from backends.state import decayed_params, slots
 jax.config.update("jax_enable_x64", True)
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations; rounding inside a product).
+# A TPU multiplies bfloat16 numbers alone: XLA takes six such products for one of float32 at "highest", three at that of
+# "tensorfloat32", and one by default. Source: jax.lax.Precision.
 DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "float64": (jnp.float64, jnp.float64, "highest"),
     "float32": (jnp.float32, jnp.float32, "highest"),
@@ -88,7 +90,7 @@ class JaxProgram:
         for first in range(0, num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, num_steps - first)
             chunk = ahead.padded({name: array[first : first + num] for name, array in steps.items()})
-            arguments = (self.data, self._put(chunk), self.scalars, self._rate(plans), np.int32(num))
+            arguments = (self.data, self._put(chunk), self.scalars, self._dropout(plans), np.int32(num))
             self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
         loss_nr, norm_nr = (np.concatenate(values) for values in zip(*metrics, strict=True))
@@ -96,20 +98,20 @@ class JaxProgram:
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
         return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
         taps = jax.device_get(self._call(self.traced.activations, params, *arguments))
         return [
             {name: x[replica].astype(np.float64) for name, x in taps.items()} for replica in range(self._num_replicas)
         ]
 
     def predict(self, images: Array) -> list[Predictions]:
-        pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1, self.model.image_channels))
+        pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1))
         params = self.state["average" if self.optimizer.ema_decay else "params"]
         logits, features = jax.device_get(self._call(self.traced.predict, params, pixels, self.data.pixel_order))
         return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
@@ -126,11 +128,11 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
-        return ahead.steps(plans)
+        return ahead.steps(plans, self.master)
 
-    def _rate(self, plans: Sequence[StepPlan]) -> Array:
+    def _dropout(self, plans: Sequence[StepPlan]) -> Dropout[Array]:
         """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
-        return ahead.dropout_rate(plans[0])
+        return ahead.dropout(plans[0], self.master)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
@@ -149,16 +151,15 @@ class Traced:
     remat: bool = False
 
     def train(
-        self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
+        self, state: Any, data: Data, steps: Any, scalars: Any, dropout: Dropout[jax.Array], num_steps: jax.Array
     ) -> tuple[Any, jax.Array, jax.Array]:
         """The state after the first num_steps of the steps, and loss and gradient norm (steps, replicas)."""
         num_replicas = steps["learning_rate"].shape[1]
         decayed = decayed_params(self.model, self.optimizer.decay)
 
         def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
-            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout_rate)
-            # Computed in float64 outside, and rounded once.
-            rate, corrections = (step[name].astype(value.dtype) for name in ("learning_rate", "moment_corrections"))
+            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout)
+            rate, corrections = step["learning_rate"], step["moment_corrections"]
             state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
             return state, value, norm
 
@@ -171,21 +172,21 @@ class Traced:
         zeros = jnp.zeros(steps["learning_rate"].shape, DTYPES[self.precision][0])
         return jax.lax.fori_loop(0, num_steps, body, (state, zeros, zeros))
 
-    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Gradient of one step's loss, by name: (replicas, ...)."""
 
         def gradient(params: Any, step: Any) -> Any:
-            return self.loss_and_gradient(params, data, step, scalars, dropout_rate)[1]
+            return self.loss_and_gradient(params, data, step, scalars, dropout)[1]
 
         return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
 
-    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Every value of one step's forward pass, by name: (replicas, ...)."""
 
         def activations(params: Any, step: Any) -> Any:
             images_bhwc, targets_bk = self.batch(data, step, scalars)
             taps = {"images": images_bhwc, "targets": targets_bk}
-            chance = self.chance(step, dropout_rate, taps)
+            chance = self.chance(step, dropout, taps)
             logits_bk, _ = self.forward(params, images_bhwc, chance)
             return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
 
@@ -193,18 +194,17 @@ class Traced:
 
     def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
         """Logits (replicas, b, k) and features (replicas, b, c)."""
-        data = Data(pixels, pixels, pixel_order)  # gather reads no labels
-        step = {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
         side, channels = self.model.image_size, self.model.image_channels
-        images_bhwc = scale(gather(data, step), DTYPES[self.precision][0]).reshape(-1, side, side, channels)
+        pixels = permuted(pixels.reshape(len(pixels), -1, channels), pixel_order)
+        images_bhwc = scale(pixels, DTYPES[self.precision][0]).reshape(-1, side, side, channels)
         return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
 
     def loss_and_gradient(
-        self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
+        self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
     ) -> tuple[jax.Array, Any]:
         """Loss () of one replica's batch, and its gradient by name."""
         images_bhwc, targets_bk = self.batch(data, step, scalars)
-        chance = self.chance(step, dropout_rate)
+        chance = self.chance(step, dropout)
 
         def replica_loss(params: Any) -> jax.Array:
             logits_bk, _ = self.forward(params, images_bhwc, chance, self.remat)
@@ -212,10 +212,10 @@ class Traced:
 
         return jax.value_and_grad(replica_loss)(params)
 
-    def chance(self, step: Any, dropout_rate: jax.Array, taps: dict[str, jax.Array] | None = None) -> Chance:
+    def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         sites, ends = dropout_sites(self.model), branches(self.model)
-        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
+        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout, taps)
 
     def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
         """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
@@ -272,6 +272,6 @@ class JaxBackend:
             "device": open_device(run.device).device_kind,
             "threads": str(len(os.sched_getaffinity(0))),
             "float32_matmul_precision": DTYPES[run.precision][2],
-            "xla_flags": os.environ["XLA_FLAGS"].strip(),
+            "xla_flags": flags_for(open_device(run.device)),
             "compile": "True",
         }

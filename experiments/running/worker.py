@@ -47,7 +47,7 @@ class WorkerSpec:
     environment: dict[str, Any]
     root: Path  # of the code that the parent runs
     hired_s: float  # time.monotonic() of the parent when it began this worker: all processes of a machine share it
-    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1` show the process that GPU alone
+    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1`, `tpu:1` show the process that one alone
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
 
 
