@@ -154,7 +154,7 @@ class Backend:
         return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None
 
     def about(self, run):
-        name = {"cuda": "CUDA_VISIBLE_DEVICES", "gpu": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(run.device)
+        name = {"cuda": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(run.device)
         return {"device": f"{run.device} sees {os.environ.get(name)}" if name else "none"}
 
 
