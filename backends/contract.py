@@ -108,7 +108,10 @@ class Backend(Protocol):
         """
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
-        """Bytes that are free on the device now (jax: for this process alone); None on a CPU."""
+        """Bytes that are free on the device now (jax: for this process alone); None where it does not say, as on a CPU.
+
+        Raises: MixlabError: the device is not there.
+        """
 
     def about(self, run: RunSpec) -> dict[str, str]:
         """Versions, device, and every numerics flag that matters, by name."""
