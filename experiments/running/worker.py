@@ -124,7 +124,7 @@ class Worker:
         if len(trials) > 1:
             # what fails here fails again, and is told, where the first trial is opened alone
             with contextlib.suppress(Exception), self._spending("import"):
-                free = backends.load(self.spec.backend).free_memory_bytes(self._run_spec(trials[0]))
+                free = backends.load(self.spec.backend).free_memory_bytes(self.run_spec(trials[0]))
                 number = replicas.number(trials[0], free)
         for trial in trials[number:]:
             self.send(Returned(trial.id, number))
@@ -156,6 +156,7 @@ class Worker:
 
     def _train(self, trial: Trial) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
+        memory.reset_peak()
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
@@ -244,7 +245,7 @@ class Worker:
             splits = self._load(trial)
             dataset = self._dataset(trial, splits)
         with self._spending("import"):
-            backend, run = backends.load(self.spec.backend), self._run_spec(trial)
+            backend, run = backends.load(self.spec.backend), self.run_spec(trial)
         fit.check(trial, backend.free_memory_bytes(run))
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
@@ -259,7 +260,8 @@ class Worker:
         except MixlabError as error:
             raise DataMissing(str(error)) from error
 
-    def _run_spec(self, trial: Trial) -> RunSpec:
+    def run_spec(self, trial: Trial) -> RunSpec:
+        """Where and how the trial runs here."""
         device = self.spec.device.partition(":")[0] if self.spec.device else None
         return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache)
 
