@@ -17,7 +17,7 @@ import numpy as np
 
 import backends
 from backends.arrays import State
-from backends.contract import ArrayDataset
+from backends.contract import ArrayDataset, Program
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
@@ -156,26 +156,36 @@ class Worker:
 
     def _train(self, trial: Trial) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        memory.reset_peak()
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
         self.peak_bytes = program.peak_memory_bytes
-        by_step: dict[int, list[tuple[TrialRun, State]]] = {}
+        by_step = self._restored_by_step(program, splits)
+        for step in list(by_step):  # of several steps where a checkpoint is damaged that looked whole
+            runs = by_step[step][0]
+            for run in runs:
+                if run.trial.id != trial.id and not self.stop.is_set():
+                    self._tell_start(run.trial)
+            # Popped: the program has its own copies of the states, which nothing else may hold in memory.
+            for run, ended_by in Loop(*by_step.pop(step), program, splits).run(self.stop.is_set):
+                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+
+    def _restored_by_step(self, program: Program, splits: Splits) -> dict[int, tuple[list[TrialRun], list[State]]]:
+        """What is in hand, by the step that it goes on from; what it cost to compile before is booked on all."""
+        by_step: dict[int, tuple[list[TrialRun], list[State]]] = {}
         for one in list(self.in_hand):
             try:
                 run, state = self._restored(one, splits)
             except MixlabError as error:
                 self._end(one, error)
                 continue
-            by_step.setdefault(run.progress.step, []).append((run, state))
-        for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
-            runs, states = zip(*together, strict=True)
-            for run in runs:
-                if run.trial.id != trial.id and not self.stop.is_set():
-                    self._tell_start(run.trial)
-            for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
-                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+            runs, states = by_step.setdefault(run.progress.step, ([], []))
+            runs.append(run)
+            states.append(state)
+        for one in self.in_hand:
+            if one.run:
+                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
+        return by_step
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -247,6 +257,7 @@ class Worker:
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self.run_spec(trial)
         fit.check(trial, backend.free_memory_bytes(run))
+        memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
