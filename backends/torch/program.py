@@ -72,8 +72,12 @@ class TorchProgram:
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         for group in ("params", *slots(self.optimizer)):
-            rows = [np.concatenate([state[f"{group}/{name}"].ravel() for name in self.shapes]) for state in states]
-            self.state[group] = torch.tensor(np.stack(rows), dtype=self.master, device=self.device)
+            # Rounded parameter by parameter: the states may be of twice the precision, and as large as the device's.
+            flat = torch.empty((len(states), sum(self.sizes)), dtype=self.master)
+            for row, state in zip(flat, states, strict=True):
+                for name, values in self._named(row).items():
+                    values.copy_(torch.tensor(state[f"{group}/{name}"]))
+            self.state[group] = flat.to(self.device)
 
     def states(self) -> list[State]:
         arrays = {group: self._named(flat.T).items() for group, flat in self.state.items()}

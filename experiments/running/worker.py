@@ -160,32 +160,36 @@ class Worker:
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
         self.peak_bytes = program.peak_memory_bytes
-        by_step = self._restored_by_step(program, splits)
-        for step in list(by_step):  # of several steps where a checkpoint is damaged that looked whole
-            runs = by_step[step][0]
-            for run in runs:
+        by_step = self._restored_by_step(splits)
+        for one in self.in_hand:  # by what was compiled to know the memory that they need
+            if one.run:
+                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
+        for step in list(by_step):  # several where a checkpoint is damaged that looked whole
+            loop = self._loaded(by_step.pop(step), program, splits)
+            for run in loop.runs:
                 if run.trial.id != trial.id and not self.stop.is_set():
                     self._tell_start(run.trial)
-            # Popped: the program has its own copies of the states, which nothing else may hold in memory.
-            for run, ended_by in Loop(*by_step.pop(step), program, splits).run(self.stop.is_set):
+            for run, ended_by in loop.run(self.stop.is_set):
                 self._end(next(one for one in self.in_hand if one.run is run), ended_by)
 
-    def _restored_by_step(self, program: Program, splits: Splits) -> dict[int, tuple[list[TrialRun], list[State]]]:
-        """What is in hand, by the step that it goes on from; what it cost to compile before is booked on all."""
-        by_step: dict[int, tuple[list[TrialRun], list[State]]] = {}
+    def _restored_by_step(self, splits: Splits) -> dict[int, list[tuple[TrialRun, State]]]:
+        """What is in hand, and the state of each, by the step that it goes on from; one that has none ends."""
+        by_step: dict[int, list[tuple[TrialRun, State]]] = {}
         for one in list(self.in_hand):
             try:
                 run, state = self._restored(one, splits)
             except MixlabError as error:
                 self._end(one, error)
                 continue
-            runs, states = by_step.setdefault(run.progress.step, ([], []))
-            runs.append(run)
-            states.append(state)
-        for one in self.in_hand:
-            if one.run:
-                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
+            by_step.setdefault(run.progress.step, []).append((run, state))
         return by_step
+
+    @staticmethod
+    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits) -> Loop:
+        """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
+        runs, states = zip(*together, strict=True)
+        together.clear()
+        return Loop(runs, states, program, splits)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
