@@ -133,3 +133,19 @@ def compiled_form(
 
 
 _compiled: dict[Any, jax.stages.Compiled] = {}  # by function, structure and shapes: trials of a grid share them
+_before: dict[tuple[Any, jax.Device], float] = {}  # seconds of programs that are not open yet, by `Traced`
+
+
+def compiled_before(
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
+) -> jax.stages.Compiled:
+    """The compiled form for a program that is not open yet, which counts the seconds then: see `seconds_before`."""
+    program, seconds = compiled_form(function, arguments, device, remat)
+    owner = function.__self__  # type: ignore[attr-defined]
+    _before[owner, device] = _before.get((owner, device), 0.0) + seconds
+    return program
+
+
+def seconds_before(traced: Any, device: jax.Device) -> float:
+    """The seconds that compiling has taken before the program was opened; they are given once."""
+    return _before.pop((traced, device), 0.0)

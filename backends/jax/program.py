@@ -14,8 +14,8 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset, Predictions, StepMetrics
-from backends.jax import ahead
+from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
+from backends.jax import ahead, memory
 from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.augment import Data, batch, permuted, scale
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
@@ -56,22 +56,20 @@ class JaxProgram:
         self.device = open_device(run.device)
         self.master = DTYPES[run.precision][0]
         self.data = place(dataset, self.device)
-        self.compile_s = 0.0
-        # Without the rates and numbers, which are arguments: trials that differ in them share what is compiled.
-        self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
+        self.traced = Traced.of(model, optimizer, run)
+        self.compile_s = ahead.seconds_before(self.traced, self.device)
         self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        self.state = self._put(
-            {
-                group: {
-                    name: np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master)
-                    for name in shapes(self.model)
-                }
-                for group in ("params", *slots(self.optimizer))
+        self.state = {
+            group: {
+                # One by one, so that the host holds no second state beside the one that it was given.
+                name: self._put(np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master))
+                for name in shapes(self.model)
             }
-        )
+            for group in ("params", *slots(self.optimizer))
+        }
 
     def states(self) -> list[State]:
         arrays = jax.device_get(self.state)
@@ -149,6 +147,11 @@ class Traced:
     optimizer: OptimizerSpec
     precision: str
     remat: bool = False
+
+    @classmethod
+    def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
+        """Without the rates and numbers, which are arguments: trials that differ in them share what is compiled."""
+        return cls(model.structure(), optimizer.structure(), run.precision, run.remat)
 
     def train(
         self, state: Any, data: Data, steps: Any, scalars: Any, dropout: Dropout[jax.Array], num_steps: jax.Array
@@ -262,6 +265,23 @@ class JaxBackend:
     def free_memory_bytes(self, run: RunSpec) -> int | None:
         set_numerics(run)  # the first look at a device reads XLA's flags, and a worker looks here before it opens
         return free_memory_bytes(open_device(run.device))
+
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        set_numerics(run)  # first: what is compiled here goes to the folder of compiled programs
+        check(run)
+        device, traced = open_device(run.device), Traced.of(model, optimizer, run)
+        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
+        train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
+        predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+        return memory.peak_bytes(sizes, train, predict, device)
 
     def about(self, run: RunSpec) -> dict[str, str]:
         set_numerics(run)

@@ -67,5 +67,14 @@ def give_back() -> None:
 
 def peak_bytes() -> int:
     """The highest resident memory since `reset_peak`."""
+    return _status_bytes("VmHWM")
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process now."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))

@@ -17,7 +17,7 @@ import numpy as np
 
 import backends
 from backends.arrays import State
-from backends.contract import ArrayDataset
+from backends.contract import ArrayDataset, Program
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
@@ -124,7 +124,7 @@ class Worker:
         if len(trials) > 1:
             # what fails here fails again, and is told, where the first trial is opened alone
             with contextlib.suppress(Exception), self._spending("import"):
-                free = backends.load(self.spec.backend).free_memory_bytes(self._run_spec(trials[0]))
+                free = backends.load(self.spec.backend).free_memory_bytes(self.run_spec(trials[0]))
                 number = replicas.number(trials[0], free)
         for trial in trials[number:]:
             self.send(Returned(trial.id, number))
@@ -160,6 +160,20 @@ class Worker:
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
         self.peak_bytes = program.peak_memory_bytes
+        by_step = self._restored_by_step(splits)
+        for one in self.in_hand:  # by what was compiled to know the memory that they need
+            if one.run:
+                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
+        for step in list(by_step):  # several where a checkpoint is damaged that looked whole
+            loop = self._loaded(by_step.pop(step), program, splits)
+            for run in loop.runs:
+                if run.trial.id != trial.id and not self.stop.is_set():
+                    self._tell_start(run.trial)
+            for run, ended_by in loop.run(self.stop.is_set):
+                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+
+    def _restored_by_step(self, splits: Splits) -> dict[int, list[tuple[TrialRun, State]]]:
+        """What is in hand, and the state of each, by the step that it goes on from; one that has none ends."""
         by_step: dict[int, list[tuple[TrialRun, State]]] = {}
         for one in list(self.in_hand):
             try:
@@ -168,13 +182,14 @@ class Worker:
                 self._end(one, error)
                 continue
             by_step.setdefault(run.progress.step, []).append((run, state))
-        for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
-            runs, states = zip(*together, strict=True)
-            for run in runs:
-                if run.trial.id != trial.id and not self.stop.is_set():
-                    self._tell_start(run.trial)
-            for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
-                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+        return by_step
+
+    @staticmethod
+    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits) -> Loop:
+        """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
+        runs, states = zip(*together, strict=True)
+        together.clear()
+        return Loop(runs, states, program, splits)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -244,8 +259,9 @@ class Worker:
             splits = self._load(trial)
             dataset = self._dataset(trial, splits)
         with self._spending("import"):
-            backend, run = backends.load(self.spec.backend), self._run_spec(trial)
+            backend, run = backends.load(self.spec.backend), self.run_spec(trial)
         fit.check(trial, backend.free_memory_bytes(run))
+        memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
@@ -259,7 +275,8 @@ class Worker:
         except MixlabError as error:
             raise DataMissing(str(error)) from error
 
-    def _run_spec(self, trial: Trial) -> RunSpec:
+    def run_spec(self, trial: Trial) -> RunSpec:
+        """Where and how the trial runs here."""
         device = self.spec.device.partition(":")[0] if self.spec.device else None
         return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache)
 

@@ -14,7 +14,6 @@ from typing import Any
 from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
-from experiments.machine import memory
 from experiments.results.metrics import SPLITS
 from experiments.training.evaluate import evaluate_each
 from experiments.training.plan import step_plan
@@ -40,7 +39,6 @@ class Loop:
         self.runs, self.program, self.splits = list(runs), program, splits
         self.trial = runs[0].trial  # for what is the same in all
         self.saved_at, self.step_s = time.monotonic(), 0.0
-        memory.reset_peak()
         program.load(states)
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
