@@ -3,19 +3,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-kill test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format clean gpu gpu-rehearsal
+.PHONY: demo test mutants test-kill test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format gpu gpu-rehearsal doctor clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
 
 test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make test-slurm
-	$(BIN)/python -m pytest -m "not slurm" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm and not targets" --numprocesses 2 --dist loadfile
 
 mutants: .venv/installed-dev  ## plant one-line faults, one after the other, and print those that no test sees
 	$(BIN)/python -m tests.mutants $(ONLY)
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
+
+test-targets: .venv/installed-dev  ## compiles cifar and S/16 for a TPU and a GPU that are not here (700 MB; about 10 minutes)
+	$(INSTALL) '.[all,dev,tpu-aot,cuda-aot]'
+	$(BIN)/python -m pytest -m targets -rs -s
 
 test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 8 minutes)
 	$(BIN)/python -m pytest -m slurm -rs --numprocesses 4 --dist load

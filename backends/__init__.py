@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the command line must be able to say a sentence before NumP
 
     from backends.bench import Ceilings, Devices, Peers
     from backends.contract import Backend
+    from backends.targets import Targets
 
 _GROUP = "mixlab.backends"
 
@@ -100,6 +101,14 @@ def load_devices(name: str) -> "Devices":
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
     return _load_for_bench(name, "devices")  # type: ignore[no-any-return]
+
+
+def load_targets(name: str) -> "Targets":
+    """The module that compiles for devices which are not here, in a backend's framework; see backends/*/targets.py.
+
+    Raises: MixlabError: the backend has none, or its framework is not installed.
+    """
+    return _load_for_bench(name, "targets")  # type: ignore[no-any-return]
 
 
 def _load_for_bench(name: str, part: str) -> Any:

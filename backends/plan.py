@@ -11,6 +11,8 @@ from backends.arrays import Array
 class StepPlan:
     """The arrays that describe n optimizer steps of b examples. None: that part is off.
 
+    A backend rounds what is float64 here once, to the type that it keeps parameters in.
+
     learning_rate       float64 (n,)
     moment_corrections  float64 (n, 2)    1 / (1 - b1^t), 1 / (1 - b2^t)
     examples            int32 (n, b)      indices into the data set

@@ -87,7 +87,7 @@ class OptimizerSpec:
 class RunSpec:
     """Where and how a program runs; only `precision` can change a result by more than rounding."""
 
-    device: str = "cpu"  # cpu, cuda, cuda:1, ...
+    device: str = "cpu"  # see devices.py
     precision: str = "float32"
     compile: bool = False  # torch: through Inductor; jax always compiles
     remat: bool = False  # keep only the input of each block, and compute the block again for its gradient

@@ -1,5 +1,7 @@
 """The training state: names and shapes of its arrays, and the arrays that it begins with."""
 
+import numpy as np
+
 from backends.arrays import Shape, State
 from backends.models import folds
 from backends.models.family import Uniforms
@@ -32,5 +34,7 @@ def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -
     params = {name: param.init.draw(name, param.shape, uniforms) for name, param in folds.params(model).items()}
     state = {f"params/{name}": value for name, value in params.items()}
     for slot in slots(optimizer):
-        state |= {f"{slot}/{name}": value if slot == "average" else 0 * value for name, value in params.items()}
+        # A zero for all places of an array: as many as those of the parameters would be twice or thrice their memory.
+        zeros = {name: np.broadcast_to(0.0, value.shape) for name, value in params.items()}
+        state |= {f"{slot}/{name}": value for name, value in (params if slot == "average" else zeros).items()}
     return state

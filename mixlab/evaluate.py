@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_recipe(parser)
     parser.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="(default: float32)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default: auto)")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..., tpu (default: auto)")
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
@@ -46,11 +46,13 @@ def _add_recipe(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
+    from backends import devices
     from backends.specs import RunSpec
     from experiments.results.metrics import LOSS, METRICS
     from experiments.results.store import Store
     from experiments.weights import class_order, evaluation, recipes, weight_files
 
+    devices.read(arguments.device, "command line: --device")
     store = Store(arguments.store)
     store.check_folder()
     weights = weight_files.read(arguments.weights, arguments.ema, arguments.group)

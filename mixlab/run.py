@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=lambda text: tuple(text.split(",")),
         default=(),
         metavar="NAME,...",
-        help="dealt out to the jobs in turn, such as cuda:0,cuda:1 (each trial's run.device)",
+        help="dealt out to the jobs in turn, such as cuda:0,cuda:1 or tpu:0,tpu:1 (each trial's run.device)",
     )
     parser.add_argument("--dry-run", action="store_true", help="list what would run, and run nothing")
     add_overrides(parser)
@@ -99,13 +99,13 @@ def _jobs(arguments: argparse.Namespace) -> int:
     Raises: MixlabError: an option says too few, or names no device or no backend.
     """
     import backends
-    from experiments.spec.resolve import check_device
+    from backends import devices
 
     jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
     if jobs < 1:
         raise MixlabError(f"command line: --jobs: expected at least 1, got {jobs}")
     for device in arguments.devices:
-        check_device(device, "command line: --devices")
+        devices.read(device, "command line: --devices")
     if arguments.resume_on is not None:
         backends.check(arguments.resume_on)
     return jobs

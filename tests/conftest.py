@@ -153,9 +153,12 @@ class Backend:
     def free_memory_bytes(self, run):
         return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None
 
+    def memory_bytes(self, model, optimizer, data, plan, run, num_replicas=1):
+        return None
+
     def about(self, run):
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-        return {"device": f"{run.device} sees {visible}" if run.device == "cuda" else "none"}
+        name = {"cuda": "CUDA_VISIBLE_DEVICES", "tpu": "TPU_VISIBLE_CHIPS"}.get(run.device)
+        return {"device": f"{run.device} sees {os.environ.get(name)}" if name else "none"}
 
 
 BACKEND = Backend()

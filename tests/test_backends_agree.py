@@ -134,14 +134,17 @@ def case(request: pytest.FixtureRequest, cache: Path) -> Iterator[Case]:
 def dropout_mask(shape: tuple[int, ...], site: int, key: int, rate: float) -> Array:
     """Factors of the elements, by the text of dropout.py, in Python's whole numbers."""
 
-    def kept(element: int) -> bool:
-        x = (element * 0x9E3779B9 + key + site * 0x85EBCA6B) % 2**32
-        x = (x ^ x >> 16) * 0x21F0AAAD % 2**32
-        x = (x ^ x >> 15) * 0xD35A2D97 % 2**32
-        x = x ^ x >> 15
-        return x >> 8 >= round(rate * 2**24)
+    kept = [dropout_element(i, site, key, rate) / (1 - rate) for i in range(math.prod(shape))]
+    return np.array(kept).reshape(shape)
 
-    return np.array([kept(i) / (1 - rate) for i in range(math.prod(shape))]).reshape(shape)
+
+def dropout_element(element: int, site: int, key: int, rate: float) -> bool:
+    """Whether an element is kept."""
+    x = (element * 0x9E3779B9 + key + site * 0x85EBCA6B) % 2**32
+    x = (x ^ x >> 16) * 0x21F0AAAD % 2**32
+    x = (x ^ x >> 15) * 0xD35A2D97 % 2**32
+    x = x ^ x >> 15
+    return x >> 8 >= round(rate * 2**24)
 
 
 Masks = Callable[[tuple[int, ...], int], Array]  # (shape of an activation, site) -> factors
@@ -410,7 +413,8 @@ def backend_dropout(backend: str, x: Array, site: int, key: int, rate: float) ->
 
         from backends.jax import layers as jax_layers
 
-        chance = jax_layers.Chance(sites, dropout_key=jnp.uint32(key), dropout_rate=jnp.float64(rate))
+        numbers = jax_layers.Dropout(jnp.uint32(round(rate * 2**24)), jnp.asarray(1 / (1 - rate), x.dtype))
+        chance = jax_layers.Chance(sites, dropout_key=jnp.uint32(key), dropout=numbers)
         return np.asarray(jax_layers.dropout(jnp.asarray(x), sites[site], chance))
     assert backend == "torch"
     import torch
@@ -433,6 +437,40 @@ def test_dropout_masks_equal_the_hash_bit_for_bit(backend: str, key: int, rate: 
         np.testing.assert_array_equal(backend_dropout(backend, np.ones(shape), site, key, rate), mask)
         single = backend_dropout(backend, np.ones(shape, np.float32), site, key, rate)
         np.testing.assert_array_equal(single, mask.astype(np.float32))
+
+
+def test_a_mask_is_the_same_in_parts_as_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends.torch import layers
+
+    mask = dropout_mask((5, 7, 11), 3, 12345, 0.1)
+    for size in (1, 12, 384, 385, 386):
+        monkeypatch.setattr(layers, "PART", size)
+        np.testing.assert_array_equal(backend_dropout("torch", np.ones(mask.shape), 3, 12345, 0.1), mask)
+
+
+@pytest.mark.parametrize("first", [2**31 - 3, 2**32 - 3, 2**40 + 5])
+def test_elements_beyond_31_bits_are_counted_on(first: int) -> None:
+    """An activation may have more than 2^31 elements; the hash counts them modulo 2^32."""
+    import torch
+
+    from backends.dropout import ELEMENT, SITE
+    from backends.torch import layers
+
+    chance = layers.Chance(dropout_key=torch.tensor(12345, dtype=torch.int32), dropout_rate=0.5)
+    kept = layers._is_kept_from(3 * SITE + first * ELEMENT, 6, torch.device("cpu"), chance)
+    np.testing.assert_array_equal(kept.numpy(), [dropout_element(first + i, 3, 12345, 0.5) for i in range(6)])
+
+
+def test_dropout_keeps_a_byte_an_element_for_the_gradient() -> None:
+    import torch
+
+    from backends.torch import layers
+
+    chance = layers.Chance(("a",), dropout_key=torch.tensor(1, dtype=torch.int32), dropout_rate=0.5)
+    kept: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: kept.append(x.nbytes), lambda x: x):
+        layers.dropout(torch.ones(1000, requires_grad=True), "a", chance)
+    assert 1000 <= sum(kept) < 1010
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -465,20 +503,21 @@ def test_a_site_has_the_number_that_it_always_had(cache: Path) -> None:
 
 def backend_pixels(backend: str, dataset: ArrayDataset, step: dict[str, Array]) -> Array:
     """What the backend's gather makes of one step; a new backend has to be added here."""
-    pixels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
     if backend == "jax":
+        import jax
         import jax.numpy as jnp
 
         from backends.jax import augment as jax_batch
+        from backends.jax import device
 
-        order = None if dataset.pixel_order is None else jnp.asarray(dataset.pixel_order)
-        arrays = jax_batch.Data(jnp.asarray(pixels), jnp.asarray(dataset.labels), order)
+        arrays = device.place(dataset, jax.devices("cpu")[0])
         return np.asarray(jax_batch.gather(arrays, {name: jnp.asarray(x) for name, x in step.items()}))
     assert backend == "torch"
     import torch
 
     from backends.torch import augment as torch_batch
 
+    pixels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
     order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order).long()
     arrays = torch_batch.Data(torch.tensor(pixels), torch.tensor(dataset.labels), order)
     return torch_batch.gather(arrays, {name: torch.tensor(x) for name, x in step.items()}).numpy()

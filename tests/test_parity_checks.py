@@ -75,14 +75,15 @@ def rate_of_the_first(name: str, array: Any) -> Any:
 
 def sixteen_bits(module: Any, frame: Any) -> Plant:
     """The hash counts elements up to 2^16, and then again from 0."""
-    factors, count = module._factors, 2**16
+    name, count = next(name for name in ("_factors", "_is_kept") if hasattr(module, name)), 2**16
+    mask = getattr(module, name)
 
-    def changed(x: Any, name: str, chance: Any) -> Any:
+    def changed(x: Any, site: str, chance: Any) -> Any:
         size = int(np.prod(x.shape))
-        once = factors(frame.ones(count, dtype=x.dtype), name, chance)
+        once = mask(frame.ones(count, dtype=x.dtype), site, chance)
         return frame.concatenate([once] * (size // count + 1))[:size].reshape(x.shape)
 
-    return lambda patch: patch.setattr(module, "_factors", changed)
+    return lambda patch: patch.setattr(module, name, changed)
 
 
 def other_loss(module: Any) -> Plant:

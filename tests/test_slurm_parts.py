@@ -420,7 +420,7 @@ def test_an_ablation_comes_back_from_the_store(tmp_path: Path, cache: Path) -> N
 
 def test_devices_are_dealt_out_to_the_jobs(run: Any, quick: Path, tmp_path: Path) -> None:
     path = write_yaml(tmp_path / "a.yaml", base=base(backend="quick"), grid={"seed": [0, 1, 2, 3]})
-    for word in ("gpu", "cuda:x", ""):
+    for word in ("gpuu", "cuda:x", ""):
         ended: Ended = run("run", str(path), "--devices", word)
         assert ended.code == 2 and f"--devices: expected a device, got {word!r}; allowed: auto, cpu, cuda" in ended.err
     assert run("run", str(path), "--devices", "cuda:1,cuda:0", "--jobs", "3").code == 0

@@ -6,35 +6,51 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
+import numpy as np
 
+from backends import devices
+from backends.arrays import Array
 from backends.contract import ArrayDataset
-from backends.errors import MixlabError
-from backends.jax.augment import Data
+from backends.errors import MixlabError, first_line
+from backends.jax.augment import Data, row_shape
 from backends.specs import RunSpec
 
 YNN_FUSION = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def open_device(name: str) -> jax.Device:
-    """The device of a name as run.device has it: auto, cpu, cuda, cuda:1, ..."""
-    if name == "auto":
-        return jax.devices()[0]
-    platform, _, index = name.partition(":")
-    return jax.devices(platform)[int(index or 0)]
+    """The device of a name, see devices.py.  Raises: MixlabError: it is not there."""
+    kind, index = devices.read(name)
+    found: list[jax.Device] = []
+    reason = ""
+    try:
+        found = jax.devices(None if kind == "auto" else kind)
+    except RuntimeError as error:  # such as: no driver, or another process has the TPU
+        reason = first_line(error)
+    if index < len(found):
+        return found[index]
+    raise devices.missing(name, _names(), reason)
+
+
+def _names() -> list[str]:
+    """The names of the devices that JAX finds here, CPUs apart."""
+    try:
+        platforms = [device.platform for device in jax.devices() if device.platform != "cpu"]
+    except RuntimeError:
+        return []
+    return [f"{platform.replace('gpu', 'cuda')}:{i}" for i, platform in enumerate(platforms)]
 
 
 def check(run: RunSpec) -> None:
     """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
-    try:
-        device = open_device(run.device)
-    except (RuntimeError, ValueError, IndexError) as error:
-        num_gpus = sum(device.platform == "gpu" for device in jax.devices())
-        names = ", ".join(["cpu", *(f"cuda:{i}" for i in range(num_gpus))])
-        raise MixlabError(
-            f"run.device: expected a device of this machine (auto, {names}), got {run.device!r}"
-        ) from error
+    device = open_device(run.device)
     if run.precision == "tf32" and device.platform != "gpu":
+        # XLA would take three bfloat16 passes on a TPU; see DTYPES.
         raise MixlabError(f"train.precision: tf32 needs a CUDA device, got {device.platform!r}; use float32")
+    if run.precision == "float64" and device.platform == "tpu":
+        # XLA rewrites float64 to float32s there, and JAX's own tests leave it out: jax/_src/test_util.py,
+        # supported_dtypes. Nobody says how many digits are right, and float64 is what proofs here rest on.
+        raise MixlabError("train.precision: float64 needs a CPU or a CUDA device, got 'tpu'; use float32")
 
 
 def set_numerics(run: RunSpec) -> None:
@@ -65,6 +81,11 @@ def _set_flags(wanted: Mapping[str, str]) -> None:
     _added.update(wanted.keys() - values.keys())
     if ours:
         os.environ["XLA_FLAGS"] = " ".join([*present, *ours])
+
+
+def flags_for(device: jax.Device) -> str:
+    """The flags of XLA that this process has, without those of GPUs where the device is none."""
+    return " ".join(x for x in _environment_flags() if device.platform == "gpu" or not x.startswith("--xla_gpu_"))
 
 
 def _environment_flags() -> list[str]:
@@ -103,13 +124,13 @@ def compiled(lowered: jax.stages.Lowered, device: jax.Device, remat: bool) -> ja
 
 
 def free_memory_bytes(device: jax.Device) -> int | None:
-    """Bytes that are free on the device now; None on a CPU."""
+    """Bytes that are free on the device now; None where it does not say, as on a CPU."""
     stats = device.memory_stats() or {}
     return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
 
 
 def peak_memory_bytes(device: jax.Device) -> int | None:
-    """Peak of the device's memory in bytes; None on a CPU."""
+    """Peak of the device's memory in bytes; None where it does not say, as on a CPU."""
     return (device.memory_stats() or {}).get("peak_bytes_in_use")
 
 
@@ -119,7 +140,17 @@ _placed: list[tuple[ArrayDataset, jax.Device, Data]] = []  # the last data set, 
 def place(dataset: ArrayDataset, device: jax.Device) -> Data:
     """The data set on the device, copied there unless it is the one that was placed last."""
     if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
-        images = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1])
-        arrays = (images, dataset.labels, dataset.pixel_order)
-        _placed[:] = [(dataset, device, Data(*jax.device_put(arrays, device)))]
+        _, side, _, channels = dataset.images.shape
+        arrays = (_in_rows(dataset.images, device.platform), dataset.labels, dataset.pixel_order)
+        images, labels, order = jax.device_put(arrays, device)
+        _placed[:] = [(dataset, device, Data(images, labels, order, side=side, channels=channels))]
     return _placed[0][2]
+
+
+def _in_rows(images: Array, platform: str) -> Array:
+    """The images (n, h, w, channels) as Data keeps them."""
+    flat = images.reshape(len(images), -1)
+    rows, width = row_shape(flat.shape[1], platform)
+    if rows * width > flat.shape[1]:
+        flat = np.pad(flat, [(0, 0), (0, rows * width - flat.shape[1])])
+    return flat.reshape(-1, width)

@@ -6,6 +6,7 @@ b batch   p pixels of a patch times image channels   s tokens   c channels   d h
 from collections.abc import Callable
 from functools import partial
 from types import SimpleNamespace
+from typing import Generic, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +25,15 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
 }
 
+T = TypeVar("T")
 Operation = Callable[[Array, Array, Array], Array]  # (x, kernel, bias) -> y
+
+
+class Dropout(NamedTuple, Generic[T]):
+    """The rate of dropout, in two numbers that are computed outside, in float64."""
+
+    threshold: T  # uint32: round(rate * 2^24), see dropout.py
+    factor: T  # of what is kept: 1 / (1 - rate), rounded to the precision of the parameters
 
 
 @struct.dataclass
@@ -35,7 +44,7 @@ class Chance:
     branches: tuple[str, ...] = struct.field(pytree_node=False, default=())  # of stochastic depth, see folds.branches
     branch_scales: Array | None = None  # (branches, b)
     dropout_key: Array | None = None  # uint32
-    dropout_rate: Array | None = None  # float64
+    dropout: Dropout[Array] | None = None
     taps: dict[str, Array] | None = struct.field(pytree_node=False, default=None)  # values by layer, in order
 
 
@@ -130,15 +139,15 @@ def dropout(x: Array, name: str, chance: Chance) -> Array:
 
 def _factors(x: Array, name: str, chance: Chance) -> Array:
     """What dropout multiplies each element of x with: 0, or 1 / (1 - rate)."""
-    assert chance.dropout_key is not None and chance.dropout_rate is not None  # they come together
+    assert chance.dropout_key is not None and chance.dropout is not None  # they come together
     bits = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
     site = jnp.uint32(chance.sites.index(name) * SITE % 2**32)
     bits = bits * jnp.uint32(ELEMENT) + (chance.dropout_key + site)
     bits = (bits ^ (bits >> 16)) * jnp.uint32(FIRST)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(SECOND)
     bits = bits ^ (bits >> 15)
-    kept = (bits >> 8) >= jnp.round(chance.dropout_rate * 2**24).astype(jnp.uint32)
-    return kept.astype(x.dtype) * (1 / (1 - chance.dropout_rate)).astype(x.dtype)
+    kept = (bits >> 8) >= chance.dropout.threshold
+    return kept.astype(x.dtype) * chance.dropout.factor.astype(x.dtype)
 
 
 def stochastic_depth(x_bsc: Array, name: str, chance: Chance) -> Array:

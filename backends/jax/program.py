@@ -1,7 +1,6 @@
 """The training program in JAX."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +14,12 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset, Predictions, StepMetrics
-from backends.jax.augment import Data, batch, gather, scale
-from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
-from backends.jax.layers import Chance
+from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
+from backends.jax import ahead, memory
+from backends.jax.ahead import CHUNK_STEPS
+from backends.jax.augment import Data, batch, permuted, scale
+from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.layers import Chance, Dropout
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
 from backends.models.folds import branches, dropout_sites, shapes
@@ -30,15 +31,14 @@ from backends.state import decayed_params, slots
 jax.config.update("jax_enable_x64", True)
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations; rounding inside a product).
+# A TPU multiplies bfloat16 numbers alone: XLA takes six such products for one of float32 at "highest", three at that of
+# "tensorfloat32", and one by default. Source: jax.lax.Precision.
 DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "float64": (jnp.float64, jnp.float64, "highest"),
     "float32": (jnp.float32, jnp.float32, "highest"),
     "tf32": (jnp.float32, jnp.float32, "tensorfloat32"),
     "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
 }
-
-# Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
-CHUNK_STEPS = 32
 
 
 def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
@@ -56,25 +56,20 @@ class JaxProgram:
         self.device = open_device(run.device)
         self.master = DTYPES[run.precision][0]
         self.data = place(dataset, self.device)
-        self.compile_s = 0.0
-        # Without the rates and numbers, which are arguments: trials that differ in them share what is compiled.
-        self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
-        scalars = optimizer.scalars()
-        # In float64 here: in float32, 1 - 0.9999 has three digits.
-        scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
-        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
+        self.traced = Traced.of(model, optimizer, run)
+        self.compile_s = ahead.seconds_before(self.traced, self.device)
+        self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        self.state = self._put(
-            {
-                group: {
-                    name: np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master)
-                    for name in shapes(self.model)
-                }
-                for group in ("params", *slots(self.optimizer))
+        self.state = {
+            group: {
+                # One by one, so that the host holds no second state beside the one that it was given.
+                name: self._put(np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master))
+                for name in shapes(self.model)
             }
-        )
+            for group in ("params", *slots(self.optimizer))
+        }
 
     def states(self) -> list[State]:
         arrays = jax.device_get(self.state)
@@ -92,8 +87,8 @@ class JaxProgram:
         steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
         for first in range(0, num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, num_steps - first)
-            chunk = {name: _pad(array[first : first + num]) for name, array in steps.items()}
-            arguments = (self.data, self._put(chunk), self.scalars, self._rate(plans), np.int32(num))
+            chunk = ahead.padded({name: array[first : first + num] for name, array in steps.items()})
+            arguments = (self.data, self._put(chunk), self.scalars, self._dropout(plans), np.int32(num))
             self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
         loss_nr, norm_nr = (np.concatenate(values) for values in zip(*metrics, strict=True))
@@ -101,20 +96,20 @@ class JaxProgram:
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
         return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._rate(plans))
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
         taps = jax.device_get(self._call(self.traced.activations, params, *arguments))
         return [
             {name: x[replica].astype(np.float64) for name, x in taps.items()} for replica in range(self._num_replicas)
         ]
 
     def predict(self, images: Array) -> list[Predictions]:
-        pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1, self.model.image_channels))
+        pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1))
         params = self.state["average" if self.optimizer.ema_decay else "params"]
         logits, features = jax.device_get(self._call(self.traced.predict, params, pixels, self.data.pixel_order))
         return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
@@ -131,30 +126,17 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
-        assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-        return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+        return ahead.steps(plans, self.master)
 
-    def _rate(self, plans: Sequence[StepPlan]) -> Array:
+    def _dropout(self, plans: Sequence[StepPlan]) -> Dropout[Array]:
         """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
-        return np.asarray(plans[0].dropout_rate or 0.0, np.float64)
+        return ahead.dropout(plans[0], self.master)
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
-        leaves, structure = jax.tree.flatten(arguments)
-        key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
-        if key not in _compiled:
-            start = time.monotonic()
-            # The state before the steps is not read again: the state after them takes its place in memory.
-            donated = (0,) if function.__name__ == "train" else ()
-            with jax.default_device(self.device):
-                _compiled[key] = compiled(
-                    jax.jit(function, donate_argnums=donated).lower(*arguments), self.device, self.run.remat
-                )
-            self.compile_s += time.monotonic() - start
-        return _compiled[key](*arguments)
-
-
-_compiled: dict[Any, Callable[..., Any]] = {}  # by function, structure and shapes: trials of a grid share them
+        program, seconds = ahead.compiled_form(function, arguments, self.device, self.run.remat)
+        self.compile_s += seconds
+        return program(*arguments)
 
 
 @dataclass(frozen=True)
@@ -166,17 +148,21 @@ class Traced:
     precision: str
     remat: bool = False
 
+    @classmethod
+    def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
+        """Without the rates and numbers, which are arguments: trials that differ in them share what is compiled."""
+        return cls(model.structure(), optimizer.structure(), run.precision, run.remat)
+
     def train(
-        self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
+        self, state: Any, data: Data, steps: Any, scalars: Any, dropout: Dropout[jax.Array], num_steps: jax.Array
     ) -> tuple[Any, jax.Array, jax.Array]:
         """The state after the first num_steps of the steps, and loss and gradient norm (steps, replicas)."""
         num_replicas = steps["learning_rate"].shape[1]
         decayed = decayed_params(self.model, self.optimizer.decay)
 
         def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
-            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout_rate)
-            # Computed in float64 outside, and rounded once.
-            rate, corrections = (step[name].astype(value.dtype) for name in ("learning_rate", "moment_corrections"))
+            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout)
+            rate, corrections = step["learning_rate"], step["moment_corrections"]
             state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
             return state, value, norm
 
@@ -189,21 +175,21 @@ class Traced:
         zeros = jnp.zeros(steps["learning_rate"].shape, DTYPES[self.precision][0])
         return jax.lax.fori_loop(0, num_steps, body, (state, zeros, zeros))
 
-    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Gradient of one step's loss, by name: (replicas, ...)."""
 
         def gradient(params: Any, step: Any) -> Any:
-            return self.loss_and_gradient(params, data, step, scalars, dropout_rate)[1]
+            return self.loss_and_gradient(params, data, step, scalars, dropout)[1]
 
         return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
 
-    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array) -> Any:
+    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Every value of one step's forward pass, by name: (replicas, ...)."""
 
         def activations(params: Any, step: Any) -> Any:
             images_bhwc, targets_bk = self.batch(data, step, scalars)
             taps = {"images": images_bhwc, "targets": targets_bk}
-            chance = self.chance(step, dropout_rate, taps)
+            chance = self.chance(step, dropout, taps)
             logits_bk, _ = self.forward(params, images_bhwc, chance)
             return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
 
@@ -211,18 +197,17 @@ class Traced:
 
     def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
         """Logits (replicas, b, k) and features (replicas, b, c)."""
-        data = Data(pixels, pixels, pixel_order)  # gather reads no labels
-        step = {"examples": jnp.arange(len(pixels), dtype=jnp.int32)}
         side, channels = self.model.image_size, self.model.image_channels
-        images_bhwc = scale(gather(data, step), DTYPES[self.precision][0]).reshape(-1, side, side, channels)
+        pixels = permuted(pixels.reshape(len(pixels), -1, channels), pixel_order)
+        images_bhwc = scale(pixels, DTYPES[self.precision][0]).reshape(-1, side, side, channels)
         return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
 
     def loss_and_gradient(
-        self, params: Any, data: Data, step: Any, scalars: Any, dropout_rate: jax.Array
+        self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
     ) -> tuple[jax.Array, Any]:
         """Loss () of one replica's batch, and its gradient by name."""
         images_bhwc, targets_bk = self.batch(data, step, scalars)
-        chance = self.chance(step, dropout_rate)
+        chance = self.chance(step, dropout)
 
         def replica_loss(params: Any) -> jax.Array:
             logits_bk, _ = self.forward(params, images_bhwc, chance, self.remat)
@@ -230,10 +215,10 @@ class Traced:
 
         return jax.value_and_grad(replica_loss)(params)
 
-    def chance(self, step: Any, dropout_rate: jax.Array, taps: dict[str, jax.Array] | None = None) -> Chance:
+    def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         sites, ends = dropout_sites(self.model), branches(self.model)
-        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout_rate, taps)
+        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout, taps)
 
     def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
         """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
@@ -267,11 +252,6 @@ def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[
     return of_one
 
 
-def _pad(array: Array) -> Array:
-    """The steps of an array, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
-    return np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
-
-
 class JaxBackend:
     """JAX with Flax and Optax; see contract.Backend."""
 
@@ -286,6 +266,23 @@ class JaxBackend:
         set_numerics(run)  # the first look at a device reads XLA's flags, and a worker looks here before it opens
         return free_memory_bytes(open_device(run.device))
 
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        set_numerics(run)  # first: what is compiled here goes to the folder of compiled programs
+        check(run)
+        device, traced = open_device(run.device), Traced.of(model, optimizer, run)
+        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
+        train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
+        predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+        return memory.peak_bytes(sizes, train, predict, device)
+
     def about(self, run: RunSpec) -> dict[str, str]:
         set_numerics(run)
         return {
@@ -295,6 +292,6 @@ class JaxBackend:
             "device": open_device(run.device).device_kind,
             "threads": str(len(os.sched_getaffinity(0))),
             "float32_matmul_precision": DTYPES[run.precision][2],
-            "xla_flags": os.environ["XLA_FLAGS"].strip(),
+            "xla_flags": flags_for(open_device(run.device)),
             "compile": "True",
         }

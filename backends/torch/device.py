@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from backends import devices
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.specs import RunSpec
@@ -11,18 +12,20 @@ from backends.torch.augment import Data
 
 
 def open_device(name: str) -> torch.device:
-    """The device of a name as run.device has it: auto, cpu, cuda, cuda:1, ..."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    """The device of a name, see devices.py.  Raises: MixlabError: it is not there."""
+    kind, index = devices.read(name)
+    if kind == "tpu":
+        raise MixlabError(f"{devices.WHERE}: {name!r} needs backend jax, got torch; set backend=jax")
+    if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if index >= torch.cuda.device_count():
+        raise devices.missing(name, [f"cuda:{i}" for i in range(torch.cuda.device_count())])
+    return torch.device("cuda", index)
 
 
 def check(run: RunSpec) -> None:
     """Check a run's device and precision.  Raises: MixlabError: it is not there, or does not have that precision."""
     device = open_device(run.device)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        names = ", ".join(["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))])
-        raise MixlabError(f"run.device: expected a device of this machine (auto, {names}), got {run.device!r}")
     if run.precision == "tf32" and device.type != "cuda":
         raise MixlabError(f"train.precision: tf32 needs a CUDA device, got {device.type!r}; use float32")
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
 from backends.models.folds import branches, dropout_sites, shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
@@ -72,8 +72,12 @@ class TorchProgram:
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         for group in ("params", *slots(self.optimizer)):
-            rows = [np.concatenate([state[f"{group}/{name}"].ravel() for name in self.shapes]) for state in states]
-            self.state[group] = torch.tensor(np.stack(rows), dtype=self.master, device=self.device)
+            # Rounded parameter by parameter: the states may be of twice the precision, and as large as the device's.
+            flat = torch.empty((len(states), sum(self.sizes)), dtype=self.master)
+            for row, state in zip(flat, states, strict=True):
+                for name, values in self._named(row).items():
+                    values.copy_(torch.tensor(state[f"{group}/{name}"]))
+            self.state[group] = flat.to(self.device)
 
     def states(self) -> list[State]:
         arrays = {group: self._named(flat.T).items() for group, flat in self.state.items()}
@@ -224,6 +228,17 @@ class TorchBackend:
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
         return free_memory_bytes(open_device(run.device))
+
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        return None  # nothing says it before a step has run: the layers' estimate counts
 
     def about(self, run: RunSpec) -> dict[str, str]:
         device = open_device(run.device)

@@ -10,7 +10,7 @@ from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.spec.trial import Trial
 
-ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU is only filled by more
+ROWS = (1024, 2048, 4096)  # of square matrices, on a CPU; a GPU or a TPU is only filled by more
 GPU_ROWS = (4096, 8192, 16384)
 COPY_BYTES = 2**28  # beyond any cache
 TURN_S = 0.5
@@ -23,7 +23,7 @@ class Limit:
     backend: str
     precision: str
     machine: str  # see ceilings.machine
-    num_cores: int  # 0: a GPU
+    num_cores: int  # 0: a GPU or a TPU
     product_gflops: dict[int, Spread]
     copy_gb_per_s: Spread
 

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 import backends
-from backends import specs
+from backends import devices, specs
 from backends.errors import MixlabError, choices
 from experiments.design.ablation import COMMAND_LINE
 from experiments.files import replace
@@ -43,7 +43,7 @@ class Side:
 def read_pair(text: str) -> tuple[Side, Side]:
     """The two sides of `--pair`.
 
-    Raises: MixlabError: the text is not two sides, or names an unknown backend or precision.
+    Raises: MixlabError: the text is not two sides, or names an unknown backend, precision or device.
     """
     sides, where = [], f"{COMMAND_LINE}: --pair"
     for part in text.split(","):
@@ -53,6 +53,8 @@ def read_pair(text: str) -> tuple[Side, Side]:
             raise MixlabError(f"{where}: expected a backend, got {part!r}; {choices(backend, backends.names())}")
         if precision and precision not in specs.PRECISION:
             raise MixlabError(f"{where}: expected a precision, got {part!r}; {choices(precision, specs.PRECISION)}")
+        if device:
+            devices.read(device, where)
         sides.append(Side(backend, precision or None, device or None))
     if len(sides) != 2:
         raise MixlabError(

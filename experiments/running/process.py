@@ -1,4 +1,4 @@
-"""The process of a worker: what it does with its cores, GPU, signals and pipe.
+"""The process of a worker: what it does with its cores, device, signals and pipe.
 
 Trials come in over the pipe, events go out. When the parent dies it ends at once; the store is safe against that at any
 instant.
@@ -22,7 +22,7 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     assert spec.root == ROOT, f"the parent's code is in {spec.root}, this worker's in {ROOT}"
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
     os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
-    _show_one_gpu(spec.device)
+    _show_one_device(spec.device)
     stop, trials = threading.Event(), queue.SimpleQueue[tuple[Trial, ...]]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
@@ -48,9 +48,15 @@ def _listen(connection: Connection, stop: threading.Event, trials: "queue.Simple
         trials.put(order.trials if isinstance(order, Train) else ())
 
 
-def _show_one_gpu(device: str | None) -> None:
-    """Hide all GPUs but the one that is named by its place among those that this process was given."""
-    index = (device or "").partition(":")[2]
-    if index:
-        given = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        os.environ["CUDA_VISIBLE_DEVICES"] = given[int(index)] if int(index) < len(given) else index
+def _show_one_device(device: str | None) -> None:
+    """Hide all GPUs, or TPU chips, but the one that is named by its place among those that this process was given."""
+    kind, _, index = (device or "").partition(":")
+    if not index:
+        return
+    variable = "TPU_VISIBLE_CHIPS" if kind == "tpu" else "CUDA_VISIBLE_DEVICES"
+    given = [name for name in os.environ.get(variable, "").split(",") if name]
+    os.environ[variable] = given[int(index)] if int(index) < len(given) else index
+    if kind == "tpu":
+        # A process that says it has one chip of the host lets others have theirs. Not tried on a TPU.
+        # Source: jax/_src/test_multiprocess.py; tensorflow/core/tpu/tpu_initializer_helper.cc, TryAcquireTpuLock.
+        os.environ |= {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}

@@ -17,7 +17,7 @@ import numpy as np
 
 import backends
 from backends.arrays import State
-from backends.contract import ArrayDataset
+from backends.contract import ArrayDataset, Program
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
@@ -47,7 +47,7 @@ class WorkerSpec:
     environment: dict[str, Any]
     root: Path  # of the code that the parent runs
     hired_s: float  # time.monotonic() of the parent when it began this worker: all processes of a machine share it
-    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1` show the process that GPU alone
+    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1`, `tpu:1` show the process that one alone
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
 
 
@@ -156,11 +156,24 @@ class Worker:
 
     def _train(self, trial: Trial) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        memory.reset_peak()
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
         self.peak_bytes = program.peak_memory_bytes
+        by_step = self._restored_by_step(splits)
+        for one in self.in_hand:  # by what was compiled to know the memory that they need
+            if one.run:
+                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
+        for step in list(by_step):  # several where a checkpoint is damaged that looked whole
+            loop = self._loaded(by_step.pop(step), program, splits)
+            for run in loop.runs:
+                if run.trial.id != trial.id and not self.stop.is_set():
+                    self._tell_start(run.trial)
+            for run, ended_by in loop.run(self.stop.is_set):
+                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+
+    def _restored_by_step(self, splits: Splits) -> dict[int, list[tuple[TrialRun, State]]]:
+        """What is in hand, and the state of each, by the step that it goes on from; one that has none ends."""
         by_step: dict[int, list[tuple[TrialRun, State]]] = {}
         for one in list(self.in_hand):
             try:
@@ -169,13 +182,14 @@ class Worker:
                 self._end(one, error)
                 continue
             by_step.setdefault(run.progress.step, []).append((run, state))
-        for together in by_step.values():  # of several steps where a checkpoint is damaged that looked whole
-            runs, states = zip(*together, strict=True)
-            for run in runs:
-                if run.trial.id != trial.id and not self.stop.is_set():
-                    self._tell_start(run.trial)
-            for run, ended_by in Loop(runs, states, program, splits).run(self.stop.is_set):
-                self._end(next(one for one in self.in_hand if one.run is run), ended_by)
+        return by_step
+
+    @staticmethod
+    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits) -> Loop:
+        """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
+        runs, states = zip(*together, strict=True)
+        together.clear()
+        return Loop(runs, states, program, splits)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -247,6 +261,7 @@ class Worker:
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self.run_spec(trial)
         fit.check(trial, backend.free_memory_bytes(run))
+        memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)

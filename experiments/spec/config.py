@@ -73,7 +73,7 @@ class TrainConfig(TrainOptions):
 class RunConfig:
     """Where and how a trial runs: not part of its id."""
 
-    device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...
+    device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...; gpu is cuda; tpu, tpu:1, ... (jax)
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     replicas: str = option("1", word=True)  # trials as one program: 1, at most N, or auto; see running/replicas.py

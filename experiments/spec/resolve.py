@@ -5,14 +5,14 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from backends.errors import MixlabError, choices
+from backends import devices
+from backends.errors import MixlabError
 from backends.models import FAMILIES
 from backends.specs import ModelSpec
 from experiments.spec.config import AUTO, ModelConfig, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.trial import DataInfo, TrainSpec, Trial
 from experiments.spec.values import shown
 
-DEVICES = ("auto", "cpu", "cuda", "cuda:0", "cuda:1, ...")
 DEFAULT_EPOCHS = 20
 DEFAULT_EVALUATIONS = 10  # over a run, where train.evaluate_every is not given
 
@@ -34,7 +34,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _resolve_train(config.train, info, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
-    check_device(config.run.device, f"{where}: run.device")
+    devices.read(config.run.device, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
     if data.augment.crop > info.image_size:
         raise MixlabError(
@@ -42,15 +42,6 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
             f"the image of {info.image_size} pixels; lower it"
         )
     return Trial(model, data, train, info, config.backend, config.seed, config.run)
-
-
-def check_device(name: str, where: str) -> None:
-    """Check the form of a device's name; whether it is there is checked where the trial runs.
-
-    Raises: MixlabError: no device has a name of this form.
-    """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
-        raise MixlabError(f"{where}: expected a device, got {shown(name)}; {choices(name, DEVICES)}")
 
 
 def _check_replicas(text: str, where: str) -> None:

@@ -1,0 +1,117 @@
+"""Programs compiled for devices that are not here."""
+
+import re
+import time
+from typing import Any
+
+import jax
+from jax.experimental import topologies
+
+from backends.contract import DataSize
+from backends.errors import MixlabError, first_line
+from backends.jax import ahead, memory
+from backends.jax.device import compiled, set_numerics
+from backends.jax.program import DTYPES, Traced
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
+from backends.targets import GPUS, Program, Target
+
+FULL = ("RESOURCE_EXHAUSTED", "Ran out of memory")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def compile_for(
+    target: Target, model: ModelSpec, optimizer: OptimizerSpec, data: DataSize, plan: StepPlan, run: RunSpec
+) -> Program:
+    """See backends.targets.Targets."""
+    set_numerics(run)
+    device = _device(target)
+    sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0])
+    start = time.monotonic()
+    try:
+        lowered = ahead.lowered(Traced.of(model, optimizer, run).train, sizes.train(device))
+        program = compiled(lowered, device, run.remat)
+    except jax.errors.JaxRuntimeError as error:
+        if not any(word in str(error) for word in FULL):
+            raise
+        return Program(time.monotonic() - start, _used(str(error)), refusal=first_line(error)[:200])
+    seconds = time.monotonic() - start
+    state, dataset, *_ = sizes.train(device)
+    costs = _costs(program)
+    # The body of the loop over steps is counted once.
+    return Program(
+        compile_s=seconds,
+        peak_bytes=memory.total(program),
+        argument_bytes=memory.size((state, dataset)),
+        flops=costs.get("flops"),
+        bytes_accessed=costs.get("bytes accessed"),
+        cycles=estimated_cycles(program.as_text() or ""),
+    )
+
+
+def _device(target: Target) -> Any:
+    """A description of one device.  Raises: MixlabError: the compiler does not know it."""
+    try:
+        if target.platform == "tpu":
+            name = f"{target.chip}:{target.topology}"
+            return topologies.get_topology_desc(platform="tpu", topology_name=name).devices[0]
+        options = {"target_config": gpu_description(target.chip), "topology": "1x1x1"}
+        return topologies.get_topology_desc(target.chip, platform="cuda", **options).devices[0]
+    except (RuntimeError, ValueError, NotImplementedError) as error:
+        raise MixlabError(
+            f"command line: --target: no compiler for {str(target)!r}: {first_line(error)[:200]}"
+        ) from error
+
+
+def gpu_description(chip: str) -> str:
+    """A GPU in the words that XLA's compiler reads: a GpuTargetConfigProto as text."""
+    gpu = GPUS[chip]
+    return f"""
+gpu_device_info {{
+  threads_per_block_limit: 1024
+  threads_per_warp: 32
+  threads_per_core_limit: 2048
+  block_dim_limit_x: {2**31 - 1}
+  block_dim_limit_y: 65535
+  block_dim_limit_z: 65535
+  registers_per_core_limit: 65536
+  registers_per_block_limit: 65536
+  core_count: {gpu.cores}
+  fpus_per_core: {gpu.fpus_per_core}
+  clock_rate_ghz: {gpu.clock_ghz}
+  device_memory_size: {gpu.memory_bytes}
+  memory_bandwidth: {gpu.bytes_per_s}
+  l2_cache_size: {gpu.l2_bytes}
+  shared_memory_per_block: 49152
+  shared_memory_per_core: {gpu.shared_bytes_per_core}
+  shared_memory_per_block_optin: {gpu.shared_bytes_per_block}
+  cuda_compute_capability {{
+    major: {gpu.capability}
+    feature_extension: {"ACCELERATED_FEATURES" if gpu.accelerated else "NONE"}
+  }}
+}}
+platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 10 }}
+device_description_str: "{gpu.description}"
+"""
+
+
+def _costs(program: jax.stages.Compiled) -> dict[str, float]:
+    """XLA's own analysis; {}: this compiler has none."""
+    try:
+        costs = program.cost_analysis()
+    except (NotImplementedError, jax.errors.JaxRuntimeError):
+        return {}
+    return dict((costs[0] if isinstance(costs, list) else costs) or {})
+
+
+def estimated_cycles(text: str) -> int | None:
+    """The sum of what a TPU's compiler estimates of each operation; None: the text has no estimates."""
+    cycles = [int(number) for number in re.findall(r'"estimated_cycles":"(\d+)"', text)]
+    return sum(cycles) if cycles else None
+
+
+def _used(message: str) -> int | None:
+    """The bytes that a program needs, as a compiler says them that refuses it: `Used 20.51G of 15.75G hbm`."""
+    match = re.search(r"Used ([\d.]+)([KMGT]?)i?B? of", message)
+    return round(float(match[1]) * UNITS[match[2]]) if match else None
