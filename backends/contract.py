@@ -13,6 +13,8 @@ from backends.arrays import Array, State
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 
+PREDICT_BATCH = 256  # images in a call of `predict` of an evaluation
+
 
 @dataclass(frozen=True, eq=False)
 class ArrayDataset:
@@ -25,6 +27,15 @@ class ArrayDataset:
     images: Array
     labels: Array
     pixel_order: Array | None = None
+
+
+@dataclass(frozen=True)
+class DataSize:
+    """The sizes of an ArrayDataset, as far as the model does not say them."""
+
+    num_examples: int
+    dtype: str  # of the images: uint8, float32, ...
+    has_pixel_order: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +66,7 @@ class Program(Protocol):
     State names: `params/<name>`, and for each slot of the optimizer `<slot>/<name>`; see state.state_shapes.
     """
 
-    compile_s: float  # seconds spent compiling for this program so far
+    compile_s: float  # seconds spent compiling for this program so far, by Backend.memory_bytes too
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         """Put a state for each replica on the device, rounded to the precision that parameters are kept in."""
@@ -98,6 +109,24 @@ class Backend(Protocol):
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
         """Bytes that are free on the device now (jax: for this process alone); None on a CPU."""
+
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        """Bytes that a training needs at its peak, before anything is allocated; None: the backend does not know.
+
+        They are of the device's memory, with the data set; on a CPU of the process's, with what the host holds beside
+        it. What is compiled to know it is used again by `open`, whose program counts the seconds as its own.
+
+        Args:   plan: of one step.
+        Raises: MixlabError: the device is not there, or does not have the precision.
+        """
 
     def about(self, run: RunSpec) -> dict[str, str]:
         """Versions, device, and every numerics flag that matters, by name."""

@@ -153,6 +153,9 @@ class Backend:
     def free_memory_bytes(self, run):
         return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None
 
+    def memory_bytes(self, model, optimizer, data, plan, run, num_replicas=1):
+        return None
+
     def about(self, run):
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         return {"device": f"{run.device} sees {visible}" if run.device == "cuda" else "none"}

@@ -11,6 +11,7 @@ from jax import Array
 from torch import Tensor
 
 from backends.contract import Backend
+from backends.jax import ahead
 from backends.jax import optimizer as jax_optimizer
 from backends.jax import program as jax_train
 from backends.torch import optimizer as torch_optimizer
@@ -67,9 +68,9 @@ def fresh_code() -> Iterator[None]:
 def forget(*functions: str, wide_only: bool = False) -> None:
     """Modules of torch, and what JAX has compiled of these functions of `Traced`, or of all, or at the wide sizes."""
     torch_train._forward.cache_clear()
-    for key in [key for key in jax_train._compiled if not functions or key[0] in functions]:
+    for key in [key for key in ahead._compiled if not functions or key[0] in functions]:
         if not wide_only or key[1].model.num_classes == WIDE_CLASSES:
-            del jax_train._compiled[key]
+            del ahead._compiled[key]
 
 
 def climbed(backend: Backend, sound: Job, folder: Path) -> list[Rung]:

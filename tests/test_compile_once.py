@@ -85,14 +85,14 @@ def trained(cache: Path, backend: str = "jax", **changes: Any) -> Program:
 def test_trials_that_differ_in_numbers_compile_once(cache: Path) -> None:
     first = trained(cache)
     states = {"as it is": first.states()[0]}
-    from backends.jax import program as jax_train
+    from backends.jax import ahead
 
-    compiled = len(jax_train._compiled)
+    compiled = len(ahead._compiled)
     assert trained(cache).compile_s == 0  # the first itself, again
     for name, changes in NUMBERS.items():
         program = trained(cache, **changes)
         assert program.compile_s == 0, name
-        assert len(jax_train._compiled) == compiled, name
+        assert len(ahead._compiled) == compiled, name
         states[name] = program.states()[0]
     # Nothing was compiled in as a constant: every number moved the parameters.
     kernels = {name: state["params/head/kernel"] for name, state in states.items()}
@@ -120,9 +120,9 @@ def test_shared_program_computes_what_a_fresh_one_does(cache: Path, monkeypatch:
     changes = {"train": {"weight_decay": 0.3, "clip_norm": 0.2, "ema_decay": 0.5, "b1": 0.5}, "model": {"dropout": 0.4}}
     trained(cache)
     shared = trained(cache, **changes)
-    from backends.jax import program as jax_train
+    from backends.jax import ahead
 
-    monkeypatch.setattr(jax_train, "_compiled", {})
+    monkeypatch.setattr(ahead, "_compiled", {})
     fresh = trained(cache, **changes)
     assert shared.compile_s == 0 and fresh.compile_s > 0
     one, two = shared.states()[0], fresh.states()[0]

@@ -1,7 +1,6 @@
 """The training program in JAX."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,9 +14,11 @@ from flax.traverse_util import unflatten_dict
 from jax.typing import DTypeLike
 
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
+from backends.jax import ahead, memory
+from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.augment import Data, batch, gather, scale
-from backends.jax.device import check, compiled, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
+from backends.jax.device import check, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Chance
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
@@ -37,9 +38,6 @@ DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
     "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
 }
 
-# Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
-CHUNK_STEPS = 32
-
 
 def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
     """Mean over the batch; the sigmoid loss is summed over classes, as the authors do."""
@@ -56,25 +54,20 @@ class JaxProgram:
         self.device = open_device(run.device)
         self.master = DTYPES[run.precision][0]
         self.data = place(dataset, self.device)
-        self.compile_s = 0.0
-        # Without the rates and numbers, which are arguments: trials that differ in them share what is compiled.
-        self.traced = Traced(model.structure(), optimizer.structure(), run.precision, run.remat)
-        scalars = optimizer.scalars()
-        # In float64 here: in float32, 1 - 0.9999 has three digits.
-        scalars |= {f"1 - {name}": 1 - scalars[name] for name in ("b1", "b2", "ema_decay")}
-        self.scalars = self._put({name: np.asarray(x, self.master) for name, x in scalars.items()})
+        self.traced = Traced.of(model, optimizer, run)
+        self.compile_s = ahead.seconds_before(self.traced, self.device)
+        self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        self.state = self._put(
-            {
-                group: {
-                    name: np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master)
-                    for name in shapes(self.model)
-                }
-                for group in ("params", *slots(self.optimizer))
+        self.state = {
+            group: {
+                # One by one, so that the host holds no second state beside the one that it was given.
+                name: self._put(np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master))
+                for name in shapes(self.model)
             }
-        )
+            for group in ("params", *slots(self.optimizer))
+        }
 
     def states(self) -> list[State]:
         arrays = jax.device_get(self.state)
@@ -92,7 +85,7 @@ class JaxProgram:
         steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
         for first in range(0, num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, num_steps - first)
-            chunk = {name: _pad(array[first : first + num]) for name, array in steps.items()}
+            chunk = ahead.padded({name: array[first : first + num] for name, array in steps.items()})
             arguments = (self.data, self._put(chunk), self.scalars, self._rate(plans), np.int32(num))
             self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
@@ -131,30 +124,17 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
-        assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-        return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+        return ahead.steps(plans)
 
     def _rate(self, plans: Sequence[StepPlan]) -> Array:
         """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
-        return np.asarray(plans[0].dropout_rate or 0.0, np.float64)
+        return ahead.dropout_rate(plans[0])
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
-        leaves, structure = jax.tree.flatten(arguments)
-        key = (function.__name__, self.traced, self.device, structure, tuple((x.shape, x.dtype) for x in leaves))
-        if key not in _compiled:
-            start = time.monotonic()
-            # The state before the steps is not read again: the state after them takes its place in memory.
-            donated = (0,) if function.__name__ == "train" else ()
-            with jax.default_device(self.device):
-                _compiled[key] = compiled(
-                    jax.jit(function, donate_argnums=donated).lower(*arguments), self.device, self.run.remat
-                )
-            self.compile_s += time.monotonic() - start
-        return _compiled[key](*arguments)
-
-
-_compiled: dict[Any, Callable[..., Any]] = {}  # by function, structure and shapes: trials of a grid share them
+        program, seconds = ahead.compiled_form(function, arguments, self.device, self.run.remat)
+        self.compile_s += seconds
+        return program(*arguments)
 
 
 @dataclass(frozen=True)
@@ -165,6 +145,11 @@ class Traced:
     optimizer: OptimizerSpec
     precision: str
     remat: bool = False
+
+    @classmethod
+    def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
+        """Without the rates and numbers, which are arguments: trials that differ in them share what is compiled."""
+        return cls(model.structure(), optimizer.structure(), run.precision, run.remat)
 
     def train(
         self, state: Any, data: Data, steps: Any, scalars: Any, dropout_rate: jax.Array, num_steps: jax.Array
@@ -267,11 +252,6 @@ def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[
     return of_one
 
 
-def _pad(array: Array) -> Array:
-    """The steps of an array, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
-    return np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
-
-
 class JaxBackend:
     """JAX with Flax and Optax; see contract.Backend."""
 
@@ -285,6 +265,23 @@ class JaxBackend:
     def free_memory_bytes(self, run: RunSpec) -> int | None:
         set_numerics(run)  # the first look at a device reads XLA's flags, and a worker looks here before it opens
         return free_memory_bytes(open_device(run.device))
+
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        set_numerics(run)  # first: what is compiled here goes to the folder of compiled programs
+        check(run)
+        device, traced = open_device(run.device), Traced.of(model, optimizer, run)
+        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
+        train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
+        predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+        return memory.peak_bytes(sizes, train, predict, device)
 
     def about(self, run: RunSpec) -> dict[str, str]:
         set_numerics(run)

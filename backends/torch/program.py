@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset, Predictions, StepMetrics
+from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
 from backends.models.folds import branches, dropout_sites, shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
@@ -228,6 +228,17 @@ class TorchBackend:
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
         return free_memory_bytes(open_device(run.device))
+
+    def memory_bytes(
+        self,
+        model: ModelSpec,
+        optimizer: OptimizerSpec,
+        data: DataSize,
+        plan: StepPlan,
+        run: RunSpec,
+        num_replicas: int = 1,
+    ) -> int | None:
+        return None  # nothing says it before a step has run: the layers' estimate counts
 
     def about(self, run: RunSpec) -> dict[str, str]:
         device = open_device(run.device)

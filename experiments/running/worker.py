@@ -156,12 +156,14 @@ class Worker:
 
     def _train(self, trial: Trial) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        memory.reset_peak()
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
             self.source = data.in_record(trial.data, trial.info, self.spec.cache)
         self.peak_bytes = program.peak_memory_bytes
         by_step = self._restored_by_step(splits)
+        for one in self.in_hand:  # by what was compiled to know the memory that they need
+            if one.run:
+                one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
         for step in list(by_step):  # several where a checkpoint is damaged that looked whole
             loop = self._loaded(by_step.pop(step), program, splits)
             for run in loop.runs:
@@ -259,6 +261,7 @@ class Worker:
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self.run_spec(trial)
         fit.check(trial, backend.free_memory_bytes(run))
+        memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)

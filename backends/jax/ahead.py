@@ -1,0 +1,143 @@
+"""What JAX compiles: the arguments of the functions of `Traced`, as arrays or as shapes alone, and the compiled forms.
+
+A function is compiled for shapes. So it can be compiled, and its memory is known, before any of its arrays exists.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import SingleDeviceSharding
+from jax.typing import DTypeLike
+
+from backends.arrays import Array
+from backends.contract import PREDICT_BATCH, DataSize
+from backends.jax.augment import Data
+from backends.jax.device import compiled
+from backends.models.folds import shapes
+from backends.plan import StepPlan
+from backends.specs import ModelSpec, OptimizerSpec
+from backends.state import slots
+
+# Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
+CHUNK_STEPS = 32
+
+
+def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
+    """The numbers of an optimizer that are arguments of what is compiled."""
+    values = optimizer.scalars()
+    # In float64 here: in float32, 1 - 0.9999 has three digits.
+    values |= {f"1 - {name}": 1 - values[name] for name in ("b1", "b2", "ema_decay")}
+    return {name: np.asarray(x, dtype) for name, x in values.items()}
+
+
+def steps(plans: Sequence[StepPlan]) -> dict[str, Array]:
+    """The plans' arrays: (steps, replicas, ...)."""
+    assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
+    return {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+
+
+def padded(steps: dict[str, Array]) -> dict[str, Array]:
+    """The steps, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
+    return {
+        name: np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
+        for name, array in steps.items()
+    }
+
+
+def dropout_rate(plan: StepPlan) -> Array:
+    """The rate of dropout: 0 where it is off."""
+    return np.asarray(plan.dropout_rate or 0.0, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Sizes:
+    """What the shapes of a trial's arguments follow from."""
+
+    model: ModelSpec
+    optimizer: OptimizerSpec
+    data: DataSize
+    plan: StepPlan  # of one step
+    dtype: DTypeLike  # of parameters
+    num_replicas: int = 1
+
+    def train(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.train on a device, as shapes."""
+        chunk = padded(steps([self.plan] * self.num_replicas))
+        numbers = (chunk, scalars(self.optimizer, self.dtype), dropout_rate(self.plan), np.int32(1))
+        state = {group: self._params(device) for group in ("params", *slots(self.optimizer))}
+        return (state, self._data(device), *on(device, numbers))
+
+    def predict(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.predict for the images of an evaluation, on a device, as shapes."""
+        return self._params(device), self._pixels(PREDICT_BATCH, device), self._data(device).pixel_order
+
+    def _params(self, device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
+        return {
+            name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes(self.model).items()
+        }
+
+    def _data(self, device: jax.Device) -> Data:
+        num, order = self.data.num_examples, None
+        if self.data.has_pixel_order:
+            order = _shape((self.model.image_size**2,), np.int32, device)
+        return Data(self._pixels(num, device), _shape((num,), np.int32, device), order)  # type: ignore[arg-type]
+
+    def _pixels(self, num_images: int, device: jax.Device) -> jax.ShapeDtypeStruct:
+        return _shape((num_images, self.model.image_size**2, self.model.image_channels), self.data.dtype, device)
+
+
+def on(device: jax.Device, arguments: Any) -> Any:
+    """The shapes of arrays, as if they lay on a device."""
+    return jax.tree.map(lambda x: _shape(x.shape, x.dtype, device), arguments)
+
+
+def _shape(shape: tuple[int, ...], dtype: DTypeLike, device: jax.Device) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=SingleDeviceSharding(device))
+
+
+def lowered(function: Callable[..., Any], arguments: tuple[Any, ...]) -> jax.stages.Lowered:
+    """A function of `Traced` as XLA's input, for arguments that `Sizes` or `on` give."""
+    # The state before the steps is not read again: the state after them takes its place in memory.
+    return jax.jit(function, donate_argnums=(0,) if function.__name__ == "train" else ()).lower(*arguments)
+
+
+def compiled_form(
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
+) -> tuple[jax.stages.Compiled, float]:
+    """A function of `Traced`, compiled for a device of this process the first time that such arguments come.
+
+    Args:    arguments: arrays, or shapes as `Sizes` gives them.
+    Returns: what is compiled, and the seconds that it took now.
+    """
+    leaves, structure = jax.tree.flatten(arguments)
+    owner = function.__self__  # type: ignore[attr-defined]
+    key = (function.__name__, owner, device, structure, tuple((x.shape, np.dtype(x.dtype)) for x in leaves))
+    if key in _compiled:
+        return _compiled[key], 0.0
+    start = time.monotonic()
+    with jax.default_device(device):
+        _compiled[key] = compiled(lowered(function, on(device, arguments)), device, remat)
+    return _compiled[key], time.monotonic() - start
+
+
+_compiled: dict[Any, jax.stages.Compiled] = {}  # by function, structure and shapes: trials of a grid share them
+_before: dict[tuple[Any, jax.Device], float] = {}  # seconds of programs that are not open yet, by `Traced`
+
+
+def compiled_before(
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
+) -> jax.stages.Compiled:
+    """The compiled form for a program that is not open yet, which counts the seconds then: see `seconds_before`."""
+    program, seconds = compiled_form(function, arguments, device, remat)
+    owner = function.__self__  # type: ignore[attr-defined]
+    _before[owner, device] = _before.get((owner, device), 0.0) + seconds
+    return program
+
+
+def seconds_before(traced: Any, device: jax.Device) -> float:
+    """The seconds that compiling has taken before the program was opened; they are given once."""
+    return _before.pop((traced, device), 0.0)

@@ -1,0 +1,60 @@
+"""The memory that a trial's programs take, from what XLA says of their compiled forms."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+from backends.contract import PREDICT_BATCH
+from backends.jax.ahead import Sizes
+from backends.models import folds
+from backends.state import slots
+
+
+def size(arrays: Any) -> int:
+    """Bytes of arrays, or of shapes."""
+    return sum(math.prod(x.shape) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(arrays))
+
+
+def total(program: jax.stages.Compiled) -> int:
+    """Bytes of a program while it runs: code, arguments, results that take the place of none, temporaries."""
+    stats = program.memory_analysis()
+    assert stats is not None, "XLA's CPU, GPU and TPU compilers all give it"
+    held = stats.generated_code_size_in_bytes + stats.argument_size_in_bytes + stats.temp_size_in_bytes
+    return int(held + stats.output_size_in_bytes - stats.alias_size_in_bytes)
+
+
+def peak_bytes(sizes: Sizes, train: jax.stages.Compiled, predict: jax.stages.Compiled, device: jax.Device) -> int:
+    """Bytes that a device holds at the peak of a training; of a CPU's memory with what the host holds beside it."""
+    state, data, *_ = sizes.train(device)
+    params, *_ = sizes.predict(device)
+    staying = size((state, data)) - size(params)  # beside the arguments of `predict`
+    steps, evaluation = total(train) + _code(predict), staying + total(predict) + _code(train)
+    if device.platform != "cpu":
+        return max(steps, evaluation)
+    steps += _scratch_bytes(sizes, len(sizes.plan.examples[0]))
+    evaluation += _scratch_bytes(sizes, PREDICT_BATCH)
+    return max(steps, evaluation, size(data) + _saving_bytes(sizes))
+
+
+def _code(program: jax.stages.Compiled) -> int:
+    stats = program.memory_analysis()
+    return int(stats.generated_code_size_in_bytes) if stats else 0
+
+
+def _scratch_bytes(sizes: Sizes, batch_size: int) -> int:
+    """What matrix products on a CPU take for a moment, which XLA does not count: they copy an operand into tiles.
+
+    Two products at a time were seen, each with a copy of the widest layer's values.
+    """
+    widest = max(math.prod(layer.output) for layer in folds.layers(sizes.model) if layer.block)
+    return 2 * sizes.num_replicas * batch_size * widest * np.dtype(sizes.dtype).itemsize
+
+
+def _saving_bytes(sizes: Sizes) -> int:
+    """The state on the device, beside the host's copy: in float64 before the first step, as it is in a checkpoint."""
+    numbers = sizes.num_replicas * folds.count(sizes.model) * (1 + len(slots(sizes.optimizer)))
+    own = np.dtype(sizes.dtype).itemsize
+    # A checkpoint is a copy of the state, and the bytes of the file.
+    return numbers * (own + max(np.dtype(np.float64).itemsize, 2 * own))
