@@ -39,6 +39,7 @@ BASE: Mapping[str, Any] = {
     "train.batch_size": 128,
     "train.evaluate_every": 2,
     "train.evaluate_train_examples": 64,
+    "run.checkpoint_every_s": 0.001,
 }
 # Each differs from BASE in what a part of the estimate speaks of.
 EIGHT: Mapping[str, Mapping[str, Any]] = {
