@@ -64,6 +64,12 @@ parity: parity-float64 parity-float32  ## the parity ladder on every option with
 parity-%: .venv/installed
 	$(BIN)/mixlab parity $(PARITY) --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
 
+DEVICE ?= auto
+DOCTOR ?= --minutes 8
+
+doctor: .venv/installed  ## examine this machine: DEVICE=cpu, DOCTOR="--short --minutes 10"
+	$(BIN)/mixlab doctor --device $(DEVICE) $(DOCTOR) --out doctor
+
 # A folder for a GPU machine that has no network; its script says how it is called. The rehearsal needs root, and a
 # Python 3.12 with PyTorch and JAX, but without what the folder brings.
 GPU_DIR ?= gpu

@@ -4,12 +4,12 @@ import argparse
 from pathlib import Path
 
 import backends
+from backends import devices
 from backends.errors import BackendMissing, MixlabError
 from experiments.design.ablation import COMMAND_LINE
 from experiments.doctor.check import Asked
 from experiments.files import reason
 from experiments.parity.pair import Side, read_pythons
-from experiments.spec.resolve import check_device
 
 # Files that a driver makes for its devices.  Source: the NVIDIA driver's README, "The NVIDIA kernel module"; libtpu
 # opens /dev/accel0, or /dev/vfio/0 on newer machines.
@@ -30,7 +30,7 @@ def asked(arguments: argparse.Namespace) -> Asked:
     if not names:
         backends.check_installed(available[0])
     device = present_device() if arguments.device == "auto" else arguments.device
-    check_device(device, f"{COMMAND_LINE}: --device")
+    devices.read(device, f"{COMMAND_LINE}: --device")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from backends import devices
+
 Word = Literal["ok", "differs", "not run"]
 
 
@@ -75,8 +77,8 @@ class Asked:
 
     @property
     def is_cpu(self) -> bool:
-        return self.device == "cpu"
+        return devices.read(self.device)[0] == "cpu"
 
     @property
     def is_cuda(self) -> bool:
-        return self.device.partition(":")[0] in ("cuda", "gpu")
+        return devices.read(self.device)[0] == "cuda"

@@ -14,6 +14,7 @@ def checks(asked: Asked) -> list[Check]:
     return [
         Check("packages", partial(packages.look, "", asked)),
         *(Check(f"{name}: packages", partial(packages.look, name, asked), backend=name) for name in asked.backends),
+        *(Check(f"{name}: packages", partial(packages.look_at_absent, name)) for name in asked.absent),
         Check("nvidia-smi", partial(devices.look_at_driver, asked), DRIVER_S),
         *(Check(f"{name}: device", partial(devices.look, name, asked), IMPORT_S, name) for name in asked.backends),
         Check("memory", host.look_at_memory),

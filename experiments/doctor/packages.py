@@ -7,8 +7,9 @@ from importlib.metadata import PackageNotFoundError, distribution
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from backends.errors import listed
-from experiments.doctor.check import Asked, Verdict, differs, ok
+import backends
+from backends.errors import BackendMissing, listed
+from experiments.doctor.check import Asked, Verdict, differs, not_run, ok
 from experiments.machine.environment import PACKAGES, ROOT
 
 if TYPE_CHECKING:
@@ -34,6 +35,15 @@ def look(backend: str, asked: Asked) -> Verdict:
         return differs(f"{listed(found.faults)}; in {ROOT}: {command}", python=python, faults=found.faults)
     main = [f"{name} {found.versions[name]}" for name in PACKAGES if name in found.versions]
     return ok(f"Python {python}; {', '.join(main)}", python=python, packages=found.versions)
+
+
+def look_at_absent(backend: str) -> Verdict:
+    """That a backend is not installed, which is no fault where nobody asked for it."""
+    try:
+        backends.check_installed(backend)
+    except BackendMissing as error:
+        return not_run(str(error))
+    return not_run(f"backend: {backend!r} has been installed by now")
 
 
 class Found:
