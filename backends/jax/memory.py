@@ -53,8 +53,6 @@ def _scratch_bytes(sizes: Sizes, batch_size: int) -> int:
 
 
 def _saving_bytes(sizes: Sizes) -> int:
-    """The state on the device, beside the host's copy: in float64 before the first step, as it is in a checkpoint."""
+    """The state three times, as a checkpoint is made: on the device, as the host's arrays, as the bytes of a file."""
     numbers = sizes.num_replicas * folds.count(sizes.model) * (1 + len(slots(sizes.optimizer)))
-    own = np.dtype(sizes.dtype).itemsize
-    # A checkpoint is a copy of the state, and the bytes of the file.
-    return numbers * (own + max(np.dtype(np.float64).itemsize, 2 * own))
+    return 3 * numbers * np.dtype(sizes.dtype).itemsize
