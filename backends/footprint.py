@@ -1,53 +1,148 @@
-"""Estimates of the memory that a model needs, to train and to predict: folds over its layers."""
+"""Estimates of the memory that a training needs at its peak, before anything is allocated: folds over a model's layers.
 
+What was measured, and how to repeat it: analysis/results/memory.md.
+"""
+
+from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
+from backends.models.family import Layer
 from backends.models.folds import count, layers
 from backends.specs import ModelSpec, OptimizerSpec
 from backends.state import slots
 
+STEP, EVALUATION, SAVING = "a step", "an evaluation", "loading or saving its state"
+DRAWN = 8  # bytes of a number of the state on the host, before it is rounded
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a framework's arrays take of the host's memory, on a CPU, where the layers do not say it.
+
+    holes: the memory of a step or an evaluation, in units of its arrays: the C library keeps what is freed between
+        arrays that live, and products copy their operands into tiles.
+    data_copies: of the decoded images, the pages of the cache's file among them.
+    """
+
+    holes: float
+    data_copies: int
+
+
+# torch: measured 1.3 to 1.8, most of them 1.4 to 1.5; it copies the images.
+FACTS = {"torch": Facts(1.5, 2), "jax": Facts(1.5, 2)}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training's memory depends on beside its model and its optimizer."""
+
+    precision: str
+    batch_size: int  # images of a step
+    evaluation_size: int  # images of a call of an evaluation
+    remat: bool = False
+    data_bytes: int = 0  # of the decoded images; 0 where they lie on the device already
+    num_replicas: int = 1
+    backend: str = "torch"
+    on_host: bool = True  # on a CPU: arrays of the host count, and what lies between them
+
+
+@dataclass(frozen=True)
+class Need:
+    """The bytes of the largest peak of a training, by what takes them."""
+
+    peak: str  # STEP, EVALUATION or SAVING
+    state: int  # parameters and slots, and at this peak their gradients or copies
+    activations: int
+    data: int
+
+    @property
+    def total(self) -> int:
+        return self.state + self.activations + self.data
+
 
 @lru_cache(maxsize=1024)
-def training_memory_bytes(
-    model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int, remat: bool = False
-) -> int:
-    """Bytes of a training step: state, gradients, and the activations that layers keep for the backward pass.
+def need(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> Need:
+    """What a training needs at its largest peak."""
+    return max(needs(model, optimizer, work), key=lambda one: one.total)
 
-    Norms, Dense layers and activations keep their inputs; everything else is made again or freed at once. With remat,
-    one block at a time keeps these, and every other block keeps its input alone.
+
+def needs(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> list[Need]:
+    """What a training needs at each of its peaks.
+
+    With work.on_host a state is held twice as it is loaded, in float64, and three times as a checkpoint is made: on
+    the device, as arrays and as the bytes of a file.
     """
-    master, working = _bytes(precision)
-    state = count(model) * master * (2 + len(slots(optimizer)))
-    return state + batch_size * working * (_kept_with_remat(model) if remat else sum(x.kept for x in layers(model)))
+    facts = FACTS.get(work.backend, FACTS["torch"])
+    data, holes = (facts.data_copies * work.data_bytes, facts.holes) if work.on_host else (work.data_bytes, 1.0)
+    master, _ = _bytes(work.precision)
+    params = work.num_replicas * count(model)
+    state = params * master * (1 + len(slots(optimizer)))
+    peaks = [
+        Need(STEP, state, round(holes * _step_bytes(model, work)), data),
+        Need(EVALUATION, state, round(holes * _evaluation_bytes(model, work)), data),
+    ]
+    if work.on_host:
+        peaks.append(Need(SAVING, state + max(2 * state, DRAWN * params), 0, data))
+    return peaks
 
 
-def _kept_with_remat(model: ModelSpec) -> int:
-    """Numbers kept of one image with remat: those outside of blocks, of the largest block, and the blocks' inputs."""
+def _step_bytes(model: ModelSpec, work: Work) -> int:
+    """Bytes beside the state: the largest of two moments of the backward pass.
+
+    At its beginning there is all that layers keep, and the gradient of the widest layer; at its end the gradients of
+    all parameters, each for itself and as one flat array.
+    """
+    master, working = _bytes(work.precision)
+    gradients = 2 * master * count(model)
+    casts = working * count(model) if working < master else 0
+    image = master * model.image_size**2 * model.image_channels
+    widest = (2 if model.dropout else 1) * working * _widest(model)
+    batch = work.batch_size * (image + _kept_bytes(model, work) + widest)
+    return work.num_replicas * max(gradients, casts + batch)
+
+
+def _kept_bytes(model: ModelSpec, work: Work) -> int:
+    """Bytes of one image that are kept for the backward pass.
+
+    With remat these are what lies outside of blocks, of the largest block, and the blocks' inputs.
+    """
+    master, working = _bytes(work.precision)
+
+    def kept_of(layer: Layer) -> int:
+        mask = prod(layer.output) if layer.drops and model.dropout else 0  # a byte an element
+        return mask + layer.kept * (master if layer.exact else working)
+
     outside, inputs, blocks = 0, 0, dict[str, int]()
     before = None
     for layer in layers(model):
-        if not layer.block:
-            outside += layer.kept
+        kept = kept_of(layer)
+        if not layer.block or not work.remat:
+            outside += kept
         else:
             if layer.block not in blocks and before is not None:
-                inputs += prod(before.output)
-            blocks[layer.block] = blocks.get(layer.block, 0) + layer.kept
+                inputs += working * prod(before.output)
+            blocks[layer.block] = blocks.get(layer.block, 0) + kept
         before = layer
     return outside + inputs + max(blocks.values(), default=0)
 
 
-def prediction_memory_bytes(model: ModelSpec, optimizer: OptimizerSpec, precision: str, batch_size: int) -> int:
-    """Bytes of a forward pass of so many images.
+def _evaluation_bytes(model: ModelSpec, work: Work) -> int:
+    """Bytes beside the state of a forward pass.
 
-    Counted are the state, the images, the stream of a residual block and its norm, and the widest output beside the
-    value that it is made from.
+    Counted are the images as bytes, as numbers and as patches, the stream of a residual block and its norm, and the
+    widest output beside the value that it is made from.
     """
-    master, working = _bytes(precision)
-    state = count(model) * master * (1 + len(slots(optimizer)))
+    master, working = _bytes(work.precision)
     stream = max((prod(layer.output) for layer in layers(model) if layer.branch), default=0)
-    widest = 2 * stream + 2 * max(prod(layer.output) for layer in layers(model) if layer.block)
-    return state + batch_size * (working * widest + master * model.image_size**2 * model.image_channels)
+    pixels = model.image_size**2 * model.image_channels
+    images, blocks = (2 + master + working) * pixels, working * (2 * stream + 2 * _widest(model))
+    return work.evaluation_size * (images + blocks)
+
+
+def _widest(model: ModelSpec) -> int:
+    """Numbers of the widest output of one image inside of a block."""
+    return max((prod(layer.output) for layer in layers(model) if layer.block), default=0)
 
 
 def _bytes(precision: str) -> tuple[int, int]:

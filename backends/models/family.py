@@ -84,6 +84,7 @@ class Layer:
     weights: str = ""  # the layer that holds the parameters which this one uses, where that is another
     macs: int = 0  # of one image: multiply-accumulates in matrix products
     kept: int = 0  # of one image: numbers that are kept for the backward pass
+    exact: bool = False  # they are kept in the precision of the parameters
     drops: bool = False  # dropout acts here
     branch: bool = False  # stochastic depth acts here, at the end of a residual branch
     block: str = ""  # the unit that is computed again for its gradient, and over which stochastic depth rises

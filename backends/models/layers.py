@@ -35,7 +35,7 @@ def dense(
 def layer_norm(name: str, output: Shape) -> Layer:
     """A normalisation over the last axis, with a scale and a bias."""
     params = {"scale": Param(output[-1:], ONES), "bias": Param(output[-1:], ZEROS)}
-    return Layer(name, output, params, kept=prod(output), hint=NORM_HINT)
+    return Layer(name, output, params, kept=prod(output), exact=True, hint=NORM_HINT)
 
 
 def mlp(

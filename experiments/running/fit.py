@@ -1,42 +1,109 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
 from backends import footprint
+from backends.arrays import Array
+from backends.contract import ArrayDataset, Backend, DataSize
+from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
+from backends.specs import RunSpec
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
 from experiments.spec.trial import PREDICT_BATCH, Trial
+from experiments.training.plan import step_plan
+
+GIB = 2**30
 
 
 def needed_bytes(trial: Trial) -> int:
-    """Estimate of the memory that it needs: of a training step, or of an evaluation where that takes more."""
-    return max(_training_bytes(trial), _evaluation_bytes(trial))
+    """The layers' estimate of what it needs at its peak: of its device, or of the machine if it runs on the CPU."""
+    return need(trial, _on_host(trial)).total
 
 
-def _training_bytes(trial: Trial) -> int:
-    return footprint.training_memory_bytes(
-        trial.model, trial.optimizer, trial.train.precision, trial.train.batch_size, trial.run.remat
+def need(trial: Trial, on_host: bool, is_placed: bool = False, num_replicas: int = 1) -> Need:
+    """What a trial needs at its peak, by its model's layers.
+
+    Args: on_host: it runs on the CPU.    is_placed: its images lie on the device already.
+    """
+    work = Work(
+        trial.train.precision,
+        trial.train.batch_size,
+        PREDICT_BATCH,
+        remat=trial.run.remat,
+        data_bytes=0 if is_placed else _data_bytes(trial),
+        num_replicas=num_replicas,
+        backend=trial.backend,
+        on_host=on_host,
     )
+    return footprint.need(trial.model, trial.optimizer, work)
 
 
-def _evaluation_bytes(trial: Trial) -> int:
-    return footprint.prediction_memory_bytes(trial.model, trial.optimizer, trial.train.precision, PREDICT_BATCH)
+def _on_host(trial: Trial) -> bool:
+    """Whether it runs on the CPU; `auto` is taken for a CPU, which needs more."""
+    return trial.run.device in ("auto", "cpu")
 
 
-def check(trial: Trial, free_bytes: int | None) -> None:
+def _data_bytes(trial: Trial) -> int:
+    """Bytes of the decoded images: every example of the source, as a smaller data.fraction decodes no fewer."""
+    info = trial.info
+    num = round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
+    return num * info.image_size**2 * info.image_channels
+
+
+def known_bytes(
+    backend: Backend, trial: Trial, dataset: ArrayDataset, examples: Array, run: RunSpec, num_replicas: int = 1
+) -> int | None:
+    """What a backend says of the memory that such trials need as one program, with the images; None: it cannot.
+
+    Args: examples: int32 (n,), the training examples as indices into the images.
+    """
+    size = DataSize(len(dataset.images), str(dataset.images.dtype), dataset.pixel_order is not None)
+    plan = step_plan(trial, examples, 0, 1)
+    return backend.memory_bytes(trial.model, trial.optimizer, size, plan, run, num_replicas)
+
+
+def check(
+    trial: Trial, free_bytes: int | None, is_placed: bool = False, known: int | None = None, num_replicas: int = 1
+) -> int:
     """Hold the estimate of what a trial needs against the memory that is there.
 
-    Args:   free_bytes: of its device; None: it uses the machine's own.
-    Raises: DoesNotFit: gives both numbers.
+    Args:    free_bytes: of its device; None: it uses the machine's own.
+             is_placed: its images lie on the device already.
+             known: see `known_bytes`; None: the layers' estimate counts.
+    Returns: the estimate.
+    Raises:  DoesNotFit: gives both numbers.
     """
     memory.give_back()
     free = memory.available_bytes() if free_bytes is None else free_bytes
-    if free >= needed_bytes(trial):
-        return
-    what, less = f"an evaluation of {PREDICT_BATCH} images", "a smaller model"
-    if _training_bytes(trial) > max(free, _evaluation_bytes(trial)):
-        what = f"a step of train.batch_size {trial.train.batch_size}"
-        less = f"{'' if trial.run.remat else 'run.remat=true, '}a smaller train.batch_size or model"
+    estimate = need(trial, free_bytes is None, is_placed, num_replicas)
+    needed = estimate.total if known is None else known - is_placed * _data_bytes(trial)
+    if free >= needed:
+        return needed
     raise DoesNotFit(
-        f"{what} needs {needed_bytes(trial) / 2**30:.1f} GiB ({folds.count(trial.model):,} parameters) and "
-        f"{free / 2**30:.1f} GiB are free; nothing was allocated; set {less}, or take a device with more"
+        f"{_what(trial, estimate)} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and "
+        f"{free / GIB:.1f} GiB are free; {_largest(estimate)}; nothing was allocated; set {_less(trial, estimate)}, or "
+        f"take a device with more"
     )
+
+
+def _what(trial: Trial, estimate: Need) -> str:
+    return {
+        STEP: f"a step of train.batch_size {trial.train.batch_size}",
+        EVALUATION: f"an evaluation of {PREDICT_BATCH} images",
+        SAVING: "a checkpoint",
+    }[estimate.peak]
+
+
+def _largest(estimate: Need) -> str:
+    """What takes the most: `the activations are the largest part, 1.2 GiB`."""
+    parts = {"state": estimate.state, "activations": estimate.activations, "data": estimate.data}
+    name = max(parts, key=lambda part: parts[part])
+    return f"most of it is the {name}, {parts[name] / GIB:.1f} GiB"
+
+
+def _less(trial: Trial, estimate: Need) -> str:
+    """Which settings need less."""
+    if max(estimate.state, estimate.data) > estimate.activations:
+        return "a smaller model" if estimate.state > estimate.data else "a smaller data.image_size"
+    if estimate.peak == EVALUATION:
+        return "a smaller model"
+    return f"{'' if trial.run.remat else 'run.remat=true, '}a smaller train.batch_size or model"
