@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-kill test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench slurm-up slurm-down parity lint format gpu gpu-rehearsal doctor clean
+.PHONY: demo test mutants test-memory test-kill test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor gpu \
+	gpu-rehearsal slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation and print its table
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -13,6 +14,9 @@ test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make tes
 
 mutants: .venv/installed-dev  ## plant one-line faults, one after the other, and print those that no test sees
 	$(BIN)/python -m tests.mutants $(ONLY)
+
+test-memory: .venv/installed-dev  ## the estimates of memory against the peaks of processes: 8 settings, both frameworks
+	MIXLAB_MEMORY=1 $(BIN)/python -m pytest tests/test_memory_estimate.py -s
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s

@@ -8,8 +8,9 @@ import pytest
 
 import backends
 from backends.contract import PREDICT_BATCH, ArrayDataset, DataSize
-from backends.jax import ahead
+from backends.jax import ahead, memory
 from backends.jax.program import DTYPES, JaxProgram
+from backends.models import folds
 from backends.specs import RunSpec
 from experiments import data
 from experiments.data.permutation import pixel_order
@@ -25,7 +26,7 @@ DATA = {"source": "synthetic", "num_examples": 60, "image_size": 8, "num_classes
 EVERYTHING: dict[str, dict[str, Any]] = {
     "model": {"dropout": 0.1, "stochastic_depth": 0.2},
     "train": {"ema_decay": 0.9, "label_smoothing": 0.1, "clip_norm": 1.0},
-    "data": {"permutation": "global"},
+    "data": {"permutation": "pixels"},
     "augment": {"flip": True, "crop": 2, "mixup": 0.4},
 }
 
@@ -72,3 +73,51 @@ def test_a_run_calls_what_was_compiled_for_its_shapes(
     program.train(plans)
     program.predict(np.resize(splits.images, (PREDICT_BATCH, *splits.images.shape[1:])))
     assert program.compile_s == 0 and len(ahead._compiled) == 2
+
+
+def needed(trial: Trial, num_examples: int = 60, num_replicas: int = 1, backend: str = "jax") -> int | None:
+    size = DataSize(num_examples, "uint8", False)
+    plan = step_plan(trial, np.arange(trial.train.batch_size, dtype=np.int32), 0, 1)
+    own = backends.load(backend)
+    return own.memory_bytes(trial.model, trial.optimizer, size, plan, run_spec(trial), num_replicas)
+
+
+def test_memory_is_that_of_the_compiled_programs(cache: Path) -> None:
+    trial = resolved(cache)
+    least = needed(trial)
+    assert least is not None
+    # Beyond an evaluation, which is most of it here: the data set, byte by byte, and a step of a large batch.
+    growth = memory.HOLES * (10**6 - 60) * (8 * 8 * 3 + 4)
+    assert needed(trial, 10**6) == pytest.approx(least + growth, abs=1)
+    wide = resolved(cache, data={"num_examples": 3000}, train={"batch_size": 2048})
+    assert (needed(wide) or 0) > 2 * least
+
+
+def test_a_wide_model_needs_its_state_and_copies_of_it(cache: Path) -> None:
+    """Parameters and two moments: on the device, on the host, and as the bytes of a checkpoint."""
+    wide = resolved(cache, model={"hidden_dim": 1024, "num_blocks": 1, "channels_mlp_dim": 8192})
+    state = 3 * folds.count(wide.model)
+    bytes_ = needed(wide)
+    assert bytes_ is not None and bytes_ >= 12 * state
+
+
+def test_replicas_need_the_data_once_and_all_else_each(cache: Path) -> None:
+    trial, data_bytes = resolved(cache), memory.HOLES * 10**6 * (8 * 8 * 3 + 4)
+    one, four = (needed(trial, 10**6, number) for number in (1, 4))
+    assert one is not None and four is not None
+    assert 2 < (four - data_bytes) / (one - data_bytes) < 10
+
+
+def test_what_memory_has_compiled_the_program_counts_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead, "_compiled", {})
+    trial = resolved(cache)
+    needed(trial)
+    empty = ArrayDataset(np.zeros((60, 8, 8, 3), np.uint8), np.zeros(60, np.int32))
+    opened = [backends.load("jax").open(trial.model, trial.optimizer, empty, run_spec(trial)) for _ in range(2)]
+    assert opened[0].compile_s > 0 and opened[1].compile_s == 0
+    needed(trial)
+    assert backends.load("jax").open(trial.model, trial.optimizer, empty, run_spec(trial)).compile_s == 0
+
+
+def test_torch_leaves_memory_to_the_layers(cache: Path) -> None:
+    assert needed(resolved(cache), backend="torch") is None

@@ -15,7 +15,6 @@ import pytest
 import analysis
 import backends
 from analysis.terminal import bench_lines
-from backends import footprint
 from backends.errors import MixlabError
 from backends.models import folds
 from backends.specs import RunSpec
@@ -270,14 +269,17 @@ def test_a_control_groups_limit_counts_and_its_page_cache_does_not(
 
 def test_what_fits_is_not_refused() -> None:
     trial = config.trial("cifar", SMALL)
-    needed = fit.needed_bytes(trial)
+    needed = fit.need(trial, on_host=False).total
     fit.check(trial, needed)
     with pytest.raises(failures.DoesNotFit, match=r"an evaluation of 256 images needs 0\.0 .* 0\.0 GiB are free"):
         fit.check(trial, needed - 1)
     large = config.trial("cifar")
-    needed = footprint.training_memory_bytes(large.model, large.optimizer, "float32", large.train.batch_size)
+    needed = fit.need(large, on_host=False).total
     fit.check(large, needed)
-    with pytest.raises(failures.DoesNotFit, match=r"a step of train\.batch_size 128 needs 0\.5 .* 0\.5 GiB are free"):
+    sentence = (
+        r"a step of train\.batch_size 128 needs 0\.5 .* 0\.5 GiB are free; most of it is the activations, 0\.5 GiB"
+    )
+    with pytest.raises(failures.DoesNotFit, match=sentence):
         fit.check(large, needed - 1)
 
 
@@ -294,8 +296,8 @@ def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None
             peaks.append(one.about()["peak_memory_bytes"])
     assert peaks[0] - peaks[1] > 2**28
     with pytest.raises(failures.DoesNotFit, match=r"set run\.remat=true, a smaller"):
-        fit.check(kept, fit.needed_bytes(again))
-    fit.check(again, fit.needed_bytes(again))
+        fit.check(kept, fit.need(again, on_host=False).total)
+    fit.check(again, fit.need(again, on_host=False).total)
 
 
 def test_what_a_former_trial_has_left_is_not_counted_against_the_next() -> None:

@@ -427,17 +427,17 @@ def plain(tmp_path: Path, **run: Any) -> Trial:
 
 def test_auto_is_one_on_a_cpu_and_what_fits_on_a_gpu_eight_at_most(tmp_path: Path, quick: Path) -> None:
     trial = plain(tmp_path, replicas="auto")
-    need = fit.needed_bytes(trial)
+    one, three = (fit.need(trial, on_host=False, num_replicas=n).total for n in (1, 3))
     assert replicas.number(trial, None) == 1
-    assert [replicas.number(trial, free) for free in (0, need, 3 * need - 1, 3 * need, 80 * need)] == [1, 1, 2, 3, 8]
+    assert [replicas.number(trial, free) for free in (0, one, three - 1, three, 80 * one)] == [1, 1, 2, 3, 8]
 
 
 def test_a_number_is_the_most_of_what_fits(tmp_path: Path, quick: Path) -> None:
     trial = plain(tmp_path, replicas="12")
-    need = fit.needed_bytes(trial)
+    one, three = (fit.need(trial, on_host=False, num_replicas=n).total for n in (1, 3))
     assert replicas.number(trial, None) == 12
-    assert [replicas.number(trial, free) for free in (0, 3 * need, 80 * need)] == [1, 3, 12]
-    assert replicas.number(plain(tmp_path), 80 * need) == 1
+    assert [replicas.number(trial, free) for free in (0, three, 80 * one)] == [1, 3, 12]
+    assert replicas.number(plain(tmp_path), 80 * one) == 1
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "many", "1.5", "08", "10000", "Auto"])
@@ -577,11 +577,12 @@ def test_auto_trains_as_many_as_fit_a_gpu_and_one_on_a_cpu(
     tmp_path: Path, quick: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     many = trials(tmp_path, run={"replicas": "auto"}, grid={"seed": [0, 1, 2, 3, 4]})
-    for device, free, expected in (("gpu", 2.5, {1, 2}), ("cpu", None, {1})):
+    two = fit.need(many[0].trial, on_host=False, num_replicas=2).total
+    for device, free, expected in (("gpu", two, {1, 2}), ("cpu", None, {1})):
         folder = tmp_path / device
         monkeypatch.setenv("QUICK_LOG", str(tmp_path / f"{device}.log"))
         if free:
-            monkeypatch.setenv("QUICK_FREE", str(int(free * fit.needed_bytes(many[0].trial))))
+            monkeypatch.setenv("QUICK_FREE", str(free))
         else:
             monkeypatch.delenv("QUICK_FREE")
         listener = Listener()

@@ -18,7 +18,6 @@ from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
-from experiments.running import fit
 from experiments.running.worker import Worker, WorkerSpec
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
@@ -165,7 +164,8 @@ def _measured(trial: Trial, folder: Path, cache: Path) -> Measured:
     if backends.load(trial.backend).free_memory_bytes(worker.run_spec(trial)) is None:
         memory.give_back()
         before = memory.resident_bytes()
-    return Measured(fit.needed_bytes(trial), _peak(worker, trial) - before)
+    peak = _peak(worker, trial)
+    return Measured(worker.needed_bytes, peak - before)
 
 
 def _peak(worker: Worker, trial: Trial) -> int:

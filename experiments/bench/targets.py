@@ -74,7 +74,8 @@ def _structure(trial: Trial) -> Any:
     plan = _plan(trial)
     arrays = tuple((name, array.shape) for name, array in plan.arrays().items())
     structures = (trial.model.structure(), trial.optimizer.structure())
-    return *structures, trial.train.precision, trial.run.remat, arrays, _data_size(trial)
+    pixels = (trial.info.content, trial.data.permutation != "none")
+    return *structures, trial.train.precision, trial.run.remat, arrays, pixels
 
 
 def _plan(trial: Trial) -> StepPlan:
@@ -84,6 +85,7 @@ def _plan(trial: Trial) -> StepPlan:
 
 def _data_size(trial: Trial) -> DataSize:
     info = trial.info
+    # With a fraction, the source's own number up to the rounding of it: a few images of memory.
     source = round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
     return DataSize(source, "uint8", trial.data.permutation != "none")
 

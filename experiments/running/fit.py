@@ -1,17 +1,21 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
 from backends import footprint
+from backends.arrays import Array
+from backends.contract import ArrayDataset, Backend, DataSize
 from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
+from backends.specs import RunSpec
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
 from experiments.spec.trial import PREDICT_BATCH, Trial
+from experiments.training.plan import step_plan
 
 GIB = 2**30
 
 
 def needed_bytes(trial: Trial) -> int:
-    """Estimate of the memory that it needs at its peak: of its device, or of the machine if it runs on the CPU."""
+    """The layers' estimate of what it needs at its peak: of its device, or of the machine if it runs on the CPU."""
     return need(trial, _on_host(trial)).total
 
 
@@ -45,20 +49,35 @@ def _data_bytes(trial: Trial) -> int:
     return num * info.image_size**2 * info.image_channels
 
 
-def check(trial: Trial, free_bytes: int | None, is_placed: bool = False, known: int | None = None) -> None:
+def known_bytes(
+    backend: Backend, trial: Trial, dataset: ArrayDataset, examples: Array, run: RunSpec, num_replicas: int = 1
+) -> int | None:
+    """What a backend says of the memory that such trials need as one program, with the images; None: it cannot.
+
+    Args: examples: int32 (n,), the training examples as indices into the images.
+    """
+    size = DataSize(len(dataset.images), str(dataset.images.dtype), dataset.pixel_order is not None)
+    plan = step_plan(trial, examples, 0, 1)
+    return backend.memory_bytes(trial.model, trial.optimizer, size, plan, run, num_replicas)
+
+
+def check(
+    trial: Trial, free_bytes: int | None, is_placed: bool = False, known: int | None = None, num_replicas: int = 1
+) -> int:
     """Hold the estimate of what a trial needs against the memory that is there.
 
-    Args:   free_bytes: of its device; None: it uses the machine's own.
-            is_placed: its images lie on the device already.
-            known: bytes that its backend says, with the images; None: the layers' estimate counts.
-    Raises: DoesNotFit: gives both numbers.
+    Args:    free_bytes: of its device; None: it uses the machine's own.
+             is_placed: its images lie on the device already.
+             known: see `known_bytes`; None: the layers' estimate counts.
+    Returns: the estimate.
+    Raises:  DoesNotFit: gives both numbers.
     """
     memory.give_back()
     free = memory.available_bytes() if free_bytes is None else free_bytes
-    estimate = need(trial, free_bytes is None, is_placed)
+    estimate = need(trial, free_bytes is None, is_placed, num_replicas)
     needed = estimate.total if known is None else known - is_placed * _data_bytes(trial)
     if free >= needed:
-        return
+        return needed
     raise DoesNotFit(
         f"{_what(trial, estimate)} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and "
         f"{free / GIB:.1f} GiB are free; {_largest(estimate)}; nothing was allocated; set {_less(trial, estimate)}, or "

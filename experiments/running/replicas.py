@@ -43,5 +43,6 @@ def number(trial: Trial, free_bytes: int | None) -> int:
     """
     if free_bytes is None and trial.run.replicas == AUTO:
         return 1
-    free = memory.available_bytes() if free_bytes is None else free_bytes
-    return max(1, min(wanted(trial), free // fit.needed_bytes(trial)))
+    free, on_host = memory.available_bytes() if free_bytes is None else free_bytes, free_bytes is None
+    fitting = (n for n in range(wanted(trial), 1, -1) if fit.need(trial, on_host, num_replicas=n).total <= free)
+    return next(fitting, 1)

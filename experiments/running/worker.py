@@ -79,6 +79,8 @@ class Worker:
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.datasets: dict[Any, ArrayDataset] = {}
+        self.placed: ArrayDataset | None = None  # what lies on the device
+        self.needed_bytes = 0  # the estimate by which the last trial was admitted
         self.spent = {"start": time.monotonic() - spec.hired_s}
         self.in_hand: list[InHand] = []
         self.about: dict[str, str] | None = None  # what the backend says of itself
@@ -260,11 +262,15 @@ class Worker:
             dataset = self._dataset(trial, splits)
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self.run_spec(trial)
-        fit.check(trial, backend.free_memory_bytes(run))
+        number = max(1, len(self.in_hand))
+        known = fit.known_bytes(backend, trial, dataset, splits.train, run, number)
+        free, is_placed = backend.free_memory_bytes(run), dataset is self.placed
+        self.needed_bytes = fit.check(trial, free, is_placed, known, number)
         memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
+        self.placed = dataset
         return program, {"name": self.spec.backend, **backend.about(run)}, splits
 
     def _load(self, trial: Trial) -> Splits:
