@@ -75,9 +75,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 kind = "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
                 wheel.writestr(f"{name}/__init__.py", "")
                 wheel.writestr(f"{name}-9.0.dist-info/METADATA", about)
-                wheel.writestr(
-                    f"{name}-9.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-                )
+                wheel.writestr(f"{name}-9.0.dist-info/WHEEL", kind)
                 wheel.writestr(f"{name}-9.0.dist-info/RECORD", "")
 
     monkeypatch.setattr(offline, "_download", write)
