@@ -4,6 +4,7 @@ from functools import partial
 
 from experiments.doctor import runs
 from experiments.doctor.check import Asked, Check, Verdict, differs, ok
+from experiments.results.metrics import ACCURACY
 
 # Of seed 0 of bases/small.yaml on a CPU, in both frameworks; seeds have a standard deviation of 0.3 points. A device
 # that rounds otherwise is another draw of the same kind: three of them either way.
@@ -18,7 +19,7 @@ def checks(asked: Asked) -> list[Check]:
 
 def _train(backend: str, asked: Asked) -> Verdict:
     (record,) = runs.train(runs.small_trials(backend, asked), runs.store(asked, "training"), asked)
-    accuracy, seconds = record["metrics"]["last"]["test"]["accuracy"], record["seconds"]
+    accuracy, seconds = record["metrics"]["last"]["test"][ACCURACY.name], record["seconds"]
     text = f"{accuracy:.1%} of the test digits are right, {KNOWN:.1%} are known; {seconds['train']:.1f} s"
-    figures = {"accuracy": accuracy, "known": KNOWN, "seconds": seconds, "images_per_s": record["images_per_s"]}
+    figures = {ACCURACY.name: accuracy, "known": KNOWN, "seconds": seconds, "images_per_s": record["images_per_s"]}
     return (ok if abs(accuracy - KNOWN) <= MARGIN else differs)(text, **figures)
