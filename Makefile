@@ -83,9 +83,9 @@ gpu: .venv/installed  ## the doctor with all that such a machine lacks, as one f
 	$(BIN)/python -m experiments.doctor.offline $(GPU_DIR)
 
 gpu-rehearsal: gpu  ## the same folder here, on a CPU, in short, with the network off
-	for call in 1 2 3; do \
-	  PYTHON=$(GPU_PYTHON) unshare --net bash $(GPU_DIR)/doctor.sh $$call $(GPU_DIR)/out --device cpu --short || exit 1; \
-	done
+	failed=0; for call in 1 2 3; do \
+	  PYTHON=$(GPU_PYTHON) unshare --net bash $(GPU_DIR)/doctor.sh $$call $(GPU_DIR)/out --device cpu --short || failed=1; \
+	done; exit $$failed
 
 lint: .venv/installed-dev  ## style, types, and which module may import which
 	$(BIN)/ruff check .
