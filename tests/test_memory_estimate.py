@@ -36,7 +36,7 @@ def test_a_wrong_estimate_is_seen() -> None:
 
 
 def test_an_unknown_setting_is_a_sentence() -> None:
-    with pytest.raises(MixlabError, match="expected a setting, got 'float23'; .* did you mean 'float32'"):
+    with pytest.raises(MixlabError, match=r"expected a setting, got 'float23'; .* did you mean 'float32'"):
         memory.measure("float23", "torch")
 
 
