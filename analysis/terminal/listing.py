@@ -17,7 +17,7 @@ MIB = 2**20
 
 
 def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
-    """A line a trial: id, state, settings, steps, parameters, GFLOP of one image's forward pass, training memory."""
+    """A line a trial: id, state, settings, steps, parameters, GFLOP of one image's forward pass, memory at the peak."""
     there = set(store.trial_ids())
     layout = [["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]]
     for planned in trials:
