@@ -229,9 +229,11 @@ def test_a_step_that_beats_the_ceiling_was_not_timed_right(asked: Asked, monkeyp
         assert check.look().word == word
 
 
-def test_tf32_is_not_run_where_there_is_none_and_is_no_fault(asked: Asked) -> None:
-    check = next(check for check in parts.checks("parity", replace(asked, short=False)) if "tf32" in check.name)
-    assert check.look() == not_run("tf32 needs a CUDA device")
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "tf32"), ("tpu", "tf32"), ("tpu", "float64")])
+def test_a_precision_that_a_device_lacks_is_not_run_and_is_no_fault(asked: Asked, device: str, precision: str) -> None:
+    checks = parts.checks("parity", replace(asked, short=False, device=device, backends=("jax",)))
+    verdict = next(check for check in checks if f":{precision}:{device}" in check.name).look()
+    assert verdict.word == "not run" and not verdict.is_fault and verdict.text.startswith(f"{precision} needs a C")
 
 
 @pytest.mark.parametrize("short", [True, False])

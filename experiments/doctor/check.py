@@ -76,9 +76,14 @@ class Asked:
     absent: tuple[str, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """The kind of the device: cpu, cuda or tpu."""
+        return devices.read(self.device)[0]
+
+    @property
     def is_cpu(self) -> bool:
-        return devices.read(self.device)[0] == "cpu"
+        return self.kind == "cpu"
 
     @property
     def is_cuda(self) -> bool:
-        return devices.read(self.device)[0] == "cuda"
+        return self.kind == "cuda"

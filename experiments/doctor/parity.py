@@ -45,8 +45,11 @@ def _check(sides: tuple[Side, Side], asked: Asked) -> Check:
 
 def _climb(sides: tuple[Side, Side], asked: Asked) -> Verdict:
     """Climb the ladder of each model; the first rung that fails is the verdict."""
-    if not asked.is_cuda and "tf32" in (side.precision for side in sides):
+    precisions = [side.precision for side in sides]
+    if not asked.is_cuda and "tf32" in precisions:
         return not_run("tf32 needs a CUDA device")
+    if asked.kind == "tpu" and "float64" in precisions:
+        return not_run("float64 needs a CPU or a CUDA device")
     rungs = [rung for of_model in _ladders(sides, asked) for rung in of_model]
     figures = {rung.name: [rung.largest.relative, rung.tolerance.limit] for rung in rungs if rung.largest}
     for rung in rungs:
