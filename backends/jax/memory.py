@@ -11,9 +11,8 @@ from backends.jax.ahead import Sizes
 from backends.models import folds
 from backends.state import slots
 
-# A program's memory on a CPU, in units of its arrays: the temporaries are one block, which the C library does not
-# always find again among what is freed. Measured 1.05 to 1.5: analysis/results/memory.md.
-HOLES = 1.25
+# A program's memory on a CPU, in units of its arrays; measured 1.03 to 1.18: analysis/results/memory.md.
+HOLES = 1.1
 
 
 def size(arrays: Any) -> int:
