@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 
 from backends.arrays import Array
-from backends.contract import Predictions, StepMetrics
+from backends.contract import PREDICT_BATCH, Predictions, StepMetrics
 from backends.plan import StepPlan
 from experiments import data
 from experiments.results.claims import Claim
 from experiments.results.store import Store
-from experiments.spec.trial import PREDICT_BATCH
 from experiments.training.evaluate import evaluate, evaluate_each
 from experiments.training.loop import Loop
 from experiments.training.trial_run import TrialRun

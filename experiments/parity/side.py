@@ -31,7 +31,7 @@ FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
 WAIT_S = 0.01
 PARENT = os.getppid()
-EVALUATED = 300  # test examples: a batch of spec.PREDICT_BATCH and a part of one
+EVALUATED = 300  # test examples: a batch of contract.PREDICT_BATCH and a part of one
 
 
 def main(path: Path) -> None:

@@ -2,13 +2,13 @@
 
 from backends import footprint
 from backends.arrays import Array
-from backends.contract import ArrayDataset, Backend, DataSize
+from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
 from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
 from backends.specs import RunSpec
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
-from experiments.spec.trial import PREDICT_BATCH, Trial
+from experiments.spec.trial import Trial
 from experiments.training.plan import step_plan
 
 GIB = 2**30

@@ -15,8 +15,6 @@ from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainO
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
 
-PREDICT_BATCH = 256  # images in a call of an evaluation
-
 
 @dataclass(frozen=True)
 class DataInfo:

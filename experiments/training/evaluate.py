@@ -5,10 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from backends.arrays import Array
-from backends.contract import Program
+from backends.contract import PREDICT_BATCH, Program
 from experiments.data import Splits
 from experiments.results.metrics import ACCURACY, LOSS, METRICS
-from experiments.spec.trial import PREDICT_BATCH
 
 
 def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
