@@ -20,18 +20,22 @@ DRAWN = 8  # bytes of a number of the state on the host, before it is rounded
 class Facts:
     """What a framework's arrays take of the host's memory, on a CPU, where the layers do not say it.
 
-    holes: the memory of a step or an evaluation, in units of its arrays: the C library keeps what is freed between
-        arrays that live, and products copy their operands into tiles.
+    The first three are the memory of a step, of a step with dropout, and of an evaluation, in units of its arrays: the
+    C library keeps what is freed between arrays that live, and products copy their operands into tiles. They lie in the
+    middle of what was measured, and are no bounds: equal runs of large evaluations differ by 40 %.
     data_copies: of the decoded images, the pages of the cache's file among them.
     """
 
-    holes: float
+    step: float
+    dropout: float  # whose masks are made in small parts
+    evaluation: float
     data_copies: int
 
 
-# Measured over live arrays: torch 1.3 to 1.8, most of them 1.4 to 1.5; jax 1.5 to 2.6, as XLA keeps other values than
-# the layers say. A run of jax is admitted by its compiled program (backends/jax/memory.py), a plan shows this.
-FACTS = {"torch": Facts(holes=1.5, data_copies=2), "jax": Facts(holes=2.2, data_copies=2)}
+# jax: 1.5 to 2.6, as XLA keeps other values than the layers say. A run of jax is admitted by its compiled program
+# (backends/jax/memory.py), a plan shows this.
+FACTS = {"torch": Facts(1.5, 1.65, 1.7, data_copies=2), "jax": Facts(2.2, 2.2, 2.2, data_copies=2)}
+ARRAYS_ALONE = Facts(1.0, 1.0, 1.0, data_copies=1)  # on a device, whose allocator is the framework's
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,15 @@ def needs(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> list[Need]:
     With work.on_host a state is held twice as it is loaded, in float64, and three times as a checkpoint is made: on
     the device, as arrays and as the bytes of a file.
     """
-    facts = FACTS.get(work.backend, FACTS["torch"])
-    data, holes = (facts.data_copies * work.data_bytes, facts.holes) if work.on_host else (work.data_bytes, 1.0)
+    facts = FACTS.get(work.backend, FACTS["torch"]) if work.on_host else ARRAYS_ALONE
+    data = facts.data_copies * work.data_bytes
+    in_step = facts.dropout if model.dropout else facts.step
     master, _ = _bytes(work.precision)
     params = work.num_replicas * count(model)
     state = params * master * (1 + len(slots(optimizer)))
     peaks = [
-        Need(STEP, state, round(holes * _step_bytes(model, work)), data),
-        Need(EVALUATION, state, round(holes * _evaluation_bytes(model, work)), data),
+        Need(STEP, state, round(in_step * _step_bytes(model, work)), data),
+        Need(EVALUATION, state, round(facts.evaluation * _evaluation_bytes(model, work)), data),
     ]
     if work.on_host:
         peaks.append(Need(SAVING, state + max(2 * state, DRAWN * params), 0, data))

@@ -14,9 +14,11 @@ from backends.footprint import EVALUATION, SAVING, STEP, Work, needs
 from experiments.bench import config, memory
 from experiments.running import fit
 
-# Of the estimate over the peak. Repeated runs of one setting differ by up to 0.15 (holes in the heap).
+# Of the estimate over the peak.
 LOW, HIGH = 0.8, 1.25
-SHORT = [("torch", "float32"), ("torch", "dropout"), ("torch", "evaluation"), ("jax", "dropout")]
+# Inside of the bounds in every run. Large evaluations and wide models are not: the holes in the heap differ from run to
+# run by more than the bounds are wide, see analysis/results/memory.md; `make test-memory` shows it.
+SHORT = [("torch", "float32"), ("torch", "bfloat16"), ("torch", "dropout"), ("jax", "dropout")]
 ALL = [(backend, name) for name in memory.EIGHT for backend in ("torch", "jax")]
 WHOLE_TABLE = "MIXLAB_MEMORY" in os.environ  # make test-memory
 
