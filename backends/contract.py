@@ -100,7 +100,6 @@ class Backend(Protocol):
     """A framework that trains models."""
 
     name: str
-    compiles_chunks: bool  # many steps are one program with one block of memory, not one each
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> Program:
         """Place the data on the device and make a program; what was compiled for an equal structure is used again.

@@ -22,7 +22,7 @@ class Facts:
 
     The first three are the memory of a step, of a step with dropout, and of an evaluation, in units of its arrays: the
     C library keeps what is freed between arrays that live, and products copy their operands into tiles. They lie in the
-    middle of what was measured, and are no bounds: equal runs of large evaluations differ by 40 %.
+    middle of what was measured, and are no bounds: equal runs differ by a tenth.
     data_copies: of the decoded images, the pages of the cache's file among them.
     """
 
@@ -34,7 +34,7 @@ class Facts:
 
 # jax: 1.5 to 2.6, as XLA keeps other values than the layers say. A run of jax is admitted by its compiled program
 # (backends/jax/memory.py), a plan shows this.
-FACTS = {"torch": Facts(1.5, 1.65, 1.7, data_copies=2), "jax": Facts(2.2, 2.2, 2.2, data_copies=2)}
+FACTS = {"torch": Facts(1.5, 1.65, 1.6, data_copies=2), "jax": Facts(2.2, 2.2, 2.2, data_copies=2)}
 ARRAYS_ALONE = Facts(1.0, 1.0, 1.0, data_copies=1)  # on a device, whose allocator is the framework's
 
 

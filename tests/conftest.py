@@ -137,7 +137,6 @@ def die_after_the_record():
 
 class Backend:
     name = "quick"
-    compiles_chunks = False
 
     def open(self, model, optimizer, dataset, run):
         if os.environ.get("QUICK_ENDS") and Store.finish.__name__ == "finish":

@@ -256,7 +256,6 @@ class JaxBackend:
     """JAX with Flax and Optax; see contract.Backend."""
 
     name = "jax"
-    compiles_chunks = True
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
         set_numerics(run)  # first, as XLA reads its flags when `check` looks at a device

@@ -220,7 +220,6 @@ class TorchBackend:
     """PyTorch; see contract.Backend."""
 
     name = "torch"
-    compiles_chunks = False
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
         check(run)  # in PyTorch a device can be looked at before flags are set

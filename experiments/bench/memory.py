@@ -6,7 +6,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -18,6 +18,7 @@ from experiments import data
 from experiments.design.ablation import COMMAND_LINE
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
+from experiments.running.events import Ended, Event
 from experiments.running.worker import Worker, WorkerSpec
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
@@ -155,24 +156,28 @@ def _measured(trial: Trial, folder: Path, cache: Path) -> Measured:
     cpus = tuple(sorted(os.sched_getaffinity(0))[: trial.run.threads or None])  # as those of a worker
     os.sched_setaffinity(0, cpus)
     spec = WorkerSpec(trial.backend, cpus, folder / "runs", cache, {}, ROOT, time.monotonic())
-    worker = Worker(spec, threading.Event(), lambda event: None)
+    events: list[Event] = []
+    worker = Worker(spec, threading.Event(), events.append)
     run = {f"run.{name}": getattr(trial.run, name) for name in ("device", "compile", "threads")}
     same = {"backend": trial.backend, "train.precision": trial.train.precision, **run}
     tiny = _resolved({**TINY, **same}, cache)
     data.load(trial.data, trial.info, cache)  # decoding is not what is measured
-    before = _peak(worker, tiny)
+    before = _peak(worker, tiny, events)
     if backends.load(trial.backend).free_memory_bytes(worker.run_spec(trial)) is None:
         memory.give_back()
         before = memory.resident_bytes()
-    peak = _peak(worker, trial)
+    peak = _peak(worker, trial, events)
     return Measured(worker.needed_bytes, peak - before)
 
 
-def _peak(worker: Worker, trial: Trial) -> int:
-    """The peak that the record of a trial has.  Raises: MixlabError: the trial failed."""
+def _peak(worker: Worker, trial: Trial, events: Sequence[Event]) -> int:
+    """The peak that the record of a trial has.
+
+    Args:   events: what the worker tells.
+    Raises: MixlabError: the trial failed.
+    """
     worker.run(trial)
-    record = worker.store.record(trial.id)
-    if record is None or record["status"] != "done":
-        reason = "it left no record" if record is None else record["reason"]
-        raise MixlabError(f"memory: trial {trial.id} failed: {reason}")
-    return int(record["peak_memory_bytes"])
+    failures = [event.failure.reason for event in events if isinstance(event, Ended) and event.failure]
+    if failures:
+        raise MixlabError(f"memory: trial {trial.id} failed: {failures[-1]}")
+    return int((worker.store.record(trial.id) or {})["peak_memory_bytes"])

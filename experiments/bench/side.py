@@ -93,7 +93,7 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
         return {side.what: reach}, lambda: None
     measured: Measured
     if side.what == "program":
-        malloc.give_back_at_once(run.remat, backends.load(side.backend).compiles_chunks)
+        malloc.give_back_at_once(run.remat)
         measured = OurLoop(side.trial, run, side.replicas)
     else:
         data, (model, optimizer) = random_data(side.trial, 1), (mixer_of(side.trial), side.trial.optimizer)

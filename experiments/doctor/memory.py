@@ -7,7 +7,7 @@ from experiments.doctor.check import Asked, Check, Verdict, differs, ok
 
 LIMIT_S = 120.0
 LOW, HIGH = 0.8, 1.25  # of the ratio: below, a trial is begun that does not fit; above, one is refused that does
-SHORT = ("float32", "data")
+SHORT = ("float32", "bfloat16")  # whose peaks repeat
 
 
 def checks(asked: Asked) -> list[Check]:

@@ -21,7 +21,9 @@ BASE = ROOT / "experiments/bases/small.yaml"  # digits, which scikit-learn holds
 
 def small_trials(backend: str, asked: Asked, overrides: Sequence[str] = ()) -> list[GridTrial]:
     """The trials of the small base on the device."""
-    base = ablation.load_base(BASE, [f"backend={backend}", f"run.device={asked.device}", *overrides])
+    # On two threads such a model is no faster, and far slower where other programs use the cores.
+    own = [f"backend={backend}", f"run.device={asked.device}", "run.threads=1"]
+    base = ablation.load_base(BASE, [*own, *overrides])
     return ablation.trials(base, _cache(asked))
 
 

@@ -267,7 +267,7 @@ class Worker:
         free, is_placed = backend.free_memory_bytes(run), dataset is self.placed
         self.needed_bytes = fit.check(trial, free, is_placed, known, number)
         memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
-        malloc.give_back_at_once(run.remat, backend.compiles_chunks)
+        malloc.give_back_at_once(run.remat)
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         self.placed = dataset
