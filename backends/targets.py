@@ -83,6 +83,11 @@ class Target:
         return GPUS[self.chip].memory_bytes if self.platform == "cuda" else TPUS[self.chip].memory_gib * GIB
 
     @property
+    def lacks(self) -> tuple[str, ...]:
+        """Precisions that a run on such a device refuses; see backends/jax/device.py."""
+        return ("float64", "tf32") if self.platform == "tpu" else ()
+
+    @property
     def package(self) -> str:
         """The module that compiles for it."""
         return "jax_plugins.xla_cuda12" if self.platform == "cuda" else "libtpu"

@@ -89,6 +89,17 @@ def test_a_missing_compiler_is_said_with_the_command(
     assert ended.code == 2 and f"pip install -c constraints.txt -e '.[{extra}]'" in ended.err
 
 
+@pytest.mark.parametrize("precision", ["float64", "tf32"])
+def test_a_precision_that_the_target_lacks_is_refused_before_anything_is_compiled(
+    precision: str, run: Run, tmp_path: Path
+) -> None:
+    path = str(write_yaml(tmp_path / "a.yaml", base=base(backend="jax")))
+    ended = run("plan", path, f"train.precision={precision}", "--target", "tpu:v5e:2x2")
+    assert ended.code == 2 and f"tpu:v5e:2x2 has no {precision}" in ended.err
+    ended = run("plan", path, f"train.precision={precision}", "--target", "cuda:h100")
+    assert "has no" not in ended.err
+
+
 def test_trials_that_differ_in_numbers_are_one_program(grid: Callable[..., list[GridTrial]]) -> None:
     trials = grid(**{"seed": [0, 1], "train.learning_rate": [0.1, 0.2], "data.fraction": [0.5, 1.0]})
     assert [number for _, number in targets.distinct(trials)] == [8]

@@ -46,6 +46,12 @@ def check(target: Target, trials: Sequence[GridTrial]) -> None:
             f"command line: --target: only jax compiles for a device that is not here, and the trials have backend "
             f"{others[0]}; add backend=jax"
         )
+    lacking = sorted({planned.trial.train.precision for planned in trials} & set(target.lacks))
+    if lacking:
+        raise MixlabError(
+            f"command line: --target: {target} has no {lacking[0]}, which no trial would be begun in there; add "
+            f"train.precision=float32"
+        )
     backends.check_installed("jax")
     if not _is_there(target.package):
         raise MixlabError(
