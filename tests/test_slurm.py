@@ -290,7 +290,9 @@ def test_the_cluster_is_checked_and_two_nodes_see_each_other(bench: Bench) -> No
     """On both frameworks: the base for trials on several nodes."""
     file = bench.cluster_file(environments={"torch": {}, "jax": {}})
     said = bench.mixlab("cluster", "check", file, "--nodes", "2").out
-    assert said.count("n1, n2 sees the store") == 2 and said.count("2 ranks see each other") == 2, said
+    # Any two: the nodes of the first job may not be free again when the second begins.
+    assert len(re.findall(r"job on 2 nodes, \w+: n\d, n\d sees the store", said)) == 2, said
+    assert said.count("2 ranks see each other") == 2, said
     assert all(line.startswith("ok") for line in said.splitlines()), said
     for keys, words in (
         ({"partition": "lo"}, "allowed: high, low"),
