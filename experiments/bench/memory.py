@@ -1,5 +1,6 @@
 """The memory that a trial is estimated to need, against the peak that it reaches in a process of its own."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -158,6 +159,7 @@ def _measured(trial: Trial, folder: Path, cache: Path) -> Measured:
     spec = WorkerSpec(trial.backend, cpus, folder / "runs", cache, {}, ROOT, time.monotonic())
     events: list[Event] = []
     worker = Worker(spec, threading.Event(), events.append)
+    worker.room = math.inf  # as where memory is short, which is when the estimate decides
     run = {f"run.{name}": getattr(trial.run, name) for name in ("device", "compile", "threads")}
     same = {"backend": trial.backend, "train.precision": trial.train.precision, **run}
     tiny = _resolved({**TINY, **same}, cache)

@@ -30,18 +30,22 @@ def large_pages() -> Iterator[None]:
             del os.environ["GLIBC_TUNABLES"]
 
 
-def give_back_at_once(is_on: bool) -> None:
-    """Let what is freed go back to the system at once, or, if not `is_on`, only what is large.
+def give_back_at_once(is_on: bool, is_roomy: bool = True) -> None:
+    """Let what is freed go back to the system at once, or, if not `is_on`, keep it for what is allocated next.
 
     A trial that computes its blocks again frees most of what it takes at once, and glibc's heap does not find room
     for the next of it in the holes: measured, 5 times the memory that the arrays have, and 0.7 of the step's time.
-    Large arrays leave holes in any trial: kept, jax took up to 2.6 times what its arrays have, and equal trials in
-    PyTorch differed by half. What they cost, new pages, is little beside what is computed with so many numbers.
+
+    Args: is_roomy: there is memory for the holes of any trial. Else what is large goes back: kept, jax took up to 2.6
+        times what its arrays have, and equal trials in PyTorch differed by half; given back, a step of jax at
+        CIFAR-10's sizes took 1.35 times as long.
     """
     if os.environ.get("GLIBC_TUNABLES") != TUNABLES:
         return  # the user's own choice
+    # The last is the highest that an older glibc takes.
+    thresholds = (SMALL,) if is_on else (2**31 - 1, 2**25) if is_roomy else (LARGE, 2**25)
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for threshold in (SMALL,) if is_on else (LARGE, 2**25):  # the last is the highest of an older glibc
+        for threshold in thresholds:
             if mallopt(M_MMAP_THRESHOLD, threshold):
                 return

@@ -35,6 +35,10 @@ from experiments.spec.trial import Trial
 from experiments.training.loop import Loop, Stopped
 from experiments.training.trial_run import TrialRun
 
+# Memory that is free, in units of what a trial needs, from which on holes in it do no harm: a trial takes up to 3 times
+# what it needs then, and others may train beside it.
+ROOM = 8.0
+
 
 @dataclass(frozen=True)
 class WorkerSpec:
@@ -86,6 +90,7 @@ class Worker:
         self.about: dict[str, str] | None = None  # what the backend says of itself
         self.source: dict[str, Any] | None = None  # what the record says of the data
         self.peak_bytes: Callable[[], int | None] = lambda: None
+        self.room = ROOM
 
     def run(self, *trials: Trial) -> None:
         """Train trials as one program, as far as they fit, and tell the parent what comes of each.
@@ -267,7 +272,7 @@ class Worker:
         free, is_placed = backend.free_memory_bytes(run), dataset is self.placed
         self.needed_bytes = fit.check(trial, free, is_placed, known, number)
         memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
-        malloc.give_back_at_once(run.remat)
+        malloc.give_back_at_once(run.remat, self.room * self.needed_bytes <= memory.available_bytes())
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         self.placed = dataset
