@@ -323,12 +323,16 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 @pytest.fixture(scope="session")
 def quick_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for PYTHONPATH that holds the backend `quick`."""
-    folder = tmp_path_factory.mktemp("quick")
-    (folder / "quick_backend.py").write_text(QUICK)
-    about = folder / "quick_backend-1.0.dist-info"
+    return backend_package(tmp_path_factory.mktemp("quick"), "quick", QUICK)
+
+
+def backend_package(folder: Path, name: str, code: str) -> Path:
+    """Install a backend in a folder for PYTHONPATH, as another project would: a module and an entry point."""
+    (folder / f"{name}_backend.py").write_text(code)
+    about = folder / f"{name}_backend-1.0.dist-info"
     about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: quick-backend\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[mixlab.backends]\nquick = quick_backend:BACKEND\n")
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-backend\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[mixlab.backends]\n{name} = {name}_backend:BACKEND\n")
     return folder
 
 

@@ -22,7 +22,7 @@ from experiments.doctor.ask import present_device
 from experiments.doctor.check import Asked, Check, Verdict, not_run, ok
 from experiments.doctor.process import asked_json, read_asked
 from experiments.doctor.results import Found, Line
-from tests.conftest import TIMEOUT_S, command, start, wait_until
+from tests.conftest import TIMEOUT_S, backend_package, command, start, wait_until
 
 FAULTY = """
 import os
@@ -74,13 +74,7 @@ BACKEND = Backend()
 @pytest.fixture(scope="module")
 def faulty(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder for PYTHONPATH that holds the backend `faulty`."""
-    folder = tmp_path_factory.mktemp("faulty")
-    (folder / "faulty_backend.py").write_text(FAULTY)
-    about = folder / "faulty_backend-1.0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: faulty-backend\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[mixlab.backends]\nfaulty = faulty_backend:BACKEND\n")
-    return str(folder)
+    return str(backend_package(tmp_path_factory.mktemp("faulty"), "faulty", FAULTY))
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
+from experiments.bench.grid import Silent
 from experiments.design import ablation
 from experiments.design.ablation import GridTrial
 from experiments.doctor.check import Asked
@@ -40,13 +41,6 @@ class Killer:
         if (owner := self.store.owner(event.trial_id)) and self.store.can_go_on(event.trial_id):
             self.killed_at = event.step
             os.kill(int(owner["pid"]), signal.SIGKILL)
-
-
-class Silent:
-    """A reporter (see pool.Reporter) that prints nothing."""
-
-    def on_event(self, planned: GridTrial, event: Event) -> None:
-        pass
 
 
 def train(
