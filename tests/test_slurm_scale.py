@@ -3,6 +3,7 @@
 `make slurm-scale` runs it whole and prints the figures; the short form is a tenth of it, and holds the same limits.
 """
 
+import contextlib
 import json
 import os
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from experiments.results.claims import Claim
 from experiments.results.states import state
-from tests.conftest import MEASURED, base, planned, records, write_yaml
+from tests.conftest import MEASURED, base, planned, records, wait_until, write_yaml
 from tests.slurm_bench import LONG, Bench
 
 pytestmark = pytest.mark.slurm
@@ -98,7 +99,8 @@ def test_a_job_reaches_its_first_step_in_seconds(bench: Bench, backend: str, lim
 
     Beside other tests it is measured against a bare import of the framework in the same jobs.
     """
-    given = base(model={"num_blocks": 2}, train={"steps": 2, "evaluate_every": 2}, run={"checkpoint_every_s": 0.0})
+    steps = {"steps": 40, "evaluate_every": 2}  # so the first checkpoint is followed by others before it is removed
+    given = base(model={"num_blocks": 2}, train=steps, run={"checkpoint_every_s": 0.0})
     path = write_yaml(bench.folder / "start.yaml", base=given, grid={"backend": backend, "seed": [0, 1, 2]})
     begin = bench.folder / "begin"
     note = f"date +%s.%N >> {begin}-$SLURM_ARRAY_TASK_ID"
@@ -107,12 +109,15 @@ def test_a_job_reaches_its_first_step_in_seconds(bench: Bench, backend: str, lim
     cluster = {"environments": environments, "compile_cache": str(bench.folder / "compiled"), "cpus": 2}
     bench.submit(path, pack=1, array_parallelism=1, **cluster)
     first: dict[str, float] = {}
-    while bench.jobs():
+
+    def all_done() -> bool:
         for key in bench.store.trial_ids():
-            last = bench.store.checkpoint(key)
-            if key not in first and last.exists():
-                first[key] = last.stat().st_mtime
-        time.sleep(0.01)
+            if key not in first:
+                with contextlib.suppress(FileNotFoundError):
+                    first[key] = bench.store.checkpoint(key).stat().st_mtime
+        return len(records(bench.store.root)) == 3
+
+    wait_until(all_done, "all jobs are done")  # the files alone are watched: a call of squeue outlasts a checkpoint
     found = records(bench.store.root)
     starts, imports = [], []
     for index, (trial_id,) in enumerate(bench.arrays()[0].packs):
