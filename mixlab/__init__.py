@@ -78,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         show_chain(error)
         print(f"mixlab: {error}", file=sys.stderr)
         return USER_ERROR
+    except ModuleNotFoundError as error:
+        show_chain(error)
+        lacks = f"{sys.executable} lacks the package {error.name}, which mixlab needs"
+        print(f"mixlab: {lacks}; in its folder: pip install -c constraints.txt -e .", file=sys.stderr)
+        return USER_ERROR
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter complains at its end
         return 0

@@ -42,12 +42,9 @@ def command(arguments: argparse.Namespace) -> int:
         raise MixlabError(f"{COMMAND_LINE}: --minutes: expected more than 0, got {arguments.minutes:g}")
     question = asked(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that no check outlives the command
-    said = 0
-
     with Console(stderr=True).status("begins") as status:
 
         def say(found: "Found", check: str) -> None:
-            nonlocal said
             if check:
                 return status.update(f"{found.part}: {check}")
             if len(found.lines) == 1:

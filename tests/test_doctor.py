@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
@@ -17,7 +18,7 @@ from analysis.terminal import doctor_lines
 from experiments.bench import memory as bench_memory
 from experiments.bench import step
 from experiments.bench.rounds import Spread
-from experiments.doctor import bits, memory, parts, results, runs, speed, supervise, training
+from experiments.doctor import bits, devices, memory, parts, results, runs, speed, supervise, training
 from experiments.doctor.ask import present_device
 from experiments.doctor.check import Asked, Check, Verdict, not_run, ok
 from experiments.doctor.process import asked_json, read_asked
@@ -127,9 +128,9 @@ def test_bits_of_a_sound_backend_are_equal(tmp_path: Path, faulty: str) -> None:
 def test_replicas_that_part_from_the_trial_alone_differ(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     record = {"replicas": bits.NUM_REPLICAS}
     monkeypatch.setattr(runs, "train", lambda *_: [record])
-    for part in ("_alone", "_weights"):
-        monkeypatch.setattr(bits, part, lambda *_: {})
-    monkeypatch.setattr(bits, "largest_difference", lambda a, b: 0.5)
+    monkeypatch.setattr(bits, "_alone", lambda backend, asked, seed: {"head/bias": np.full(3, 1.0 + seed)})
+    monkeypatch.setattr(bits, "_weights", lambda *_: {"head/bias": np.full(3, 1.0)})  # seed 0 in each place
+    monkeypatch.setattr(bits, "largest_difference", lambda a, b: 0.5 * (a["head/bias"] != b["head/bias"]).any())
     verdict = next(check for check in bits.checks(asked) if "replicas" in check.name).look()
     assert str(verdict) == "differs: by 5.0e-01 from the trial alone; 1e-03 is allowed"
     record["replicas"] = 2
@@ -181,12 +182,22 @@ def test_a_check_that_its_part_has_no_time_for_is_no_fault(
     assert not verdict.is_fault and verdict.text.startswith("it was stopped after 0 s, when the part's time was over")
 
 
+@pytest.mark.parametrize(("enough_s", "is_first"), [(0.5, False), (60.0, True)])
+def test_a_check_that_had_the_time_of_a_sound_machine_may_hang(
+    asked: Asked, faulty: str, enough_s: float, is_first: bool
+) -> None:
+    """Else a hang in a part whose time is shorter than its checks' limits would leave no fault behind."""
+    (check,) = training.checks(asked)
+    verdict = supervise.look("training", replace(check, enough_s=enough_s), asked, 0.5, is_first)
+    assert verdict.is_fault and verdict.text.endswith("give more --minutes: it may hang")
+
+
 def test_a_process_that_is_killed_asks_whether_its_memory_was_out() -> None:
-    verdict = supervise._none(-signal.SIGKILL, 60.0, False, "loading")
+    verdict = supervise._none(-signal.SIGKILL, 60.0, "loading")
     assert verdict == not_run(
         "its process was killed by SIGKILL: was its memory out?; its last words: loading", is_fault=True
     )
-    assert supervise._none(3, 60.0, False, "").text == "its process ended with exit code 3"
+    assert supervise._none(3, 60.0, "").text == "its process ended with exit code 3"
 
 
 def test_nothing_outlives_a_doctor_that_is_killed(tmp_path: Path, faulty: str) -> None:
@@ -251,7 +262,7 @@ def test_what_was_asked_goes_through_json(asked: Asked) -> None:
 def doctor(asked: Asked, monkeypatch: pytest.MonkeyPatch, limit_s: float, *checks: Check) -> list[Found]:
     """Run a doctor whose parts `machine` and `bits` are some checks."""
     monkeypatch.setattr(parts, "checks", lambda name, asked: list(checks))
-    monkeypatch.setattr(supervise, "look", lambda part, check, asked, left_s: check.look())
+    monkeypatch.setattr(supervise, "look", lambda part, check, asked, left_s, is_first: check.look())
     return supervise.Doctor(asked, ("bits", "machine"), limit_s, lambda found, check: None).run()
 
 
@@ -260,14 +271,15 @@ def test_parts_run_in_their_order_and_leave_their_time_to_later_ones(
 ) -> None:
     found = doctor(asked, monkeypatch, 100.0, Check("a", lambda: ok("fine")))
     assert [one.part for one in found] == ["machine", "bits"]
-    assert found[0].limit_s == pytest.approx(20, abs=1) and found[1].limit_s == pytest.approx(100, abs=1)
+    assert found[0].limit_s == pytest.approx(100 / 3, abs=1) and found[1].limit_s == pytest.approx(100, abs=1)
 
 
 def test_what_does_not_fit_into_the_minutes_is_said(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     found = doctor(asked, monkeypatch, 1.0, Check("a", ok), Check("b", ok))
     texts = [line.verdict.text for one in found for line in one.lines]
     assert len(texts) == 4 and all("s of this part were over; try --part" in text for text in texts)
-    assert not results.num_faults(found)
+    # Of each part nothing at all was found out, which must not pass for a sound machine.
+    assert [line.verdict.is_fault for one in found for line in one.lines] == [True, False, True, False]
 
 
 def test_results_are_there_after_each_check(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,14 +347,14 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     assert ended.code == 2 and "--out: cannot make" in ended.err and "a part of the path is a file" in ended.err
 
 
-def test_the_device_is_told_by_the_files_of_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = {"/dev/accel0"}
-    monkeypatch.setattr(Path, "exists", lambda path: str(path) in there)
-    assert present_device() == "tpu"
-    there.add("/dev/nvidia0")
-    assert present_device() == "cuda"
-    there.clear()
+def test_the_device_is_told_by_the_files_of_its_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "FOLDER", tmp_path)
+    (tmp_path / "nvidiactl").touch()  # of the driver itself
     assert present_device() == "cpu"
+    (tmp_path / "accel0").touch()
+    assert present_device() == "tpu"
+    (tmp_path / "nvidia3").touch()  # a container that is given the fourth alone
+    assert present_device() == "cuda"
 
 
 def test_a_killer_waits_until_the_trial_can_go_on(asked: Asked) -> None:

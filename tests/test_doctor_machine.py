@@ -210,7 +210,7 @@ def test_no_driver_is_a_fault_where_a_gpu_was_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_files: bool, device: str
 ) -> None:
     (tmp_path / "nvidia0").touch()
-    monkeypatch.setattr(devices, "DEVICES", tmp_path if has_files else tmp_path / "bin")
+    monkeypatch.setattr(devices, "FOLDER", tmp_path if has_files else tmp_path / "bin")
     verdict = driver(device, tmp_path)
     assert verdict.word == "not run" and verdict.is_fault == (device == "cuda")
     assert ("files are in /dev" in verdict.text) == has_files

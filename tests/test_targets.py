@@ -7,10 +7,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from jax.errors import JaxRuntimeError
 
 from analysis.terminal import target_lines
 from backends.errors import MixlabError
-from backends.jax.targets import _used, estimated_cycles, gpu_description
+from backends.jax.memory import is_full, used
+from backends.jax.targets import estimated_cycles, gpu_description
 from backends.targets import GIB, Program, Target, parse
 from experiments.bench import targets
 from experiments.bench.targets import Compiled, remedy
@@ -181,8 +183,10 @@ def test_estimates_of_cycles_are_summed() -> None:
 
 
 def test_the_need_is_read_from_a_refusal() -> None:
-    assert _used("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.") == 20.5 * GIB
-    assert _used("RESOURCE_EXHAUSTED: nothing more") is None
+    full = JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used 20.5G of 15.75G hbm.")
+    assert is_full(full) and used(full) == 20.5 * GIB
+    assert used(JaxRuntimeError("RESOURCE_EXHAUSTED: nothing more")) is None
+    assert not is_full(JaxRuntimeError("INVALID_ARGUMENT: no such chip"))
 
 
 def test_a_gpu_is_described_as_xla_reads_it() -> None:

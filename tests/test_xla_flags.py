@@ -87,9 +87,11 @@ def test_xla_takes_the_flags_of_both() -> None:
     assert done.stdout.split() == ["3.0", "--xla_cpu_enable_fast_math=false", EXACT, SAME_BITS]
 
 
-@pytest.mark.parametrize("question", ["free_memory_bytes(run)", "about(run)", "open(*nothing, run)"])
+@pytest.mark.parametrize(
+    "question", ["free_memory_bytes(run)", "about(run)", "open(*nothing, run)", "memory_bytes(*nothing, None, run)"]
+)
 def test_whatever_is_asked_of_the_backend_first_sets_the_flags_before_a_device_reads_them(question: str) -> None:
-    """A worker asks for the free memory before it opens a program; XLA reads its flags once."""
+    """A worker asks for the needed and the free memory before it opens a program; XLA reads its flags once."""
     script = f"""
 import os
 import jax

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from analysis.table.layout import aligned
 from backends.models import folds
-from backends.targets import GIB, Target
+from backends.targets import GIB, Program, Target
 from experiments.bench.targets import Compiled, remedy
 
 NOT_GIVEN = "not given"
@@ -29,13 +29,18 @@ def _row(one: Compiled, memory_bytes: int) -> list[str]:
         one.label or one.trial.id,
         str(one.num_trials),
         f"{program.compile_s:.0f}",
-        _number(program.peak_bytes, GIB, ".2f"),
+        _number(program.peak_bytes, GIB, ".2f") + _of_evaluation(program),
         "too large" if _is_too_large(one, memory_bytes) else f"{(program.peak_bytes or 0) / memory_bytes:.0%}",
         _number(6 * folds.forward_macs(one.trial.model) * one.trial.train.batch_size, 1e9, ",.1f"),
         _number(program.flops, 1e9, ",.1f"),
         _number(program.bytes_accessed, 1e9, ",.1f"),
         _number(program.cycles, 1e6, ",.1f"),
     ]
+
+
+def _of_evaluation(program: Program) -> str:
+    is_higher = program.step_bytes is not None and program.step_bytes < (program.peak_bytes or 0)
+    return " (evaluation)" if is_higher else ""
 
 
 def _number(value: float | None, unit: float, form: str) -> str:

@@ -1,6 +1,7 @@
 """The memory that a trial's programs take, from what XLA says of their compiled forms."""
 
 import math
+import re
 from typing import Any
 
 import jax
@@ -13,6 +14,19 @@ from backends.state import slots
 
 # A program's memory on a CPU, in units of its arrays; measured 1.03 to 1.18: analysis/results/memory.md.
 HOLES = 1.1
+FULL = ("RESOURCE_EXHAUSTED", "Ran out of memory")
+UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+def is_full(error: jax.errors.JaxRuntimeError) -> bool:
+    """Tell whether a compiler refused a program for want of memory, as those of GPUs and TPUs do."""
+    return any(word in str(error) for word in FULL)
+
+
+def used(error: jax.errors.JaxRuntimeError) -> int | None:
+    """The bytes that a program needs, as a compiler says them that refuses it: `Used 20.51G of 15.75G hbm`."""
+    match = re.search(r"Used ([\d.]+)([KMGT]?)i?B? of", str(error))
+    return round(float(match[1]) * UNITS[match[2]]) if match else None
 
 
 def size(arrays: Any) -> int:
@@ -51,7 +65,7 @@ def _scratch_bytes(sizes: Sizes, batch_size: int) -> int:
 
     Two products at a time were seen, each with a copy of the widest layer's values.
     """
-    widest = max(math.prod(layer.output) for layer in folds.layers(sizes.model) if layer.block)
+    widest = max((math.prod(layer.output) for layer in folds.layers(sizes.model) if layer.block), default=0)
     return 2 * sizes.num_replicas * batch_size * widest * np.dtype(sizes.dtype).itemsize
 
 

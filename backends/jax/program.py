@@ -263,7 +263,7 @@ class JaxBackend:
         return JaxProgram(model, optimizer, dataset, run)
 
     def free_memory_bytes(self, run: RunSpec) -> int | None:
-        set_numerics(run)  # the first look at a device reads XLA's flags, and a worker looks here before it opens
+        set_numerics(run)  # the first look at a device reads XLA's flags
         return free_memory_bytes(open_device(run.device))
 
     def memory_bytes(
@@ -278,9 +278,15 @@ class JaxBackend:
         set_numerics(run)  # first: what is compiled here goes to the folder of compiled programs
         check(run)
         device, traced = open_device(run.device), Traced.of(model, optimizer, run)
+        ahead.seconds_before(traced, device)  # those of a trial that was never opened are not this one's
         sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
-        train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
-        predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+        try:
+            train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
+            predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+        except jax.errors.JaxRuntimeError as error:
+            if not memory.is_full(error) or (needed := memory.used(error)) is None:
+                raise
+            return needed  # a TPU's compiler refuses what does not fit, and says how much it is
         return memory.peak_bytes(sizes, train, predict, device)
 
     def about(self, run: RunSpec) -> dict[str, str]:

@@ -16,9 +16,6 @@ from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.targets import GPUS, Program, Target
 
-FULL = ("RESOURCE_EXHAUSTED", "Ran out of memory")
-UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-
 
 def compile_for(
     target: Target, model: ModelSpec, optimizer: OptimizerSpec, data: DataSize, plan: StepPlan, run: RunSpec
@@ -27,21 +24,22 @@ def compile_for(
     set_numerics(run)
     device = _device(target)
     sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0])
-    start = time.monotonic()
+    start, traced = time.monotonic(), Traced.of(model, optimizer, run)
     try:
-        lowered = ahead.lowered(Traced.of(model, optimizer, run).train, sizes.train(device))
-        program = compiled(lowered, device, run.remat)
+        program = compiled(ahead.lowered(traced.train, sizes.train(device)), device, run.remat)
+        evaluation = compiled(ahead.lowered(traced.predict, sizes.predict(device)), device, run.remat)
     except jax.errors.JaxRuntimeError as error:
-        if not any(word in str(error) for word in FULL):
+        if not memory.is_full(error):
             raise
-        return Program(time.monotonic() - start, _used(str(error)), refusal=first_line(error)[:200])
+        return Program(time.monotonic() - start, memory.used(error), refusal=first_line(error)[:200])
     seconds = time.monotonic() - start
     state, dataset, *_ = sizes.train(device)
     costs = _costs(program)
     # The body of the loop over steps is counted once.
     return Program(
         compile_s=seconds,
-        peak_bytes=memory.total(program),
+        peak_bytes=memory.peak_bytes(sizes, program, evaluation, device),
+        step_bytes=memory.total(program),
         argument_bytes=memory.size((state, dataset)),
         flops=costs.get("flops"),
         bytes_accessed=costs.get("bytes accessed"),
@@ -58,9 +56,7 @@ def _device(target: Target) -> Any:
         options = {"target_config": gpu_description(target.chip), "topology": "1x1x1"}
         return topologies.get_topology_desc(target.chip, platform="cuda", **options).devices[0]
     except (RuntimeError, ValueError, NotImplementedError) as error:
-        raise MixlabError(
-            f"command line: --target: no compiler for {str(target)!r}: {first_line(error)[:200]}"
-        ) from error
+        raise MixlabError(f"no compiler for {str(target)!r}: {first_line(error)[:200]}") from error
 
 
 def gpu_description(chip: str) -> str:
@@ -109,9 +105,3 @@ def estimated_cycles(text: str) -> int | None:
     """The sum of what a TPU's compiler estimates of each operation; None: the text has no estimates."""
     cycles = [int(number) for number in re.findall(r'"estimated_cycles":"(\d+)"', text)]
     return sum(cycles) if cycles else None
-
-
-def _used(message: str) -> int | None:
-    """The bytes that a program needs, as a compiler says them that refuses it: `Used 20.51G of 15.75G hbm`."""
-    match = re.search(r"Used ([\d.]+)([KMGT]?)i?B? of", message)
-    return round(float(match[1]) * UNITS[match[2]]) if match else None

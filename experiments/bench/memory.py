@@ -1,21 +1,19 @@
 """The memory that a trial is estimated to need, against the peak that it reaches in a process of its own."""
 
 import math
-import multiprocessing
 import os
-import signal
 import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import backends
-from backends.errors import MixlabError, choices, show_chain
+from backends.errors import MixlabError, choices
 from experiments import data
+from experiments.bench import process
 from experiments.design.ablation import COMMAND_LINE
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
@@ -65,8 +63,6 @@ TINY: Mapping[str, Any] = {
     "data.image_size": 8,
 }
 
-_CONTEXT = multiprocessing.get_context("spawn")
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -81,12 +77,7 @@ class Measured:
         return self.estimate_bytes / self.peak_bytes
 
 
-def measure(
-    name_or_trial: str | Trial,
-    backend: str | None = None,
-    device: str | None = None,
-    overrides: Mapping[str, Any] | None = None,
-) -> Measured:
+def measure(name: str, backend: str, device: str = "cpu") -> Measured:
     """Train a trial in a fresh process, and hold its peak of memory against the estimate that admits it.
 
     The process trains as a worker of `mixlab run` does: it takes the trial's steps, evaluates, and saves; then it is
@@ -94,58 +85,26 @@ def measure(
     process, less what it holds after a tiny trial of the same kind; on a GPU it is the peak of the program's arrays,
     less that of the tiny one. It has no time limit: whoever calls sets one, as a driver may hang.
 
-    Args:   name_or_trial: a key of EIGHT, which needs a backend, or any trial.
-            backend, device: in place of the trial's own; a key of EIGHT is measured on the CPU if no device is given.
-            overrides: fields by dotted name, over those of a key of EIGHT.
+    Args:   name: a key of EIGHT.
     Raises: MixlabError: no such setting, the backend or the device is not there, the trial fails, or its process dies.
     """
-    connection, theirs = _CONTEXT.Pipe()
-    arguments = (_wanted(name_or_trial, backend, device, overrides or {}), theirs)
-    process = _CONTEXT.Process(target=_main, args=arguments, name="memory", daemon=True)
-    with malloc.large_pages():  # as a run starts a worker
-        process.start()
-    theirs.close()
-    try:
-        answer = connection.recv()
-    except (EOFError, OSError) as error:
-        process.join()
-        raise MixlabError(
-            f"memory: the process ended with exit code {process.exitcode}; its last words are above; -9 often means "
-            f"that it ran out of memory"
-        ) from error
-    finally:
-        process.kill()
-        process.join()
-    if isinstance(answer, MixlabError):
-        raise answer
-    assert isinstance(answer, Measured)
-    return answer
+    settings = _settings(name, backend, device)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            # As a run starts a worker.
+            measured = process.answer(_measured, settings, Path(folder), started=malloc.large_pages())
+        except process.Died as error:
+            raise MixlabError(
+                f"memory: the process {error}; its last words are above; -9 often means that it ran out of memory"
+            ) from error
+    assert isinstance(measured, Measured)
+    return measured
 
 
-def _wanted(
-    name_or_trial: str | Trial, backend: str | None, device: str | None, overrides: Mapping[str, Any]
-) -> Trial | dict[str, Any]:
-    """What the process is to measure: a trial, or the fields of one, whose data it makes itself."""
-    if isinstance(name_or_trial, Trial):
-        own = name_or_trial
-        return replace(own, backend=backend or own.backend, run=replace(own.run, device=device or own.run.device))
-    if name_or_trial not in EIGHT:
-        raise MixlabError(f"{COMMAND_LINE}: expected a setting, got {name_or_trial!r}; {choices(name_or_trial, EIGHT)}")
-    assert backend is not None, "a setting names no backend"
-    return {**BASE, **EIGHT[name_or_trial], **overrides, "backend": backend, "run.device": device or "cpu"}
-
-
-def _main(wanted: Trial | dict[str, Any], connection: Connection) -> None:
-    """Measure in this process, and answer with what was measured or a MixlabError."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            cache = Path(folder) / "data"
-            trial = wanted if isinstance(wanted, Trial) else _resolved(wanted, cache)
-            connection.send(_measured(trial, Path(folder), cache))
-    except MixlabError as error:
-        show_chain(error)
-        connection.send(MixlabError(str(error)))
+def _settings(name: str, backend: str, device: str) -> dict[str, Any]:
+    if name not in EIGHT:
+        raise MixlabError(f"{COMMAND_LINE}: expected a setting, got {name!r}; {choices(name, EIGHT)}")
+    return {**BASE, **EIGHT[name], "backend": backend, "run.device": device}
 
 
 def _resolved(settings: Mapping[str, Any], cache: Path) -> Trial:
@@ -153,7 +112,10 @@ def _resolved(settings: Mapping[str, Any], cache: Path) -> Trial:
     return resolve(config, data.describe(config.data, cache, COMMAND_LINE), COMMAND_LINE)
 
 
-def _measured(trial: Trial, folder: Path, cache: Path) -> Measured:
+def _measured(settings: Mapping[str, Any], folder: Path) -> Measured:
+    """Measure in this process."""
+    cache = folder / "data"
+    trial = _resolved(settings, cache)
     cpus = tuple(sorted(os.sched_getaffinity(0))[: trial.run.threads or None])  # as those of a worker
     os.sched_setaffinity(0, cpus)
     spec = WorkerSpec(trial.backend, cpus, folder / "runs", cache, {}, ROOT, time.monotonic())

@@ -1,14 +1,11 @@
 """The training programs of trials, compiled for a device that is not here, each in a process of its own."""
 
-import multiprocessing
 import os
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +13,16 @@ import numpy as np
 
 import backends
 from backends.contract import DataSize
-from backends.errors import MixlabError, first_line, show_chain
+from backends.errors import MixlabError, first_line
 from backends.models import folds
 from backends.plan import StepPlan
 from backends.targets import Program, Target
+from experiments.bench import process
 from experiments.design.ablation import GridTrial
 from experiments.spec.trial import Trial
 from experiments.training.plan import step_plan
 
 TIMEOUT_S = 1800.0  # of one program; the largest took 5 minutes on two cores
-
-_CONTEXT = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -109,53 +105,40 @@ def compiled(target: Target, trials: Sequence[GridTrial], say: Callable[[str], N
 
 def _in_process(target: Target, trial: Trial, timeout_s: float = TIMEOUT_S) -> Program:
     """Compile in a process of its own, which begins with the target's variables."""
-    connection, theirs = _CONTEXT.Pipe()
+    where = f"command line: --target: the compiler for {target}"
     with tempfile.NamedTemporaryFile("w+", errors="replace") as log:
-        process = _CONTEXT.Process(target=_main, args=(target, trial, Path(log.name), theirs), daemon=True)
-        process.start()
-        theirs.close()
         try:
-            if not connection.poll(timeout_s):
-                raise MixlabError(f"command line: --target: the compiler for {target} did not end in {timeout_s:.0f} s")
-            answer = connection.recv()
-        except (EOFError, OSError) as error:
-            process.join()
+            program = process.answer(_compile, target, trial, Path(log.name), timeout_s=timeout_s)
+        except TimeoutError as error:
+            raise MixlabError(f"{where} did not end in {timeout_s:.0f} s") from error
+        except process.Died as error:
             last = (Path(log.name).read_text(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
-            code = process.exitcode
-            raise MixlabError(
-                f"command line: --target: the compiler for {target} ended with exit code {code}: {last[:200]}"
-            ) from error
-        finally:
-            process.kill()
-            process.join()
-    if isinstance(answer, MixlabError):
-        raise answer
-    assert isinstance(answer, Program)
-    return answer
+            raise MixlabError(f"{where} {error}: {last[:200]}") from error
+    assert isinstance(program, Program)
+    return program
 
 
-def _main(target: Target, trial: Trial, log: Path, connection: Connection) -> None:
-    """Compile, and answer with what the compiler says or a MixlabError; what it prints goes to the log."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and ends this process
+def _compile(target: Target, trial: Trial, log: Path) -> Program:
+    """What the compiler says; what it prints goes to the log.  Raises: MixlabError."""
     with log.open("a") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())
     os.environ.update(target.variables)
     run = replace(trial.run_spec(1), device="cpu", compile_cache=None)
     try:
         jax = backends.load_targets(trial.backend)
-        connection.send(jax.compile_for(target, trial.model, trial.optimizer, _data_size(trial), _plan(trial), run))
+        return jax.compile_for(target, trial.model, trial.optimizer, _data_size(trial), _plan(trial), run)
     except MixlabError as error:
-        show_chain(error)
-        connection.send(MixlabError(str(error)))
+        raise MixlabError(f"command line: --target: {error}") from error
     except Exception as error:
-        show_chain(error)
         what = f"{type(error).__name__}: {first_line(error)[:200]}"
-        connection.send(MixlabError(f"command line: --target: compiling for {target} failed: {what}"))
+        raise MixlabError(f"command line: --target: compiling for {target} failed: {what}") from error
 
 
 def remedy(one: Compiled, memory_bytes: int) -> str:
     """The smallest change that would let a program fit that does not: settings, in words."""
     trial, program = one.trial, one.program
+    if program.step_bytes is not None and program.step_bytes <= memory_bytes:
+        return "a smaller model: a step fits, the evaluation of its images does not"
     if not trial.run.remat:
         return "run.remat=true, or a smaller train.batch_size"
     if program.peak_bytes is None or program.argument_bytes is None:

@@ -8,12 +8,9 @@ from backends import devices
 from backends.errors import BackendMissing, MixlabError
 from experiments.design.ablation import COMMAND_LINE
 from experiments.doctor.check import Asked
+from experiments.doctor.devices import FILES, present
 from experiments.files import reason
 from experiments.parity.pair import Side, read_pythons
-
-# Files that a driver makes for its devices.  Source: the NVIDIA driver's README, "The NVIDIA kernel module"; libtpu
-# opens /dev/accel0, or /dev/vfio/0 on newer machines.
-DEVICES = {"cuda": ("/dev/nvidia0",), "tpu": ("/dev/accel0", "/dev/vfio/0")}
 
 
 def asked(arguments: argparse.Namespace) -> Asked:
@@ -49,5 +46,4 @@ def _is_installed(name: str) -> bool:
 
 def present_device() -> str:
     """The kind of device whose files are there."""
-    there = [name for name, files in DEVICES.items() if any(Path(file).exists() for file in files)]
-    return there[0] if there else "cpu"
+    return next(filter(present, FILES), "cpu")

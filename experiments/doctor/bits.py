@@ -58,35 +58,36 @@ def _resumed(backend: str, asked: Asked) -> Verdict:
 
 
 def _replicas(backend: str, asked: Asked) -> Verdict:
-    """Replicas are the trial alone up to rounding, as far as the parity ladder lets them part."""
-    alone, store = _alone(backend, asked), runs.store(asked, "replicas")
+    """Replicas are the trials alone up to rounding, as far as the parity ladder lets them part: the first, the last."""
+    store, ends = runs.store(asked, "replicas"), (0, NUM_REPLICAS - 1)
+    alone = [_alone(backend, asked, seed) for seed in ends]
     seeds = f"seed=[{', '.join(map(str, range(NUM_REPLICAS)))}]"
     trials = runs.small_trials(backend, asked, [*TRIAL, seeds, f"run.replicas={NUM_REPLICAS}"])
     record = runs.train(trials, store, asked)[0]
     if record["replicas"] != NUM_REPLICAS:
         return not_run(f"{record['replicas']} trained together, and not {NUM_REPLICAS}", is_fault=True)
-    replica = _weights(backend, asked, store)
+    replicas = [_weights(backend, asked, store, seed) for seed in ends]
     trial = trials[0].trial
     limit = tolerance("replicas", (trial.train.precision,) * 2, trial.model).limit
-    largest = largest_difference(alone, replica)
+    largest = max(map(largest_difference, alone, replicas))
     if largest > limit:
         return differs(f"by {largest:.1e} from the trial alone; {limit:.0e} is allowed", largest=largest, limit=limit)
     return ok("equal" if largest == 0 else f"within {largest:.1e} of the trial alone", largest=largest, limit=limit)
 
 
-def _alone(backend: str, asked: Asked) -> State:
+def _alone(backend: str, asked: Asked, seed: int = 0) -> State:
     """The weights of the trial that the others are held against; it is trained once for all checks."""
     store = runs.store(asked, "alone")
-    _train(backend, asked, store)
-    return _weights(backend, asked, store)
+    _train(backend, asked, store, seed)
+    return _weights(backend, asked, store, seed)
 
 
-def _train(backend: str, asked: Asked, store: Store) -> None:
-    runs.train(runs.small_trials(backend, asked, TRIAL), store, asked)
+def _train(backend: str, asked: Asked, store: Store, seed: int = 0) -> None:
+    runs.train(runs.small_trials(backend, asked, [*TRIAL, f"seed={seed}"]), store, asked)
 
 
-def _weights(backend: str, asked: Asked, store: Store) -> State:
-    trial = runs.small_trials(backend, asked, TRIAL)[0].trial
+def _weights(backend: str, asked: Asked, store: Store, seed: int = 0) -> State:
+    trial = runs.small_trials(backend, asked, [*TRIAL, f"seed={seed}"])[0].trial
     return dict(load_file(store.folder(trial.id) / kept.FILE))
 
 

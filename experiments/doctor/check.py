@@ -48,13 +48,15 @@ class Check:
 
     name: as the page has it; unique within its part.    look: finds the verdict, and may raise a MixlabError instead,
     which is then a fault that names why nothing was found out.    limit_s: what it may take at most; a check that
-    takes longer hangs.    backend: whose interpreter runs it; "": the doctor's own.
+    takes longer hangs.    backend: whose interpreter runs it; "": the doctor's own.    enough_s: what a machine in
+    order needs; a check that its part's time cuts off after so long may hang as well, and counts as a fault.
     """
 
     name: str
     look: Callable[[], Verdict]
     limit_s: float = 60.0
     backend: str = ""
+    enough_s: float = 60.0
 
 
 @dataclass(frozen=True)

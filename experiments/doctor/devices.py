@@ -14,20 +14,27 @@ from backends.specs import RunSpec
 from experiments.doctor.check import Asked, Verdict, differs, not_run, ok
 
 GIB = 2**30
-# Files that the NVIDIA driver makes for its devices; the second is that of Windows' subsystem for Linux.
-DEVICES, DEVICE_FILES = Path("/dev"), ("nvidia[0-9]*", "dxg")
+# Files that a driver makes for its devices. `dxg` is that of Windows' subsystem for Linux.  Source: the NVIDIA driver's
+# README, "The NVIDIA kernel module"; libtpu opens accel0, or vfio/0 on newer machines.
+FOLDER = Path("/dev")
+FILES = {"cuda": ("nvidia[0-9]*", "dxg"), "tpu": ("accel[0-9]*", "vfio/[0-9]*")}
 # Source: nvidia-smi --help-query-gpu. An older driver may not know the last ones, and then answers nothing.
 FIELDS = ("index", "name", "driver_version", "memory.total", "memory.used")
 MORE_FIELDS = ("utilization.gpu", "compute_mode", "mig.mode.current", "ecc.errors.uncorrected.volatile.total")
-ANSWER_S = 20.0  # a GPU that sleeps takes some seconds to say what it is
+ANSWER_S = 8.0  # a GPU that sleeps takes some seconds to say what it is
 IN_USE_MIB, BUSY_PERCENT = 1024, 10  # by others: what is measured beside them is not the device's speed
 LEAST_BYTES = 2 * GIB  # free on a device: the frameworks' own 0.5 GiB, and a small model
 ROWS = 256  # of the matrix product that shows that a device computes
 
 
+def present(kind: str) -> bool:
+    """Tell whether a driver has made a file for a device of this kind."""
+    return any(any(FOLDER.glob(pattern)) for pattern in FILES[kind])
+
+
 def look_at_driver(asked: Asked) -> Verdict:
     """What nvidia-smi says. Where another device than a GPU was asked for, its silence is no fault."""
-    has_files = any(any(DEVICES.glob(pattern)) for pattern in DEVICE_FILES)
+    has_files = present("cuda")
     if not (program := shutil.which("nvidia-smi")):
         if not has_files and not asked.is_cuda:
             return not_run("this machine has no NVIDIA device")

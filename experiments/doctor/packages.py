@@ -20,7 +20,7 @@ def look(backend: str, asked: Asked) -> Verdict:
     """The packages that a backend needs ("": what all need, but for `packages` of a backend with this interpreter)."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extra = backend if backend in project["optional-dependencies"] else ""
-    command = f"{sys.executable} -m pip install -c constraints.txt -e '.{f'[{extra}]' if extra else ''}'"
+    command = install(extra)
     try:
         from packaging.specifiers import SpecifierSet
     except ModuleNotFoundError:
@@ -35,6 +35,11 @@ def look(backend: str, asked: Asked) -> Verdict:
         return differs(f"{listed(found.faults)}; in {ROOT}: {command}", python=python, faults=found.faults)
     main = [f"{name} {found.versions[name]}" for name in PACKAGES if name in found.versions]
     return ok(f"Python {python}; {', '.join(main)}", python=python, packages=found.versions)
+
+
+def install(extra: str) -> str:
+    """The command that installs what an extra of the project asks for ("": what all need) into this interpreter."""
+    return f"{sys.executable} -m pip install -c constraints.txt -e '.{f'[{extra}]' if extra else ''}'"
 
 
 def look_at_absent(backend: str) -> Verdict:

@@ -13,7 +13,9 @@ from typing import Any
 from backends.errors import MixlabError, show_chain
 from experiments.doctor import parts
 from experiments.doctor.check import Asked, Verdict, not_run
+from experiments.doctor.packages import install
 from experiments.files import as_json, replace
+from experiments.machine.environment import ROOT
 from experiments.running.failures import failure
 
 
@@ -33,6 +35,9 @@ def look(part: str, name: str, asked: Asked) -> Verdict:
     except MixlabError as error:
         show_chain(error)
         return not_run(str(error), is_fault=True)
+    except ModuleNotFoundError as error:
+        traceback.print_exc()
+        return not_run(f"{sys.executable} lacks the package {error.name}; in {ROOT}: {install('')}", is_fault=True)
     except Exception as error:
         traceback.print_exc()
         return not_run(failure(error).reason, is_fault=True)

@@ -5,8 +5,9 @@ from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 
+import backends
 from experiments.bench import config, limit, step
-from experiments.doctor.check import Asked, Check, Verdict, differs, ok
+from experiments.doctor.check import Asked, Check, Verdict, differs, not_run, ok
 from experiments.spec.trial import Trial
 
 LIMIT_S = 240.0
@@ -21,23 +22,24 @@ MOST = 1.05  # of the ceiling: a step that is faster than that was not timed rig
 
 
 def checks(asked: Asked) -> list[Check]:
-    """Ceilings and steps of each backend, the smallest first."""
-    steps = [_step(name, "cifar", asked) for name in asked.backends]
+    """Ceilings and steps of each backend of this project, which has ceilings; the smallest first."""
+    names = [name for name in asked.backends if backends.packages(name)]
+    steps = [_step(name, "cifar", asked) for name in names]
     if asked.short:
         return steps
-    steps += [_step(name, "S/16", asked) for name in asked.backends]
-    steps += [_step(name, "cifar", asked, replicas=NUM_REPLICAS) for name in asked.backends]
-    steps += [_step(name, "cifar", asked, setting="model.token_mixing=untied") for name in asked.backends]
-    steps += [_step(name, "B/16", asked) for name in asked.backends]
-    return [*(_ceiling(name, asked) for name in asked.backends), *steps, *_peers(asked)]
+    steps += [_step(name, "S/16", asked) for name in names]
+    steps += [_step(name, "cifar", asked, replicas=NUM_REPLICAS) for name in names]
+    steps += [_step(name, "cifar", asked, setting="model.token_mixing=untied") for name in names]
+    steps += [_step(name, "B/16", asked) for name in names]
+    return [*(_ceiling(name, asked) for name in names), *steps, *_peers(asked)]
 
 
 def _peers(asked: Asked) -> list[Check]:
-    """A step against other people's models, those that are packages and are there."""
+    """A step against other people's models; whether they are installed, the backend's own interpreter knows."""
     return [
         _step(backend, name, asked, peer=peer)
-        for peer, (backend, package) in PEERS.items()
-        if backend in asked.backends and find_spec(package)
+        for peer, (backend, _) in PEERS.items()
+        if backend in asked.backends
         for name in ("cifar", "S/16")
     ]
 
@@ -61,6 +63,8 @@ def _step(backend: str, name: str, asked: Asked, *, setting: str = "", replicas:
 
 def _measure(backend: str, name: str, asked: Asked, setting: str, replicas: int, peer: str) -> Verdict:
     """Measure a step; with a setting, replicas or a peer, against the plain one in the same rounds."""
+    if peer and not find_spec(package := PEERS[peer][1]):
+        return not_run(f"the peer's package {package} is not installed; pip install {package.replace('_', '-')}")
     trial = _trial(backend, name, asked)
     others = {setting: _trial(backend, name, asked, [setting])} if setting else None
     sides = step.sides(trial, [backend], [peer] if peer else [], None, others, replicas)

@@ -61,9 +61,12 @@ class Doctor:
             start, left = time.monotonic(), ends - time.monotonic()
             self.say(found, check.name)
             if left < LEAST_S:
-                verdict = not_run(f"the {limit_s:.0f} s of this part were over; try --part {name} or more --minutes")
+                verdict = not_run(
+                    f"the {limit_s:.0f} s of this part were over; try --part {name} or more --minutes",
+                    is_fault=not found.lines,  # nothing at all was found out
+                )
             else:
-                verdict = look(name, check, asked, left)
+                verdict = look(name, check, asked, left, is_first=not found.lines)
             found.lines.append(Line(check.name, verdict, time.monotonic() - start))
             self._keep(found)
             self.say(found, "")
@@ -78,8 +81,8 @@ class Doctor:
             ) from error
 
 
-def look(part: str, check: Check, asked: Asked, left_s: float) -> Verdict:
-    """The verdict of one check, or why there is none.  Args: left_s: of the part's time."""
+def look(part: str, check: Check, asked: Asked, left_s: float, is_first: bool = False) -> Verdict:
+    """The verdict of one check, or why there is none.  Args: left_s: of the part's time.   is_first: in the part."""
     limit_s = min(check.limit_s, left_s)
     with tempfile.TemporaryDirectory(dir=asked.work) as folder, tempfile.TemporaryFile() as output:
         order, verdict = Path(folder) / "order.json", Path(folder) / "verdict.json"
@@ -91,7 +94,9 @@ def look(part: str, check: Check, asked: Asked, left_s: float) -> Verdict:
                 time.sleep(POLL_S)
             if verdict.exists():
                 return Verdict(**json.loads(verdict.read_text()))
-            return _none(process.poll(), limit_s, limit_s < check.limit_s, _last_words(output))
+            if process.poll() is None and limit_s < check.limit_s:
+                return _cut(limit_s, is_fault=is_first or limit_s >= check.enough_s)
+            return _none(process.poll(), limit_s, _last_words(output))
         finally:
             _end(process)
 
@@ -100,7 +105,8 @@ def _start(python: str, order: Path, output: IO[bytes]) -> "subprocess.Popen[byt
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     return subprocess.Popen(
         [python, "-m", "experiments.doctor.process", order],
-        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"},
+        # Beside the order, so that what a killed check leaves behind goes with its folder.
+        env={**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1", "TMPDIR": str(order.parent)},
         stdin=subprocess.PIPE,  # it ends when we do
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -108,13 +114,14 @@ def _start(python: str, order: Path, output: IO[bytes]) -> "subprocess.Popen[byt
     )
 
 
-def _none(code: int | None, limit_s: float, is_cut: bool, last_words: str) -> Verdict:
-    """Why a process left no verdict.
+def _cut(limit_s: float, is_fault: bool) -> Verdict:
+    """The verdict on a check that was stopped since its part's time was over, and not its own."""
+    why = f"it was stopped after {limit_s:.0f} s, when the part's time was over; give more --minutes"
+    return not_run(f"{why}{': it may hang' if is_fault else ''}", is_fault=is_fault)
 
-    Args:   code: its exit code; None: it had not ended.    is_cut: whether the part's time was over, and not its own.
-    """
-    if code is None and is_cut:
-        return not_run(f"it was stopped after {limit_s:.0f} s, when the part's time was over; give more --minutes")
+
+def _none(code: int | None, limit_s: float, last_words: str) -> Verdict:
+    """Why a process left no verdict.  Args: code: its exit code; None: it had not ended in its time."""
     how = f"it had not ended after {limit_s:.0f} s, and was killed" if code is None else f"its process {_ended(code)}"
     return not_run(f"{how}{f'; its last words: {last_words}' if last_words else ''}", is_fault=True)
 

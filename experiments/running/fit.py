@@ -78,10 +78,12 @@ def check(
     needed = estimate.total if known is None else known - is_placed * _data_bytes(trial)
     if free >= needed:
         return needed
+    # A compiled program gives a sum alone: what the layers say of its parts may be far from it.
+    what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
+    largest = "" if known else f"; {_largest(estimate)}"
     raise DoesNotFit(
-        f"{_what(trial, estimate)} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and "
-        f"{free / GIB:.1f} GiB are free; {_largest(estimate)}; nothing was allocated; set {_less(trial, estimate)}, or "
-        f"take a device with more"
+        f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "
+        f"free{largest}; nothing was allocated; set {_less(trial, estimate)}, or take a device with more"
     )
 
 

@@ -118,7 +118,8 @@ class LocalRun:
         slot.connection, theirs = _CONTEXT.Pipe()
         cpus = slot.cpus[: planned.trial.run.threads or None]
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
-        spec = WorkerSpec(backend, cpus, self.store.root, self.cache, about, ROOT, hired_s, slot.device, compiled)
+        places = self.store.root, self.cache
+        spec = WorkerSpec(backend, cpus, *places, about, ROOT, hired_s, slot.device, compiled, len(self.slots))
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes

@@ -35,9 +35,9 @@ from experiments.spec.trial import Trial
 from experiments.training.loop import Loop, Stopped
 from experiments.training.trial_run import TrialRun
 
-# Memory that is free, in units of what a trial needs, from which on holes in it do no harm: a trial takes up to 3 times
-# what it needs then, and others may train beside it.
-ROOM = 8.0
+# Memory that is free, in units of what a trial needs, from which on holes in it do no harm: each worker may take up to
+# HOLES times what its trial needs then, and all ask before the others have begun.
+HOLES, SPARE = 3.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class WorkerSpec:
     hired_s: float  # time.monotonic() of the parent when it began this worker: all processes of a machine share it
     device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1`, `tpu:1` show the process that one alone
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
+    num_workers: int = 1  # of the machine, at a time
 
 
 def _as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
@@ -90,7 +91,7 @@ class Worker:
         self.about: dict[str, str] | None = None  # what the backend says of itself
         self.source: dict[str, Any] | None = None  # what the record says of the data
         self.peak_bytes: Callable[[], int | None] = lambda: None
-        self.room = ROOM
+        self.room = SPARE + HOLES * spec.num_workers
 
     def run(self, *trials: Trial) -> None:
         """Train trials as one program, as far as they fit, and tell the parent what comes of each.
