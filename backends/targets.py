@@ -142,12 +142,12 @@ class Program:
 
     compile_s: float
     peak_bytes: int | None  # None: it does not fit, and the compiler did not say how much it needs
-    step_bytes: int | None = None  # the peak of a step alone; where the whole peak is higher, it is an evaluation's
     argument_bytes: int | None = None  # the part of the peak that no smaller batch makes smaller: state and data set
     flops: float | None = None  # of one step
     bytes_accessed: float | None = None  # of one step
     cycles: int | None = None  # of one step, by the compiler's model
     refusal: str = ""  # what the compiler said where it did not fit
+    step_bytes: int | None = None  # the peak of a step alone; where the whole peak is higher, it is an evaluation's
 
 
 class Targets(Protocol):
