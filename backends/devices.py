@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from textwrap import shorten
 
 from backends.errors import MixlabError, choices, listed
 
@@ -29,4 +30,14 @@ def missing(name: str, there: Sequence[str], reason: str = "") -> MixlabError:
     Args: there: the names that it has.    reason: what the framework says of it.
     """
     text = f"{WHERE}: expected a device of this machine ({listed(['auto', 'cpu', *there])}), got {name!r}"
-    return MixlabError(f"{text}: {reason[:150]}" if reason else text)
+    return MixlabError(f"{text}: {shorten(reason, 150, placeholder=' ...')}" if reason else text)
+
+
+def check_backend(name: str, backend: str, where: str = WHERE) -> None:
+    """Check that a backend may have code for a device; needs no framework.
+
+    Args:   name: of the device.    backend: one of this project's; of another package's nothing is known.
+    Raises: MixlabError.
+    """
+    if read(name, where)[0] == "tpu" and backend == "torch":
+        raise MixlabError(f"{where}: {name!r} needs backend jax, got torch; set backend=jax")

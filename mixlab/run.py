@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import itertools
 import shlex
 import sys
 import threading
@@ -54,6 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
+    from backends import devices
     from experiments.design import archive
     from experiments.running import local
 
@@ -64,6 +66,8 @@ def command(arguments: argparse.Namespace) -> int:
         print(_dry_run(chosen, store))
         return 0
     store.check_writable()
+    for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
+        devices.check_backend(device, arguments.resume_on or backend, "command line: --devices")
     console = Console(stderr=True)
     todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
     _check_memory(todo, ablation, store)

@@ -6,6 +6,7 @@ The backend `faulty` is PyTorch's with a fault that FAULTY names, installed as a
 import json
 import re
 import signal
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from experiments.bench import memory as bench_memory
 from experiments.bench import step
 from experiments.bench.rounds import Spread
 from experiments.doctor import bits, devices, memory, parts, results, runs, speed, supervise, training
+from experiments.doctor.ask import asked as question
 from experiments.doctor.ask import present_device
-from experiments.doctor.check import Asked, Check, Verdict, not_run, ok
+from experiments.doctor.check import Asked, Check, Verdict, differs, not_run, ok
 from experiments.doctor.process import asked_json, read_asked
 from experiments.doctor.results import Found, Line
 from tests.conftest import TIMEOUT_S, backend_package, command, start, wait_until
@@ -282,6 +284,28 @@ def test_what_does_not_fit_into_the_minutes_is_said(asked: Asked, monkeypatch: p
     assert [line.verdict.is_fault for one in found for line in one.lines] == [True, False, True, False]
 
 
+def test_what_needs_a_device_that_is_not_usable_is_not_tried(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    device = Check("torch: device", lambda: differs("no driver"), unlocks="torch")
+    others = [Check("torch: digits", ok), Check("jax:float64:cuda against torch:float64:cuda", ok), Check("jax: x", ok)]
+    found = doctor(asked, monkeypatch, 100.0, device, *others)
+    seen = not_run("see machine: torch: device")
+    assert [line.verdict for line in found[0].lines] == [differs("no driver"), seen, seen, ok()]
+    assert results.num_faults(found) == 1, "one cause is one fault"
+
+
+def test_a_device_short_of_memory_is_used_all_the_same(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = differs("expected 2 GiB free", devices=[{"kind": "H100"}])
+    found = doctor(asked, monkeypatch, 100.0, Check("a: device", lambda: short, unlocks="a"), Check("a: digits", ok))
+    assert found[0].lines[-1].verdict == ok()
+
+
+def test_torch_is_left_out_on_a_tpu_unless_it_is_asked_for(tmp_path: Path) -> None:
+    given = {"device": "tpu", "backend": None, "python": [], "out": tmp_path, "short": True}
+    assert question(Namespace(**given)).backends == ("jax",)
+    assert question(Namespace(**{**given, "device": "cpu"})).backends == ("jax", "torch")
+    assert question(Namespace(**{**given, "backend": "torch"})).backends == ("torch",)
+
+
 def test_results_are_there_after_each_check(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     def second() -> Verdict:
         kept = results.kept(asked.folder)[-1]
@@ -331,6 +355,7 @@ def test_a_page_holds_the_parts_of_earlier_calls_and_leaves_out_what_is_damaged(
         (["--part", "sped"], "--part: expected a part, got 'sped'; allowed: machine, parity, bits, memory, speed, "),
         (["--minutes", "0"], "--minutes: expected more than 0, got 0"),
         (["--minutes", "nan"], "--minutes: expected more than 0, got nan"),
+        (["--backend", ""], "--backend: expected a backend, or several with commas, got nothing"),
         (["--backend", "trch"], "expected the name of a backend, got 'trch'"),
         (["--device", "gpuu"], "--device: expected a device, got 'gpuu'"),
         (["--python", "jax=/none"], "--python: expected backend=path with the path of an interpreter"),

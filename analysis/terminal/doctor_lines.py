@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.doctor.results import Found, Line
-from experiments.files import replace
+from experiments.files import write_whole
 
 PAGE = "doctor.md"
 
@@ -24,8 +24,8 @@ def summary(parts: Sequence[Found]) -> str:
 
 
 def write_page(folder: Path, parts: Sequence[Found]) -> None:
-    """Write the page of all parts that a folder holds.  Raises: OSError."""
-    replace(folder / PAGE, page(parts).encode())
+    """Write the page of all parts that a folder holds.  Raises: StoreError."""
+    write_whole(folder / PAGE, page(parts).encode())
 
 
 def page(parts: Sequence[Found]) -> str:

@@ -14,8 +14,7 @@ from backends.torch.augment import Data
 def open_device(name: str) -> torch.device:
     """The device of a name, see devices.py.  Raises: MixlabError: it is not there."""
     kind, index = devices.read(name)
-    if kind == "tpu":
-        raise MixlabError(f"{devices.WHERE}: {name!r} needs backend jax, got torch; set backend=jax")
+    devices.check_backend(name, "torch")
     if kind == "cpu" or (kind == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if index >= torch.cuda.device_count():

@@ -34,7 +34,8 @@ def _seen(device: torch.device) -> DeviceSeen:
 def reason(run: RunSpec) -> str:
     """Why the run's device is not there; see bench.Devices."""
     if torch.version.cuda is None:
-        return "this torch is built without CUDA; install one with it: pip install -e '.[torch-cuda]'"
+        again = "pip uninstall -y torch && pip install -c constraints.txt -e '.[torch-cuda]'"  # pip keeps what fits
+        return f"this torch is built without CUDA; install one with it: {again}"
     try:
         torch.cuda.init()
     except (RuntimeError, AssertionError) as error:

@@ -39,7 +39,7 @@ def check(target: Target, trials: Sequence[GridTrial]) -> None:
     """Check that the trials can be compiled for the target here; imports no framework.  Raises: MixlabError."""
     if others := sorted({planned.trial.backend for planned in trials} - {"jax"}):
         raise MixlabError(
-            f"command line: --target: only jax compiles for a device that is not here, and the trials have backend "
+            f"command line: --target: only jax compiles for a device that is not here, and trials have backend "
             f"{others[0]}; add backend=jax"
         )
     lacking = sorted({planned.trial.train.precision for planned in trials} & set(target.lacks))

@@ -50,6 +50,7 @@ class Check:
     which is then a fault that names why nothing was found out.    limit_s: what it may take at most; a check that
     takes longer hangs.    backend: whose interpreter runs it; "": the doctor's own.    enough_s: what a machine in
     order needs; a check that its part's time cuts off after so long may hang as well, and counts as a fault.
+    unlocks: the backend whose checks are in vain where this one finds a fault.
     """
 
     name: str
@@ -57,6 +58,11 @@ class Check:
     limit_s: float = 60.0
     backend: str = ""
     enough_s: float = 60.0
+    unlocks: str = ""
+
+    def needs(self, backend: str) -> bool:
+        """Tell whether it uses a backend's device: its name says which backends it is of."""
+        return f"{backend}:" in self.name
 
 
 @dataclass(frozen=True)

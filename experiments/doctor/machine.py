@@ -29,4 +29,4 @@ def checks(asked: Asked) -> list[Check]:
 
 def _device(name: str, asked: Asked) -> Check:
     """What a backend of this project sees; one of another package has no module that says so."""
-    return Check(f"{name}: device", partial(devices.look, name, asked), IMPORT_S, name, ENOUGH_S)
+    return Check(f"{name}: device", partial(devices.look, name, asked), IMPORT_S, name, ENOUGH_S, unlocks=name)

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -38,6 +38,7 @@ class Doctor:
     names: Sequence[str]  # of the parts
     limit_s: float
     say: Callable[[Found, str], None]
+    unusable: list[str] = field(default_factory=list)  # backends whose device was looked at and computes nothing
 
     def run(self) -> list[Found]:
         """Run the parts in their order of worth, each within its share of the time that is left.
@@ -60,7 +61,9 @@ class Doctor:
         for check in parts.checks(name, asked):
             start, left = time.monotonic(), ends - time.monotonic()
             self.say(found, check.name)
-            if left < LEAST_S:
+            if backend := next(filter(check.needs, self.unusable), ""):
+                verdict = not_run(f"see machine: {backend}: device")
+            elif left < LEAST_S:
                 verdict = not_run(
                     f"the {limit_s:.0f} s of this part were over; try --part {name} or more --minutes",
                     is_fault=not found.lines,  # nothing at all was found out
@@ -68,6 +71,8 @@ class Doctor:
             else:
                 verdict = look(name, check, asked, left, is_first=not found.lines)
             found.lines.append(Line(check.name, verdict, time.monotonic() - start))
+            if check.unlocks and verdict.is_fault and not verdict.figures.get("devices"):
+                self.unusable.append(check.unlocks)
             self._keep(found)
             self.say(found, "")
         return found

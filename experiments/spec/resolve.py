@@ -34,7 +34,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _resolve_train(config.train, info, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
-    devices.read(config.run.device, f"{where}: run.device")
+    devices.check_backend(config.run.device, config.backend, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
     if data.augment.crop > info.image_size:
         raise MixlabError(

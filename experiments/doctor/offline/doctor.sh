@@ -19,6 +19,10 @@ out=$2
 shift 2
 python=${PYTHON:-python3}
 site=$here/site
+if ! version=$("$python" -c 'import sys; print(*sys.version_info[:2], sep=".")'); then
+    echo "doctor.sh: PYTHON: cannot start $python; expected an interpreter of Python 3.12" >&2
+    exit 2
+fi
 export PYTHONSAFEPATH=1 # the code is this folder's, wherever the command is given
 if [ ! -d "$site" ]; then
     # A package that is there already, in whatever version, stays the one that is used.
@@ -38,8 +42,12 @@ PYTHON
     mkdir "$site.new"
     if [ -n "$missing" ]; then
         mapfile -t wheels <<<"$missing"
-        "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --disable-pip-version-check \
-            --target "$site.new" "${wheels[@]}"
+        if ! "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
+            --disable-pip-version-check --target "$site.new" "${wheels[@]}"; then
+            rm -rf "$site.new"
+            echo "doctor.sh: the wheels are for Python 3.12, and $python is Python $version; set PYTHON=" >&2
+            exit 2
+        fi
     fi
     mv "$site.new" "$site"
 fi
