@@ -14,7 +14,7 @@ import pytest
 import backends
 from backends.arrays import Array, State
 from experiments import data, files
-from experiments.results import checkpoint, kept, predictions
+from experiments.results import checkpoint, cleaning, kept, predictions
 from experiments.results.claims import Claim
 from experiments.results.predictions import FILE, Predicted
 from experiments.results.store import Store
@@ -23,7 +23,7 @@ from experiments.training.evaluate import predicted
 from experiments.training.loop import Loop, Stopped
 from experiments.training.trial_run import TrialRun
 from experiments.weights import weight_files
-from tests.conftest import base, planned, records, write_yaml
+from tests.conftest import records
 from tests.test_resume import Bench, Killed, after, chunks, make_bench  # noqa: F401 - a fixture
 
 NAMED = tuple(product(("last", "best"), ("validation", "test")))
@@ -401,13 +401,18 @@ def test_a_trial_of_before_has_none(store: Store) -> None:
     assert predictions.labels(store.folder("0123456789ab"), "test") is None
 
 
-def test_predictions_stay_when_states_are_cleaned_away(run: Any, tmp_path: Path, quick: Path) -> None:
-    path = write_yaml(tmp_path / "a.yaml", base=base(backend="quick"))
-    done, stopped = (one.trial.id for one in planned(path, tmp_path / "runs" / "data"))
-    assert run("run", "a.yaml", "--only", done).code == 0
-    folder = Store(tmp_path / "runs").folder(stopped)
-    predictions.save(folder, 3, {"test": np.zeros(4, np.uint8)})
-    assert predictions.saved(folder, 3) is not None
-    assert run("clean", "--remove", "checkpoints", "weights").code == 0
-    assert predictions.saved(folder, 3) is None
-    assert predictions.read(Store(tmp_path / "runs").folder(done), "last", "test") is not None
+def test_predictions_stay_when_states_are_cleaned_away(bench: Bench, store: Store) -> None:
+    """Those of the done trial are a result; those of the stopped one belong to its checkpoint."""
+    bench.work(store)
+    other = replace(bench, trial=replace(bench.trial, seed=1))
+    with pytest.raises(Stopped):
+        other.run(store, should_stop=after(6))
+    assert saved(store, other)
+    items = list(cleaning.items(store, cleaning.Held(), [bench.trial.id, other.trial.id], {}))
+    (own,) = [item.kind for item in items if item.path == path_of(store, bench)]
+    for item in items:
+        if item.kind in ("checkpoints", "weights"):
+            assert cleaning.remove(store, item) == ""
+    left = {path.name for path in store.folder(other.trial.id).iterdir()}
+    assert own == "results" and path_of(store, bench).exists()
+    assert left == {"metrics.jsonl"}

@@ -17,13 +17,13 @@ MAX_NAME = 24  # letters of a class's name
 
 
 def class_lines(folder: Path, names: Sequence[str], when: str, split: str) -> list[str]:
-    """The accuracy of each class, and what is taken for what; empty where a trial has no such predictions.
+    """The accuracy of each class, and what is taken for what, of one evaluation of a done trial.
 
     Args: names: of the classes, in order, as far as they are known.
     """
     said, true = predictions.read(folder, when, split), predictions.labels(folder, split)
     if said is None or true is None:
-        return []
+        return [f"{when}.{split}: {predictions.why_none(folder)}"]
     num_classes = 1 + int(max(true.max(), said.classes.max()))
     words = [_word(number, names) for number in range(num_classes)]
     right, share = int(said.correct.sum()), float(said.correct.mean())
@@ -54,22 +54,20 @@ def _worst(true: Array, said: Array, words: Sequence[str]) -> list[str]:
     for number in order[:MAX_LINES]:
         layout.append([words[number], f"{examples[number]:,}", _accuracy(right[number] / examples[number])])
     low, middle, high = np.quantile(shares, (0, 0.5, 1))
-    rest = f"{counted(len(there), 'class', 'classes')}: from {_accuracy(low)} to {_accuracy(high)} {ACCURACY.unit}"
-    first = [f"the worst of {rest}, half of them at least {_accuracy(middle)}:", *aligned(layout)]
-    return [*first, *_confusions(true, said, words, examples)]
+    spread = f"{_accuracy(low)} to {_accuracy(high)} {ACCURACY.unit}, median {_accuracy(middle)}"
+    first = [f"the worst of {len(there)} classes, whose accuracies are {spread}:", *aligned(layout)]
+    return [*first, "", *_confusions(true, said, words, examples)]
 
 
 def _confusions(true: Array, said: Array, words: Sequence[str], examples: Array) -> list[str]:
     wrong = true != said
     pairs, counts = np.unique(true[wrong].astype(np.int64) * len(words) + said[wrong], return_counts=True)
-    if not len(pairs):
-        return []
     layout = [["class", "taken for", "examples", f"{ACCURACY.unit} of the class"]]
     for place in np.lexsort((pairs, -counts))[:MAX_LINES]:
         own, other = divmod(int(pairs[place]), len(words))
         share = _accuracy(counts[place] / examples[own])
         layout.append([words[own], words[other], f"{counts[place]:,}", share])
-    return [f"the most frequent of {counted(len(pairs), 'confusion')}:", *aligned(layout)]
+    return [f"the most frequent of {counted(len(pairs), 'confusion')} that occur:", *aligned(layout)]
 
 
 def _word(number: int, names: Sequence[str]) -> str:

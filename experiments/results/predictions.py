@@ -51,7 +51,7 @@ class Predicted:
 
 
 def read(folder: Path, when: str, split: str) -> Predicted | None:
-    """The predictions of a trial; None: it has none of them, or its file is damaged (`line` tells which).
+    """The predictions of a trial; None: it has none of them, or its file is damaged (`why_none` tells which).
 
     Args: folder: of the trial.    when: last or best.    split: validation or test.
     """
@@ -69,6 +69,17 @@ def labels(folder: Path, split: str) -> Array | None:
         return _wide(_read(folder / FILE)[f"{split}/labels"])
     except DAMAGE:
         return None
+
+
+def why_none(folder: Path) -> str:
+    """The reason why `read` gives None for a done trial, in words."""
+    try:
+        _read(folder / FILE)
+    except FileNotFoundError:
+        return "no predictions: an earlier version of Mixlab kept none, or they were removed"
+    except DAMAGE as error:
+        return f"no predictions: {folder / FILE} is damaged: {error}"
+    return "no predictions: the split has no examples, or the evaluation's could not be kept (see notes)"
 
 
 def keep(folder: Path, splits: "Splits", content: str, said: Mapping[str, Classes]) -> None:
