@@ -14,11 +14,11 @@ from experiments.results import predictions
 from tests.conftest import base, records, write_yaml
 
 
-def keep(folder: Path, true: Array, said: Array, split: str = "test") -> None:
+def keep(folder: Path, true: Array, said: Array, split: str = "test", content: str = "content") -> None:
     """The predictions of a trial whose last evaluation said this of one split; the best one was right of all."""
     indices = {name: np.arange(len(true) if name == split else 0, dtype=np.int32) for name in ("validation", "test")}
     splits = Splits(None, true, true, indices["test"], **indices)  # type: ignore[arg-type]
-    predictions.keep(folder, splits, "content", {"last": {split: said}, "best": {split: true}})
+    predictions.keep(folder, splits, content, {"last": {split: said}, "best": {split: true}})
 
 
 def cells(line: str) -> list[str]:
