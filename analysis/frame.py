@@ -1,11 +1,11 @@
 """Records as a tidy pandas frame: a row a trial, a column a field."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.records import Result, results
 from backends.errors import MixlabError
@@ -16,6 +16,9 @@ from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.spec.expand import expand
 from experiments.spec.trial import Trial, as_tree
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OWN = ("id", "settings", "status", "why", "trained_on")  # the first columns
 
@@ -55,6 +58,8 @@ def trials_frame(
     ablation: Ablation, trials: Sequence[GridTrial], store: Store, trial_results: Mapping[str, Result] | None = None
 ) -> pd.DataFrame:
     """The frame that `load` describes. Args: trial_results: of records.results; None: they are read now."""
+    import pandas as pd
+
     trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
@@ -78,8 +83,10 @@ def trials_frame(
     return pd.DataFrame({name: objects(made[name]) if name in named else made[name] for name in columns})
 
 
-def objects(values: Iterable[Any]) -> "pd.Series[Any]":
+def objects(values: Iterable[Any]) -> pd.Series[Any]:
     """A column of settings as they are: pandas would turn the None of a numeric field into NaN."""
+    import pandas as pd
+
     column = list(values)
     return pd.Series(column, dtype=object if None in column or len(set(map(type, column))) > 1 else None)
 

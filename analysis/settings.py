@@ -1,16 +1,19 @@
 """Settings, as a table tests them. The frameworks that train one setting are one experiment done several times."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.inference import Paired, holm, paired
 from analysis.labels import Label, baseline_of, keys, labels
 from experiments.design.ablation import Ablation
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FRAMEWORK = "backend"
 BySeed = Mapping[Any, float]  # a metric by seed
@@ -89,7 +92,7 @@ def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], 
     return first, second
 
 
-def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
+def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, pd.Series[Any]]:
     """A cell of each setting that has a difference, which is that of the setting, as are its interval, p and pairs."""
     cells: dict[Label, tuple[Label, pd.Series[Any]]] = {}
     for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
@@ -102,7 +105,7 @@ def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[A
     return {label: _as_setting(cell) for label, cell in cells.values()}
 
 
-def _as_setting(cell: "pd.Series[Any]") -> "pd.Series[Any]":
+def _as_setting(cell: pd.Series[Any]) -> pd.Series[Any]:
     own = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p": "p", "pairs": "pairs"}
     changed = cell.copy()
     for name, part in own.items():
@@ -110,7 +113,7 @@ def _as_setting(cell: "pd.Series[Any]") -> "pd.Series[Any]":
     return changed
 
 
-def frameworks_text(cell: "pd.Series[Any]") -> str:
+def frameworks_text(cell: pd.Series[Any]) -> str:
     """`torch and jax`, that a setting is averaged over; empty if there is only one, which needs no average."""
     names = str(cell["frameworks"]).split()
     return " and ".join(names) if len(names) > 1 else ""

@@ -61,7 +61,7 @@ def command(arguments: argparse.Namespace) -> int:
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
-        print(_dry_run(chosen, store))
+        print(_dry_run(ablation, chosen, store))
         return 0
     store.check_writable()
     console = Console(stderr=True)
@@ -137,9 +137,11 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
     return matches
 
 
-def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
-    from analysis.terminal.listing import plan_lines
-    from experiments.running import local
+def _dry_run(ablation: "Ablation", chosen: "list[GridTrial]", store: "Store") -> str:
+    from analysis.planning.known import Known
+    from analysis.terminal import plan_lines
 
-    left = [planned for planned in chosen if not local.is_ended(planned, store)]
-    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: all {len(chosen)} trials have ended"
+    known = Known(ablation, chosen, store)
+    if not known.left:
+        return f"nothing to run: all {len(chosen)} trials have ended"
+    return "\n".join([*plan_lines.summary(known), "", *plan_lines.listed(known, known.left, every=False)])
