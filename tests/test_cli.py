@@ -94,13 +94,14 @@ def test_plan_lists_each_trial_with_its_counts_and_writes_no_trial(run: Run, tmp
     assert ended.code == 0
     lines = ended.out.splitlines()
     trials = planned(tmp_path / "tiny.yaml", tmp_path / "runs" / "data")
-    assert [line.split()[0] for line in lines[2:6]] == [one.trial.id for one in trials]
-    assert all("missing" in line and " 6 " in line for line in lines[2:6])
+    assert lines[0] == "tiny: 4 trials: 4 missing"
+    lines = lines[lines.index("") + 1 :]
+    assert [line.split()[0] for line in lines[2:]] == [one.trial.id for one in trials]
+    assert all("missing" in line and " 6 " in line for line in lines[2:])
     # By hand, C = 8, S = 4, D_S = 4, D_C = 32: stem 4*4*8+8, token MLP 4*4+4+4*4+4 (untied: 8 times), channel MLP
     # 8*32+32+32*8+8, three norms 2*8, head 8*2+2.
     rest = 136 + 552 + 3 * 16 + 18
     assert f" {rest + 40} " in lines[2] and f" {rest + 8 * 40:,} " in lines[4]
-    assert lines[-1] == "4 trials: 4 missing"
     assert not (tmp_path / "runs" / "trials").exists() and not (tmp_path / "runs" / "ablations").exists()
 
 
