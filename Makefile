@@ -6,8 +6,9 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 .PHONY: demo test mutants test-memory test-kill test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor gpu \
 	gpu-rehearsal slurm-up slurm-down parity lint format clean
 
-demo: .venv/installed  ## train the demo ablation and print its table
+demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
+	$(BIN)/mixlab report experiments/ablations/demo.yaml
 
 test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make test-slurm
 	$(BIN)/python -m pytest -m "not slurm and not targets" --numprocesses 2 --dist loadfile

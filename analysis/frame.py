@@ -12,7 +12,7 @@ from backends.errors import MixlabError
 from experiments.design import archive
 from experiments.design.ablation import Ablation, GridTrial, load_ablation, trials
 from experiments.design.report_spec import default
-from experiments.results import ceilings
+from experiments.results import ceilings, unsealed
 from experiments.results.store import Store
 from experiments.spec.expand import expand
 from experiments.spec.trial import Trial, as_tree
@@ -20,14 +20,15 @@ from experiments.spec.trial import Trial, as_tree
 if TYPE_CHECKING:
     import pandas as pd
 
-OWN = ("id", "settings", "status", "why", "trained_on")  # the first columns
+OWN = ("id", "settings", "status", "why", "trained_on", "added")  # the first columns
 
 
 def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[str] = ()) -> pd.DataFrame:
     """The trials of an ablation, finished or not, a row each, in the order of the grid.
 
     Columns: id; settings, what the grid sets, as text; status: done, running, failed or missing; why; trained_on, the
-    backends one after another, of a trial that did not stay on its own. Every resolved field by dotted name: model.*,
+    backends one after another, of a trial that did not stay on its own; added, the day of a report with test numbers
+    that this trial joined the grid after, else empty. Every resolved field by dotted name: model.*,
     data.*, train.*, backend, seed (a field that the grid or the table names: as it was asked for); info.*: what the
     data source holds, in examples and pixels. From the record, with the names of results/metrics.py:
     {last,best}.{train,validation,test}.{accuracy,loss}, accuracy in [0, 1], loss in nats; {last,best}.step;
@@ -62,6 +63,8 @@ def trials_frame(
 
     trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
+    contents = {planned.trial.id: planned.trial.info.content for planned in trials}
+    added = unsealed.added(store, ablation.name, contents)
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     nothing = dict.fromkeys(OWN, "")
     rows = [
@@ -69,6 +72,7 @@ def trials_frame(
             **nothing,
             "id": planned.trial.id,
             "settings": planned.label,
+            "added": added.get(planned.trial.id, ""),
             **_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
             **trial_results[planned.trial.id].values,

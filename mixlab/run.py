@@ -18,7 +18,7 @@ from mixlab.common import (
     data_cache,
     data_notes,
     load,
-    table,
+    store_option,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from experiments.results.store import Store
     from experiments.running.pool import Summary
 
-HELP = "Train the trials that are not done, here, and print the table."
+HELP = "Train the trials that are not done, here, and print the table on validation."
 EXAMPLE = "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2"
 
 
@@ -71,7 +71,7 @@ def command(arguments: argparse.Namespace) -> int:
         print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
-    threading.Thread(target=importlib.import_module, args=("analysis.table.render",), daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("analysis.table.sealed",), daemon=True).start()
     summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
     if summary.error:
         raise MixlabError(summary.error.reason)
@@ -80,9 +80,18 @@ def command(arguments: argparse.Namespace) -> int:
         again = shlex.join(["mixlab", *sys.argv[1:]])
         print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
-    print(table(ablation, trials, store, "text"), end="")
+    print(_table(ablation, trials, store))
     failed = [planned for planned in chosen if store.recorded_status(planned.trial.id) == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> str:
+    """The table on validation, and how to see it on test."""
+    from analysis.frame import trials_frame
+    from analysis.table.sealed import sealed_table
+
+    table = sealed_table(ablation, trials_frame(ablation, trials, store))
+    return f"{table}\ntest numbers: mixlab report {ablation.name}{store_option(store)}"
 
 
 def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store") -> None:

@@ -151,10 +151,15 @@ def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
     if name in frame:
         for _, row in frame[(frame["status"] == "done") & frame[name].isna()].iterrows():
             yield f"{row['id']} ({row['settings']}) is done and has no {name}"
-    for _, row in frame[frame["status"] != "done"].iterrows():
-        yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
+    yield from unfinished(frame)
     for _, row in frame[frame["trained_on"].fillna("") != ""].iterrows():
         yield f"{row['id']} ({row['settings']}) was trained on {row['trained_on']}"
+
+
+def unfinished(frame: pd.DataFrame) -> Iterator[str]:
+    """A line for each trial that is not done: its state, and why."""
+    for _, row in frame[frame["status"] != "done"].iterrows():
+        yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
 
 
 def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
@@ -167,7 +172,19 @@ def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Ite
     if "dirty" in frame and frame["dirty"].fillna(False).astype(bool).any():
         count = int(frame["dirty"].fillna(False).astype(bool).sum())
         yield f"{count} of {len(frame)} trials ran with uncommitted changes."
+    yield from _added(frame)
     yield from _repeats(frame)
+
+
+def _added(frame: pd.DataFrame) -> Iterator[str]:
+    """Trials that joined the grid after somebody had seen test numbers."""
+    days = frame["added"].fillna("") if "added" in frame else pd.Series([], dtype=str)  # a tidy.csv of before lacks it
+    later = days[days != ""]
+    if len(later):
+        yield (
+            f"{len(later)} of {len(frame)} trials joined the grid after a report with test numbers (of {later.min()}): "
+            f"where they were chosen by it, their test numbers flatter them."
+        )
 
 
 def _repeats(frame: pd.DataFrame) -> Iterator[str]:

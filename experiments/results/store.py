@@ -5,7 +5,7 @@
                         best-<step>.safetensors, beside them, where run.keep is best
                         weights.safetensors, filters.safetensors (first layers), of a trial that is done
     ablations/<name>/   resolved.json  ablation.yaml and trials.txt (what it says, for people)
-                        records.parquet (a cache)  jobs/  report/
+                        records.parquet (a cache)  jobs/  report/  unsealed/ (see unsealed.py)
     data/               decoded images, shared by all trials
 
 A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole, by the holder alone, and
