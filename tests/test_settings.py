@@ -112,7 +112,7 @@ def test_the_answer_is_of_the_frameworks_that_have_pairs(bench: Any) -> None:
     torch, jax = cells(made)[2:]
     assert torch["pairs"] == 0 and jax["frameworks"] == "jax"
     (said,) = sentences(made.report())
-    assert "(backend=jax): +1.00 points" in said and "n = 5, distinguishable from tied" in said
+    assert "(backend=jax): +1.00 points" in said and "n = 5 seeds, distinguishable from tied" in said
 
 
 def test_a_cell_that_its_framework_alone_sets_apart_is_a_setting_of_its_own() -> None:
