@@ -160,7 +160,7 @@ def alone(cell: "pd.Series[Any]") -> "pd.Series[Any]":
 
     The setting has the verdict, which an interval of one framework could contradict.
     """
-    if not frameworks_text(cell):
+    if len(str(cell["frameworks"]).split()) < 2:
         return _as_setting(cell)
     changed = cell.copy()
     for name in ("difference_low", "difference_high", "p"):

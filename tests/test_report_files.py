@@ -531,7 +531,7 @@ def test_trends_are_slopes_a_doubling(bench: Any) -> None:
     residual = y - np.polyval(np.polyfit(x, y, 1), x)
     half = 4.3026527297494637 * math.sqrt((residual**2).sum() / 2 / ((x - 1.5) ** 2).sum())
     said = f"+{slope:.1f} points a doubling [{slope - half:.1f}, {slope + half:.1f}], rank correlation +1.00, 4 cells"
-    assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters: {said}"]
+    assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters by num_blocks: {said}"]
     three = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]}).put(*found[:3])
     assert trends.sentences(three.report())[0].endswith("3 cells (one degree of freedom: ±12.7 standard errors)")
 

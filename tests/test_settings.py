@@ -159,7 +159,7 @@ def test_where_frameworks_are_what_is_compared_they_are_not_averaged(bench: Any)
 
 def test_without_a_baseline_the_best_is_of_settings(bench: Any) -> None:
     made = bench(TIED, TIED, UNTIED, UNTIED, report={"rows": [MIXING], "columns": ["backend"]})
-    assert sentences(made.report())[0].startswith("best of 2: token_mixing=untied backend=torch: 83.0 %")
+    assert sentences(made.report())[0].startswith("best on validation of 2: token_mixing=untied backend=torch: 83.0 %")
 
 
 def test_a_seed_that_has_no_pair_on_any_framework_takes_no_part() -> None:

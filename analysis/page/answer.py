@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings
-from analysis.labels import Label, baseline_of, field_text, keys
+from analysis.labels import Label, baseline_of, field_text, grouped, keys
 from analysis.page.matched import matched_text
 from analysis.power import POWER, detectable
 from analysis.report import Report
@@ -24,6 +24,7 @@ from analysis.table.wording import (
     points,
     unit,
 )
+from experiments.results import metrics
 from experiments.spec.fields import text
 
 MAX_SENTENCES = 8
@@ -59,18 +60,36 @@ def _nothing(report: Report) -> str:
 
 
 def _best(report: Report, labels: list[Label]) -> str:
+    chosen_by, how = _validation(report, labels)
     better = max if metric(report.ablation).higher_is_better else min
-    label = better(labels, key=lambda label: report.rows[label]["mean"])
+    label = better(labels, key=lambda label: chosen_by[label])
     cell = report.rows[label]
     interval = interval_text(report.ablation, cell["low"], cell["high"])
     value = f"{number(report.ablation, cell['mean'])} {unit(report.ablation)} {interval}".strip()
-    alike = len(_settings(report, (other for other in labels if report.rows[other]["mean"] == cell["mean"]))) - 1
+    alike = len(_settings(report, (other for other in labels if chosen_by[other] == chosen_by[label]))) - 1
     ties = f", and {alike} more alike" if alike else ""
     count = len(_settings(report, labels))
-    of_all = f"best of {count}{ties}: " if count > 1 else ""
+    of_all = f"{how} of {count}{ties}: " if count > 1 else ""
     best = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
     base = baseline_text(report.ablation)
     return f"there is no difference to {base} yet, since it has no number; {best}" if base else best
+
+
+def _validation(report: Report, labels: list[Label]) -> tuple[dict[Label, float], str]:
+    """The number of each cell that the best is chosen by, and what the best is called.
+
+    It is that of validation, since the best of several on test is less good than its number. Without validation data it
+    is the table's own, and is said to be.
+    """
+    when, split, asked = metrics.parse(report.ablation.report.metric)
+    name, frame = f"{when}.validation.{asked.name}", report.frame
+    if split != "validation" and name in frame:
+        groups = grouped(frame[frame["status"] == "done"], keys(report.ablation))
+        means = {label: float(pd.to_numeric(groups[label][name]).mean()) for label in labels if label in groups}
+        if len(means) == len(labels) and not any(map(math.isnan, means.values())):
+            return means, "best on validation"
+    own = {label: float(report.rows[label]["mean"]) for label in labels}
+    return own, f"best on {split}{', by which it was chosen,' if split == 'test' else ''}"
 
 
 def _settings(report: Report, labels: Iterable[Label]) -> set[Label]:
