@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--interval",
         choices=("t", "bootstrap"),
         default="t",
-        help="of means and differences: t, Student's, the default; bootstrap, for 10 seeds or more",
+        help="of means: t, Student's, the default; bootstrap, for 10 seeds or more; a difference has that of its test",
     )
     parser.add_argument(
         "--mix-commits", action="store_true", help="average over trials of several commits of the project"
