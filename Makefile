@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor gpu \
+.PHONY: demo test mutants test-memory test-kill test-studies test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor gpu \
 	gpu-rehearsal slurm-up slurm-down parity lint format clean
 
-demo: .venv/installed  ## train the demo ablation and print its table
+demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
+	$(BIN)/mixlab report experiments/ablations/demo.yaml
 
 test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make test-slurm
 	$(BIN)/python -m pytest -m "not slurm and not targets" --numprocesses 2 --dist loadfile
@@ -20,6 +21,9 @@ test-memory: .venv/installed-dev  ## the estimates of memory against the peaks o
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
+
+test-studies: .venv/installed-dev  ## 2,000 simulated studies of each kind: coverage, errors and power (about 10 minutes)
+	MIXLAB_STUDIES=2000 $(BIN)/python -m pytest tests/test_simulated_studies.py -s
 
 test-targets: .venv/installed-dev  ## compiles cifar and S/16 for a TPU and a GPU that are not here (700 MB; about 10 minutes)
 	$(INSTALL) '.[all,dev,tpu-aot,cuda-aot]'

@@ -8,18 +8,19 @@ from typing import Any
 import pandas as pd
 
 from analysis import inference, origins, settings
+from analysis.equivalence import Equivalence, equivalence
 from analysis.frame import objects
-from analysis.inference import Equivalence, Paired, Summary, equivalence
+from analysis.inference import LEVEL, Paired
 from analysis.labels import Label, baseline_of, grouped, keys
+from analysis.predictions import Reader, nothing
 from analysis.settings import FRAMEWORK, Compared, Tested
 from experiments.design.ablation import Ablation
-from experiments.results import metrics
 from experiments.results.metrics import MEANS, SECONDS, SPLITS
 
 STATES = ("failed", "running", "missing")
-COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train"}
+COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train", "steps": "last.step"}
 COLUMNS = (
-    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *origins.SAME, *COST,
+    "id", "status", "seed", "commit", "dirty", *origins.SAME, *COST.values(),
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
 )  # fmt: skip
 NAN = math.nan
@@ -29,30 +30,39 @@ NAN = math.nan
 class Options:
     """The choices in making cells from trials."""
 
-    interval: str = "t"  # t or bootstrap; see inference.summary
+    interval: str = "t"  # of means: t or bootstrap, see inference.summary; that of a difference belongs to its test
     mix_commits: bool = False  # whether a cell may average over trials of several commits of the project
 
 
-def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options()) -> pd.DataFrame:
+def cells(
+    ablation: Ablation,
+    frame: pd.DataFrame,
+    options: Options = Options(),
+    read: Reader = nothing,
+) -> pd.DataFrame:
     """A row for each cell of the table, in the order of the grid. The metric and its differences are as in records.
 
     Columns: the fields of report.rows and report.columns; n, the trials that are done; planned; failed; running;
     missing: a trial that is not done counts in its own column and never in a mean. Of the metric over the n: mean, std
-    (n - 1 in the denominator), low and high of its 95 % interval, least, median, most. floor: half the 95 %
-    interval that the number of test examples alone gives a share of them. Against the baseline, over pairs of seeds:
-    difference, difference_low, difference_high, effect_size (Cohen's d_z), p (paired t-test), pairs. Where no seeds
-    pair, difference is that of the means. What is tested is a setting, a cell without its framework (backend), as
-    settings.tests says: setting_difference, setting_low, setting_high, setting_p, setting_pairs, of its frameworks
-    averaged seed by seed; frameworks: which; p_holm: corrected for the number of settings that are tested, the same in
+    (n - 1 in the denominator), low and high of its 95 % interval, least, median, most. Against the baseline, over pairs
+    of seeds, of this cell alone and without a correction: difference, difference_low, difference_high, effect_size
+    (Cohen's d_z), p, pairs. Where no seeds pair, difference is that of the means. What is tested is a setting, a cell
+    without its framework (backend), as settings.tests says: setting_difference, setting_low, setting_high, setting_p,
+    setting_pairs, setting_error (standard error), setting_seeds_share (of its square), of its frameworks averaged seed
+    by seed; frameworks: which. over: what interval and p are over: seeds and examples, seeds (the test examples are
+    taken as fixed), or examples (of one seed); examples: how many; level: of the interval, which leaves out 0 exactly
+    where p_holm is below 0.05; p_holm: p corrected for the number of settings that are tested. These are the same in
     all cells of a setting. Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
-    equivalence_n, the number of pairs, and equivalence_kind, see inference.Equivalence. parameters, training_flops,
-    images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
-    evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
+    equivalence_n, the number of pairs, and equivalence_kind, see equivalence.Equivalence. parameters, training_flops,
+    images_per_s, peak_share, seconds (of training), steps: means over the n; accelerator_hours: the sum, with compiling
+    and evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
     replicas; dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the
     baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several
     commits, unless options.mix_commits.
+
+    Args: read: the predictions of the trials that are compared; without, all tests are over seeds alone.
     """
     groups = groups_of(ablation, frame)
     rows = [_row(ablation, label, group, options) for label, group in groups.items()]
@@ -60,7 +70,7 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     table = table.assign(
         **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
     )
-    table = table.assign(**_differences(ablation, groups, table, options.interval))
+    table = table.assign(**_differences(ablation, groups, table, read))
     table["unlike"] = [_is_unlike(ablation, groups, table, label) for label in groups]
     if ablation.report.equivalence:
         mixed = {label for label, row in zip(groups, rows, strict=True) if is_mixed(row["commits"], options)}
@@ -82,7 +92,6 @@ def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options
         "planned": len(group),
         **{state: int((group["status"] == state).sum()) for state in STATES},
         **{name: value for name, value in asdict(summary).items() if name != "n"},
-        "floor": _floor(ablation, done, summary),
         **_cost(done, is_mixed(commits, options)),
         "commits": commits,
         "environments": origins.environments(done),
@@ -115,27 +124,37 @@ def by_seed(ablation: Ablation, group: pd.DataFrame) -> dict[Any, float]:
 
 
 def _differences(
-    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, interval: str
+    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, read: Reader
 ) -> dict[str, list[Any]]:
     """The columns that hold a cell, and its setting, against the baseline."""
     sides = _compared(ablation, groups, table)
-    tested = settings.tests(list(sides.values()), interval)
+    tested = settings.tests(list(sides.values()), read)
     nothing = Tested(Paired(0), (), NAN)
     cells, of_settings = [], []
     for label in groups:
         one = sides.get(label)
-        pairs = inference.paired(one.baseline, one.own, interval) if one else Paired(0)
+        pairs = _of_cell(one, tested[one.setting], read) if one else Paired(0)
         cells.append(pairs if pairs.n or one is None else Paired(0, one.difference))
         of_settings.append(tested[one.setting] if one else nothing)
     columns = {name: [getattr(cell, name) for cell in cells] for name in ("difference", "effect_size", "p")}
     columns |= {f"difference_{end}": [getattr(cell, end) for cell in cells] for end in ("low", "high")}
     columns["pairs"] = [cell.n for cell in cells]
     columns["p_holm"] = [one.p_holm if cell.n else NAN for cell, one in zip(cells, of_settings, strict=True)]
-    for name in ("difference", "low", "high", "p"):
+    for name in ("difference", "low", "high", "p", "error", "seeds_share"):
         columns[f"setting_{name}"] = [getattr(one.paired, name) for one in of_settings]
     columns["setting_pairs"] = [one.paired.n for one in of_settings]
     columns["frameworks"] = [" ".join(one.frameworks) for one in of_settings]
+    columns["over"] = [one.over for one in of_settings]
+    columns["examples"] = [one.paired.num_examples for one in of_settings]
+    columns["level"] = [one.paired.level if one.over else NAN for one in of_settings]
     return columns
+
+
+def _of_cell(cell: Compared, setting: Tested, read: Reader) -> Paired:
+    """The test of a cell alone, whose setting may be the same."""
+    if setting.frameworks not in ((), (cell.framework,)) or not cell.num_pairs:
+        return settings.test_of([cell], read)
+    return setting.paired.at(LEVEL) if setting.over else setting.paired
 
 
 def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame) -> dict[Label, Compared]:
@@ -152,8 +171,15 @@ def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: p
             by_seed(ablation, groups[other]),
             by_seed(ablation, group),
             float(means[label] - means[other]),
+            (_ids(groups[other]), _ids(group)),
         )
     return compared
+
+
+def _ids(group: pd.DataFrame) -> dict[Any, str]:
+    """The trials that are done, by seed."""
+    done = group[group["status"] == "done"]
+    return dict(zip(done["seed"], done["id"], strict=True))
 
 
 def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]) -> Iterator[Equivalence]:
@@ -174,16 +200,6 @@ def _is_unlike(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: 
     rows = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
     other = baseline_of(ablation, label)
     return other is not None and other in rows and all(rows[other]) and all(rows[label]) and rows[other] != rows[label]
-
-
-def _floor(ablation: Ablation, done: pd.DataFrame, summary: Summary) -> float:
-    _, split, metric = metrics.parse(ablation.report.metric)
-    if not metric.is_share or not len(done):
-        return NAN
-    sizes = done[f"info.num_{split}"]
-    if split == "train":
-        sizes = sizes.clip(upper=done["train.evaluate_train_examples"])
-    return inference.binomial_floor(summary.mean, int(sizes.min()))
 
 
 def _cost(done: pd.DataFrame, mixed: bool) -> dict[str, float]:

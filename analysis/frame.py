@@ -1,30 +1,34 @@
 """Records as a tidy pandas frame: a row a trial, a column a field."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments.design import archive
 from experiments.design.ablation import Ablation, GridTrial, load_ablation, trials
 from experiments.design.report_spec import default
-from experiments.results import ceilings
+from experiments.results import ceilings, unsealed
 from experiments.results.store import Store
 from experiments.spec.expand import expand
 from experiments.spec.trial import Trial, as_tree
 
-OWN = ("id", "settings", "status", "why", "trained_on")  # the first columns
+if TYPE_CHECKING:
+    import pandas as pd
+
+OWN = ("id", "settings", "status", "why", "trained_on", "added")  # the first columns
 
 
 def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[str] = ()) -> pd.DataFrame:
     """The trials of an ablation, finished or not, a row each, in the order of the grid.
 
     Columns: id; settings, what the grid sets, as text; status: done, running, failed or missing; why; trained_on, the
-    backends one after another, of a trial that did not stay on its own. Every resolved field by dotted name: model.*,
+    backends one after another, of a trial that did not stay on its own; added, the day of a report with test numbers
+    that this trial joined the grid after, else empty. Every resolved field by dotted name: model.*,
     data.*, train.*, backend, seed (a field that the grid or the table names: as it was asked for); info.*: what the
     data source holds, in examples and pixels. From the record, with the names of results/metrics.py:
     {last,best}.{train,validation,test}.{accuracy,loss}, accuracy in [0, 1], loss in nats; {last,best}.step;
@@ -55,8 +59,12 @@ def trials_frame(
     ablation: Ablation, trials: Sequence[GridTrial], store: Store, trial_results: Mapping[str, Result] | None = None
 ) -> pd.DataFrame:
     """The frame that `load` describes. Args: trial_results: of records.results; None: they are read now."""
+    import pandas as pd
+
     trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
+    contents = {planned.trial.id: planned.trial.info.content for planned in trials}
+    added = unsealed.added(store, ablation.name, contents)
     named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
     nothing = dict.fromkeys(OWN, "")
     rows = [
@@ -64,6 +72,7 @@ def trials_frame(
             **nothing,
             "id": planned.trial.id,
             "settings": planned.label,
+            "added": added.get(planned.trial.id, ""),
             **_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
             **trial_results[planned.trial.id].values,
@@ -78,8 +87,10 @@ def trials_frame(
     return pd.DataFrame({name: objects(made[name]) if name in named else made[name] for name in columns})
 
 
-def objects(values: Iterable[Any]) -> "pd.Series[Any]":
+def objects(values: Iterable[Any]) -> pd.Series[Any]:
     """A column of settings as they are: pandas would turn the None of a numeric field into NaN."""
+    import pandas as pd
+
     column = list(values)
     return pd.Series(column, dtype=object if None in column or len(set(map(type, column))) > 1 else None)
 

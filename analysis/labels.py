@@ -1,13 +1,16 @@
 """The fields and values that name a cell, and the words for them."""
 
+from __future__ import annotations
+
 import contextlib
 from collections.abc import Sequence
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from experiments.design.ablation import Ablation
 from experiments.spec.fields import short, text
+
+if TYPE_CHECKING:  # a plan's comparisons need none
+    import pandas as pd
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
 

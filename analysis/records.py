@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import orjson
-import pandas as pd
 
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, write_whole
@@ -158,6 +157,8 @@ def _places(num_points: int) -> list[int]:
 
 def _read_cache(path: Path) -> dict[str, tuple[str, Result]]:
     """Stamp and result by id; nothing of a cache that is damaged or of another version."""
+    import pandas as pd
+
     try:
         frame = pd.read_parquet(path)
         if frame.attrs.get("version") != _cache_version():
@@ -178,6 +179,8 @@ def _cache_version() -> str:
 
 
 def _write_cache(path: Path, stamps: dict[str, str], by_id: dict[str, Result]) -> None:
+    import pandas as pd
+
     kept = [by_id[key] for key in stamps]
     frame = pd.DataFrame(
         {

@@ -12,6 +12,7 @@ from analysis import records
 from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
+from analysis.predictions import reader
 from analysis.records import Result
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.metrics import curve_columns
@@ -70,4 +71,5 @@ def make_report(
     """Read the trials of an ablation and make their cells. Raises: StoreError: the store cannot be read."""
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
-    return Report(ablation, store, options, trial_results, frame, cells(ablation, frame, options))
+    table = cells(ablation, frame, options, reader(store, ablation.report.metric))
+    return Report(ablation, store, options, trial_results, frame, table)

@@ -112,11 +112,3 @@ def data_notes(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") 
     from experiments import data
 
     return data.of_trials((planned.trial for planned in trials), data_cache(ablation, store))
-
-
-def table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", style: str) -> str:
-    """The table of an ablation as text, csv, markdown or json."""
-    from analysis.frame import trials_frame
-    from analysis.table.render import render
-
-    return render(ablation, trials_frame(ablation, trials, store), style)

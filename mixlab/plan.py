@@ -4,8 +4,8 @@ import argparse
 
 from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load
 
-HELP = "List an ablation's trials: id, settings, parameters, GFLOP, memory, and whether each is done."
-EXAMPLE = "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10"
+HELP = "Say what an ablation costs and what its seeds can show, and list its trials, done or not."
+EXAMPLE = "mixlab plan experiments/ablations/tying.yaml --sd 0.4 --detect 0.5"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,16 +16,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICE",
         help="compile each distinct program for a device that is not here (jax): tpu:v5e:2x2, cuda:h100, ...",
     )
+    parser.add_argument("--all", action="store_true", help="list every trial, not only the first ones")
+    parser.add_argument(
+        "--sd",
+        metavar="NUMBER",
+        help="standard deviation over seeds of the table's metric, of one setting, in points of an accuracy or nats of "
+        "a loss: what the grid can show is said by it (default: by the store's records)",
+    )
+    parser.add_argument(
+        "--detect", metavar="NUMBER", help="say how many seeds show a difference of so much, in the same unit"
+    )
     add_overrides(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.terminal.listing import plan_lines
+    from analysis.planning.known import Known
+    from analysis.terminal import plan_lines
 
     if arguments.target is not None:
         return _compile(arguments)
+    numbers = {name: getattr(arguments, name) for name in ("sd", "detect")}
+    asked = plan_lines.Asked(
+        **{name: plan_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
+    )
     store, ablation, trials = load(arguments)
-    print("\n".join([*plan_lines(trials, store), *data_notes(ablation, trials, store)]))
+    lines = plan_lines.lines(Known(ablation, trials, store), asked, arguments.all)
+    print("\n".join([*lines, *data_notes(ablation, trials, store)]))
     return 0
 
 

@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ablation",
         help="YAML files, or names, as they were last run or submitted; then overrides of all files, as key=value",
     )
-    parser.add_argument("--format", choices=FORMATS, help="print the table so, and write nothing")
+    parser.add_argument("--format", choices=FORMATS, help="print the table so, and write no report")
     parser.add_argument(
         "--out", type=Path, metavar="FOLDER", help="write there (default: ablations/NAME/report in the store)"
     )
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--interval",
         choices=("t", "bootstrap"),
         default="t",
-        help="of means and differences: t, Student's, the default; bootstrap, for 10 seeds or more",
+        help="of means: t, Student's, the default; bootstrap, for 10 seeds or more; a difference has that of its test",
     )
     parser.add_argument(
         "--mix-commits", action="store_true", help="average over trials of several commits of the project"
@@ -65,11 +65,27 @@ def command(arguments: argparse.Namespace) -> int:
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     for report in reports:
+        _unseal(report, is_written=arguments.format is None)
         text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
         print(text, end="" if report is reports[-1] else "\n")
     if arguments.format is None:
         _write(reports, arguments)
     return 0
+
+
+def _unseal(report: "Report", is_written: bool) -> None:
+    """Note that test numbers are shown: the files of a report hold them whatever the metric of its table is."""
+    from experiments.files import StoreError
+    from experiments.results import metrics, unsealed
+
+    shows, frame = is_written or metrics.parse(report.ablation.report.metric).split == metrics.TEST, report.frame
+    if not shows or not (frame["status"] == "done").any():
+        return
+    try:
+        unsealed.note(report.store, report.ablation.name, dict(zip(frame["id"], frame["info.content"], strict=True)))
+    except StoreError as error:
+        show_chain(error)
+        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:

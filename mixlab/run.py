@@ -19,7 +19,7 @@ from mixlab.common import (
     data_cache,
     data_notes,
     load,
-    table,
+    store_option,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from experiments.results.store import Store
     from experiments.running.pool import Summary
 
-HELP = "Train the trials that are not done, here, and print the table."
+HELP = "Train the trials that are not done, here, and print the table on validation."
 EXAMPLE = "mixlab run experiments/ablations/tying.yaml train.steps=200 'seed=[0,1]' --jobs 2"
 
 
@@ -63,7 +63,7 @@ def command(arguments: argparse.Namespace) -> int:
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
-        print(_dry_run(chosen, store))
+        print(_dry_run(ablation, chosen, store))
         return 0
     store.check_writable()
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
@@ -75,7 +75,7 @@ def command(arguments: argparse.Namespace) -> int:
         print(f"mixlab: {line}", file=sys.stderr)
     archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
-    threading.Thread(target=importlib.import_module, args=("analysis.table.render",), daemon=True).start()
+    threading.Thread(target=importlib.import_module, args=("analysis.table.sealed",), daemon=True).start()
     summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
     if summary.error:
         raise MixlabError(summary.error.reason)
@@ -84,9 +84,18 @@ def command(arguments: argparse.Namespace) -> int:
         again = shlex.join(["mixlab", *sys.argv[1:]])
         print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
         return STOPPED
-    print(table(ablation, trials, store, "text"), end="")
+    print(_table(ablation, trials, store))
     failed = [planned for planned in chosen if store.recorded_status(planned.trial.id) == "failed"]
     return TRIAL_FAILED if failed or summary.failed else 0
+
+
+def _table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> str:
+    """The table on validation, and how to see it on test."""
+    from analysis.frame import trials_frame
+    from analysis.table.sealed import sealed_table
+
+    table = sealed_table(ablation, trials_frame(ablation, trials, store))
+    return f"{table}\ntest numbers: mixlab report {ablation.name}{store_option(store)}"
 
 
 def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store") -> None:
@@ -141,9 +150,11 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
     return matches
 
 
-def _dry_run(chosen: "list[GridTrial]", store: "Store") -> str:
-    from analysis.terminal.listing import plan_lines
-    from experiments.running import local
+def _dry_run(ablation: "Ablation", chosen: "list[GridTrial]", store: "Store") -> str:
+    from analysis.planning.known import Known
+    from analysis.terminal import plan_lines
 
-    left = [planned for planned in chosen if not local.is_ended(planned, store)]
-    return "\n".join(plan_lines(left, store)) if left else f"nothing to run: all {len(chosen)} trials have ended"
+    known = Known(ablation, chosen, store)
+    if not known.left:
+        return f"nothing to run: all {len(chosen)} trials have ended"
+    return "\n".join([*plan_lines.summary(known), "", *plan_lines.listed(known, known.left, every=False)])

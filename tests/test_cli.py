@@ -94,22 +94,23 @@ def test_plan_lists_each_trial_with_its_counts_and_writes_no_trial(run: Run, tmp
     assert ended.code == 0
     lines = ended.out.splitlines()
     trials = planned(tmp_path / "tiny.yaml", tmp_path / "runs" / "data")
-    assert [line.split()[0] for line in lines[2:6]] == [one.trial.id for one in trials]
-    assert all("missing" in line and " 6 " in line for line in lines[2:6])
+    assert lines[0] == "tiny: 4 trials: 4 missing"
+    lines = lines[lines.index("") + 1 :]
+    assert [line.split()[0] for line in lines[2:]] == [one.trial.id for one in trials]
+    assert all("missing" in line and " 6 " in line for line in lines[2:])
     # By hand, C = 8, S = 4, D_S = 4, D_C = 32: stem 4*4*8+8, token MLP 4*4+4+4*4+4 (untied: 8 times), channel MLP
     # 8*32+32+32*8+8, three norms 2*8, head 8*2+2.
     rest = 136 + 552 + 3 * 16 + 18
     assert f" {rest + 40} " in lines[2] and f" {rest + 8 * 40:,} " in lines[4]
-    assert lines[-1] == "4 trials: 4 missing"
     assert not (tmp_path / "runs" / "trials").exists() and not (tmp_path / "runs" / "ablations").exists()
 
 
-def test_run_trains_every_trial_and_prints_the_table(trained: Path) -> None:
+def test_run_trains_every_trial_and_prints_the_table_on_validation(trained: Path) -> None:
     found = records(trained / "runs")
     assert len(found) == 4 and {record["status"] for record in found.values()} == {"done"}
     assert {record["steps"] for record in found.values()} == {6}
     table = (trained / "first.txt").read_text()
-    for mixing, numbers in means(trained / "runs").items():
+    for mixing, numbers in means(trained / "runs", ("last", "validation", "accuracy")).items():
         mean, spread = 100 * statistics.mean(numbers), 100 * statistics.stdev(numbers)
         assert re.search(rf"^{mixing} +{mean:.1f} ± {spread:.1f} \(2\)", table, re.MULTILINE), table
     progress = (trained / "progress.txt").read_text()
@@ -198,8 +199,10 @@ def test_report_numbers_are_those_of_the_records(run: Run, done: Path, metric: s
 
 
 def test_report_as_text_is_what_run_printed_and_markdown_holds_the_same_cells(run: Run, done: Path) -> None:
+    """But for the metric, which is of validation in a run."""
+    printed = run("report", "tiny.yaml", "--metric", "last.validation.accuracy").out
+    assert (done / "first.txt").read_text() == f"{printed}\ntest numbers: mixlab report tiny\n"
     text = run("report", "tiny.yaml").out
-    assert text == (done / "first.txt").read_text()
     rows = [line for line in text.splitlines() if line.startswith(("tied", "untied"))]
     table = [line for line in run("report", "tiny.yaml", "--format", "markdown").out.splitlines() if line[:1] == "|"]
     assert table[1] == "|---|---|"

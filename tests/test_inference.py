@@ -3,17 +3,21 @@
 import math
 
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.stats
+from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from analysis.inference import (
     BOOTSTRAP_COVERAGE,
     BOOTSTRAP_LEAST,
     Paired,
     Summary,
-    binomial_floor,
+    crossed,
     frontier,
     holm,
+    holm_levels,
     paired,
     power_law,
     summary,
@@ -72,9 +76,8 @@ def covered(n: int) -> float:
 def test_a_bootstrap_of_few_values_is_refused_since_it_does_not_cover(n: int) -> None:
     assert covered(n) == pytest.approx(BOOTSTRAP_COVERAGE[n], abs=COVERAGE_ERROR)
     x = np.random.default_rng(n).normal(size=n)
-    found, of_pairs = summary(x, "bootstrap"), paired(dict(enumerate(x)), dict(enumerate(2 * x)), "bootstrap")
-    assert math.isnan(found.low) and math.isnan(found.high) and math.isnan(of_pairs.low) and math.isnan(of_pairs.high)
-    assert found.std == summary(x).std and of_pairs.p == paired(dict(enumerate(x)), dict(enumerate(2 * x))).p
+    found = summary(x, "bootstrap")
+    assert math.isnan(found.low) and math.isnan(found.high) and found.std == summary(x).std
     assert math.isnan(summary([0.5] * n, "bootstrap").low)
 
 
@@ -95,7 +98,7 @@ def test_differences_are_paired_by_their_key() -> None:
     half, t = T_2 * std / math.sqrt(3), mean / (std / math.sqrt(3))
     p = 1 - t / math.sqrt(2 + t * t)  # of Student's t with 2 degrees of freedom, in closed form
     found = paired(first, second)
-    expected = Paired(3, mean, mean - half, mean + half, mean / std, p)
+    expected = Paired(3, mean, mean - half, mean + half, mean / std, p, error=std / math.sqrt(3))
     assert list(vars(found).values()) == pytest.approx(list(vars(expected).values()), rel=1e-9)
 
 
@@ -121,12 +124,103 @@ def test_holm_multiplies_by_the_number_of_tests_that_are_left_and_never_falls() 
     assert holm([0.6, 0.7]) == [1.0, 1.0] and all(map(math.isnan, holm([math.nan]))) and holm([]) == []
 
 
-def test_the_binomial_floor_is_half_of_wilsons_interval() -> None:
-    p, n = 0.9, 1000
-    half = Z / (1 + Z * Z / n) * math.sqrt(p * (1 - p) / n + Z * Z / (4 * n * n))
-    assert binomial_floor(p, n) == pytest.approx(half, rel=1e-9)
-    assert 0.018 < binomial_floor(p, n) < 0.0187  # about 1.96 standard errors
-    assert math.isnan(binomial_floor(math.nan, n)) and math.isnan(binomial_floor(p, 0))
+# --- seeds and examples -----------------------------------------------------------------------------------------------
+
+
+def mean_squares(d: np.ndarray) -> tuple[float, float, float]:
+    """Of seeds, of examples and of the rest, from the two-way table of statsmodels."""
+    seeds, examples = np.indices(d.shape)
+    frame = pd.DataFrame({"d": d.ravel(), "seed": seeds.ravel(), "example": examples.ravel()})
+    table = anova_lm(ols("d ~ C(seed) + C(example)", frame).fit())
+    return tuple(table.loc[name, "mean_sq"] for name in ("C(seed)", "C(example)", "Residual"))
+
+
+def some_differences(n: int, num: int, between_examples: float = 1.0) -> np.ndarray:
+    """Differences of correctness, -1, 0 or 1, of which seeds and examples have a part in common."""
+    rng = np.random.default_rng([n, num])
+    parts = 0.2 + 0.3 * rng.normal(size=(n, 1)) + between_examples * rng.normal(size=(1, num))
+    return np.clip(np.rint(parts + 0.5 * rng.normal(size=(n, num))), -1, 1)
+
+
+@pytest.mark.parametrize(("n", "num"), [(2, 30), (3, 12), (5, 40)])
+def test_crossed_effects_are_those_of_a_two_way_table(n: int, num: int) -> None:
+    d = some_differences(n, num)
+    seeds, examples, rest = mean_squares(d)
+    assert examples > rest  # so that this tests the part of the examples
+    found, error = crossed(d), math.sqrt((seeds + examples - rest) / d.size)
+    share = seeds / (seeds + examples - rest)
+    half = error * (share * scipy.stats.t.ppf(0.975, n - 1) + (1 - share) * scipy.stats.t.ppf(0.975, num - 1))
+    expected = (d.mean(), d.mean() - half, d.mean() + half, error, share)
+    assert (found.difference, found.low, found.high, found.error, found.seeds_share) == pytest.approx(expected)
+    assert (found.n, found.num_examples, found.level) == (n, num, 0.95)
+    at_p = found.at(1 - found.p)  # p is the level at which the interval touches 0
+    assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_examples_that_vary_no_more_than_the_rest_add_nothing() -> None:
+    d = np.random.default_rng(1).choice([-1.0, 0.0, 1.0], size=(4, 30), p=[0.1, 0.4, 0.5])
+    seeds, examples, rest = mean_squares(d)
+    assert examples < rest
+    by_seed = paired(dict.fromkeys(range(4), 0.0), dict(enumerate(d.mean(1))))
+    found = crossed(d)
+    assert found.error == pytest.approx(math.sqrt(seeds / d.size)) and found.seeds_share == 1
+    assert (found.low, found.high, found.p) == pytest.approx((by_seed.low, by_seed.high, by_seed.p))
+
+
+def test_one_seed_is_tested_over_its_examples_alone() -> None:
+    """As McNemar's test is: the t-test of as many differences as there are examples."""
+    d = np.abs(some_differences(1, 50))
+    found, expected = crossed(d), scipy.stats.ttest_1samp(d[0], 0.0)
+    assert (found.n, found.num_examples, found.seeds_share) == (1, 50, 0) and math.isnan(found.effect_size)
+    assert found.p == pytest.approx(expected.pvalue) and found.p < 0.05
+    assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
+
+
+@pytest.mark.parametrize("d", [np.zeros((3, 20)), np.ones((1, 20)), np.ones((4, 1)), np.array([[0.5, np.nan]] * 3)])
+def test_differences_without_spread_or_with_a_nan_are_not_tested(d: np.ndarray) -> None:
+    found = crossed(d)
+    assert found.difference == pytest.approx(d.mean(), nan_ok=True) and (found.n, found.num_examples) == d.shape
+    assert all(math.isnan(value) for value in (found.low, found.high, found.p, found.effect_size))
+
+
+def test_a_difference_far_beyond_its_error_has_a_p_and_an_interval() -> None:
+    d = np.ones((5, 1000))
+    d[0, 0] = 0
+    found = crossed(d)
+    assert 0 <= found.p < 1e-12 and found.low > 0.99
+
+
+def test_interval_and_verdict_are_of_one_procedure() -> None:
+    """Over 400 tables of 1 to 6 settings, over seeds, over examples, and over both."""
+    rng, found = np.random.default_rng(0), []
+    for _ in range(400):
+        tests = []
+        for _ in range(rng.integers(1, 7)):
+            n, shift = int(rng.choice([1, 2, 3, 5])), rng.normal(0, 0.8)
+            d = np.clip(np.rint(some_differences(n, 30, rng.uniform(0, 1)) + shift), -1, 1)
+            d = np.roll(d, rng.integers(30)) if rng.random() < 0.5 else -d
+            tests.append(
+                crossed(d) if rng.random() < 0.7 else paired(dict.fromkeys(range(n), 0), dict(enumerate(d.mean(1))))
+            )
+        p = [one.p for one in tests]
+        for one, corrected, level in zip(tests, holm(p), holm_levels(p), strict=True):
+            if not math.isnan(one.p):
+                leaves_out = one.at(level).low > 0 or one.at(level).high < 0
+                assert leaves_out == (corrected < 0.05)
+                found.append(leaves_out)
+    assert 0.2 < np.mean(found) < 0.8 and len(found) > 800
+
+
+def test_each_interval_has_the_level_of_its_step_in_holms_procedure() -> None:
+    steps = [1 - 0.05 / m for m in (4, 3, 2, 1)]
+    assert holm_levels([0.02, math.nan, 0.001, 0.9, 0.012]) == pytest.approx(
+        [steps[2], 0.95, steps[0], steps[3], steps[1]]
+    )
+    assert holm_levels([0.03, 0.04, 0.9]) == pytest.approx([steps[1]] * 3)  # the first is not rejected: 0.03 > 0.05 / 3
+    assert holm_levels([0.03]) == [0.95] and holm_levels([]) == []
+
+
+# --- trends -----------------------------------------------------------------------------------------------------------
 
 
 def test_a_trend_is_a_line_by_least_squares() -> None:

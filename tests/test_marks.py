@@ -7,9 +7,7 @@ from typing import Any
 import pytest
 
 from analysis.frame import trials_frame
-from analysis.inference import binomial_floor
-from tests.conftest import base
-from tests.test_report_files import BLOCKS, COMMIT, MIXING, OTHER, Bench, record
+from tests.test_report_files import COMMIT, MIXING, OTHER, Bench, record
 
 GRID = {MIXING: ["tied", "untied"], "seed": [0, 1, 2]}
 REPORT = {"rows": [MIXING], "baseline": {MIXING: "tied"}}
@@ -79,7 +77,7 @@ def test_a_baseline_of_the_same_commit_in_another_environment_is_marked(bench: A
     made = one_by_one(bench(), TIED + UNTIED, *[there] * 3, *[here] * 3)
     assert [cell["unlike"] for _, cell in made.report().table.iterrows()] == [False, True]
     assert (
-        "+20.0°†" in made.text() and "token_mixing=untied: its baseline ran under another commit, or in" in made.text()
+        "+20.0†" in made.text() and "token_mixing=untied: its baseline ran under another commit, or in" in made.text()
     )
     word = {"device": "device and threads (cpu with 2 threads; cuda)",
             "threads": "device and threads (cpu with 1 thread; cpu with 2 threads)"}.get(what, what)  # fmt: skip
@@ -91,7 +89,7 @@ def test_trials_on_other_numbers_of_threads_mark_their_cell(bench: Any) -> None:
     made = one_by_one(bench(), TIED + UNTIED, two, two, two, two, one, two)
     line = "token_mixing=untied: its trials ran in 2 environments; bits depend on device and threads "
     assert f"{line}(cpu with 1 thread; cpu with 2 threads)" in made.text()
-    assert "+20.0°†" in made.text() and "token_mixing=tied: its trials" not in made.text()
+    assert "+20.0†" in made.text() and "token_mixing=tied: its trials" not in made.text()
     html = (made.write() / "report.html").read_text()
     assert "5 trials: commit aaaaaaaaaaaa; cpu with 2 threads" in html and "cpu with 1 thread, x" in html
     alone = one_by_one(bench(report={"rows": [MIXING]}), TIED + UNTIED, two, two, two, two, one, two)
@@ -125,20 +123,6 @@ def test_trials_that_trained_as_one_program_and_trials_alone_mark_their_cell(ben
     made = one_by_one(bench(), TIED + UNTIED, two, {**two, "replicas": 1}, two, many, many, two)
     assert list(made.report().frame["replicas"]) == [1, 1, 1, 8, 8, 1]
     line = "token_mixing=untied: its trials ran in 2 environments; bits depend on trials in a program (1; 8)\n"
-    assert line in made.text() and "+20.0°†" in made.text() and "token_mixing=tied: its trials" not in made.text()
+    assert line in made.text() and "+20.0†" in made.text() and "token_mixing=tied: its trials" not in made.text()
     alike = one_by_one(bench(), TIED + UNTIED, *[many] * 6)
     assert "†" not in alike.text()
-
-
-# --- floor ------------------------------------------------------------------------------------------------------------
-
-
-def test_the_floor_is_of_the_examples_that_the_metric_is_over(bench: Any) -> None:
-    """Of the training split no more are evaluated than train.evaluate_train_examples."""
-    for few, num_train in ((1000, 43), (5, 5)):
-        keys = {"base": base(train={"evaluate_train_examples": few}), "grid": {BLOCKS: [1]}}
-        made = bench(report={"rows": [BLOCKS], "metric": "last.train.accuracy"}, **keys).put(record(0.6))
-        assert made.trials[0].trial.info.num_train == 43
-        assert made.report().table["floor"][0] == pytest.approx(binomial_floor(0.6, num_train))
-    test = bench(report={"rows": [BLOCKS], "metric": "last.test.accuracy"}, **keys).put(record(0.6))
-    assert test.report().table["floor"][0] == pytest.approx(binomial_floor(0.6, 12))

@@ -112,7 +112,7 @@ def test_the_answer_is_of_the_frameworks_that_have_pairs(bench: Any) -> None:
     torch, jax = cells(made)[2:]
     assert torch["pairs"] == 0 and jax["frameworks"] == "jax"
     (said,) = sentences(made.report())
-    assert "(backend=jax): +1.00 points" in said and "n = 5, distinguishable from tied" in said
+    assert "(backend=jax): +1.00 points" in said and "n = 5 seeds, distinguishable from tied" in said
 
 
 def test_a_cell_that_its_framework_alone_sets_apart_is_a_setting_of_its_own() -> None:
@@ -159,7 +159,7 @@ def test_where_frameworks_are_what_is_compared_they_are_not_averaged(bench: Any)
 
 def test_without_a_baseline_the_best_is_of_settings(bench: Any) -> None:
     made = bench(TIED, TIED, UNTIED, UNTIED, report={"rows": [MIXING], "columns": ["backend"]})
-    assert sentences(made.report())[0].startswith("best of 2: token_mixing=untied backend=torch: 83.0 %")
+    assert sentences(made.report())[0].startswith("best on validation of 2: token_mixing=untied backend=torch: 83.0 %")
 
 
 def test_a_seed_that_has_no_pair_on_any_framework_takes_no_part() -> None:

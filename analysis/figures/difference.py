@@ -14,7 +14,6 @@ from analysis.table.wording import (
     counted,
     difference_text,
     is_significant,
-    level_text,
     p_text,
     points,
     together,
@@ -32,14 +31,12 @@ def draw(report: Report) -> Iterator[Drawn]:
     figure, ax = style.new(6.4, 1.2 + 0.28 * len(shown))
     scale, numbers = scale_of(report.ablation), []
     for place, label in enumerate(shown):
-        cell = report.rows[label]
+        cell = settings.alone(report.rows[label])
         low, high = cell["difference_low"], cell["difference_high"]
         if not math.isnan(low):
             ax.plot([scale * low, scale * high], [place, place], color="black", linewidth=1.2)
         filled = "black" if is_significant(cell) else "white"
         ax.plot(scale * cell["difference"], place, "s", color="black", markerfacecolor=filled, markersize=5)
-        if not math.isnan(cell["floor"]):
-            ax.barh(place, 2 * scale * cell["floor"], 0.8, -scale * cell["floor"], color="black", alpha=0.08)
         is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(cell)
         tested = f", {p_text(cell['p_holm'])}" if is_known else ""
         pairs = counted(cell["pairs"], "pair")
@@ -50,9 +47,8 @@ def draw(report: Report) -> Iterator[Drawn]:
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference in {report.ablation.report.metric} ({points(report.ablation)})")
     numbers += together(report.ablation, report.table)[:MAX_ROWS]
-    band = " Grey: what the number of test examples leaves open." if report.table["floor"].notna().any() else ""
     caption = (
-        f"To {baseline_text(report.ablation)}, with the {level_text()} interval over pairs of seeds; filled where "
-        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}.{band} {'; '.join(numbers)}.{left_out}"
+        f"To {baseline_text(report.ablation)}, with the interval of the test; filled where "
+        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}. {'; '.join(numbers)}.{left_out}"
     )
     yield Drawn("differences", "Difference to the baseline", caption, figure)

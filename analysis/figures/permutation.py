@@ -62,7 +62,7 @@ def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired 
     if none is None or permuted is None:
         return None
     first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
-    drop = inference.paired(first, second, report.options.interval)
+    drop = inference.paired(first, second)
     return None if math.isnan(drop.difference) else drop
 
 

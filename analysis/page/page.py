@@ -21,6 +21,7 @@ from analysis.report import Report
 from analysis.table import trends, wording
 from analysis.table.heading import heading
 from analysis.table.render import cell_text, equivalence_text, p_value
+from analysis.table.tested import over_text
 from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -94,10 +95,10 @@ def _header(report: Report) -> list[dict[str, Any]]:
     if report.ablation.report.baseline:
         together = next(filter(None, map(settings.frameworks_text, report.rows.values())), "")
         of_both = f", mean of {together}" if together else ""
-        numbers += ["difference and interval", f"p (Holm{of_both})", "effect size"]
+        numbers += ["difference and interval", f"p (Holm{of_both})", "interval over", "effect size"]
     if report.ablation.report.equivalence:
         numbers += ["p (n) of equivalence"]
-    numbers += [f"{wording.level_text()} interval", "least", "median", "most", "floor"]
+    numbers += [f"{wording.level_text()} interval", "least", "median", "most"]
     return [*words, *({"name": name, "kind": "number"} for name in numbers)]
 
 
@@ -119,10 +120,11 @@ def _row(report: Report, label: Label) -> dict[str, Any]:
     cells += [mean, shown(cell["std"]), {"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
     if ablation.report.baseline:
         effect, p, difference = float(cell["effect_size"]), float(cell["p_holm"]), float(cell["difference"])
-        words = "—" if math.isnan(difference) else f"{wording.difference_text(ablation, cell)}{signs}"
+        words = "—" if math.isnan(difference) else f"{wording.difference_text(ablation, settings.alone(cell))}{signs}"
         cells += [
             {"text": words, "value": _sortable(difference)},
             {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
+            {"text": over_text(cell) or "—", "value": over_text(cell)},
             {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
         ]
     else:
@@ -131,7 +133,7 @@ def _row(report: Report, label: Label) -> dict[str, Any]:
         cells += [{"text": equivalence_text(cell), "value": _sortable(float(cell["equivalence_p"]))}]
     cells += [
         interval(cell["low"], cell["high"]),
-        *(shown(cell[name]) for name in ("least", "median", "most", "floor")),
+        *(shown(cell[name]) for name in ("least", "median", "most")),
     ]
     whole = n == planned and not any(cell[state] for state in STATES)
     return {"label": report.text(label), "cells": cells, "is_whole": whole}

@@ -1,6 +1,8 @@
 """Findings of the paper on the questions that Mixlab ships. Source: arXiv 2105.01601, section or appendix as named."""
 
 from experiments.design.ablation import Ablation
+from experiments.design.report_spec import default
+from experiments.spec.fields import text
 
 # The field that an ablation varies -> the paper's finding.
 FINDINGS = {
@@ -27,7 +29,23 @@ FINDINGS = {
 }
 
 
+# The data of those findings that were measured.
+DATA = {
+    "model.token_mixing": "JFT-300M and ImageNet",
+    "data.permutation": "JFT-300M and ImageNet",
+    "data.fraction": "JFT-300M and ImageNet",
+}
+
+
 def findings(ablation: Ablation) -> list[str]:
-    """The paper's findings on the fields that vary in the table."""
+    """The paper's findings on the fields that vary in the table; those of other data say so."""
     places = (*ablation.report.rows, *ablation.report.columns)
-    return [finding for name, finding in FINDINGS.items() if name in places and len(ablation.axes.get(name, [])) > 1]
+    names = [name for name in FINDINGS if name in places and len(ablation.axes.get(name, [])) > 1]
+    return [f"{FINDINGS[name]}{_caveat(ablation, name)}" for name in names]
+
+
+def _caveat(ablation: Ablation, name: str) -> str:
+    if name not in DATA:
+        return ""
+    own = ", ".join(map(text, ablation.axes.get("data.source") or [default("data.source", ablation.base)]))
+    return f" Found on {DATA[name]}, at the paper's sizes and lengths of training; on {own} it need not hold."

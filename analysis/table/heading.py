@@ -5,14 +5,12 @@ import pandas as pd
 from analysis import inference, settings
 from analysis.cells import Options
 from analysis.inference import ALPHA
+from analysis.table.tested import counted, test_text
 from analysis.table.wording import (
-    BELOW_FLOOR,
     SIGNIFICANT,
     UNEQUAL,
     asked_text,
     baseline_text,
-    counted,
-    level_text,
     marks,
     metric,
     unit,
@@ -37,13 +35,12 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
         lines.append(f"{metrics.BEST}: {chosen}, without validation data at the last")
     if options.interval != "t":
-        lines.append(f"intervals by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
+        lines.append(f"intervals of means by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for _, cell in table.iterrows()]
     meanings = {
-        SIGNIFICANT: f"p < {ALPHA:g}, paired t-test{family_text(ablation, table)}",
-        BELOW_FLOOR: f"less than half the {level_text()} interval that the number of test examples alone leaves open",
+        SIGNIFICANT: f"p < {ALPHA:g}, {test_text(ablation, table)}{family_text(ablation, table)}",
         UNEQUAL: "see below",
     }
     if shown := [f"{sign} {meaning}" for sign, meaning in meanings.items() if any(sign in mark for mark in signs)]:

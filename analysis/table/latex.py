@@ -9,7 +9,7 @@ SPECIAL = {
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\`{}", "±": r"$\pm$", "\u00d7": r"$\times$", "·": r"$\cdot$",
     "µ": r"$\mu$", "μ": r"$\mu$", "∝": r"$\propto$", "≤": r"$\leq$", "≥": r"$\geq$", "→": r"$\rightarrow$",
-    "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "*": r"$^{*}$", "—": "---", "\u2013": "--",
+    "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "*": r"$^{*}$", "—": "---", "\u2013": "--",
     "\u2019": "'", "\u2018": r"\textquoteleft{}", "“": r"\textquotedblleft{}", "”": r"\textquotedblright{}",
     "…": r"\dots{}",
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Trends of an ablation's metric over what is swept, and over parameters and FLOPs."""
+"""Trends of an ablation's metric over what is swept, and over the parameters and FLOPs that it brings."""
 
 import math
 from collections.abc import Iterator
@@ -54,16 +54,16 @@ def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
 
 
 def trends(report: Report) -> Iterator[Over]:
-    """Trends over each swept field, for each setting of the others; and over parameters and FLOPs, for each backend."""
+    """Trends over each swept field, for each setting of the others; and over what the field costs.
+
+    The cells of a trend differ in the swept field alone: those of several settings would show their difference too.
+    """
     for name in swept(report):
         for rest, cells in lines(report, name):
-            if trend := _trend(cells, name):
-                yield Over(short(name), rest, trend)
-    for backend in report.values("backend") or [None]:  # the cells of two are one experiment done twice
-        cells = [cell for cell in report.rows.values() if backend is None or cell["backend"] == backend]
-        for name, what in COSTS.items():
-            if trend := _trend([cell for cell in cells if not math.isnan(cell["mean"])], name):
-                yield Over(what, f"backend={backend}" if backend else "", trend)
+            columns = {name: short(name)} | {cost: f"{what} by {short(name)}" for cost, what in COSTS.items()}
+            for column, what in columns.items():
+                if trend := _trend(cells, column):
+                    yield Over(what, rest, trend)
 
 
 def _trend(cells: list[Any], name: str) -> Trend | None:

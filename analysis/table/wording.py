@@ -11,6 +11,9 @@ from analysis.cells import Options, is_mixed
 from analysis.inference import ALPHA, LEVEL
 from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
+from analysis.settings import SEEDS
+from analysis.table.tested import counted as counted
+from analysis.table.tested import over_texts
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
@@ -18,7 +21,7 @@ from experiments.results.metrics import Metric
 from experiments.spec.fields import text
 
 MAX_NOTES = 100  # lines
-SIGNIFICANT, BELOW_FLOOR, UNEQUAL, REPEATED = "*", "°", "†", "‡"
+SIGNIFICANT, UNEQUAL, REPEATED = "*", "†", "‡"
 
 
 def metric(ablation: Ablation) -> Metric:
@@ -51,9 +54,14 @@ def p_text(p: float) -> str:
 
 
 def difference_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
-    """`+0.20 points [-0.41, 0.83]`: with a digit more than the table, so that an interval shows where it ends."""
+    """`+0.20 points [-0.41, 0.83]`: with a digit more than the table, so that an interval shows where it ends.
+
+    Args: cell: of settings.rows_of or settings.alone. The level of its interval is named where it is not 95 %.
+    """
     shown = f"{number(ablation, cell['difference'], '+', 1)} {points(ablation)}"
-    return f"{shown} {interval_text(ablation, cell['difference_low'], cell['difference_high'], 1)}".rstrip()
+    interval = interval_text(ablation, cell["difference_low"], cell["difference_high"], 1)
+    level = f" ({100 * cell['level']:.3g} %)" if interval and abs(cell["level"] - LEVEL) > 1e-9 else ""
+    return f"{shown} {interval}{level}".rstrip()
 
 
 def asked_text(ablation: Ablation) -> str:
@@ -69,16 +77,11 @@ def is_significant(cell: "pd.Series[Any]") -> bool:
     return bool(cell["p_holm"] < ALPHA)
 
 
-def is_below_floor(cell: "pd.Series[Any]") -> bool:
-    return bool(abs(cell["difference"]) < cell["floor"])
-
-
 def marks(cell: "pd.Series[Any]", options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
     signs = SIGNIFICANT if is_significant(cell) else ""
-    signs += BELOW_FLOOR if is_below_floor(cell) else ""
     return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 
@@ -99,6 +102,7 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
     if (table["n"] == 1).any():
         yield "± ? : one seed has no spread."
     yield from _of_intervals(table, options)
+    yield from over_texts(ablation, table)
     rows = {label: cell for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True)}
     for label, cell in rows.items():
         where, commits = label_text(ablation, label) or ablation.name, cell["commits"]
@@ -128,8 +132,8 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
 
 def _of_intervals(table: pd.DataFrame, options: Options) -> Iterator[str]:
     """Notes on the intervals of few seeds."""
-    counts = sorted({int(n) for name in ("n", "pairs", "setting_pairs") for n in table[name] if n > 1})
-    if options.interval == "t" and 2 in counts:
+    counts = sorted({int(n) for n in table["n"] if n > 1})
+    if (options.interval == "t" and 2 in counts) or 2 in set(table.loc[table["over"] == SEEDS, "setting_pairs"]):
         yield few_text(2)
     if few := [n for n in counts if inference.is_refused(n, options.interval)]:
         covers = ", ".join(f"{inference.BOOTSTRAP_COVERAGE[n]} % with n = {n}" for n in few)
@@ -151,10 +155,15 @@ def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
     if name in frame:
         for _, row in frame[(frame["status"] == "done") & frame[name].isna()].iterrows():
             yield f"{row['id']} ({row['settings']}) is done and has no {name}"
-    for _, row in frame[frame["status"] != "done"].iterrows():
-        yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
+    yield from unfinished(frame)
     for _, row in frame[frame["trained_on"].fillna("") != ""].iterrows():
         yield f"{row['id']} ({row['settings']}) was trained on {row['trained_on']}"
+
+
+def unfinished(frame: pd.DataFrame) -> Iterator[str]:
+    """A line for each trial that is not done: its state, and why."""
+    for _, row in frame[frame["status"] != "done"].iterrows():
+        yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
 
 
 def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
@@ -167,7 +176,19 @@ def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Ite
     if "dirty" in frame and frame["dirty"].fillna(False).astype(bool).any():
         count = int(frame["dirty"].fillna(False).astype(bool).sum())
         yield f"{count} of {len(frame)} trials ran with uncommitted changes."
+    yield from _added(frame)
     yield from _repeats(frame)
+
+
+def _added(frame: pd.DataFrame) -> Iterator[str]:
+    """Trials that joined the grid after somebody had seen test numbers."""
+    days = frame["added"].fillna("") if "added" in frame else pd.Series([], dtype=str)  # a tidy.csv of before lacks it
+    later = days[days != ""]
+    if len(later):
+        yield (
+            f"{len(later)} of {len(frame)} trials joined the grid after a report with test numbers (of {later.min()}): "
+            f"where they were chosen by it, their test numbers flatter them."
+        )
 
 
 def _repeats(frame: pd.DataFrame) -> Iterator[str]:
@@ -183,22 +204,24 @@ def _repeats(frame: pd.DataFrame) -> Iterator[str]:
 
 
 def interval_text(ablation: Ablation, low: float, high: float, more: int = 0) -> str:
-    """`[-0.4, 0.8]`; empty where there is no interval."""
+    """`[-0.4, 0.8]`; empty where there is no interval. One that leaves out 0 has digits enough to show that."""
     if math.isnan(low) or math.isnan(high):
         return ""
+    near = low if low > 0 else high
+    while low * high > 0 and not float(number(ablation, near, more=more)):
+        more += 1
     return f"[{number(ablation, low, more=more)}, {number(ablation, high, more=more)}]"
 
 
-def counted(number: int, word: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
-
-
 def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
-    """A line for each difference: interval, effect size, p and pairs. Frameworks tested together have a line of p."""
+    """A line for each difference: interval, effect size, p and pairs.
+
+    Frameworks that are tested together have a line of their mean, with interval and p, and none of their own.
+    """
     lines = []
-    for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
-        if not math.isnan(cell["difference"]):
+    for label, (_, row) in zip(labels(ablation, table), table.iterrows(), strict=True):
+        if not math.isnan(row["difference"]):
+            cell = settings.alone(row)
             effect = "" if math.isnan(cell["effect_size"]) else f", d_z {cell['effect_size']:.2f}"
             tested = "" if settings.frameworks_text(cell) else _tested_text(cell)
             where = label_text(ablation, label)

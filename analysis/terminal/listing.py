@@ -1,39 +1,15 @@
-"""Lists for the terminal: of trials a plan, a status; of a store what it takes."""
+"""Lists for the terminal: of trials a status; of a store what it takes."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.table.layout import aligned
-from backends.models import folds
-from experiments.design.ablation import GridTrial
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
-from experiments.results.states import STATUSES, TrialState, state
-from experiments.results.store import Store
-from experiments.running import fit
+from experiments.results.states import STATUSES, TrialState
 
 MIB = 2**20
-
-
-def plan_lines(trials: Sequence[GridTrial], store: Store) -> list[str]:
-    """A line a trial: id, state, settings, steps, parameters, GFLOP of one image's forward pass, memory at the peak."""
-    there = set(store.trial_ids())
-    layout = [["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]]
-    for planned in trials:
-        trial = planned.trial
-        layout.append(
-            [
-                trial.id,
-                state(store, trial.id).status if trial.id in there else "missing",
-                planned.label,
-                str(trial.num_steps),
-                f"{folds.count(trial.model):,}",
-                f"{2 * folds.forward_macs(trial.model) / 1e9:.4g}",
-                f"{fit.needed_bytes(trial) / 2**20:,.1f}",
-            ]
-        )
-    return [*aligned(layout), "", _totals([row[1] for row in layout[1:]])]
 
 
 def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[list[str]]:
@@ -55,7 +31,7 @@ def status_lines(labels: Mapping[str, str], states: Mapping[str, TrialState]) ->
 
 
 def status_totals(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> str:
-    return _totals([states[trial_id].status for trial_id in labels])
+    return totals([states[trial_id].status for trial_id in labels])
 
 
 def overview_lines(states: Mapping[str, Mapping[str, TrialState]], root: Path) -> list[str]:
@@ -83,6 +59,7 @@ def mib(items: Sequence[Item]) -> str:
     return f"{sum(item.num_bytes for item in items) / MIB:,.2f}"
 
 
-def _totals(states: Sequence[str]) -> str:
+def totals(states: Sequence[str]) -> str:
+    """`24 trials: 6 done, 18 missing`."""
     counts = Counter(states)
     return f"{len(states)} trials: " + ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])

@@ -45,6 +45,11 @@ def forward_macs(spec: ModelSpec) -> int:
     return sum(layer.macs for layer in layers(spec))
 
 
+def training_flops(spec: ModelSpec, num_images: int) -> int:
+    """FLOPs of training on so many images, in matrix products only: 2 a MAC forwards, 4 backwards."""
+    return 6 * forward_macs(spec) * num_images
+
+
 @lru_cache(maxsize=1024)
 def dropout_sites(spec: ModelSpec) -> tuple[str, ...]:
     """Layers where dropout acts; the place of a name is the number of its site, see dropout.py."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 LAST, BEST = "last", "best"  # evaluations of a trial that its record holds apart from the curve
-SPLITS = ("train", "validation", "test")
+TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 # Evaluations and splits of which a done trial keeps what was said of each example; see predictions.py.
 PREDICTED = tuple(f"{when}.{split}" for when in (LAST, BEST) for split in reversed(SPLITS[1:]))
 SECONDS = ("compile", "train", "evaluate")
@@ -77,6 +77,15 @@ def parse(name: str) -> Place:
     """Take a name apart. Args: name: of `names`."""
     when, split, metric = name.split(".")
     return Place(when, split, METRICS[metric])
+
+
+def sealed(name: str) -> str:
+    """The metric that stands for one of test where test is not to be seen: the same one of validation.
+
+    Args: name: of `names`; those of other splits stay.
+    """
+    when, split, metric = parse(name)
+    return f"{when}.{VALIDATION}.{metric.name}" if split == TEST else name
 
 
 def curve_columns() -> tuple[str, ...]:

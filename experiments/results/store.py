@@ -5,7 +5,7 @@
                         predictions-<step>.safetensors.gz and, where run.keep is best, best-<step>.safetensors
                         weights.safetensors, filters.safetensors (first layers), predictions.safetensors.gz, when done
     ablations/<name>/   resolved.json  ablation.yaml and trials.txt (what it says, for people)
-                        records.parquet (a cache)  jobs/  report/
+                        records.parquet (a cache)  jobs/  report/  unsealed/ (see unsealed.py)
     data/               decoded images, shared by all trials
 
 A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole, by the holder alone, and

@@ -42,11 +42,15 @@ def _on_host(trial: Trial) -> bool:
     return trial.run.device in ("auto", "cpu")
 
 
-def _data_bytes(trial: Trial) -> int:
-    """Bytes of the decoded images: every example of the source, as a smaller data.fraction decodes no fewer."""
+def num_decoded(trial: Trial) -> int:
+    """Examples of its source: a smaller data.fraction decodes no fewer."""
     info = trial.info
-    num = round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
-    return num * info.image_size**2 * info.image_channels
+    return round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
+
+
+def _data_bytes(trial: Trial) -> int:
+    """Bytes of the decoded images."""
+    return num_decoded(trial) * trial.info.image_size**2 * trial.info.image_channels
 
 
 def known_bytes(

@@ -265,9 +265,3 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
         if record is None or not is_final(record):
             left.append(planned)
     return left
-
-
-def is_ended(planned: GridTrial, store: Store) -> bool:
-    """Whether a trial has a record that another run would not change; one that is corrupt is none."""
-    record = store.sound_record(planned.trial.id)
-    return record is not None and is_final(record)

@@ -188,7 +188,7 @@ class TrialRun:
             "images_per_s": images / progress.seconds["train"] if progress.seconds["train"] else None,
             "parameters": folds.count(trial.model),
             "forward_flops_per_image": 2 * macs,
-            "training_flops": 6 * macs * images,
+            "training_flops": folds.training_flops(trial.model, images),
             "peak_memory_bytes": peak_memory_bytes,
             "metrics": {**dict.fromkeys((LAST, BEST)), **self._named_points},
             "notes": self.notes,

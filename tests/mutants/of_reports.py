@@ -21,7 +21,6 @@ FAULTS: dict[str, list[Row]] = {
     "analysis/cells.py": [
         ('"environments": origins.environments(done),', '"environments": (),', "marks -k another_environment"),
         ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
-        ('if split == "train":', 'if split == "none":', "marks -k floor"),
         (
             "if pairs.n or one is None else Paired(0, one.difference)",
             "if pairs.n or one is None else Paired(0)",
@@ -48,8 +47,8 @@ FAULTS: dict[str, list[Row]] = {
         (" if seed in second)", ")", "settings -k on_any_framework"),
         ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
         (
-            "corrected = holm([one.p for one, _ in pooled.values()])",
-            "corrected = [one.p for one, _ in pooled.values()]",
+            "pooled.items(), holm(p), holm_levels(p)",
+            "pooled.items(), p, holm_levels(p)",
             "settings -k holm_counts",
         ),
         ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
@@ -71,7 +70,8 @@ FAULTS: dict[str, list[Row]] = {
         ("LEVEL = 0.95", "LEVEL = 0.90", "inference -k three_seeds"),
         ("BOOTSTRAP_LEAST = 10", "BOOTSTRAP_LEAST = 9", "inference -k is_given"),
         ('method="holm"', 'method="bonferroni"', "inference -k never_falls"),
-        ('method="wilson"', 'method="normal"', "inference -k binomial"),
+        ("by_seed / (by_seed + by_example)", "1.0", "inference -k two_way_table"),
+        ("left -= value < ALPHA / left", "left -= 1", "inference -k level_of_its_step"),
         ("t_factor(len(points) - 2)", "t_factor(len(points) - 1)", "inference -k least_squares"),
         ("(cost[i], -value[i])", "(cost[i], value[i])", "inference -k frontier"),
         ("np.ptp(d) <= ROUNDING", "np.ptp(d) <= 0", "inference -k without_spread"),

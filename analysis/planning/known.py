@@ -1,0 +1,75 @@
+"""What the store knows of a grid that is planned: the states of its trials, and records of others, read when asked."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from typing import Any
+
+from experiments.design.ablation import Ablation, GridTrial
+from experiments.results import checkpoint
+from experiments.results.record import is_final
+from experiments.results.states import TrialState, state
+from experiments.results.store import Store
+from experiments.spec.trial import Trial, trial_from_json
+
+MAX_OTHERS = 2000  # records of other trials that are read; ids are hashes, so that the first ones are a random sample
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A grid beside its store."""
+
+    ablation: Ablation
+    trials: Sequence[GridTrial]
+    store: Store
+
+    @cached_property
+    def states(self) -> dict[str, TrialState]:
+        """The state of each trial, by id."""
+        there = set(self.store.trial_ids())
+        ids = [planned.trial.id for planned in self.trials]
+        return {key: state(self.store, key) if key in there else TrialState("missing") for key in ids}
+
+    @cached_property
+    def left(self) -> list[GridTrial]:
+        """The trials that a run would train: neither done nor diverged."""
+        ended = {key for key, now in self.states.items() if now.record and is_final(now.record)}
+        return [planned for planned in self.trials if planned.trial.id not in ended]
+
+    @cached_property
+    def own(self) -> dict[str, Record]:
+        """Records of the grid's trials that are done, by id."""
+        return {key: now.record for key, now in self.states.items() if now.status == "done" and now.record}
+
+    @cached_property
+    def others(self) -> dict[str, Record]:
+        """Done records of other trials, at most MAX_OTHERS, by id."""
+        return dict(islice(self._others(), MAX_OTHERS))
+
+    @cached_property
+    def all(self) -> dict[str, Record]:
+        return {**self.own, **self.others}
+
+    def _others(self) -> Iterator[tuple[str, Record]]:
+        for key in self.store.trial_ids():
+            record = None if key in self.states else self.store.sound_record(key)
+            if record is not None and record["status"] == "done":
+                yield key, record
+
+    def share_left(self, planned: GridTrial) -> float:
+        """The share of a trial's steps that is still to be trained, in [0, 1]; what its checkpoint holds is not."""
+        if not self.states[planned.trial.id].why:  # where there is no word of a checkpoint, there is none
+            return 1.0
+        step = checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
+        return 1 - min(step, planned.trial.num_steps) / planned.trial.num_steps
+
+
+def trial_of(record: Record) -> Trial | None:
+    """The trial of a record; None if its spec is of a version that cannot be read."""
+    try:
+        return trial_from_json(record["spec"])
+    except (KeyError, TypeError):
+        return None

@@ -1,0 +1,26 @@
+"""The table of a grid that may still be tuned or grow: on validation, so that no test number chooses anything."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pandas as pd
+
+from analysis.table.render import render
+from analysis.table.wording import unfinished
+from experiments.design.ablation import Ablation
+from experiments.results import metrics
+
+
+def sealed_table(ablation: Ablation, frame: pd.DataFrame) -> str:
+    """The table with its metric on validation in place of test; without validation examples a sentence says why not."""
+    metric = metrics.sealed(ablation.report.metric)
+    if metrics.parse(metric).split == metrics.VALIDATION and not (frame["info.num_validation"] > 0).any():
+        return "\n".join(_without(ablation, frame)) + "\n"
+    return render(replace(ablation, report=replace(ablation.report, metric=metric)), frame, "text")
+
+
+def _without(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
+    done = int((frame["status"] == "done").sum())
+    yield f"{ablation.name}: {done} of {len(frame)} trials are done"
+    yield "There is no table here: without a validation split (data.validation_fraction) there are only test numbers."
+    yield from unfinished(frame)

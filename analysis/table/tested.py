@@ -1,0 +1,60 @@
+"""Words of the tests of a table: what their intervals are over, and how."""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+
+from analysis import settings
+from analysis.labels import Label, label_text
+from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES
+from experiments.design.ablation import Ablation
+from experiments.results import metrics
+
+FEW = 5  # seeds, below which a sentence says that they are few
+
+
+def test_text(ablation: Ablation, table: pd.DataFrame) -> str:
+    """The test of the settings: `paired t-test over seeds`."""
+    kinds = {cell["over"] for cell in _tested(ablation, table).values()}
+    names = {SEEDS: "paired t-test over seeds", EXAMPLES: "paired t-test over test examples"}
+    if len(kinds) == 1 and (kind := kinds.pop()) in names:
+        return names[kind]
+    return "test over seeds and test examples"
+
+
+def over_text(cell: "pd.Series[Any]") -> str:
+    """What an interval is over: `3 seeds and 360 test examples`; empty where there is none."""
+    seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} test examples"
+    texts = {SEEDS: seeds, EXAMPLES: f"{examples} of one seed", SEEDS_AND_EXAMPLES: f"{seeds} and {examples}"}
+    return texts.get(cell["over"], "")
+
+
+def over_texts(ablation: Ablation, table: pd.DataFrame) -> Iterator[str]:
+    """Notes on what the intervals of the differences are over; names the settings where there are several kinds."""
+    by_kind: dict[str, list[Label]] = {}
+    for label, cell in _tested(ablation, table).items():
+        by_kind.setdefault(cell["over"], []).append(label)
+    for kind, labels in by_kind.items():
+        where = ", ".join(label_text(ablation, label, without=FRAMEWORK) for label in labels)
+        what = where if len(by_kind) > 1 and where else "Differences"
+        yield f"{what}: interval and test are {_meaning(ablation, kind)}."
+
+
+def _meaning(ablation: Ablation, kind: str) -> str:
+    split = metrics.parse(ablation.report.metric).split
+    if kind == SEEDS:
+        return f"over seeds alone; the {split} examples are taken as fixed"
+    if kind == EXAMPLES:
+        return f"of one seed, over the {split} examples alone, and say nothing of other seeds"
+    return f"over seeds and {split} examples, both as samples of many (crossed random effects)"
+
+
+def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
+    return {label: cell for label, cell in settings.rows_of(ablation, table).items() if not math.isnan(cell["p"])}
+
+
+def counted(number: int, word: str) -> str:
+    """`1 seed`, `2 seeds`."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
