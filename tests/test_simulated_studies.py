@@ -98,7 +98,7 @@ def study(over: str, world: World, n: int, frameworks: int, num: int) -> Found:
         for tests in all_tested(batch, over):
             untested += [not one.over for one, _ in tests]
             three += [holds(one, true) for one, true in tests if one.over]
-            level += [100 * one.paired.level for one, _ in tests if one.over]
+            level += [one.paired.level for one, _ in tests if one.over]
             errors.append(tests[0][0].paired.p < 0.05)
             errors_of_three.append(any(one.p_holm < 0.05 for one, _ in tests))
         for right, true in zip(batch.right[:, 0, 0], batch.accuracy, strict=True):
@@ -113,8 +113,7 @@ def study(over: str, world: World, n: int, frameworks: int, num: int) -> Found:
             coverage += [holds(one, true) for one, true in tests if one.over]
             power += [] if over == EXAMPLES else [tests[0][0].p_holm < 0.05]
     shares = (coverage, three, level, errors, errors_of_three, power, untested, of_mean, of_bootstrap)
-    percent = [1, 1, 0.01, 1, 1, 1, 1, 1, 1]
-    return Found(*(100 * part * float(np.mean(share)) if share else math.nan for part, share in zip(percent, shares)))
+    return Found(*(100 * float(np.mean(share)) if share else math.nan for share in shares))
 
 
 def within(share: float, num: int) -> float:
