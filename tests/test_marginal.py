@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.formula.api import ols
 
 from analysis.inference import crossed, holm
@@ -21,11 +22,9 @@ REPORT = {"rows": [BLOCKS, MIXING], "columns": ["backend"], "baseline": {MIXING:
 
 def answers(interaction: float = 0.0) -> Any:
     """Which examples are right, bool (blocks, mixings, backends, seeds, NUM)."""
-    rng = np.random.default_rng(4)
-    skill = 0.3 + rng.normal(0, 0.8, NUM) + 0.2 * np.arange(3)[:, None, None, None, None]
-    skill = skill + 0.4 * np.arange(2)[:, None, None, None] * (
-        1 - interaction * np.arange(3)[:, None, None, None, None]
-    )
+    rng = np.random.default_rng(5)
+    blocks, mixing = np.arange(3)[:, None, None, None, None], np.arange(2)[:, None, None, None]
+    skill = -0.3 + rng.normal(0, 0.8, NUM) + 0.1 * blocks + 0.4 * mixing * (1 - interaction * blocks)
     return skill + rng.normal(0, 0.1, (3, 2, 1, 3, 1)) + rng.normal(0, 0.4, (3, 2, 2, 3, NUM)) > 0
 
 
@@ -56,15 +55,10 @@ def test_marginal_effects_are_the_coefficients_of_the_linear_model(bench: Any, w
     right = answers()
     made = bench(right, with_predictions)
     frame = made.report().frame.rename(columns={BLOCKS: "blocks", MIXING: "mixing", "last.test.accuracy": "y"})
-    model = ols(
-        "y ~ C(blocks) + C(mixing) + C(seed)", frame.groupby(["blocks", "mixing", "seed"])["y"].mean().reset_index()
-    ).fit()
-    found = effects(made)
-    names = {
-        (BLOCKS, 2, 1): "C(blocks)[T.2]",
-        (BLOCKS, 4, 1): "C(blocks)[T.4]",
-        (MIXING, "untied", "tied"): "C(mixing)[T.untied]",
-    }
+    means = frame.groupby(["blocks", "mixing", "seed"])["y"].mean().reset_index()
+    model, found = ols("y ~ C(blocks) + C(mixing) + C(seed)", means).fit(), effects(made)
+    names = {(BLOCKS, 2, 1): "C(blocks)[T.2]", (BLOCKS, 4, 1): "C(blocks)[T.4]"}
+    names[MIXING, "untied", "tied"] = "C(mixing)[T.untied]"
     assert list(found) == list(names)
     for name, coefficient in names.items():
         assert found[name].paired.difference == pytest.approx(model.params[coefficient])
@@ -93,12 +87,9 @@ def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
     folder = made.write()
     lines = marginal.sentences(made.report())
     assert len(lines) == 4 and all(re.search(r"num_blocks=[24] over 1: ", line) for line in lines[:2])
-    assert re.match(
-        r"token_mixing=untied over tied: \+\S+ points \[\S+, \S+\].*, n = 3 seeds and 150 test ex", lines[2]
-    )
-    assert lines[2].endswith("; mean over num_blocks") and lines[3].startswith(
-        "no interaction of the fields is shown (p"
-    )
+    told = r"token_mixing=untied over tied: \+\S+ points \[\S+, \S+\].*, n = 3 seeds and 150 test examples"
+    assert re.match(told, lines[2]) and lines[2].endswith("; mean over num_blocks")
+    assert lines[3].startswith("no interaction of the fields is shown (p = 0.")
     page = (folder / "report.md").read_text()
     assert "## Marginal effects" in page and all(line.split(":")[0] in page for line in lines[:3])
     assert "<h3>Marginal effects</h3>" in (folder / "report.html").read_text()
@@ -115,17 +106,10 @@ def test_the_test_of_an_interaction_is_that_of_a_two_way_table(bench: Any) -> No
     grid = marginal._grid(bench(right).report(), (BLOCKS, MIXING))
     assert isinstance(grid, marginal.Grid)
     y = right.mean((2, 4))  # (blocks, mixings, seeds)
-    cell, a, b, s, m = (
-        y.mean(2, keepdims=True),
-        y.mean((1, 2), keepdims=True),
-        y.mean((0, 2), keepdims=True),
-        y.mean((0, 1), keepdims=True),
-        y.mean(),
-    )
+    cell, m = y.mean(2, keepdims=True), y.mean()
+    a, b, s = (y.mean(axes, keepdims=True) for axes in ((1, 2), (0, 2), (0, 1)))
     between = 3 * ((cell - a - b + m) ** 2).sum() / 2
     rest = ((y - cell - s + m) ** 2).sum() / 10
-    from scipy import stats
-
     assert marginal.interactions(grid) == {(BLOCKS, MIXING): pytest.approx(stats.f.sf(between / rest, 2, 10))}
 
 
@@ -135,9 +119,8 @@ def test_an_incomplete_grid_has_none_and_says_what_it_lacks(bench: Any) -> None:
         if planned.settings[BLOCKS] == 2 and planned.settings[MIXING] == "tied":
             (made.store.folder(planned.trial.id) / "record.json").unlink()
     (said,) = marginal.sentences(made.report())
-    assert (
-        said == "There are no marginal effects: of 6 combinations these have no number: num_blocks=2 token_mixing=tied."
-    )
+    assert said.startswith("There are no marginal effects: of 6 combinations these have no number: ")
+    assert said.endswith(": num_blocks=2 token_mixing=tied.")
 
 
 def test_seeds_that_not_all_combinations_have_do_not_count(bench: Any) -> None:
