@@ -5,7 +5,7 @@ import argparse
 from experiments.results.metrics import DEFAULT
 from mixlab.common import add_store
 
-HELP = "Compare the same trials in two stores, or under two commits of the project."
+HELP = "Compare the same trials in two stores, or under two commits of the project; or the frameworks within one."
 EXAMPLE = "mixlab compare runs /scratch/their/runs"
 
 
@@ -13,16 +13,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     words = "a results directory, a commit of --store, or DIRECTORY@COMMIT"
     parser.add_argument("first", metavar="RUN_SET_A", help=words)
-    parser.add_argument("second", metavar="RUN_SET_B", help="likewise")
+    parser.add_argument("second", metavar="RUN_SET_B", nargs="?", help="likewise; none: the frameworks of the first")
     parser.add_argument("--metric", default=DEFAULT, help=f"(default: {DEFAULT})")
 
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.run_sets import read_run_set
-    from analysis.terminal.compare import compare_lines
+    from analysis.terminal.compare import compare_lines, set_lines
     from experiments.spec.expand import expand
 
-    sets = [expand(text, "command line: run set") for text in (arguments.first, arguments.second)]
-    first, second = (read_run_set(text, arguments.store) for text in sets)
-    print("\n".join(compare_lines(first, second, arguments.metric)))
+    named = [text for text in (arguments.first, arguments.second) if text is not None]
+    sets = [read_run_set(expand(text, "command line: run set"), arguments.store) for text in named]
+    lines = set_lines(*sets, arguments.metric) if len(sets) == 1 else compare_lines(*sets, arguments.metric)
+    print("\n".join(lines))
     return 0

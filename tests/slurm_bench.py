@@ -137,7 +137,7 @@ class Bench:
             curve = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
             assert curve == found[trial_id]["curve"]
             names = {file.name for file in folder.iterdir() if ".corrupt-" not in file.name}
-            kept = {"filters.safetensors", "weights.safetensors"}
+            kept = {"filters.safetensors", "predictions.safetensors.gz", "weights.safetensors"}
             assert names == {"record.json", "spec.json", "env.json", "metrics.jsonl", *kept}, names
 
     def python(self, code: str, **variables: str) -> subprocess.CompletedProcess[str]:

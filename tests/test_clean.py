@@ -12,6 +12,7 @@ import pytest
 from experiments.files import write_json, write_whole
 from experiments.results import cleaning
 from experiments.results.claims import Claim
+from experiments.results.predictions import FILE
 from experiments.results.store import Store
 from slurm import ledger
 from slurm.cluster import ClusterSpec
@@ -59,7 +60,12 @@ def fill(root: Path, ids: dict[str, str]) -> dict[str, list[Path]]:
         "compiled": [root / "compiled" / "cpu" / "x"],
         "checkpoints": [
             stopped / name
-            for name in ("checkpoint.safetensors", "previous-checkpoint.safetensors", "best-00000003.safetensors")
+            for name in (
+                "checkpoint.safetensors",
+                "previous-checkpoint.safetensors",
+                "best-00000003.safetensors",
+                "predictions-00000003.safetensors.gz",
+            )
         ],
         "weights": [done / "weights.safetensors"],
         "orphans": [orphan / "spec.json", orphan / "weights.safetensors", orphan],
@@ -71,7 +77,10 @@ def fill(root: Path, ids: dict[str, str]) -> dict[str, list[Path]]:
             root / "ablations" / "a" / ".trials.txt.0011.tmp",
         ],
         "snapshots": [root / "snapshots" / "0123456789abcdef"],
-        "results": [done / "record.json", done / "metrics.jsonl", done / "filters.safetensors", stopped / "spec.json"],
+        "results": [
+            *(done / name for name in ("record.json", "metrics.jsonl", "filters.safetensors", FILE)),
+            stopped / "spec.json",
+        ],
         "ablations": [root / "ablations" / "a" / "resolved.json"],
         "other": [store.data / "seen", root / "limits.json"],
     }

@@ -146,6 +146,7 @@ def assert_as_undisturbed(lap: Lap, whole: Path) -> None:
         "heartbeat",
         "checkpoint.safetensors",
         "filters.safetensors",
+        "predictions.safetensors.gz",
         "weights.safetensors",
     )
     assert [name for name in left if Path(name).name not in allowed] == [], "temporary or corrupt files are left"

@@ -26,6 +26,7 @@ from experiments.machine.environment import ROOT
 from experiments.parity.tolerances import TABLE
 from experiments.results import checkpoint, shape
 from experiments.results.claims import Claim, retract
+from experiments.results.predictions import FILE
 from experiments.results.store import Store
 from experiments.running import fit, replicas
 from experiments.running.events import Ended, Event, Noted, Returned, Spent, Started, Stepped
@@ -162,9 +163,9 @@ def test_each_trial_has_its_own_files_and_bits(tmp_path: Path, desk: Desk) -> No
     other = alone(tmp_path, many)
     same_but_replicas(desk.store, other)
     for one in many:
-        for name in ("metrics.jsonl", "weights.safetensors", "filters.safetensors"):
+        for name in ("metrics.jsonl", "weights.safetensors", "filters.safetensors", FILE):
             bits = [(store / "trials" / one.trial.id / name).read_bytes() for store in (desk.store, other)]
-            assert len(bits[0]) == len(bits[1]) and (bits[0] == bits[1] or name != "metrics.jsonl")
+            assert len(bits[0]) == len(bits[1]) and (bits[0] == bits[1] or name.endswith(".safetensors"))
         (session,) = records(desk.store)[one.trial.id]["sessions"]
         assert session["replicas"] == 3
 

@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import Any
 
 from analysis import inference
+from analysis.examples import Examples
 from analysis.inference import Paired
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, averaged
 from analysis.table.layout import aligned
 from analysis.table.wording import counted, few_text, p_text
+from analysis.terminal import agreement
 from backends.errors import MixlabError, choices
 from experiments.results import metrics
 from experiments.results.metrics import Metric
@@ -29,6 +31,12 @@ class Pair:
     fields: Key
     first: float
     second: float
+    examples: Examples | None = None  # None: a side has no predictions of them, or the metric is no accuracy
+
+    @property
+    def is_apart(self) -> bool:
+        """Whether the metric differs, or what was said of an example."""
+        return self.first != self.second or (self.examples is not None and self.examples.same_class < self.examples.num)
 
     @property
     def difference(self) -> float:
@@ -70,35 +78,71 @@ class Comparison:
 
     @cached_property
     def apart(self) -> list[Pair]:
-        return [pair for pair in self.pairs if pair.first != pair.second]
+        return [pair for pair in self.pairs if pair.is_apart]
 
 
-def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
-    """Lines on the trials that both sets have, and on where they differ. Raises: MixlabError: no such metric."""
+def check_metric(metric: str) -> None:
+    """Raises: MixlabError: there is no such metric."""
     if metric not in metrics.names():
         raise MixlabError(
             f"command line: --metric: expected a metric, got {metric!r}; {choices(metric, metrics.names())}"
         )
+
+
+def set_lines(side: RunSet, metric: str) -> list[str]:
+    """Lines on one set of runs: how far its frameworks agree. Raises: MixlabError: no such metric."""
+    check_metric(metric)
+    head = [f"{side.name}: {len(side.records)} done trials", *_unread(side)]
+    found = agreement.framework_lines(side, metric)
+    nothing = f"{side.name}: no setting and seed of which two frameworks say something of each example"
+    return [*head, *(found or [nothing])]
+
+
+def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
+    """Lines on the trials that both sets have, and on where they differ. Raises: MixlabError: no such metric."""
+    check_metric(metric)
+    sides = (first, second)
     pairs = [
-        Pair(one["id"], key_of(one), value(one, metric), value(other, metric)) for one, other in matched(first, second)
+        Pair(
+            *(one["id"], key_of(one), value(one, metric), value(other, metric)),
+            agreement.of_runs(sides, (one["id"], other["id"]), metric) if agreement.is_by_example(metric) else None,
+        )
+        for one, other in matched(first, second)
     ]
     lines = [
         f"{first.name}: {len(first.records)} done trials; {second.name}: {len(second.records)}; "
         f"{len(pairs)} of the same settings, backend and seed"
     ]
-    for side in (first, second):
-        if side.unread:
-            lines.append(f"{side.name}: {counted(len(side.unread), 'record')} left out, the first: {side.unread[0]}")
+    lines += [line for side in sides for line in _unread(side)]
     if not pairs:
-        return [*lines, *_nothing_common(first, second)]
+        return [*lines, *_nothing_common(first, second), *_framework_lines(first, second, metric)]
     with_numbers = tuple(pair for pair in pairs if not math.isnan(pair.difference))
     both = Comparison((first.name, second.name), metric, with_numbers)
-    lines.append(f"{metric}: {len(with_numbers) - len(both.apart)} of {len(pairs)} pairs are equal to the last bit")
+    equal = sum(pair.first == pair.second for pair in with_numbers)
+    lines.append(f"{metric}: {equal} of {len(pairs)} pairs are equal to the last bit")
     if len(with_numbers) < len(pairs):
         lines.append(
             f"{counted(len(pairs) - len(with_numbers), 'pair')} left out below, for lack of {metric} on a side"
         )
-    return [*lines, *_setting_lines(both), "", *_trial_lines(both)] if both.apart else lines
+    if agreement.is_by_example(metric):
+        lines += agreement.pair_lines([pair.examples for pair in with_numbers], metric)
+    if equal < len(with_numbers):
+        lines += _setting_lines(both)
+    if both.apart:
+        lines += ["", *_trial_lines(both)]
+    return [*lines, *_framework_lines(first, second, metric)]
+
+
+def _unread(side: RunSet) -> list[str]:
+    number = counted(len(side.unread), "record")
+    return [f"{side.name}: {number} left out, the first: {side.unread[0]}"] if side.unread else []
+
+
+def _framework_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
+    """Agreement of the frameworks within each set; of one set where both are the same."""
+    is_one = first.root.resolve() == second.root.resolve() and first.records.keys() == second.records.keys()
+    found = [agreement.framework_lines(side, metric) for side in ((first,) if is_one else (first, second))]
+    return [line for lines in found if lines for line in ["", *lines]]
 
 
 def _setting_lines(both: Comparison) -> Iterator[str]:
@@ -143,12 +187,18 @@ def _setting_line(both: Comparison, pairs: Sequence[Pair], test: Paired, p: floa
 
 
 def _trial_lines(both: Comparison) -> list[str]:
-    layout = [["trial", "settings apart from the others", *both.names, f"difference ({both.unit})"]]
+    tested = any(pair.examples for pair in both.apart)
+    heads = ["n10", "n01", "p"] if tested else []
+    layout = [["trial", "settings apart from the others", *both.names, f"difference ({both.unit})", *heads]]
     order, varying = sorted(both.apart, key=lambda pair: -abs(pair.difference)), both.varying
     for pair in order[:MAX_LINES]:
         numbers = [both.number(pair.first), both.number(pair.second), both.number(pair.difference, "+")]
-        layout.append([pair.trial, _words(pair, varying), *numbers])
-    return [*aligned(layout), *([f"and {len(order) - MAX_LINES} more"] if len(order) > MAX_LINES else [])]
+        layout.append(
+            [pair.trial, _words(pair, varying), *numbers, *(agreement.mcnemar_cells(pair.examples) if tested else [])]
+        )
+    rule = [agreement.rule(both.names)] if tested else []
+    more = [f"and {len(order) - MAX_LINES} more"] if len(order) > MAX_LINES else []
+    return [*rule, *aligned(layout), *more]
 
 
 def _words(pair: Pair, names: Sequence[str]) -> str:

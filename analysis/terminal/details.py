@@ -8,23 +8,32 @@ from typing import Any
 import yaml
 
 from analysis.table.layout import aligned
+from analysis.terminal.class_lines import class_lines
+from backends.errors import MixlabError, choices
 from backends.models import family_of, folds, read_spec
 from backends.models.summary import model_summary
 from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
 from experiments.results import kept
-from experiments.results.metrics import LEARNING_RATE, METRICS, SPLITS, STEP, STEP_LOSS
+from experiments.results.metrics import LEARNING_RATE, METRICS, PREDICTED, SPLITS, STEP, STEP_LOSS
+from experiments.results.shape import sound
 from experiments.results.states import state
 from experiments.results.store import Store
 from experiments.weights.weight_files import Weights
 
 
-def show_lines(prefix: str, store: Store) -> list[str]:
-    """A trial's spec, environment, layers, result and curve, as far as they are there.
+def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0]) -> list[str]:
+    """A trial's spec, environment, layers, result, accuracy by class and curve, as far as they are there.
 
-    Raises: MixlabError: no trial's id begins with `prefix`, or several do.
+    Args:   predicted: of PREDICTED, whose accuracy by class is shown.
+    Raises: MixlabError: no trial's id begins with `prefix`, or several do; there are no such predictions.
     """
+    if predicted not in PREDICTED:
+        raise MixlabError(
+            f"command line: --predictions: expected an evaluation and a split, got {predicted!r}; "
+            f"{choices(predicted, PREDICTED)}"
+        )
     trial_id = store.find(prefix)
     folder = store.folder(trial_id)
     now = state(store, trial_id)
@@ -39,6 +48,13 @@ def show_lines(prefix: str, store: Store) -> list[str]:
     if record is not None:
         omitted = ("spec", "environment", "curve", "metrics")
         lines += ["", "result:", *_yaml({key: value for key, value in record.items() if key not in omitted})]
+    if now.status == "done":
+        names = sound(record or {}, "data.classes") or []
+        lines += [
+            "",
+            "predictions:",
+            *(f"  {line}".rstrip() for line in class_lines(folder, names, *predicted.split("."))),
+        ]
     curve = folder / "metrics.jsonl"
     try:
         points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []

@@ -33,7 +33,7 @@ REMOVABLE = {
 }
 # Kinds that stay, unless their ablation is named.
 STAYING = {
-    "results": "records, curves, specs and first layers",
+    "results": "records, curves, specs, predictions and first layers",
     "ablations": "what was asked, jobs and their logs, reports",
     "other": "what is none of these",
 }
@@ -41,7 +41,7 @@ NAMED = "trials-of"  # trials that only a named ablation has, and its folder
 YOUNG_S = 3600.0  # what is half-written and younger may still be written
 TEMPORARY = re.compile(r"\..*\.tmp|\.heartbeat\..*|\.(new|damaged)-.*|\.[0-9a-f]{16}\.[0-9a-f]{8}|\.writable")
 CORRUPT = re.compile(r".*\.corrupt-\d+")
-STATES = re.compile(r"(previous-)?" + re.escape(CHECKPOINT) + r"|best-\d+\.safetensors")
+STATES = re.compile(r"(previous-)?" + re.escape(CHECKPOINT) + "|" + kept.SAVED.pattern)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ are the ones that were evaluated: with train.ema_decay the average. The file nam
 logits, where the data has names for them. The best are saved when their point is reached, as
 `best-<step>.safetensors`, because a run that goes on later could not make them again. Such a file belongs to the
 checkpoint whose curve has that point; a file of a step after the checkpoint that a run goes on from is of a future that
-did not come, and goes.
+did not come, and goes. So it is with what an evaluation said of each example; see predictions.py.
 """
 
 import re
@@ -21,6 +21,7 @@ from experiments.results import checkpoint
 from experiments.spec.trial import Trial
 
 FILE = "weights.safetensors"
+SAVED = re.compile(r"(?:best|predictions)-(\d+)\.safetensors(?:\.gz)?")  # what belongs to a checkpoint, by step
 
 
 def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
@@ -57,10 +58,10 @@ def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
     return None
 
 
-def drop_best(folder: Path, but: Collection[int] = (), until: int = -1) -> None:
-    """Remove the weights that `save_best` saved, except those of some steps and of the steps up to `until`."""
-    for path in folder.glob("best-*.safetensors"):
-        match = re.fullmatch(r"best-(\d+)", path.stem)
+def drop_saved(folder: Path, but: Collection[int] = (), until: int = -1) -> None:
+    """Remove the weights and predictions of best and last points, but for those of some steps, and up to `until`."""
+    for path in folder.glob("*-*"):
+        match = SAVED.fullmatch(path.name)
         if match and int(match[1]) not in but and int(match[1]) > until:
             path.unlink(missing_ok=True)
 

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 LAST, BEST = "last", "best"  # evaluations of a trial that its record holds apart from the curve
 SPLITS = ("train", "validation", "test")
+# Evaluations and splits of which a done trial keeps what was said of each example; see predictions.py.
+PREDICTED = tuple(f"{when}.{split}" for when in (LAST, BEST) for split in reversed(SPLITS[1:]))
 SECONDS = ("compile", "train", "evaluate")
 FLOPS = ("forward_flops_per_image", "training_flops")  # which may pass 64 bits
 STEPS = "steps"

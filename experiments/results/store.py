@@ -2,8 +2,8 @@
 
     trials/<id>/        spec.json  env.json  metrics.jsonl  checkpoint.safetensors  record.json  heartbeat
                         previous-checkpoint.safetensors, for when the last one is damaged
-                        best-<step>.safetensors, beside them, where run.keep is best
-                        weights.safetensors, filters.safetensors (first layers), of a trial that is done
+                        predictions-<step>.safetensors.gz and, where run.keep is best, best-<step>.safetensors
+                        weights.safetensors, filters.safetensors (first layers), predictions.safetensors.gz, when done
     ablations/<name>/   resolved.json  ablation.yaml and trials.txt (what it says, for people)
                         records.parquet (a cache)  jobs/  report/
     data/               decoded images, shared by all trials
@@ -22,7 +22,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.files import StoreError, as_json, set_aside, write_json, write_whole
 from experiments.machine.environment import environment
-from experiments.results import checkpoint, claims, kept
+from experiments.results import checkpoint, claims, kept, predictions
 from experiments.results.claims import Claim
 from experiments.results.publish import publish
 from experiments.results.record import RECORD_SCHEMA, read
@@ -145,11 +145,12 @@ class Store:
         written = publish(path, as_json(record), claim, lambda other: self._may_replace(trial_id, other), is_done)
         if written and not is_done:
             kept.forget(self.folder(trial_id))
+            predictions.forget(self.folder(trial_id))
             return True
         last = self.checkpoint(trial_id)
         for superfluous in (last, checkpoint.before(last)):
             superfluous.unlink(missing_ok=True)
-        kept.drop_best(self.folder(trial_id))
+        kept.drop_saved(self.folder(trial_id))
         return written
 
     def _may_replace(self, trial_id: str, path: Path) -> bool:

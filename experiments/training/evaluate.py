@@ -1,6 +1,7 @@
-"""The metrics of a trained model on examples."""
+"""The metrics of a trained model on examples, and what it says of each."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -10,24 +11,40 @@ from experiments.data import Splits
 from experiments.results.metrics import ACCURACY, LOSS, METRICS
 
 
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """scores: each of METRICS by name.   classes: the smallest unsigned type (n,), what `predicted` gives."""
+
+    scores: dict[str, float]
+    classes: Array
+
+
 def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
     """Each of METRICS by name, in float64, over the examples at `indices`; each example counts once.
 
     Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.
     """
-    return evaluate_each(program, splits, indices, loss)[0]
+    return evaluate_each(program, splits, indices, loss)[0].scores
 
 
-def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[dict[str, float]]:
+def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[Evaluation]:
     """Evaluate each replica of a program, as `evaluate` does one trial."""
     batches, labels = [_predict(program, splits.images, part) for part in _batches(indices)], splits.labels[indices]
     of_replicas = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    return [{name: MEASURES[name](logits, labels, loss) for name in METRICS} for logits in of_replicas]
+    return [
+        Evaluation({name: MEASURES[name](logits, labels, loss) for name in METRICS}, predicted(logits))
+        for logits in of_replicas
+    ]
+
+
+def predicted(logits: Array) -> Array:
+    """The class (n,) of the largest logit of each example, in the smallest type; the first of equal ones."""
+    return logits.argmax(1).astype(np.min_scalar_type(logits.shape[1] - 1))
 
 
 def accuracy(logits: Array, labels: Array, loss: str) -> float:
-    """The share of examples whose largest logit is that of their label."""
-    return float(np.mean(logits.argmax(1) == labels))
+    """The share of examples whose predicted class is their label."""
+    return float(np.mean(predicted(logits) == labels))
 
 
 def mean_loss(logits: Array, labels: Array, loss: str) -> float:

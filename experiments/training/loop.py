@@ -15,9 +15,9 @@ from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
 from experiments.results.metrics import SPLITS
-from experiments.training.evaluate import evaluate_each
+from experiments.training.evaluate import Evaluation, evaluate_each
 from experiments.training.plan import step_plan
-from experiments.training.trial_run import Scores, TrialRun
+from experiments.training.trial_run import Point, TrialRun
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
@@ -120,12 +120,12 @@ class Loop:
         start, compiled = time.monotonic(), self.program.compile_s
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
-        points: list[Scores] = [dict.fromkeys(subsets) for _ in self.runs]
+        points: list[Point] = [dict.fromkeys(subsets) for _ in self.runs]
         for name, indices in subsets.items():
-            scores: list[dict[str, float] | None] = [None] * len(self.runs)
+            of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
-                scores = [*evaluate_each(self.program, self.splits, indices, self.trial.train.loss)]
-            points = [{**point, name: score} for point, score in zip(points, scores, strict=True)]
+                of_runs = [*evaluate_each(self.program, self.splits, indices, self.trial.train.loss)]
+            points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)
         if any(run.is_to_save_best() for run in self.runs):

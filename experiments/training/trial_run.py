@@ -13,16 +13,17 @@ from backends.models import folds
 from backends.state import state_shapes
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
-from experiments.results import checkpoint, first_layers, kept
+from experiments.results import checkpoint, first_layers, kept, predictions
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
+from experiments.training.evaluate import Evaluation
 from experiments.training.events import Evaluated, Noted, Stepped, Tell
 from experiments.training.plan import learning_rates
 from experiments.training.start import initial_state
 
-Scores = Mapping[str, dict[str, float] | None]  # by split; None: it has no examples
+Point = Mapping[str, Evaluation | None]  # by split; None: it has no examples
 
 
 @dataclass
@@ -53,7 +54,8 @@ class TrialRun:
         self.folder = store.folder(trial.id)
         self.progress = Progress()
         self.notes: list[str] = []  # what was set aside
-        self.saved_best: int | None = None  # step of the best point when the state was last saved
+        self.said: dict[int, predictions.Classes] = {}  # by the evaluations of `_steps_to_keep`, where it is known
+        self.saved: set[int] = set()  # `_steps_to_keep` when the state was last saved
         self.checkpoint_s, self.last_loss = 0.0, 0.0
 
     def restore(self) -> State:
@@ -72,8 +74,10 @@ class TrialRun:
                 self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}")
         if self.notes:
             self.notes[-1] += f", {f'gone on from step {self.progress.step}' if state else 'started again'}"
-        kept.drop_best(self.folder, until=self.progress.step)
-        self.saved_best = self._best_step()
+        kept.drop_saved(self.folder, until=self.progress.step)
+        self.saved = self._steps_to_keep
+        found = {step: predictions.saved(self.folder, step) for step in self.saved}
+        self.said = {step: said for step, said in found.items() if said is not None}
         self.write_curve()
         for note in self.notes:
             self.tell(Noted(self.trial.id, note))
@@ -97,18 +101,20 @@ class TrialRun:
             self.last_loss = float(loss)
         self.check_claim()
 
-    def add_point(self, scores: Scores) -> None:
+    def add_point(self, point: Point) -> None:
         """Add a point to the curve.
 
         Raises: Diverged: a loss is not finite: that of the last step was, and its update led to where nothing is.
         """
-        progress = self.progress
+        progress, scores = self.progress, {split: one and one.scores for split, one in point.items()}
         if not all(math.isfinite(score[FINITE.name]) for score in scores.values() if score):
             raise Diverged(progress.step)
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         loss, rate = progress.loss_sum / since, float(learning_rates(self.trial.train, progress.step - 1, 1)[0])
         progress.curve.append({STEP: progress.step, STEP_LOSS: loss, LEARNING_RATE: rate, **scores})
         progress.loss_sum = 0.0
+        said = {split: one.classes for split, one in point.items() if one and split in predictions.KEPT_SPLITS}
+        self.said = {step: x for step, x in {**self.said, progress.step: said}.items() if step in self._steps_to_keep}
         self.tell(Evaluated(self.trial.id, progress.step, loss, rate, scores))
 
     def is_to_save_best(self) -> bool:
@@ -134,9 +140,11 @@ class TrialRun:
 
     def save(self, state: State) -> None:
         """Write a checkpoint. Raises: StoreError."""
+        for step in self.said.keys() - self.saved:
+            predictions.save(self.folder, step, self.said[step])
         checkpoint.write(self.folder / CHECKPOINT, state, asdict(self.progress))
-        before, self.saved_best = self.saved_best, self._best_step()  # of the two checkpoints that are there now
-        kept.drop_best(self.folder, but=[step for step in (before, self.saved_best) if step is not None])
+        before, self.saved = self.saved, self._steps_to_keep  # of the two checkpoints that are there now
+        kept.drop_saved(self.folder, but=before | self.saved)
 
     def check_claim(self) -> None:
         """Raises: ClaimLost: another process has taken the trial over, and what is in its folder is that one's."""
@@ -149,6 +157,7 @@ class TrialRun:
         if self.store.recorded_status(self.trial.id) == "done":
             return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
         first_layers.keep(self.folder, self.trial, state)
+        self._keep_predictions()
         if self.trial.run.keep == "none":
             return kept.forget(self.folder)
         if not self._saves_best:
@@ -181,10 +190,29 @@ class TrialRun:
             "forward_flops_per_image": 2 * macs,
             "training_flops": 6 * macs * images,
             "peak_memory_bytes": peak_memory_bytes,
-            "metrics": {LAST: progress.curve[-1] if progress.curve else None, BEST: best(progress.curve)},
+            "metrics": {**dict.fromkeys((LAST, BEST)), **self._named_points},
             "notes": self.notes,
             "curve": progress.curve,
         }
+
+    def _keep_predictions(self) -> None:
+        steps = {when: point[STEP] for when, point in self._named_points.items()}
+        said = {when: self.said[step] for when, step in steps.items() if step in self.said}
+        predictions.keep(self.folder, self.splits, self.trial.info.content, said)
+        for when in [when for when in steps if when not in said]:
+            path = predictions.saved_path(self.folder, steps[when])
+            self.notes.append(f"store: {path} is gone or damaged; no predictions are kept of the {when} evaluation")
+
+    @property
+    def _named_points(self) -> dict[str, dict[str, Any]]:
+        """The last and the best point of the curve, once there is one."""
+        curve = self.progress.curve
+        return {LAST: curve[-1], BEST: best(curve) or curve[-1]} if curve else {}
+
+    @property
+    def _steps_to_keep(self) -> set[int]:
+        """Steps of the evaluations whose predictions, and of whose best one the weights, belong to a checkpoint."""
+        return {int(point[STEP]) for point in self._named_points.values()}
 
     @property
     def _saves_best(self) -> bool:
