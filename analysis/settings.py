@@ -159,6 +159,15 @@ def _as_setting(cell: pd.Series[Any]) -> pd.Series[Any]:
     return changed
 
 
+def tested_of(cell: pd.Series[Any]) -> Tested:
+    """The test of a cell's setting, from its columns."""
+    number = {
+        name: float(cell[f"setting_{name}"]) for name in ("difference", "low", "high", "p", "error", "seeds_share")
+    }
+    found = Paired(int(cell["setting_pairs"]), **number, level=float(cell["level"]), num_examples=int(cell["examples"]))
+    return Tested(found, tuple(str(cell["frameworks"]).split()), float(cell["p_holm"]))
+
+
 def alone(cell: pd.Series[Any]) -> pd.Series[Any]:
     """A cell as it is told by itself: as its setting, or without interval if it is but one framework of its setting.
 

@@ -1,4 +1,4 @@
-"""What the statistics of a table promise, in simulated studies: `make test-studies` has 2,000 of each kind, CI some.
+"""What the statistics of a table promise, in simulated studies: `make test-studies` has 4,000 of each kind, CI some.
 
 Coverage: how often an interval holds the true difference. Errors: how often one of the settings without a difference is
 called distinguishable. Power: how often a difference is, of which power.py promises 80 %.
@@ -32,7 +32,11 @@ CONDITIONS = [
 ]
 FILE = ROOT / "analysis" / "results" / "studies.md"
 # Where the numbers miss what is asked for: what is missed, and why.
-KNOWN: dict[tuple[str, str], str] = {}
+KNOWN = {
+    (SEEDS_AND_EXAMPLES, studies.CEILING.name, "power"): (
+        "at the ceiling a loss and its estimated error rise together, so that more studies find it than are promised"
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -94,11 +98,12 @@ def holds(test: Any, true: float) -> bool:
 
 def study(over: str, world: World, n: int, frameworks: int, num: int) -> Found:
     coverage, three, level, errors, errors_of_three, power, untested, of_mean, of_bootstrap = ([] for _ in range(9))
+    world = null(world, over) if over == SEEDS else world  # whose promise is for these examples, and not for others
     for batch in batches(null(world, over), (0.0, 0.0, 0.0), n, frameworks, num):
         for tests in all_tested(batch, over):
             untested += [not one.over for one, _ in tests]
             three += [holds(one, true) for one, true in tests if one.over]
-            level += [100 * one.paired.level for one, _ in tests if one.over]
+            level += [one.paired.level for one, _ in tests if one.over]
             errors.append(tests[0][0].paired.p < 0.05)
             errors_of_three.append(any(one.p_holm < 0.05 for one, _ in tests))
         for right, true in zip(batch.right[:, 0, 0], batch.accuracy, strict=True):
@@ -113,8 +118,7 @@ def study(over: str, world: World, n: int, frameworks: int, num: int) -> Found:
             coverage += [holds(one, true) for one, true in tests if one.over]
             power += [] if over == EXAMPLES else [tests[0][0].p_holm < 0.05]
     shares = (coverage, three, level, errors, errors_of_three, power, untested, of_mean, of_bootstrap)
-    percent = [1, 1, 0.01, 1, 1, 1, 1, 1, 1]
-    return Found(*(100 * part * float(np.mean(share)) if share else math.nan for part, share in zip(percent, shares)))
+    return Found(*(100 * float(np.mean(share)) if share else math.nan for share in shares))
 
 
 def within(share: float, num: int) -> float:
@@ -194,4 +198,5 @@ INTRODUCTION = """In %, as `make test-studies` found it; `tests/studies.py` has 
 setting, a seed, an example, the pairs of setting and seed and of setting and example, and chance bring. Two frameworks
 share nine tenths of the variance of chance. The aim: coverage 95, or the level of Holm's step, each ± 2; errors at most
 6, of one setting and of three together; power 80 ± 3, of the difference that `analysis/power.py` promises it for.
-*Untested*: all pairs differ by the same. The standard error of a share is 0.5 at 95 %, and 0.9 at 80 %."""
+*Untested*: all pairs differ by the same. The standard error of a share is 0.35 at 95 %, and 0.6 at 80 %. The bootstrap
+is of 300 studies; of ten seeds it covers less than it says."""

@@ -11,11 +11,9 @@ from analysis.labels import Label, baseline_of, field_text, grouped, keys
 from analysis.page.matched import matched_text
 from analysis.power import POWER, detectable
 from analysis.report import Report
-from analysis.settings import EXAMPLES, SEEDS_AND_EXAMPLES
-from analysis.table.tested import FEW
+from analysis.table.tested import number_text, verdict_text
 from analysis.table.wording import (
     baseline_text,
-    counted,
     difference_text,
     interval_text,
     is_significant,
@@ -85,7 +83,9 @@ def _validation(report: Report, labels: list[Label]) -> tuple[dict[Label, float]
     name, frame = f"{when}.validation.{asked.name}", report.frame
     if split != "validation" and name in frame:
         groups = grouped(frame[frame["status"] == "done"], keys(report.ablation))
-        means = {label: float(pd.to_numeric(groups[label][name]).mean()) for label in labels if label in groups}
+        means = {
+            label: float(pd.to_numeric(groups[label][name]).mean(skipna=False)) for label in labels if label in groups
+        }
         if len(means) == len(labels) and not any(map(math.isnan, means.values())):
             return means, "best on validation"
     own = {label: float(report.rows[label]["mean"]) for label in labels}
@@ -108,37 +108,17 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     other = baseline_of(ablation, label)
     assert other is not None
     told = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
-    told = f"{told}, {_number(cell)}, {_verdict(report, cell, _against(report, label, other))}"
+    one = settings.tested_of(cell)
+    told = f"{told}, {number_text(one, int(cell['n']))}, {verdict_text(one, _against(report, label, other))}"
     return "; ".join(filter(None, (told, _detectable(report, cell), matched_text(cell, report.rows[other]))))
-
-
-def _number(cell: "pd.Series[Any]") -> str:
-    """`n = 3 seeds and 360 test examples (few seeds: the interval is ±3.6 standard errors)`."""
-    n = int(cell["pairs"] or cell["n"])
-    if cell["over"] == EXAMPLES:
-        return f"n = 1 seed (the interval is over {int(cell['examples']):,} test examples alone)"
-    examples = f" and {int(cell['examples']):,} test examples" if cell["over"] == SEEDS_AND_EXAMPLES else ""
-    if not cell["over"] or n >= FEW:
-        return f"n = {counted(n, 'seed')}{examples}"
-    times = (cell["difference_high"] - cell["difference"]) / cell["setting_error"]
-    return f"n = {counted(n, 'seed')}{examples} (few seeds: the interval is ±{times:.1f} standard errors)"
-
-
-def _verdict(report: Report, cell: "pd.Series[Any]", against: str) -> str:
-    if math.isnan(cell["p"]):
-        why = "for lack of pairs of seeds" if cell["pairs"] < 2 else "since all pairs differ by the same"
-        return f"not tested, {why}"
-    verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
-    return f"{verdict} from {against}{' at this seed' if cell['over'] == EXAMPLES else ''}"
 
 
 def _detectable(report: Report, cell: "pd.Series[Any]") -> str:
     """The difference that would have been found, by the error that was; empty where one was found, or none tested."""
     if math.isnan(cell["p"]) or is_significant(cell):
         return ""
-    n, share = int(cell["pairs"]), float(cell["setting_seeds_share"])
-    freedom = n - 1 if share else math.inf
-    least = detectable(float(cell["setting_error"]), freedom, float(cell["level"]), POWER, share)
+    found = settings.tested_of(cell).paired
+    least = detectable(found.error, found.n - 1 or math.inf, found.level, POWER, found.seeds_share)
     shown = f"{number(report.ablation, least, more=1)} {points(report.ablation)}"
     return f"with {100 * POWER:.0f} % power a difference of {shown} would have been found"
 

@@ -29,6 +29,7 @@ def _lines(report: Report, figures: Sequence[Drawn], command: str) -> Iterator[s
     for figure in figures:
         yield from (f"## {plain(figure.title)}", "", f"![{plain(figure.title)}](figures/{figure.name}.svg)", "")
         yield paragraph(figure.caption)
+    yield from _listed("Marginal effects", parts["marginal"])
     yield from _listed("Trends", parts["trends"])
     if parts["cost"]:
         yield from ("## Cost", "", *markdown([[*parts["cost_columns"]], *parts["cost"]]), "")

@@ -18,7 +18,7 @@ from analysis.labels import Label, field_text, keys
 from analysis.page import answer
 from analysis.page.paper import findings
 from analysis.report import Report
-from analysis.table import trends, wording
+from analysis.table import marginal, trends, wording
 from analysis.table.heading import heading
 from analysis.table.render import cell_text, equivalence_text, p_value
 from analysis.table.tested import over_text
@@ -70,6 +70,7 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
         "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
+        "marginal": marginal.sentences(report),
         "trends": trends.sentences(report),
         "parity": _parity(report),
         "environments": _environments(report.frame),

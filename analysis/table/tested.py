@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings
+from analysis.inference import ALPHA
 from analysis.labels import Label, label_text
-from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES
+from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 
@@ -29,6 +30,28 @@ def over_text(cell: "pd.Series[Any]") -> str:
     seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} test examples"
     texts = {SEEDS: seeds, EXAMPLES: f"{examples} of one seed", SEEDS_AND_EXAMPLES: f"{seeds} and {examples}"}
     return texts.get(cell["over"], "")
+
+
+def number_text(one: Tested, alone: int = 0) -> str:
+    """`n = 3 seeds and 360 test examples (few seeds: the interval is ±3.6 standard errors)`.
+
+    Args: alone: seeds of a mean whose seeds have no pairs.
+    """
+    found, n = one.paired, one.paired.n or alone
+    if one.over == EXAMPLES:
+        return f"n = 1 seed (the interval is over {found.num_examples:,} test examples alone)"
+    examples = f" and {found.num_examples:,} test examples" if one.over == SEEDS_AND_EXAMPLES else ""
+    few = f" (few seeds: the interval is ±{found.factor(1 - found.level):.1f} standard errors)"
+    return f"n = {counted(n, 'seed')}{examples}{few if one.over and n < FEW else ''}"
+
+
+def verdict_text(one: Tested, base: str = "") -> str:
+    """`distinguishable from tied`, `not distinguishable from tied`, `not tested, for lack of pairs of seeds`."""
+    if not one.over:
+        why = "for lack of pairs of seeds" if one.paired.n < 2 else "since all pairs differ by the same"
+        return f"not tested, {why}"
+    told = "distinguishable" if one.p_holm < ALPHA else "not distinguishable"
+    return f"{told}{' from ' if base else ''}{base}{' at this seed' if one.over == EXAMPLES else ''}"
 
 
 def over_texts(ablation: Ablation, table: pd.DataFrame) -> Iterator[str]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import inference, settings
 from analysis.cells import Options, is_mixed
-from analysis.inference import ALPHA, LEVEL
+from analysis.inference import ALPHA, LEVEL, ROUNDING
 from analysis.labels import Label, baseline_of, field_text, label_text, labels
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
@@ -59,9 +59,14 @@ def difference_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
     Args: cell: of settings.rows_of or settings.alone. The level of its interval is named where it is not 95 %.
     """
     shown = f"{number(ablation, cell['difference'], '+', 1)} {points(ablation)}"
-    interval = interval_text(ablation, cell["difference_low"], cell["difference_high"], 1)
-    level = f" ({100 * cell['level']:.3g} %)" if interval and abs(cell["level"] - LEVEL) > 1e-9 else ""
-    return f"{shown} {interval}{level}".rstrip()
+    interval = interval_and_level_text(ablation, cell["difference_low"], cell["difference_high"], cell["level"])
+    return f"{shown} {interval}".rstrip()
+
+
+def interval_and_level_text(ablation: Ablation, low: float, high: float, level: float) -> str:
+    """`[-0.41, 0.83]`, `[-0.41, 0.83] (98.3 %)`: of a difference, with a digit more than the table."""
+    interval = interval_text(ablation, low, high, 1)
+    return f"{interval} ({100 * level:.3g} %)" if interval and abs(level - LEVEL) > ROUNDING else interval
 
 
 def asked_text(ablation: Ablation) -> str:

@@ -1,0 +1,150 @@
+"""Marginal effects: against the linear model of statsmodels, and where there are none."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.formula.api import ols
+
+from analysis.inference import crossed, holm
+from analysis.table import marginal
+from experiments.results import predictions
+from tests.test_report_files import BLOCKS, MIXING, Bench, record
+
+NUM, SEEDS = 150, [0, 1, 2]
+GRID = {BLOCKS: [1, 2, 4], MIXING: ["tied", "untied"], "backend": ["torch", "jax"], "seed": SEEDS}
+REPORT = {"rows": [BLOCKS, MIXING], "columns": ["backend"], "baseline": {MIXING: "tied"}}
+
+
+def answers(interaction: float = 0.0) -> Any:
+    """Which examples are right, bool (blocks, mixings, backends, seeds, NUM)."""
+    rng = np.random.default_rng(5)
+    blocks, mixing = np.arange(3)[:, None, None, None, None], np.arange(2)[:, None, None, None]
+    skill = -0.3 + rng.normal(0, 0.8, NUM) + 0.1 * blocks + 0.4 * mixing * (1 - interaction * blocks)
+    return skill + rng.normal(0, 0.1, (3, 2, 1, 3, 1)) + rng.normal(0, 0.4, (3, 2, 2, 3, NUM)) > 0
+
+
+@pytest.fixture
+def bench(tmp_path: Path, cache: Path) -> Any:
+    def bench(right: Any = None, with_predictions: bool = True, **keys: Any) -> Bench:
+        made = Bench(tmp_path, cache, **{"grid": GRID, "report": REPORT, **keys})
+        flat = (answers() if right is None else right).reshape(len(made.trials), NUM)
+        made.put(*(record(float(one.mean())) for one in flat))
+        splits: Any = SimpleNamespace(labels=np.zeros(NUM, int), validation=np.arange(0), test=np.arange(NUM))
+        for planned, one in zip(made.trials, flat, strict=True):
+            if with_predictions:
+                said = {"test": (~one).astype(np.uint16)}
+                predictions.keep(made.store.folder(planned.trial.id), splits, "x", {"last": said})
+        return made
+
+    return bench
+
+
+def effects(made: Bench) -> Any:
+    grid = marginal._grid(made.report(), (BLOCKS, MIXING))
+    assert isinstance(grid, marginal.Grid)
+    return marginal.marginal_effects(grid)
+
+
+@pytest.mark.parametrize("with_predictions", [True, False])
+def test_marginal_effects_are_the_coefficients_of_the_linear_model(bench: Any, with_predictions: bool) -> None:
+    right = answers()
+    made = bench(right, with_predictions)
+    frame = made.report().frame.rename(columns={BLOCKS: "blocks", MIXING: "mixing", "last.test.accuracy": "y"})
+    means = frame.groupby(["blocks", "mixing", "seed"])["y"].mean().reset_index()
+    model, found = ols("y ~ C(blocks) + C(mixing) + C(seed)", means).fit(), effects(made)
+    names = {(BLOCKS, 2, 1): "C(blocks)[T.2]", (BLOCKS, 4, 1): "C(blocks)[T.4]"}
+    names[MIXING, "untied", "tied"] = "C(mixing)[T.untied]"
+    assert list(found) == list(names)
+    for name, coefficient in names.items():
+        assert found[name].paired.difference == pytest.approx(model.params[coefficient])
+    assert found[MIXING, "untied", "tied"].over == ("seeds and examples" if with_predictions else "seeds")
+
+
+def test_the_interval_of_a_marginal_effect_is_over_seeds_and_examples(bench: Any) -> None:
+    """Not over the cells, which share what a seed brings."""
+    right = answers().astype(float)
+    found = effects(bench(right > 0))
+    expected = [
+        crossed((right[1] - right[0]).mean((0, 1))),
+        crossed((right[2] - right[0]).mean((0, 1))),
+        crossed((right[:, 1] - right[:, 0]).mean((0, 1))),
+    ]
+    corrected = holm([one.p for one in expected])
+    for one, other, p in zip(found.values(), expected, corrected, strict=True):
+        assert one.paired.p == pytest.approx(other.p) and one.p_holm == pytest.approx(p)
+        assert one.paired.n == 3 and one.paired.num_examples == NUM
+        again = other.at(one.paired.level)
+        assert (one.paired.low, one.paired.high) == pytest.approx((again.low, again.high))
+
+
+def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
+    made = bench()
+    folder = made.write()
+    lines = marginal.sentences(made.report())
+    assert len(lines) == 4 and all(re.search(r"num_blocks=[24] over 1: ", line) for line in lines[:2])
+    told = r"token_mixing=untied over tied: \+\S+ points \[\S+, \S+\].*, n = 3 seeds and 150 test examples"
+    assert re.match(told, lines[2]) and lines[2].endswith("; mean over num_blocks")
+    assert lines[3].startswith("no interaction of the fields is shown (p = 0.")
+    page = (folder / "report.md").read_text()
+    assert "## Marginal effects" in page and all(line.split(":")[0] in page for line in lines[:3])
+    assert "<h3>Marginal effects</h3>" in (folder / "report.html").read_text()
+
+
+def test_an_interaction_is_said_to_make_them_misleading(bench: Any) -> None:
+    *_, last = marginal.sentences(bench(answers(interaction=1.5)).report())
+    assert last.startswith("num_blocks and token_mixing interact (p < 0.001): the effect of one depends on the other")
+
+
+def test_the_test_of_an_interaction_is_that_of_a_two_way_table(bench: Any) -> None:
+    """From sums of squares by hand: of the cells' means, against the residual with seeds as blocks."""
+    right = answers(interaction=0.2)
+    grid = marginal._grid(bench(right).report(), (BLOCKS, MIXING))
+    assert isinstance(grid, marginal.Grid)
+    y = right.mean((2, 4))  # (blocks, mixings, seeds)
+    cell, m = y.mean(2, keepdims=True), y.mean()
+    a, b, s = (y.mean(axes, keepdims=True) for axes in ((1, 2), (0, 2), (0, 1)))
+    between = 3 * ((cell - a - b + m) ** 2).sum() / 2
+    rest = ((y - cell - s + m) ** 2).sum() / 10
+    assert marginal.interactions(grid) == {(BLOCKS, MIXING): pytest.approx(stats.f.sf(between / rest, 2, 10))}
+
+
+def test_an_incomplete_grid_has_none_and_says_what_it_lacks(bench: Any) -> None:
+    made = bench()
+    for planned in made.trials:
+        if planned.settings[BLOCKS] == 2 and planned.settings[MIXING] == "tied":
+            (made.store.folder(planned.trial.id) / "record.json").unlink()
+    (said,) = marginal.sentences(made.report())
+    assert said.startswith("There are no marginal effects: of 6 combinations these have no number: ")
+    assert said.endswith(": num_blocks=2 token_mixing=tied.")
+
+
+def test_seeds_that_not_all_combinations_have_do_not_count(bench: Any) -> None:
+    made = bench()
+    gone = [one for one in made.trials if one.settings[BLOCKS] == 4 and one.trial.seed == 2]
+    (made.store.folder(gone[0].trial.id) / "record.json").unlink()  # of one mixing, on torch
+    found = effects(made)
+    assert {one.paired.n for one in found.values()} == {3}  # jax has the seed everywhere
+    assert gone[0].trial.backend == "torch"
+    for one in gone[:2]:
+        (made.store.folder(one.trial.id) / "record.json").unlink(missing_ok=True)
+    assert {one.paired.n for one in effects(made).values()} == {2}
+    for one in made.trials:
+        if one.trial.seed == 1:
+            (made.store.folder(one.trial.id) / "record.json").unlink(missing_ok=True)
+    (said,) = marginal.sentences(made.report())
+    assert said.endswith("the 6 combinations have fewer than 2 seeds in common.")
+
+
+def test_one_field_alone_has_no_marginal_effects(bench: Any) -> None:
+    made = bench(answers()[:1], grid={**GRID, BLOCKS: [1]})
+    assert marginal.sentences(made.report()) == []
+
+
+def test_cells_that_are_all_alike_have_neither_test_nor_interaction(bench: Any) -> None:
+    lines = marginal.sentences(bench(np.ones((3, 2, 2, 3, NUM), bool)).report())
+    assert len(lines) == 3 and all("not tested, since all pairs differ by the same" in line for line in lines)
