@@ -30,7 +30,8 @@ from backends.models.mixer_spec import SIZES
 from experiments import data
 from experiments.data import Purpose
 from experiments.design import grid
-from experiments.design.grid import Axes, Point
+from experiments.design.axes import Point
+from experiments.design.grid import Axes
 from experiments.design.report_spec import ReportSpec, read_report
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig

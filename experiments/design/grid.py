@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from backends.errors import MixlabError
+from experiments.design import axes
+from experiments.design.axes import Point
 from experiments.spec import fields
 from experiments.spec.values import shown
 
-Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 Axes = dict[str, list[Point]]  # name of an axis -> its points
 
 
@@ -44,13 +45,13 @@ def axis_points(name: str, axis: Any, where: str) -> list[Point]:
     if all(isinstance(value, dict) for value in values):
         return [fields.typed(fields.flatten(value, f"{where}: {name}"), f"{where}: {name}") for value in values]
     fields.check_name(name, where)
-    return [fields.typed({name: value}, where) for value in values]
+    return [{name: value} for value in axes.values(axis, name, where)]
 
 
 def products(grid: Sequence[Axes], where: str) -> list[Point]:
     points = []
-    for axes in grid:
-        for parts in itertools.product(*axes.values()):
+    for mapping in grid:
+        for parts in itertools.product(*mapping.values()):
             names = [name for part in parts for name in part]
             if twice := {name for name in names if names.count(name) > 1}:
                 raise MixlabError(f"{where}: grid: two axes set {sorted(twice)[0]}; leave it out of one")

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.errors import MixlabError, choices
 from experiments.design import grid
-from experiments.design.grid import Point
+from experiments.design.axes import Point
 from experiments.results import metrics
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
