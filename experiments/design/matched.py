@@ -86,7 +86,7 @@ def solved(config: TrialConfig, info: DataInfo, target: ModelSpec, matched: Mapp
     ((quantity, width),) = matched.items()
     wanted = COUNTS[quantity](target)
     best, number = _closest(config.model, info, quantity, width, wanted)
-    if abs(number / wanted - 1) > WITHIN:
+    if abs(number - wanted) > WITHIN * wanted:
         closest = (
             f"the closest, {best}, gives" if best else f"any width gives model.token_mixing {config.model.token_mixing}"
         )
