@@ -12,6 +12,8 @@ from experiments.design import archive
 from experiments.design.ablation import Ablation, load_ablation, load_base, trials
 from experiments.design.names import settings
 from experiments.results.store import Store
+from slurm.cluster_file import read_cluster, stored_cluster
+from slurm.cluster_keys import tree_of
 from tests.conftest import TINY, write_yaml
 
 BLOCKS, MIXING, WIDTH = "model.num_blocks", "model.token_mixing", "model.tokens_mlp_dim"
@@ -289,3 +291,50 @@ def test_a_geometric_axis_stands_in_yaml_and_on_the_command_line(load: Any) -> N
 )
 def test_axes_that_cannot_be_drawn_are_refused(load: Any, keys: dict[str, Any], part: str) -> None:
     assert part in refused(load, **keys)
+
+
+# --- what a setting needs of a cluster ----------------------------------------------------------------------------
+
+
+def needs_of(folder: Path, ablation: Ablation, cache: Path, rule: str) -> list[Any]:
+    path = folder / "cluster.yaml"
+    path.write_text(f"when: [{rule}]")
+    cluster, base = read_cluster(path), ablation.base
+    stored = stored_cluster(json.loads(json.dumps(tree_of(cluster))), "cluster.json")
+    found = trials(ablation, cache)
+    needs = [cluster.needs(one.trial.backend, one, base) for one in found]
+    assert needs == [stored.needs(one.trial.backend, one, base) for one in found]
+    return needs
+
+
+def test_a_rule_of_a_cluster_may_name_a_setting(load: Any, tmp_path: Path, cache: Path) -> None:
+    rule = "{match: {mixing: [tied 27, free], seed: 1}, time: 2-0, gpus: 2, memory_gb: 16}"
+    found = needs_of(tmp_path, load(grid=NAMED), cache, rule)
+    usual = (60, 0, 4.0)
+    assert [(one.time, one.gpus, one.memory_gb) for one in found] == [usual] * 3 + [(2880, 2, 16.0), usual] + [
+        (2880, 2, 16.0)
+    ]
+
+
+def test_a_rule_of_a_cluster_gives_a_variant_its_time_gpus_and_memory(load: Any, tmp_path: Path, cache: Path) -> None:
+    rule = "{match: {model.variant: L/16}, time: 2-0, gpus: 2, memory_gb: 64}"
+    data = {**TINY["data"], "image_size": 32}
+    sizes = {"base": {"data": data, "train": TINY["train"]}, "grid": {"model.variant": ["S/16", "L/16"]}}
+    small, large = needs_of(tmp_path, load(**sizes), cache, rule)
+    assert (small.time, small.gpus, small.memory_gb) == (60, 0, 4.0)
+    assert (large.time, large.gpus, large.memory_gb) == (2880, 2, 64.0)
+
+
+@pytest.mark.parametrize(
+    ("match", "part"),
+    [
+        ("{sed: 1}", "match: 'sed' is not a field of a trial"),
+        ("{mixing: [[tied]]}", "match: mixing: expected names of an axis' values"),
+        ("{mixing: []}", "match: mixing: it has no values"),
+    ],
+)
+def test_a_rule_that_names_nothing_is_refused(tmp_path: Path, match: str, part: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(f"when: [{{match: {match}, time: 5}}]")
+    with pytest.raises(MixlabError) as caught:
+        read_cluster(tmp_path / "cluster.yaml")
+    assert part in str(caught.value)
