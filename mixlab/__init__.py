@@ -18,6 +18,7 @@ from mixlab import (
     doctor,
     evaluate,
     fields,
+    init,
     logs,
     parity,
     plan,
@@ -47,6 +48,7 @@ class Command(Protocol):
 
 # In the order of the help.
 COMMANDS: Mapping[str, Command] = {
+    "init": init,
     "plan": plan,
     "run": run,
     "submit": submit,

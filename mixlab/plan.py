@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.planning.known import Known
     from analysis.terminal import plan_lines
+    from analysis.terminal.matched_lines import matched_lines
 
     if arguments.target is not None:
         return _compile(arguments)
@@ -41,7 +42,7 @@ def command(arguments: argparse.Namespace) -> int:
     )
     store, ablation, trials = load(arguments)
     lines = plan_lines.lines(Known(ablation, trials, store), asked, arguments.all)
-    print("\n".join([*lines, *data_notes(ablation, trials, store)]))
+    print("\n".join([*lines, *matched_lines(ablation, trials), *data_notes(ablation, trials, store)]))
     return 0
 
 

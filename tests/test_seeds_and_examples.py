@@ -172,11 +172,11 @@ def test_an_interval_that_ends_near_zero_shows_on_which_side() -> None:
 
 
 def test_an_answer_says_what_is_matched_and_what_is_not() -> None:
-    from analysis.page.matched import matched_text
+    from analysis.matching import between
 
     base = pd.Series({"parameters": 100.0, "training_flops": 1e21, "steps": 4.0})
-    assert matched_text(base, base) == "at equal parameters, training FLOPs and steps"
+    assert between(base, base) == "at equal parameters, training FLOPs and steps"
     other = base * pd.Series({"parameters": 7.9, "training_flops": 1.004, "steps": 2})
-    assert matched_text(other, base) == "at 7.9x the parameters and 2x the steps, equal training FLOPs"
-    assert matched_text(base * math.nan, base) == ""
-    assert matched_text(base.replace(4.0, math.nan), base) == "at equal parameters and training FLOPs"
+    assert between(other, base) == "at 7.9x the parameters and 2x the steps, equal training FLOPs"
+    assert between(base * math.nan, base) == ""
+    assert between(base.replace(4.0, math.nan), base) == "at equal parameters and training FLOPs"

@@ -2,7 +2,6 @@
 
 from experiments.design.ablation import Ablation
 from experiments.design.report_spec import default
-from experiments.spec.fields import text
 
 # The field that an ablation varies -> the paper's finding.
 FINDINGS = {
@@ -39,7 +38,8 @@ DATA = {
 
 def findings(ablation: Ablation) -> list[str]:
     """The paper's findings on the fields that vary in the table; those of other data say so."""
-    places = (*ablation.report.rows, *ablation.report.columns)
+    places = [*ablation.report.rows, *ablation.report.columns]
+    places += [name for axis in places for name in ablation.named.get(axis, ())]
     names = [name for name in FINDINGS if name in places and len(ablation.axes.get(name, [])) > 1]
     return [f"{FINDINGS[name]}{_caveat(ablation, name)}" for name in names]
 
@@ -47,5 +47,5 @@ def findings(ablation: Ablation) -> list[str]:
 def _caveat(ablation: Ablation, name: str) -> str:
     if name not in DATA:
         return ""
-    own = ", ".join(map(text, ablation.axes.get("data.source") or [default("data.source", ablation.base)]))
+    own = ", ".join(map(str, ablation.axes.get("data.source") or [default("data.source", ablation.base)]))
     return f" Found on {DATA[name]}, at the paper's sizes and lengths of training; on {own} it need not hold."

@@ -6,7 +6,7 @@ leaves them a form behind, until the ablation is run or submitted again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -49,9 +49,20 @@ def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
         "labels": _labels(trials),  # first; see store.LABELS
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
+        "trials": [to_tree(planned) for planned in trials],
     }
     return json.dumps(tree).encode()
+
+
+def to_tree(planned: GridTrial) -> dict[str, Any]:
+    """A trial of a grid as nested mappings."""
+    implied = {"implied": planned.implied} if planned.implied else {}
+    return {"settings": planned.settings, **implied, "spec": as_tree(planned.trial)}
+
+
+def from_tree(tree: Mapping[str, Any]) -> GridTrial:
+    """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())))
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -87,15 +98,16 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
+        fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
         ablation = Ablation(**{**fields, "report": _report(fields["report"])})
-        return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
+        return ablation, [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
 
 
 def _report(fields: dict[str, Any]) -> ReportSpec:
     equivalence = EquivalenceSpec(**fields["equivalence"]) if fields["equivalence"] else None
-    rows, columns = tuple(fields["rows"]), tuple(fields["columns"])
+    several = {name: tuple(fields.get(name, ())) for name in ("rows", "columns", "matched")}
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
-    return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})
+    return ReportSpec(**{**fields, **several, "equivalence": equivalence})
