@@ -12,6 +12,7 @@
     exclude:                             # trials that match all fields of one of these
       - {model.num_blocks: 4, model.token_mixing: grouped}
     report: {rows: [model.num_blocks], columns: [model.token_mixing, backend], metric: last.test.accuracy}
+    tune: ...                            # fields whose value is chosen for each setting; see tune_spec.py
 
 A grid may also be a list of such mappings: the trials of each, one after the other.
 """
@@ -33,6 +34,7 @@ from experiments.design import grid
 from experiments.design.axes import Point
 from experiments.design.grid import Axes
 from experiments.design.report_spec import ReportSpec, read_report
+from experiments.design.tune_spec import TuneSpec, check_layout, read_tune
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed, expand
@@ -43,7 +45,7 @@ from experiments.spec.trial import DataInfo, Trial
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
-KEYS = ("name", "question", "base", "grid", "exclude", "report")
+KEYS = ("name", "question", "base", "grid", "exclude", "report", "tune")
 COMMAND_LINE = "command line"
 # A setting takes back what it stands in place of, where a base, of any depth, has set that.
 IN_PLACE_OF = {
@@ -65,6 +67,7 @@ class Ablation:
     report: ReportSpec
     where: str  # the file, for error sentences
     overrides: tuple[str, ...] = ()  # of the command line
+    tune: TuneSpec | None = None
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -94,10 +97,12 @@ class GridTrial:
 
     trial: Trial
     settings: Point
+    tunes: bool = False  # it chooses the value of tuned fields, and is not in the table
 
     @property
     def label(self) -> str:
-        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in self.settings.items())
+        words = " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in self.settings.items())
+        return f"tuning: {words}" if self.tunes else words
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -123,11 +128,12 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     where = _with(path, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
     text += "".join(f"# override: {override}\n" for override in overrides)
-    report = read_report(
-        tree.get("report"), base, points, [override.partition("=")[0] for override in overrides], where
-    )
+    overridden = [override.partition("=")[0] for override in overrides]
+    report = read_report(tree.get("report"), base, points, overridden, where)
+    if tune := read_tune(tree.get("tune"), base, points, where):
+        check_layout(tune, (*report.rows, *report.columns), overridden, where)
     question = _question(tree.get("question"), f"{path}: question")
-    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides))
+    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides), tune)
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -170,8 +176,23 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
             data that must be prepared first.
     """
+    by_id: dict[str, GridTrial] = {}
+    for planned in resolved_points(ablation, cache, purpose):
+        if (key := planned.trial.id) in by_id:
+            raise MixlabError(
+                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[key].label}): "
+                f"both resolve to {key}; leave one of them out, as with 'exclude'"
+            )
+        by_id[key] = planned
+    return list(by_id.values())
+
+
+def resolved_points(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+    """The trial of each point, also where two of them resolve to one. Raises: MixlabError: as `trials`."""
     try:
-        return _trials(ablation, cache, purpose)
+        return [
+            GridTrial(resolved(config, cache, ablation.where, purpose), point) for point, config in configs(ablation)
+        ]
     except data.NotPrepared as error:
         raise error.prepared_by(prepare_command(ablation, cache)) from error
 
@@ -184,20 +205,6 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
     if cache.name == "data":
         return f"{words} --store {as_typed(cache.parent)}"
     return f"{words} run.data_cache={as_typed(cache)}"
-
-
-def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
-    by_id: dict[str, GridTrial] = {}
-    for point, config in configs(ablation):
-        trial = resolved(config, cache, ablation.where, purpose)
-        planned = GridTrial(trial, point)
-        if trial.id in by_id:
-            raise MixlabError(
-                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[trial.id].label}): "
-                f"both resolve to {trial.id}; leave one of them out, as with 'exclude'"
-            )
-        by_id[trial.id] = planned
-    return list(by_id.values())
 
 
 def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import EquivalenceSpec, ReportSpec
+from experiments.design.tune_spec import TuneSpec
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
@@ -49,9 +51,20 @@ def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
         "labels": _labels(trials),  # first; see store.LABELS
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
+        "trials": [tree_of(planned) for planned in trials],
     }
     return json.dumps(tree).encode()
+
+
+def tree_of(planned: GridTrial) -> dict[str, Any]:
+    """A trial and its settings, for a file."""
+    tunes = {"tunes": True} if planned.tunes else {}
+    return {"settings": planned.settings, "spec": as_tree(planned.trial), **tunes}
+
+
+def planned_from(tree: dict[str, Any]) -> GridTrial:
+    """The trial of `tree_of`. Raises: ValueError.   KeyError.   TypeError."""
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tree.get("tunes", False))
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -67,7 +80,7 @@ def _known_labels(store: Store, name: str) -> dict[str, str]:
 
 
 def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
-    """The ablation of that name as it was last run or submitted with this store.
+    """The ablation of that name as it was last run or submitted with this store, and its trials as tune.known says.
 
     Raises: MixlabError: there is none, or its file is damaged.
     """
@@ -75,7 +88,8 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
     if not path.exists():
         names = sorted(file.parent.name for file in store.root.glob(f"ablations/*/{FILE}"))
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, names)}")
-    return read(path)
+    ablation, trials = read(path)
+    return ablation, tune.known(ablation, trials, store)
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
@@ -87,8 +101,8 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
-        ablation = Ablation(**{**fields, "report": _report(fields["report"])})
-        return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
+        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
+        return Ablation(**{**fields, **parts}), [planned_from(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
 
@@ -99,3 +113,10 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
     return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})
+
+
+def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:
+    if fields is None:
+        return None
+    over = {name: tuple(values) for name, values in fields["over"].items()}
+    return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"])})
