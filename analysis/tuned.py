@@ -72,10 +72,8 @@ def choice_text(ablation: Ablation, choice: Choice) -> str:
     where = f"{choice.setting.label}: " if choice.setting.label else ""
     num_values = len(tune.combinations(ablation.tune))
     total = num_values * len(ablation.tune.seeds)
-    if choice.chosen is None and choice.why:
-        return f"{where}no value is chosen: {choice.why}"
     if choice.chosen is None:
-        return f"{where}no value is chosen yet: {total - choice.num_open} of {total} tuning trials have ended"
+        return f"{where}{choice.why_not}"
     metric, mean = metrics.parse(ablation.tune.by).metric, choice.chosen.mean or 0.0
     scored = f"{ablation.tune.by} {metric.text(mean, more=1)} {metric.unit}"
     parts = [f"{where}{tune.words(choice.chosen.value)} of {num_values} values, {scored}"]

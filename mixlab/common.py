@@ -72,6 +72,14 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
     return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
 
 
+def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:
+    """A line on the trials of the table that are not known, since what is tuned is not chosen."""
+    from experiments.design import tune
+
+    number = tune.num_waiting(ablation, trials) if ablation.tune else 0
+    return [f"and {number} trials of the table, whose values are chosen when the others have ended"] * bool(number)
+
+
 def store_option(store: "Store") -> str:
     """The option --store for a command that is suggested, quoted for a shell; empty for the default store."""
     from experiments.spec.expand import as_typed

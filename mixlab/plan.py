@@ -2,7 +2,7 @@
 
 import argparse
 
-from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load
+from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load, waiting_lines
 
 HELP = "List an ablation's trials: id, settings, parameters, GFLOP, memory, and whether each is done."
 EXAMPLE = "mixlab plan experiments/ablations/tying.yaml data.source=path/to/cifar10"
@@ -25,7 +25,8 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.target is not None:
         return _compile(arguments)
     store, ablation, trials = load(arguments)
-    print("\n".join([*plan_lines(trials, store), *data_notes(ablation, trials, store)]))
+    waiting = waiting_lines(ablation, trials)
+    print("\n".join([*plan_lines(trials, store), *waiting, *data_notes(ablation, trials, store)]))
     return 0
 
 

@@ -20,6 +20,7 @@ from mixlab.common import (
     data_notes,
     load,
     table,
+    waiting_lines,
 )
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def command(arguments: argparse.Namespace) -> int:
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
-        print(_dry_run(chosen, store))
+        print("\n".join([_dry_run(chosen, store), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
     console = Console(stderr=True)

@@ -49,7 +49,8 @@ def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
 
 def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
-        "labels": _labels(trials),  # first; see store.LABELS
+        "labels": _labels(trials),  # first; see store.LABELS, store.WAITING
+        **({"waiting": tune.num_waiting(ablation, trials)} if ablation.tune else {}),
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
         "trials": [tree_of(planned) for planned in trials],
     }

@@ -65,6 +65,16 @@ class Choice:
     chosen: Tried | None
     why: str = ""  # there is no choice, although no trial is open
 
+    @property
+    def why_not(self) -> str:
+        """Why no value is chosen, in words."""
+        return (
+            f"no value is chosen: {self.why}"
+            if self.why
+            else f"no value is chosen yet: {self.num_open} tuning "
+            + ("trial has not ended" if self.num_open == 1 else "trials have not ended")
+        )
+
 
 def words(point: Mapping[str, Any]) -> str:
     """`learning_rate=0.001 weight_decay=0`."""
@@ -99,10 +109,7 @@ def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Pur
     """
     if ablation.tune is None:
         return ablations.trials(ablation, cache, purpose)
-    # The table's trials at one of the values: what is wrong with them is said before anything is trained.
-    ablations.trials(
-        replace(ablation, points=tuple(_at(ablation.points, combinations(ablation.tune)[0]))), cache, purpose
-    )
+    _check_table(ablation, ablation.tune, cache, purpose)
     points = [point for setting in settings(ablation) for point in _tuning_points(ablation.tune, setting)]
     resolved = ablations.resolved_points(replace(ablation, points=tuple(points)), cache, purpose)
     tuning = [replace(planned, tunes=True) for planned in resolved]
@@ -112,6 +119,20 @@ def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Pur
             f"data.validation_fraction"
         )
     return known(ablation, tuning, store)
+
+
+def _check_table(ablation: Ablation, tune: TuneSpec, cache: Path, purpose: Purpose) -> None:
+    """Check the table's trials at the values that are tried, before anything is trained.
+
+    Raises: MixlabError: as ablation.trials; two of them are the same whatever is chosen.
+    """
+    for value in combinations(tune):
+        at_value = replace(ablation, points=tuple(_at(ablation.points, value)))
+        if len({planned.trial.id for planned in ablations.resolved_points(at_value, cache, purpose)}) == len(
+            ablation.points
+        ):
+            return
+    ablations.trials(at_value, cache, purpose)
 
 
 def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[GridTrial]:

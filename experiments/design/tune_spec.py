@@ -114,7 +114,7 @@ def _seeds(values: Any, base: Point, points: Sequence[Point], where: str) -> tup
     if not isinstance(values, list) or not values:
         raise MixlabError(f"{where}: expected a list of seeds that the grid does not have, got {shown(values)}")
     seeds = tuple(int(fields.typed({SEED: value}, where)[SEED]) for value in values)
-    own = {point.get(SEED, base.get(SEED, TrialConfig().seed)) for point in points}
+    own = {int(point.get(SEED, base.get(SEED, TrialConfig().seed))) for point in points}
     if shared := [seed for seed in seeds if seed in own]:
         raise MixlabError(
             f"{where}: {shared[0]} is a seed of the grid, whose trials must not choose the value that they are trained "
@@ -126,6 +126,6 @@ def _seeds(values: Any, base: Point, points: Sequence[Point], where: str) -> tup
 
 
 def _each(name: Any, where: str) -> str | None:
-    if name in (None, BACKEND):
-        return name
+    if name is None or name == BACKEND:
+        return BACKEND if name else None
     raise MixlabError(f"{where}: each: expected {BACKEND}, or nothing, got {shown(name)}")
