@@ -105,9 +105,10 @@ def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> A
     from slurm import following
 
     labels = {planned.trial.id: planned.label for planned in trials}
-    if not (number := tune.num_waiting(ablation, trials) if ablation.tune else 0):
-        return Asked(ablation.name, labels, [], False)
-    who = following.who_goes_on(store, ablation.name)
+    # Asked also where all are known now: what the choice has just decided is still to be sent.
+    who = following.who_goes_on(store, ablation.name) if ablation.tune else ""
+    if not ablation.tune or not (number := tune.num_waiting(ablation, trials)):
+        return Asked(ablation.name, labels, [], bool(who))
     choices = (choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None)
     sentences = [choice_text(ablation, choice) for choice in itertools.islice(choices, MOST_CHOICES)]
     last = (
