@@ -8,6 +8,11 @@ from typing import Any
 
 import pytest
 
+from analysis.figures import draw_all
+from analysis.frame import load
+from analysis.report import make_report
+from analysis.tuned import tuned_text
+from experiments.design.ablation import GridTrial
 from experiments.results.store import Store
 from tests.conftest import (
     TIMEOUT_S,
@@ -164,3 +169,49 @@ def test_a_trial_that_two_ablations_tune_is_trained_once(tmp_path: Path, run: An
     quick_yaml(tmp_path, name="b", grid={MIXING: ["tied", "untied"], "seed": [0, 1, 2]})
     assert run("run", "a.yaml").code == 0
     assert len(set(Store(tmp_path / "runs").trial_ids()) - set(before)) == 2  # one seed more of each setting
+
+
+def test_a_figure_shows_how_much_each_setting_depends_on_what_is_tuned(tmp_path: Path, run: Any, quick: Path) -> None:
+    """Over each tuned field at the best of the other; a value that diverged has no point."""
+    over = {RATE: [0.001, 0.01, 2.0], "train.weight_decay": [0.0, 0.1]}
+    ablation = ablation_of(tmp_path, {"over": over, "seeds": [100]}, report=DIGITS["report"])
+
+    def score(planned: GridTrial) -> float | None:
+        train = planned.trial.train
+        return None if train.learning_rate > 1 else train.learning_rate + train.weight_decay
+
+    record_all(tmp_path, ablation, score)
+    store = Store(tmp_path / "runs")
+    drawn = {one.name: one for one in draw_all(make_report(ablation, known(ablation, tmp_path), store))}
+    caption = drawn["tuning_learning_rate"].caption
+    assert "token_mixing=tied: 10.1 at 0.001, 11.0 at 0.01 (chosen), none at 2." in caption
+    assert "at the best of the other tuned fields" in caption
+    assert "token_mixing=untied: 1.0 at 0, 11.0 at 0.1 (chosen)." in drawn["tuning_weight_decay"].caption
+    (axes,) = drawn["tuning_learning_rate"].figure.axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) > 1]
+    assert [list(line.get_ydata()) for line in lines] == [[pytest.approx(10.1), pytest.approx(11.0)]] * 2
+    rings = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert [list(line.get_xdata()) for line in rings] == [[0.01]] * 2
+    assert (
+        tuned_text(ablation) == "each tuned over 6 values of learning_rate and weight_decay by best.validation.accuracy"
+    )
+    assert tuned_text(ablation_of(tmp_path, None)) == ""
+
+
+def test_a_report_by_name_by_file_and_by_its_archive_is_the_same(tmp_path: Path, run: Any, quick: Path) -> None:
+    """Also one whose archive was written before the choice."""
+    quick_yaml(tmp_path)
+    first = run("plan", "a.yaml").out.splitlines()[2].split()[0]
+    assert run("run", "a.yaml", "--only", first).code == 0
+    early = tmp_path / "early.json"
+    early.write_text((tmp_path / "runs" / "ablations" / "a" / "resolved.json").read_text())
+    assert run("run", "a.yaml").code == 0
+    texts = [run("report", word, "--format", "text").out for word in ("a", "a.yaml", str(early))]
+    assert texts[0] == texts[1] == texts[2] and "(2)" in texts[0]
+    frame = load(tmp_path / "runs", "a")
+    assert len(frame) == 4 and set(frame["seed"]) == {0, 1}
+    assert all("learning_rate=" in text for text in frame["tuning"])
+    written = run("report", "a")
+    assert written.code == 0, written.err
+    page = (tmp_path / "runs" / "ablations" / "a" / "report" / "report.html").read_text()
+    assert "Tuned learning_rate" in page and "of 3 values, best.validation.accuracy" in page
