@@ -8,6 +8,7 @@ import pandas as pd
 from analysis.labels import field_text
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.axes import Point
 from experiments.design.tune import Choice
 from experiments.design.tune_spec import BACKEND, TuneSpec
 from experiments.results import metrics
@@ -45,13 +46,11 @@ def _frameworks(ablation: Ablation) -> str:
 
 def texts(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> dict[str, str]:
     """The choice that each trial of the table is trained at, in words, by id. Args: trials: those that tune too."""
-    choices = tune.choose(ablation, trials, store)
-    return {
-        planned.trial.id: choice_text(ablation, choice)
-        for planned in trials
-        for choice in choices
-        if not planned.tunes and tune.setting_of(ablation, planned.settings) == choice.setting.point
+    by_setting = {
+        tune.key(choice.setting.point): choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)
     }
+    table = [planned for planned in trials if by_setting and not planned.tunes]
+    return {planned.trial.id: by_setting[tune.key(tune.setting_of(ablation, planned.settings))] for planned in table}
 
 
 def notes(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
@@ -66,24 +65,29 @@ def notes(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
         )
 
 
+def point_text(ablation: Ablation, point: Point) -> str:
+    """`token_mixing=tied num_blocks=2`."""
+    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in point.items())
+
+
 def choice_text(ablation: Ablation, choice: Choice) -> str:
     """`token_mixing=tied: learning_rate=0.01 of 5 values, best.validation.accuracy 95.2 %`, and what to know of it."""
     assert ablation.tune is not None
-    where = f"{choice.setting.label}: " if choice.setting.label else ""
+    where = f"{words}: " if (words := point_text(ablation, choice.setting.point)) else ""
     num_values = len(tune.combinations(ablation.tune))
     total = num_values * len(ablation.tune.seeds)
     if choice.chosen is None:
         return f"{where}{choice.why_not}"
     metric, mean = metrics.parse(ablation.tune.by).metric, choice.chosen.mean or 0.0
     scored = f"{ablation.tune.by} {metric.text(mean, more=1)} {metric.unit}"
-    parts = [f"{where}{tune.words(choice.chosen.value)} of {num_values} values, {scored}"]
-    parts += [_edge(ablation.tune, name, value) for name, value in choice.chosen.value.items()]
+    parts = [f"{where}{point_text(ablation, choice.chosen.value)} of {num_values} values, {scored}"]
+    parts += [_edge(ablation, ablation.tune, name, value) for name, value in choice.chosen.value.items()]
     if failed := sum(one.num_failed for one in choice.tried):
         parts.append(f"{failed} of {total} tuning trials diverged, which counts as worst")
     return "; ".join(filter(None, parts))
 
 
-def _edge(tuned: TuneSpec, name: str, value: Any) -> str:
+def _edge(ablation: Ablation, tuned: TuneSpec, name: str, value: Any) -> str:
     """The warning that the best of the numbers is the first or the last; empty where it is not, or none lie beyond."""
     tried = tuned.over[name]
     if not all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in tried):
@@ -92,4 +96,4 @@ def _edge(tuned: TuneSpec, name: str, value: Any) -> str:
     if value not in ends or value == values.bounds(*fields.holder(name))[ends.index(value)]:
         return ""
     at_edge = f"at the edge of its range: {text(value)} of {text(ends[0])}..{text(ends[1])}"
-    return f"{fields.short(name)} is {at_edge}; widen it"
+    return f"{field_text(ablation, name)} is {at_edge}; widen it"

@@ -18,7 +18,7 @@ from slurm import client, ledger, snapshot
 from slurm.cluster_file import stored_cluster
 from slurm.following import NEXT
 from slurm.request import Request
-from slurm.submission import submit
+from slurm.submission import OthersSubmit, submit
 
 TRIES, WAIT_S = 30, 10.0  # to reach a controller that restarts, or to wait for another who submits
 
@@ -46,7 +46,8 @@ def send_next(path: Path) -> None:
         commit=work["commit"],
     )
     submitted = submit(request)
-    print(f"mixlab: {submitted.num_trials} trials of {ablation.name} sent, {submitted.num_done} done", flush=True)
+    left = f"; the queue had no room for {submitted.num_left}: mixlab retry {ablation.name}" * bool(submitted.num_left)
+    print(f"mixlab: {ablation.name}: {submitted.num_trials} sent, {submitted.num_done} done{left}", flush=True)
 
 
 def main() -> int:
@@ -54,7 +55,7 @@ def main() -> int:
     for _ in range(TRIES):
         try:
             send_next(Path(sys.argv[1]))
-        except client.SlurmSilent as error:
+        except (client.SlurmSilent, OthersSubmit) as error:
             show_chain(error)
             print(f"mixlab: {error}", flush=True)
             time.sleep(WAIT_S)

@@ -29,6 +29,10 @@ LOCK = "submitting"  # a folder of the store that whoever submits has claimed
 LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
 
 
+class OthersSubmit(MixlabError):
+    """The error that another process submits to the store, for long."""
+
+
 @dataclass(frozen=True)
 class Submitted:
     """The outcome of a request."""
@@ -197,7 +201,7 @@ def release(folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
 def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
     """Let only one process at a time send trials of a store, so that none is sent twice.
 
-    Raises: MixlabError: another one does, for long.
+    Raises: OthersSubmit: another one does, for long.
     """
     until, told = time.monotonic() + LOCK_WAIT_S, False
     while True:
@@ -208,7 +212,7 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
             owner = claims.owner(store.root / LOCK) or {}
             who = f"process {owner.get('pid')} on {owner.get('host')} is submitting to {store.root}"
             if time.monotonic() > until:
-                raise MixlabError(
+                raise OthersSubmit(
                     f"store: {who} for more than {LOCK_WAIT_S:g} s; try again when it has ended"
                 ) from error
             if not told:
@@ -229,6 +233,8 @@ def preview(request: Request) -> Iterator[str]:
     limits = Limits.read(request.cluster)
     todo, done, live = missing(request)
     yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    if request.num_waiting:
+        yield f"{request.num_waiting} more wait for the choice of what is tuned; a job sends them then"
     yield from request.unmatched()
     folder = ledger.new_submission(request.store, request.ablation.name)
     packs = request.packs(todo)

@@ -9,6 +9,7 @@ from analysis.figures.sweep import LOG_RATIO
 from analysis.labels import field_text
 from analysis.report import Report
 from analysis.table.trends import is_number
+from analysis.tuned import point_text
 from experiments.design import tune
 from experiments.design.tune import Choice, Tried
 from experiments.design.tune_spec import TuneSpec
@@ -44,7 +45,7 @@ def _draw(
     places = {value: float(value) if is_numeric else float(i) for i, value in enumerate(tried)}
     sentences = []
     for place, (choice, points) in enumerate(shown):
-        look, where = style.look(place), choice.setting.label or report.ablation.name
+        look, where = style.look(place), point_text(report.ablation, choice.setting.point) or report.ablation.name
         order = sorted(points, key=lambda value: places[value])
         scores = [metric.scale * (points[value].mean or 0.0) for value in order]
         ax.plot([places[value] for value in order], scores, label=style.plain(where), linewidth=1.2, **look)
@@ -59,14 +60,14 @@ def _draw(
         ax.set_xscale("log")
     ax.set_xticks(list(places.values()), [style.plain(text(value)) for value in tried])
     ax.minorticks_off()
-    ax.set(xlabel=short(name), ylabel=f"{tuned.by} ({metric.unit})")
+    ax.set(xlabel=field_text(report.ablation, name), ylabel=f"{tuned.by} ({metric.unit})")
     style.legend(figure, ax)
     others = ", at the best of the other tuned fields" if len(tuned.over) > 1 else ""
     caption = (
         f"Mean over the seeds that tune, over {field_text(report.ablation, name)}{others}; ringed: the chosen value. "
         f"{' '.join(sentences)}{left_out}"
     )
-    return Drawn(f"tuning_{short(name)}", f"Tuned {short(name)}", caption, figure)
+    return Drawn(f"tuning_{short(name)}", f"Tuned {field_text(report.ablation, name)}", caption, figure)
 
 
 def _numbers(tuned: TuneSpec, points: dict[Any, Tried], tried: tuple[Any, ...], chosen: Any) -> str:

@@ -23,6 +23,9 @@ from experiments.results.store import Store
 from experiments.spec import fields
 from experiments.spec.resolve import resolve
 
+Key = frozenset[tuple[str, Any]]
+ByPoint = Mapping["Key", GridTrial]  # the trials that tune
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -90,7 +93,7 @@ def settings(ablation: Ablation) -> list[Setting]:
     """What is tuned as one, in the order of the grid."""
     members: dict[Any, list[Point]] = {}
     for point in ablation.points:
-        members.setdefault(_key(setting_of(ablation, point)), []).append(point)
+        members.setdefault(key(setting_of(ablation, point)), []).append(point)
     return [Setting(setting_of(ablation, group[0]), tuple(group)) for group in members.values()]
 
 
@@ -143,11 +146,9 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
     if ablation.tune is None:
         return list(trials)
     tuning = [planned for planned in trials if planned.tunes]
-    table: list[GridTrial] = []
-    for choice in choose(ablation, tuning, store):
-        if choice.chosen is not None:
-            table += _at_choice(ablation, choice, tuning)
-    return [*tuning, *table]
+    by_point = _by_point(tuning)
+    made = (_at_choice(ablation, choice, by_point) for choice in choose(ablation, tuning, store) if choice.chosen)
+    return [*tuning, *itertools.chain.from_iterable(made)]
 
 
 def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
@@ -159,15 +160,15 @@ def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> lis
     """What is known of the choice for each setting. Args: trials: with all that tune."""
     if ablation.tune is None:
         return []
-    by_settings = {_key(planned.settings): planned for planned in trials if planned.tunes}
-    return [_choice(ablation.tune, setting, by_settings, store) for setting in settings(ablation)]
+    by_point = _by_point(trials)
+    return [_choice(ablation.tune, setting, by_point, store) for setting in settings(ablation)]
 
 
-def _choice(tune: TuneSpec, setting: Setting, trials: Mapping[Any, GridTrial], store: Store) -> Choice:
+def _choice(tune: TuneSpec, setting: Setting, trials: ByPoint, store: Store) -> Choice:
     tried, num_open, why = [], 0, ""
     for value in combinations(tune):
         points = [_tuning_point(setting, value, seed) for seed in tune.seeds]
-        ended = [_score(trials[_key(point)], tune.by, store) for point in points]
+        ended = [_score(trials[key(point)], tune.by, store) for point in points]
         num_open += sum(one is None for one in ended)
         why = why or next((one for one in ended if isinstance(one, str)), "")
         if all(isinstance(one, tuple) for one in ended):
@@ -215,14 +216,13 @@ def _tuning_point(setting: Setting, value: Point, seed: int) -> Point:
     return {**setting.point, **value, **backend, SEED: seed}
 
 
-def _at_choice(ablation: Ablation, choice: Choice, tuning: Sequence[GridTrial]) -> Iterator[GridTrial]:
+def _at_choice(ablation: Ablation, choice: Choice, tuning: ByPoint) -> Iterator[GridTrial]:
     """The trials of the table of a setting. Their data is that of its tuning trials, so none has to be read here."""
     assert choice.chosen is not None and ablation.tune is not None
-    point = _tuning_point(choice.setting, choice.chosen.value, ablation.tune.seeds[0])
-    info = next(planned.trial.info for planned in tuning if _key(planned.settings) == _key(point))
+    first = tuning[key(_tuning_point(choice.setting, choice.chosen.value, ablation.tune.seeds[0]))]
     points = tuple(_at(choice.setting.members, choice.chosen.value))
     for point, config in ablations.configs(replace(ablation, points=points)):
-        yield GridTrial(resolve(config, info, ablation.where), point)
+        yield GridTrial(resolve(config, first.trial.info, ablation.where), point)
 
 
 def _at(points: Sequence[Point], value: Point) -> Iterator[Point]:
@@ -232,8 +232,13 @@ def _at(points: Sequence[Point], value: Point) -> Iterator[Point]:
         yield {**{name: one for name, one in point.items() if name != SEED}, **value, **seed}
 
 
-def _key(point: Mapping[str, Any]) -> frozenset[tuple[str, Any]]:
+def key(point: Mapping[str, Any]) -> Key:
+    """What is equal for points that are, in whatever order they give their fields."""
     return frozenset(point.items())
+
+
+def _by_point(trials: Sequence[GridTrial]) -> ByPoint:
+    return {key(planned.settings): planned for planned in trials if planned.tunes}
 
 
 def _tune(ablation: Ablation) -> TuneSpec:
