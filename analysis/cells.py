@@ -17,9 +17,9 @@ from experiments.results import metrics
 from experiments.results.metrics import MEANS, SECONDS, SPLITS
 
 STATES = ("failed", "running", "missing")
-COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train"}
+COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train", "steps": "train.steps"}
 COLUMNS = (
-    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", *origins.SAME, *COST,
+    "id", "status", "seed", "commit", "dirty", "train.evaluate_train_examples", "train.steps", *origins.SAME, *COST,
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
 )  # fmt: skip
 NAN = math.nan
@@ -47,8 +47,8 @@ def cells(ablation: Ablation, frame: pd.DataFrame, options: Options = Options())
     all cells of a setting. Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for
     equivalence: equivalence_p, of the two one-sided tests against the first value of its field over paired seeds,
     equivalence_n, the number of pairs, and equivalence_kind, see inference.Equivalence. parameters, training_flops,
-    images_per_s, peak_share, seconds (of training): means over the n; accelerator_hours: the sum, with compiling and
-    evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
+    images_per_s, peak_share, seconds (of training), steps: means over the n; accelerator_hours: the sum, with compiling
+    and evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
     replicas; dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the
     baseline's.
     NaN: there is no such number, as with n = 1 for std; never a number over fewer trials than n, and never over several

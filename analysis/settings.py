@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.inference import Paired, holm, paired
-from analysis.labels import Label, baseline_of, keys, labels
+from analysis.labels import Label, baseline_of, keys, labels, value_text
 from experiments.design.ablation import Ablation
 
 FRAMEWORK = "backend"
@@ -110,7 +110,7 @@ def _as_setting(cell: "pd.Series[Any]") -> "pd.Series[Any]":
     return changed
 
 
-def frameworks_text(cell: "pd.Series[Any]") -> str:
+def frameworks_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
     """`torch and jax`, that a setting is averaged over; empty if there is only one, which needs no average."""
-    names = str(cell["frameworks"]).split()
+    names = [value_text(ablation, FRAMEWORK, name) for name in str(cell["frameworks"]).split()]
     return " and ".join(names) if len(names) > 1 else ""

@@ -5,12 +5,13 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.labels import field_text
+from analysis.labels import field_text, setting_text, value_text
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
+from experiments.design.report_spec import BACKEND
 from experiments.design.tune import Choice
-from experiments.design.tune_spec import BACKEND, TuneSpec
+from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 from experiments.results.store import Store
 from experiments.spec import fields, values
@@ -30,7 +31,8 @@ def heading_text(ablation: Ablation) -> str:
     if ablation.tune is None:
         return ""
     over = ", ".join(
-        f"{field_text(ablation, name)} of {', '.join(map(text, tried))}" for name, tried in ablation.tune.over.items()
+        f"{field_text(ablation, name)} of {', '.join(value_text(ablation, name, one) for one in tried)}"
+        for name, tried in ablation.tune.over.items()
     )
     seeds = ", ".join(map(str, ablation.tune.seeds))
     return f"tuned for each setting by the mean {ablation.tune.by} of seeds {seeds}{_frameworks(ablation)}: {over}"
@@ -67,13 +69,13 @@ def notes(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
 
 def point_text(ablation: Ablation, point: Point) -> str:
     """`token_mixing=tied num_blocks=2`."""
-    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in point.items())
+    return " ".join(setting_text(ablation, name, value) for name, value in point.items())
 
 
 def choice_text(ablation: Ablation, choice: Choice) -> str:
     """`token_mixing=tied: learning_rate=0.01 of 5 values, best.validation.accuracy 95.2 %`, and what to know of it."""
     assert ablation.tune is not None
-    where = f"{words}: " if (words := point_text(ablation, choice.setting.point)) else ""
+    where = f"{words}: " if (words := point_text(ablation, choice.setting.told)) else ""
     num_values = len(tune.combinations(ablation.tune))
     total = num_values * len(ablation.tune.seeds)
     if choice.chosen is None:

@@ -217,7 +217,7 @@ def read_work(path: Path, array: ledger.Array, index: int) -> Work:
     work = json.loads(path.read_text())
     folder = array.folder
     cluster = stored_cluster(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
-    trials = tuple(map(archive.planned_from, work["trials"]))
+    trials = tuple(map(archive.from_tree, work["trials"]))
     places = {name: Path(work[name]) for name in ("snapshot", "cache")}
     return Work(
         array,

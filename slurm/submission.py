@@ -172,7 +172,7 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
         name = ledger.array_name(folder, number)
         array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
         for index, pack in enumerate(packs):
-            specs = tuple(map(archive.tree_of, pack.trials))
+            specs = tuple(map(archive.to_tree, pack.trials))
             write_work(array, index, specs, {**about, "needs": asdict(pack.needs)})
         planned.append(array.become())
     return planned

@@ -257,3 +257,28 @@ def test_two_settings_that_come_to_one_trial_train_it_once(tmp_path: Path, run: 
     ended: Ended = run("run", "a.yaml", "--jobs", "2")
     assert ended.code == 0, ended.err
     assert len(records(tmp_path / "runs")) == 3 + 1
+
+
+def test_an_axis_of_mappings_is_tuned_by_its_names_and_a_matched_width_stays_solved(
+    tmp_path: Path, quick: Path
+) -> None:
+    """The table's trials are those of a grid without tuning that gives the chosen value."""
+    mixings = [{MIXING: "tied"}, {MIXING: "grouped", "model.token_groups": 2}]
+    keys: dict[str, Any] = {
+        "base": base(model={"hidden_dim": 16}, backend="quick"),
+        "grid": {"mixing": mixings, "seed": [0, 1]},
+        "report": {"rows": ["mixing"], "baseline": {"mixing": "tied"}},
+        "matched": {"parameters": "model.tokens_mlp_dim"},
+    }
+    ablation = ablation_of(tmp_path, **keys)
+    assert [setting.label for setting in tune.settings(ablation)] == ["mixing=tied", "mixing=grouped 2"]
+    record_all(tmp_path, ablation, lambda planned: planned.trial.train.learning_rate)
+    trials = known(ablation, tmp_path)
+    table = [planned for planned in trials if not planned.tunes]
+    given = {**keys, "base": base(model={"hidden_dim": 16}, backend="quick", train={"learning_rate": 0.1})}
+    plain = known(ablation_of(tmp_path, None, **given), tmp_path)
+    assert [planned.trial.id for planned in table] == [planned.trial.id for planned in plain]
+    assert len({planned.trial.model.tokens_mlp_dim for planned in table}) == 2  # type: ignore[attr-defined]
+    store = Store(tmp_path / "runs")
+    archive.keep(store, ablation, trials)
+    assert archive.recall(store, "a") == (ablation, trials)

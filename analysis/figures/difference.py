@@ -40,7 +40,7 @@ def draw(report: Report) -> Iterator[Drawn]:
         ax.plot(scale * cell["difference"], place, "s", color="black", markerfacecolor=filled, markersize=5)
         if not math.isnan(cell["floor"]):
             ax.barh(place, 2 * scale * cell["floor"], 0.8, -scale * cell["floor"], color="black", alpha=0.08)
-        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(cell)
+        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(report.ablation, cell)
         tested = f", {p_text(cell['p_holm'])}" if is_known else ""
         pairs = counted(cell["pairs"], "pair")
         numbers.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")

@@ -45,7 +45,7 @@ def _draw(
     places = {value: float(value) if is_numeric else float(i) for i, value in enumerate(tried)}
     sentences = []
     for place, (choice, points) in enumerate(shown):
-        look, where = style.look(place), point_text(report.ablation, choice.setting.point) or report.ablation.name
+        look, where = style.look(place), point_text(report.ablation, choice.setting.told) or report.ablation.name
         order = sorted(points, key=lambda value: places[value])
         scores = [metric.scale * (points[value].mean or 0.0) for value in order]
         ax.plot([places[value] for value in order], scores, label=style.plain(where), linewidth=1.2, **look)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis import settings
 from analysis.inference import t_factor
-from analysis.labels import Label, baseline_of, field_text, keys
+from analysis.labels import Label, baseline_of, field_text, keys, setting_text, value_text
 from analysis.report import Report
 from analysis.table.wording import (
     baseline_text,
@@ -20,7 +20,6 @@ from analysis.table.wording import (
     number,
     unit,
 )
-from experiments.spec.fields import text
 
 MAX_SENTENCES = 8
 
@@ -84,7 +83,9 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     other = baseline_of(ablation, label)
     assert other is not None
     base = report.rows[other]
-    sentence = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
+    sentence = (
+        f"{_words(report, label, other, settings.frameworks_text(ablation, cell))}: {difference_text(ablation, cell)}"
+    )
     against = _against(report, label, other)
     verdict = "distinguishable" if is_significant(cell) else "not distinguishable"
     why_not = "for lack of pairs of seeds" if cell["pairs"] < 2 else "since all pairs differ by the same"
@@ -106,8 +107,8 @@ def _against(report: Report, label: Label, other: Label) -> str:
         (name, value) for name, value, own in zip(keys(report.ablation), other, label, strict=True) if value != own
     ]
     if len(apart) == 1:
-        return text(apart[0][1])
-    return " ".join(f"{field_text(report.ablation, name)}={text(value)}" for name, value in apart)
+        return value_text(report.ablation, *apart[0])
+    return " ".join(setting_text(report.ablation, name, value) for name, value in apart)
 
 
 def _few(report: Report, cell: "pd.Series[Any]") -> str:
@@ -125,12 +126,12 @@ def _words(report: Report, label: Label, other: Label, together: str) -> str:
     named = list(zip(keys(report.ablation), label, other, strict=True))
     named = [one for one in named if not together or one[0] != settings.FRAMEWORK]
     apart = " ".join(
-        f"{text(value)} {field_text(report.ablation, name).replace('_', ' ')}"
+        f"{value_text(report.ablation, name, value)} {field_text(report.ablation, name).replace('_', ' ')}"
         for name, value, base in named
         if value != base
     )
     shared = " ".join(
-        f"{field_text(report.ablation, name)}={text(value)}"
+        setting_text(report.ablation, name, value)
         for name, value, base in named
         if value == base and name not in report.ablation.report.baseline and len(report.values(name)) > 1
     )

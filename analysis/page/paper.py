@@ -29,5 +29,6 @@ FINDINGS = {
 
 def findings(ablation: Ablation) -> list[str]:
     """The paper's findings on the fields that vary in the table."""
-    places = (*ablation.report.rows, *ablation.report.columns)
+    places = [*ablation.report.rows, *ablation.report.columns]
+    places += [name for axis in places for name in ablation.named.get(axis, ())]
     return [finding for name, finding in FINDINGS.items() if name in places and len(ablation.axes.get(name, [])) > 1]

@@ -7,10 +7,10 @@ from typing import Any
 
 from analysis import inference
 from analysis.inference import Trend
-from analysis.labels import Label, keys
+from analysis.labels import Label, field_text, keys, setting_text
 from analysis.report import Report
+from analysis.settings import FRAMEWORK
 from analysis.table.wording import interval_text, number, points
-from experiments.spec.fields import short, text
 
 MIN_VALUES = 3  # of a field, for a trend
 COSTS = {"parameters": "parameters", "training_flops": "training FLOPs"}
@@ -50,7 +50,7 @@ def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
     for label, cells in by_rest.items():
         words = dict(zip(others, label, strict=True))
         order = sorted(cells, key=lambda cell: cell[name] if is_number(cell[name]) else values.index(cell[name]))
-        yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
+        yield " ".join(setting_text(report.ablation, key, words[key]) for key in varying), order
 
 
 def trends(report: Report) -> Iterator[Over]:
@@ -58,12 +58,12 @@ def trends(report: Report) -> Iterator[Over]:
     for name in swept(report):
         for rest, cells in lines(report, name):
             if trend := _trend(cells, name):
-                yield Over(short(name), rest, trend)
+                yield Over(field_text(report.ablation, name), rest, trend)
     for backend in report.values("backend") or [None]:  # the cells of two are one experiment done twice
         cells = [cell for cell in report.rows.values() if backend is None or cell["backend"] == backend]
         for name, what in COSTS.items():
             if trend := _trend([cell for cell in cells if not math.isnan(cell["mean"])], name):
-                yield Over(what, f"backend={backend}" if backend else "", trend)
+                yield Over(what, setting_text(report.ablation, FRAMEWORK, backend) if backend else "", trend)
 
 
 def _trend(cells: list[Any], name: str) -> Trend | None:

@@ -6,7 +6,7 @@ leaves them a form behind, until the ablation is run or submitted again.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,20 +52,25 @@ def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
         "labels": _labels(trials),  # first; see store.LABELS, store.WAITING
         **({"waiting": tune.num_waiting(ablation, trials)} if ablation.tune else {}),
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [tree_of(planned) for planned in trials],
+        "trials": [to_tree(planned) for planned in trials],
     }
     return json.dumps(tree).encode()
 
 
-def tree_of(planned: GridTrial) -> dict[str, Any]:
-    """A trial and its settings, for a file."""
-    tunes = {"tunes": True} if planned.tunes else {}
-    return {"settings": planned.settings, "spec": as_tree(planned.trial), **tunes}
+def to_tree(planned: GridTrial) -> dict[str, Any]:
+    """A trial of a grid as nested mappings."""
+    more = {"implied": planned.implied, "tunes": planned.tunes}
+    return {
+        "settings": planned.settings,
+        **{name: one for name, one in more.items() if one},
+        "spec": as_tree(planned.trial),
+    }
 
 
-def planned_from(tree: dict[str, Any]) -> GridTrial:
-    """The trial of `tree_of`. Raises: ValueError.   KeyError.   TypeError."""
-    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tree.get("tunes", False))
+def from_tree(tree: Mapping[str, Any]) -> GridTrial:
+    """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
+    implied, tunes = tuple(tree.get("implied", ())), tree.get("tunes", False)
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], implied, tunes)
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -102,18 +107,19 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
+        fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
         parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
-        return Ablation(**{**fields, **parts}), [planned_from(one) for one in tree["trials"]]
+        return Ablation(**{**fields, **parts}), [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
 
 
 def _report(fields: dict[str, Any]) -> ReportSpec:
     equivalence = EquivalenceSpec(**fields["equivalence"]) if fields["equivalence"] else None
-    rows, columns = tuple(fields["rows"]), tuple(fields["columns"])
+    several = {name: tuple(fields.get(name, ())) for name in ("rows", "columns", "matched")}
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
-    return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})
+    return ReportSpec(**{**fields, **several, "equivalence": equivalence})
 
 
 def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:

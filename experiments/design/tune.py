@@ -16,7 +16,8 @@ from experiments.data import Purpose
 from experiments.design import ablation as ablations
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
-from experiments.design.tune_spec import BACKEND, SEED, TuneSpec
+from experiments.design.report_spec import BACKEND, SEED
+from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 from experiments.results.record import is_final
 from experiments.results.store import Store
@@ -33,11 +34,16 @@ class Setting:
 
     point: Point  # of the grid, without its seed and, unless each framework is tuned, its backend
     members: tuple[Point, ...]  # the points of the grid that it stands for
+    implied: tuple[str, ...] = ()  # fields that the name of an axis stands for
+
+    @property
+    def told(self) -> Point:
+        """What names it; empty where the grid varies nothing else."""
+        return {name: value for name, value in self.point.items() if name not in self.implied}
 
     @property
     def label(self) -> str:
-        """`token_mixing=tied`; empty where the grid varies nothing else."""
-        return words(self.point)
+        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in self.told.items())
 
 
 @dataclass(frozen=True)
@@ -79,11 +85,6 @@ class Choice:
         )
 
 
-def words(point: Mapping[str, Any]) -> str:
-    """`learning_rate=0.001 weight_decay=0`."""
-    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in point.items())
-
-
 def combinations(tune: TuneSpec) -> list[Point]:
     """The values that are tried: the product of the lists, the first field slowest."""
     return [dict(zip(tune.over, values, strict=True)) for values in itertools.product(*tune.over.values())]
@@ -94,13 +95,15 @@ def settings(ablation: Ablation) -> list[Setting]:
     members: dict[Any, list[Point]] = {}
     for point in ablation.points:
         members.setdefault(key(setting_of(ablation, point)), []).append(point)
-    return [Setting(setting_of(ablation, group[0]), tuple(group)) for group in members.values()]
+    return [
+        Setting(setting_of(ablation, group[0]), tuple(group), ablation.implied(group[0])) for group in members.values()
+    ]
 
 
 def setting_of(ablation: Ablation, point: Point) -> Point:
     """The part of a point, or of a trial's settings, that is its setting's."""
-    tune = _tune(ablation)
-    without = {SEED, *tune.over} if tune.each else {SEED, BACKEND, *tune.over}
+    assert ablation.tune is not None
+    without = {SEED, *ablation.tune.over, *ablation.matched.values(), *(() if ablation.tune.each else (BACKEND,))}
     return {name: value for name, value in point.items() if name not in without}
 
 
@@ -146,7 +149,7 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
     if ablation.tune is None:
         return list(trials)
     tuning = [planned for planned in trials if planned.tunes]
-    by_point = _by_point(tuning)
+    by_point = _by_point(ablation, tuning)
     made = (_at_choice(ablation, choice, by_point) for choice in choose(ablation, tuning, store) if choice.chosen)
     return [*tuning, *itertools.chain.from_iterable(made)]
 
@@ -160,7 +163,7 @@ def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> lis
     """What is known of the choice for each setting. Args: trials: with all that tune."""
     if ablation.tune is None:
         return []
-    by_point = _by_point(trials)
+    by_point = _by_point(ablation, trials)
     return [_choice(ablation.tune, setting, by_point, store) for setting in settings(ablation)]
 
 
@@ -217,12 +220,13 @@ def _tuning_point(setting: Setting, value: Point, seed: int) -> Point:
 
 
 def _at_choice(ablation: Ablation, choice: Choice, tuning: ByPoint) -> Iterator[GridTrial]:
-    """The trials of the table of a setting. Their data is that of its tuning trials, so none has to be read here."""
+    """The table's trials of a setting. Their data, and the width that is matched, are those of its tuning trials."""
     assert choice.chosen is not None and ablation.tune is not None
     first = tuning[key(_tuning_point(choice.setting, choice.chosen.value, ablation.tune.seeds[0]))]
-    points = tuple(_at(choice.setting.members, choice.chosen.value))
+    width = {name: first.settings[name] for name in ablation.matched.values() if name in first.settings}
+    points = tuple(point | width for point in _at(choice.setting.members, choice.chosen.value))
     for point, config in ablations.configs(replace(ablation, points=points)):
-        yield GridTrial(resolve(config, first.trial.info, ablation.where), point)
+        yield GridTrial(resolve(config, first.trial.info, ablation.where), point, ablation.implied(point))
 
 
 def _at(points: Sequence[Point], value: Point) -> Iterator[Point]:
@@ -237,10 +241,10 @@ def key(point: Mapping[str, Any]) -> Key:
     return frozenset(point.items())
 
 
-def _by_point(trials: Sequence[GridTrial]) -> ByPoint:
-    return {key(planned.settings): planned for planned in trials if planned.tunes}
-
-
-def _tune(ablation: Ablation) -> TuneSpec:
-    assert ablation.tune is not None
-    return ablation.tune
+def _by_point(ablation: Ablation, trials: Sequence[GridTrial]) -> ByPoint:
+    """Trials that tune by what the grid and the tuned values set, without a width that is solved."""
+    solved = set(ablation.matched.values())
+    tuning = (planned for planned in trials if planned.tunes)
+    return {
+        key({name: one for name, one in planned.settings.items() if name not in solved}): planned for planned in tuning
+    }

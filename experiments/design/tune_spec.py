@@ -19,15 +19,14 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.design import axes
 from experiments.design.axes import Point
+from experiments.design.report_spec import BACKEND, SEED, ReportSpec, default
 from experiments.results import metrics
 from experiments.spec import fields
-from experiments.spec.config import TrialConfig
 from experiments.spec.values import shown
 
 KEYS = ("over", "by", "seeds", "each")
 SPLIT = "validation"  # what a choice is made on
 DEFAULT_BY = f"{metrics.BEST}.{SPLIT}.{metrics.CHOOSES.name}"
-SEED, BACKEND = "seed", "backend"
 
 
 @dataclass(frozen=True)
@@ -60,17 +59,23 @@ def read_tune(tree: Any, base: Point, points: Sequence[Point], where: str) -> Tu
     return TuneSpec(over, _by(tree.get("by", DEFAULT_BY), f"{where}: by"), seeds, _each(tree.get("each"), where))
 
 
-def check_layout(tune: TuneSpec, places: Sequence[str], overridden: Sequence[str], where: str) -> None:
-    """Check that no tuned field has a place in the table, and none is set on the command line.
+def check_places(
+    tune: TuneSpec | None, overridden: Sequence[str], report: ReportSpec, solved: Mapping[str, str], where: str
+) -> None:
+    """Check that no tuned field has a place in the table, is solved, or is set on the command line.
 
+    Args:   solved: quantity -> width, of matched.py.
     Raises: MixlabError.
     """
-    if placed := [name for name in places if name in tune.over]:
+    over = tune.over if tune else {}
+    if placed := [name for name in (*report.rows, *report.columns) if name in over]:
         raise MixlabError(
             f"{where}: report: {placed[0]} is tuned, so that each setting has one value of it; leave it out of rows "
             f"and columns, the notes under the table name the values"
         )
-    if fixed := [name for name in overridden if name in tune.over]:
+    if matched := [name for name in solved.values() if name in over]:
+        raise MixlabError(f"{where}: tune: over: {matched[0]} is solved by 'matched'; leave it out of one of them")
+    if fixed := [name for name in overridden if name in over]:
         raise MixlabError(f"{where}: {fixed[0]} is tuned; change its values under tune: over: in the YAML")
 
 
@@ -114,7 +119,7 @@ def _seeds(values: Any, base: Point, points: Sequence[Point], where: str) -> tup
     if not isinstance(values, list) or not values:
         raise MixlabError(f"{where}: expected a list of seeds that the grid does not have, got {shown(values)}")
     seeds = tuple(int(fields.typed({SEED: value}, where)[SEED]) for value in values)
-    own = {int(point.get(SEED, base.get(SEED, TrialConfig().seed))) for point in points}
+    own: set[int] = {point.get(SEED, default(SEED, base)) for point in points}
     if shared := [seed for seed in seeds if seed in own]:
         raise MixlabError(
             f"{where}: {shared[0]} is a seed of the grid, whose trials must not choose the value that they are trained "
