@@ -9,8 +9,8 @@
       each: backend                      # each framework is tuned; without it the first one of the grid, for all
 
 A setting is a point of the grid without its seed and, unless each framework is tuned, without its backend. The seeds of
-the table are trained at the value that is chosen. Test metrics never choose. All are ordinary trials: `run` goes on from
-the first ones to the others by itself, on Slurm a job does.
+the table are trained at the value that is chosen. Test metrics never choose. All are ordinary trials: `run` goes on
+from the first ones to the others by itself, on Slurm a job does.
 
 A value that diverged with some seed stands behind those that did not; a setting whose values all diverged has no number
 in the table, and an error says so. A trial that failed otherwise chooses nothing until it is run again, since a choice
