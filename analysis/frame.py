@@ -7,10 +7,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from analysis import tuned
 from analysis.records import Result, results
 from backends.errors import MixlabError
-from experiments.design import archive
-from experiments.design.ablation import Ablation, GridTrial, load_ablation, trials
+from experiments.design import archive, tune
+from experiments.design.ablation import Ablation, GridTrial, load_ablation
 from experiments.design.report_spec import default
 from experiments.results import ceilings, unsealed
 from experiments.results.store import Store
@@ -39,7 +40,8 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     a CPU with the threads, of each session, one after another; replicas, the most trials, itself counted, that trained
     with it as one program; started and finished in seconds since 1970.
     peak_share: of the matrix ceiling of its machine and threads, where `mixlab bench limit` has measured it, that
-    training reached, in [0, 1]. NaN or None: a trial has no record of it.
+    training reached, in [0, 1]. tuning: the choice of what is tuned, in words. NaN or None: a trial has no record of
+    it. Trials that tune have no row.
 
     Args:   store: the results directory.    ablation: its name, as it was last run, or its YAML file; in both paths `~`
             and variables are expanded.
@@ -52,7 +54,7 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
             raise MixlabError(f"load: {overrides[0]!r}: overrides need a YAML file, not the name of an ablation")
         return trials_frame(*archive.recall(held, str(ablation)), held)
     asked = load_ablation(Path(expand(str(ablation), "load: ablation")), overrides)
-    return trials_frame(asked, trials(asked, Path(asked.base.get("run.data_cache") or held.data)), held)
+    return trials_frame(asked, tune.trials(asked, Path(asked.base.get("run.data_cache") or held.data), held), held)
 
 
 def trials_frame(
@@ -63,9 +65,11 @@ def trials_frame(
 
     trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
+    tuning, trials = tuned.texts(ablation, trials, store), [planned for planned in trials if not planned.tunes]
     contents = {planned.trial.id: planned.trial.info.content for planned in trials}
     added = unsealed.added(store, ablation.name, contents)
-    named = dict.fromkeys((*ablation.axes, *ablation.report.rows, *ablation.report.columns, *ablation.report.baseline))
+    report, tuned_fields = ablation.report, ablation.tune.over if ablation.tune else ()
+    named = dict.fromkeys((*ablation.axes, *report.rows, *report.columns, *report.baseline, *tuned_fields))
     nothing = dict.fromkeys(OWN, "")
     rows = [
         {
@@ -76,6 +80,7 @@ def trials_frame(
             **_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
             **trial_results[planned.trial.id].values,
+            **({"tuning": tuning[planned.trial.id]} if ablation.tune else {}),
             "peak_share": ceilings.share(
                 measured, trial_results[planned.trial.id].values, planned.trial.train.precision
             ),

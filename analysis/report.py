@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import records
+from analysis import records, tuned
 from analysis.cells import Options, cells, groups_of
 from analysis.frame import trials_frame
 from analysis.labels import Label, keys, label_text, labels
 from analysis.predictions import reader
 from analysis.records import Result
+from backends.errors import MixlabError
+from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.tune import Choice
 from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
 
@@ -29,6 +32,7 @@ class Report:
     results: Mapping[str, Result]  # by id
     frame: pd.DataFrame  # of frame.load
     table: pd.DataFrame  # of cells.cells
+    choices: Sequence[Choice] = ()  # of what is tuned, by setting
 
     @cached_property
     def groups(self) -> dict[Label, pd.DataFrame]:
@@ -68,8 +72,15 @@ def make_report(
     store: Store,
     options: Options = Options(),  # noqa: B008
 ) -> Report:
-    """Read the trials of an ablation and make their cells. Raises: StoreError: the store cannot be read."""
+    """Read the trials of an ablation and make their cells.
+
+    Raises: StoreError: the store cannot be read.    MixlabError: what is tuned is chosen for no setting yet.
+    """
+    if all(planned.tunes for planned in trials):
+        told = "; ".join(tuned.choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)[:2])
+        raise MixlabError(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
     table = cells(ablation, frame, options, reader(store, ablation.report.metric))
-    return Report(ablation, store, options, trial_results, frame, table)
+    choices = tune.choose(ablation, trials, store)
+    return Report(ablation, store, options, trial_results, frame, table, choices)

@@ -15,9 +15,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from experiments.results.store import Store
+    from slurm import following
     from slurm.cancelling import cancel
 
     store = Store(arguments.store)
+    # First, or it would send what is cancelled here; what it has sent when it is ended, is found below.
+    is_whole = arguments.what in store.ablations()
+    for job in following.cancel_next(store, arguments.what) if is_whole else ():
+        print(f"ended job {job}, which would have sent the trials of the table")
     ids = find_trials(store, arguments.what)
     cancelled = cancel(store, ids)
     if cancelled.trials:

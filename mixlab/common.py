@@ -56,17 +56,28 @@ def expand_paths(arguments: argparse.Namespace) -> None:
 def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":
     """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them.
 
+    Where fields are tuned, the trials are those that are known by now; see tune.known.
+
     Args: trains: whether this command goes on to train; then it decodes data of any size that fits into memory.
     """
     from experiments.data import Purpose
     from experiments.design import ablation as ablations
+    from experiments.design import tune
     from experiments.results.store import Store
 
     store = Store(arguments.store)
     store.check_folder()
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
     purpose = Purpose.TRAINING if trains else Purpose.PLANNING
-    return store, ablation, ablations.trials(ablation, data_cache(ablation, store), purpose)
+    return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
+
+
+def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:
+    """A line on the trials of the table that are not known, since what is tuned is not chosen."""
+    from experiments.design import tune
+
+    number = tune.num_waiting(ablation, trials) if ablation.tune else 0
+    return [f"and {number} trials of the table, whose values are chosen when the others have ended"] * bool(number)
 
 
 def store_option(store: "Store") -> str:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load
+from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load, waiting_lines
 
 HELP = "Say what an ablation costs and what its seeds can show, and list its trials, done or not."
 EXAMPLE = "mixlab plan experiments/ablations/tying.yaml --sd 0.4 --detect 0.5"
@@ -41,8 +41,8 @@ def command(arguments: argparse.Namespace) -> int:
         **{name: plan_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
     )
     store, ablation, trials = load(arguments)
-    lines = plan_lines.lines(Known(ablation, trials, store), asked, arguments.all)
-    print("\n".join([*lines, *matched_lines(ablation, trials), *data_notes(ablation, trials, store)]))
+    about = [*matched_lines(ablation, trials), *waiting_lines(ablation, trials), *data_notes(ablation, trials, store)]
+    print("\n".join([*plan_lines.lines(Known(ablation, trials, store), asked, arguments.all), *about]))
     return 0
 
 

@@ -116,7 +116,7 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
     from analysis.cells import Options
     from analysis.report import make_report
-    from experiments.design import archive
+    from experiments.design import archive, tune
     from experiments.results import metrics
     from experiments.results.store import Store
     from experiments.spec.expand import expand
@@ -129,6 +129,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
         raise MixlabError(f"command line: {overrides[0]!r}: overrides need a YAML file, not the name of an ablation")
     elif name.endswith(".json"):
         ablation, trials = archive.read(Path(expand(name, "command line: ablation")))
+        trials = tune.known(ablation, trials, store)
     else:
         ablation, trials = archive.recall(store, name)
     if arguments.metric:

@@ -6,6 +6,7 @@ import itertools
 import shlex
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from mixlab.common import (
     data_notes,
     load,
     store_option,
+    waiting_lines,
 )
 
 if TYPE_CHECKING:
@@ -56,37 +58,70 @@ def command(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from backends import devices
-    from experiments.design import archive
+    from experiments.design import archive, tune
     from experiments.running import local
+    from experiments.running.rounds import rounds
 
     jobs = _jobs(arguments)
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
-        print(_dry_run(ablation, chosen, store))
+        print("\n".join([_dry_run(ablation, chosen, store), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
         devices.check_backend(device, arguments.resume_on or backend, "command line: --devices")
     console = Console(stderr=True)
-    todo = local.pending(chosen, store, lambda note: console.print(note, markup=False, soft_wrap=True))
-    _check_memory(todo, ablation, store)
+
+    def warn(note: str) -> None:
+        console.print(note, markup=False, soft_wrap=True)
+
     for line in data_notes(ablation, chosen, store):
         print(f"mixlab: {line}", file=sys.stderr)
-    archive.keep(store, ablation, trials)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table.sealed",), daemon=True).start()
-    summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
-    if summary.error:
-        raise MixlabError(summary.error.reason)
-    if summary.left:
-        done = sum(store.recorded_status(planned.trial.id) == "done" for planned in chosen)
-        again = shlex.join(["mixlab", *sys.argv[1:]])
-        print(f"mixlab: stopped with {done} of {len(chosen)} trials done; go on with: {again}", file=sys.stderr)
-        return STOPPED
-    print(_table(ablation, trials, store))
-    failed = [planned for planned in chosen if store.recorded_status(planned.trial.id) == "failed"]
-    return TRIAL_FAILED if failed or summary.failed else 0
+    is_whole = arguments.only is None
+    each = rounds(ablation, trials, store, warn) if is_whole else [(trials, local.pending(chosen, store, warn))]
+    failed: dict[str, str] = {}
+    for trials, todo in each:
+        _check_memory(todo, ablation, store)
+        archive.keep(store, ablation, trials)
+        summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
+        if summary.error:
+            raise MixlabError(summary.error.reason)
+        if summary.left:
+            return _stopped(trials if is_whole else chosen, store)
+        failed |= summary.failed
+    for sentence in _choices(ablation, trials, store):
+        print(f"mixlab: {sentence}", file=sys.stderr)
+    in_table = [planned for planned in trials if not planned.tunes]
+    if in_table:
+        print(_table(ablation, in_table, store))
+    asked = in_table if is_whole else chosen
+    waiting = is_whole and tune.num_waiting(ablation, trials) > 0
+    return TRIAL_FAILED if waiting or any(_has_failed(planned, failed, store) for planned in asked) else 0
+
+
+def _has_failed(planned: "GridTrial", failed: dict[str, str], store: "Store") -> bool:
+    """Whether a trial has failed now, or is recorded as failed."""
+    return planned.trial.id in failed or store.recorded_status(planned.trial.id) == "failed"
+
+
+def _stopped(trials: "list[GridTrial]", store: "Store") -> int:
+    """Say how far it is, and how to go on."""
+    done = sum(store.recorded_status(planned.trial.id) == "done" for planned in trials)
+    again = shlex.join(["mixlab", *sys.argv[1:]])
+    print(f"mixlab: stopped with {done} of {len(trials)} trials done; go on with: {again}", file=sys.stderr)
+    return STOPPED
+
+
+def _choices(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> "Iterator[str]":
+    """A sentence on each choice of what is tuned."""
+    from analysis.tuned import choice_text
+    from experiments.design import tune
+
+    for choice in tune.choose(ablation, trials, store):
+        yield choice_text(ablation, choice)
 
 
 def _table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> str:

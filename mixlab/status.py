@@ -1,7 +1,10 @@
 """The command `mixlab status`."""
 
 import argparse
+import itertools
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +14,14 @@ from mixlab.common import add_overrides, add_store, load, store_option
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
     from slurm.status import Overview
 
 HELP = "Print what is done, running, queued, failed (and why), lost and missing."
 EXAMPLE = "mixlab status tying --watch"
 WATCH_S = 2.0  # between two looks
+MOST_CHOICES = 10  # that are said to be open
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,33 +51,73 @@ def command(arguments: argparse.Namespace) -> int:
             )
         )
         return 0
-    name, labels = _labels(arguments, store)
+    look = _look_by(arguments, store)
     if arguments.watch:
-        return _watch(name, labels, store)
-    view = overview(store, labels)
-    lines = [*status_lines(labels, view.states), *hints(name, view, store_option(store))]
+        return _watch(look, store)
+    asked = look()
+    view = overview(store, asked.labels)
+    lines = [*status_lines(asked.labels, view.states), *asked.waiting, *hints(asked.name, view, store_option(store))]
     print("\n".join(lines))
     return 0
 
 
-def _labels(arguments: argparse.Namespace, store: "Store") -> tuple[str, dict[str, str]]:
-    """The ablation's name, and its trials, id -> what each sets; with those of earlier forms that are not done."""
-    from slurm import ledger
+@dataclass(frozen=True)
+class Asked:
+    """The ablation that is asked about, as it is now."""
+
+    name: str
+    labels: dict[str, str]  # id -> what the trial sets
+    waiting: list[str]  # sentences on trials that are not known, since what is tuned is not chosen
+    goes_on: bool  # a job is to send those
+
+
+def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Asked]":
+    """What looks at the ablation anew, whose trials may become more; those of earlier forms that are not done too."""
+    from experiments.design import archive
 
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
-        _, ablation, trials = load(arguments)
-        return ablation.name, {planned.trial.id: planned.label for planned in trials}
+        return lambda: _asked(*load(arguments)[1:], store)
     if arguments.overrides:
         raise MixlabError(
             f"command line: {arguments.overrides[0]!r}: overrides need a YAML file, not the name of an ablation"
         )
-    labels = store.ablation_labels(arguments.ablation)
-    others = ledger.earlier(store, arguments.ablation, labels)
-    return arguments.ablation, labels | {one.trial.id: f"{one.label} (of an earlier form)" for one in others}
+    name = arguments.ablation
+
+    def look() -> Asked:
+        from slurm import ledger
+
+        if store.ablation_waiting(name):
+            asked = _asked(*archive.recall(store, name), store)
+        else:
+            asked = Asked(name, store.ablation_labels(name), [], False)
+        others = ledger.earlier(store, name, asked.labels)
+        return replace(
+            asked, labels=asked.labels | {one.trial.id: f"{one.label} (of an earlier form)" for one in others}
+        )
+
+    return look
 
 
-def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
+def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> Asked:
+    from analysis.tuned import choice_text
+    from experiments.design import tune
+    from slurm import following
+
+    labels = {planned.trial.id: planned.label for planned in trials}
+    # Asked also where all are known now: what the choice has just decided is still to be sent.
+    who = following.who_goes_on(store, ablation.name) if ablation.tune else ""
+    if not ablation.tune or not (number := tune.num_waiting(ablation, trials)):
+        return Asked(ablation.name, labels, [], bool(who))
+    choices = (choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None)
+    sentences = [choice_text(ablation, choice) for choice in itertools.islice(choices, MOST_CHOICES)]
+    last = (
+        f"{number} trials of the table wait for a choice; {who or 'run or submit it again when the others have ended'}"
+    )
+    return Asked(ablation.name, labels, [*sentences, last], bool(who))
+
+
+def _watch(look: "Callable[[], Asked]", store: "Store") -> int:
     """Show the state anew every WATCH_S; without a terminal, a line of totals whenever they change."""
     from rich.console import Console
     from rich.live import Live
@@ -83,14 +128,16 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
     console, last = Console(), ""
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
-            view = overview(store, labels)
+            asked = look()
+            labels, view = asked.labels, overview(store, asked.labels)
             totals = status_totals(labels, view.states)
             if console.is_terminal:
-                live.update(_screen(labels, view, hints(name, view, store_option(store)), console.height), refresh=True)
+                advice = [*asked.waiting, *hints(asked.name, view, store_option(store))]
+                live.update(_screen(labels, view, advice, console.height), refresh=True)
             elif totals != last:
                 console.print(totals, highlight=False, soft_wrap=True)
             last = totals
-            if not view.live:
+            if not view.live and not asked.goes_on:
                 return 0
             time.sleep(WATCH_S)
 

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from experiments.design import ablation as ablations
+    from experiments.design import tune
     from experiments.results.store import Store
     from slurm import client, submission
     from slurm.cluster_file import read_cluster
@@ -37,7 +38,7 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_folder()
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
     cache = data_cache(ablation, store)
-    trials = ablations.trials(ablation, cache)
+    trials = tune.trials(ablation, cache, store)
     request = Request(ablation, trials, cluster, store, cache)
     for line in data_notes(ablation, trials, store):
         print(f"mixlab: {line}", file=sys.stderr)
@@ -55,7 +56,7 @@ def send(request: "Request", where: str) -> "Submitted":
     Args:   where: the cluster file, for the sentence of what Slurm refuses.
     Raises: MixlabError.
     """
-    from slurm import client, submission
+    from slurm import client, following, submission
 
     try:
         submitted = submission.submit(request)
@@ -69,6 +70,9 @@ def send(request: "Request", where: str) -> "Submitted":
     print(f"{total} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
     if submitted.num_left:
         print(f"the queue had no room for {submitted.num_left} trials; give the same command when it has emptied")
+    if request.num_waiting:
+        who = following.who_goes_on(request.store, name) or f"mixlab retry {name} sends them when that is mended"
+        print(f"{request.num_waiting} more wait for the choice of what is tuned: {who}")
     if submitted.num_trials or submitted.num_live:
         store = store_option(request.store)
         print(f"next: mixlab status {name} --watch{store}; mixlab logs {name}{store}; mixlab cancel {name}{store}")

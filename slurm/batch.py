@@ -36,7 +36,7 @@ exit $code"""
 AFTER_PYXIS = ("code=$?", f'[ "$code" -ne {client.GO_BACK} ] || {REQUEUE}', 'exit "$code"')
 # Slurm looks at once whether a job that begins later fits any node; of one that is held, only when it is released.
 LATER = "now+52weeks"
-REPORT_MIN, REPORT_MEMORY_GB = 20, 2.0  # minutes and memory of the job that writes the report
+SMALL_MIN, SMALL_MEMORY_GB = 20, 2.0  # minutes and memory of a job that trains nothing
 IN_CONTAINER = "python3"  # where no Python is named
 
 
@@ -61,10 +61,10 @@ class Ask:
     nodes: int = 1  # of one job, with a task on each
 
     @staticmethod
-    def report(cluster: ClusterSpec, snapshot: Path, seen: tuple[Path, ...]) -> "Ask":
-        """The Ask of the job that writes the report: one core, no GPU, little memory, and the first environment."""
-        memory = None if cluster.memory_gb is None else REPORT_MEMORY_GB
-        needs = replace(cluster.common, time=REPORT_MIN, cpus=1, gpus=0, gpu_type=None, memory_gb=memory)
+    def small(cluster: ClusterSpec, snapshot: Path, seen: tuple[Path, ...]) -> "Ask":
+        """The Ask of a job that trains nothing: one core, no GPU, little memory, and the first environment."""
+        memory = None if cluster.memory_gb is None else SMALL_MEMORY_GB
+        needs = replace(cluster.common, time=SMALL_MIN, cpus=1, gpus=0, gpu_type=None, memory_gb=memory)
         cluster = replace(cluster, sbatch=options.for_report(cluster.sbatch))
         return Ask(cluster, needs, cluster.environment(next(iter(cluster.environments), "")), snapshot, seen)
 

@@ -8,7 +8,7 @@ from backends.errors import MixlabError, choices, show_chain
 from experiments.results import claims
 from experiments.results.cleaning import Held
 from experiments.results.store import Store
-from slurm import client, ledger
+from slurm import client, following, ledger
 from slurm.status import GOING_ON, overview
 from slurm.submission import LOCK
 
@@ -23,7 +23,8 @@ def held(store: Store) -> tuple[Held, str | None]:
     trials = {key: RUNS for key in store.trial_ids() if store.owner(key) is not None}
     words = {"running": RUNS, "queued": WAITS, "unknown": UNKNOWN}
     trials |= {key: words[now.status] for key, now in view.states.items() if now.status in GOING_ON}
-    folders, silence = _live_submissions(arrays, view.silence)
+    next_ones = [folder for folder in ledger.submissions(store) if following.is_sent(folder, is_over=True)]
+    folders, silence = _live_submissions(arrays, next_ones, view.silence)
     snapshots = {Path(str(about["snapshot"])).name: why for about, why in _abouts(folders) if "snapshot" in about}
     if claims.owner(store.root / LOCK) is not None:
         snapshots[""] = "somebody is submitting now"
@@ -65,11 +66,17 @@ def trials_of_these_alone(
     return {name: trials[name] - staying for name in names}
 
 
-def _live_submissions(arrays: Collection[ledger.Array], silence: str | None) -> tuple[dict[Path, str], str | None]:
-    """Folders of submissions of which a job may still begin or runs, and why."""
+def _live_submissions(
+    arrays: Collection[ledger.Array], next_ones: Collection[Path], silence: str | None
+) -> tuple[dict[Path, str], str | None]:
+    """Folders of submissions of which a job may still begin or runs, and why.
+
+    Args: next_ones: those that have sent the job of following.NextJob.
+    """
     asked = [array for array in arrays if array.is_asked]
     names = {array.name: array.folder for array in asked}
     names |= {ledger.report_name(array.folder): array.folder for array in asked}
+    names |= {ledger.next_name(folder): folder for folder in next_ones}
     live = {array.folder: "is being submitted" for array in asked if array.state == "intended"}
     try:
         jobs = client.queue(names) if names and silence is None else []
@@ -77,7 +84,7 @@ def _live_submissions(arrays: Collection[ledger.Array], silence: str | None) -> 
         show_chain(error)
         silence = str(error)
     if silence is not None:
-        return live | {array.folder: UNKNOWN for array in asked}, silence
+        return live | dict.fromkeys((*(array.folder for array in asked), *next_ones), UNKNOWN), silence
     return live | {names[job.name]: "has jobs in the queue" for job in jobs if job.name in names}, None
 
 

@@ -7,6 +7,7 @@
         attempts/            what each job says of its starts, see attempts.py
         resolved.json        the ablation and its trials, see experiments/design/archive.py
         report.json          what the job that writes the report needs to know
+        next.json            what the job needs to know that sends trials which this one's results decide
         cancelled/           trial ids: none of them is begun any more
         stopped-0.json       an array that its own first failure has stopped, and why
         slurm/               of submitit: batch scripts, pickles of a path each, logs
@@ -161,6 +162,11 @@ def array_name(folder: Path, number: int) -> str:
 def report_name(folder: Path) -> str:
     """The name in Slurm of the job that writes a submission's report."""
     return f"mixlab-{folder.parent.parent.name}-{folder.name}-report"
+
+
+def next_name(folder: Path) -> str:
+    """The name in Slurm of the job that goes on when a submission's trials have ended; see following.py."""
+    return f"mixlab-{folder.parent.parent.name}-{folder.name}-next"
 
 
 def submissions(store: Store, ablation: str | None = None) -> list[Path]:

@@ -1,9 +1,11 @@
 """A request to submit trials, and what each of its jobs then asks Slurm for."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
 from slurm import packing
@@ -25,6 +27,14 @@ class Request:
     states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
     extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
     warn: Callable[[str], None] = print
+    sends_tuning: bool = True  # False: trials that tune are not sent again
+    code: Path | None = None  # the snapshot that jobs run, and its commit; None: the code that runs now
+    commit: Mapping[str, Any] | None = None
+
+    @property
+    def num_waiting(self) -> int:
+        """Trials of the table that are not among these, since what is tuned is not chosen."""
+        return tune.num_waiting(self.ablation, self.trials)
 
     def needs(self, planned: GridTrial) -> Needs:
         """The needs of a trial's job."""

@@ -16,18 +16,21 @@ from experiments.results import claims
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import Store
 from experiments.running.local import pending
-from slurm import client, ledger, packing, snapshot
-from slurm.batch import Ask, Batch, check_path
-from slurm.cluster_file import stored_cluster
+from slurm import client, following, ledger, packing, snapshot
+from slurm.batch import Batch, check_path
 from slurm.cluster_keys import tree_of
-from slurm.job import PackJob, ReportJob, write_work
+from slurm.job import PackJob, write_work
 from slurm.limits import Limits, check_python
 from slurm.packing import Pack
-from slurm.request import Request, seen
+from slurm.request import Request
 from slurm.status import overview, queued
 
 LOCK = "submitting"  # a folder of the store that whoever submits has claimed
 LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2
+
+
+class OthersSubmit(MixlabError):
+    """The error that another process submits to the store, for long."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,34 @@ def submit(request: Request) -> Submitted:
         left = sum(len(pack.trials) for pack in packs[limits.room :])
         if not arrays:
             archive.keep(request.store, request.ablation, request.trials)
+            _go_on(request)
             return Submitted(None, (), 0, 0, done, live, left)
         for backend in dict.fromkeys(pack.backend for pack in packs):
             check_python(backend, request.cluster)
-        code = snapshot.take(request.store.root.absolute() / "snapshots", request.cluster.snapshot_limit_mb)
+        code = _code(request)
         folder = ledger.new_submission(request.store, request.ablation.name)
         jobs = _send(request, folder, arrays, code)
     sent = sum(len(pack.trials) for array in arrays for pack in array)
     return Submitted(folder, jobs, sum(map(len, arrays)), sent, done, live, left)
+
+
+def _go_on(request: Request) -> None:
+    """See to it that a job sends the trials of the table that wait for trials which are on their way.
+
+    Raises: SlurmSilent.   SlurmError.
+    """
+    if not request.num_waiting or following.next_jobs(request.store, request.ablation.name):
+        return
+    tuning = [planned.trial.id for planned in request.trials if planned.tunes]
+    if overview(request.store, tuning).live:
+        folder = ledger.new_submission(request.store, request.ablation.name)
+        _prepare(request, folder, [], _code(request))
+        following.follow(folder, request.warn)
+
+
+def _code(request: Request) -> Path:
+    """The snapshot that jobs are to run."""
+    return request.code or snapshot.take(request.store.root.absolute() / "snapshots", request.cluster.snapshot_limit_mb)
 
 
 def missing(request: Request) -> tuple[list[GridTrial], int, int]:
@@ -83,6 +106,7 @@ def missing(request: Request) -> tuple[list[GridTrial], int, int]:
     if view.silence:
         raise client.SlurmSilent(view.silence)
     free = [planned for planned in todo if planned.trial.id not in view.live]
+    free = [planned for planned in free if request.sends_tuning or not planned.tunes]
     if request.states is not None:
         free = [planned for planned in free if view.states[planned.trial.id].status in request.states]
     return free, len(wanted) - len(todo), len(view.live)
@@ -139,9 +163,9 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
         "store": str(request.store.root.absolute()),
         "cache": str(request.cache.absolute()),
         "snapshot": str(code),
-        "commit": {name: environment()[name] for name in ("commit", "dirty")},
+        "commit": request.commit or {name: environment()[name] for name in ("commit", "dirty")},
     }
-    write_json(folder / "report.json", {**about, "out": str(_report(folder)), "job": None})
+    following.prepare(folder, about, request.num_waiting)
     planned = []
     for number, packs in enumerate(packed):
         ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
@@ -154,12 +178,8 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
     return planned
 
 
-def _report(folder: Path) -> Path:
-    return folder.parent.parent.absolute() / "report"
-
-
 def release(folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
-    """Let the held arrays of a submission go, and send the report's job after them; returns the arrays' numbers.
+    """Let the held arrays of a submission go, and send the jobs that follow them; returns the arrays' numbers.
 
     Raises: SlurmSilent.
     """
@@ -173,37 +193,15 @@ def release(folder: Path, warn: Callable[[str], None]) -> tuple[str, ...]:
                 with contextlib.suppress(client.SlurmError):
                     client.release(task)
         array.become(state="released")
-    try:
-        _send_report(folder)
-    except client.SlurmError as error:
-        warn(f"{error}; no job will write the report: mixlab report {folder.parent.parent.name}")
+    following.follow(folder, warn)
     return tuple(str(array.job) for array in held)
-
-
-def _send_report(folder: Path) -> None:
-    """Send the job that writes the report, once for a submission. Raises: SlurmSilent.   SlurmError."""
-    cluster = stored_cluster(ledger.read(folder / "cluster.json") or {}, str(folder / "cluster.json"))
-    report = ledger.read(folder / "report.json") or {}
-    after = [str(array.job) for array in ledger.arrays(folder) if array.state == "released"]
-    if not cluster.report or not after or report.get("job") is not None:
-        return
-    name = ledger.report_name(folder)
-    client.cancel(f"--name={name}")  # of a submission that was killed before it could note the number
-    folders = seen(cluster, Path(report["store"]), Path(report["cache"]))
-    batch = Batch(folder / "slurm", name, Ask.report(cluster, Path(report["snapshot"]), folders))
-    try:
-        job = batch.submit([ReportJob(str((folder / "report.json").absolute()))], hold=False, after=after)
-    except client.SlurmError:
-        write_json(folder / "report.json", {**report, "job": "refused"})
-        raise
-    write_json(folder / "report.json", {**report, "job": job})
 
 
 @contextlib.contextmanager
 def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
     """Let only one process at a time send trials of a store, so that none is sent twice.
 
-    Raises: MixlabError: another one does, for long.
+    Raises: OthersSubmit: another one does, for long.
     """
     until, told = time.monotonic() + LOCK_WAIT_S, False
     while True:
@@ -214,7 +212,7 @@ def _lock(store: Store, warn: Callable[[str], None]) -> Iterator[None]:
             owner = claims.owner(store.root / LOCK) or {}
             who = f"process {owner.get('pid')} on {owner.get('host')} is submitting to {store.root}"
             if time.monotonic() > until:
-                raise MixlabError(
+                raise OthersSubmit(
                     f"store: {who} for more than {LOCK_WAIT_S:g} s; try again when it has ended"
                 ) from error
             if not told:
@@ -235,6 +233,8 @@ def preview(request: Request) -> Iterator[str]:
     limits = Limits.read(request.cluster)
     todo, done, live = missing(request)
     yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    if request.num_waiting:
+        yield f"{request.num_waiting} more wait for the choice of what is tuned; a job sends them then"
     yield from request.unmatched()
     folder = ledger.new_submission(request.store, request.ablation.name)
     packs = request.packs(todo)

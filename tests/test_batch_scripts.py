@@ -233,13 +233,13 @@ def test_the_job_of_the_report_asks_for_no_gpu_whatever_the_options_say(tools: P
     given = {"partition": "p", "environments": {"jax": {"python": "/jax/python", "gpus": 0}}, "retries": {}}
     options = {"gres": "gpu:2,tmp:5G", "mem-per-gpu": "9G", "cpus-per-task": "9", "reservation": "r"}
     cluster = cluster_from({**given, "environments": {"jax": {"python": "/jax/python"}}, "sbatch": options}, "c.yaml")
-    batch = Batch(tools / "slurm", "report", Ask.report(cluster, tools / "s", ()))
+    batch = Batch(tools / "slurm", "report", Ask.small(cluster, tools / "s", ()))
     found = asked(batch.text(1))
     assert (found["gres"], found["mem"], found["cpus-per-task"]) == ("tmp:5G", "2048M", "1")
     assert found["partition"] == "p" and found["reservation"] == "r" and "mem-per-gpu" not in found
     assert "/jax/python -u" in batch.text(1)
     assert "mem" not in asked(
-        Batch(tools / "slurm", "r", Ask.report(cluster_from({"memory_gb": None}, "c"), tools / "s", ())).text(1)
+        Batch(tools / "slurm", "r", Ask.small(cluster_from({"memory_gb": None}, "c"), tools / "s", ())).text(1)
     )
 
 

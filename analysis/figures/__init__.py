@@ -5,7 +5,7 @@ A new figure is a module here, its `draw` in FIGURES, and the name of its files 
 
 from collections.abc import Callable, Iterator
 
-from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sweep
+from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sensitivity, sweep
 from analysis.figures.style import Drawn
 from analysis.report import Report
 from experiments.spec.fields import names, short
@@ -14,6 +14,7 @@ FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
     sweep.draw,
     difference.draw,
     sweep.draw_data_scale,
+    sensitivity.draw,
     permutation.draw,
     curves.draw,
     frontier.draw,
@@ -23,7 +24,7 @@ FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
 # What their files are called.
 NAMES = (
     "differences", "data_scale", "permutation", "learning_curves", "frontier", "frameworks", "filters",
-    *(f"sweep_{short(name)}" for name in names()),
+    *(f"{kind}_{short(name)}" for kind in ("sweep", "tuning") for name in names()),
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from analysis import inference, matching, settings
+from analysis import inference, matching, settings, tuned
 from analysis.cells import Options
 from analysis.inference import ALPHA
 from analysis.labels import field_text
@@ -34,6 +34,8 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         extreme = "highest" if metrics.CHOOSES.higher_is_better else "lowest"
         chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
         lines.append(f"{metrics.BEST}: {chosen}, without validation data at the last")
+    if tuned_line := tuned.heading_text(ablation):
+        lines.append(tuned_line)
     if options.interval != "t":
         lines.append(f"intervals of means by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
     if ablation.report.equivalence:

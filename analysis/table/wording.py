@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import inference, matching, settings
+from analysis import inference, matching, settings, tuned
 from analysis.cells import Options, is_mixed
 from analysis.inference import ALPHA, LEVEL, ROUNDING
 from analysis.labels import Label, baseline_of, label_text, labels, setting_text
@@ -98,7 +98,8 @@ def _is_unequal(cell: "pd.Series[Any]", options: Options) -> bool:
 
 def notes(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options: Options) -> list[str]:
     """The lines under a table."""
-    lines = [*_of_cells(ablation, table, options), *_of_all(ablation, table, frame), *_of_trials(ablation, frame)]
+    lines = [*tuned.notes(ablation, frame), *_of_cells(ablation, table, options), *_of_all(ablation, table, frame)]
+    lines += _of_trials(ablation, frame)
     more = [f"and {len(lines) - MAX_NOTES} more; mixlab status lists the trials"] if len(lines) > MAX_NOTES else []
     return lines[:MAX_NOTES] + more
 

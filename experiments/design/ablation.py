@@ -16,6 +16,7 @@
     matched: {parameters: model.tokens_mlp_dim}   # D_S is solved, so that all settings have as many; see matched.py
     labels: {mixing: {grouped 4: "grouped by four"}}   # words for reports; see labels.py
     report: {rows: [model.num_blocks], columns: [mixing, backend], metric: last.test.accuracy}
+    tune: ...                            # fields whose value is chosen for each setting; see tune_spec.py
 
 A grid may also be a list of such mappings: the trials of each, one after the other.
 """
@@ -38,6 +39,7 @@ from experiments.design.base import fields_at_the_top, is_field, laid_over, read
 from experiments.design.grid import Sampling
 from experiments.design.names import Axes
 from experiments.design.report_spec import Grid, ReportSpec, read_report
+from experiments.design.tune_spec import TuneSpec, check_places, read_tune
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed
@@ -48,7 +50,7 @@ from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 COMMAND_LINE = "command line"
-KEYS = ("name", "question", "base", "grid", "samples", "samples_seed", "exclude", "matched", "labels", "report")
+KEYS = ("name", "question", "base", "grid", "samples", "samples_seed", "exclude", "matched", "labels", "report", "tune")
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,7 @@ class Ablation:
     named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # axes of mappings, with the fields they set
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # field or axis -> value -> words; see labels
     matched: Mapping[str, str] = field(default_factory=dict)  # parameters or flops -> the width that is solved
+    tune: TuneSpec | None = None
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -100,11 +103,13 @@ class GridTrial:
     trial: Trial
     settings: Point
     implied: tuple[str, ...] = ()  # fields that the name of an axis stands for
+    tunes: bool = False  # it chooses the value of tuned fields, and is not in the table
 
     @property
     def label(self) -> str:
         told = [(name, value) for name, value in self.settings.items() if name not in self.implied]
-        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
+        words = " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
+        return f"tuning: {words}" if self.tunes else words
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -135,7 +140,10 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     report = read_report(overridden.with_report(tree.get("report"), overrides), grid_read, where)
     question = _question(tree.get("question"), f"{path}: question")
     solved = matched.read(tree.get("matched"), points, report, f"{where}: matched")
-    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides), named, words, solved)
+    tune = read_tune(tree.get("tune"), base, points, where)
+    check_places(tune, grid_read.overridden, report, solved, where)
+    whole = (tuple(overrides), named, words, solved, tune)
+    return Ablation(name, question, text, base, tuple(points), report, where, *whole)
 
 
 def _check_keys(tree: Mapping[str, Any], where: str) -> None:
@@ -188,8 +196,21 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
             data that must be prepared first.
     """
+    by_id: dict[str, GridTrial] = {}
+    for planned in resolved_points(ablation, cache, purpose):
+        if (key := planned.trial.id) in by_id:
+            raise MixlabError(
+                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[key].label}): "
+                f"both resolve to {key}; leave one of them out, as with 'exclude'"
+            )
+        by_id[key] = planned
+    return list(by_id.values())
+
+
+def resolved_points(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+    """The trial of each point, also where two of them resolve to one. Raises: MixlabError: as `trials`."""
     try:
-        return _trials(ablation, cache, purpose)
+        return list(_resolved_points(ablation, cache, purpose))
     except data.NotPrepared as error:
         raise error.prepared_by(prepare_command(ablation, cache)) from error
 
@@ -204,8 +225,7 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
     return f"{words} run.data_cache={as_typed(cache)}"
 
 
-def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
-    by_id: dict[str, GridTrial] = {}
+def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Iterator[GridTrial]:
     base = fields.set_fields(TrialConfig(), ablation.base)
     baselines = _baselines(ablation)
     for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
@@ -215,14 +235,7 @@ def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial
             width = matched.solved(config, trial.info, target, ablation.matched, ablation.where)
             settings = point | width
             trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
-        planned = GridTrial(trial, settings, ablation.implied(point))
-        if trial.id in by_id:
-            raise MixlabError(
-                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[trial.id].label}): "
-                f"both resolve to {trial.id}; leave one of them out, as with 'exclude'"
-            )
-        by_id[trial.id] = planned
-    return list(by_id.values())
+        yield GridTrial(trial, settings, ablation.implied(point))
 
 
 def _baselines(ablation: Ablation) -> Sequence[Point | None]:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import EquivalenceSpec, ReportSpec
+from experiments.design.tune_spec import TuneSpec
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
@@ -47,7 +49,8 @@ def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
 
 def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
-        "labels": _labels(trials),  # first; see store.LABELS
+        "labels": _labels(trials),  # first; see store.LABELS, store.WAITING
+        **({"waiting": tune.num_waiting(ablation, trials)} if ablation.tune else {}),
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
         "trials": [to_tree(planned) for planned in trials],
     }
@@ -56,13 +59,18 @@ def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
 
 def to_tree(planned: GridTrial) -> dict[str, Any]:
     """A trial of a grid as nested mappings."""
-    implied = {"implied": planned.implied} if planned.implied else {}
-    return {"settings": planned.settings, **implied, "spec": as_tree(planned.trial)}
+    more = {"implied": planned.implied, "tunes": planned.tunes}
+    return {
+        "settings": planned.settings,
+        **{name: one for name, one in more.items() if one},
+        "spec": as_tree(planned.trial),
+    }
 
 
 def from_tree(tree: Mapping[str, Any]) -> GridTrial:
     """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
-    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())))
+    implied, tunes = tuple(tree.get("implied", ())), tree.get("tunes", False)
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], implied, tunes)
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -78,7 +86,7 @@ def _known_labels(store: Store, name: str) -> dict[str, str]:
 
 
 def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
-    """The ablation of that name as it was last run or submitted with this store.
+    """The ablation of that name as it was last run or submitted with this store, and its trials as tune.known says.
 
     Raises: MixlabError: there is none, or its file is damaged.
     """
@@ -86,7 +94,8 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
     if not path.exists():
         names = sorted(file.parent.name for file in store.root.glob(f"ablations/*/{FILE}"))
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, names)}")
-    return read(path)
+    ablation, trials = read(path)
+    return ablation, tune.known(ablation, trials, store)
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
@@ -99,8 +108,8 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
         fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
-        ablation = Ablation(**{**fields, "report": _report(fields["report"])})
-        return ablation, [from_tree(one) for one in tree["trials"]]
+        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
+        return Ablation(**{**fields, **parts}), [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
 
@@ -111,3 +120,10 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
     return ReportSpec(**{**fields, **several, "equivalence": equivalence})
+
+
+def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:
+    if fields is None:
+        return None
+    over = {name: tuple(values) for name, values in fields["over"].items()}
+    return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"])})

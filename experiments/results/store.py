@@ -32,6 +32,7 @@ from experiments.spec.trial import Trial, as_tree
 CHECKPOINT = "checkpoint.safetensors"
 RESOLVED, TRIALS = "resolved.json", "trials.txt"  # of an ablation
 LABELS = '{"labels": '  # how RESOLVED begins, so that the labels are read without the specs
+WAITING = ', "waiting": '  # what follows them where fields are tuned
 
 
 class Store:
@@ -92,11 +93,20 @@ class Store:
 
         Raises: MixlabError: no ablation of that name was run with this store, or its file is damaged.
         """
+        return self._ablation_head(name)[0]
+
+    def ablation_waiting(self, name: str) -> int:
+        """How many trials of its table were not known then, since what is tuned was not chosen. Raises: as above."""
+        return self._ablation_head(name)[1]
+
+    def _ablation_head(self, name: str) -> tuple[dict[str, str], int]:
         folder = self.ablation(name)
         try:
             text = (folder / RESOLVED).read_text()
             if text.startswith(LABELS):
-                return dict(json.JSONDecoder().raw_decode(text, len(LABELS))[0])
+                labels, end = json.JSONDecoder().raw_decode(text, len(LABELS))
+                begin = end + len(WAITING)
+                return dict(labels), json.JSONDecoder().raw_decode(text, begin)[0] if text[end:begin] == WAITING else 0
             if not text.startswith("{"):
                 raise ValueError("it has another beginning")
         except FileNotFoundError:
@@ -108,7 +118,7 @@ class Store:
         if name not in self.ablations():
             raise MixlabError(f"store: {self.root} has no ablation {name!r}; {choices(name, self.ablations())}")
         lines = (folder / TRIALS).read_text().splitlines()
-        return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}
+        return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}, 0
 
     def find(self, prefix: str) -> str:
         """The trial whose id starts with `prefix`.

@@ -255,7 +255,7 @@ class LocalRun:
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
     """The trials that are not done, and did not diverge; a corrupt record is set aside and its trial runs again."""
     left, there = [], set(store.trial_ids())
-    for planned in trials:
+    for planned in {planned.trial.id: planned for planned in trials}.values():  # two settings may come to one trial
         if planned.trial.id not in there:
             left.append(planned)
             continue

@@ -54,6 +54,12 @@ def may_be_null(kind: type, name: str) -> bool:
     return _field(kind, name).may_be_null
 
 
+def bounds(kind: type, name: str) -> tuple[float | None, float | None]:
+    """The least and the greatest number that a field may hold; None: there is none."""
+    field = _field(kind, name)
+    return field.low, field.high
+
+
 def is_free_text(kind: type, name: str) -> bool:
     """Whether a field holds any text, not one of some words."""
     field = _field(kind, name)

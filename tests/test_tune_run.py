@@ -1,0 +1,217 @@
+"""A tuned ablation from its file to its table, killed in each phase, and what each command says of both phases."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis.figures import draw_all
+from analysis.frame import load
+from analysis.report import make_report
+from analysis.tuned import tuned_text
+from experiments.design.ablation import GridTrial
+from experiments.results.store import Store
+from tests.conftest import (
+    TIMEOUT_S,
+    Ended,
+    base,
+    command,
+    end,
+    kill_tree,
+    records,
+    results,
+    start,
+    wait_until,
+    write_yaml,
+)
+from tests.test_tune import MIXING, RATE, TUNE, ablation_of, known, mixing, record_all
+
+# Digits are trained by torch in some seconds a trial; 8 trials choose for 4.
+DIGITS: dict[str, Any] = {
+    "base": {
+        "model": {"hidden_dim": 8, "num_blocks": 1, "patch_size": 4},
+        "data": {"source": "digits"},
+        "train": {"steps": 60, "batch_size": 32, "evaluate_every": 20},
+        "run": {"checkpoint_every_s": 0.05, "threads": 1},
+    },
+    "grid": {MIXING: ["tied", "untied"], "seed": [0, 1]},
+    "tune": {"over": {RATE: [0.0003, 0.01]}, "seeds": [100, 101]},
+    "report": {"rows": [MIXING], "baseline": {MIXING: "tied"}},
+}
+
+
+def table_of(folder: Path, store: str) -> str:
+    return command(folder, "report", "digits.yaml", "--store", store, "--format", "text").out
+
+
+def phases(store: Path, tuning: set[str]) -> tuple[int, int]:
+    """How many trials of the tuning, and how many of the table, are recorded."""
+    there = set(records(store))
+    return len(there & tuning), len(there - tuning)
+
+
+def test_kills_in_each_phase_leave_the_table_of_an_undisturbed_run(
+    tmp_path: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    """`kill -9` of all processes: while trials tune, as the last of them has ended, while the table is trained."""
+    write_yaml(tmp_path / "digits.yaml", **DIGITS)
+    whole = command(tmp_path, "run", "digits.yaml", "--store", "whole")
+    assert whole.code == 0, whole.err
+    tuning = {key for key, one in records(tmp_path / "whole").items() if one["spec"]["seed"] >= 100}
+    assert len(tuning) == 8 and len(records(tmp_path / "whole")) == 12
+    store = tmp_path / "killed"
+    for least in ((1, 0), (8, 0), (8, 1)):
+        process = start(tmp_path, "run", "digits.yaml", "--store", "killed")
+        started.append(process)
+        wait_until(lambda: phases(store, tuning) >= least, f"{least} trials are recorded")  # noqa: B023
+        os.killpg(process.pid, signal.SIGKILL)
+        kill_tree(process.pid)
+        process.wait(TIMEOUT_S)
+        assert phases(store, tuning) < (8, 4)
+    ended = end(start(tmp_path, "run", "digits.yaml", "--store", "killed"))
+    assert ended.code == 0, ended.err
+    assert results(store) == results(tmp_path / "whole")
+    assert table_of(tmp_path, "killed") == table_of(tmp_path, "whole")
+    assert "learning_rate=0.01 of 2 values" in table_of(tmp_path, "killed")
+
+
+def quick_yaml(folder: Path, **keys: Any) -> None:
+    given = {"base": base(backend="quick"), "grid": DIGITS["grid"], "tune": TUNE, "report": DIGITS["report"], **keys}
+    write_yaml(folder / "a.yaml", **given)
+
+
+def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -> None:
+    quick_yaml(tmp_path)
+    planned = run("plan", "a.yaml").out
+    assert planned.count("tuning: ") == 12 and "12 trials: 12 missing" in planned
+    assert "and 4 trials of the table, whose values are chosen when the others have ended" in planned
+    assert "and 4 trials of the table" in run("run", "a.yaml", "--dry-run").out
+    first = next(line.split()[0] for line in planned.splitlines() if "tuning: " in line)
+    assert run("run", "a.yaml", "--only", first).code == 0 and len(records(tmp_path / "runs")) == 1
+    status = run("status", "a").out
+    assert "12 trials: 1 done, 11 missing" in status
+    assert "token_mixing=tied: no value is chosen yet: 5 tuning trials have not ended" in status
+    assert "4 trials of the table wait for a choice; run or submit it again when the others have ended" in status
+    nothing: Ended = run("report", "a", "--format", "text")
+    assert nothing.code == 2 and "the table has no trials yet" in nothing.err and "Traceback" not in nothing.err
+    ended: Ended = run("run", "a.yaml")
+    assert ended.code == 0, ended.err
+    assert len(records(tmp_path / "runs")) == 16 and ended.out == run("report", "a", "--format", "text").out
+    assert "tuned for each setting by the mean best.validation.accuracy of seeds 100, 101" in ended.out
+    status = run("status", "a").out
+    assert "16 trials: 16 done" in status and "wait for a choice" not in status
+    assert "16 trials: 16 done" in run("plan", "a.yaml").out
+    assert run("run", "a.yaml", "--dry-run").out == "nothing to run: all 16 trials have ended\n"
+    run("clean", "--remove", "orphans")
+    assert len(records(tmp_path / "runs")) == 16
+    run("clean", "--trials-of", "a")
+    assert len(records(tmp_path / "runs")) == 0
+
+
+def test_a_setting_whose_values_all_diverge_is_an_error_and_the_others_go_on(
+    tmp_path: Path, run: Any, quick: Path
+) -> None:
+    """Rates above 1 diverge on this backend; that one setting alone does so is put into the store."""
+    quick_yaml(tmp_path, tune={**TUNE, "over": {RATE: [2.0, 3.0]}})
+    ended: Ended = run("run", "a.yaml")
+    assert ended.code == 1 and ended.out == ""
+    assert "token_mixing=tied: no value is chosen: all 2 values diverged" in ended.err
+    ablation = ablation_of(tmp_path, {**TUNE, "over": {RATE: [0.01, 0.02]}}, report=DIGITS["report"])
+    record_all(
+        tmp_path,
+        ablation,
+        lambda planned: None if mixing(planned) == "tied" else planned.trial.train.learning_rate,
+    )
+    ended = run("run", "a.yaml")
+    assert ended.code == 1 and "token_mixing=tied: no value is chosen: all 2 values diverged" in ended.err
+    assert "2 of 4 trials of the table are not in it: no value is chosen for them" in ended.out
+    assert "untied" in ended.out and len(known(ablation, tmp_path)) == 8 + 2
+    trained = [one for one in records(tmp_path / "runs").values() if one["status"] == "done" and one["spec"]]
+    assert {one["spec"]["model"]["token_mixing"] for one in trained} == {"untied"}
+
+
+@pytest.mark.parametrize(
+    ("best", "sentence"),
+    [
+        (0.1, "learning_rate=0.1 of 3 values, best.validation.accuracy 90.00 %; learning_rate is at the edge of its "
+              "range: 0.1 of 0.001..0.1; widen it"),
+        (0.001, "learning_rate is at the edge of its range: 0.001 of 0.001..0.1; widen it"),
+        (0.01, "learning_rate=0.01 of 3 values, best.validation.accuracy 90.00 %\n"),
+    ],
+)  # fmt: skip
+def test_the_table_names_the_values_and_marks_those_at_an_edge(
+    tmp_path: Path, run: Any, quick: Path, best: float, sentence: str
+) -> None:
+    quick_yaml(tmp_path)
+    record_all(
+        tmp_path, ablation_of(tmp_path, report=DIGITS["report"]),
+        lambda planned: 0.9 if planned.trial.train.learning_rate == best else 0.5,
+    )  # fmt: skip
+    out = run("run", "a.yaml").out
+    assert f"token_mixing=tied: learning_rate={best:g} of 3 values" in out and sentence in out
+    assert ("edge" in out) == (best != 0.01)
+
+
+def test_a_field_that_can_go_no_further_is_at_no_edge(tmp_path: Path, run: Any, quick: Path) -> None:
+    tuned = {"over": {"train.weight_decay": [0.0, 0.1]}, "seeds": [100]}
+    quick_yaml(tmp_path, tune=tuned)
+    record_all(tmp_path, ablation_of(tmp_path, tuned), lambda planned: 1 - planned.trial.train.weight_decay)
+    assert "edge" not in run("run", "a.yaml").out
+
+
+def test_a_trial_that_two_ablations_tune_is_trained_once(tmp_path: Path, run: Any, quick: Path) -> None:
+    quick_yaml(tmp_path)
+    assert run("run", "a.yaml").code == 0
+    before = Store(tmp_path / "runs").trial_ids()
+    quick_yaml(tmp_path, name="b", grid={MIXING: ["tied", "untied"], "seed": [0, 1, 2]})
+    assert run("run", "a.yaml").code == 0
+    assert len(set(Store(tmp_path / "runs").trial_ids()) - set(before)) == 2  # one seed more of each setting
+
+
+def test_a_figure_shows_how_much_each_setting_depends_on_what_is_tuned(tmp_path: Path, run: Any, quick: Path) -> None:
+    """Over each tuned field at the best of the other; a value that diverged has no point."""
+    over = {RATE: [0.001, 0.01, 2.0], "train.weight_decay": [0.0, 0.1]}
+    ablation = ablation_of(tmp_path, {"over": over, "seeds": [100]}, report=DIGITS["report"])
+
+    def score(planned: GridTrial) -> float | None:
+        train = planned.trial.train
+        return None if train.learning_rate > 1 else train.learning_rate + train.weight_decay
+
+    record_all(tmp_path, ablation, score)
+    store = Store(tmp_path / "runs")
+    drawn = {one.name: one for one in draw_all(make_report(ablation, known(ablation, tmp_path), store))}
+    caption = drawn["tuning_learning_rate"].caption
+    assert "token_mixing=tied: 10.1 at 0.001, 11.0 at 0.01 (chosen), none at 2." in caption
+    assert "at the best of the other tuned fields" in caption
+    assert "token_mixing=untied: 1.0 at 0, 11.0 at 0.1 (chosen)." in drawn["tuning_weight_decay"].caption
+    (axes,) = drawn["tuning_learning_rate"].figure.axes
+    lines = [line for line in axes.lines if len(line.get_xdata()) > 1]
+    assert [list(line.get_ydata()) for line in lines] == [[pytest.approx(10.1), pytest.approx(11.0)]] * 2
+    rings = [line for line in axes.lines if len(line.get_xdata()) == 1]
+    assert [list(line.get_xdata()) for line in rings] == [[0.01]] * 2
+    assert (
+        tuned_text(ablation) == "each tuned over 6 values of learning_rate and weight_decay by best.validation.accuracy"
+    )
+    assert tuned_text(ablation_of(tmp_path, None)) == ""
+
+
+def test_a_report_by_name_by_file_and_by_its_archive_is_the_same(tmp_path: Path, run: Any, quick: Path) -> None:
+    """Also one whose archive was written before the choice."""
+    quick_yaml(tmp_path)
+    first = run("plan", "a.yaml").out.splitlines()[2].split()[0]
+    assert run("run", "a.yaml", "--only", first).code == 0
+    early = tmp_path / "early.json"
+    early.write_text((tmp_path / "runs" / "ablations" / "a" / "resolved.json").read_text())
+    assert run("run", "a.yaml").code == 0
+    texts = [run("report", word, "--format", "text").out for word in ("a", "a.yaml", str(early))]
+    assert texts[0] == texts[1] == texts[2] and "(2)" in texts[0]
+    frame = load(tmp_path / "runs", "a")
+    assert len(frame) == 4 and set(frame["seed"]) == {0, 1}
+    assert all("learning_rate=" in text for text in frame["tuning"])
+    written = run("report", "a")
+    assert written.code == 0, written.err
+    page = (tmp_path / "runs" / "ablations" / "a" / "report" / "report.html").read_text()
+    assert "Tuned learning_rate" in page and "of 3 values, best.validation.accuracy" in page
