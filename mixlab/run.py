@@ -129,7 +129,7 @@ def _table(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> s
     from analysis.frame import trials_frame
     from analysis.table.sealed import sealed_table
 
-    table = sealed_table(ablation, trials_frame(ablation, trials, store))
+    table = sealed_table(ablation, trials_frame(ablation, trials, store), store)
     return f"{table}\ntest numbers: mixlab report {ablation.name}{store_option(store)}"
 
 

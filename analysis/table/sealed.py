@@ -5,18 +5,24 @@ from dataclasses import replace
 
 import pandas as pd
 
-from analysis.table.render import render
+from analysis.cells import Options, cells
+from analysis.predictions import reader
+from analysis.table.render import render_cells
 from analysis.table.wording import unfinished
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
+from experiments.results.store import Store
 
 
-def sealed_table(ablation: Ablation, frame: pd.DataFrame) -> str:
+def sealed_table(ablation: Ablation, frame: pd.DataFrame, store: Store) -> str:
     """The table with its metric on validation in place of test; without validation examples a sentence says why not."""
     metric = metrics.sealed(ablation.report.metric)
     if metrics.parse(metric).split == metrics.VALIDATION and not (frame["info.num_validation"] > 0).any():
         return "\n".join(_without(ablation, frame)) + "\n"
-    return render(replace(ablation, report=replace(ablation.report, metric=metric)), frame, "text")
+    on_validation = replace(ablation, report=replace(ablation.report, metric=metric))
+    options = Options()
+    table = cells(on_validation, frame, options, reader(store, metric))
+    return render_cells(on_validation, frame, table, "text", options)
 
 
 def _without(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
