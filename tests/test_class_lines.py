@@ -46,7 +46,7 @@ def test_a_class_that_is_predicted_alone_has_no_accuracy(tmp_path: Path) -> None
 
 
 def test_of_many_classes_the_worst_and_the_most_frequent_confusions_are_shown(tmp_path: Path) -> None:
-    """Each class has 10 examples, class 8 has 20; 6 of class 7 are taken for 8, 2 of 9 for 3, 1 of each from 20 for 0."""
+    """Classes have 10 examples, class 8 20; 6 of class 7 are taken for 8, 2 of 9 for 3, 1 of each from 20 on for 0."""
     true = np.append(np.repeat(np.arange(40), 10), [8] * 10)
     said = true.copy()
     said[70:76], said[90:92], said[200:400:10] = 8, 3, 0
