@@ -53,6 +53,19 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("if all(label[place] == baseline[place] for place in rest):", "if False:", "settings -k alone_sets_apart"),
     ],
+    "analysis/examples.py": [
+        ("or first.examples != second.examples", "", "agreement -k cannot_be_tested"),
+        ("first.correct & ~second.correct", "second.correct & ~first.correct", "agreement -k one_of_both"),
+        ("exact=True", "exact=False", "agreement -k fair_coin"),
+    ],
+    "analysis/parting.py": [
+        ("(STEP_LOSS, before)", "(STEP_LOSS, 0)", "diff -k over_other_steps"),
+        ("if any(a != b for", "if all(a != b for", "diff -k parts_two_curves"),
+    ],
+    "analysis/terminal/class_lines.py": [
+        ("true.astype(np.int64) * num + said", "said.astype(np.int64) * num + true", "class_lines -k one_matrix"),
+        ("counts[place] / examples[own]", "counts[place] / examples[other]", "class_lines -k most_frequent"),
+    ],
     "analysis/terminal/compare.py": [
         ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
         ("return self.second - self.first", "return self.first - self.second", "compare -k in_common"),

@@ -37,6 +37,36 @@ FAULTS: dict[str, list[Row]] = {
         ("int(match[1]) not in but and ", "", "keep -k checkpoint_before"),
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
+    "experiments/results/predictions.py": [
+        ('held[f"{split}/{when}"], held', 'held[f"{split}/last"], held', "predictions -k share_of_right"),
+        ("digest.update(np.ascontiguousarray", "(np.ascontiguousarray", "predictions -k order_of_examples"),
+        (
+            "examples_key(content, indices)\n            arrays",
+            'examples_key("", indices)\n            arrays',
+            "predictions -k exactly_if",
+        ),
+    ],
+    "experiments/training/trial_run.py": [
+        ("        self._keep_predictions()\n", "", "predictions -k before_the_record"),
+        (
+            "step in self._steps_to_keep}\n        self.tell",
+            "step == progress.step}\n        self.tell",
+            "predictions -k share_of_right",
+        ),
+        (
+            "kept.drop_saved(self.folder, but=before | self.saved)",
+            "kept.drop_saved(self.folder, but=self.saved)",
+            "predictions -k checkpoint_before",
+        ),
+        (
+            "        self.said = {step: said for step, said in found.items() if said is not None}\n",
+            "",
+            "predictions -k kills_and_stops",
+        ),
+    ],
+    "experiments/results/store.py": [
+        ("            predictions.forget(self.folder(trial_id))\n", "", "predictions -k failed_trial"),
+    ],
     "experiments/results/shape.py": [
         ("0 <= value <= self.most", "0 <= value", "record_shape -k in_range"),
         ("(DONE,) if one.in_all_records else ()", "(DONE,)", "metrics -k lack_it"),
