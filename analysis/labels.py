@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from experiments.design.ablation import Ablation
+from experiments.design.labels import FIELD, words
 from experiments.spec.fields import short, text
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
@@ -38,15 +39,27 @@ def baseline_of(ablation: Ablation, label: Label) -> Label | None:
 
 
 def field_text(ablation: Ablation, name: str) -> str:
-    """The last part of a field's name; the whole of it where another field of the table ends so too."""
+    """A field's label, else the last part of its name; the whole of it where another field of the table ends so too."""
+    if (label := ablation.labels.get(name, {}).get(FIELD)) is not None:
+        return label
     return name if [short(key) for key in keys(ablation)].count(short(name)) > 1 else short(name)
+
+
+def value_text(ablation: Ablation, name: str, value: Any) -> str:
+    """A value of a field: its label, else its text."""
+    return words(ablation.labels, name, value)
+
+
+def setting_text(ablation: Ablation, name: str, value: Any) -> str:
+    """`num_blocks=4`: a field and its value, in the words of the table."""
+    return f"{field_text(ablation, name)}={value_text(ablation, name, value)}"
 
 
 def label_text(ablation: Ablation, label: Label, without: str = "") -> str:
     """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`; without what is the same in all cells."""
     named = [(name, value) for name, value in zip(keys(ablation), label, strict=True) if name != without]
     told = [(name, value) for name, value in named if name in ablation.varying] or named
-    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in told)
+    return " ".join(setting_text(ablation, name, value) for name, value in told)
 
 
 def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
@@ -59,7 +72,7 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
     bare = {name for name in columns if _speaks_for_itself(ablation, table, name)}
     return {
         values: " ".join(
-            text(value) if name in bare else f"{field_text(ablation, name)}={text(value)}"
+            value_text(ablation, name, value) if name in bare else setting_text(ablation, name, value)
             for name, value in zip(columns, values, strict=True)
         )
         for values in grouped(table, columns)
@@ -67,9 +80,11 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
 
 
 def _speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bool:
-    own = set(map(text, table[name]))
-    others = {text(value) for key in keys(ablation) if key != name for value in table[key]}
-    return all(isinstance(value, str) and _is_word(value) for value in table[name]) and not own & others
+    own = {value_text(ablation, name, value) for value in table[name]}
+    others = {value_text(ablation, key, value) for key in keys(ablation) if key != name for value in table[key]}
+    labelled = ablation.labels.get(name, {})
+    speaks = (isinstance(value, str) or text(value) in labelled for value in table[name])
+    return all(speaks) and all(map(_is_word, own)) and not own & others
 
 
 def _is_word(value: str) -> bool:

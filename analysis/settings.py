@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.inference import Paired, crossed, holm, holm_levels, paired
-from analysis.labels import Label, baseline_of, keys, labels
+from analysis.labels import Label, baseline_of, keys, labels, value_text
 from analysis.predictions import Reader, Right
 from experiments.design.ablation import Ablation
 
@@ -178,7 +178,7 @@ def alone(cell: "pd.Series[Any]") -> "pd.Series[Any]":
     return changed
 
 
-def frameworks_text(cell: "pd.Series[Any]") -> str:
+def frameworks_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
     """`torch and jax`, that a setting is averaged over; empty if there is only one, which needs no average."""
-    names = str(cell["frameworks"]).split()
+    names = [value_text(ablation, FRAMEWORK, name) for name in str(cell["frameworks"]).split()]
     return " and ".join(names) if len(names) > 1 else ""

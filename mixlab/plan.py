@@ -21,11 +21,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.listing import plan_lines
+    from analysis.terminal.matched_lines import matched_lines
 
     if arguments.target is not None:
         return _compile(arguments)
     store, ablation, trials = load(arguments)
-    print("\n".join([*plan_lines(trials, store), *data_notes(ablation, trials, store)]))
+    told = [*plan_lines(trials, store), *matched_lines(ablation, trials), *data_notes(ablation, trials, store)]
+    print("\n".join(told))
     return 0
 
 

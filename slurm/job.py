@@ -26,7 +26,6 @@ from experiments.results.store import Store
 from experiments.running.failures import Failure, failure
 from experiments.running.local import LocalRun, pending
 from experiments.running.pool import Pool, Summary
-from experiments.spec.trial import trial_from_json
 from slurm import client, ledger, snapshot
 from slurm.attempts import Attempts, PackReporter
 from slurm.cluster import ClusterSpec
@@ -218,7 +217,7 @@ def read_work(path: Path, array: ledger.Array, index: int) -> Work:
     work = json.loads(path.read_text())
     folder = array.folder
     cluster = stored_cluster(json.loads((folder / "cluster.json").read_text()), str(folder / "cluster.json"))
-    trials = tuple(GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in work["trials"])
+    trials = tuple(map(archive.from_tree, work["trials"]))
     places = {name: Path(work[name]) for name in ("snapshot", "cache")}
     return Work(
         array,

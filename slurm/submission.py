@@ -16,7 +16,6 @@ from experiments.results import claims
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import Store
 from experiments.running.local import pending
-from experiments.spec.trial import as_tree
 from slurm import client, ledger, packing, snapshot
 from slurm.batch import Ask, Batch, check_path
 from slurm.cluster_file import stored_cluster
@@ -149,7 +148,7 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
         name = ledger.array_name(folder, number)
         array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
         for index, pack in enumerate(packs):
-            specs = tuple({"spec": as_tree(one.trial), "settings": one.settings} for one in pack.trials)
+            specs = tuple(map(archive.to_tree, pack.trials))
             write_work(array, index, specs, {**about, "needs": asdict(pack.needs)})
         planned.append(array.become())
     return planned

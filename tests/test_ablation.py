@@ -10,6 +10,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design.ablation import Ablation, load_ablation, trials
+from experiments.design.names import settings
 from experiments.results.metrics import DEFAULT
 from tests.conftest import TINY, base, planned, write_yaml
 
@@ -59,7 +60,7 @@ def test_one_value_is_an_axis_too(load: Any) -> None:
 def test_an_axis_of_mappings_sets_its_fields_together(load: Any) -> None:
     ablation = load(grid={"setting": [{MIXING: "tied"}, GROUPED, {"model": {"num_blocks": 3}}], "seed": [0, 1]})
     expected = [({MIXING: "tied"}), GROUPED, {BLOCKS: 3}]
-    assert list(ablation.points) == [{**one, "seed": seed} for one in expected for seed in (0, 1)]
+    assert list(map(settings, ablation.points)) == [{**one, "seed": seed} for one in expected for seed in (0, 1)]
 
 
 def test_a_list_of_mappings_is_each_grid_after_the_other(load: Any) -> None:
@@ -79,7 +80,10 @@ def test_the_points_reach_the_trials(load: Any, cache: Path) -> None:
         for one in found
     ] == [(b, *mixing, s) for b in (1, 2) for mixing in (("untied", 1), ("grouped", 4)) for s in (0, 1)]
     assert all(one.trial.train.steps == 6 and one.trial.model.hidden_dim == 8 for one in found)
-    assert found[0].label == "num_blocks=1 token_mixing=untied seed=0"
+    assert [one.label for one in found][:3:2] == [
+        "num_blocks=1 setting=untied seed=0",
+        "num_blocks=1 setting=grouped 4 seed=0",
+    ]
 
 
 def test_exclude_leaves_out_what_matches_all_fields_of_a_rule(load: Any) -> None:
@@ -153,7 +157,7 @@ def test_a_report_has_backends_as_columns_and_the_rest_as_rows(load: Any) -> Non
         {},
     )
     report = load(grid={"setting": [{MIXING: "tied"}, GROUPED], "seed": [0, 1]}).report
-    assert (report.rows, report.columns) == ((MIXING, "model.token_groups"), ())
+    assert (report.rows, report.columns) == (("axis.setting",), ())
 
 
 def test_a_report_may_name_what_does_not_vary(load: Any) -> None:

@@ -37,7 +37,7 @@ def draw(report: Report) -> Iterator[Drawn]:
             ax.plot([scale * low, scale * high], [place, place], color="black", linewidth=1.2)
         filled = "black" if is_significant(cell) else "white"
         ax.plot(scale * cell["difference"], place, "s", color="black", markerfacecolor=filled, markersize=5)
-        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(cell)
+        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(report.ablation, cell)
         tested = f", {p_text(cell['p_holm'])}" if is_known else ""
         pairs = counted(cell["pairs"], "pair")
         numbers.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")

@@ -8,7 +8,7 @@ import numpy as np
 from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.labels import Label, keys
+from analysis.labels import Label, keys, value_text
 from analysis.report import Report
 from analysis.table.wording import number, unit
 from analysis.table.wording import points as points_of
@@ -39,8 +39,9 @@ def draw(report: Report) -> Iterator[Drawn]:
     ends = [shown.min(), shown.max()]
     ax.plot(ends, ends, color="#888888", linewidth=1, label="identity")
     ax.plot(shown[:, 0], shown[:, 1], "o", color="black", markersize=4, alpha=0.6, label="pairs of trials")
+    names = [value_text(report.ablation, "backend", one) for one in (first, second)]
     metric = f"{report.ablation.report.metric} ({unit(report.ablation)})"
-    ax.set(xlabel=f"{first}: {metric}", ylabel=f"{second}: {metric}", aspect="equal")
+    ax.set(xlabel=style.plain(f"{names[0]}: {metric}"), ylabel=style.plain(f"{names[1]}: {metric}"), aspect="equal")
     style.legend(figure, ax)
     largest = number(report.ablation, float(apart.max()), more=2)
     mean = number(report.ablation, float((points[:, 1] - points[:, 0]).mean()), "+", 2)
@@ -49,7 +50,7 @@ def draw(report: Report) -> Iterator[Drawn]:
         f"{int((apart == 0).sum())} are equal, the largest difference is {largest} {points_of(report.ablation)}, "
         f"the mean difference {mean}."
     )
-    yield Drawn("frameworks", f"{second} against {first}", caption, figure)
+    yield Drawn("frameworks", f"{names[1]} against {names[0]}", caption, figure)
 
 
 def _have_means(report: Report, *labels: Label) -> bool:

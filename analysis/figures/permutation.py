@@ -10,11 +10,10 @@ from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.style import Drawn
 from analysis.inference import Paired
-from analysis.labels import Label, keys
+from analysis.labels import Label, keys, setting_text, value_text
 from analysis.report import Report
 from analysis.table.wording import counted, interval_text, number, points, unit
 from analysis.table.wording import scale as scale_of
-from experiments.spec.fields import short, text
 
 FIELD, NONE = "data.permutation", "none"
 
@@ -26,7 +25,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     others = [key for key in keys(report.ablation) if key != FIELD]
     rows: dict[str, dict[str, Label]] = {}
     for label, cell in report.rows.items():
-        words = " ".join(f"{short(key)}={text(cell[key])}" for key in others if len(report.values(key)) > 1)
+        words = " ".join(setting_text(report.ablation, key, cell[key]) for key in others if len(report.values(key)) > 1)
         if not math.isnan(cell["mean"]):
             rows.setdefault(words, {})[cell[FIELD]] = label
     shown, left_out = style.some([words for words, by_kind in rows.items() if NONE in by_kind])
@@ -38,13 +37,21 @@ def draw(report: Report) -> Iterator[Drawn]:
         heights = [scale * report.rows[rows[words][kind]]["mean"] if kind in rows[words] else 0.0 for words in shown]
         x = np.arange(len(shown)) + (place - (len(kinds) - 1) / 2) * width
         hatch, shade = ("", "///", "xxx")[place % 3], ("#333333", "#AAAAAA", "#FFFFFF")[place % 3]
-        bars = ax.bar(x, heights, 0.9 * width, label=kind, color=shade, edgecolor="black", hatch=hatch)
+        bars = ax.bar(
+            x,
+            heights,
+            0.9 * width,
+            label=value_text(report.ablation, FIELD, kind),
+            color=shade,
+            edgecolor="black",
+            hatch=hatch,
+        )
         drops = [_drop(report, rows[words].get(NONE), rows[words].get(kind)) for words in shown]
         if kind != NONE:
             numbers = ["" if drop is None else number(report.ablation, drop.difference, "+") for drop in drops]
             ax.bar_label(bars, numbers, fontsize=8, padding=2)
             drop_texts += [
-                f"{words + ', ' if words else ''}{kind}: {_words(report, drop)}"
+                f"{words + ', ' if words else ''}{value_text(report.ablation, FIELD, kind)}: {_words(report, drop)}"
                 for words, drop in zip(shown, drops, strict=True)
                 if drop is not None
             ]

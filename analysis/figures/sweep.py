@@ -1,6 +1,7 @@
 """The metric over a swept field, a line for each setting of the others; and data scale with its power law."""
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,12 +10,12 @@ import numpy as np
 from analysis import inference
 from analysis.figures import style
 from analysis.figures.style import Drawn
-from analysis.labels import keys
+from analysis.labels import field_text, keys, value_text
 from analysis.report import Report
 from analysis.table.trends import MIN_VALUES, few_points, is_number, lines
 from analysis.table.wording import level_text, metric, number, unit
 from analysis.table.wording import scale as scale_of
-from experiments.spec.fields import short, text
+from experiments.spec.fields import short
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
 MAX_BESIDE = 4  # lines that are moved by as much as two of them would be
@@ -55,13 +56,21 @@ def _draw(report: Report, name: str) -> Drawn | None:
     if is_log:
         ax.set_xscale("log", base=2)
     if not is_numeric or len(values) <= 6:
-        words = [style.plain(text(value)) for value in values]
+        words = [style.plain(value_text(report.ablation, name, value)) for value in values]
         ax.set_xticks([float(value) for value in values] if is_numeric else range(len(values)), words)
         ax.minorticks_off()
-    ax.set(xlabel=short(name), ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
+    ax.set(
+        xlabel=style.plain(field_text(report.ablation, name)),
+        ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})",
+    )
     style.legend(figure, ax)
     caption = f"Mean and {level_text()} interval over seeds. {' '.join(series_texts)}{left_out}"
-    return Drawn(f"sweep_{short(name)}", f"Over {short(name)}", caption, figure)
+    return Drawn(f"sweep_{file_name(name)}", f"Over {field_text(report.ablation, name)}", caption, figure)
+
+
+def file_name(name: str) -> str:
+    """The last part of a name as a part of a file's name; that of an axis may be any text."""
+    return re.sub(r"[^\w-]+", "_", short(name))
 
 
 def draw_data_scale(report: Report) -> Iterator[Drawn]:
@@ -120,7 +129,9 @@ def _beside(x: list[float], place: int, num_lines: int, is_log: bool) -> list[fl
 
 
 def _sentence(report: Report, name: str, rest: str, cells: list[Any], x: list[float]) -> str:
-    values = ", ".join(f"{number(report.ablation, cell['mean'])} at {text(cell[name])}" for cell in cells)
+    values = ", ".join(
+        f"{number(report.ablation, cell['mean'])} at {value_text(report.ablation, name, cell[name])}" for cell in cells
+    )
     line = inference.trend(x, [cell["mean"] for cell in cells]) if len(cells) >= MIN_VALUES and x else None
     ranks = "" if line is None or math.isnan(line.spearman) else f" (rank correlation {line.spearman:+.2f})"
     return f"{rest + ': ' if rest else ''}{values}{ranks}."

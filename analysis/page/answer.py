@@ -7,8 +7,8 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings
-from analysis.labels import Label, baseline_of, field_text, grouped, keys
-from analysis.page.matched import matched_text
+from analysis.labels import Label, baseline_of, field_text, grouped, keys, setting_text, value_text
+from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
 from analysis.table.tested import number_text, verdict_text
@@ -23,7 +23,6 @@ from analysis.table.wording import (
     unit,
 )
 from experiments.results import metrics
-from experiments.spec.fields import text
 
 MAX_SENTENCES = 8
 
@@ -107,10 +106,11 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     ablation = report.ablation
     other = baseline_of(ablation, label)
     assert other is not None
-    told = f"{_words(report, label, other, settings.frameworks_text(cell))}: {difference_text(ablation, cell)}"
+    together = settings.frameworks_text(ablation, cell)
+    told = f"{_words(report, label, other, together)}: {difference_text(ablation, cell)}"
     one = settings.tested_of(cell)
     told = f"{told}, {number_text(one, int(cell['n']))}, {verdict_text(one, _against(report, label, other))}"
-    return "; ".join(filter(None, (told, _detectable(report, cell), matched_text(cell, report.rows[other]))))
+    return "; ".join(filter(None, (told, _detectable(report, cell), beside(cell, report.rows[other]))))
 
 
 def _detectable(report: Report, cell: "pd.Series[Any]") -> str:
@@ -129,8 +129,8 @@ def _against(report: Report, label: Label, other: Label) -> str:
         (name, value) for name, value, own in zip(keys(report.ablation), other, label, strict=True) if value != own
     ]
     if len(apart) == 1:
-        return text(apart[0][1])
-    return " ".join(f"{field_text(report.ablation, name)}={text(value)}" for name, value in apart)
+        return value_text(report.ablation, *apart[0])
+    return " ".join(setting_text(report.ablation, name, value) for name, value in apart)
 
 
 def _words(report: Report, label: Label, other: Label, together: str) -> str:
@@ -141,12 +141,12 @@ def _words(report: Report, label: Label, other: Label, together: str) -> str:
     named = list(zip(keys(report.ablation), label, other, strict=True))
     named = [one for one in named if not together or one[0] != settings.FRAMEWORK]
     apart = " ".join(
-        f"{text(value)} {field_text(report.ablation, name).replace('_', ' ')}"
+        f"{value_text(report.ablation, name, value)} {field_text(report.ablation, name).replace('_', ' ')}"
         for name, value, base in named
         if value != base
     )
     shared = " ".join(
-        f"{field_text(report.ablation, name)}={text(value)}"
+        setting_text(report.ablation, name, value)
         for name, value, base in named
         if value == base and name not in report.ablation.report.baseline and len(report.values(name)) > 1
     )

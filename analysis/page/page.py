@@ -14,7 +14,7 @@ from analysis import settings
 from analysis.cells import STATES
 from analysis.figures.style import Drawn
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_text, keys
+from analysis.labels import Label, field_text, keys, value_text
 from analysis.page import answer
 from analysis.page.paper import findings
 from analysis.report import Report
@@ -22,7 +22,6 @@ from analysis.table import marginal, trends, wording
 from analysis.table.heading import heading
 from analysis.table.render import cell_text, equivalence_text, p_value
 from analysis.table.tested import over_text
-from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
@@ -94,7 +93,9 @@ def _header(report: Report) -> list[dict[str, Any]]:
     words = [{"name": field_text(report.ablation, name), "kind": "text"} for name in keys(report.ablation)]
     numbers = [f"mean ({unit})", "std", "n"]
     if report.ablation.report.baseline:
-        together = next(filter(None, map(settings.frameworks_text, report.rows.values())), "")
+        together = next(
+            filter(None, (settings.frameworks_text(report.ablation, cell) for cell in report.rows.values())), ""
+        )
         of_both = f", mean of {together}" if together else ""
         numbers += ["difference and interval", f"p (Holm{of_both})", "interval over", "effect size"]
     if report.ablation.report.equivalence:
@@ -106,7 +107,8 @@ def _header(report: Report) -> list[dict[str, Any]]:
 def _row(report: Report, label: Label) -> dict[str, Any]:
     """A row of the main table: text and sorting value of each cell."""
     ablation, cell = report.ablation, report.rows[label]
-    cells = [{"text": text(value), "value": _sortable(value)} for value in label]
+    named = zip(keys(ablation), label, strict=True)
+    cells = [{"text": value_text(ablation, name, value), "value": _sortable(value)} for name, value in named]
 
     def shown(value: float, sign: str = "") -> dict[str, Any]:
         return {"text": "—" if math.isnan(value) else wording.number(ablation, value, sign), "value": _sortable(value)}

@@ -39,7 +39,8 @@ DATA = {
 
 def findings(ablation: Ablation) -> list[str]:
     """The paper's findings on the fields that vary in the table; those of other data say so."""
-    places = (*ablation.report.rows, *ablation.report.columns)
+    places = [*ablation.report.rows, *ablation.report.columns]
+    places += [name for axis in places for name in ablation.named.get(axis, ())]
     names = [name for name in FINDINGS if name in places and len(ablation.axes.get(name, [])) > 1]
     return [f"{FINDINGS[name]}{_caveat(ablation, name)}" for name in names]
 

@@ -2,9 +2,10 @@
 
 import pandas as pd
 
-from analysis import inference, settings
+from analysis import inference, matching, settings
 from analysis.cells import Options
 from analysis.inference import ALPHA
+from analysis.labels import field_text
 from analysis.table.tested import counted, test_text
 from analysis.table.wording import (
     SIGNIFICANT,
@@ -17,11 +18,10 @@ from analysis.table.wording import (
 )
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
-from experiments.spec.fields import short
 
 
 def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:
-    baseline = baseline_text(ablation)
+    baseline = ", ".join(filter(None, (baseline_text(ablation), matching.heading_text(ablation, table))))
     name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
     asked = asked_text(ablation)
     less = "" if metric(ablation).higher_is_better else " (less is better)"
@@ -53,7 +53,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
 def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
     """The end of a sentence on tests: `, Holm's correction for 2 tests`, or for settings if they span frameworks."""
     tested = [cell for cell in settings.rows_of(ablation, table).values() if pd.notna(cell["p_holm"])]
-    together = next(filter(None, map(settings.frameworks_text, tested)), "")
+    together = next(filter(None, (settings.frameworks_text(ablation, cell) for cell in tested)), "")
     if not together:
         return f", Holm's correction for {counted(len(tested), 'test')}"
     return f" on the mean of {together} seed by seed, Holm's correction for {counted(len(tested), 'setting')}"
@@ -70,4 +70,4 @@ def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
     }
     used = "".join(f"; {kind}: {meaning}" for kind, meaning in kinds.items() if kind in set(table["equivalence_kind"]))
     test = "two one-sided t-tests over n paired seeds"
-    return f"p (n): that {short(asked.between)}s differ by {margin} or more, {test}{used}"
+    return f"p (n): that {field_text(ablation, asked.between)}s differ by {margin} or more, {test}{used}"

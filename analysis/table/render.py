@@ -6,14 +6,13 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import STATES, Options, cells
-from analysis.labels import field_text, grouped, head_texts
+from analysis.labels import field_text, grouped, head_texts, value_text
 from analysis.table import wording
 from analysis.table.heading import heading
 from analysis.table.latex import document
 from analysis.table.layout import aligned, markdown, paragraph
 from experiments.design.ablation import Ablation
 from experiments.files import finite
-from experiments.spec.fields import text
 
 FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json", "latex": "tex"}  # and the endings of files
 
@@ -55,7 +54,7 @@ def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> li
         of_head = {head: part.iloc[0] for head, part in grouped(group, columns).items()}
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
         shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
-        body.append([*map(text, values), *shown])
+        body.append([*(value_text(ablation, *one) for one in zip(rows, values, strict=True)), *shown])
     header = [
         *(field_text(ablation, name) for name in rows),
         *(title or ablation.report.metric for title in heads.values()),

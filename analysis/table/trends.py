@@ -7,10 +7,9 @@ from typing import Any
 
 from analysis import inference
 from analysis.inference import Trend
-from analysis.labels import Label, keys
+from analysis.labels import Label, field_text, keys, setting_text
 from analysis.report import Report
 from analysis.table.wording import interval_text, number, points
-from experiments.spec.fields import short, text
 
 MIN_VALUES = 3  # of a field, for a trend
 COSTS = {"parameters": "parameters", "training_flops": "training FLOPs"}
@@ -50,7 +49,7 @@ def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
     for label, cells in by_rest.items():
         words = dict(zip(others, label, strict=True))
         order = sorted(cells, key=lambda cell: cell[name] if is_number(cell[name]) else values.index(cell[name]))
-        yield " ".join(f"{short(key)}={text(words[key])}" for key in varying), order
+        yield " ".join(setting_text(report.ablation, key, words[key]) for key in varying), order
 
 
 def trends(report: Report) -> Iterator[Over]:
@@ -60,7 +59,8 @@ def trends(report: Report) -> Iterator[Over]:
     """
     for name in swept(report):
         for rest, cells in lines(report, name):
-            columns = {name: short(name)} | {cost: f"{what} by {short(name)}" for cost, what in COSTS.items()}
+            swept_field = field_text(report.ablation, name)
+            columns = {name: swept_field} | {cost: f"{what} by {swept_field}" for cost, what in COSTS.items()}
             for column, what in columns.items():
                 if trend := _trend(cells, column):
                     yield Over(what, rest, trend)

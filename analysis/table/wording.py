@@ -6,19 +6,19 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import inference, settings
+from analysis import inference, matching, settings
 from analysis.cells import Options, is_mixed
 from analysis.inference import ALPHA, LEVEL, ROUNDING
-from analysis.labels import Label, baseline_of, field_text, label_text, labels
+from analysis.labels import Label, baseline_of, label_text, labels, setting_text
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
 from analysis.table.tested import counted as counted
 from analysis.table.tested import over_texts
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
+from experiments.design.names import AXIS
 from experiments.results import metrics
 from experiments.results.metrics import Metric
-from experiments.spec.fields import text
 
 MAX_NOTES = 100  # lines
 SIGNIFICANT, UNEQUAL, REPEATED = "*", "†", "‡"
@@ -75,7 +75,7 @@ def asked_text(ablation: Ablation) -> str:
 
 
 def baseline_text(ablation: Ablation) -> str:
-    return " ".join(f"{field_text(ablation, name)}={text(value)}" for name, value in ablation.report.baseline.items())
+    return " ".join(setting_text(ablation, name, value) for name, value in ablation.report.baseline.items())
 
 
 def is_significant(cell: "pd.Series[Any]") -> bool:
@@ -169,7 +169,8 @@ def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
 def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
     asked = ablation.report.equivalence
     if asked and not (table["equivalence_n"] > 0).any() and (table["n"] > 0).sum() > 1:
-        yield f"There is no p: no two cells that are done differ in {asked.between} alone."
+        yield f"There is no p: no two cells that are done differ in {asked.between.removeprefix(AXIS)} alone."
+    yield from matching.broken(ablation, table)
     commits = sorted({commit for several in table["commits"] for commit in several})
     if len(commits) > 1 and all(len(several) < 2 for several in table["commits"]):
         yield f"The cells are of {len(commits)} commits: {' '.join(commits)}."
@@ -211,7 +212,7 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
         if not math.isnan(row["difference"]):
             cell = settings.alone(row)
             effect = "" if math.isnan(cell["effect_size"]) else f", d_z {cell['effect_size']:.2f}"
-            tested = "" if settings.frameworks_text(cell) else _tested_text(cell)
+            tested = "" if settings.frameworks_text(ablation, cell) else _tested_text(cell)
             where = label_text(ablation, label)
             lines.append(
                 f"{where}: {difference_text(ablation, cell)}{effect}{tested}, {counted(cell['pairs'], 'pair')}"
@@ -222,13 +223,13 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
 def together(ablation: Ablation, table: pd.DataFrame) -> list[str]:
     """A line for each setting of several frameworks, with their mean difference and its test."""
     rows = settings.rows_of(ablation, table).items()
-    return [_setting_text(ablation, label, cell) for label, cell in rows if settings.frameworks_text(cell)]
+    return [_setting_text(ablation, label, cell) for label, cell in rows if settings.frameworks_text(ablation, cell)]
 
 
 def _setting_text(ablation: Ablation, label: Label, cell: "pd.Series[Any]") -> str:
     """`token_mixing=untied, mean of torch and jax: +0.20 points [-0.41, 0.83], p = 0.400 (Holm), 3 pairs`."""
     where = label_text(ablation, label, without=settings.FRAMEWORK)
-    where = f"{where}, mean of {settings.frameworks_text(cell)}".removeprefix(", ")
+    where = f"{where}, mean of {settings.frameworks_text(ablation, cell)}".removeprefix(", ")
     return f"{where}: {difference_text(ablation, cell)}{_tested_text(cell)}, {counted(cell['pairs'], 'pair')}"
 
 

@@ -3,15 +3,19 @@
     name: tying
     question: Does untying the token-mixing MLP help?
     base: ../bases/small.yaml            # or fields, which may stand on a `base` of their own; or nothing: the defaults
+    train: {steps: 300}                  # fields may stand here too, and win over the base; see base.py
     grid:                                # axes; their product
       model.num_blocks: [2, 4]
-      setting:                           # an axis whose values are mappings: fields that change together
+      mixing:                            # an axis whose values are mappings: fields that change together
         - {model.token_mixing: tied}
-        - {model.token_mixing: grouped, model.token_groups: 4}
+        - {model.token_mixing: grouped, model.token_groups: 4}   # its name: grouped 4, or `name: ...` in the mapping
+      train.learning_rate: log(1e-4, 1e-2, 5)                    # or drawn; see axes.py
       seed: [0, 1, 2]
-    exclude:                             # trials that match all fields of one of these
-      - {model.num_blocks: 4, model.token_mixing: grouped}
-    report: {rows: [model.num_blocks], columns: [model.token_mixing, backend], metric: last.test.accuracy}
+    exclude:                             # trials that match all fields, or names, of one of these
+      - {model.num_blocks: 4, mixing: grouped 4}
+    matched: {parameters: model.tokens_mlp_dim}   # D_S is solved, so that all settings have as many; see matched.py
+    labels: {mixing: {grouped 4: "grouped by four"}}   # words for reports; see labels.py
+    report: {rows: [model.num_blocks], columns: [mixing, backend], metric: last.test.accuracy}
 
 A grid may also be a list of such mappings: the trials of each, one after the other.
 """
@@ -19,37 +23,32 @@ A grid may also be a list of such mappings: the trials of each, one after the ot
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 import backends
 from backends.errors import MixlabError, choices
-from backends.models.mixer_spec import SIZES
 from experiments import data
 from experiments.data import Purpose
-from experiments.design import grid
-from experiments.design.grid import Axes, Point
-from experiments.design.report_spec import ReportSpec, read_report
+from experiments.design import grid, labels, matched, names, overridden
+from experiments.design.axes import Point
+from experiments.design.base import fields_at_the_top, is_field, laid_over, read_base
+from experiments.design.grid import Sampling
+from experiments.design.names import Axes
+from experiments.design.report_spec import Grid, ReportSpec, read_report
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
-from experiments.spec.expand import as_typed, expand
-from experiments.spec.overrides import read_override
+from experiments.spec.expand import as_typed
 from experiments.spec.resolve import resolve
 from experiments.spec.scalars import SHOWN
 from experiments.spec.trial import DataInfo, Trial
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
-KEYS = ("name", "question", "base", "grid", "exclude", "report")
 COMMAND_LINE = "command line"
-# A setting takes back what it stands in place of, where a base, of any depth, has set that.
-IN_PLACE_OF = {
-    "train.steps": ("train.epochs",),
-    "train.epochs": ("train.steps",),
-    "model.variant": tuple(f"model.{size}" for size in SIZES),
-}
+KEYS = ("name", "question", "base", "grid", "samples", "samples_seed", "exclude", "matched", "labels", "report")
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,9 @@ class Ablation:
     report: ReportSpec
     where: str  # the file, for error sentences
     overrides: tuple[str, ...] = ()  # of the command line
+    named: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # axes of mappings, with the fields they set
+    labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # field or axis -> value -> words; see labels
+    matched: Mapping[str, str] = field(default_factory=dict)  # parameters or flops -> the width that is solved
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -74,6 +76,10 @@ class Ablation:
     def file(self) -> str:
         """Path of the YAML file."""
         return self.where.removesuffix(_shown_overrides(self.overrides))
+
+    def implied(self, point: Point) -> tuple[str, ...]:
+        """The fields of a point that the names of its axes stand for."""
+        return tuple(name for axis, own in self.named.items() if axis in point for name in own if name in point)
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -93,10 +99,12 @@ class GridTrial:
 
     trial: Trial
     settings: Point
+    implied: tuple[str, ...] = ()  # fields that the name of an axis stands for
 
     @property
     def label(self) -> str:
-        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in self.settings.items())
+        told = [(name, value) for name, value in self.settings.items() if name not in self.implied]
+        return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -106,27 +114,36 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     Raises: MixlabError: names the file, the key, what was expected and what was found.
     """
     where, text = str(path), read_text(path)
-    tree = parse_mapping(text, where)
-    if unknown := [key for key in tree if key not in KEYS]:
-        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], KEYS)}")
+    tree = overridden.with_samples(parse_mapping(text, where), overrides)
+    _check_keys(tree, where)
     name = path.stem if tree.get("name") is None else str(tree["name"])
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         written = shown(tree.get("name", name))
         raise MixlabError(
             f"{where}: name: expected a name for a folder, of letters, digits, '.', '_' and '-', got {written}"
         )
-    base = _base(tree.get("base"), path.parent, f"{where}: base")
-    axes = grid.read_axes(tree.get("grid"), where)
-    rules = grid.read_rules(tree.get("exclude") or [], grid.products(axes, where), where)
-    base = _laid_over(base, _apply_overrides(axes, overrides))
+    base = laid_over(read_base(tree.get("base"), path.parent, f"{where}: base"), fields_at_the_top(tree, where))
+    axes = grid.read_axes(tree.get("grid"), where, grid.read_sampling(tree, Sampling(), where))
+    named, written_points = names.named(axes), grid.products(axes, where)
+    rules = grid.read_rules(tree.get("exclude") or [], written_points, named, where)
+    words = labels.read(tree.get("labels"), base, written_points, f"{where}: labels")
+    base = laid_over(base, overridden.apply(axes, overrides))
     where = _with(path, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
     text += "".join(f"# override: {override}\n" for override in overrides)
-    report = read_report(
-        tree.get("report"), base, points, [override.partition("=")[0] for override in overrides], where
-    )
+    grid_read = Grid(tuple(points), base, named, tuple(overridden.names_of(overrides, tuple(named))))
+    report = read_report(overridden.with_report(tree.get("report"), overrides), grid_read, where)
     question = _question(tree.get("question"), f"{path}: question")
-    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides))
+    solved = matched.read(tree.get("matched"), points, report, f"{where}: matched")
+    return Ablation(name, question, text, base, tuple(points), report, where, tuple(overrides), named, words, solved)
+
+
+def _check_keys(tree: Mapping[str, Any], where: str) -> None:
+    if unknown := [key for key in tree if key not in KEYS and not is_field(key)]:
+        sections = dict.fromkeys(name.partition(".")[0] for name in fields.names())
+        raise MixlabError(
+            f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], (*KEYS, *sections))}"
+        )
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -137,10 +154,12 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     keys = read_mapping(path)
     if "grid" in keys:
         return load_ablation(path, overrides)
-    if extra := [key for key in keys if key in ("name", "question", "report", "exclude")]:
+    if extra := [key for key in keys if key in KEYS and key != "base"]:
         raise MixlabError(f"{path}: expected a base, or an ablation with its 'grid', got {extra[0]!r} without a grid")
+    if others := [word for word in overrides if word not in overridden.of_fields(overrides)]:
+        raise MixlabError(f"{path}: {shown(others[0])} changes an ablation with its 'grid', and this is a base")
     mappings: list[Axes] = [{}]
-    base = _laid_over(_base(path.name, path.parent, str(path)), _apply_overrides(mappings, overrides))
+    base = laid_over(read_base(path.name, path.parent, str(path)), overridden.apply(mappings, overrides))
     where = _with(path, overrides)
     points = grid.products(mappings, where)
     return Ablation(path.stem, "", read_text(path), base, tuple(points), ReportSpec((), ()), where)
@@ -187,9 +206,16 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
 
 def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial]:
     by_id: dict[str, GridTrial] = {}
-    for point, config in configs(ablation):
-        trial = resolved(config, cache, ablation.where, purpose)
-        planned = GridTrial(trial, point)
+    base = fields.set_fields(TrialConfig(), ablation.base)
+    baselines = _baselines(ablation)
+    for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
+        trial, settings = resolved(config, cache, ablation.where, purpose), point
+        if baseline is not None:
+            target = resolved(_config(base, baseline), cache, ablation.where, purpose).model
+            width = matched.solved(config, trial.info, target, ablation.matched, ablation.where)
+            settings = point | width
+            trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
+        planned = GridTrial(trial, settings, ablation.implied(point))
         if trial.id in by_id:
             raise MixlabError(
                 f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[trial.id].label}): "
@@ -199,11 +225,23 @@ def _trials(ablation: Ablation, cache: Path, purpose: Purpose) -> list[GridTrial
     return list(by_id.values())
 
 
+def _baselines(ablation: Ablation) -> Sequence[Point | None]:
+    """The point that each point is matched to, if to any."""
+    if not ablation.matched:
+        return [None] * len(ablation.points)
+    return matched.baselines(ablation.points, dict(ablation.base), ablation.report, ablation.where)
+
+
 def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
-    """Points of the grid, each with the config that it leads to."""
+    """Points of the grid, each with the config that it leads to; widths that are matched are not solved in it."""
     base = fields.set_fields(TrialConfig(), ablation.base)
     for point in ablation.points:
-        yield point, fields.set_fields(base, _laid_over({}, point))
+        yield point, _config(base, point)
+
+
+def _config(base: TrialConfig, point: Point) -> TrialConfig:
+    config: TrialConfig = fields.set_fields(base, laid_over({}, names.settings(point)))
+    return config
 
 
 def data_configs(ablation: Ablation) -> list[DataConfig]:
@@ -223,46 +261,3 @@ def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Pu
 @lru_cache(maxsize=256)
 def _describe(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> DataInfo:
     return data.describe(config, cache, where, purpose)
-
-
-def _base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Fields of a base: a file name, or a mapping that may itself stand on a base."""
-    if base is None:
-        return {}
-    if isinstance(base, str):
-        file = folder / expand(base, where)
-        if file.resolve() in above:
-            raise MixlabError(f"{where}: {shown(base)} is a base of itself; name another file")
-        return _base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
-    if not isinstance(base, dict):
-        raise MixlabError(f"{where}: expected a file name or a mapping of fields, got {shown(base)}")
-    own = {key: value for key, value in base.items() if key != "base"}
-    typed = fields.typed(fields.flatten(own, where), where)
-    return _laid_over(_base(base.get("base"), folder, where, above), typed)
-
-
-def _laid_over(base: Point, values: Point) -> Point:
-    """The base with some values set; settings that these replace are taken back."""
-    set_here = [name for name, value in values.items() if value is not None]
-    taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ()) if other not in values]
-    return base | dict.fromkeys(taken_back) | values
-
-
-def _apply_overrides(mappings: list[Axes], overrides: Sequence[str]) -> Point:
-    """Put lists of values, and values of fields that the grid sets, into its mappings; returns the single values."""
-    single: Point = {}
-    for override in overrides:
-        name, value = read_override(override, COMMAND_LINE)
-        holders = [mapping for mapping in mappings if name in mapping]
-        for mapping in mappings:
-            for axis, points in mapping.items():
-                if axis != name and any(name in point for point in points):
-                    raise MixlabError(
-                        f"{COMMAND_LINE}: the axis {axis!r} of the grid sets {name} together with other fields; change "
-                        f"it in the YAML"
-                    )
-        for mapping in mappings if isinstance(value, list) else holders:
-            mapping[name] = grid.axis_points(name, value, COMMAND_LINE)
-        if not isinstance(value, list):
-            single |= fields.typed({name: value}, COMMAND_LINE)
-    return single

@@ -6,14 +6,16 @@ leaves them a form behind, until the ablation is run or submitted again.
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from experiments.design import overridden
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.report_spec import EquivalenceSpec, ReportSpec
+from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
+from experiments.design.report_spec import as_tree as report_tree
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
@@ -49,9 +51,20 @@ def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
         "labels": _labels(trials),  # first; see store.LABELS
         "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [{"settings": planned.settings, "spec": as_tree(planned.trial)} for planned in trials],
+        "trials": [to_tree(planned) for planned in trials],
     }
     return json.dumps(tree).encode()
+
+
+def to_tree(planned: GridTrial) -> dict[str, Any]:
+    """A trial of a grid as nested mappings."""
+    implied = {"implied": planned.implied} if planned.implied else {}
+    return {"settings": planned.settings, **implied, "spec": as_tree(planned.trial)}
+
+
+def from_tree(tree: Mapping[str, Any]) -> GridTrial:
+    """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())))
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -78,6 +91,15 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
     return read(path)
 
 
+def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:
+    """A resolved ablation, whose report is changed as the words say.  Raises: MixlabError."""
+    grid_read = Grid(ablation.points, dict(ablation.base), ablation.named)
+    report = read_report(
+        overridden.with_report(report_tree(ablation.report), words), grid_read, overridden.COMMAND_LINE
+    )
+    return replace(ablation, report=report)
+
+
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
     """Read the file of a resolved ablation.
 
@@ -87,15 +109,16 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         tree = json.loads(path.read_text())
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
+        fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
         ablation = Ablation(**{**fields, "report": _report(fields["report"])})
-        return ablation, [GridTrial(trial_from_json(one["spec"]), one["settings"]) for one in tree["trials"]]
+        return ablation, [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
 
 
 def _report(fields: dict[str, Any]) -> ReportSpec:
     equivalence = EquivalenceSpec(**fields["equivalence"]) if fields["equivalence"] else None
-    rows, columns = tuple(fields["rows"]), tuple(fields["columns"])
+    several = {name: tuple(fields.get(name, ())) for name in ("rows", "columns", "matched")}
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
-    return ReportSpec(**{**fields, "rows": rows, "columns": columns, "equivalence": equivalence})
+    return ReportSpec(**{**fields, **several, "equivalence": equivalence})

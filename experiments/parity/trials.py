@@ -10,6 +10,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from backends.models import folds
 from backends.specs import ModelSpec
+from experiments.design import names
 from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
 from experiments.parity.job import (
     CHECKS,
@@ -123,7 +124,8 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
         # Two trials with this key run the same operations: other images or numbers show no other fault.
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
         key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
-        settings = {name: value for name, value in point.items() if name not in ("seed", "backend")}
+        own = names.settings(point)
+        settings = {name: value for name, value in own.items() if name not in ("seed", "backend")}
         chosen.setdefault(key, GridTrial(trial, settings))
         batches[key] = max(batches.get(key, 0), config.train.batch_size)
     planned: list[Planned] = []

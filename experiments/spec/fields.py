@@ -29,6 +29,11 @@ def _names(config: Any, prefix: str) -> list[str]:
     return dotted
 
 
+def is_section(name: str) -> bool:
+    """Whether a name is that of a section of fields, such as `model` or `data.augment`."""
+    return any(field.startswith(f"{name}.") for field in names())
+
+
 def check_name(name: str, where: str) -> None:
     """Check that a field has a name.  Raises: MixlabError: none has; says the nearest."""
     if name not in names():
@@ -55,10 +60,9 @@ def flatten(tree: Mapping[str, Any], where: str, prefix: str = "") -> dict[str, 
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         name, settings = f"{prefix}{key}", {f"{prefix}{key}": value}
-        is_section = any(field.startswith(f"{name}.") for field in names())
-        if is_section and isinstance(value, Mapping):
+        if is_section(name) and isinstance(value, Mapping):
             settings = flatten(value, where, f"{name}.")
-        elif is_section:
+        elif is_section(name):
             raise MixlabError(f"{where}: {name}: expected a mapping of fields, got {values.shown(value)}")
         else:
             check_name(name, where)

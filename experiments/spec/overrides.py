@@ -39,6 +39,21 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     return name, scalars.plain(text)
 
 
+def read_value(word: str, where: str) -> tuple[str, Any]:
+    """Name and value of a word that sets no field: a text, none, or a list or a mapping of YAML in its brackets.
+
+    Raises: MixlabError: the word has another form.
+    """
+    name, equals, text = word.partition("=")
+    if not equals or not text.strip():
+        raise MixlabError(f"{where}: expected key=value, got {values.shown(word)}")
+    if text in ("null", "Null", "NULL"):
+        return name, None
+    if text.strip()[0] in "[{'\"":
+        return name, parse(text, f"{where}: {name}")
+    return name, scalars.plain(text)
+
+
 def _is_call(text: str) -> bool:
     """Whether a text is a call such as range(0,3), whose values are not those between its commas."""
     return bool(scalars.CALL.fullmatch(text)) and not scalars.SEQUENCE.fullmatch(text)

@@ -60,6 +60,11 @@ def is_free_text(kind: type, name: str) -> bool:
     return str in _alternatives(field.hint) and not field.is_word
 
 
+def is_whole(kind: type, name: str) -> bool:
+    """Whether a field holds whole numbers."""
+    return int in _alternatives(_field(kind, name).hint)
+
+
 def shown(value: Any) -> str:
     """A value as an error sentence shows it, cut to SHOWN letters."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)

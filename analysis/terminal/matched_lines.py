@@ -1,0 +1,41 @@
+"""Lines on the widths that `matched:` of an ablation has solved."""
+
+from collections.abc import Sequence
+
+from experiments.design import matched
+from experiments.design.ablation import Ablation, GridTrial
+from experiments.spec import fields
+
+LEFT_OUT = ("seed", "backend")  # which change no width
+
+
+def matched_lines(ablation: Ablation, trials: Sequence[GridTrial]) -> list[str]:
+    """A line for each setting whose width was solved: the width, and how close it comes to the baseline."""
+    lines: dict[str, None] = {}
+    for quantity, width in ablation.matched.items():
+        count, noun = matched.COUNTS[quantity], matched.NOUNS[quantity]
+        cells = {_label(ablation, one, is_baseline=False): one for one in reversed(trials)}
+        for one in trials:
+            other = cells.get(_label(ablation, one, is_baseline=True))
+            if width not in one.settings or other is None:
+                continue
+            own, base = count(one.trial.model), count(other.trial.model)
+            found = f"{fields.short(width)} {one.settings[width]} gives {own:,} {noun}"
+            told = f"{found}, {own / base - 1:+.2%} to the {base:,} of {_baseline(ablation)}"
+            lines[f"matched: {_words(one, width)}: {told}"] = None
+    return list(lines)
+
+
+def _label(ablation: Ablation, planned: GridTrial, *, is_baseline: bool) -> tuple[object, ...]:
+    instead = ablation.report.baseline if is_baseline else {}
+    return matched.label(planned.settings, dict(ablation.base), ablation.report, instead)
+
+
+def _words(planned: GridTrial, width: str) -> str:
+    hidden = (*planned.implied, *LEFT_OUT, width)
+    told = [(name, value) for name, value in planned.settings.items() if name not in hidden]
+    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
+
+
+def _baseline(ablation: Ablation) -> str:
+    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in ablation.report.baseline.items())

@@ -1,0 +1,57 @@
+"""The fields that all trials of an ablation share. What is nearer to the trial wins:
+
+defaults < the base's own base < base < fields at the top of the ablation < grid < command line
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.errors import MixlabError
+from backends.models.mixer_spec import SIZES
+from experiments.design.axes import Point
+from experiments.spec import fields
+from experiments.spec.expand import expand
+from experiments.spec.values import shown
+from experiments.spec.yaml_files import read_mapping
+
+# A setting takes back what it stands in place of, where a base, of any depth, has set that.
+IN_PLACE_OF = {
+    "train.steps": ("train.epochs",),
+    "train.epochs": ("train.steps",),
+    "model.variant": tuple(f"model.{size}" for size in SIZES),
+}
+
+
+def read_base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Fields of a base: a file name, or a mapping that may itself stand on a base."""
+    if base is None:
+        return {}
+    if isinstance(base, str):
+        file = folder / expand(base, where)
+        if file.resolve() in above:
+            raise MixlabError(f"{where}: {shown(base)} is a base of itself; name another file")
+        return read_base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
+    if not isinstance(base, dict):
+        raise MixlabError(f"{where}: expected a file name or a mapping of fields, got {shown(base)}")
+    own = {key: value for key, value in base.items() if key != "base"}
+    typed = fields.typed(fields.flatten(own, where), where)
+    return laid_over(read_base(base.get("base"), folder, where, above), typed)
+
+
+def fields_at_the_top(tree: Mapping[str, Any], where: str) -> Point:
+    """The fields that stand in an ablation itself.  Raises: MixlabError: see fields.flatten."""
+    own = {key: value for key, value in tree.items() if is_field(key)}
+    return fields.typed(fields.flatten(own, where), where)
+
+
+def is_field(key: str) -> bool:
+    """Whether a key means a field or a section of fields, maybe with a mistake in its last part."""
+    return key in fields.names() or fields.is_section(key.partition(".")[0])
+
+
+def laid_over(base: Point, values: Point) -> Point:
+    """The base with some values set; settings that these replace are taken back."""
+    set_here = [name for name, value in values.items() if value is not None]
+    taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ()) if other not in values]
+    return base | dict.fromkeys(taken_back) | values

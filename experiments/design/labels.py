@@ -1,0 +1,71 @@
+"""`labels:` of an ablation: words for its fields, its axes, and their values in tables, figures and sentences.
+
+labels:
+  mixing: {tied 271: "tied, wide"}                      # of a value
+  model.token_mixing: {_: token MLP, untied: per channel}   # `_`: of the field itself
+  backend: framework                                    # short for {_: framework}
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from backends.errors import MixlabError, choices
+from experiments.design import names
+from experiments.design.axes import Point
+from experiments.design.names import AXIS
+from experiments.design.report_spec import default
+from experiments.spec import fields
+from experiments.spec.values import shown
+
+FIELD = "_"  # in place of a value: the field or the axis itself
+
+
+def read(tree: Any, base: Point, points: Sequence[Point], where: str) -> dict[str, dict[str, str]]:
+    """Words by field or axis, as points hold them, and by value, as `fields.text` shows it.
+
+    Args:   points: of the grid as it is written.
+    Raises: MixlabError: a label names no value, is no text, or two values would read the same.
+    """
+    tree = {} if tree is None else tree
+    if not isinstance(tree, dict):
+        raise MixlabError(f"{where}: expected a mapping of fields to labels, got {shown(tree)}")
+    keys = dict.fromkeys(name for point in points for name in point if name.startswith(AXIS))
+    found = {}
+    for name, own in tree.items():
+        key = names.check_name(name, keys, where)
+        values = list(dict.fromkeys(fields.text(point.get(key, default(key, base))) for point in points))
+        found[key] = _of_values({FIELD: own} if isinstance(own, str) else own, key, values, f"{where}: {name}")
+    return found
+
+
+def _of_values(own: Any, key: str, values: Sequence[str], where: str) -> dict[str, str]:
+    if not isinstance(own, dict):
+        raise MixlabError(f"{where}: expected a mapping of values to labels, got {shown(own)}")
+    labels: dict[str, str] = {}
+    for value, words in own.items():
+        if not isinstance(words, str) or not words.strip():
+            raise MixlabError(f"{where}: {value}: expected text as a label, got {shown(words)}")
+        written = FIELD if value == FIELD else _text(key, value)
+        if written != FIELD and written not in values:
+            raise MixlabError(f"{where}: no trial has the value {shown(value)}; {choices(value, values)}")
+        labels[written] = " ".join(words.split())
+    read = [labels.get(value, value) for value in values]
+    if twice := next((words for words in read if read.count(words) > 1), None):
+        raise MixlabError(f"{where}: two of its values would read {shown(twice)}; give each a label of its own")
+    return labels
+
+
+def _text(key: str, value: str) -> str:
+    """A value as `fields.text` shows it, from the way that YAML writes it; itself where the field cannot hold it."""
+    if key.startswith(AXIS):
+        return value
+    try:
+        return fields.text(fields.typed({key: None if value == "null" else value}, "")[key])
+    except MixlabError:
+        return value
+
+
+def words(labels: Mapping[str, Mapping[str, str]], key: str, value: Any) -> str:
+    """A value in words: its label, else its text."""
+    text = fields.text(value)
+    return labels.get(key, {}).get(text, text)

@@ -1,0 +1,121 @@
+"""`matched:` of an ablation: a width is solved, so that each setting has as many parameters, or FLOPs, as its baseline.
+
+    matched: {parameters: model.tokens_mlp_dim}
+
+The baseline of a setting is that of the report: it has the values of report.baseline, and the setting's own otherwise.
+What is counted are the trained parameters, or the multiply-accumulates of the forward pass of one image, of the layers
+as they are declared. The trial is the one that has this width written by hand: its id is the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from backends.errors import MixlabError, choices
+from backends.models import FAMILIES, folds
+from backends.specs import ModelSpec
+from experiments.design.axes import Point
+from experiments.design.report_spec import ReportSpec, default
+from experiments.spec import fields
+from experiments.spec.config import ModelConfig, TrialConfig
+from experiments.spec.trial import DataInfo
+from experiments.spec.values import shown
+
+WITHIN = 0.01  # of the baseline's number
+WIDEST = 2**20
+COUNTS: Mapping[str, Callable[[ModelSpec], int]] = {"parameters": folds.count, "flops": folds.forward_macs}
+NOUNS = {"parameters": "parameters", "flops": "multiply-accumulates an image"}
+WIDTHS = {"model.tokens_mlp_dim": "D_S", "model.channels_mlp_dim": "D_C", "model.hidden_dim": "C"}
+
+
+def read(tree: Any, points: Sequence[Point], report: ReportSpec, where: str) -> dict[str, str]:
+    """The quantity and the width that is solved for it; empty where the ablation asks for none.
+
+    Raises: MixlabError: it names no quantity, no width or one that the grid sets, or there is no baseline.
+    """
+    if tree is None:
+        return {}
+    named = ", ".join(f"{field} ({letter})" for field, letter in WIDTHS.items())
+    if not isinstance(tree, dict) or len(tree) != 1:
+        raise MixlabError(
+            f"{where}: expected a quantity and the width that is solved for it, such as {{parameters: "
+            f"model.tokens_mlp_dim}}, got {shown(tree)}; quantities: {', '.join(COUNTS)}; widths: {named}"
+        )
+    ((quantity, width),) = tree.items()
+    if quantity not in COUNTS:
+        raise MixlabError(f"{where}: {shown(quantity)} is not a quantity; {choices(quantity, COUNTS)}")
+    if width not in WIDTHS:
+        raise MixlabError(f"{where}: {quantity}: expected a width, got {shown(width)}; {choices(width, WIDTHS)}")
+    if not report.baseline:
+        raise MixlabError(f"{where}: settings are matched to a baseline; name it in report.baseline")
+    if any(width in point for point in points):
+        raise MixlabError(f"{where}: {width} is solved, and the grid sets it too; leave it out of one")
+    return {str(quantity): str(width)}
+
+
+def baselines(points: Sequence[Point], base: Point, report: ReportSpec, where: str) -> list[Point | None]:
+    """The point that each point is matched to; None: it is a baseline itself.
+
+    Raises: MixlabError: one has no baseline among them.
+    """
+    by_label = {label(point, base, report, {}): point for point in reversed(points)}
+    found: list[Point | None] = []
+    for point in points:
+        wanted = label(point, base, report, report.baseline)
+        if wanted not in by_label:
+            words = " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in point.items())
+            raise MixlabError(
+                f"{where}: matched: the trial ({words}) has no baseline in the grid; leave it out, as with 'exclude', "
+                f"or put its baseline in"
+            )
+        found.append(None if wanted == label(point, base, report, {}) else by_label[wanted])
+    return found
+
+
+def label(point: Point, base: Point, report: ReportSpec, instead: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names the cell of a point in the table. Args: instead: values that stand in place of the point's own."""
+    own = {name: point.get(name, default(name, base)) for name in (*report.rows, *report.columns)}
+    return tuple((own | dict(instead)).values())
+
+
+def solved(config: TrialConfig, info: DataInfo, target: ModelSpec, matched: Mapping[str, str], where: str) -> Point:
+    """The width with which a config's model has as many as the target; empty where any width gives that.
+
+    Raises: MixlabError: no width comes within WITHIN; says the closest.
+    """
+    ((quantity, width),) = matched.items()
+    wanted = COUNTS[quantity](target)
+    best, number = _closest(config.model, info, quantity, width, wanted)
+    if abs(number - wanted) > WITHIN * wanted:
+        closest = (
+            f"the closest, {best}, gives" if best else f"any width gives model.token_mixing {config.model.token_mixing}"
+        )
+        raise MixlabError(
+            f"{where}: matched: no {width} gives {wanted:,} {NOUNS[quantity]}, those of the baseline, within "
+            f"{WITHIN:.0%}; {closest} {number:,} ({number / wanted - 1:+.2%}); solve another width"
+        )
+    return {width: best} if best else {}
+
+
+@lru_cache(maxsize=1024)
+def _closest(model: ModelConfig, info: DataInfo, quantity: str, width: str, wanted: int) -> tuple[int, int]:
+    """The width that comes closest, 0 where it changes nothing, and its number, which only rises with the width."""
+    # Groups of channels divide C.
+    step = model.token_groups or 1 if width == "model.hidden_dim" else 1
+
+    def number(times: int) -> int:
+        own = fields.set_fields(model, {fields.short(width): step * times})
+        family = FAMILIES["mixer"]
+        spec = family.make(own, info.image_size, info.image_channels, info.num_classes)
+        return COUNTS[quantity](family.plain(spec))
+
+    if number(1) == number(WIDEST):  # the width changes nothing of this operator
+        return 0, number(1)
+    low, high = 1, 1
+    while number(high) < wanted and high < WIDEST:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if number(middle) < wanted else (low, middle)
+    best = min((low, high), key=lambda times: (abs(number(times) - wanted), times))
+    return step * best, number(best)

@@ -1,0 +1,145 @@
+"""A width is solved so that settings have as many parameters, or FLOPs, as their baseline."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.errors import MixlabError
+from backends.models import folds
+from experiments.design.ablation import load_ablation, trials
+from tests.conftest import base, planned, write_yaml
+
+BLOCKS, MIXING, D_S, D_C, C = (
+    f"model.{name}" for name in ("num_blocks", "token_mixing", "tokens_mlp_dim", "channels_mlp_dim", "hidden_dim")
+)
+WIDE = base(model={"hidden_dim": 32, "num_blocks": 2, "tokens_mlp_dim": 4, "channels_mlp_dim": 512})
+REPORT = {"rows": [MIXING], "baseline": {MIXING: "tied"}}
+GRID = {MIXING: ["tied", "untied"], "seed": [0, 1]}
+
+
+@pytest.fixture
+def asked(tmp_path: Path, cache: Path) -> Any:
+    """The trials of these keys of YAML."""
+
+    def asked(*overrides: str, **keys: Any) -> Any:
+        given = {"base": WIDE, "grid": GRID, "report": REPORT, **keys}
+        return planned(write_yaml(tmp_path / "one.yaml", **given), cache, *overrides)
+
+    return asked
+
+
+def refused(asked: Any, **keys: Any) -> str:
+    with pytest.raises(MixlabError) as caught:
+        asked(**keys)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "width", "other", "sizes"),
+    [
+        ("parameters", D_S, "untied", (48, 256, 700)),
+        ("parameters", D_C, "untied", (48, 8, 700)),
+        ("parameters", C, "untied", (200, 8, 700)),
+        ("flops", D_C, "identity", (48, 256, 700)),
+        ("flops", C, "pooling", (200, 256, 700)),
+    ],
+)
+def test_a_setting_has_as_many_as_its_baseline(
+    asked: Any, quantity: str, width: str, other: str, sizes: tuple[int, int, int]
+) -> None:
+    model = dict(zip(("hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"), sizes, strict=True)) | {"patch_size": 2}
+    grid = {MIXING: ["tied", other]}
+    found = asked(base=base(model=model), grid={**grid, "seed": [0, 1]}, matched={quantity: width})
+    count = folds.count if quantity == "parameters" else folds.forward_macs
+    numbers = [count(one.trial.model) for one in found]
+    assert numbers[0] == numbers[1] and numbers[2] == numbers[3]  # whatever the seed
+    assert abs(numbers[2] / numbers[0] - 1) <= 0.01
+    assert all(width not in one.settings for one in found[:2]) and found[2].settings[width] == found[3].settings[width]
+    unmatched = asked(base=base(model=model), grid={**grid, "seed": [0, 1]})
+    assert [one.trial.id for one in found[:2]] == [one.trial.id for one in unmatched[:2]]
+    assert abs(count(unmatched[2].trial.model) / numbers[0] - 1) > 0.01
+
+
+def test_no_other_width_comes_closer(asked: Any) -> None:
+    found = asked(matched={"parameters": D_C})
+    wanted, width = folds.count(found[0].trial.model), found[2].settings[D_C]
+    by_hand = {
+        other: folds.count(asked(base=WIDE, grid={MIXING: "untied", D_C: other}, report=None)[0].trial.model)
+        for other in (width - 1, width, width + 1)
+    }
+    assert min(by_hand, key=lambda other: abs(by_hand[other] - wanted)) == width
+
+
+def test_the_trial_is_the_one_with_that_width_written_by_hand(asked: Any) -> None:
+    found = asked(matched={"parameters": D_C})
+    width = found[2].settings[D_C]
+    by_hand = asked(grid=[{MIXING: "tied", "seed": [0, 1]}, {MIXING: "untied", D_C: width, "seed": [0, 1]}],
+                    report={"rows": [MIXING, D_C]})  # fmt: skip
+    assert [one.trial.id for one in found] == [one.trial.id for one in by_hand]
+
+
+def test_a_setting_is_matched_to_the_baseline_beside_it(asked: Any) -> None:
+    report = {"rows": [BLOCKS, MIXING], "baseline": {MIXING: "tied"}}
+    found = asked(grid={BLOCKS: [1, 3], MIXING: ["tied", "untied"]}, report=report, matched={"parameters": D_C})
+    numbers = [folds.count(one.trial.model) for one in found]
+    assert abs(numbers[1] / numbers[0] - 1) <= 0.01 and abs(numbers[3] / numbers[2] - 1) <= 0.01
+    assert numbers[2] > 2 * numbers[0]
+
+
+def test_groups_divide_a_channel_width_that_is_solved(asked: Any) -> None:
+    grid = {"mixing": [{MIXING: "untied"}, {MIXING: "grouped", "model.token_groups": 6}], "seed": [0]}
+    report = {"baseline": {"mixing": "untied"}}
+    found = asked(base=base(model={"hidden_dim": 96, "num_blocks": 1}), grid=grid, report=report, matched={"flops": C})
+    assert found[1].trial.model.hidden_dim % 6 == 0
+
+
+def test_a_named_setting_is_matched_to_a_named_baseline(asked: Any) -> None:
+    grid = {"mixing": [{"name": "plain", MIXING: "tied"}, {MIXING: "untied"}], "seed": [0]}
+    found = asked(grid=grid, report={"baseline": {"mixing": "plain"}}, matched={"parameters": D_C})
+    assert found[1].label == f"mixing=untied seed=0 {'channels_mlp_dim'}={found[1].settings[D_C]}"
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"matched": "parameters"}, ("matched: expected a quantity and the width that is solved for it", D_S, D_C, C)),
+        ({"matched": {"parameters": D_S, "flops": C}}, ("matched: expected a quantity and the width",)),
+        ({"matched": {"parameter": D_S}}, ("matched: 'parameter' is not a quantity", "did you mean 'parameters'?")),
+        ({"matched": {"flops": "model.tokens_dim"}}, ("matched: flops: expected a width", f"did you mean '{D_S}'?")),
+        ({"matched": {"flops": C}, "report": {"rows": [MIXING]}}, ("matched: settings are matched to a baseline",)),
+        ({"matched": {"flops": C}, "grid": {**GRID, C: [8, 16]}, "report": {**REPORT, "columns": [C]}},
+         (f"matched: {C} is solved, and the grid sets it too",)),
+        ({"matched": {"flops": C}, "exclude": [{MIXING: "tied", BLOCKS: 2}], "grid": {**GRID, BLOCKS: [1, 2]},
+          "report": {**REPORT, "columns": [BLOCKS]}},
+         ("matched: the trial (token_mixing=untied seed=0 num_blocks=2) has no baseline in the grid",)),
+        ({"matched": {"parameters": D_S}, "grid": {MIXING: ["tied", "pooling"]}, "base": base(model={"hidden_dim": 8})},
+         (f"matched: no {D_S} gives 794 ", "any width gives model.token_mixing pooling 754 (-5.04%)")),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_matched_is_refused(asked: Any, keys: dict[str, Any], parts: tuple[str, ...]) -> None:
+    text = refused(asked, **keys)
+    for part in parts:
+        assert part in text, f"{part!r} is not in {text!r}"
+
+
+def test_a_width_that_changes_nothing_is_not_set(asked: Any) -> None:
+    found = asked(grid={MIXING: ["tied", "pooling"], "seed": [0]}, matched={"parameters": D_S})
+    assert D_S not in found[1].settings
+    assert 0 < 1 - folds.count(found[1].trial.model) / folds.count(found[0].trial.model) < 0.01
+
+
+def test_the_closest_width_is_named_where_none_is_close_enough(asked: Any) -> None:
+    text = refused(asked, base=base(model={"hidden_dim": 4, "tokens_mlp_dim": 2}), matched={"parameters": C})
+    assert "within 1%; the closest, " in text
+
+
+def test_plan_says_the_width_and_how_close_it_comes(tmp_path: Path, cache: Path, run: Any) -> None:
+    given = {"base": WIDE, "grid": GRID, "report": REPORT, "matched": {"parameters": D_C}}
+    path = write_yaml(tmp_path / "one.yaml", **given)
+    found = trials(load_ablation(path), cache)
+    ended = run("plan", str(path))
+    own, baseline = folds.count(found[2].trial.model), folds.count(found[0].trial.model)
+    line = f"matched: token_mixing=untied: channels_mlp_dim {found[2].settings[D_C]} gives {own:,} parameters, "
+    assert line + f"{own / baseline - 1:+.2%} to the {baseline:,} of token_mixing=tied" in ended.out
