@@ -52,7 +52,7 @@ FAULTS: dict[str, list[Row]] = {
         ("-(seeds * special.stdtrit(df, tail)", "-(seeds * special.ndtri(tail)", "power -k promised_power"),
     ],
     "analysis/predictions.py": [
-        ("@cache\n", "", "seeds_and_examples -k read_once"),
+        ("    @cache\n    def", "    def", "seeds_and_examples -k read_once"),
     ],
     "analysis/settings.py": [
         ("or np.abs(each.mean(1) - recorded).max() > RECORDED", "", "seeds_and_examples -k no_match"),
