@@ -18,7 +18,7 @@ from experiments.design.ablation import Ablation
 from experiments.results.metrics import MEANS, SECONDS, SPLITS
 
 STATES = ("failed", "running", "missing")
-COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train", "steps": "last.step"}
+COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train", "steps": "train.steps"}
 COLUMNS = (
     "id", "status", "seed", "commit", "dirty", *origins.SAME, *COST.values(),
     *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),

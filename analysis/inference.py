@@ -12,7 +12,7 @@ ALPHA = 0.05  # of every test, after Holm's correction
 BOOTSTRAP_SAMPLES = 9999
 BOOTSTRAP_LEAST = 10  # values, below which a bootstrap interval is refused
 # How often it would cover the mean of normal values, in %, in place of 95: simulated in tests/test_inference.py
-BOOTSTRAP_COVERAGE = {2: 50, 3: 73, 4: 80, 5: 84, 6: 86, 7: 87, 8: 88, 9: 89}
+BOOTSTRAP_COVERAGE = {2: 50, 3: 73, 4: 80, 5: 84, 6: 86, 7: 87, 8: 88, 9: 89, 10: 90}
 ROUNDING = 1e-12  # of differences between fractions of a test set
 LEAST_P = 1e-16  # a smaller one is 0
 NAN = math.nan
@@ -57,7 +57,7 @@ class Paired:
 
         Source: Cochran and Cox 1957, Experimental Designs, section 4.14: Student's factors of both parts of the
         variance, weighted by them. With the degrees of freedom of Satterthwaite, as in Hillis 2007, the test of three
-        seeds would find up to 7.9 % in place of 5 % where there is nothing to find; see tests/test_simulated_studies.
+        seeds would find up to 7.9 % in place of 5 % where there is nothing to find; see tests/test_inference.py.
         """
         from scipy.special import stdtrit
 

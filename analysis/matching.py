@@ -38,8 +38,12 @@ class Matched:
     @property
     def equal_text(self) -> str:
         """`equal parameters (within 0.4 %)`."""
+        return f"equal {self.words}"
+
+    @property
+    def words(self) -> str:
         within = "" if self.apart < 0.0005 else f" (within {100 * self.apart:.1f} %)"
-        return f"equal {NOUNS[self.quantity]}{within}"
+        return f"{NOUNS[self.quantity]}{within}"
 
     @property
     def times_text(self) -> str:
@@ -68,6 +72,19 @@ def matching(ablation: Ablation, table: pd.DataFrame) -> list[Matched]:
     return found
 
 
+def beside(cell: "pd.Series[Any]", base: "pd.Series[Any]") -> str:
+    """`at 7.9x the parameters, equal training FLOPs and steps`, of one setting; what is not known is left out."""
+    found = []
+    for quantity, column in COLUMNS.items():
+        ratio = float(cell[column]) / float(base[column]) if base[column] > 0 else math.nan
+        if quantity != "seconds" and not math.isnan(ratio):  # which the machine's other work changes
+            found.append(Matched(quantity, ratio, ratio, ()))
+    unlike = _listed([one.times_text for one in found if not one.is_equal])
+    equal = _listed([one.words for one in found if one.is_equal])
+    parts = ", ".join(filter(None, (unlike, f"equal {equal}" if equal else "")))
+    return f"at {parts}" if parts else ""
+
+
 def asked(ablation: Ablation) -> tuple[str, ...]:
     """The quantities that compared settings should have in common: those that are solved, and those of the report."""
     return tuple(dict.fromkeys((*ablation.matched, *ablation.report.matched)))
@@ -85,19 +102,6 @@ def sentence(ablation: Ablation, table: pd.DataFrame) -> str:
     equal = [one.equal_text for one in found if one.is_equal]
     others = [one.times_text for one in found if not one.is_equal]
     return "; ".join(filter(None, (f"at {_listed(equal)}" if equal else "", _listed(others))))
-
-
-def between(cell: "pd.Series[Any]", base: "pd.Series[Any]") -> str:
-    """`at 7.9x the parameters, equal training FLOPs and steps`, of two cells; seconds, which are measured, are not."""
-    found = []
-    for quantity, column in COLUMNS.items():
-        ratio = float(cell[column]) / float(base[column]) if base[column] else math.nan
-        if quantity not in WITHIN and not math.isnan(ratio):
-            found.append(Matched(quantity, ratio, ratio, ()))
-    equal = _listed([NOUNS[one.quantity] for one in found if one.is_equal])
-    parts = [_listed([one.times_text for one in found if not one.is_equal]), f"equal {equal}" if equal else ""]
-    text = ", ".join(filter(None, parts))
-    return f"at {text}" if text else ""
 
 
 def broken(ablation: Ablation, table: pd.DataFrame) -> list[str]:

@@ -244,6 +244,30 @@ def test_a_wrong_part_of_the_report_is_refused(load: Any, word: str, part: str) 
     assert part in refused(load, word, grid=NAMED, report={"metric": "last.test.loss"})
 
 
+def test_a_report_by_name_takes_words_of_the_report_alone(run: Any, load: Any, tmp_path: Path, cache: Path) -> None:
+    grid = {MIXING: ["tied", "untied"], "setting": [{BLOCKS: 1}, {BLOCKS: 2}], "seed": [0]}
+    ablation = load(grid=grid, report={"rows": [MIXING, "setting"], "baseline": {MIXING: "tied"}})
+    archive.keep(Store(tmp_path / "runs"), ablation, trials(ablation, cache))
+    usual = run("report", "one", "--format", "markdown").out
+    words = ["report.metric=last.test.loss", "report.rows=[setting]", "report.columns=[model.token_mixing]"]
+    changed = run("report", "one", *words, "report.baseline.setting=2", "--format", "markdown")
+    assert "last.test.accuracy" in usual and "difference to token_mixing=tied" in usual
+    assert "last.test.loss" in changed.out and "| setting | tied | untied |" in changed.out
+    assert "difference to setting=2 token_mixing=tied" in changed.out
+    refused_word = run("report", "one", "report.metric=last.test.loss", "seed=[0]")
+    assert refused_word.code == 2 and "'seed=[0]': overrides need a YAML file" in refused_word.err
+    assert "did you mean 'metric'?" in run("report", "one", "report.metrc=last.test.loss").err
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "report"])
+def test_the_report_is_set_for_each_command(run: Any, tmp_path: Path, command: str) -> None:
+    path = write_yaml(tmp_path / "one.yaml", grid=NAMED)
+    words = ["--dry-run"] if command == "run" else []
+    assert run(command, str(path), "report.metric=best.test.loss", *words).code == 0
+    ended = run(command, str(path), "report.metrc=best.test.loss", *words)
+    assert ended.code == 2 and "did you mean 'metric'?" in ended.err
+
+
 def test_a_base_has_no_report_to_change(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(TINY))
     with pytest.raises(MixlabError, match=r"'report.metric=best.test.loss' changes an ablation .* this is a base"):

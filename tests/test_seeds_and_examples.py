@@ -15,6 +15,7 @@ import pytest
 from analysis import predictions as of_analysis
 from analysis.cells import cells
 from analysis.inference import crossed
+from analysis.matching import beside
 from analysis.page.answer import sentences
 from analysis.predictions import Right
 from analysis.report import Report
@@ -172,11 +173,9 @@ def test_an_interval_that_ends_near_zero_shows_on_which_side() -> None:
 
 
 def test_an_answer_says_what_is_matched_and_what_is_not() -> None:
-    from analysis.matching import between
-
-    base = pd.Series({"parameters": 100.0, "training_flops": 1e21, "steps": 4.0})
-    assert between(base, base) == "at equal parameters, training FLOPs and steps"
-    other = base * pd.Series({"parameters": 7.9, "training_flops": 1.004, "steps": 2})
-    assert between(other, base) == "at 7.9x the parameters and 2x the steps, equal training FLOPs"
-    assert between(base * math.nan, base) == ""
-    assert between(base.replace(4.0, math.nan), base) == "at equal parameters and training FLOPs"
+    base = pd.Series({"parameters": 100.0, "training_flops": 1e21, "steps": 4.0, "seconds": 9.0})
+    assert beside(base, base) == "at equal parameters, training FLOPs and steps"
+    other = base * pd.Series({"parameters": 7.9, "training_flops": 1.004, "steps": 2, "seconds": 3})
+    assert beside(other, base) == "at 7.9x the parameters and 2x the steps, equal training FLOPs (within 0.4 %)"
+    assert beside(base * math.nan, base) == ""
+    assert beside(base.replace(4.0, math.nan), base) == "at equal parameters and training FLOPs"

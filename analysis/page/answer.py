@@ -6,8 +6,9 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import matching, settings
+from analysis import settings
 from analysis.labels import Label, baseline_of, field_text, grouped, keys, setting_text, value_text
+from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
 from analysis.table.tested import number_text, verdict_text
@@ -105,11 +106,11 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     ablation = report.ablation
     other = baseline_of(ablation, label)
     assert other is not None
-    words = _words(report, label, other, settings.frameworks_text(ablation, cell))
-    told = f"{words}: {difference_text(ablation, cell)}"
+    together = settings.frameworks_text(ablation, cell)
+    told = f"{_words(report, label, other, together)}: {difference_text(ablation, cell)}"
     one = settings.tested_of(cell)
     told = f"{told}, {number_text(one, int(cell['n']))}, {verdict_text(one, _against(report, label, other))}"
-    return "; ".join(filter(None, (told, _detectable(report, cell), matching.between(cell, report.rows[other]))))
+    return "; ".join(filter(None, (told, _detectable(report, cell), beside(cell, report.rows[other]))))
 
 
 def _detectable(report: Report, cell: "pd.Series[Any]") -> str:

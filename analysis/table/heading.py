@@ -37,7 +37,9 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
     if tuned_line := tuned.heading_text(ablation):
         lines.append(tuned_line)
     if options.interval != "t":
-        lines.append(f"intervals of means by {options.interval}, for {inference.BOOTSTRAP_LEAST} seeds or more")
+        least = inference.BOOTSTRAP_LEAST
+        covers = f"of {least} it covers a mean in {inference.BOOTSTRAP_COVERAGE[least]} %"
+        lines.append(f"intervals of means by {options.interval}, for {least} seeds or more ({covers})")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for _, cell in table.iterrows()]

@@ -17,13 +17,12 @@ import pandas as pd
 from analysis import settings
 from analysis.cells import by_seed
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_text, keys
+from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.predictions import reader
 from analysis.report import Report
 from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.table.tested import number_text, verdict_text
 from analysis.table.wording import interval_and_level_text, number, p_text, points
-from experiments.spec.fields import text
 
 LEAST_SEEDS = 2
 MAX_NAMED = 3  # combinations without a number, in a sentence
@@ -122,7 +121,7 @@ def _sentence(grid: Grid, name: str, value: Any, base: Any, one: Tested) -> str:
     others = ", ".join(f"{field_text(ablation, field)}" for field in grid.fields if field != name)
     interval = interval_and_level_text(ablation, found.low, found.high, found.level)
     shown = f"{number(ablation, found.difference, '+', 1)} {points(ablation)} {interval}".rstrip()
-    words = f"{field_text(ablation, name)}={text(value)} over {text(base)}"
+    words = f"{setting_text(ablation, name, value)} over {value_text(ablation, name, base)}"
     return f"{words}: {shown}, {number_text(one)}, {verdict_text(one)}; mean over {others}"
 
 
@@ -170,4 +169,4 @@ def interactions(grid: Grid) -> dict[tuple[str, str], float]:
 
 def _setting_text(report: Report, fields: Sequence[str], values: Label) -> str:
     named = zip(fields, values, strict=True)
-    return " ".join(f"{field_text(report.ablation, name)}={text(value)}" for name, value in named)
+    return " ".join(setting_text(report.ablation, name, value) for name, value in named)

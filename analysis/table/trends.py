@@ -59,8 +59,8 @@ def trends(report: Report) -> Iterator[Over]:
     """
     for name in swept(report):
         for rest, cells in lines(report, name):
-            field = field_text(report.ablation, name)
-            columns = {name: field} | {cost: f"{what} by {field}" for cost, what in COSTS.items()}
+            swept_field = field_text(report.ablation, name)
+            columns = {name: swept_field} | {cost: f"{what} by {swept_field}" for cost, what in COSTS.items()}
             for column, what in columns.items():
                 if trend := _trend(cells, column):
                     yield Over(what, rest, trend)

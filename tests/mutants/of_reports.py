@@ -40,9 +40,24 @@ FAULTS: dict[str, list[Row]] = {
         ("cached[trial_id][0] == stamp", "cached[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
     "analysis/page/answer.py": [
+        ('f"{when}.validation.{asked.name}"', 'f"{when}.test.{asked.name}"', "chosen -k chosen_on_validation"),
         ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
     ],
+    "analysis/table/marginal.py": [
+        ("label for label in self.values if label[place] == value", "label for label in self.values", "marginal"),
+        ("if (framework, seed) in common", "if seed in one", "marginal -k do_not_count"),
+    ],
+    "analysis/power.py": [
+        ("return cls(math.sqrt(seeds + fixed), n - 1, seeds", "return cls(math.sqrt(seeds + fixed), n, seeds", "power"),
+        ("-(seeds * special.stdtrit(df, tail)", "-(seeds * special.ndtri(tail)", "power -k promised_power"),
+    ],
+    "analysis/predictions.py": [
+        ("    @cache\n    def", "    def", "seeds_and_examples -k read_once"),
+    ],
     "analysis/settings.py": [
+        ("or np.abs(each.mean(1) - recorded).max() > RECORDED", "", "seeds_and_examples -k no_match"),
+        ("or len(examples) != 1", "", "seeds_and_examples -k other_examples"),
+        ("one if math.isnan(one.p) else one.at(level)", "one", "seeds_and_examples -k exactly_what"),
         ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
         (" if seed in second)", ")", "settings -k on_any_framework"),
         ("if cell.num_pairs] or cells", "] or cells", "settings -k that_have_pairs"),
