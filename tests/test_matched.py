@@ -91,8 +91,9 @@ def test_a_setting_is_matched_to_the_baseline_beside_it(asked: Any) -> None:
 def test_groups_divide_a_channel_width_that_is_solved(asked: Any) -> None:
     grid = {"mixing": [{MIXING: "untied"}, {MIXING: "grouped", "model.token_groups": 6}], "seed": [0]}
     report = {"baseline": {"mixing": "untied"}}
-    found = asked(base=base(model={"hidden_dim": 96, "num_blocks": 1}), grid=grid, report=report, matched={"flops": C})
-    assert found[1].trial.model.hidden_dim % 6 == 0
+    wide = base(model={"hidden_dim": 1000, "channels_mlp_dim": 16, "tokens_mlp_dim": 4})  # 6 divides no 1000
+    found = asked(base=wide, grid=grid, report=report, matched={"flops": C})
+    assert found[1].trial.model.hidden_dim in (996, 1002)
 
 
 def test_a_named_setting_is_matched_to_a_named_baseline(asked: Any) -> None:
@@ -108,7 +109,7 @@ def test_a_named_setting_is_matched_to_a_named_baseline(asked: Any) -> None:
         ({"matched": {"parameters": D_S, "flops": C}}, ("matched: expected a quantity and the width",)),
         ({"matched": {"parameter": D_S}}, ("matched: 'parameter' is not a quantity", "did you mean 'parameters'?")),
         ({"matched": {"flops": "model.tokens_dim"}}, ("matched: flops: expected a width", f"did you mean '{D_S}'?")),
-        ({"matched": {"flops": C}, "report": {"rows": [MIXING]}}, ("matched: settings are matched to a baseline",)),
+        ({"matched": {"flops": C}, "report": {"rows": [MIXING]}}, ("matched: settings are matched to a baseline; name it",)),
         ({"matched": {"flops": C}, "grid": {**GRID, C: [8, 16]}, "report": {**REPORT, "columns": [C]}},
          (f"matched: {C} is solved, and the grid sets it too",)),
         ({"matched": {"flops": C}, "exclude": [{MIXING: "tied", BLOCKS: 2}], "grid": {**GRID, BLOCKS: [1, 2]},

@@ -137,7 +137,12 @@ def test_what_settings_have_in_common_with_their_baseline_is_measured(tmp_path: 
 
 @pytest.mark.parametrize(
     ("parameters", "is_equal", "text"),
-    [(1010, True, "equal parameters (within 1.0 %)"), (1011, False, "1.01x the parameters"), (1000, True, "eters")],
+    [
+        (1010, True, "equal parameters (within 1.0 %)"),
+        (1011, False, "1.01x the parameters"),
+        (990, True, "(within 1.0 %)"),
+        (500, False, "0.5x the parameters"),
+    ],
 )
 def test_equal_is_within_one_percent(
     tmp_path: Path, cache: Path, parameters: int, is_equal: bool, text: str

@@ -6,7 +6,7 @@ from experiments.design import matched
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.spec import fields
 
-LEFT_OUT = ("seed", "backend")  # which change no width
+LEFT_OUT = ("seed", "backend", "train.")  # the beginnings of fields that change no width
 
 
 def matched_lines(ablation: Ablation, trials: Sequence[GridTrial]) -> list[str]:
@@ -32,8 +32,9 @@ def _label(ablation: Ablation, planned: GridTrial, *, is_baseline: bool) -> tupl
 
 
 def _words(planned: GridTrial, width: str) -> str:
-    hidden = (*planned.implied, *LEFT_OUT, width)
-    told = [(name, value) for name, value in planned.settings.items() if name not in hidden]
+    hidden = (*planned.implied, width)
+    left = [name for name in planned.settings if name not in hidden and not name.startswith(LEFT_OUT)]
+    told = [(name, planned.settings[name]) for name in left]
     return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
 
 

@@ -229,13 +229,13 @@ def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Itera
     base = fields.set_fields(TrialConfig(), ablation.base)
     baselines = _baselines(ablation)
     for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
-        trial, settings = resolved(config, cache, ablation.where, purpose), point
+        width: Point = {}
         if baseline is not None:
             target = resolved(_config(base, baseline), cache, ablation.where, purpose).model
-            width = matched.solved(config, trial.info, target, ablation.matched, ablation.where)
-            settings = point | width
-            trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
-        yield GridTrial(trial, settings, ablation.implied(point))
+            info = _describe(config.data, cache, ablation.where, purpose)
+            width = matched.solved(config, info, target, ablation.matched, ablation.where)
+        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
+        yield GridTrial(trial, point | width, ablation.implied(point))
 
 
 def _baselines(ablation: Ablation) -> Sequence[Point | None]:

@@ -47,7 +47,9 @@ def read(tree: Any, points: Sequence[Point], report: ReportSpec, where: str) -> 
     if width not in WIDTHS:
         raise MixlabError(f"{where}: {quantity}: expected a width, got {shown(width)}; {choices(width, WIDTHS)}")
     if not report.baseline:
-        raise MixlabError(f"{where}: settings are matched to a baseline; name it in report.baseline")
+        raise MixlabError(
+            f"{where}: settings are matched to a baseline; name it in report.baseline, and leave it in the grid"
+        )
     if any(width in point for point in points):
         raise MixlabError(f"{where}: {width} is solved, and the grid sets it too; leave it out of one")
     return {str(quantity): str(width)}

@@ -144,8 +144,8 @@ def _places(
         raise MixlabError(f"{where}: {told} is named twice; name it once, as a row or as a column")
     left_out = [name for name in asked.varying if not _is_placed(name, places, asked)]
     if left_out:
-        partly = [axis for axis, sets in asked.named.items() if set(places) & set(sets)]
-        told = _told(next((name for name in left_out if name not in partly), left_out[0]))
+        whole = [axis for axis, sets in asked.named.items() if left_out[0] in sets and not set(places) & set(sets)]
+        told = _told((whole or left_out)[0])
         raise MixlabError(
             f"{where}: {told} varies in the grid and is neither a row nor a column, so that cells would "
             f"average over it; name it in report.rows or report.columns"
@@ -168,10 +168,8 @@ def _usual_rows(columns: Sequence[str], baseline: Mapping[str, Any], asked: Grid
 
 def _is_placed(name: str, places: Sequence[str], asked: Grid) -> bool:
     """Whether no cell can average over a field or an axis: it, or what it varies with, is a row or a column."""
-    if name in (*places, SEED):
+    if name in (*places, SEED) or name in asked.named:  # an axis varies with its fields, which are looked at too
         return True
-    if name in asked.named:
-        return all(_is_placed(own, places, asked) for own in asked.named[name] if own in asked.varying)
     return any(name in sets for axis, sets in asked.named.items() if axis in places)
 
 

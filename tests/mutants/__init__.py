@@ -32,7 +32,7 @@ MUTANTS = tuple(
         of_reports,
         of_weights,
         of_tuning,
-    )  # fmt: skip
+    )
     for file, rows in part.FAULTS.items()
     for row in rows
 )
