@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.terminal.listing import overview_lines, status_lines
+    from analysis.table.layout import aligned
+    from analysis.terminal.listing import overview_lines, status_head, status_layout
     from experiments.results.store import Store
     from slurm.status import hints, overview
 
@@ -50,8 +51,8 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watch(name, labels, store)
     view = overview(store, labels)
-    lines = [*status_lines(labels, view.states), *hints(name, view, store_option(store))]
-    print("\n".join(lines))
+    head, rows = status_head(labels, view.states), aligned(status_layout(labels, view.states))
+    print("\n".join([*head, *hints(name, view, store_option(store)), "", *rows]))
     return 0
 
 
@@ -96,18 +97,18 @@ def _watch(name: str, labels: dict[str, str], store: "Store") -> int:
 
 
 def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height: int) -> "Group":
-    """The screen, as much as fits: trials that are not done, running ones first; the totals; what needs a hand."""
+    """The screen, as much as fits: the totals; what needs a hand; trials that are not done, running ones first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from analysis.terminal.listing import status_layout, status_totals
+    from analysis.terminal.listing import status_head, status_layout
 
     order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
     by_state = sorted(labels, key=lambda trial_id: order.index(view.states[trial_id].status))
-    below = [Text(status_totals(labels, view.states)), *map(Text, advice)]
+    above = [*map(Text, status_head(labels, view.states)), *map(Text, advice)]
     header, *rows = status_layout({key: labels[key] for key in by_state}, view.states)
-    room = max(1, height - 5 - len(below))
+    room = max(1, height - 5 - len(above))
     grid = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):  # where there is no room, the settings and the remark give way
         least = 8 if title in ("settings", "") else max(len(row[i]) for row in [header, *rows[:room]])
@@ -115,4 +116,4 @@ def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height:
     for row in rows[:room]:
         grid.add_row(*map(Text, row))
     more = [Text(f"... and {len(rows) - room} more")] if len(rows) > room else []
-    return Group(grid, *more, Text(), *below)
+    return Group(*above, Text(), grid, *more)
