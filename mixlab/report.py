@@ -3,6 +3,8 @@
 import argparse
 import shlex
 import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 HELP = "Print an ablation's table, and write its report: page, tables, tidy data, figures."
 EXAMPLE = "mixlab report experiments/ablations/tying.yaml --open"
+WATCH_S = 2.0  # between two looks at the records
 FORMATS = ("text", "csv", "markdown", "json", "latex")
 
 
@@ -33,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metric", help="in place of the YAML's, such as best.test.loss")
     parser.add_argument("--open", action="store_true", help="open the page in a browser")
     parser.add_argument(
+        "--watch", action="store_true", help="write the report anew whenever trials end, until all have, or Ctrl-C"
+    )
+    parser.add_argument(
         "--interval",
         choices=("t", "bootstrap"),
         default="t",
@@ -44,8 +50,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.table.render import render_cells
-
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
     names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))
     if arguments.out is not None and arguments.format:
@@ -60,17 +64,52 @@ def command(arguments: argparse.Namespace) -> int:
         )
     if not names:
         raise MixlabError(f"command line: expected an ablation before its overrides, got {overrides[0]!r}")
+    if arguments.watch and arguments.format:
+        raise MixlabError(
+            "command line: expected --format, which prints, or --watch, which writes, got both; leave one out"
+        )
     reports = [_report(name, overrides, arguments) for name in names]
     used = [report.ablation.name for report in reports]
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
-    for report in reports:
-        _unseal(report, is_written=arguments.format is None)
-        text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
-        print(text, end="" if report is reports[-1] else "\n")
+    if arguments.watch:
+        _watch(reports, lambda: [_report(name, overrides, arguments) for name in names], arguments)
+        return 0
+    _print(reports, arguments.format)
     if arguments.format is None:
         _write(reports, arguments)
     return 0
+
+
+def _print(reports: "list[Report]", style: str | None) -> None:
+    """Print the tables. Args: style: of --format; None: text, before the report is written."""
+    from analysis.table.render import render_cells
+
+    for report in reports:
+        _unseal(report, is_written=style is None)
+        text = render_cells(report.ablation, report.frame, report.table, style or "text", report.options)
+        print(text, end="" if report is reports[-1] else "\n")
+
+
+def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", arguments: argparse.Namespace) -> None:
+    """Write the reports now and whenever a record is there anew, and print the tables when all trials have ended."""
+    written, is_over = None, False
+    while not is_over:
+        # Looked at before they are read: a record that comes meanwhile is seen at the next look.
+        stamps = [report.store.stamp(key) for report in reports for key in report.results]
+        if stamps == written:
+            time.sleep(WATCH_S)
+            continue
+        reports, written = make(), stamps
+        ended = [status in ("done", "failed") for report in reports for status in report.frame["status"]]
+        is_over = all(ended)
+        print(f"{sum(ended)} of {len(ended)} trials have ended", file=sys.stderr)
+        if is_over:
+            _print(reports, None)
+        for report in reports:
+            _unseal(report, is_written=True)
+        _write(reports, arguments)
+        arguments.open = False  # the page is open by now
 
 
 def _unseal(report: "Report", is_written: bool) -> None:

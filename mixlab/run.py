@@ -164,11 +164,13 @@ def _train(
 ) -> "Summary":
     """Run the trials, and show their progress on the console."""
     import backends
+    from experiments.design.apart import apart
     from experiments.running import local, pool, progress
 
     own_cache = any(planned.trial.run.compile_cache for planned in todo)
     shared = pool.Pool(jobs, arguments.devices, compile_cache=None if own_cache else store.compiled)
-    with progress.reporter(console, len(todo)) as reporter:
+    labels = apart({planned.trial.id: planned.label for planned in todo})
+    with progress.reporter(console, len(todo), labels) as reporter:
         run = local.LocalRun(todo, store, cache, shared, reporter, arguments.resume_on)
         for backend in dict.fromkeys(run.queue.backends.values()):
             backends.check_installed(backend)

@@ -36,7 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.terminal.listing import overview_lines, status_lines
+    from analysis.table.layout import aligned
+    from analysis.terminal.listing import overview_lines, status_head, status_layout
     from experiments.results.store import Store
     from slurm.status import hints, overview
 
@@ -56,8 +57,8 @@ def command(arguments: argparse.Namespace) -> int:
         return _watch(look, store)
     asked = look()
     view = overview(store, asked.labels)
-    lines = [*status_lines(asked.labels, view.states), *asked.waiting, *hints(asked.name, view, store_option(store))]
-    print("\n".join(lines))
+    head, rows = status_head(asked.labels, view.states), aligned(status_layout(asked.labels, view.states))
+    print("\n".join([*head, *asked.waiting, *hints(asked.name, view, store_option(store)), "", *rows]))
     return 0
 
 
@@ -143,18 +144,18 @@ def _watch(look: "Callable[[], Asked]", store: "Store") -> int:
 
 
 def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height: int) -> "Group":
-    """The screen, as much as fits: trials that are not done, running ones first; the totals; what needs a hand."""
+    """The screen, as much as fits: the totals; what needs a hand; trials that are not done, running ones first."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
-    from analysis.terminal.listing import status_layout, status_totals
+    from analysis.terminal.listing import status_head, status_layout
 
     order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
     by_state = sorted(labels, key=lambda trial_id: order.index(view.states[trial_id].status))
-    below = [Text(status_totals(labels, view.states)), *map(Text, advice)]
+    above = [*map(Text, status_head(labels, view.states)), *map(Text, advice)]
     header, *rows = status_layout({key: labels[key] for key in by_state}, view.states)
-    room = max(1, height - 5 - len(below))
+    room = max(1, height - 5 - len(above))
     grid = Table(box=None, pad_edge=False)
     for i, title in enumerate(header):  # where there is no room, the settings and the remark give way
         least = 8 if title in ("settings", "") else max(len(row[i]) for row in [header, *rows[:room]])
@@ -162,4 +163,4 @@ def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height:
     for row in rows[:room]:
         grid.add_row(*map(Text, row))
     more = [Text(f"... and {len(rows) - room} more")] if len(rows) > room else []
-    return Group(grid, *more, Text(), *below)
+    return Group(*above, Text(), grid, *more)

@@ -150,7 +150,7 @@ def test_a_run_of_more_seeds_trains_only_those(run: Run, done: Path, quick: Path
 def test_status_by_name_and_by_file(run: Run, done: Path, given: str) -> None:
     ended = run("status", given)
     assert ended.code == 0
-    assert ended.out.count(" done ") == 4 and ended.out.splitlines()[-1] == "4 trials: 4 done"
+    assert ended.out.count(" done ") == 4 and ended.out.splitlines()[0] == "4 trials: 4 done"
 
 
 def test_status_of_all_counts_each_ablation(run: Run, done: Path) -> None:

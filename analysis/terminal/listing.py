@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.table.layout import aligned
+from experiments.design.apart import apart, shared
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
 from experiments.results.states import STATUSES, TrialState
@@ -13,21 +14,26 @@ MIB = 2**20
 
 
 def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[list[str]]:
-    """A row a trial, below a header: what is known of it now, without the columns that are empty for all."""
+    """A row a trial, below a header: what is known of it now, without columns and settings that say nothing here.
+
+    These are the columns that are empty for all trials, and the settings that all of them have.
+    """
+    told = apart(labels)
     rows = [["id", "state", "settings", "step", "loss", "images/s", "job", "node", "time left", ""]]
-    for trial_id, label in labels.items():
+    for trial_id in labels:
         now = states[trial_id]
         step = f"{now.said['step']}/{now.said['steps']}" if {"step", "steps"} <= now.said.keys() else ""
         loss = f"{now.said['loss']:.4f}" if "loss" in now.said else ""
         speed = f"{now.said['images_per_s']:,.0f}" if "images_per_s" in now.said else ""
-        rows.append([trial_id, now.status, label, step, loss, speed, now.job, now.node, now.left, now.why])
+        rows.append([trial_id, now.status, told[trial_id], step, loss, speed, now.job, now.node, now.left, now.why])
     kept = [i for i in range(len(rows[0])) if i < 3 or any(row[i] for row in rows[1:])]
     return [[row[i] for i in kept] for row in rows]
 
 
-def status_lines(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[str]:
-    """A line a trial, and the totals."""
-    return [*aligned(status_layout(labels, states)), "", status_totals(labels, states)]
+def status_head(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> list[str]:
+    """The totals, and the settings that all trials have, which no row repeats."""
+    common = shared(labels)
+    return [status_totals(labels, states), *([f"all have {' '.join(common)}"] if common else [])]
 
 
 def status_totals(labels: Mapping[str, str], states: Mapping[str, TrialState]) -> str:

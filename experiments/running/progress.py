@@ -1,18 +1,21 @@
 """How a run is shown: live bars on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
+from collections.abc import Mapping
+from types import MappingProxyType, TracebackType
 
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
+from rich.text import Text
 
 from experiments.design.ablation import GridTrial
 from experiments.results.metrics import CHOOSES
@@ -72,12 +75,28 @@ class PlainReporter:
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-class LiveReporter(PlainReporter):
-    """The same lines, above a bar of all trials and a bar for each trial that runs."""
+class Label(TextColumn):
+    """A label on one line, cut where there is no room."""
 
-    def __init__(self, console: Console, total: int):
+    def __init__(self) -> None:
+        # Of the columns this one alone may be narrower than its text: Rich gives way where a column may wrap.
+        super().__init__("{task.description}", markup=False, table_column=Column(no_wrap=False))
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
+
+
+class LiveReporter(PlainReporter):
+    """The same lines, above a bar of all trials and a bar for each trial that runs.
+
+    Args: labels: of the trials by id, where they are shorter than their own.
+    """
+
+    def __init__(self, console: Console, total: int, labels: Mapping[str, str] = MappingProxyType({})):
         super().__init__(console, total)
-        label = TextColumn("{task.description}", table_column=Column())  # where there is no room, this one wraps
+        self.labels, label = labels, Label()
         steps = MofNCompleteColumn(table_column=Column(no_wrap=True))
         left, said = TimeRemainingColumn(table_column=Column(no_wrap=True)), TextColumn("{task.fields[said]}")
         self.bars = Progress(label, BarColumn(12), steps, left, said, console=console)
@@ -102,9 +121,8 @@ class LiveReporter(PlainReporter):
             self.bars.remove_task(self.tasks.pop(event.trial_id))
         if isinstance(event, Started):
             steps = planned.trial.num_steps
-            self.tasks[event.trial_id] = self.bars.add_task(
-                planned.label, total=steps, completed=event.step, said="starting"
-            )
+            label = self.labels.get(event.trial_id, planned.label)
+            self.tasks[event.trial_id] = self.bars.add_task(label, total=steps, completed=event.step, said="starting")
         elif isinstance(event, Stepped):
             self.bars.update(self.tasks[event.trial_id], completed=event.step, said=self.how_far(event))
         elif isinstance(event, Ended):
@@ -117,5 +135,6 @@ def _score(event: Evaluated) -> str:
     return f", validation {CHOOSES.text(validation[CHOOSES.name])} {CHOOSES.unit}" if validation else ""
 
 
-def reporter(console: Console, total: int) -> PlainReporter:
-    return LiveReporter(console, total) if console.is_terminal else PlainReporter(console, total)
+def reporter(console: Console, total: int, labels: Mapping[str, str] = MappingProxyType({})) -> PlainReporter:
+    """Args: labels: as of `LiveReporter`."""
+    return LiveReporter(console, total, labels) if console.is_terminal else PlainReporter(console, total)
