@@ -17,6 +17,7 @@ from mixlab import (
     doctor,
     evaluate,
     fields,
+    init,
     logs,
     parity,
     plan,
@@ -46,6 +47,7 @@ class Command(Protocol):
 
 # In the order of the help.
 COMMANDS: Mapping[str, Command] = {
+    "init": init,
     "plan": plan,
     "run": run,
     "submit": submit,

@@ -100,7 +100,7 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
     from analysis.cells import Options
     from analysis.report import make_report
-    from experiments.design import archive, tune
+    from experiments.design import archive, overridden, tune
     from experiments.results import metrics
     from experiments.results.store import Store
     from experiments.spec.expand import expand
@@ -109,13 +109,16 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     if name.endswith((".yaml", ".yml")):
         arguments.ablation, arguments.overrides = Path(expand(name, "command line: ablation")), overrides
         store, ablation, trials = load(arguments)
-    elif overrides:
-        raise MixlabError(f"command line: {overrides[0]!r}: overrides need a YAML file, not the name of an ablation")
-    elif name.endswith(".json"):
-        ablation, trials = archive.read(Path(expand(name, "command line: ablation")))
-        trials = tune.known(ablation, trials, store)
+    elif of_trials := [word for word in overrides if word not in overridden.of_report(overrides)]:
+        raise MixlabError(
+            f"command line: {of_trials[0]!r}: overrides need a YAML file, not the name of an ablation, but for report.*"
+        )
     else:
-        ablation, trials = archive.recall(store, name)
+        is_file = name.endswith(".json")
+        file = Path(expand(name, "command line: ablation"))
+        ablation, trials = archive.read(file) if is_file else archive.recall(store, name)
+        trials = tune.known(ablation, trials, store) if is_file else trials
+        ablation = archive.laid_out(ablation, overrides) if overrides else ablation
     if arguments.metric:
         if arguments.metric not in metrics.names():
             raise MixlabError(

@@ -141,15 +141,26 @@ def _rule(rule: dict[str, Any], where: str) -> Rule:
         raise MixlabError(f"{where}: match: expected fields with their values, as in {RULE}, got {shown(match)}")
     place = f"{where}: match"
     wanted = {}
-    for name, value in fields.flatten(match, place).items():
+    of_axes = {name: value for name, value in match.items() if _may_be_axis(name)}
+    of_fields = fields.flatten({name: value for name, value in match.items() if name not in of_axes}, place)
+    for name, value in {**of_axes, **of_fields}.items():
         several = value if isinstance(value, list) else [value]
         if not several:
             raise MixlabError(f"{place}: {name}: it has no values")
-        wanted[name] = [_matched(name, one, place) for one in several]
+        if name in of_axes and not all(isinstance(one, str) for one in several):
+            raise MixlabError(f"{place}: {name}: expected names of an axis' values, got {shown(value)}")
+        wanted[name] = several if name in of_axes else [_matched(name, one, place) for one in several]
     changes = {key: value for key, value in rule.items() if key != "match"}
     if not changes:
         raise MixlabError(f"{where}: {shown(dict(match))} says no need; allowed beside it: {', '.join(needs.KEYS)}")
     return Rule(wanted, _read(changes, needs.KEYS, where, "it"))
+
+
+def _may_be_axis(name: str) -> bool:
+    """Whether a name may be that of an axis of mappings, which no cluster file can know; fields have other names."""
+    alone = [field for field in fields.names() if "." not in field]
+    is_word = "." not in name and name not in alone and not fields.is_section(name)
+    return is_word and not get_close_matches(name, alone, n=1, cutoff=0.8)
 
 
 def _matched(name: str, value: Any, where: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, Optional
 from backends.models import family_of
 from backends.specs import option
 from experiments.design.ablation import GridTrial
+from experiments.design.names import AXIS
 from experiments.spec import fields
 from experiments.spec.trial import Trial
 
@@ -47,7 +48,7 @@ OLD_NAMES = {"time_min": "time"}  # of a key, which go on working
 class Rule:
     """A rule of `when`: what trials of some settings need, in place of the needs of the others."""
 
-    match: Mapping[str, list[Any]]  # field of a trial -> the values that it may have
+    match: Mapping[str, list[Any]]  # field of a trial, or axis of mappings -> the values that it may have
     needs: Layer
 
     def __str__(self) -> str:
@@ -59,10 +60,11 @@ class Rule:
         Args: base: fields that the ablation gives to all of its trials.
         """
         settings = {**base, **planned.settings}
-        return all(
-            any(value in (settings.get(name), resolved(planned.trial, name)) for value in values)
-            for name, values in self.match.items()
-        )
+        own = {
+            name: (settings.get(name), settings.get(f"{AXIS}{name}"), resolved(planned.trial, name))
+            for name in self.match
+        }
+        return all(any(value in own[name] for value in values) for name, values in self.match.items())
 
 
 def resolved(trial: Trial, name: str) -> Any:

@@ -12,6 +12,8 @@ from experiments.design import archive
 from experiments.design.ablation import Ablation, load_ablation, load_base, trials
 from experiments.design.names import settings
 from experiments.results.store import Store
+from slurm.cluster_file import read_cluster, stored_cluster
+from slurm.cluster_keys import tree_of
 from tests.conftest import TINY, write_yaml
 
 BLOCKS, MIXING, WIDTH = "model.num_blocks", "model.token_mixing", "model.tokens_mlp_dim"
@@ -242,6 +244,30 @@ def test_a_wrong_part_of_the_report_is_refused(load: Any, word: str, part: str) 
     assert part in refused(load, word, grid=NAMED, report={"metric": "last.test.loss"})
 
 
+def test_a_report_by_name_takes_words_of_the_report_alone(run: Any, load: Any, tmp_path: Path, cache: Path) -> None:
+    grid = {MIXING: ["tied", "untied"], "setting": [{BLOCKS: 1}, {BLOCKS: 2}], "seed": [0]}
+    ablation = load(grid=grid, report={"rows": [MIXING, "setting"], "baseline": {MIXING: "tied"}})
+    archive.keep(Store(tmp_path / "runs"), ablation, trials(ablation, cache))
+    usual = run("report", "one", "--format", "markdown").out
+    words = ["report.metric=last.test.loss", "report.rows=[setting]", "report.columns=[model.token_mixing]"]
+    changed = run("report", "one", *words, "report.baseline.setting=2", "--format", "markdown")
+    assert "last.test.accuracy" in usual and "difference to token_mixing=tied" in usual
+    assert "last.test.loss" in changed.out and "| setting | tied | untied |" in changed.out
+    assert "difference to setting=2 token_mixing=tied" in changed.out
+    refused_word = run("report", "one", "report.metric=last.test.loss", "seed=[0]")
+    assert refused_word.code == 2 and "'seed=[0]': overrides need a YAML file" in refused_word.err
+    assert "did you mean 'metric'?" in run("report", "one", "report.metrc=last.test.loss").err
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "report"])
+def test_the_report_is_set_for_each_command(run: Any, tmp_path: Path, command: str) -> None:
+    path = write_yaml(tmp_path / "one.yaml", grid=NAMED)
+    words = ["--dry-run"] if command == "run" else []
+    assert run(command, str(path), "report.metric=best.test.loss", *words).code == 0
+    ended = run(command, str(path), "report.metrc=best.test.loss", *words)
+    assert ended.code == 2 and "did you mean 'metric'?" in ended.err
+
+
 def test_a_base_has_no_report_to_change(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(TINY))
     with pytest.raises(MixlabError, match=r"'report.metric=best.test.loss' changes an ablation .* this is a base"):
@@ -289,3 +315,50 @@ def test_a_geometric_axis_stands_in_yaml_and_on_the_command_line(load: Any) -> N
 )
 def test_axes_that_cannot_be_drawn_are_refused(load: Any, keys: dict[str, Any], part: str) -> None:
     assert part in refused(load, **keys)
+
+
+# --- what a setting needs of a cluster ----------------------------------------------------------------------------
+
+
+def needs_of(folder: Path, ablation: Ablation, cache: Path, rule: str) -> list[Any]:
+    path = folder / "cluster.yaml"
+    path.write_text(f"when: [{rule}]")
+    cluster, base = read_cluster(path), ablation.base
+    stored = stored_cluster(json.loads(json.dumps(tree_of(cluster))), "cluster.json")
+    found = trials(ablation, cache)
+    needs = [cluster.needs(one.trial.backend, one, base) for one in found]
+    assert needs == [stored.needs(one.trial.backend, one, base) for one in found]
+    return needs
+
+
+def test_a_rule_of_a_cluster_may_name_a_setting(load: Any, tmp_path: Path, cache: Path) -> None:
+    rule = "{match: {mixing: [tied 27, free], seed: 1}, time: 2-0, gpus: 2, memory_gb: 16}"
+    found = needs_of(tmp_path, load(grid=NAMED), cache, rule)
+    usual = (60, 0, 4.0)
+    assert [(one.time, one.gpus, one.memory_gb) for one in found] == [usual] * 3 + [(2880, 2, 16.0), usual] + [
+        (2880, 2, 16.0)
+    ]
+
+
+def test_a_rule_of_a_cluster_gives_a_variant_its_time_gpus_and_memory(load: Any, tmp_path: Path, cache: Path) -> None:
+    rule = "{match: {model.variant: L/16}, time: 2-0, gpus: 2, memory_gb: 64}"
+    data = {**TINY["data"], "image_size": 32}
+    sizes = {"base": {"data": data, "train": TINY["train"]}, "grid": {"model.variant": ["S/16", "L/16"]}}
+    small, large = needs_of(tmp_path, load(**sizes), cache, rule)
+    assert (small.time, small.gpus, small.memory_gb) == (60, 0, 4.0)
+    assert (large.time, large.gpus, large.memory_gb) == (2880, 2, 64.0)
+
+
+@pytest.mark.parametrize(
+    ("match", "part"),
+    [
+        ("{sed: 1}", "match: 'sed' is not a field of a trial"),
+        ("{mixing: [[tied]]}", "match: mixing: expected names of an axis' values"),
+        ("{mixing: []}", "match: mixing: it has no values"),
+    ],
+)
+def test_a_rule_that_names_nothing_is_refused(tmp_path: Path, match: str, part: str) -> None:
+    (tmp_path / "cluster.yaml").write_text(f"when: [{{match: {match}, time: 5}}]")
+    with pytest.raises(MixlabError) as caught:
+        read_cluster(tmp_path / "cluster.yaml")
+    assert part in str(caught.value)

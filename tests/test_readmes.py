@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 import mixlab
+from backends.models import folds
 from experiments.bench import limit, step
 from experiments.design import archive
 from experiments.design.ablation import GridTrial, load_ablation, trials
@@ -226,14 +227,16 @@ def test_the_example_of_the_readme_is_an_ablation(tmp_path: Path) -> None:
     assert len(expand(example("README.md", "name:"), tmp_path)) == 2 * 2 * 3
 
 
-def test_the_second_example_makes_the_grid_that_it_says(tmp_path: Path) -> None:
-    report = "report: {rows: [model.num_blocks, model.token_mixing, model.token_groups]}\n"
-    planned = expand(example("experiments/README.md", "grid:") + report, tmp_path)
-    assert [(t.trial.model.token_mixing, t.trial.model.num_blocks) for t in planned] == [
-        ("tied", 2),
-        ("tied", 4),
-        ("grouped", 4),
+def test_the_example_of_all_keys_makes_the_grid_that_it_says(tmp_path: Path) -> None:
+    found = expand(example("experiments/design/README.md", "name: wide"), tmp_path)
+    of_one_seed = [one for one in found if one.trial.seed == 0]
+    assert [(one.settings["axis.mixing"], one.settings["train.learning_rate"]) for one in of_one_seed] == [
+        *[(name, rate) for name in ("tied", "untied") for rate in (0.0005, 0.001, 0.002)],
+        *[("four", 0.001), ("four", 0.002)],
     ]
+    assert {(one.trial.model.tokens_mlp_dim, one.trial.train.steps) for one in found} == {(4, 300)}
+    counts = {one.settings["axis.mixing"]: folds.count(one.trial.model) for one in found}
+    assert all(abs(count / counts["tied"] - 1) <= 0.01 for count in counts.values()) and len(set(counts.values())) > 1
 
 
 def test_the_cluster_files_are_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +247,7 @@ def test_the_cluster_files_are_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_cluster(path).needs("jax").time == 30 and len(yaml.safe_load(cluster_of_the_readme())) == 4
     path.write_text(example("slurm/README.md", "time:"))
     found = read_cluster(path)
-    assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 1)
+    assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 2)
 
 
 @pytest.mark.usefixtures("desk")
@@ -285,7 +288,8 @@ def test_the_columns_of_the_tidy_frame_are_those_of_a_frame(tmp_path: Path, cach
     table = text_of("analysis/README.md").partition("| column |")[2].partition("\n\n")[0]
     named = {name for row in table.splitlines() for span in re.findall(r"`([^`]+)`", row.split(" | ")[0]) for name in
              alternatives(span)}  # fmt: skip
-    frame = Bench(tmp_path, cache, grid={"seed": [0]}, report={}).put(record(0.5)).report().frame
+    grid = {"setting": [{"model.num_blocks": 2}], "seed": [0]}
+    frame = Bench(tmp_path, cache, grid=grid, report={}).put(record(0.5)).report().frame
     sections = tuple(name.removesuffix("*") for name in named if name.endswith("*"))
     assert {name for name in frame if not name.startswith(sections)} == {n for n in named if not n.endswith("*")}
     assert [section for section in sections if not any(name.startswith(section) for name in frame)] == []

@@ -7,15 +7,16 @@ leaves them a form behind, until the ablation is run or submitted again.
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.design import tune
+from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.report_spec import EquivalenceSpec, ReportSpec
-from experiments.design.tune_spec import TuneSpec
+from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
+from experiments.design.report_spec import as_tree as report_tree
+from experiments.design.tune_spec import TuneSpec, check_places
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
@@ -96,6 +97,16 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, names)}")
     ablation, trials = read(path)
     return ablation, tune.known(ablation, trials, store)
+
+
+def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:
+    """A resolved ablation, whose report is changed as the words say.  Raises: MixlabError."""
+    grid_read = Grid(ablation.points, dict(ablation.base), ablation.named)
+    report = read_report(
+        overridden.with_report(report_tree(ablation.report), words), grid_read, overridden.COMMAND_LINE
+    )
+    check_places(ablation.tune, (), report, ablation.matched, overridden.COMMAND_LINE)
+    return replace(ablation, report=report)
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:

@@ -92,7 +92,7 @@ def _axes(mapping: Any, sampling: Sampling, where: str) -> Axes:
 def _samples(drawn: Mapping[str, Call], sampling: Sampling, where: str) -> list[Point]:
     field, call = next(iter(drawn.items()))
     for name in drawn:
-        _check_varies(name, where)
+        check_varies(name, where)
     if sampling.samples is None or sampling.seed is None:
         missing = SAMPLES if sampling.samples is None else SEED
         raise MixlabError(
@@ -106,14 +106,15 @@ def axis_points(name: str, axis: Any, where: str) -> list[Point]:
     values = axis if isinstance(axis, list) else [axis]
     if not values:
         raise MixlabError(f"{where}: {name}: expected one value or several, got no values")
-    _check_varies(name, where)
+    check_varies(name, where)
     if all(isinstance(value, dict) for value in values):
         return [names.mapping_point(name, value, f"{where}: {name}") for value in values]
     fields.check_name(name, where)
     return [{name: value} for value in axes.values(axis, name, where)]
 
 
-def _check_varies(name: str, where: str) -> None:
+def check_varies(name: str, where: str) -> None:
+    """Raises: MixlabError: a field cannot be an axis, since it changes nothing of what a trial is."""
     if name.startswith("run."):
         raise MixlabError(
             f"{where}: {name} says how a trial runs, not what it is, so it cannot be an axis; set it in the base"

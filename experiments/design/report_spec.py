@@ -87,9 +87,9 @@ def read_report(tree: Any, asked: Grid, where: str) -> ReportSpec:
         )
     equivalence = _equivalence(tree.get("equivalence"), metric, asked, f"{where}: equivalence")
     matched = _matched(tree.get("matched"), f"{where}: matched")
-    places = [name.removeprefix(names.AXIS) for name in (*rows, *columns)]
+    places = list(map(_told, (*rows, *columns)))
     for name, value in baseline.items():
-        told = name.removeprefix(names.AXIS)
+        told = _told(name)
         if told not in places:
             raise MixlabError(f"{where}: baseline: expected a row or a column, got {told}; {choices(told, places)}")
         values = asked.values(name)
@@ -101,6 +101,25 @@ def read_report(tree: Any, asked: Grid, where: str) -> ReportSpec:
                 f"{where}: baseline: no trial has {told} {shown(value)}; {choices(value, map(str, values))}"
             )
     return ReportSpec(rows, columns, metric, baseline, equivalence, matched)
+
+
+def as_tree(spec: ReportSpec) -> dict[str, Any]:
+    """A layout as YAML would give it."""
+    equivalence = spec.equivalence
+    between = equivalence and {"between": _told(equivalence.between), "margin": equivalence.margin}
+    return {
+        "rows": list(map(_told, spec.rows)),
+        "columns": list(map(_told, spec.columns)),
+        "metric": spec.metric,
+        "baseline": {_told(name): value for name, value in spec.baseline.items()},
+        "equivalence": between,
+        "matched": list(spec.matched),
+    }
+
+
+def _told(key: str) -> str:
+    """The name that YAML has for a key of a point."""
+    return key.removeprefix(names.AXIS)
 
 
 def _places(
@@ -121,12 +140,12 @@ def _places(
     )
     places = (*rows, *columns)
     if twice := [name for name in places if places.count(name) > 1]:
-        told = twice[0].removeprefix(names.AXIS)
+        told = _told(twice[0])
         raise MixlabError(f"{where}: {told} is named twice; name it once, as a row or as a column")
     left_out = [name for name in asked.varying if not _is_placed(name, places, asked)]
     if left_out:
         partly = [axis for axis, sets in asked.named.items() if set(places) & set(sets)]
-        told = next((name for name in left_out if name not in partly), left_out[0]).removeprefix(names.AXIS)
+        told = _told(next((name for name in left_out if name not in partly), left_out[0]))
         raise MixlabError(
             f"{where}: {told} varies in the grid and is neither a row nor a column, so that cells would "
             f"average over it; name it in report.rows or report.columns"
@@ -192,7 +211,7 @@ def _equivalence(tree: Any, metric: str, asked: Grid, where: str) -> Equivalence
         return EquivalenceSpec(key, number)
     if key in asked.overridden:
         return None  # the command line has left one of its values
-    others = [name.removeprefix(names.AXIS) for name in asked.varying if name != SEED]
+    others = [_told(name) for name in asked.varying if name != SEED]
     raise MixlabError(f"{where}: between: {between} does not vary in the grid; {choices(between, others)}")
 
 
@@ -220,6 +239,6 @@ def _field_list(written: Any, asked: Grid, where: str) -> tuple[str, ...]:
             raise MixlabError(f"{where}: expected the name of a field, got {shown(name)}")
     found = tuple(names.check_name(name, asked.named, where) for name in map(str, written))
     if partial := [name for name in found if name in asked.named and not asked.is_everywhere(name)]:
-        told, own = partial[0].removeprefix(names.AXIS), ", ".join(asked.named[partial[0]])
+        told, own = _told(partial[0]), ", ".join(asked.named[partial[0]])
         raise MixlabError(f"{where}: {told} is no axis of each mapping of the grid; name its fields: {own}")
     return found

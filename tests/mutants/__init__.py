@@ -5,12 +5,19 @@ When a line is rewritten, its row is too: tests/test_mutants.py fails on a row t
 nothing (an equivalent one) is no row.
 """
 
-from tests.mutants import of_data, of_ids, of_pixels, of_reports, of_slurm, of_stores, of_tuning, of_weights, of_yaml
+from tests.mutants import (
+    of_asking,
+    of_data,
+    of_ids,
+    of_pixels,
+    of_reports,
+    of_slurm,
+    of_stores,
+    of_tuning,
+    of_weights,
+    of_yaml,
+)
 from tests.mutants.fault import Mutant
 
-MUTANTS = tuple(
-    Mutant(file, *row)
-    for part in (of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning)
-    for file, rows in part.FAULTS.items()
-    for row in rows
-)
+PARTS = (of_asking, of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning)
+MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)
