@@ -172,7 +172,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
         is_file = name.endswith(".json")
         file = Path(expand(name, "command line: ablation"))
         ablation, trials = archive.read(file) if is_file else archive.recall(store, name)
-        trials = tune.known(ablation, trials, store)
+        trials = tune.known(ablation, trials, store) if is_file else trials
         ablation = archive.laid_out(ablation, overrides) if overrides else ablation
     if arguments.metric:
         if arguments.metric not in metrics.names():

@@ -16,7 +16,7 @@ from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
 from experiments.design.report_spec import as_tree as report_tree
-from experiments.design.tune_spec import TuneSpec
+from experiments.design.tune_spec import TuneSpec, check_places
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
@@ -105,6 +105,7 @@ def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:
     report = read_report(
         overridden.with_report(report_tree(ablation.report), words), grid_read, overridden.COMMAND_LINE
     )
+    check_places(ablation.tune, (), report, ablation.matched, overridden.COMMAND_LINE)
     return replace(ablation, report=report)
 
 

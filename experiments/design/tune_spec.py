@@ -14,7 +14,7 @@ from the first ones to the others by itself, on Slurm a job does.
 
 A value that diverged with some seed stands behind those that did not; a setting whose values all diverged has no number
 in the table, and an error says so. A trial that failed otherwise chooses nothing until it is run again, since a choice
-must be the same whoever makes it. Inside of braces, a range is written as a list: there a comma ends log(1e-4, ...).
+must be the same whoever makes it. Inside of braces log(...) stands in quotes, since a comma ends a value there.
 """
 
 from collections.abc import Mapping, Sequence

@@ -19,20 +19,5 @@ from tests.mutants import (
 )
 from tests.mutants.fault import Mutant
 
-MUTANTS = tuple(
-    Mutant(file, *row)
-    for part in (
-        of_asking,
-        of_ids,
-        of_yaml,
-        of_data,
-        of_pixels,
-        of_stores,
-        of_slurm,
-        of_reports,
-        of_weights,
-        of_tuning,
-    )
-    for file, rows in part.FAULTS.items()
-    for row in rows
-)
+PARTS = (of_asking, of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning)
+MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)
