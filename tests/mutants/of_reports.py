@@ -55,8 +55,8 @@ FAULTS: dict[str, list[Row]] = {
         ("    @cache\n    def", "    def", "seeds_and_examples -k read_once"),
     ],
     "analysis/settings.py": [
-        ("or np.abs(each.mean(1) - recorded).max() > RECORDED", "", "seeds_and_examples -k no_match"),
-        ("or len(examples) != 1", "", "seeds_and_examples -k other_examples"),
+        ("or np.abs(each.mean(1) - recorded).max() > RECORDED", "", "seeds_and_examples -k without_predictions"),
+        ("or len(examples) != 1", "", "seeds_and_examples -k without_predictions"),
         ("one if math.isnan(one.p) else one.at(level)", "one", "seeds_and_examples -k exactly_what"),
         ("if name != FRAMEWORK]", "if name]", "settings -k neither_p_nor"),
         (" if seed in second)", ")", "settings -k on_any_framework"),
