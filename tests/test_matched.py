@@ -109,10 +109,7 @@ def test_a_named_setting_is_matched_to_a_named_baseline(asked: Any) -> None:
         ({"matched": {"parameters": D_S, "flops": C}}, ("matched: expected a quantity and the width",)),
         ({"matched": {"parameter": D_S}}, ("matched: 'parameter' is not a quantity", "did you mean 'parameters'?")),
         ({"matched": {"flops": "model.tokens_dim"}}, ("matched: flops: expected a width", f"did you mean '{D_S}'?")),
-        (
-            {"matched": {"flops": C}, "report": {"rows": [MIXING]}},
-            ("matched: settings are matched to a baseline; name it",),
-        ),
+        ({"matched": {"flops": C}, "report": {"rows": [MIXING]}}, ("matched to a baseline; name it in",)),
         ({"matched": {"flops": C}, "grid": {**GRID, C: [8, 16]}, "report": {**REPORT, "columns": [C]}},
          (f"matched: {C} is solved, and the grid sets it too",)),
         ({"matched": {"flops": C}, "exclude": [{MIXING: "tied", BLOCKS: 2}], "grid": {**GRID, BLOCKS: [1, 2]},
