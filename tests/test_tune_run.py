@@ -1,6 +1,7 @@
 """A tuned ablation from its file to its table, killed in each phase, and what each command says of both phases."""
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -86,7 +87,8 @@ def quick_yaml(folder: Path, **keys: Any) -> None:
 def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -> None:
     quick_yaml(tmp_path)
     planned = run("plan", "a.yaml").out
-    assert planned.count("tuning: ") == 12 and "12 trials: 12 missing" in planned
+    assert len(re.findall(r"^[0-9a-f]{12} .*tuning: ", planned, re.MULTILINE)) == 12
+    assert "12 trials: 12 missing" in planned
     assert "and 4 trials of the table, whose values are chosen when the others have ended" in planned
     assert "and 4 trials of the table" in run("run", "a.yaml", "--dry-run").out
     first = next(line.split()[0] for line in planned.splitlines() if "tuning: " in line)
@@ -201,7 +203,7 @@ def test_a_figure_shows_how_much_each_setting_depends_on_what_is_tuned(tmp_path:
 def test_a_report_by_name_by_file_and_by_its_archive_is_the_same(tmp_path: Path, run: Any, quick: Path) -> None:
     """Also one whose archive was written before the choice."""
     quick_yaml(tmp_path)
-    first = run("plan", "a.yaml").out.splitlines()[2].split()[0]
+    first = re.findall(r"^[0-9a-f]{12}", run("plan", "a.yaml").out, re.MULTILINE)[0]
     assert run("run", "a.yaml", "--only", first).code == 0
     early = tmp_path / "early.json"
     early.write_text((tmp_path / "runs" / "ablations" / "a" / "resolved.json").read_text())
