@@ -91,7 +91,7 @@ def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -
     assert "12 trials: 12 missing" in planned
     assert "and 4 trials of the table, whose values are chosen when the others have ended" in planned
     assert "and 4 trials of the table" in run("run", "a.yaml", "--dry-run").out
-    first = next(line.split()[0] for line in planned.splitlines() if "tuning: " in line)
+    first = re.findall(r"^[0-9a-f]{12}", planned, re.MULTILINE)[0]
     assert run("run", "a.yaml", "--only", first).code == 0 and len(records(tmp_path / "runs")) == 1
     status = run("status", "a").out
     assert "12 trials: 1 done, 11 missing" in status
@@ -101,8 +101,12 @@ def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -
     assert nothing.code == 2 and "the table has no trials yet" in nothing.err and "Traceback" not in nothing.err
     ended: Ended = run("run", "a.yaml")
     assert ended.code == 0, ended.err
-    assert len(records(tmp_path / "runs")) == 16 and ended.out == run("report", "a", "--format", "text").out
+    on_validation = run("report", "a", "--format", "text", "--metric", "last.validation.accuracy").out
+    assert len(records(tmp_path / "runs")) == 16 and ended.out.startswith(on_validation)
     assert "tuned for each setting by the mean best.validation.accuracy of seeds 100, 101" in ended.out
+    run("report", "a")
+    page = (tmp_path / "runs" / "ablations" / "a" / "report" / "report.md").read_text()
+    assert "; each tuned over " in page
     status = run("status", "a").out
     assert "16 trials: 16 done" in status and "wait for a choice" not in status
     assert "16 trials: 16 done" in run("plan", "a.yaml").out

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import settings
+from analysis import settings, tuned
 from analysis.labels import Label, baseline_of, field_text, grouped, keys, setting_text, value_text
 from analysis.matching import beside
 from analysis.power import POWER, detectable
@@ -37,6 +37,7 @@ def sentences(report: Report) -> list[str]:
         return [_best(report, with_mean)]
     order = sorted(compared, key=lambda label: -abs(compared[label]["difference"]))
     told = [_difference(report, label, compared[label]) for label in order[:MAX_SENTENCES]]
+    told[0] = "; ".join(filter(None, (told[0], tuned.tuned_text(report.ablation))))
     if len(order) == 1:
         return told
     clear = [label for label, cell in compared.items() if is_significant(cell)]
