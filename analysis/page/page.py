@@ -1,6 +1,5 @@
 """The report page: one HTML file that needs no network and no other file."""
 
-import base64
 import math
 import shlex
 from collections.abc import Sequence
@@ -10,18 +9,16 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import settings
-from analysis.cells import STATES
+from analysis.figures.inline import inline
 from analysis.figures.style import Drawn
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_text, keys
+from analysis.labels import Label, keys
 from analysis.page import answer
+from analysis.page.main_table import MainTable
 from analysis.page.paper import findings
 from analysis.report import Report
 from analysis.table import trends, wording
 from analysis.table.heading import heading
-from analysis.table.render import cell_text, equivalence_text, p_value
-from experiments.spec.fields import text
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
@@ -29,7 +26,7 @@ COST_COLUMNS = (
     "cell", "parameters", "TFLOPs a trial", "train s", "images/s", "GFLOP/s", "share of peak",
     "hours of all that are done",
 )  # fmt: skip
-TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "best step", "train s", "commit", "why")
+TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "backend", "best step", "train s", "commit", "why")
 
 
 def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command: str) -> str:
@@ -53,7 +50,7 @@ def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command:
 def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
     """What the page says of one ablation, by the names that the templates use. Args: place: among several."""
     first, *others = answer.sentences(report)
-    ablation, table = report.ablation, report.table
+    ablation, table, table_of = report.ablation, report.table, MainTable(report)
     return {
         "id": f"a{place}",
         "name": ablation.name,
@@ -61,12 +58,13 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
         "answer": first,
         "others": others,
         "about": heading(ablation, table, report.options)[1:],
-        "header": _header(report),
-        "rows": [_row(report, label) for label in report.labels],
+        "table": table_of.as_dict(),
         "notes": wording.notes(ablation, table, report.frame, report.options),
         "num_shown_notes": MAX_OPEN_NOTES,
         "findings": findings(ablation),
-        "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
+        "figures": [
+            {"title": one.title, "caption": one.caption, "svg": inline(one, f"a{place}-{one.name}-")} for one in drawn
+        ],
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
         "trends": trends.sentences(report),
@@ -76,7 +74,7 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
         "num_trials": len(report.frame),
         "ids": list(report.frame["id"][:MAX_IDS]),
         "trial_columns": [ablation.report.metric if name == "metric" else name for name in TRIAL_COLUMNS],
-        "trials": _trials(report),
+        "trials": _trials(report, table_of),
     }
 
 
@@ -86,78 +84,20 @@ def _run(report: Report) -> str:
     return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", store])
 
 
-def _header(report: Report) -> list[dict[str, Any]]:
-    """Name and kind of each column of the main table."""
-    unit = wording.unit(report.ablation)
-    words = [{"name": field_text(report.ablation, name), "kind": "text"} for name in keys(report.ablation)]
-    numbers = [f"mean ({unit})", "std", "n"]
-    if report.ablation.report.baseline:
-        together = next(filter(None, map(settings.frameworks_text, report.rows.values())), "")
-        of_both = f", mean of {together}" if together else ""
-        numbers += ["difference and interval", f"p (Holm{of_both})", "effect size"]
-    if report.ablation.report.equivalence:
-        numbers += ["p (n) of equivalence"]
-    numbers += [f"{wording.level_text()} interval", "least", "median", "most", "floor"]
-    return [*words, *({"name": name, "kind": "number"} for name in numbers)]
-
-
-def _row(report: Report, label: Label) -> dict[str, Any]:
-    """A row of the main table: text and sorting value of each cell."""
-    ablation, cell = report.ablation, report.rows[label]
-    cells = [{"text": text(value), "value": _sortable(value)} for value in label]
-
-    def shown(value: float, sign: str = "") -> dict[str, Any]:
-        return {"text": "—" if math.isnan(value) else wording.number(ablation, value, sign), "value": _sortable(value)}
-
-    def interval(low: float, high: float) -> dict[str, Any]:
-        return {"text": wording.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
-
-    n, planned = int(cell["n"]), int(cell["planned"])
-    mean, signs = shown(cell["mean"]), wording.marks(cell, report.options)
-    if math.isnan(cell["mean"]):
-        mean["text"] = cell_text(ablation, cell, report.options)
-    cells += [mean, shown(cell["std"]), {"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
-    if ablation.report.baseline:
-        effect, p, difference = float(cell["effect_size"]), float(cell["p_holm"]), float(cell["difference"])
-        words = "—" if math.isnan(difference) else f"{wording.difference_text(ablation, cell)}{signs}"
-        cells += [
-            {"text": words, "value": _sortable(difference)},
-            {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
-            {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
-        ]
-    else:
-        mean["text"] += signs
-    if ablation.report.equivalence:
-        cells += [{"text": equivalence_text(cell), "value": _sortable(float(cell["equivalence_p"]))}]
-    cells += [
-        interval(cell["low"], cell["high"]),
-        *(shown(cell[name]) for name in ("least", "median", "most", "floor")),
-    ]
-    whole = n == planned and not any(cell[state] for state in STATES)
-    return {"label": report.text(label), "cells": cells, "is_whole": whole}
-
-
-def _sortable(value: Any) -> Any:
-    """The value as a number or as text; empty text, which sorts last, if there is none."""
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, (int, float)):
-        return "" if math.isnan(value) else float(value)
-    return str(value)
-
-
-def _trials(report: Report) -> list[list[list[Any]]]:
+def _trials(report: Report, table: MainTable) -> list[list[list[Any]]]:
     """Trials of each row of the main table: a list of TRIAL_COLUMNS each."""
-    groups: dict[Label, list[list[Any]]] = {label: [] for label in report.labels}
+    groups: dict[Label, list[list[Any]]] = {setting: [] for setting in table.settings}
+    setting_of = {label: setting for setting, labels in table.settings.items() for label in labels}
     metric, names = report.ablation.report.metric, keys(report.ablation)
-    columns = [*names, "id", "seed", "status", metric, "best.step", "seconds.train", "commit", "why"]
+    columns = [*names, "id", "seed", "status", metric, "backend", "best.step", "seconds.train", "commit", "why"]
     frame = report.frame.reindex(columns=list(dict.fromkeys(columns)))
     for row in zip(*(frame[name] for name in columns), strict=True):
-        key, (trial, seed, status, value, step, seconds, commit, why) = row[: len(names)], row[len(names) :]
+        key, (trial, seed, status, value, backend, *rest) = row[: len(names)], row[len(names) :]
+        step, seconds, commit, why = rest
         shown = "—" if pd.isna(value) else wording.number(report.ablation, float(value))
         steps, time = "" if pd.isna(step) else int(step), "" if pd.isna(seconds) else f"{seconds:.1f}"
         commit, why = ("" if pd.isna(part) else str(part) for part in (commit, why))
-        groups[key].append([trial, int(seed), status, shown, steps, time, commit, why])
+        groups[setting_of[key]].append([trial, int(seed), status, shown, backend, steps, time, commit, why])
     return list(groups.values())
 
 
@@ -202,7 +142,3 @@ def _environments(frame: pd.DataFrame) -> list[str]:
         lines.append(f"{count} trials: commit {commit}{changed}; {ran_on}, {processor}; Python {python}, {packages}")
     more = len(counts) - MAX_ENVIRONMENTS
     return lines + ([f"and {more} more environments; see tidy.csv"] if more > 0 else [])
-
-
-def _data_uri(drawn: Drawn) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.files['svg']).decode()}"
