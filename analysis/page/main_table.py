@@ -86,7 +86,9 @@ class MainTable:
         names += [(field_text(ablation, name), "text") for name in self._texts]
         numbers = [f"mean ({wording.unit(ablation)})"]
         if ablation.report.baseline:
-            numbers += [f"difference ({wording.points(ablation)})", "p (Holm)"]
+            together = next(filter(None, map(settings.frameworks_text, self._compared.values())), "")
+            of_all = f", mean of {together}" if together else ""
+            numbers += [f"difference ({wording.points(ablation)})", f"p (Holm{of_all})"]
         frameworks = self.roles.frameworks
         numbers += [f"{MARKS[i % len(MARKS)]} {name}" for i, name in enumerate(frameworks)] or ["std"]
         numbers += ["n", *(["p (n) of equivalence"] if ablation.report.equivalence else [])]
