@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.table.render import render_cells
+    from analysis.table.render import rendered_of
 
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
     names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))
@@ -65,7 +65,7 @@ def command(arguments: argparse.Namespace) -> int:
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     for report in reports:
-        text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
+        text = rendered_of(report).text(arguments.format or "text")
         print(text, end="" if report is reports[-1] else "\n")
     if arguments.format is None:
         _write(reports, arguments)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
 from analysis.figures.panels import LEGEND
@@ -62,10 +61,10 @@ def draw(report: Report) -> Iterator[Drawn]:
 def _pairs(report: Report, first: Any, second: Any) -> list[_Pair]:
     place = keys(report.ablation).index(FRAMEWORK)
     pairs = []
-    for label, group in report.groups.items():
+    for label, a in report.by_seed.items():
         other = (*label[:place], second, *label[place + 1 :])
-        if label[place] == first and other in report.groups and _have_means(report, label, other):
-            a, b = by_seed(report.ablation, group), by_seed(report.ablation, report.groups[other])
+        if label[place] == first and other in report.by_seed and _have_means(report, label, other):
+            b = report.by_seed[other]
             pairs += [_Pair(label, seed, a[seed], b[seed]) for seed in a if seed in b]
     return [one for one in pairs if math.isfinite(one.first) and math.isfinite(one.second)]
 

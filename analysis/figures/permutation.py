@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from analysis import inference
-from analysis.cells import by_seed
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
 from analysis.figures.panels import LEGEND
@@ -77,7 +76,7 @@ def _drop(report: Report, none: Label | None, permuted: Label | None) -> Paired 
     """The change from the input in order to the permuted one, over the seeds that both have; None without any."""
     if none is None or permuted is None:
         return None
-    first, second = (by_seed(report.ablation, report.groups[label]) for label in (none, permuted))
+    first, second = (report.by_seed[label] for label in (none, permuted))
     drop = inference.paired(first, second, report.options.interval)
     return None if math.isnan(drop.difference) else drop
 

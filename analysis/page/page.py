@@ -2,7 +2,7 @@
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from analysis.page.main_table import MainTable
 from analysis.page.paper import findings
 from analysis.report import Report
 from analysis.table import trends, wording
-from analysis.table.heading import heading
+from analysis.table.render import Rendered
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
@@ -29,10 +29,10 @@ COST_COLUMNS = (
 TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "backend", "best step", "train s", "commit", "why")
 
 
-def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command: str) -> str:
+def page(parts: Sequence[Mapping[str, Any]], figures: Sequence[Sequence[Drawn]], command: str) -> str:
     """The HTML of the page. All text from outside is escaped.
 
-    Args:   figures: of each report.    command: the one that made the page.
+    Args:   parts: of `section`, of each report.    figures: of each report.    command: the one that made the page.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -41,30 +41,33 @@ def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [section(report, drawn, i) for i, (report, drawn) in enumerate(zip(reports, figures, strict=True))]
+    sections = [
+        {**part, "id": f"a{place}", "figures": [_figure(one, f"a{place}-{one.name}-") for one in drawn]}
+        for place, (part, drawn) in enumerate(zip(parts, figures, strict=True))
+    ]
     files = {name: (TEMPLATES / f"report.{name}").read_text() for name in ("css", "js")}
-    title = ", ".join(report.ablation.name for report in reports)
+    title = ", ".join(part["name"] for part in parts)
     return environment.get_template("report.html.j2").render(title=title, sections=sections, command=command, **files)
 
 
-def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
-    """What the page says of one ablation, by the names that the templates use. Args: place: among several."""
+def _figure(drawn: Drawn, prefix: str) -> dict[str, str]:
+    return {"title": drawn.title, "caption": drawn.caption, "svg": inline(drawn, prefix)}
+
+
+def section(report: Report, rendered: Rendered) -> dict[str, Any]:
+    """What the page says of one ablation, by the names that the templates use; without its figures."""
     first, *others = answer.sentences(report)
-    ablation, table, table_of = report.ablation, report.table, MainTable(report)
+    ablation, table = report.ablation, MainTable(report)
     return {
-        "id": f"a{place}",
         "name": ablation.name,
         "question": wording.asked_text(ablation) or ablation.name,
         "answer": first,
         "others": others,
-        "about": heading(ablation, table, report.options)[1:],
-        "table": table_of.as_dict(),
-        "notes": wording.notes(ablation, table, report.frame, report.options),
+        "about": rendered.above[1:],
+        "table": table.as_dict(),
+        "notes": rendered.notes,
         "num_shown_notes": MAX_OPEN_NOTES,
         "findings": findings(ablation),
-        "figures": [
-            {"title": one.title, "caption": one.caption, "svg": inline(one, f"a{place}-{one.name}-")} for one in drawn
-        ],
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
         "trends": trends.sentences(report),
@@ -74,7 +77,7 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
         "num_trials": len(report.frame),
         "ids": list(report.frame["id"][:MAX_IDS]),
         "trial_columns": [ablation.report.metric if name == "metric" else name for name in TRIAL_COLUMNS],
-        "trials": _trials(report, table_of),
+        "trials": _trials(report, table),
     }
 
 
