@@ -22,7 +22,7 @@ MARKS = 5  # on a curve
 
 def draw(report: Report) -> Iterator[Drawn]:
     looks = looks_of(report)
-    placed, shown = panels(looks, looks.roles.beside, MOST_ROWS), Values()
+    placed, shown = panels(looks, looks.roles.beside, MOST_ROWS, 1), Values()
     with_curve = {
         label
         for row in placed.rows

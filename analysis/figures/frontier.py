@@ -45,8 +45,12 @@ def draw(report: Report) -> Iterator[Drawn]:
     figure, ax = style.new(4.2 + LEGEND, 3.2)
     scale = scale_of(report.ablation)
     ax.step([one.tflops for one in front], [scale * one.mean for one in front], where="post", color=DIM, linewidth=1)
+    by_look: dict[Label, list[Label]] = {}
     for label in with_cost:
-        _mark(looks, label, ax, shown)
+        setting = looks.compared(label) if looks.is_shown(label) else ()
+        by_look.setdefault((setting, looks.roles.framework(label)), []).append(label)
+    for labels in by_look.values():
+        _marks(looks, labels, ax, shown)
     costs = [one.tflops for one in points]
     if max(costs) > LOG_RATIO * min(costs):
         ax.set_xscale("log")
@@ -80,9 +84,14 @@ def _points(looks: Looks, labels: list[Label]) -> list[_Point]:
     ]
 
 
-def _mark(looks: Looks, label: Label, ax: Any, shown: Values) -> None:
-    report, cell = looks.report, looks.report.rows[label]
-    tflops, mean = cell["training_flops"] / 1e12, cell["mean"]
-    (mark,) = ax.plot([tflops], [scale_of(report.ablation) * mean], **{**looks.of(label), "linestyle": ""})
-    value = f"{number(report.ablation, mean)} {unit(report.ablation)} at {tflops:.3g} TFLOPs"
-    shown.add(mark, [f"{looks.text(label)}: {value}"])
+def _marks(looks: Looks, labels: list[Label], ax: Any, shown: Values) -> None:
+    """Draw the cells of one setting and framework."""
+    ablation, cells = looks.report.ablation, [looks.report.rows[label] for label in labels]
+    tflops, means = [cell["training_flops"] / 1e12 for cell in cells], [cell["mean"] for cell in cells]
+    scaled = [scale_of(ablation) * mean for mean in means]
+    (marks,) = ax.plot(tflops, scaled, **{**looks.of(labels[0]), "linestyle": ""})
+    told = [
+        f"{number(ablation, mean)} {unit(ablation)} at {cost:.3g} TFLOPs"
+        for mean, cost in zip(means, tflops, strict=True)
+    ]
+    shown.add(marks, [f"{looks.text(label)}: {one}" for label, one in zip(labels, told, strict=True)])

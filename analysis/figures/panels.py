@@ -60,12 +60,15 @@ class Panels:
         return figure, [list(line) for line in axes]
 
 
-def panels(looks: Looks, names: Sequence[str], most_rows: int) -> Panels:
-    """Panels of the values of fields: the first field's are the columns, where there are few of them."""
+def panels(looks: Looks, names: Sequence[str], most_rows: int, most_folded: int) -> Panels:
+    """Panels of the values of fields: the first field's are the columns, where there are few of them.
+
+    Args: most_rows: of the values of the other fields.    most_folded: of a row of panels that is too long for one.
+    """
     found = list(dict.fromkeys(looks.roles.part(label, names) for label in looks.report.rows))
     firsts = list(dict.fromkeys(values[:1] for values in found))
     if len(firsts) > COLUMNS or len(names) < 2:
-        shown = style.some(found, COLUMNS * most_rows)
+        shown = style.some(found, COLUMNS * most_folded)
         num_columns = min(COLUMNS, len(shown)) if len(shown) != COLUMNS + 1 else 3
         rows = [shown[i : i + num_columns] for i in range(0, len(shown), num_columns)]
         rows = [[*row, *[None] * (num_columns - len(row))] for row in rows]

@@ -55,7 +55,9 @@ class Drawn:
 
     def __post_init__(self) -> None:
         """Lay it out once, so that every file of it is the same picture."""
-        self.figure.draw_without_rendering()
+        engine = self.figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(self.figure)
         self.figure.set_layout_engine(None)  # of any other kind each file would be laid out again
 
     @cached_property

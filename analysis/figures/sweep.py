@@ -90,7 +90,7 @@ def _panels(looks: Looks, name: str) -> Panels:
     """Panels of all fields that are neither the axis, nor the framework, nor told by colour."""
     roles = looks.roles
     others = [one for one in roles.compared if one != name] if name in roles.compared else []
-    return panels(looks, [*(one for one in roles.beside if one != name), *others], MOST_ROWS)
+    return panels(looks, [*(one for one in roles.beside if one != name), *others], MOST_ROWS, MOST_ROWS)
 
 
 def _lines(placed: Panels, panel: Label, ax: Any, axis: _Axis, shown: Values) -> None:
@@ -106,25 +106,34 @@ def _lines(placed: Panels, panel: Label, ax: Any, axis: _Axis, shown: Values) ->
         ordered = sorted(labels, key=lambda label: axis.place(report.rows[label][axis.name]))
         cells = [report.rows[label] for label in ordered]
         x = [axis.beside(axis.place(cell[axis.name]), place, len(by_line)) for cell in cells]
-        y = scale_of(report.ablation) * np.array([cell["mean"] for cell in cells])
+        y = [scale_of(report.ablation) * cell["mean"] for cell in cells]
         look = looks.plain(ordered[0]) if is_compared else {**looks.of(ordered[0]), "marker": ""}
         if axis.is_numeric:
             ax.plot(x, y, linewidth=1.1, **look)
-        for i, label in enumerate(ordered):
-            _mark(looks, label, ax, (x[i], y[i]), shown)
+        _marks(looks, ordered, ax, (x, y), shown)
 
 
-def _mark(looks: Looks, label: Label, ax: Any, place: tuple[float, float], shown: Values) -> None:
-    """The mean of a cell with its interval."""
+def _marks(looks: Looks, labels: Sequence[Label], ax: Any, places: tuple[Sequence[float], ...], shown: Values) -> None:
+    """The means of cells with their intervals; those of one look at once."""
+    report, x, y = looks.report, *places
+    scale = scale_of(report.ablation)
+    groups: dict[Label | None, list[int]] = {}
+    for i, label in enumerate(labels):
+        groups.setdefault(looks.compared(label) if looks.is_shown(label) else None, []).append(i)
+    for chosen in groups.values():
+        look = looks.of(labels[chosen[0]])
+        cells = [report.rows[labels[i]] for i in chosen]
+        low, high = ([scale * cell[end] for cell in cells] for end in ("low", "high"))
+        ax.vlines([x[i] for i in chosen], low, high, color=look["color"], linewidth=0.8, alpha=0.7)
+        (marks,) = ax.plot([x[i] for i in chosen], [y[i] for i in chosen], **{**look, "linestyle": ""})
+        shown.add(marks, [_value(looks, labels[i]) for i in chosen])
+
+
+def _value(looks: Looks, label: Label) -> str:
     ablation, cell = looks.report.ablation, looks.report.rows[label]
-    look = {**looks.of(label), "linestyle": ""}
-    if not math.isnan(cell["low"]):
-        ends = [scale_of(ablation) * cell[end] for end in ("low", "high")]
-        ax.plot([place[0]] * 2, ends, color=look["color"], linewidth=0.8, alpha=0.7)
-    (mark,) = ax.plot([place[0]], [place[1]], **look)
     interval = interval_text(ablation, cell["low"], cell["high"])
     value = f"{number(ablation, cell['mean'])} {unit(ablation)} {interval}".rstrip()
-    shown.add(mark, [f"{looks.text(label)}: {value}, n = {int(cell['n'])}"])
+    return f"{looks.text(label)}: {value}, n = {int(cell['n'])}"
 
 
 def draw_data_scale(report: Report) -> Iterator[Drawn]:
