@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELP = "Print an ablation's table, and write its report: page, tables, tidy data, figures."
 EXAMPLE = "mixlab report experiments/ablations/tying.yaml --open"
-FORMATS = ("text", "csv", "markdown", "json", "latex")
+FORMATS = ("text", "csv", "markdown", "json", "latex", "siunitx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

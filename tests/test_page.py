@@ -120,7 +120,7 @@ def test_a_setting_stands_beside_its_baseline_with_its_frameworks_as_columns(vis
     assert names[6:8] == ["● torch", "○ jax"] and {"parameters", "TFLOPs a trial", "train s"} <= set(names)
     assert first[1] == "tied" and first[3] == "—" and re.match(r"[+-]\d", second[3])
     mean = float(second[2])
-    assert mean == pytest.approx(sum(float(text.split(" ± ")[0]) for text in second[5:7]) / 2, abs=0.11)
+    assert mean == pytest.approx(sum(float(text.split("\u00a0")[0]) for text in second[5:7]) / 2, abs=0.11)
     group = page.locator("tr[data-row]").locator("nth=0").or_(page.locator("tr[data-row]").locator("nth=1"))
     best = group.locator("strong").all_inner_texts()
     assert best == [str(max(float(first[2]), mean))]

@@ -18,7 +18,7 @@ from experiments.spec.fields import text
 
 MARKS = "●○◐◒"  # of the frameworks, as in figures: full, then empty
 BETWEEN = " / "  # numbers of the frameworks in one place of the table
-NOTHING = "—"
+NOTHING, NO_BREAK = "—", "\u00a0"
 Cell = dict[str, Any]  # text, value: what it is sorted by, and whether it is the best of its group
 
 
@@ -75,7 +75,7 @@ class MainTable:
             "groups": [
                 {"head": phrase(self.roles.beside, group), "rows": together} for group, together in groups.items()
             ],
-            "num_rows": len(rows),
+            "together": next(filter(None, map(settings.frameworks_text, self._compared.values())), ""),
             "has_best": any(cell["is_best"] for row in rows.values() for cell in row["cells"]),
         }
 
@@ -86,9 +86,7 @@ class MainTable:
         names += [(field_text(ablation, name), "text") for name in self._texts]
         numbers = [f"mean ({wording.unit(ablation)})"]
         if ablation.report.baseline:
-            together = next(filter(None, map(settings.frameworks_text, self._compared.values())), "")
-            of_all = f", mean of {together}" if together else ""
-            numbers += [f"difference ({wording.points(ablation)})", f"p (Holm{of_all})"]
+            numbers += [f"difference ({wording.points(ablation)})", "p (Holm)"]
         frameworks = self.roles.frameworks
         numbers += [f"{MARKS[i % len(MARKS)]} {name}" for i, name in enumerate(frameworks)] or ["std"]
         numbers += ["n", *(["p (n) of equivalence"] if ablation.report.equivalence else [])]
@@ -133,7 +131,7 @@ class MainTable:
     def _difference(self, one: Any) -> str:
         ablation = self.report.ablation
         interval = wording.interval_text(ablation, one["difference_low"], one["difference_high"], 1)
-        return f"{wording.number(ablation, one['difference'], '+', 1)} {interval}".rstrip()
+        return f"{wording.number(ablation, one['difference'], '+', 1)} {interval.replace(' ', NO_BREAK)}".rstrip()
 
     def _reason(self, cells: Sequence[Any]) -> str:
         """The reason why there is no number."""
@@ -163,7 +161,9 @@ class MainTable:
         if math.isnan(cell["mean"]):
             return _cell(self._reason([cell]), math.nan)
         std = "?" if math.isnan(cell["std"]) else wording.number(self.report.ablation, cell["std"])
-        return _cell(f"{wording.number(self.report.ablation, cell['mean'])} ± {std}", float(cell["mean"]))
+        return _cell(
+            f"{wording.number(self.report.ablation, cell['mean'])}{NO_BREAK}±{NO_BREAK}{std}", float(cell["mean"])
+        )
 
     def _costs(self, cells: Sequence[Any]) -> list[Cell]:
         return [

@@ -11,7 +11,7 @@ import pandas as pd
 from analysis.cells import STATES, Options, cells
 from analysis.labels import Label, field_text, head_texts, labels
 from analysis.report import Report
-from analysis.table import wording
+from analysis.table import siunitx, wording
 from analysis.table.heading import heading
 from analysis.table.latex import document
 from analysis.table.layout import aligned, markdown, paragraph
@@ -20,6 +20,7 @@ from experiments.files import finite
 from experiments.spec.fields import text
 
 FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json", "latex": "tex"}  # and the endings of files
+SIUNITX = "siunitx"  # printed on request, and no file of a report
 
 
 def render(ablation: Ablation, frame: pd.DataFrame, style: str, options: Options = Options()) -> str:  # noqa: B008
@@ -68,7 +69,7 @@ class Rendered:
         return wording.notes(self.ablation, self.table, self.frame, self.options)
 
     def text(self, style: str) -> str:
-        """The table in one of FORMATS."""
+        """The table in one of FORMATS, or for SIUNITX."""
         report, table = self.ablation.report, self.table
         if style == "csv":
             return table.assign(commits=[" ".join(commits) for commits in table["commits"]]).to_csv(index=False)
@@ -78,6 +79,8 @@ class Rendered:
         if style == "text":
             return "\n".join([*self.above, "", *aligned(self.layout), "", *self.notes]).rstrip() + "\n"
         below = [*self.differences, *self.notes]
+        if style == SIUNITX:
+            return siunitx.document(self.ablation, self.table, self.options, (self.above, below))
         if style == "latex":
             return document(self.layout, len(report.rows), self.ablation.name, self.above, below)
         lines = [*map(paragraph, self.above), *markdown(self.layout), "", *map(paragraph, below)]
