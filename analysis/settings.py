@@ -122,7 +122,8 @@ def _each(cells: Sequence[Compared], read: Reader) -> np.ndarray[Any, Any] | Non
 
 def _apart(first: Right | None, second: Right | None) -> np.ndarray[Any, Any]:
     assert first is not None and second is not None
-    return second.each() - first.each()
+    apart: np.ndarray[Any, Any] = second.each() - first.each()
+    return apart
 
 
 def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], dict[Any, float]]:

@@ -23,7 +23,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.spec.expand import expand
 
     named = [text for text in (arguments.first, arguments.second) if text is not None]
-    sets = [read_run_set(expand(text, "command line: run set"), arguments.store) for text in named]
-    lines = set_lines(*sets, arguments.metric) if len(sets) == 1 else compare_lines(*sets, arguments.metric)
+    first, *rest = [read_run_set(expand(text, "command line: run set"), arguments.store) for text in named]
+    lines = compare_lines(first, rest[0], arguments.metric) if rest else set_lines(first, arguments.metric)
     print("\n".join(lines))
     return 0

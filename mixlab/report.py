@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 HELP = "Print an ablation's table, and write its report: page, tables, tidy data, figures."
 EXAMPLE = "mixlab report experiments/ablations/tying.yaml --open"
-FORMATS = ("text", "csv", "markdown", "json", "latex")
+FORMATS = ("text", "csv", "markdown", "json", "latex", "siunitx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def command(arguments: argparse.Namespace) -> int:
-    from analysis.table.render import render_cells
+    from analysis.table.render import rendered_of
 
     overrides = [word for word in arguments.ablations if "=" in word and not Path(word).exists()]
     names = list(dict.fromkeys(word for word in arguments.ablations if word not in overrides))
@@ -66,7 +66,7 @@ def command(arguments: argparse.Namespace) -> int:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     for report in reports:
         _unseal(report, is_written=arguments.format is None)
-        text = render_cells(report.ablation, report.frame, report.table, arguments.format or "text", report.options)
+        text = rendered_of(report).text(arguments.format or "text")
         print(text, end="" if report is reports[-1] else "\n")
     if arguments.format is None:
         _write(reports, arguments)

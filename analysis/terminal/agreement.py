@@ -67,7 +67,7 @@ def framework_lines(side: RunSet, metric: str) -> list[str]:
         return []
     settings = _settings(side)
     names = sorted({name for seeds in settings.values() for found in seeds.values() for name in found})
-    lines = []
+    lines: list[str] = []
     for pair in combinations(names, 2):
         shared = {
             setting: [(found[pair[0]], found[pair[1]]) for found in seeds.values() if {*pair} <= found.keys()]

@@ -39,7 +39,8 @@ def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -
 
 def predicted(logits: Array) -> Array:
     """The class (n,) of the largest logit of each example, in the smallest type; the first of equal ones."""
-    return logits.argmax(1).astype(np.min_scalar_type(logits.shape[1] - 1))
+    classes: Array = logits.argmax(1).astype(np.min_scalar_type(logits.shape[1] - 1))
+    return classes
 
 
 def accuracy(logits: Array, labels: Array, loss: str) -> float:

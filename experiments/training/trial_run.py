@@ -106,7 +106,7 @@ class TrialRun:
 
         Raises: Diverged: a loss is not finite: that of the last step was, and its update led to where nothing is.
         """
-        progress, scores = self.progress, {split: one and one.scores for split, one in point.items()}
+        progress, scores = self.progress, {split: one.scores if one else None for split, one in point.items()}
         if not all(math.isfinite(score[FINITE.name]) for score in scores.values() if score):
             raise Diverged(progress.step)
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
