@@ -96,7 +96,7 @@ def command(arguments: argparse.Namespace) -> int:
         print(f"mixlab: {sentence}", file=sys.stderr)
     in_table = [planned for planned in trials if not planned.tunes]
     if in_table:
-        print(_table(ablation, in_table, store))
+        print(_table(ablation, trials, store))
     asked = in_table if is_whole else chosen
     waiting = is_whole and tune.num_waiting(ablation, trials) > 0
     return TRIAL_FAILED if waiting or any(_has_failed(planned, failed, store) for planned in asked) else 0
