@@ -71,7 +71,8 @@ def cells(
         **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
     )
     table = table.assign(**_differences(ablation, groups, table, read))
-    table["unlike"] = [_is_unlike(ablation, groups, table, label) for label in groups]
+    origins_of = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
+    table["unlike"] = [_is_unlike(ablation, origins_of, label) for label in groups]
     if ablation.report.equivalence:
         mixed = {label for label, row in zip(groups, rows, strict=True) if is_mixed(row["commits"], options)}
         tests = list(_equivalences(ablation, groups, mixed))
@@ -195,9 +196,8 @@ def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixe
             yield equivalence(by_seed(ablation, groups[other]), by_seed(ablation, group), asked.margin)
 
 
-def _is_unlike(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, label: Label) -> bool:
+def _is_unlike(ablation: Ablation, rows: Mapping[Label, tuple[Any, Any]], label: Label) -> bool:
     """Tell whether a cell ran under another commit, or in another environment, than the baseline beside it."""
-    rows = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
     other = baseline_of(ablation, label)
     return other is not None and other in rows and all(rows[other]) and all(rows[label]) and rows[other] != rows[label]
 

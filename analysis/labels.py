@@ -48,6 +48,12 @@ def field_text(ablation: Ablation, name: str) -> str:
     return name if [short(key) for key in keys(ablation)].count(short(name)) > 1 else short(name)
 
 
+def field_words(ablation: Ablation, name: str) -> str:
+    """A field within a sentence: `token mixing`; a label as it is."""
+    words = field_text(ablation, name)
+    return words if FIELD in ablation.labels.get(name, {}) else words.replace("_", " ")
+
+
 def value_text(ablation: Ablation, name: str, value: Any) -> str:
     """A value of a field: its label, else its text."""
     return words(ablation.labels, name, value)
@@ -72,7 +78,7 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
     need no such rule: the head of their column is their field.
     """
     columns = ablation.report.columns
-    bare = {name for name in columns if _speaks_for_itself(ablation, table, name)}
+    bare = {name for name in columns if speaks_for_itself(ablation, table, name)}
     return {
         values: " ".join(
             value_text(ablation, name, value) if name in bare else setting_text(ablation, name, value)
@@ -82,7 +88,8 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
     }
 
 
-def _speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bool:
+def speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bool:
+    """Tell whether the field's values are words that no other field of the table has."""
     own = {value_text(ablation, name, value) for value in table[name]}
     others = {value_text(ablation, key, value) for key in keys(ablation) if key != name for value in table[key]}
     labelled = ablation.labels.get(name, {})

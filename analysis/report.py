@@ -41,6 +41,28 @@ class Report:
         return {label: group[group["status"] == "done"] for label, group in groups.items()}
 
     @cached_property
+    def by_seed(self) -> dict[Label, dict[Any, float]]:
+        """The metric of the trials of each cell that are done, by seed."""
+        found: dict[Label, dict[Any, float]] = {label: {} for label in self.labels}
+        frame, metric = self.frame, self.ablation.report.metric
+        if metric in frame:
+            values = pd.to_numeric(frame[metric])
+            columns = [frame[name] for name in keys(self.ablation)]
+            for status, seed, value, *label in zip(frame["status"], frame["seed"], values, *columns, strict=True):
+                if status == "done":
+                    found[tuple(label)][seed] = float(value)
+        return found
+
+    @cached_property
+    def _done_ids(self) -> dict[Label, list[str]]:
+        columns = [self.frame[name] for name in keys(self.ablation)]
+        found: dict[Label, list[str]] = {label: [] for label in self.labels}
+        for status, key, *label in zip(self.frame["status"], self.frame["id"], *columns, strict=True):
+            if status == "done":
+                found[tuple(label)].append(key)
+        return found
+
+    @cached_property
     def rows(self) -> dict[Label, "pd.Series[Any]"]:
         """The cells by the values of their fields."""
         return {label: row for label, (_, row) in zip(self.labels, self.table.iterrows(), strict=True)}
@@ -58,7 +80,7 @@ class Report:
 
     def curve(self, label: Label, column: str) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
         """Steps, and a row of the column for each seed, of trials that were evaluated at the same steps."""
-        curves = [curve for key in self.groups[label]["id"] if len(curve := self.results[key].curve)]
+        curves = [curve for key in self._done_ids[label] if len(curve := self.results[key].curve)]
         if not curves:
             return np.empty(0), np.empty((0, 0))
         curves = [curve for curve in curves if np.array_equal(curve[:, 0], curves[0][:, 0])]

@@ -43,9 +43,10 @@ def _external() -> "dict[str, EntryPoint]":
     return {point.name: point for point in entry_points(group=_GROUP)}
 
 
-def _folders() -> list[str]:
-    """Names of the backends of this project."""
-    return sorted(path.parent.name for path in Path(__file__).parent.glob("*/program.py"))
+@cache
+def _folders() -> tuple[str, ...]:
+    """Names of the backends of this project; a grid asks for each of its trials."""
+    return tuple(sorted(path.parent.name for path in Path(__file__).parent.glob("*/program.py")))
 
 
 def check(name: str) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 HELP = "Print an ablation's table, and write its report: page, tables, tidy data, figures."
 EXAMPLE = "mixlab report experiments/ablations/tying.yaml --open"
 WATCH_S = 2.0  # between two looks at the records
-FORMATS = ("text", "csv", "markdown", "json", "latex")
+FORMATS = ("text", "csv", "markdown", "json", "latex", "siunitx")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,11 +83,11 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _print(reports: "list[Report]", style: str | None) -> None:
     """Print the tables. Args: style: of --format; None: text, before the report is written."""
-    from analysis.table.render import render_cells
+    from analysis.table.render import rendered_of
 
     for report in reports:
         _unseal(report, is_written=style is None)
-        text = render_cells(report.ablation, report.frame, report.table, style or "text", report.options)
+        text = rendered_of(report).text(style or "text")
         print(text, end="" if report is reports[-1] else "\n")
 
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import statistics
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,21 +18,16 @@ from statsmodels.stats.power import TTestPower
 import analysis
 from analysis import records
 from analysis.cells import Options
-from analysis.figures import draw_all
-from analysis.figures.filters import paired
 from analysis.page.answer import sentences
 from analysis.page.writing import write_reports
 from analysis.report import Report, make_report
 from analysis.table import trends
 from analysis.table.render import render_cells
-from backends.models.mixer import STEM
 from experiments.design import archive
 from experiments.design.ablation import load_ablation, trials
-from experiments.files import write_whole
-from experiments.results import first_layers
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
-from tests.conftest import base, command, write_yaml
+from tests.conftest import command, write_yaml
 
 MIXING, BLOCKS, RATE = "model.token_mixing", "model.num_blocks", "train.learning_rate"
 GRID = {BLOCKS: [1, 2, 4], MIXING: ["tied", "untied"], "backend": ["torch", "jax"], "seed": [0, 1, 2]}
@@ -483,42 +477,7 @@ def test_the_parser_of_latex_refuses_what_does_not_compile(
         check_latex(tex[:begin] + tex[begin:].replace(*wrong, 1))
 
 
-# --- figures ----------------------------------------------------------------------------------------------------------
-
-
-def drawn(report: Report) -> dict[str, str]:
-    found = {}
-    for figure in draw_all(report):
-        for kind, begin in (("svg", b"<?xml"), ("pdf", b"%PDF"), ("png", b"\x89PNG")):
-            assert figure.files[kind].startswith(begin)
-        again = replace(figure)
-        assert again.files == figure.files
-        found[figure.name] = figure.caption
-        figure.close()
-    return found
-
-
-def test_each_figure_is_drawn_where_it_has_something_to_show(bench: Any) -> None:
-    assert drawn(bench().report()) == {}
-    captions = drawn(bench().fill().report())
-    assert set(captions) == {
-        "sweep_num_blocks",
-        "differences",
-        "learning_curves",
-        "frameworks",
-    }  # the flops are all the same
-    assert "18 pairs of the same settings and seed" in captions["frameworks"]
-
-
-def test_captions_hold_the_numbers_that_are_shown(bench: Any) -> None:
-    grid = {"data.fraction": [0.25, 0.5, 1.0], "seed": [0, 1]}
-    made = bench(grid=grid, report={"rows": ["data.fraction"]}).put(*map(record, (0.6, 0.6, 0.7, 0.7, 0.8, 0.8)))
-    captions = drawn(made.report())
-    sizes = [made.trials[i].trial.info.num_train for i in (0, 2, 4)]
-    slope = np.polyfit(np.log(sizes), np.log([0.4, 0.3, 0.2]), 1)[0]
-    assert f"N^{slope:.3f}" in captions["data_scale"]
-    assert "3 sizes (one degree of freedom: ±12.7 standard errors)." in captions["data_scale"]
-    assert "60.0 at 0.25, 70.0 at 0.5, 80.0 at 1 (rank correlation +1.00)" in captions["sweep_fraction"]
+# --- trends ---------------------------------------------------------------------------------------------------------
 
 
 def test_trends_are_slopes_a_doubling(bench: Any) -> None:
@@ -534,46 +493,6 @@ def test_trends_are_slopes_a_doubling(bench: Any) -> None:
     assert trends.sentences(made.put(*found).report()) == [f"num_blocks: {said}", f"parameters by num_blocks: {said}"]
     three = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]}).put(*found[:3])
     assert trends.sentences(three.report())[0].endswith("3 cells (one degree of freedom: ±12.7 standard errors)")
-
-
-def test_permutation_bars_say_the_drop(bench: Any) -> None:
-    grid = {"data.permutation": ["none", "patches", "pixels"], "seed": [0, 1]}
-    made = bench(grid=grid, report={"rows": ["data.permutation"]})
-    captions = drawn(made.put(*map(record, (0.8, 0.9, 0.82, 0.88, 0.5, 0.4))).report())
-    assert (
-        "patches: +0.0 points [-25.4, 25.4] (2 pairs); pixels: -40.0 points [-167.1, 87.1] (2 pairs)."
-        in captions["permutation"]
-    )
-
-
-def test_the_frontier_is_what_nothing_cheaper_beats(bench: Any) -> None:
-    made = bench(grid={BLOCKS: [1, 2, 4], "seed": [0]}, report={"rows": [BLOCKS]})
-    flops = (10**12, 2 * 10**12, 4 * 10**12)
-    found = [record(value, training_flops=cost) for value, cost in zip((0.5, 0.4, 0.6), flops, strict=True)]
-    caption = drawn(made.put(*found).report())["frontier"]
-    assert "1, num_blocks=1: 50.0 at 1 TFLOPs; 2, num_blocks=4: 60.0 at 4 TFLOPs." in caption
-
-
-def test_units_are_paired_with_their_inverse_low_frequency_first(bench: Any) -> None:
-    x = np.arange(8)
-    waves = [np.cos(2 * np.pi * k * x / 8)[:, None] * np.ones(8) for k in (3, 1, 2)]
-    units = np.array([waves[0], -waves[1], waves[2], -waves[2], waves[1], -waves[0]])
-    assert paired(units) == [1, 4, 2, 3, 0, 5]
-
-
-def test_first_layers_are_drawn_of_a_trial_that_was_really_trained(tmp_path: Path, quick: Path) -> None:
-    write_yaml(tmp_path / "tiny.yaml", base=base(backend="quick"), grid={"seed": [0]})
-    path = str(quick)
-    assert command(tmp_path, "run", "tiny.yaml", PYTHONPATH=path).code == 0
-    store = Store(tmp_path / "runs")
-    (trial_id,) = store.trial_ids()
-    kept = first_layers.read(store.folder(trial_id))
-    assert kept is not None and kept[STEM].shape == (4, 4, 1, 8)
-    ended = command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path)
-    assert ended.code == 0 and (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()
-    write_whole(store.folder(trial_id) / first_layers.FILE, b"damaged")
-    assert command(tmp_path, "report", "tiny.yaml", PYTHONPATH=path).code == 0
-    assert not (tmp_path / "runs/ablations/tiny/report/figures/filters.svg").exists()  # nor is the old one left
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

@@ -9,7 +9,9 @@ import pytest
 
 from analysis.cells import cells
 from analysis.page.markdown import markdown_page
-from analysis.table.render import render
+from analysis.page.page import section
+from analysis.report import Report
+from analysis.table.render import render, rendered_of
 from experiments.design.ablation import Ablation, load_ablation
 from tests.conftest import ROOT
 from tests.test_report_files import BLOCKS, MIXING, NASTY, Bench, record
@@ -75,11 +77,16 @@ def test_a_report_has_a_page_of_text_that_names_every_picture(tmp_path: Path, ca
     assert "```bash\nmixlab run " in page and all(one.trial.id in page for one in made.trials)
 
 
+def markdown(report: Report, command: str) -> str:
+    rendered = rendered_of(report)
+    return markdown_page(section(report, rendered), rendered, [], command)
+
+
 def test_text_from_outside_ends_no_block_of_the_page_of_text(tmp_path: Path, cache: Path) -> None:
     made = Bench(tmp_path, cache, question=f"{NASTY} | `x`", grid={"seed": [0, 1]}, report={})
     failed = {"status": "failed", "reason": f"{NASTY}\n# a title", "notes": [], "environment": {}, "sessions": []}
     made.put(record(0.5), failed)
-    page = markdown_page(made.report(), [], "mixlab report one.yaml\n```\n# not a title")
+    page = markdown(made.report(), "mixlab report one.yaml\n```\n# not a title")
     assert "<script" not in page and "&lt;script>" in page and r"\| \`x\`" in page
     assert [line for line in page.splitlines() if "a title" in line and line.startswith("#")] == []
     assert page.count("\n```") == 2
@@ -96,5 +103,5 @@ def test_the_command_of_a_report_is_whole_however_long_its_overrides_are(tmp_pat
     ]
     made.ablation = load_ablation(made.path, words)
     assert made.ablation.where.endswith("...") and made.ablation.file == str(made.path)
-    page = markdown_page(made.report(), [], "mixlab report")
+    page = markdown(made.report(), "mixlab report")
     assert f"\nmixlab run {made.path} {' '.join(words)} --store {made.store.root}\n" in page

@@ -69,8 +69,10 @@ def test_labels_are_escaped_where_a_format_needs_it(written: tuple[Bench, Path])
 def test_labels_stand_in_figures_sentences_and_trends(written: tuple[Bench, Path]) -> None:
     bench, folder = written
     figures = {path.stem: path.read_text() for path in (folder / "figures").glob("*.svg")}
-    assert "one per channel $c_1$" in figures["differences"] and "token MLP=tied, wide" in figures["differences"]
+    assert "one per channel $c_1$" in figures["differences"] and "tied, wide &amp; 50%" in figures["differences"]
     assert "PyTorch" in figures["learning_curves"] and "PyTorch" in figures["frameworks"]
+    assert "token MLP" in figures["learning_curves"] and "tied, wide" in figures["learning_curves"]
+    assert not any(raw in figure for raw in ("tied 27", "mixing", ">torch") for figure in figures.values())
     assert "four" in figures["sweep_num_blocks"] and "depth" in figures["sweep_num_blocks"]
     report = bench.report()
     told = " ".join([*sentences(report), *trends.sentences(report)])

@@ -1,12 +1,16 @@
-"""Differences to the baseline as a forest plot."""
+"""Differences to the baseline as a forest plot: a line for each setting, a small mark for each of its frameworks."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from analysis import settings
 from analysis.figures import style
-from analysis.figures.style import Drawn
-from analysis.inference import ALPHA
+from analysis.figures.looks import Looks, looks_of
+from analysis.figures.panels import LEGEND
+from analysis.figures.style import Drawn, Values
+from analysis.labels import Label
 from analysis.report import Report
 from analysis.table.heading import family_text
 from analysis.table.wording import (
@@ -16,39 +20,103 @@ from analysis.table.wording import (
     is_significant,
     p_text,
     points,
-    together,
 )
 from analysis.table.wording import scale as scale_of
 
 MAX_ROWS = 40
+ROW, BELOW = 0.21, 0.4  # inches of a line; lines by which the marks of frameworks stand below
+LETTERS = 40  # of a line of words
+SMALL = {"markersize": 3.5, "markeredgewidth": 0.7}
+
+
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A setting, one of its cells, and where it stands."""
+
+    label: Label
+    cell: Any  # of settings.rows_of
+    place: float
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    with_difference = [label for label in report.labels if not math.isnan(report.rows[label]["difference"])]
-    if not with_difference:
+    looks = looks_of(report)
+    compared = settings.rows_of(report.ablation, report.table)
+    if not compared:
         return
-    shown, left_out = style.some(with_difference, MAX_ROWS)
-    figure, ax = style.new(6.4, 1.2 + 0.28 * len(shown))
-    scale, numbers = scale_of(report.ablation), []
-    for place, label in enumerate(shown):
-        cell = settings.alone(report.rows[label])
-        low, high = cell["difference_low"], cell["difference_high"]
-        if not math.isnan(low):
-            ax.plot([scale * low, scale * high], [place, place], color="black", linewidth=1.2)
-        filled = "black" if is_significant(cell) else "white"
-        ax.plot(scale * cell["difference"], place, "s", color="black", markerfacecolor=filled, markersize=5)
-        is_known = not math.isnan(cell["p_holm"]) and not settings.frameworks_text(report.ablation, cell)
-        tested = f", {p_text(cell['p_holm'])}" if is_known else ""
-        pairs = counted(cell["pairs"], "pair")
-        numbers.append(f"{report.text(label)}: {difference_text(report.ablation, cell)} ({pairs}{tested})")
+    chosen = _chosen(looks, list(compared))
+    rows, heads = _placed(looks, chosen, compared)
+    height = 1.0 + ROW * (len(rows) * 1.4 + len(heads))
+    figure, ax = style.new(5.0 + LEGEND, height)
+    shown = Values()
+    for row in rows:
+        _mark(looks, row, ax, shown)
     ax.axvline(0, color="black", linewidth=0.8)
-    ax.set_yticks(range(len(shown)), [style.plain(report.text(label)) for label in shown])
-    ax.invert_yaxis()
+    words = [looks.roles.phrase(looks.roles.compared, looks.compared(row.label), baseline=True) for row in rows]
+    ax.set_yticks([row.place for row in rows], [style.wrapped(line, LETTERS) for line in words])
+    beside = {"transform": ax.get_yaxis_transform(), "va": "center", "weight": "bold", "fontsize": 8}
+    for head, place in heads:
+        ax.text(0.01, place, style.plain(head), **beside)
+    ax.set_ylim(max(row.place for row in rows) + 0.9, -0.6)
+    ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", visible=False)
     ax.set_xlabel(f"difference in {report.ablation.report.metric} ({points(report.ablation)})")
-    numbers += together(report.ablation, report.table)[:MAX_ROWS]
+    looks.legend(figure, settings=False)
+    small = " Small marks: each framework alone." if looks.roles.frameworks else ""
     caption = (
-        f"To {baseline_text(report.ablation)}, with the interval of the test; filled where "
-        f"p < {ALPHA:g}{family_text(report.ablation, report.table)}. {'; '.join(numbers)}.{left_out}"
+        f"To {baseline_text(report.ablation)}, with the interval of the test; a full mark: distinguishable"
+        f"{family_text(report.ablation, report.table)}.{small}{style.left_out(len(chosen), len(compared), 'settings')}"
     )
-    yield Drawn("differences", "Difference to the baseline", caption, figure)
+    yield Drawn("differences", "Difference to the baseline", caption, figure, shown.texts)
+
+
+def _chosen(looks: Looks, labels: list[Label]) -> list[Label]:
+    """Settings that the figure has room for, group by group; whole groups where one fits."""
+    groups: dict[Label, list[Label]] = {}
+    for label in labels:
+        groups.setdefault(looks.roles.part(label, looks.roles.beside), []).append(label)
+    in_order = [groups[group] for group in looks.roles.groups if group in groups]
+    largest = max(map(len, in_order))
+    if sum(map(len, in_order)) > MAX_ROWS:
+        in_order = style.some(in_order, max(1, MAX_ROWS // (largest + 1)))
+    return [label for group in in_order for label in style.some(group, MAX_ROWS)]
+
+
+def _placed(
+    looks: Looks, chosen: list[Label], compared: dict[Label, Any]
+) -> tuple[list[_Row], list[tuple[str, float]]]:
+    """Rows of settings, and the heads of their groups, from above."""
+    rows, heads, place, last = [], [], 0.0, None
+    for label in chosen:
+        group = looks.roles.part(label, looks.roles.beside)
+        if group and group != last:
+            heads.append((looks.roles.phrase(looks.roles.beside, group), place))
+            place += 1.0
+        rows.append(_Row(label, compared[label], place))
+        place, last = place + 1.4, group
+    return rows, heads
+
+
+def _mark(looks: Looks, row: _Row, ax: Any, shown: Values) -> None:
+    """The difference of a setting with its interval, and below it those of its frameworks."""
+    ablation, cell, scale = looks.report.ablation, row.cell, scale_of(looks.report.ablation)
+    look = {**looks.of_setting(row.label), "linestyle": "", "markersize": 6}
+    if not math.isnan(cell["difference_low"]):
+        ends = [scale * cell[f"difference_{end}"] for end in ("low", "high")]
+        ax.plot(ends, [row.place] * 2, color=look["color"], linewidth=1.4)
+    full = {} if is_significant(cell) else {"markerfacecolor": "white"}
+    (mark,) = ax.plot([scale * cell["difference"]], [row.place], **{**look, **full})
+    together = settings.frameworks_text(ablation, cell)
+    words = ", ".join(filter(None, (_words(looks, row.label), f"mean of {together}" if together else "")))
+    told = filter(None, (difference_text(ablation, cell), p_text(cell["p_holm"]), counted(int(cell["pairs"]), "pair")))
+    shown.add(mark, [f"{words}: {', '.join(told)}"])
+    for label in looks.roles.cells_of(row.label) if together else ():
+        own = settings.alone(looks.report.rows[label])
+        if not math.isnan(own["difference"]):
+            small = {**looks.of(label), "linestyle": "", **SMALL}
+            (mark,) = ax.plot([scale * own["difference"]], [row.place + BELOW], **small)
+            shown.add(mark, [f"{looks.text(label)}: {difference_text(ablation, own)}"])
+
+
+def _words(looks: Looks, label: Label) -> str:
+    names = (*looks.roles.compared, *looks.roles.beside)
+    return looks.roles.phrase(names, looks.roles.part(label, names))

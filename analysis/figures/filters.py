@@ -16,15 +16,19 @@ from backends.models.mixer import STEM, TOKEN_MIXING
 from experiments.results import first_layers, metrics
 
 MAX_UNITS, COLUMNS = 64, 16
+MAX_READ = 20  # trials whose file is looked for
+CHOOSES = f"{metrics.BEST}.validation.{metrics.CHOOSES.name}"
 
 
 def draw(report: Report) -> Iterator[Drawn]:
-    """Draw the first layers of the trial that is best on test among those that kept theirs."""
+    """Draw the first layers of the trial that is best on validation among those that kept theirs.
+
+    Without validation data it is the first of the grid: nothing is chosen on test.
+    """
     done = report.frame[report.frame["status"] == "done"]
-    if metrics.DEFAULT not in done:
-        return
-    is_ascending = not metrics.parse(metrics.DEFAULT).metric.higher_is_better
-    for _, trial in done.sort_values(metrics.DEFAULT, ascending=is_ascending, kind="stable").head(20).iterrows():
+    if CHOOSES in done:
+        done = done.sort_values(CHOOSES, ascending=not metrics.CHOOSES.higher_is_better, kind="stable")
+    for _, trial in done.head(MAX_READ).iterrows():
         kept = first_layers.read(report.store.folder(str(trial["id"])))
         if kept is not None and _fits(kept, trial):
             yield _draw(kept, trial)
@@ -49,10 +53,12 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     channel = " of the first channel" if trial["model.token_mixing"] == "untied" else ""
     likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
     layer = f"the first token-mixing layer{channel} over the {side} x {side} tokens"
+    is_best = CHOOSES in trial and not math.isnan(trial[CHOOSES] or math.nan)
+    chosen = "is the best on validation" if is_best else "is the first of the grid"
     caption = (
-        f"Trial {trial['id']} ({trial['settings']}) is the best on test of the trials that kept their first "
-        f"layers. Above: {len(order)} of {len(units)} units of {layer}, each beside the one nearest to "
-        f"its inverse, low frequency first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
+        f"Trial {trial['id']} ({trial['settings']}) {chosen} of the trials that kept their first layers. Above: "
+        f"{len(order)} of {len(units)} units of {layer}, each beside the one nearest to its inverse, low frequency "
+        f"first.{likeness} Below: {len(stem)} stem filters. Each is scaled to its own range."
     )
     return Drawn("filters", "First layers", caption, figure)
 

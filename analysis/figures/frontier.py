@@ -1,16 +1,32 @@
-"""The metric against what training costs, and the cells that no other one beats."""
+"""The metric against what training costs, and the settings that no other one beats."""
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
 
 from analysis import inference
 from analysis.figures import style
-from analysis.figures.style import Drawn
+from analysis.figures.looks import Looks, looks_of
+from analysis.figures.panels import LEGEND
+from analysis.figures.style import DIM, Drawn, Values
+from analysis.labels import Label
 from analysis.report import Report
 from analysis.table.wording import metric, number, unit
 from analysis.table.wording import scale as scale_of
 
 LOG_RATIO = 8  # of the largest cost to the least, from which the axis is logarithmic
+MAX_NAMED = 8  # settings of the frontier
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A setting: the means of its cells."""
+
+    words: str
+    tflops: float
+    mean: float
 
 
 def draw(report: Report) -> Iterator[Drawn]:
@@ -21,33 +37,61 @@ def draw(report: Report) -> Iterator[Drawn]:
     ]
     if len({report.rows[label]["training_flops"] for label in with_cost}) < 2:
         return
+    looks, shown = looks_of(report), Values()
+    points = _points(looks, with_cost)
     better = 1 if metric(report.ablation).higher_is_better else -1
-    costs = [float(report.rows[label]["training_flops"]) / 1e12 for label in with_cost]
-    means = [float(report.rows[label]["mean"]) for label in with_cost]
-    front = inference.frontier(costs, [better * mean for mean in means])
-    figure, ax = style.new()
+    places = inference.frontier([one.tflops for one in points], [better * one.mean for one in points])
+    front = [points[place] for place in places]
+    figure, ax = style.new(4.2 + LEGEND, 3.2)
     scale = scale_of(report.ablation)
-    ax.plot(costs, [scale * mean for mean in means], "o", color="#888888", markersize=4, label="cells")
-    ax.step(
-        [costs[i] for i in front],
-        [scale * means[i] for i in front],
-        "s-",
-        where="post",
-        color="black",
-        label="frontier",
+    ax.step([one.tflops for one in front], [scale * one.mean for one in front], where="post", color=DIM, linewidth=1)
+    by_look: dict[Label, list[Label]] = {}
+    for label in with_cost:
+        setting = looks.compared(label) if looks.is_shown(label) else ()
+        by_look.setdefault((setting, looks.roles.framework(label)), []).append(label)
+    for labels in by_look.values():
+        _marks(looks, labels, ax, shown)
+    costs = [one.tflops for one in points]
+    if max(costs) > LOG_RATIO * min(costs):
+        ax.set_xscale("log")
+        style.plain_ticks(ax.xaxis)
+    ax.set(xlabel="training TFLOPs of a trial", ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})")
+    named = style.some(front, MAX_NAMED)
+    for place, one in enumerate(named):
+        at = {"xytext": (-4, 5), "textcoords": "offset points", "ha": "right"}
+        ax.annotate(f"{place + 1}", (one.tflops, scale * one.mean), fontsize=9, weight="bold", **at)
+    looks.legend(figure, more=[f"{place + 1}: {one.words}" for place, one in enumerate(named)])
+    caption = (
+        "The cost counts both passes of every training step. Numbered: the settings that no cheaper one beats."
+        f"{style.left_out(len(named), len(front), 'numbers')}"
     )
-    ax.set(
-        xscale="log" if max(costs) > LOG_RATIO * min(costs) else "linear",
-        xlabel="training TFLOPs of a trial",
-        ylabel=f"{report.ablation.report.metric} ({unit(report.ablation)})",
-    )
-    style.legend(figure, ax)
-    named, left_out = style.some(front)
-    for place, i in enumerate(named):
-        ax.annotate(f"{place + 1}", (costs[i], scale * means[i]), xytext=(3, 4), textcoords="offset points", fontsize=8)
-    on_frontier = "; ".join(
-        f"{place + 1}, {report.text(with_cost[i])}: {number(report.ablation, means[i])} at {costs[i]:.3g} TFLOPs"
-        for place, i in enumerate(named)
-    )
-    caption = f"The cost counts both passes of every training step. On the frontier: {on_frontier}.{left_out}"
-    yield Drawn("frontier", "Result against cost", caption, figure)
+    yield Drawn("frontier", "Result against cost", caption, figure, shown.texts)
+
+
+def _points(looks: Looks, labels: list[Label]) -> list[_Point]:
+    """Settings, their frameworks averaged."""
+    groups: dict[Label, list[Any]] = {}
+    for label in labels:
+        groups.setdefault(looks.roles.setting(label), []).append(looks.report.rows[label])
+    names = (*looks.roles.beside, *looks.roles.compared)
+    return [
+        _Point(
+            looks.roles.phrase(names, setting) or looks.report.ablation.name,
+            fmean(float(cell["training_flops"]) for cell in cells) / 1e12,
+            fmean(float(cell["mean"]) for cell in cells),
+        )
+        for setting, cells in groups.items()
+    ]
+
+
+def _marks(looks: Looks, labels: list[Label], ax: Any, shown: Values) -> None:
+    """Draw the cells of one setting and framework."""
+    ablation, cells = looks.report.ablation, [looks.report.rows[label] for label in labels]
+    tflops, means = [cell["training_flops"] / 1e12 for cell in cells], [cell["mean"] for cell in cells]
+    scaled = [scale_of(ablation) * mean for mean in means]
+    (marks,) = ax.plot(tflops, scaled, **{**looks.of(labels[0]), "linestyle": ""})
+    told = [
+        f"{number(ablation, mean)} {unit(ablation)} at {cost:.3g} TFLOPs"
+        for mean, cost in zip(means, tflops, strict=True)
+    ]
+    shown.add(marks, [f"{looks.text(label)}: {one}" for label, one in zip(labels, told, strict=True)])

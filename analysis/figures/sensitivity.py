@@ -1,30 +1,51 @@
 """How much a setting depends on what is tuned: the metric that chooses over each tuned field, a line a setting."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from analysis.figures import style
-from analysis.figures.style import Drawn
-from analysis.figures.sweep import LOG_RATIO
-from analysis.labels import field_text
+from analysis.figures.looks import Looks, looks_of
+from analysis.figures.panels import panels
+from analysis.figures.style import Drawn, Values
+from analysis.figures.sweep import MOST_ROWS, Axis, file_name
+from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.report import Report
-from analysis.table.trends import is_number
 from analysis.tuned import point_text
 from experiments.design import tune
+from experiments.design.report_spec import default
 from experiments.design.tune import Choice, Tried
 from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
-from experiments.spec.fields import short, text
+
+RING = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markersize": 11}  # around what was chosen
+
+
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """A setting over a tuned field."""
+
+    choice: Choice
+    label: Label  # the first of its cells
+    points: dict[Any, Tried]
 
 
 def draw(report: Report) -> Iterator[Drawn]:
     """Draw a figure for each tuned field, from the tuning trials that have ended."""
-    if report.ablation.tune is None:
+    tuned = report.ablation.tune
+    if tuned is None:
         return
-    for name, tried in report.ablation.tune.over.items():
-        profiles = [(choice, profile(report.ablation.tune, choice, name)) for choice in report.choices]
-        if some := [one for one in profiles if one[1]]:
-            yield _draw(report, report.ablation.tune, name, tried, some)
+    looks = looks_of(report)
+    for name in tuned.over:
+        lines = [_Line(one, _label(report, one), profile(tuned, one, name)) for one in report.choices]
+        if lines := [line for line in lines if line.points]:
+            yield _draw(looks, tuned, name, lines)
+
+
+def _label(report: Report, choice: Choice) -> Label:
+    """The first cell of a setting, which the table lacks where nothing is chosen."""
+    point = choice.setting.members[0]
+    return tuple(point.get(name, default(name, report.ablation.base)) for name in keys(report.ablation))
 
 
 def profile(tuned: TuneSpec, choice: Choice, name: str) -> dict[Any, Tried]:
@@ -36,46 +57,63 @@ def profile(tuned: TuneSpec, choice: Choice, name: str) -> dict[Any, Tried]:
     return {value: tune.best(tuned, by_value[value]) for value in tuned.over[name] if value in by_value}
 
 
-def _draw(
-    report: Report, tuned: TuneSpec, name: str, tried: tuple[Any, ...], profiles: list[tuple[Choice, dict[Any, Tried]]]
-) -> Drawn:
-    shown, left_out = style.some(profiles)
-    figure, ax = style.new()
-    metric, is_numeric = metrics.parse(tuned.by).metric, all(map(is_number, tried))
-    places = {value: float(value) if is_numeric else float(i) for i, value in enumerate(tried)}
-    sentences = []
-    for place, (choice, points) in enumerate(shown):
-        look, where = style.look(place), point_text(report.ablation, choice.setting.told) or report.ablation.name
-        order = sorted(points, key=lambda value: places[value])
-        scores = [metric.scale * (points[value].mean or 0.0) for value in order]
-        ax.plot([places[value] for value in order], scores, label=style.plain(where), linewidth=1.2, **look)
-        chosen = choice.chosen.value[name] if choice.chosen else None
-        if choice.chosen is not None:
-            ax.plot(
-                places[chosen], metric.scale * (choice.chosen.mean or 0.0), "o", color=look["color"],
-                markerfacecolor="none", markersize=11,
-            )  # fmt: skip
-        sentences.append(f"{where}: {_numbers(tuned, points, tried, chosen)}.")
-    if is_numeric and min(tried) > 0 and max(tried) / min(tried) >= LOG_RATIO:
-        ax.set_xscale("log")
-    ax.set_xticks(list(places.values()), [style.plain(text(value)) for value in tried])
-    ax.minorticks_off()
-    ax.set(xlabel=field_text(report.ablation, name), ylabel=f"{tuned.by} ({metric.unit})")
-    style.legend(figure, ax)
+def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> Drawn:
+    ablation, axis, shown = looks.report.ablation, Axis(looks.report.ablation, name, tuned.over[name]), Values()
+    placed = panels(looks, looks.roles.beside, MOST_ROWS, MOST_ROWS)
+    by_panel: dict[Label, list[_Line]] = {}
+    for line in lines:
+        if looks.is_shown(line.label):
+            by_panel.setdefault(looks.roles.part(line.label, placed.names), []).append(line)
+    figure, axes = placed.draw()
+    drawn = []
+    for row, line_of_axes in zip(placed.rows, axes, strict=True):
+        for panel, ax in zip(row, line_of_axes, strict=True):
+            if panel is not None:
+                axis.set(ax)
+                for line in by_panel.get(panel, []):
+                    _mark(looks, line, ax, axis, shown)
+                    drawn.append(line)
+    metric, words = metrics.parse(tuned.by).metric, field_text(ablation, name)
+    figure.supxlabel(style.plain(words), fontsize=9)
+    figure.supylabel(f"{tuned.by} ({metric.unit})", fontsize=9)
+    looks.legend(figure)
     others = ", at the best of the other tuned fields" if len(tuned.over) > 1 else ""
-    caption = (
-        f"Mean over the seeds that tune, over {field_text(report.ablation, name)}{others}; ringed: the chosen value. "
-        f"{' '.join(sentences)}{left_out}"
-    )
-    return Drawn(f"tuning_{short(name)}", f"Tuned {field_text(report.ablation, name)}", caption, figure)
+    numbers = " ".join(f"{_words(looks, line)}: {_numbers(looks, line, name)}." for line in drawn)
+    left_out = f" The figure shows {len(drawn)} of {len(lines)} settings." if len(drawn) < len(lines) else ""
+    caption = f"Mean over the seeds that tune, over {words}{others}; ringed: the chosen value. {numbers}{left_out}"
+    return Drawn(f"tuning_{file_name(name)}", f"Tuned {words}", caption, figure, shown.texts)
 
 
-def _numbers(tuned: TuneSpec, points: dict[Any, Tried], tried: tuple[Any, ...], chosen: Any) -> str:
+def _mark(looks: Looks, line: _Line, ax: Any, axis: Axis, shown: Values) -> None:
+    """Draw the line of a setting, with a ring around what was chosen."""
+    ablation, look = looks.report.ablation, looks.of(line.label)
+    assert ablation.tune is not None
+    metric = metrics.parse(ablation.tune.by).metric
+    order = sorted(line.points, key=axis.place)
+    means = [line.points[value].mean or 0.0 for value in order]
+    (marks,) = ax.plot(list(map(axis.place, order)), [metric.scale * mean for mean in means], linewidth=1.1, **look)
+    told = [f"{metric.text(mean)} {metric.unit}" for mean in means]
+    at = [setting_text(ablation, axis.name, value) for value in order]
+    shown.add(marks, [f"{_words(looks, line)}, {where}: {one}" for where, one in zip(at, told, strict=True)])
+    if chosen := line.choice.chosen:
+        ring = {**RING, "color": look["color"]}
+        ax.plot([axis.place(chosen.value[axis.name])], [metric.scale * (chosen.mean or 0.0)], **ring)
+
+
+def _words(looks: Looks, line: _Line) -> str:
+    ablation = looks.report.ablation
+    return point_text(ablation, line.choice.setting.told) or ablation.name
+
+
+def _numbers(looks: Looks, line: _Line, name: str) -> str:
     """`59.7 at 0.001, 81.2 at 0.01 (chosen), none at 0.1`."""
-    metric = metrics.parse(tuned.by).metric
+    ablation = looks.report.ablation
+    assert ablation.tune is not None
+    metric, chosen = metrics.parse(ablation.tune.by).metric, line.choice.chosen
+    means = {value: metric.text(one.mean or 0.0) for value, one in line.points.items()}
     numbers = [
-        f"{metric.text(points[value].mean or 0.0) if value in points else 'none'} at {text(value)}"
-        + (" (chosen)" if value == chosen else "")
-        for value in tried
+        f"{means.get(value, 'none')} at {value_text(ablation, name, value)}"
+        + (" (chosen)" if chosen and value == chosen.value[name] else "")
+        for value in ablation.tune.over[name]
     ]
     return ", ".join(numbers)

@@ -1,7 +1,8 @@
 """The look of all figures: legible in greyscale and to the colour-blind, and the same bytes each time."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from io import BytesIO
 from typing import Any
@@ -11,12 +12,15 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# Okabe and Ito's colours, by falling contrast to white, each with a line and a marker of its own.
-COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#999999")
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+# Okabe and Ito's colours, by falling contrast to white: a colour and a marker for each setting that is compared.
+COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")
 MARKERS = "os^DvPX*"
-MAX_LINES = len(COLOURS)  # in one figure; more cannot be told apart
+MAX_SETTINGS = len(COLOURS)  # in one figure; more cannot be told apart
+LINES = ("-", (0, (3, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))  # a line for each framework; the first has full markers
+DIM, GRID = "#777777", "#b0b0b0"  # of what is no setting
 FORMATS = ("svg", "pdf", "png")
 PNG_DPI = 150
 STYLE = {
@@ -27,6 +31,8 @@ STYLE = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
+    "grid.color": GRID,
+    "axes.titlesize": 9,
     "legend.frameon": False,
     "legend.fontsize": 8,
     "svg.fonttype": "none",
@@ -35,7 +41,6 @@ STYLE = {
     "figure.max_open_warning": 0,  # a page of several ablations holds the figures of all until they are written
 }
 matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
-MAX_LEGEND = 90  # letters side by side
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +49,15 @@ class Drawn:
 
     name: str  # of its files
     title: str
-    caption: str  # with the numbers that it shows
+    caption: str  # what is drawn, and the numbers that no table has
     figure: Figure
+    values: Mapping[str, Sequence[str]] = field(default_factory=dict)  # of Values
 
     def __post_init__(self) -> None:
         """Lay it out once, so that every file of it is the same picture."""
-        self.figure.draw_without_rendering()
+        engine = self.figure.get_layout_engine()
+        if engine is not None:
+            engine.execute(self.figure)
         self.figure.set_layout_engine(None)  # of any other kind each file would be laid out again
 
     @cached_property
@@ -66,6 +74,19 @@ class Drawn:
         close(self.figure)
 
 
+class Values:
+    """Texts that the page shows under the pointer, for each mark of some lines."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, list[str]] = {}
+
+    def add(self, line: Line2D, texts: Sequence[str]) -> None:
+        """Args: texts: of each mark of the line, all of which lie within the figure."""
+        name = f"values-{len(self.texts)}"
+        line.set_gid(name)
+        self.texts[name] = list(texts)
+
+
 def new(width: float = 5.6, height: float = 3.4, **grid: Any) -> tuple[Figure, Any]:
     """Figure and axes, of inches; `grid` as in matplotlib.pyplot.subplots."""
     return plt.subplots(figsize=(width, height), layout="constrained", **grid)
@@ -75,13 +96,11 @@ def close(figure: Figure) -> None:
     plt.close(figure)
 
 
-def legend(figure: Figure, ax: Any) -> None:
-    """Draw the legend below the axes; in one column if its words are long."""
-    handles, words = ax.get_legend_handles_labels()
-    if words:
-        words = [plain(word) for word in words]
-        columns = max(1, min(3, len(words), MAX_LEGEND // (max(map(len, words)) + 6)))
-        figure.legend(handles, words, loc="outside lower center", ncols=columns)
+def plain_ticks(axis: Any) -> None:
+    """Give a logarithmic axis ticks that are plain numbers. Args: axis: ax.xaxis or ax.yaxis."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def plain(text: str) -> str:
@@ -89,17 +108,20 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def look(place: int) -> dict[str, Any]:
-    """Colour, line and marker of the line at a place."""
-    i = place % MAX_LINES
-    return {"color": COLOURS[i], "linestyle": LINES[i], "marker": MARKERS[i], "markersize": 4}
+def wrapped(text: str, width: int) -> str:
+    """Text on lines of so many letters, for a title or a legend."""
+    return plain("\n".join(textwrap.wrap(text, width)) or text)
 
 
-def some(labels: Sequence[Any], most: int = MAX_LINES) -> tuple[list[Any], str]:
-    """The labels that one figure can hold, evenly spread, and a sentence on those that are left out."""
+def some(labels: Sequence[Any], most: int = MAX_SETTINGS) -> list[Any]:
+    """Those that one figure can hold, evenly spread, the first and the last among them."""
     if len(labels) <= most:
-        return list(labels), ""
-    places = sorted({round(i * (len(labels) - 1) / (most - 1)) for i in range(most)})
-    return [
-        labels[i] for i in places
-    ], f" The figure shows {len(places)} of {len(labels)}, evenly spread over the table."
+        return list(labels)
+    return [labels[i] for i in sorted({round(i * (len(labels) - 1) / max(1, most - 1)) for i in range(most)})]
+
+
+def left_out(num_shown: int, total: int, what: str) -> str:
+    """A sentence on what a figure leaves out; empty if nothing."""
+    if num_shown == total:
+        return ""
+    return f" The figure shows {num_shown} of {total} {what}, evenly spread over the table."

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings, tuned
-from analysis.labels import Label, baseline_of, field_text, grouped, keys, setting_text, value_text
+from analysis.labels import Label, baseline_of, field_words, grouped, keys, setting_text, value_text
 from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
@@ -142,7 +142,7 @@ def _words(report: Report, label: Label, other: Label, together: str) -> str:
     named = list(zip(keys(report.ablation), label, other, strict=True))
     named = [one for one in named if not together or one[0] != settings.FRAMEWORK]
     apart = " ".join(
-        f"{value_text(report.ablation, name, value)} {field_text(report.ablation, name).replace('_', ' ')}"
+        f"{value_text(report.ablation, name, value)} {field_words(report.ablation, name)}"
         for name, value, base in named
         if value != base
     )

@@ -1,30 +1,27 @@
 """The report page as Markdown, beside its pictures: small enough to commit, and read on any host of repositories."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from analysis.figures.style import Drawn
-from analysis.page.page import section
-from analysis.report import Report
-from analysis.table import wording
 from analysis.table.layout import markdown, paragraph, plain
-from analysis.table.render import make_layout
+from analysis.table.render import Rendered
 
 
-def markdown_page(report: Report, figures: Sequence[Drawn], command: str) -> str:
+def markdown_page(parts: Mapping[str, Any], rendered: Rendered, figures: Sequence[Drawn], command: str) -> str:
     """The page of one ablation, whose pictures are the files in `figures/`. All text from outside is escaped.
 
-    Args: figures: in the order of the page.    command: the one that made it.
+    Args: parts: of page.section.    figures: in the order of the page.    command: the one that made it.
     """
-    return "\n".join(_lines(report, figures, command)).rstrip() + "\n"
+    return "\n".join(_lines(parts, rendered, figures, command)).rstrip() + "\n"
 
 
-def _lines(report: Report, figures: Sequence[Drawn], command: str) -> Iterator[str]:
-    parts = section(report, figures, 0)
+def _lines(parts: Mapping[str, Any], rendered: Rendered, figures: Sequence[Drawn], command: str) -> Iterator[str]:
     yield from (f"# {plain(parts['question'])}", "", paragraph(parts["answer"]))
     yield from _listed("", parts["others"])
     yield from map(paragraph, parts["about"])
-    yield from (*markdown(make_layout(report.ablation, report.table, report.options)), "")
-    yield from map(paragraph, [*wording.differences(report.ablation, report.table), *parts["notes"]])
+    yield from (*markdown(rendered.layout), "")
+    yield from map(paragraph, [*rendered.differences, *parts["notes"]])
     yield from _listed("What the paper says", [f"{line} (arXiv 2105.01601)" for line in parts["findings"]])
     for figure in figures:
         yield from (f"## {plain(figure.title)}", "", f"![{plain(figure.title)}](figures/{figure.name}.svg)", "")

@@ -1,27 +1,24 @@
 """The report page: one HTML file that needs no network and no other file."""
 
-import base64
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from analysis import settings
-from analysis.cells import STATES
+from analysis.figures.inline import inline
 from analysis.figures.style import Drawn
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_text, keys, value_text
+from analysis.labels import Label, keys
 from analysis.page import answer
+from analysis.page.main_table import MainTable
 from analysis.page.paper import findings
 from analysis.report import Report
 from analysis.table import marginal, trends, wording
-from analysis.table.heading import heading
-from analysis.table.render import cell_text, equivalence_text, p_value
-from analysis.table.tested import over_text
+from analysis.table.render import Rendered
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
@@ -29,13 +26,13 @@ COST_COLUMNS = (
     "cell", "parameters", "TFLOPs a trial", "train s", "images/s", "GFLOP/s", "share of peak",
     "hours of all that are done",
 )  # fmt: skip
-TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "best step", "train s", "commit", "why")
+TRIAL_COLUMNS = ("trial", "seed", "state", "metric", "backend", "best step", "train s", "commit", "why")
 
 
-def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command: str) -> str:
+def page(parts: Sequence[Mapping[str, Any]], figures: Sequence[Sequence[Drawn]], command: str) -> str:
     """The HTML of the page. All text from outside is escaped.
 
-    Args:   figures: of each report.    command: the one that made the page.
+    Args:   parts: of `section`, of each report.    figures: of each report.    command: the one that made the page.
     """
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -44,29 +41,33 @@ def page(reports: Sequence[Report], figures: Sequence[Sequence[Drawn]], command:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sections = [section(report, drawn, i) for i, (report, drawn) in enumerate(zip(reports, figures, strict=True))]
+    sections = [
+        {**part, "id": f"a{place}", "figures": [_figure(one, f"a{place}-{one.name}-") for one in drawn]}
+        for place, (part, drawn) in enumerate(zip(parts, figures, strict=True))
+    ]
     files = {name: (TEMPLATES / f"report.{name}").read_text() for name in ("css", "js")}
-    title = ", ".join(report.ablation.name for report in reports)
+    title = ", ".join(part["name"] for part in parts)
     return environment.get_template("report.html.j2").render(title=title, sections=sections, command=command, **files)
 
 
-def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any]:
-    """What the page says of one ablation, by the names that the templates use. Args: place: among several."""
+def _figure(drawn: Drawn, prefix: str) -> dict[str, str]:
+    return {"title": drawn.title, "caption": drawn.caption, "svg": inline(drawn, prefix)}
+
+
+def section(report: Report, rendered: Rendered) -> dict[str, Any]:
+    """What the page says of one ablation, by the names that the templates use; without its figures."""
     first, *others = answer.sentences(report)
-    ablation, table = report.ablation, report.table
+    ablation, table = report.ablation, MainTable(report)
     return {
-        "id": f"a{place}",
         "name": ablation.name,
         "question": wording.asked_text(ablation) or ablation.name,
         "answer": first,
         "others": others,
-        "about": heading(ablation, table, report.options)[1:],
-        "header": _header(report),
-        "rows": [_row(report, label) for label in report.labels],
-        "notes": wording.notes(ablation, table, report.frame, report.options),
+        "about": rendered.above[1:],
+        "table": table.as_dict(),
+        "notes": rendered.notes,
         "num_shown_notes": MAX_OPEN_NOTES,
         "findings": findings(ablation),
-        "figures": [{"title": one.title, "caption": one.caption, "image": _data_uri(one)} for one in drawn],
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
         "marginal": marginal.sentences(report),
@@ -77,7 +78,7 @@ def section(report: Report, drawn: Sequence[Drawn], place: int) -> dict[str, Any
         "num_trials": len(report.frame),
         "ids": list(report.frame["id"][:MAX_IDS]),
         "trial_columns": [ablation.report.metric if name == "metric" else name for name in TRIAL_COLUMNS],
-        "trials": _trials(report),
+        "trials": _trials(report, table),
     }
 
 
@@ -87,82 +88,20 @@ def _run(report: Report) -> str:
     return shlex.join(["mixlab", "run", ablation.file, *ablation.overrides, "--store", store])
 
 
-def _header(report: Report) -> list[dict[str, Any]]:
-    """Name and kind of each column of the main table."""
-    unit = wording.unit(report.ablation)
-    words = [{"name": field_text(report.ablation, name), "kind": "text"} for name in keys(report.ablation)]
-    numbers = [f"mean ({unit})", "std", "n"]
-    if report.ablation.report.baseline:
-        together = next(
-            filter(None, (settings.frameworks_text(report.ablation, cell) for cell in report.rows.values())), ""
-        )
-        of_both = f", mean of {together}" if together else ""
-        numbers += ["difference and interval", f"p (Holm{of_both})", "interval over", "effect size"]
-    if report.ablation.report.equivalence:
-        numbers += ["p (n) of equivalence"]
-    numbers += [f"{wording.level_text()} interval", "least", "median", "most"]
-    return [*words, *({"name": name, "kind": "number"} for name in numbers)]
-
-
-def _row(report: Report, label: Label) -> dict[str, Any]:
-    """A row of the main table: text and sorting value of each cell."""
-    ablation, cell = report.ablation, report.rows[label]
-    named = zip(keys(ablation), label, strict=True)
-    cells = [{"text": value_text(ablation, name, value), "value": _sortable(value)} for name, value in named]
-
-    def shown(value: float, sign: str = "") -> dict[str, Any]:
-        return {"text": "—" if math.isnan(value) else wording.number(ablation, value, sign), "value": _sortable(value)}
-
-    def interval(low: float, high: float) -> dict[str, Any]:
-        return {"text": wording.interval_text(ablation, low, high) or "—", "value": _sortable(high - low)}
-
-    n, planned = int(cell["n"]), int(cell["planned"])
-    mean, signs = shown(cell["mean"]), wording.marks(cell, report.options)
-    if math.isnan(cell["mean"]):
-        mean["text"] = cell_text(ablation, cell, report.options)
-    cells += [mean, shown(cell["std"]), {"text": f"{n}" if n == planned else f"{n} of {planned}", "value": n}]
-    if ablation.report.baseline:
-        effect, p, difference = float(cell["effect_size"]), float(cell["p_holm"]), float(cell["difference"])
-        words = "—" if math.isnan(difference) else f"{wording.difference_text(ablation, settings.alone(cell))}{signs}"
-        cells += [
-            {"text": words, "value": _sortable(difference)},
-            {"text": "—" if math.isnan(p) else p_value(p), "value": _sortable(p)},
-            {"text": over_text(cell) or "—", "value": over_text(cell)},
-            {"text": "—" if math.isnan(effect) else f"{effect:.2f}", "value": _sortable(effect)},
-        ]
-    else:
-        mean["text"] += signs
-    if ablation.report.equivalence:
-        cells += [{"text": equivalence_text(cell), "value": _sortable(float(cell["equivalence_p"]))}]
-    cells += [
-        interval(cell["low"], cell["high"]),
-        *(shown(cell[name]) for name in ("least", "median", "most")),
-    ]
-    whole = n == planned and not any(cell[state] for state in STATES)
-    return {"label": report.text(label), "cells": cells, "is_whole": whole}
-
-
-def _sortable(value: Any) -> Any:
-    """The value as a number or as text; empty text, which sorts last, if there is none."""
-    if isinstance(value, bool) or value is None:
-        return str(value)
-    if isinstance(value, (int, float)):
-        return "" if math.isnan(value) else float(value)
-    return str(value)
-
-
-def _trials(report: Report) -> list[list[list[Any]]]:
+def _trials(report: Report, table: MainTable) -> list[list[list[Any]]]:
     """Trials of each row of the main table: a list of TRIAL_COLUMNS each."""
-    groups: dict[Label, list[list[Any]]] = {label: [] for label in report.labels}
+    groups: dict[Label, list[list[Any]]] = {setting: [] for setting in table.settings}
+    setting_of = {label: setting for setting, labels in table.settings.items() for label in labels}
     metric, names = report.ablation.report.metric, keys(report.ablation)
-    columns = [*names, "id", "seed", "status", metric, "best.step", "seconds.train", "commit", "why"]
+    columns = [*names, "id", "seed", "status", metric, "backend", "best.step", "seconds.train", "commit", "why"]
     frame = report.frame.reindex(columns=list(dict.fromkeys(columns)))
     for row in zip(*(frame[name] for name in columns), strict=True):
-        key, (trial, seed, status, value, step, seconds, commit, why) = row[: len(names)], row[len(names) :]
+        key, (trial, seed, status, value, backend, *rest) = row[: len(names)], row[len(names) :]
+        step, seconds, commit, why = rest
         shown = "—" if pd.isna(value) else wording.number(report.ablation, float(value))
         steps, time = "" if pd.isna(step) else int(step), "" if pd.isna(seconds) else f"{seconds:.1f}"
         commit, why = ("" if pd.isna(part) else str(part) for part in (commit, why))
-        groups[key].append([trial, int(seed), status, shown, steps, time, commit, why])
+        groups[setting_of[key]].append([trial, int(seed), status, shown, backend, steps, time, commit, why])
     return list(groups.values())
 
 
@@ -207,7 +146,3 @@ def _environments(frame: pd.DataFrame) -> list[str]:
         lines.append(f"{count} trials: commit {commit}{changed}; {ran_on}, {processor}; Python {python}, {packages}")
     more = len(counts) - MAX_ENVIRONMENTS
     return lines + ([f"and {more} more environments; see tidy.csv"] if more > 0 else [])
-
-
-def _data_uri(drawn: Drawn) -> str:
-    return f"data:image/svg+xml;base64,{base64.b64encode(drawn.files['svg']).decode()}"

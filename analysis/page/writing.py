@@ -10,10 +10,10 @@ from analysis.figures import NAMES, draw_all
 from analysis.figures.style import FORMATS as FIGURE_FORMATS
 from analysis.figures.style import Drawn
 from analysis.page.markdown import markdown_page
-from analysis.page.page import page
+from analysis.page.page import page, section
 from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
-from analysis.table.render import render_cells
+from analysis.table.render import rendered_of
 from experiments.files import store_errors, write_whole
 
 PAGE, MARKDOWN = "report.html", "report.md"
@@ -26,17 +26,19 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
     Raises: StoreError: a file cannot be written; those that could are whole.
     """
     drawn = [list(draw_all(report)) for report in reports]
+    parts = []
     for report, figures, folder in zip(reports, drawn, folders, strict=True):
+        rendered = rendered_of(report)
         for style, ending in TABLE_FORMATS.items():
-            text = render_cells(report.ablation, report.frame, report.table, style, report.options)
-            write_whole(folder / f"table.{ending}", text.encode())
+            write_whole(folder / f"table.{ending}", rendered.text(style).encode())
         write_whole(folder / "tidy.csv", report.frame.to_csv(index=False).encode())
         write_whole(folder / "tidy.parquet", _parquet(report.frame))
         _write_figures(figures, folder / "figures")
-        write_whole(folder / PAGE, page([report], [figures], command).encode())
-        write_whole(folder / MARKDOWN, markdown_page(report, figures, command).encode())
+        parts.append(section(report, rendered))
+        write_whole(folder / PAGE, page(parts[-1:], [figures], command).encode())
+        write_whole(folder / MARKDOWN, markdown_page(parts[-1], rendered, figures, command).encode())
     if len(reports) > 1:
-        write_whole(common / PAGE, page(reports, drawn, command).encode())
+        write_whole(common / PAGE, page(parts, drawn, command).encode())
     for figures in drawn:
         for figure in figures:
             figure.close()

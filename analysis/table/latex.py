@@ -16,10 +16,10 @@ SPECIAL = {
 LIGATURES = "-,"  # which T1 fonts join to dashes and quotation marks where there are two
 LETTERS = {chr(code) for code in range(0xC0, 0x100)} - set("\xd7\xf7")  # of Latin-1, without its two signs
 # As a main file it brings its own class and ends itself; within a document, where \@nodocument is \relax, neither.
-BEGIN = r"""% Needs \usepackage[T1]{fontenc} and \usepackage{booktabs} where it is \input.
+BEGIN = r"""% Needs \usepackage[T1]{fontenc} and PACKAGES where it is \input.
 \makeatletter
 \ifx\@nodocument\relax \let\mixlabend\relax
-\else \documentclass{article}\usepackage[T1]{fontenc}\usepackage{booktabs}\pagestyle{empty}
+\else \documentclass{article}\usepackage[T1]{fontenc}PACKAGES\pagestyle{empty}
 \begin{document}\def\mixlabend{\end{document}}\fi
 \makeatother"""
 
@@ -54,11 +54,6 @@ def document(
     """
     header, *body = layout
     lines = [
-        BEGIN,
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{' '.join(_sentence(escape(line)) for line in above)}}}",
-        rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]', '', name)}}}",
         rf"\begin{{tabular}}{{{'l' * num_rows}{'r' * (len(header) - num_rows)}}}",
         r"\toprule",
         _row(header),
@@ -66,6 +61,25 @@ def document(
         *map(_row, body),
         r"\bottomrule",
         r"\end{tabular}",
+    ]
+    return framed(lines, name, above, below)
+
+
+def framed(
+    tabular: Sequence[str],
+    name: str,
+    above: Sequence[str],
+    below: Sequence[str],
+    packages: Sequence[str] = ("booktabs",),
+) -> str:
+    """The LaTeX file of a tabular. Args: name, above, below: as of `document`.    packages: that it needs."""
+    lines = [
+        BEGIN.replace("PACKAGES", "".join(rf"\usepackage{{{package}}}" for package in packages)),
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{' '.join(_sentence(escape(line)) for line in above)}}}",
+        rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]', '', name)}}}",
+        *tabular,
         *(rf"\par\footnotesize {escape(line)}" for line in below),
         r"\end{table}",
         r"\mixlabend",

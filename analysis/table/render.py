@@ -1,13 +1,17 @@
 """The table of an ablation, laid out as the YAML says: for a terminal, for Markdown, LaTeX, CSV and JSON."""
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import pandas as pd
 
 from analysis.cells import STATES, Options, cells
-from analysis.labels import field_text, grouped, head_texts, value_text
-from analysis.table import wording
+from analysis.labels import Label, field_text, head_texts, labels, value_text
+from analysis.report import Report
+from analysis.table import siunitx, wording
 from analysis.table.heading import heading
 from analysis.table.latex import document
 from analysis.table.layout import aligned, markdown, paragraph
@@ -15,6 +19,7 @@ from experiments.design.ablation import Ablation
 from experiments.files import finite
 
 FORMATS = {"text": "txt", "csv": "csv", "markdown": "md", "json": "json", "latex": "tex"}  # and the endings of files
+SIUNITX = "siunitx"  # printed on request, and no file of a report
 
 
 def render(ablation: Ablation, frame: pd.DataFrame, style: str, options: Options = Options()) -> str:  # noqa: B008
@@ -24,34 +29,77 @@ def render(ablation: Ablation, frame: pd.DataFrame, style: str, options: Options
 
 def render_cells(ablation: Ablation, frame: pd.DataFrame, table: pd.DataFrame, style: str, options: Options) -> str:
     """The table in one of FORMATS, from cells that are made already."""
-    if style == "csv":
-        return table.assign(commits=[" ".join(commits) for commits in table["commits"]]).to_csv(index=False)
-    if style == "json":
-        rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
-        return json.dumps({"ablation": ablation.name, "metric": ablation.report.metric, "cells": rows}, indent=1) + "\n"
-    layout = make_layout(ablation, table, options)
-    above, below = heading(ablation, table, options), wording.notes(ablation, table, frame, options)
-    if style == "text":
-        return "\n".join([*above, "", *aligned(layout), "", *below]).rstrip() + "\n"
-    told = wording.differences(ablation, table)
-    if style == "latex":
-        return document(layout, len(ablation.report.rows), ablation.name, above, [*told, *below])
-    lines = [*map(paragraph, above), *markdown(layout), "", *map(paragraph, [*told, *below])]
-    return "\n".join(lines).rstrip() + "\n"
+    return Rendered(ablation, frame, table, options).text(style)
+
+
+_RENDERED: "WeakKeyDictionary[Report, Rendered]" = WeakKeyDictionary()
+
+
+def rendered_of(report: Report) -> "Rendered":
+    """The table of a report, made once: it is printed, and then written in every format."""
+    if report not in _RENDERED:
+        _RENDERED[report] = Rendered(report.ablation, report.frame, report.table, report.options)
+    return _RENDERED[report]
+
+
+@dataclass(frozen=True, eq=False)
+class Rendered:
+    """A table whose rows, heading and notes are made once for all formats."""
+
+    ablation: Ablation
+    frame: pd.DataFrame
+    table: pd.DataFrame
+    options: Options
+
+    @cached_property
+    def layout(self) -> list[list[str]]:
+        return make_layout(self.ablation, self.table, self.options)
+
+    @cached_property
+    def above(self) -> list[str]:
+        return heading(self.ablation, self.table, self.options)
+
+    @cached_property
+    def differences(self) -> list[str]:
+        return wording.differences(self.ablation, self.table)
+
+    @cached_property
+    def notes(self) -> list[str]:
+        return wording.notes(self.ablation, self.table, self.frame, self.options)
+
+    def text(self, style: str) -> str:
+        """The table in one of FORMATS, or for SIUNITX."""
+        report, table = self.ablation.report, self.table
+        if style == "csv":
+            return table.assign(commits=[" ".join(commits) for commits in table["commits"]]).to_csv(index=False)
+        if style == "json":
+            rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
+            return json.dumps({"ablation": self.ablation.name, "metric": report.metric, "cells": rows}, indent=1) + "\n"
+        if style == "text":
+            return "\n".join([*self.above, "", *aligned(self.layout), "", *self.notes]).rstrip() + "\n"
+        below = [*self.differences, *self.notes]
+        if style == SIUNITX:
+            return siunitx.document(self.ablation, self.table, self.options, (self.above, below))
+        if style == "latex":
+            return document(self.layout, len(report.rows), self.ablation.name, self.above, below)
+        lines = [*map(paragraph, self.above), *markdown(self.layout), "", *map(paragraph, below)]
+        return "\n".join(lines).rstrip() + "\n"
 
 
 def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[list[str]]:
     """Header and rows of the table as strings."""
-    rows, columns = list(ablation.report.rows), list(ablation.report.columns)
+    rows = ablation.report.rows
     heads = head_texts(ablation, table)
+    cells: dict[Label, dict[Label, Any]] = {}
+    for label, cell in zip(labels(ablation, table), table.to_dict("records"), strict=True):
+        cells.setdefault(label[: len(rows)], {})[label[len(rows) :]] = cell
     tested = [
         head
-        for head, group in grouped(table, columns).items()
-        if "equivalence_p" in group and (group["equivalence_n"] > 0).any()
+        for head in heads
+        if any(head in of_head and of_head[head].get("equivalence_n", 0) > 0 for of_head in cells.values())
     ]
     body = []
-    for values, group in grouped(table, rows).items():
-        of_head = {head: part.iloc[0] for head, part in grouped(group, columns).items()}
+    for values, of_head in cells.items():
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
         shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
         body.append([*(value_text(ablation, *one) for one in zip(rows, values, strict=True)), *shown])

@@ -51,47 +51,72 @@ function compare(a, b) {
   return Number.isNaN(x) || Number.isNaN(y) ? a.localeCompare(b) : x - y;
 }
 
+// Rows stand in groups; once they are sorted they stand in one body, and their groups' fields are columns.
 function start(table) {
   const id = table.dataset.section;
   const data = JSON.parse(document.getElementById(id + "-trials").textContent);
-  const body = table.tBodies[0], pages = table.closest("section").querySelector(".pages");
-  let rows = Array.from(body.rows), page = 0;
+  const section = table.closest("section"), pages = section.querySelector(".pages");
+  const tools = section.querySelector(".tools"), filter = tools.querySelector("input");
+  const groups = Array.from(table.tBodies), flat = document.createElement("tbody");
+  const home = new Map(), all = [];
+  for (const group of groups) {
+    for (const row of group.querySelectorAll("tr[data-row]")) {
+      home.set(row, group);
+      all.push(row);
+    }
+  }
+  table.append(flat);
+  let rows = all, page = 0;
 
   function show() {
-    const last = Math.max(0, Math.ceil(rows.length / PAGE) - 1);
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = rows.filter(row => words.every(word => row.dataset.words.includes(word)));
+    const last = Math.max(0, Math.ceil(found.length / PAGE) - 1);
     page = Math.min(Math.max(page, 0), last);
-    rows.forEach((row, i) => { close(row); row.hidden = Math.floor(i / PAGE) !== page; });
-    pages.hidden = last === 0;
-    pages.querySelector("span").textContent =
-      `rows ${page * PAGE + 1} to ${Math.min(rows.length, (page + 1) * PAGE)} of ${rows.length}`;
+    const shown = new Set(found.slice(page * PAGE, (page + 1) * PAGE));
+    for (const row of rows) {
+      close(row);
+      row.hidden = !shown.has(row);
+    }
+    for (const group of groups) group.hidden = !Array.from(group.rows).some(row => shown.has(row));
+    pages.hidden = last === 0 && found.length === all.length;
+    pages.querySelector("span").textContent = found.length === 0 ? "no rows" :
+      `rows ${page * PAGE + 1} to ${Math.min(found.length, (page + 1) * PAGE)} of ${found.length}`;
     pages.querySelector(".before").disabled = page === 0;
     pages.querySelector(".next").disabled = page === last;
+  }
+
+  function sort(head) {
+    const now = head.getAttribute("aria-sort"), column = head.cellIndex;
+    const next = now === "none" ? "ascending" : now === "ascending" ? "descending" : "none";
+    for (const other of head.parentElement.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
+    head.setAttribute("aria-sort", next);
+    rows.forEach(close);
+    const value = row => row.cells[column].dataset.value;
+    rows = next === "none" ? all : Array.from(all).sort((a, b) => {
+      const order = compare(value(a), value(b));
+      return next === "descending" && value(a) !== "" && value(b) !== "" ? -order : order;
+    });
+    table.classList.toggle("flat", next !== "none");
+    for (const row of rows) (next === "none" ? home.get(row) : flat).append(row);
+    page = 0;
+    show();
   }
 
   table.addEventListener("click", event => {
     const button = event.target.closest("button");
     if (!button) return;
-    if (button.classList.contains("open")) {
-      const row = button.closest("tr");
-      if (button.getAttribute("aria-expanded") === "true") close(row); else open(row, data);
+    if (!button.classList.contains("open")) {
+      sort(button.closest("th"));
       return;
     }
-    const head = button.closest("th"), column = head.cellIndex;
-    const down = head.getAttribute("aria-sort") === "ascending";
-    for (const other of head.parentElement.cells) if (other.hasAttribute("aria-sort")) other.setAttribute("aria-sort", "none");
-    head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    rows.forEach(close);
-    const value = row => row.cells[column].dataset.value;
-    rows.sort((a, b) => {
-      const order = compare(value(a), value(b));
-      return down && value(a) !== "" && value(b) !== "" ? -order : order;
-    });
-    body.append(...rows);
-    page = 0;
-    show();
+    const row = button.closest("tr");
+    if (button.getAttribute("aria-expanded") === "true") close(row); else open(row, data);
   });
+  filter.addEventListener("input", () => { page = 0; show(); });
   pages.querySelector(".before").addEventListener("click", () => { page -= 1; show(); });
   pages.querySelector(".next").addEventListener("click", () => { page += 1; show(); });
+  tools.hidden = all.length < 2;
   show();
 }
 
