@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from analysis.figures import draw_all
+from analysis.figures.looks import looks_of
+from analysis.figures.style import Drawn
 from analysis.frame import load
-from analysis.report import make_report
+from analysis.report import Report, make_report
 from analysis.tuned import tuned_text
-from experiments.design.ablation import GridTrial
+from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
 from tests.conftest import (
     TIMEOUT_S,
@@ -28,7 +30,7 @@ from tests.conftest import (
     wait_until,
     write_yaml,
 )
-from tests.test_tune import MIXING, RATE, TUNE, ablation_of, known, mixing, record_all
+from tests.test_tune import MIXING, RATE, TUNE, ablation_of, known, mixing, record, record_all
 
 # Digits are trained by torch in some seconds a trial; 8 trials choose for 4.
 DIGITS: dict[str, Any] = {
@@ -202,6 +204,45 @@ def test_a_figure_shows_how_much_each_setting_depends_on_what_is_tuned(tmp_path:
         tuned_text(ablation) == "each tuned over 6 values of learning_rate and weight_decay by best.validation.accuracy"
     )
     assert tuned_text(ablation_of(tmp_path, None)) == ""
+
+
+def tuning_figure(folder: Path, ablation: Ablation, *missing: tuple[str, int]) -> tuple[Report, Drawn]:
+    """The report, and its figure of RATE. Args: missing: settings whose trials at the last rate have not ended."""
+    for planned in known(ablation, folder):
+        model, rate = planned.trial.model, planned.trial.train.learning_rate
+        if planned.tunes and ((model.token_mixing, model.num_blocks) not in missing or rate < 0.1):
+            record(folder, planned, 0.5 + rate)
+    report = make_report(ablation, known(ablation, folder), Store(folder / "runs"))
+    (drawn,) = (one for one in draw_all(report) if one.name == "tuning_learning_rate")
+    return report, drawn
+
+
+def test_the_figure_of_tuning_has_the_colours_and_the_words_of_the_others(tmp_path: Path, quick: Path) -> None:
+    """A setting whose value is not chosen yet has a line without a ring."""
+    grid = {"mixing": [{MIXING: "tied"}, {MIXING: "untied"}], "model.num_blocks": [1, 2], "seed": [0]}
+    labels = {"mixing": {"untied": "one each"}, RATE: "step $x$"}
+    asked = {"rows": ["mixing", "model.num_blocks"], "baseline": {"mixing": "tied"}}
+    report, drawn = tuning_figure(
+        tmp_path, ablation_of(tmp_path, grid=grid, labels=labels, report=asked), ("untied", 2)
+    )
+    looks, figure = looks_of(report), drawn.figure
+    assert [ax.get_title() for ax in figure.axes] == ["1 block", "2 blocks"]
+    for ax, blocks, num_rings in zip(figure.axes, (1, 2), (2, 1), strict=True):
+        lines = [line.get_color() for line in ax.lines if len(line.get_xdata()) > 1]
+        assert lines == [looks.of((name, blocks))["color"] for name in ("tied", "untied")] and len(set(lines)) == 2
+        assert sum(len(line.get_xdata()) == 1 for line in ax.lines) == num_rings
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["tied (baseline)", "one each"]
+    assert figure.get_supxlabel() == r"step \$x\$" and drawn.title == "Tuned step $x$"
+    assert "mixing=one each num_blocks=1, step $x$=0.1: 60.0 %" in [one for own in drawn.values.values() for one in own]
+
+
+def test_a_setting_that_has_no_look_of_its_own_is_counted(tmp_path: Path, quick: Path) -> None:
+    """As long as the table has but one setting, another one would look the same."""
+    _, drawn = tuning_figure(tmp_path, ablation_of(tmp_path, report=DIGITS["report"]), ("untied", 1))
+    (axes,) = drawn.figure.axes
+    assert sum(len(line.get_xdata()) > 1 for line in axes.lines) == 1
+    assert "token_mixing=untied" not in drawn.caption and "The figure shows 1 of 2 settings." in drawn.caption
 
 
 def test_a_report_by_name_by_file_and_by_its_archive_is_the_same(tmp_path: Path, run: Any, quick: Path) -> None:

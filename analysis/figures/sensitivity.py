@@ -60,12 +60,8 @@ def profile(tuned: TuneSpec, choice: Choice, name: str) -> dict[Any, Tried]:
 def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> Drawn:
     ablation, axis, shown = looks.report.ablation, Axis(looks.report.ablation, name, tuned.over[name]), Values()
     placed = panels(looks, looks.roles.beside, MOST_ROWS, MOST_ROWS)
-    by_panel: dict[Label, list[_Line]] = {}
-    for line in lines:
-        if looks.is_shown(line.label):
-            by_panel.setdefault(looks.roles.part(line.label, placed.names), []).append(line)
+    by_panel, drawn = _by_panel(looks, placed.names, lines), []
     figure, axes = placed.draw()
-    drawn = []
     for row, line_of_axes in zip(placed.rows, axes, strict=True):
         for panel, ax in zip(row, line_of_axes, strict=True):
             if panel is not None:
@@ -82,6 +78,19 @@ def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> D
     left_out = f" The figure shows {len(drawn)} of {len(lines)} settings." if len(drawn) < len(lines) else ""
     caption = f"Mean over the seeds that tune, over {words}{others}; ringed: the chosen value. {numbers}{left_out}"
     return Drawn(f"tuning_{file_name(name)}", f"Tuned {words}", caption, figure, shown.texts)
+
+
+def _by_panel(looks: Looks, names: Sequence[str], lines: Sequence[_Line]) -> dict[Label, list[_Line]]:
+    """Lines that can be told apart, by panel: a setting that the table still lacks may have no look of its own."""
+    roles, found = looks.roles, dict[tuple[Any, ...], _Line]()
+    for line in sorted(lines, key=lambda line: line.label not in looks.report.rows):
+        framework = roles.framework(line.label)
+        if looks.is_shown(line.label) and framework in (*roles.frameworks, ""):
+            found.setdefault((roles.part(line.label, names), looks.compared(line.label), framework), line)
+    by_panel: dict[Label, list[_Line]] = {}
+    for (panel, *_), line in found.items():
+        by_panel.setdefault(panel, []).append(line)
+    return by_panel
 
 
 def _mark(looks: Looks, line: _Line, ax: Any, axis: Axis, shown: Values) -> None:
