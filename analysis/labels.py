@@ -90,10 +90,12 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
 
 def speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> bool:
     """Tell whether the field's values are words that no other field of the table has."""
-    own = {value_text(ablation, name, value) for value in table[name]}
-    others = {value_text(ablation, key, value) for key in keys(ablation) if key != name for value in table[key]}
+    values = dict.fromkeys(table[name])
+    own = {value_text(ablation, name, value) for value in values}
+    rest = (key for key in keys(ablation) if key != name)
+    others = {value_text(ablation, key, value) for key in rest for value in dict.fromkeys(table[key])}
     labelled = ablation.labels.get(name, {})
-    speaks = (isinstance(value, str) or text(value) in labelled for value in table[name])
+    speaks = (isinstance(value, str) or text(value) in labelled for value in values)
     return all(speaks) and all(map(_is_word, own)) and not own & others
 
 

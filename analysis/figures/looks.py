@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, left_out, some, wrapped
+from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, MAX_SETTINGS, left_out, some, wrapped
 from analysis.labels import Label, baseline_of, value_text
 from analysis.report import Report
 from analysis.roles import Roles, roles_of
@@ -107,6 +107,7 @@ def looks_of(report: Report) -> Looks:
     bases = [baseline_of(report.ablation, label) for label in report.labels]
     first = {roles.part(base, roles.compared): None for base in bases if base is not None}
     ordered = sorted(found, key=lambda setting: setting not in first)
-    shown = some(ordered)
+    num_first = 1 if first else 0  # the baseline; the others reach from end to end
+    shown = [*ordered[:num_first], *some(ordered[num_first:], MAX_SETTINGS - num_first)]
     what = f"values of {roles.names_text(roles.compared)}"
     return Looks(report, roles, tuple(shown), left_out(len(shown), len(found), what))
