@@ -13,12 +13,15 @@ import pandas as pd
 import pytest
 
 from analysis import predictions as of_analysis
+from analysis import settings
 from analysis.cells import cells
 from analysis.inference import crossed
 from analysis.matching import beside
 from analysis.page.answer import sentences
+from analysis.page.main_table import MainTable
 from analysis.predictions import Right
 from analysis.report import Report
+from analysis.table.wording import difference_text
 from experiments.results import predictions
 from tests.test_report_files import MIXING, Bench, record
 
@@ -134,6 +137,23 @@ def test_each_file_of_predictions_is_read_once_and_only_of_what_is_compared(
 
 
 # --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_of_the_page_has_the_test_of_a_setting_with_its_level(bench: Any) -> None:
+    grid = {MIXING: ["tied", "untied", "pooling", "identity"], "backend": ["torch", "jax"], "seed": [0, 1, 2]}
+    report = bench(answers(4, 2, 3), grid=grid).report()
+    table = MainTable(report).as_dict()
+    places = {column["name"]: place for place, column in enumerate(table["columns"])}
+    (group,) = table["groups"]
+    tested = list(settings.rows_of(report.ablation, report.table).values())
+    levels = set()
+    for row, cell in zip(group["rows"][1:], tested, strict=True):
+        words = row["cells"][places["difference (points)"]]["text"].replace("\u00a0", " ")
+        assert difference_text(report.ablation, cell).replace(" points", "") in words
+        assert row["cells"][places["interval over"]]["text"] == f"3 seeds and {NUM} test examples"
+        levels |= set(re.findall(r"\(([\d.]+) %\)", words))
+    assert levels and table["together"] == "torch and jax"
+    assert group["rows"][0]["cells"][places["interval over"]]["text"] == "—"
 
 
 def test_an_answer_calls_distinguishable_exactly_what_its_interval_says(bench: Any) -> None:

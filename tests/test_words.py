@@ -10,7 +10,9 @@ import pytest
 from analysis import matching
 from analysis.frame import load
 from analysis.page.answer import sentences
+from analysis.page.main_table import MainTable
 from analysis.table import trends
+from analysis.table.render import rendered_of
 from tests.conftest import base
 from tests.test_report_files import Bench, record
 
@@ -78,6 +80,20 @@ def test_labels_stand_in_figures_sentences_and_trends(written: tuple[Bench, Path
     told = " ".join([*sentences(report), *trends.sentences(report)])
     assert "one per channel $c_1$" in told and "mean of PyTorch and jax" in told and "depth=four" in told
     assert "tied 27" not in told and "num_blocks" not in told and "torch" not in told.replace("PyTorch", "")
+
+
+def test_labels_stand_in_the_table_of_the_page_and_in_that_of_siunitx(written: tuple[Bench, Path]) -> None:
+    report = written[0].report()
+    table = MainTable(report).as_dict()
+    names = [column["name"] for column in table["columns"]]
+    assert names[:2] == ["depth", "token MLP"] and {"● PyTorch", "○ jax"} <= set(names)
+    assert [group["head"] for group in table["groups"]] == ["depth 1", "depth 2", "depth four"]
+    words = ["tied", "tied, wide & 50%", "one per channel $c_1$"]
+    assert [row["cells"][1]["text"] for row in table["groups"][2]["rows"]] == words
+    assert [row["label"] for row in table["groups"][2]["rows"]] == [f"depth four, {word}" for word in words]
+    assert table["together"] == "PyTorch and jax"
+    latex = rendered_of(report).text("siunitx")
+    assert r"tied, wide \& 50\%" in latex and "PyTorch" in latex and "four" in latex and "tied 27" not in latex
 
 
 def test_the_tidy_frame_has_the_names_of_settings(written: tuple[Bench, Path]) -> None:
