@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from analysis.examples import Examples, mcnemar
+from analysis.inference import crossed
 from analysis.run_sets import RunSet
 from analysis.terminal.compare import compare_lines, set_lines
 from backends.arrays import Array
@@ -69,6 +70,21 @@ def test_runs_of_equal_accuracy_that_err_on_other_examples_are_listed(tmp_path: 
     other = compare_lines(first, run_set(tmp_path / "c", {("tied", "torch", 0): wrong(1, 2, as_class=3)}), METRIC)
     assert "last.test: 0 of 1 pair say the same class of each example" in other
     assert [line.split()[-3:] for line in other if line.startswith("tiedtorch0")] == [["0", "0", "1.000"]]
+
+
+def test_a_setting_of_two_sets_is_tested_as_one_of_a_table_is(tmp_path: Path) -> None:
+    """Over seeds and examples; a pair without predictions leaves the test over seeds alone."""
+    said = [(wrong(1, 2, 3, 4, 5, 6), wrong(1)), (wrong(2, 3, 4, 5), wrong(5)), (wrong(3, 4, 5), wrong())]
+    sides = [{("tied", "torch", seed): both[place] for seed, both in enumerate(said)} for place in (0, 1)]
+    first, second = (run_set(tmp_path / name, side) for name, side in zip("ab", sides, strict=True))
+    found = crossed(np.array([(b == 0).astype(int) - (a == 0) for a, b in said]))
+    lines = compare_lines(first, second, METRIC)
+    assert "each setting is tested by a test over seeds and test examples:" in lines
+    (line,) = [line for line in lines if "minus" in line]
+    ends = f"[{100 * found.low:.3f}, {100 * found.high:.3f}]"
+    assert ends in line and "n = 3 seeds and 20 test examples" in line and line.endswith(f"p = {found.p:.3f}")
+    without = run_set(tmp_path / "c", {**sides[1], ("tied", "torch", 2): None})
+    assert "each setting is tested by a paired t-test over seeds:" in compare_lines(first, without, METRIC)
 
 
 @pytest.mark.parametrize("lack", ["predictions", "the same examples"])

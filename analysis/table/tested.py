@@ -1,7 +1,7 @@
 """Words of the tests of a table: what their intervals are over, and how."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from typing import Any
 
 import pandas as pd
@@ -18,11 +18,14 @@ FEW = 5  # seeds, below which a sentence says that they are few
 
 def test_text(ablation: Ablation, table: pd.DataFrame) -> str:
     """The test of the settings: `paired t-test over seeds`."""
-    kinds = {cell["over"] for cell in _tested(ablation, table).values()}
+    return kind_text({cell["over"] for cell in _tested(ablation, table).values()})
+
+
+def kind_text(kinds: Set[str]) -> str:
+    """The test of settings whose intervals are over these kinds of things."""
     names = {SEEDS: "paired t-test over seeds", EXAMPLES: "paired t-test over test examples"}
-    if len(kinds) == 1 and (kind := kinds.pop()) in names:
-        return names[kind]
-    return "test over seeds and test examples"
+    both = "test over seeds and test examples"
+    return names.get(next(iter(kinds), SEEDS), both) if len(kinds) < 2 else both
 
 
 def over_text(cell: "pd.Series[Any]") -> str:

@@ -7,17 +7,20 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis import inference
+from analysis import settings
 from analysis.examples import Examples
-from analysis.inference import Paired
+from analysis.inference import LEVEL, ROUNDING
+from analysis.predictions import Reader, Right, reader
 from analysis.run_sets import Key, RunSet, key_of, matched, value
-from analysis.settings import FRAMEWORK, averaged
+from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.table.layout import aligned
-from analysis.table.wording import counted, few_text, p_text
+from analysis.table.tested import counted, kind_text, number_text
+from analysis.table.wording import p_text
 from analysis.terminal import agreement
 from backends.errors import MixlabError, choices
 from experiments.results import metrics
 from experiments.results.metrics import Metric
+from experiments.results.store import Store
 from experiments.spec.fields import short, text
 
 MAX_LINES = 40  # of settings, and of trials, that differ
@@ -27,7 +30,7 @@ MAX_LINES = 40  # of settings, and of trials, that differ
 class Pair:
     """The same trial in both sets."""
 
-    trial: str  # its id in the first
+    trials: tuple[str, str]  # its id in the first, and in the second
     fields: Key
     first: float
     second: float
@@ -55,6 +58,7 @@ class Comparison:
     names: tuple[str, str]
     metric: str
     pairs: tuple[Pair, ...]
+    read: Reader  # of a trial's predictions, by "0 id" in the first set and "1 id" in the second
 
     @property
     def unit(self) -> str:
@@ -104,7 +108,7 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     sides = (first, second)
     pairs = [
         Pair(
-            *(one["id"], key_of(one), value(one, metric), value(other, metric)),
+            *((one["id"], other["id"]), key_of(one), value(one, metric), value(other, metric)),
             agreement.of_runs(sides, (one["id"], other["id"]), metric) if agreement.is_by_example(metric) else None,
         )
         for one, other in matched(first, second)
@@ -117,7 +121,7 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     if not pairs:
         return [*lines, *_nothing_common(first, second), *_framework_lines(first, second, metric)]
     with_numbers = tuple(pair for pair in pairs if not math.isnan(pair.difference))
-    both = Comparison((first.name, second.name), metric, with_numbers)
+    both = Comparison((first.name, second.name), metric, with_numbers, _reader(sides, metric))
     equal = sum(pair.first == pair.second for pair in with_numbers)
     lines.append(f"{metric}: {equal} of {len(pairs)} pairs are equal to the last bit")
     if len(with_numbers) < len(pairs):
@@ -133,6 +137,16 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     return [*lines, *_framework_lines(first, second, metric)]
 
 
+def _reader(sides: tuple[RunSet, RunSet], metric: str) -> Reader:
+    readers = [reader(Store(side.root), metric) for side in sides]
+
+    def read(trial: str) -> Right | None:
+        place, _, key = trial.partition(" ")
+        return readers[int(place)](key)
+
+    return read
+
+
 def _unread(side: RunSet) -> list[str]:
     number = counted(len(side.unread), "record")
     return [f"{side.name}: {number} left out, the first: {side.unread[0]}"] if side.unread else []
@@ -146,44 +160,52 @@ def _framework_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
 
 
 def _setting_lines(both: Comparison) -> Iterator[str]:
-    """A test for each setting, over seeds: of a seed, the trials of all frameworks are averaged."""
-    settings: dict[str, list[Pair]] = {}
+    """The test of a table for each setting that differs: of a seed, the trials of all frameworks are averaged."""
+    by_setting: dict[str, list[Pair]] = {}
     for pair in both.pairs:
-        settings.setdefault(pair.setting, []).append(pair)
-    apart = [pairs for pairs in settings.values() if any(pair.first != pair.second for pair in pairs)]
-    tests = [_tested(pairs) for pairs in apart]
-    corrected = inference.holm([one.p for one in tests])
-    yield _rule(both, sum(not math.isnan(p) for p in corrected))
-    for pairs, one, p in list(zip(apart, tests, corrected, strict=True))[:MAX_LINES]:
-        yield _setting_line(both, pairs, one, p)
+        by_setting.setdefault(pair.setting, []).append(pair)
+    apart = {
+        setting: pairs for setting, pairs in by_setting.items() if any(pair.first != pair.second for pair in pairs)
+    }
+    tests = settings.tests([cell for pairs in apart.values() for cell in _cells(pairs)], both.read)
+    yield _rule(both, list(tests.values()))
+    for setting, pairs in list(apart.items())[:MAX_LINES]:
+        yield _setting_line(both, pairs, tests[(setting,)])
     if len(apart) > MAX_LINES:
         yield f"and {counted(len(apart) - MAX_LINES, 'more setting')}"
-    if len(settings) > len(apart):
-        yield f"{counted(len(settings) - len(apart), 'setting')} without a difference"
-    if any(one.n == 2 and not math.isnan(one.low) for one in tests):
-        yield few_text(2)
+    if len(by_setting) > len(apart):
+        yield f"{counted(len(by_setting) - len(apart), 'setting')} without a difference"
 
 
-def _tested(pairs: Sequence[Pair]) -> Paired:
-    seeds = [dict(pair.fields).get("seed") for pair in pairs]
-    sides = [({seed: pair.first}, {seed: pair.second}) for seed, pair in zip(seeds, pairs, strict=True)]
-    return inference.paired(*averaged(sides))
+def _cells(pairs: Sequence[Pair]) -> Iterator[Compared]:
+    """A setting's frameworks, each with the first set as the baseline of the second."""
+    frameworks: dict[str, list[tuple[Any, Pair]]] = {}
+    for pair in pairs:
+        fields = dict(pair.fields)
+        frameworks.setdefault(str(fields.get(FRAMEWORK)), []).append((fields.get("seed"), pair))
+    for name, by_seed in frameworks.items():
+        first, second = ({seed: getattr(pair, side) for seed, pair in by_seed} for side in ("first", "second"))
+        trials = tuple({seed: f"{place} {pair.trials[place]}" for seed, pair in by_seed} for place in (0, 1))
+        yield Compared((pairs[0].setting,), name, first, second, math.nan, trials)  # type: ignore[arg-type]
 
 
-def _rule(both: Comparison, num_tests: int) -> str:
+def _rule(both: Comparison, tests: Sequence[Tested]) -> str:
     """The line above the tests: their kind, and what they are corrected for."""
     frameworks = list(dict.fromkeys(str(dict(pair.fields).get(FRAMEWORK)) for pair in both.pairs))
     mean = f" on the mean of {' and '.join(frameworks)}" if len(frameworks) > 1 else ""
-    holm = f", Holm's correction for {num_tests} settings" if num_tests > 1 else ""
-    return f"each setting is tested by a paired t-test over seeds{mean}{holm}:"
+    number = sum(not math.isnan(one.paired.p) for one in tests)
+    holm = f", Holm's correction for {number} settings" if number > 1 else ""
+    return f"each setting is tested by a {kind_text({one.over for one in tests if one.over})}{mean}{holm}:"
 
 
-def _setting_line(both: Comparison, pairs: Sequence[Pair], test: Paired, p: float) -> str:
+def _setting_line(both: Comparison, pairs: Sequence[Pair], one: Tested) -> str:
+    found, p = one.paired, one.p_holm
     words = _words(pairs[0], [name for name in both.varying if name not in ("seed", FRAMEWORK)])
     what = f"{words}: {both.names[1]} minus {both.names[0]}".removeprefix(": ")
-    interval = "" if math.isnan(test.low) else f" [{both.number(test.low)}, {both.number(test.high)}]"
+    level = f" ({100 * found.level:.3g} %)" if abs(found.level - LEVEL) > ROUNDING else ""
+    interval = "" if math.isnan(found.low) else f" [{both.number(found.low)}, {both.number(found.high)}]{level}"
     tested = "" if math.isnan(p) else f", {p_text(p)}"
-    return f"{what}: {both.number(test.difference, '+')} {both.unit}{interval}, n = {test.n}{tested}"
+    return f"{what}: {both.number(found.difference, '+')} {both.unit}{interval}, {number_text(one)}{tested}"
 
 
 def _trial_lines(both: Comparison) -> list[str]:
@@ -193,9 +215,8 @@ def _trial_lines(both: Comparison) -> list[str]:
     order, varying = sorted(both.apart, key=lambda pair: -abs(pair.difference)), both.varying
     for pair in order[:MAX_LINES]:
         numbers = [both.number(pair.first), both.number(pair.second), both.number(pair.difference, "+")]
-        layout.append(
-            [pair.trial, _words(pair, varying), *numbers, *(agreement.mcnemar_cells(pair.examples) if tested else [])]
-        )
+        cells = agreement.mcnemar_cells(pair.examples) if tested else []
+        layout.append([pair.trials[0], _words(pair, varying), *numbers, *cells])
     rule = [agreement.rule(both.names)] if tested else []
     more = [f"and {len(order) - MAX_LINES} more"] if len(order) > MAX_LINES else []
     return [*rule, *aligned(layout), *more]

@@ -85,11 +85,15 @@ FAULTS: dict[str, list[Row]] = {
         ('if field[0] not in ("seed", FRAMEWORK)', 'if field[0] not in ("seed",)', "compare -k copy_of_a_framework"),
         ("return self.second - self.first", "return self.first - self.second", "compare -k in_common"),
         (
-            "corrected = inference.holm([one.p for one in tests])",
-            "corrected = [one.p for one in tests]",
+            "for cell in _cells(pairs)], both.read)",
+            "for cell in _cells(pairs)], lambda key: None)",
+            "agreement -k as_one_of",
+        ),
+        (
+            "in by_setting.items() if any(pair.first != pair.second for pair in pairs)",
+            "in by_setting.items()",
             "compare -k one_by_one",
         ),
-        ("if any(pair.first != pair.second for pair in pairs)]", "]", "compare -k one_by_one"),
         ("if not math.isnan(pair.difference))", ")", "compare -k without_a_number"),
     ],
     "analysis/inference.py": [
