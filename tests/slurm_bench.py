@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,12 @@ CLUSTER: dict[str, Any] = {
     "signal_delay_s": 60,
     "report": False,
 }
+
+
+def states_in(printed: str) -> dict[str, str]:
+    """The state of each trial in what `mixlab status` prints: in the rows below its head."""
+    _, _, rows = printed.partition("\nid ")
+    return dict(re.findall(r"^([0-9a-f]{12}) +(\w+)", rows, re.MULTILINE))
 
 
 class Bench:
@@ -111,8 +118,7 @@ class Bench:
 
     def states(self, name: str = "grid") -> dict[str, str]:
         """The state of each trial as `mixlab status` prints it."""
-        lines = self.mixlab("status", name).out.splitlines()[2:]
-        return {line.split()[0]: line.split()[1] for line in lines[: lines.index("")]}
+        return states_in(self.mixlab("status", name).out)
 
     def reference(self, path: Path) -> dict[str, Any]:
         """The results of an undisturbed local run of the same trials."""

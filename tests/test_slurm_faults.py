@@ -19,7 +19,7 @@ from slurm.testbed.config import Options
 from slurm.testbed.down import down
 from slurm.testbed.up import up
 from tests.conftest import records, wait_until
-from tests.slurm_bench import BACKENDS, LONG, Bench
+from tests.slurm_bench import BACKENDS, LONG, Bench, states_in
 
 pytestmark = pytest.mark.slurm
 
@@ -250,7 +250,7 @@ def test_a_controller_that_is_down_is_said_within_30_s(quick_package: Path, tmp_
         time.sleep(6)  # slurmctld loses what it learnt in its last seconds
         mine.kill("slurmctld")
         last = next(key for array in bench.arrays() for key in array.packs[1])
-        said = []
+        said = ""
         for words, code in (
             (("submit", str(path), "--cluster", bench.cluster_file()), 2),
             (("cancel", last), 2),
@@ -260,8 +260,8 @@ def test_a_controller_that_is_down_is_said_within_30_s(quick_package: Path, tmp_
             ended = bench.mixlab(*words, code=code)
             assert time.monotonic() - began < 30
             assert "slurm: " in ended.out + ended.err, ended
-            said = ended.out.splitlines()[2:4]
-        states = {line.split()[0]: line.split()[1] for line in said}
+            said = ended.out
+        states = states_in(said)
         assert states[running] in ("running", "done") and states[last] == "cancelled"
         mine.start("slurmctld")
         bench.wait_empty()

@@ -45,12 +45,12 @@ def next_jobs(bench: Bench) -> list[str]:
     return [job for job, name in map(str.split, lines) if name.endswith("-next")]
 
 
-def processes(word: str) -> list[psutil.Process]:
-    """Pythons whose command line has a word."""
-    found = []
+def processes(bench: Bench, word: str) -> list[psutil.Process]:
+    """Pythons whose command line has a word and a path in this test's folder: other tests run at the same time."""
+    found, where = [], str(bench.folder)
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
-        if "python" in " ".join(words[:1]) and any(word in one for one in words):
+        if "python" in " ".join(words[:1]) and all(any(part in one for one in words) for part in (word, where)):
             found.append(process)
     return found
 
@@ -78,7 +78,7 @@ def test_a_killed_job_that_goes_on_begins_again(bench: Bench, victim: str) -> No
     """Either of its two processes."""
     path = write(bench)
     bench.submit(path, pack=2)
-    inner = wait_until(lambda: processes(NEXT), "the job that goes on has begun")[0]
+    inner = wait_until(lambda: processes(bench, NEXT), "the job that goes on has begun")[0]
     killed = inner if victim == NEXT else inner.parent()
     assert victim in " ".join(killed.cmdline())
     os.kill(killed.pid, signal.SIGKILL)
@@ -113,7 +113,7 @@ def test_a_controller_that_is_away_is_waited_for(slurm_cluster: Cluster, quick_p
         bench = Bench(mine, tmp_path, quick_package)
         path = write(bench)
         bench.submit(path, pack=2)
-        inner = wait_until(lambda: processes(NEXT), "the job that goes on has begun")[0]
+        inner = wait_until(lambda: processes(bench, NEXT), "the job that goes on has begun")[0]
         os.kill(inner.pid, signal.SIGSTOP)
         mine.kill("slurmctld", signal.SIGTERM)
         os.kill(inner.pid, signal.SIGCONT)
