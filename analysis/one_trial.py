@@ -45,16 +45,16 @@ def read(store: Store, trial_id: str) -> OneTrial:
     own = [{name: environment.get(name) for name in OF_SESSIONS if name in environment}] if environment else []
     told = record.get("sessions") or progress.get("sessions") or own  # a trial that has saved nothing yet has none
     sessions = [one for one in told if isinstance(one, dict)]
-    flat = {**dict(_flat(environment, "")), **_of_sessions(environment, sessions)}
-    fields = dict(_flat(spec, ""))
+    around = {**dict(flat(environment, "")), **_of_sessions(environment, sessions)}
+    fields = dict(flat(spec, ""))
     is_data = {name: name.startswith(("data.", "info.")) for name in fields}
     return OneTrial(
         trial_id,
         folder,
         now,
         {name: value for name, value in fields.items() if not is_data[name]},
-        {name: flat[name] for name in CODE if name in flat},
-        {name: value for name, value in flat.items() if name not in CODE},
+        {name: around[name] for name in CODE if name in around},
+        {name: value for name, value in around.items() if name not in CODE},
         {name: value for name, value in fields.items() if is_data[name]} | _source(record),
         _curve(folder / "metrics.jsonl", damage),
         tuple(damage),
@@ -66,7 +66,7 @@ def _of_sessions(environment: Mapping[str, Any], sessions: Sequence[Mapping[str,
     found: dict[str, list[Any]] = {}
     for session in sessions:
         own = {name: session.get(name, environment.get(name)) for name in OF_SESSIONS}
-        for name, value in _flat(own, ""):
+        for name, value in flat(own, ""):
             found.setdefault(name, []).append(value)
     found |= {"commit": [str(value)[:COMMIT_DIGITS] for value in found["commit"]]} if "commit" in found else {}
     return {name: values[0] if _is_one(values) else THEN.join(map(str, values)) for name, values in found.items()}
@@ -79,13 +79,14 @@ def _is_one(values: Sequence[Any]) -> bool:
 def _source(record: Mapping[str, Any]) -> dict[str, Any]:
     """What the record says of how the data was read."""
     about = {name: value for name, value in _mapping(record.get("data")).items() if name != "source"}
-    return {f"read.{name}": value for name, value in _flat(about, "")}
+    return {f"read.{name}": value for name, value in flat(about, "")}
 
 
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Values of a tree by dotted name."""
     for name, part in tree.items():
         if isinstance(part, dict):
-            yield from _flat(part, f"{prefix}{name}.")
+            yield from flat(part, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", part
 

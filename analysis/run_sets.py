@@ -4,11 +4,12 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.one_trial import flat
 from backends.errors import MixlabError, choices, show_chain
 from experiments.results import metrics
 from experiments.results.store import CorruptRecord, OtherSchema, Store
@@ -109,15 +110,7 @@ def value(record: dict[str, Any], metric: str) -> float:
 def key_of(record: dict[str, Any]) -> Key:
     """The resolved fields of a trial that can change its result."""
     spec = {name: part for name, part in record["spec"].items() if name != "run"}
-    return tuple((name, part) for name, part in _flat(spec, "") if name not in NOT_SCIENCE)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, part in tree.items():
-        if isinstance(part, dict):
-            yield from _flat(part, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", part
+    return tuple((name, part) for name, part in flat(spec, "") if name not in NOT_SCIENCE)
 
 
 def _restricted(record: dict[str, Any], common: set[str]) -> Key:

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from analysis import settings
-from analysis.inference import ALPHA
+from analysis.inference import ALPHA, LEVEL, ROUNDING
 from analysis.labels import Label, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
 from experiments.design.ablation import Ablation
@@ -79,6 +79,11 @@ def _meaning(ablation: Ablation, kind: str) -> str:
 
 def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
     return {label: cell for label, cell in settings.rows_of(ablation, table).items() if not math.isnan(cell["p"])}
+
+
+def other_level_text(level: float) -> str:
+    """` (98.3 %)`, behind an interval; empty where its level is that of all."""
+    return f" ({100 * level:.3g} %)" if abs(level - LEVEL) > ROUNDING else ""
 
 
 def counted(number: int, word: str) -> str:

@@ -8,12 +8,12 @@ import pandas as pd
 
 from analysis import inference, matching, settings, tuned
 from analysis.cells import Options, is_mixed
-from analysis.inference import ALPHA, LEVEL, ROUNDING
+from analysis.inference import ALPHA, LEVEL
 from analysis.labels import Label, baseline_of, label_text, labels, setting_text
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
 from analysis.table.tested import counted as counted
-from analysis.table.tested import over_texts
+from analysis.table.tested import other_level_text, over_texts
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.design.names import AXIS
@@ -66,7 +66,7 @@ def difference_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
 def interval_and_level_text(ablation: Ablation, low: float, high: float, level: float) -> str:
     """`[-0.41, 0.83]`, `[-0.41, 0.83] (98.3 %)`: of a difference, with a digit more than the table."""
     interval = interval_text(ablation, low, high, 1)
-    return f"{interval} ({100 * level:.3g} %)" if interval and abs(level - LEVEL) > ROUNDING else interval
+    return f"{interval}{other_level_text(level)}" if interval else ""
 
 
 def asked_text(ablation: Ablation) -> str:

@@ -9,12 +9,11 @@ from typing import Any
 
 from analysis import settings
 from analysis.examples import Examples
-from analysis.inference import LEVEL, ROUNDING
 from analysis.predictions import Reader, Right, reader
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.table.layout import aligned
-from analysis.table.tested import counted, kind_text, number_text
+from analysis.table.tested import counted, kind_text, number_text, other_level_text
 from analysis.table.wording import p_text
 from analysis.terminal import agreement
 from backends.errors import MixlabError, choices
@@ -202,8 +201,8 @@ def _setting_line(both: Comparison, pairs: Sequence[Pair], one: Tested) -> str:
     found, p = one.paired, one.p_holm
     words = _words(pairs[0], [name for name in both.varying if name not in ("seed", FRAMEWORK)])
     what = f"{words}: {both.names[1]} minus {both.names[0]}".removeprefix(": ")
-    level = f" ({100 * found.level:.3g} %)" if abs(found.level - LEVEL) > ROUNDING else ""
-    interval = "" if math.isnan(found.low) else f" [{both.number(found.low)}, {both.number(found.high)}]{level}"
+    ends = f" [{both.number(found.low)}, {both.number(found.high)}]{other_level_text(found.level)}"
+    interval = "" if math.isnan(found.low) else ends
     tested = "" if math.isnan(p) else f", {p_text(p)}"
     return f"{what}: {both.number(found.difference, '+')} {both.unit}{interval}, {number_text(one)}{tested}"
 
