@@ -29,7 +29,7 @@ test-targets: .venv/installed-dev  ## compiles cifar and S/16 for a TPU and a GP
 	$(INSTALL) '.[all,dev,tpu-aot,cuda-aot]'
 	$(BIN)/python -m pytest -m targets -rs -s
 
-test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 8 minutes)
+test-slurm: .venv/installed-dev  ## the proofs on a real Slurm, which is started on this machine (about 9 minutes)
 	$(BIN)/python -m pytest -m slurm -rs --numprocesses 4 --dist load
 
 test-slurm-long: .venv/installed-dev  ## the same, each of them on both frameworks, and 10,000 trials

@@ -96,14 +96,6 @@ def heading_text(ablation: Ablation, table: pd.DataFrame) -> str:
     return f"at {_listed(held)}" if held else ""
 
 
-def sentence(ablation: Ablation, table: pd.DataFrame) -> str:
-    """`at equal steps; 7.9x the parameters and 1.3x the seconds of training`; empty where nothing is known."""
-    found = matching(ablation, table)
-    equal = [one.equal_text for one in found if one.is_equal]
-    others = [one.times_text for one in found if not one.is_equal]
-    return "; ".join(filter(None, (f"at {_listed(equal)}" if equal else "", _listed(others))))
-
-
 def broken(ablation: Ablation, table: pd.DataFrame) -> list[str]:
     """A line for each quantity that was asked for and is not equal, or not known."""
     found = {one.quantity: one for one in matching(ablation, table)}

@@ -147,9 +147,8 @@ def test_what_settings_have_in_common_with_their_baseline_is_measured(tmp_path: 
     assert list(found) == ["parameters", "flops", "steps", "seconds"]
     assert (found["parameters"].low, found["parameters"].high) == (7.9, 7.9) and found["steps"].apart == 0
     assert [name for name, one in found.items() if one.is_equal] == ["flops", "steps"]
-    assert matching.sentence(made.ablation, table) == (
-        "at equal training FLOPs and equal steps; 7.9x the parameters and 1.3x the seconds of training"
-    )
+    told = [one.equal_text if one.is_equal else one.times_text for one in found.values()]
+    assert told == ["7.9x the parameters", "equal training FLOPs", "equal steps", "1.3x the seconds of training"]
     assert matching.heading_text(made.ablation, table) == "" and "matched" not in made.text()
 
 
