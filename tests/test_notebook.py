@@ -5,7 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from matplotlib import pyplot as plt
 
 from analysis.cells import cells
 from analysis.frame import load
@@ -69,10 +71,32 @@ def test_the_test_of_the_notebook_is_that_of_the_report(store: Store, capsys: py
     tested = table[(table["model.token_mixing"] == "untied") & (table["backend"] == "torch")]
     lines = [
         f"{row['model.num_blocks']} blocks: {100 * row['setting_difference']:+.2f} points, "
-        f"p = {row['setting_p']:.3f}, {row['setting_pairs']} seeds"
+        f"p = {row['setting_p']:.2g}, {row['setting_pairs']} seeds"
         for _, row in tested.iterrows()
     ]
     assert capsys.readouterr().out.splitlines() == lines and len(lines) == 2
+
+
+def test_it_draws_two_figures_of_the_trials_in_the_frame(store: Store) -> None:
+    plt.close("all")
+    names: dict[str, Any] = {}
+    for source in sources():
+        run(source, names)
+    scatter, by_seed = map(plt.figure, plt.get_fignums())
+    done = names["frame"]
+    points = np.concatenate([np.asarray(c.get_offsets()) for c in scatter.axes[0].collections])
+    expected = np.stack([done["parameters"], 100 * done["last.test.accuracy"]], axis=1)
+    assert sorted(map(tuple, points)) == sorted(map(tuple, expected))
+    for ax, blocks in zip(by_seed.axes, (2, 4), strict=True):
+        assert ax.get_title() == f"{blocks} blocks"
+        ends = [
+            100
+            * done[(done["model.num_blocks"] == blocks) & (done["model.token_mixing"] == mixing)]["last.test.accuracy"]
+            for mixing in ("tied", "untied")
+        ]
+        for place, values in enumerate(ends):
+            assert sorted(line.get_ydata()[place] for line in ax.lines) == sorted(values)
+    plt.close("all")
 
 
 def test_no_outputs_are_committed() -> None:
