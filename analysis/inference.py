@@ -184,15 +184,14 @@ def in_common(first: Mapping[Any, float], second: Mapping[Any, float]) -> tuple[
 def holm(p: Sequence[float]) -> list[float]:
     """Correct p-values for their number by Holm's method; NaN stays, and does not count.
 
-    Source: statsmodels.stats.multitest.multipletests.
+    The numbers of statsmodels.stats.multitest.multipletests, which collects garbage at each call: half a second beside
+    10,000 trials.
     """
-    from statsmodels.stats.multitest import multipletests
-
     raw = np.asarray(p, np.float64)
-    finite = np.isfinite(raw)
+    tested = np.flatnonzero(np.isfinite(raw))
+    order = tested[np.argsort(raw[tested])]
     corrected = np.full(len(raw), NAN)
-    if finite.any():
-        corrected[finite] = multipletests(raw[finite], ALPHA, method="holm")[1]
+    corrected[order] = np.minimum(np.maximum.accumulate(raw[order] * np.arange(len(order), 0, -1)), 1.0)
     return [float(value) for value in corrected]
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # a plan's comparisons need none
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
 Row = Mapping[str, Any]  # a cell: its columns, see cells.cells
+Rows = Mapping[Label, Row]
 
 
 def keys(ablation: Ablation) -> list[str]:
@@ -26,7 +27,7 @@ def labels(ablation: Ablation, frame: pd.DataFrame) -> list[Label]:
     return _values(frame, keys(ablation))
 
 
-def rows(ablation: Ablation, table: pd.DataFrame) -> dict[Label, Row]:
+def rows(ablation: Ablation, table: pd.DataFrame) -> Rows:
     """The cells of a table by the values that name them."""
     return dict(zip(labels(ablation, table), records(table), strict=True))
 

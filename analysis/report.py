@@ -12,7 +12,7 @@ from analysis import records, tuned
 from analysis.cells import Options, cells
 from analysis.frame import trials_frame
 from analysis.groups import Group, groups_of
-from analysis.labels import Label, Row, keys, label_text, labels, rows
+from analysis.labels import Label, Rows, keys, label_text, labels, rows
 from analysis.predictions import Reader, nothing, reader
 from analysis.records import Result
 from backends.errors import MixlabError
@@ -46,7 +46,7 @@ class Report:
         return {label: group.by_seed(self.ablation.report.metric) for label, group in self.groups.items()}
 
     @cached_property
-    def rows(self) -> dict[Label, Row]:
+    def rows(self) -> Rows:
         """The cells by the values of their fields."""
         return rows(self.ablation, self.table)
 

@@ -6,17 +6,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from analysis.inference import Paired, crossed, holm, holm_levels, paired
-from analysis.labels import Label, Row, baseline_of, keys, rows, value_text
+from analysis.labels import Label, Row, Rows, baseline_of, keys, value_text
 from analysis.predictions import Reader, Right
 from experiments.design.ablation import Ablation
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 FRAMEWORK = "backend"
 BySeed = Mapping[Any, float]  # a metric by seed
@@ -139,10 +136,10 @@ def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], 
     return first, second
 
 
-def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, Row]:
+def rows_of(ablation: Ablation, rows: Rows) -> dict[Label, Row]:
     """A cell of each setting that has a difference, which is that of the setting, as are its interval, p and pairs."""
     cells: dict[Label, tuple[Label, Row]] = {}
-    for label, cell in rows(ablation, table).items():
+    for label, cell in rows.items():
         other = baseline_of(ablation, label)
         if other is None or math.isnan(cell["difference"]):
             continue

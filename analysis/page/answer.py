@@ -30,7 +30,7 @@ def sentences(report: Report) -> list[str]:
     with_mean = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
     if not with_mean:
         return [_nothing(report)]
-    compared = settings.rows_of(report.ablation, report.table)
+    compared = settings.rows_of(report.ablation, report.rows)
     if not compared:
         return [_best(report, with_mean)]
     order = sorted(compared, key=lambda label: -abs(compared[label]["difference"]))

@@ -8,7 +8,7 @@ import pandas as pd
 from analysis import inference, matching, settings, tuned
 from analysis.cells import Options, is_mixed
 from analysis.inference import ALPHA, LEVEL
-from analysis.labels import Label, Row, baseline_of, label_text, records, rows, setting_text
+from analysis.labels import Label, Row, Rows, baseline_of, label_text, records, rows, setting_text
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
 from analysis.table.tested import counted as counted
@@ -97,18 +97,15 @@ def _is_unequal(cell: Row, options: Options) -> bool:
 
 def notes(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options: Options) -> list[str]:
     """The lines under a table."""
-    lines = [*tuned.notes(ablation, frame), *_of_cells(ablation, table, options), *_of_all(ablation, table, frame)]
-    lines += _of_trials(ablation, frame)
+    cells = rows(ablation, table)
+    lines = [*tuned.notes(ablation, frame), *_of_intervals(table, options), *_of_cells(ablation, cells, options)]
+    lines += [*_of_all(ablation, cells, frame), *_of_trials(ablation, frame)]
     more = [f"and {len(lines) - MAX_NOTES} more; mixlab status lists the trials"] if len(lines) > MAX_NOTES else []
     return lines[:MAX_NOTES] + more
 
 
-def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iterator[str]:
-    if (table["n"] == 1).any():
-        yield "± ? : one seed has no spread."
-    yield from _of_intervals(table, options)
-    yield from over_texts(ablation, table)
-    cells = rows(ablation, table)
+def _of_cells(ablation: Ablation, cells: Rows, options: Options) -> Iterator[str]:
+    yield from over_texts(ablation, cells)
     for label, cell in cells.items():
         where, commits = label_text(ablation, label) or ablation.name, cell["commits"]
         if is_mixed(commits, options):
@@ -137,6 +134,8 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
 
 def _of_intervals(table: pd.DataFrame, options: Options) -> Iterator[str]:
     """Notes on the intervals of few seeds."""
+    if (table["n"] == 1).any():
+        yield "± ? : one seed has no spread."
     counts = sorted({int(n) for n in table["n"] if n > 1})
     if (options.interval == "t" and 2 in counts) or 2 in set(table.loc[table["over"] == SEEDS, "setting_pairs"]):
         yield few_text(2)
@@ -175,13 +174,14 @@ def unfinished(frame: pd.DataFrame) -> Iterator[str]:
         yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
 
 
-def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Iterator[str]:
+def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[str]:
     asked = ablation.report.equivalence
-    if asked and not (table["equivalence_n"] > 0).any() and (table["n"] > 0).sum() > 1:
+    done = [cell for cell in cells.values() if cell["n"]]
+    if asked and len(done) > 1 and not any(cell["equivalence_n"] for cell in done):
         yield f"There is no p: no two cells that are done differ in {asked.between.removeprefix(AXIS)} alone."
-    yield from matching.broken(ablation, table)
-    commits = sorted({commit for several in table["commits"] for commit in several})
-    if len(commits) > 1 and all(len(several) < 2 for several in table["commits"]):
+    yield from matching.broken(ablation, cells)
+    commits = sorted({commit for cell in done for commit in cell["commits"]})
+    if len(commits) > 1 and all(len(cell["commits"]) < 2 for cell in done):
         yield f"The cells are of {len(commits)} commits: {' '.join(commits)}."
     if "dirty" in frame and frame["dirty"].fillna(False).astype(bool).any():
         count = int(frame["dirty"].fillna(False).astype(bool).sum())
@@ -228,8 +228,8 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
 
     Frameworks that are tested together have a line of their mean, with interval and p, and none of their own.
     """
-    lines = []
-    for label, row in rows(ablation, table).items():
+    lines, cells = [], rows(ablation, table)
+    for label, row in cells.items():
         if not math.isnan(row["difference"]):
             cell = settings.alone(row)
             effect = "" if math.isnan(cell["effect_size"]) else f", d_z {cell['effect_size']:.2f}"
@@ -238,12 +238,12 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
             lines.append(
                 f"{where}: {difference_text(ablation, cell)}{effect}{tested}, {counted(cell['pairs'], 'pair')}"
             )
-    return lines + together(ablation, table)
+    return lines + together(ablation, cells)
 
 
-def together(ablation: Ablation, table: pd.DataFrame) -> list[str]:
+def together(ablation: Ablation, rows: Rows) -> list[str]:
     """A line for each setting of several frameworks, with their mean difference and its test."""
-    found = settings.rows_of(ablation, table).items()
+    found = settings.rows_of(ablation, rows).items()
     return [_setting_text(ablation, label, cell) for label, cell in found if settings.frameworks_text(ablation, cell)]
 
 
