@@ -3,11 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import pandas as pd
-
-from analysis.labels import Label, baseline_of, label_text, labels
+from analysis.labels import Label, Row, Rows, baseline_of, label_text
 from experiments.design.ablation import Ablation
 
 COLUMNS = {"parameters": "parameters", "flops": "training_flops", "steps": "steps", "seconds": "seconds"}  # of cells
@@ -52,19 +49,18 @@ class Matched:
         return f"{' to '.join(dict.fromkeys(ends))} the {NOUNS[self.quantity]}"
 
 
-def matching(ablation: Ablation, table: pd.DataFrame) -> list[Matched]:
+def matching(ablation: Ablation, rows: Rows) -> list[Matched]:
     """Each quantity that is known of the compared settings, in the order of report_spec.QUANTITIES.
 
-    Args: table: of cells.cells. A cell counts where it and its baseline have the number; none do without a baseline.
+    A cell counts where it and its baseline have the number; none do without a baseline.
     """
-    cells = {label: cell for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True)}
     found = []
     for quantity, column in COLUMNS.items():
         ratios = {}
-        for label, cell in cells.items():
+        for label, cell in rows.items():
             other = baseline_of(ablation, label)
-            if other is not None and other != label and other in cells and cells[other][column] > 0:
-                ratios[label] = float(cell[column]) / float(cells[other][column])
+            if other is not None and other != label and other in rows and rows[other][column] > 0:
+                ratios[label] = float(cell[column]) / float(rows[other][column])
         known = {label: ratio for label, ratio in ratios.items() if not math.isnan(ratio)}
         if known:
             farthest = max(known, key=lambda label: abs(known[label] - 1))
@@ -72,7 +68,7 @@ def matching(ablation: Ablation, table: pd.DataFrame) -> list[Matched]:
     return found
 
 
-def beside(cell: "pd.Series[Any]", base: "pd.Series[Any]") -> str:
+def beside(cell: Row, base: Row) -> str:
     """`at 7.9x the parameters, equal training FLOPs and steps`, of one setting; what is not known is left out."""
     found = []
     for quantity, column in COLUMNS.items():
@@ -90,19 +86,19 @@ def asked(ablation: Ablation) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*ablation.matched, *ablation.report.matched)))
 
 
-def heading_text(ablation: Ablation, table: pd.DataFrame) -> str:
+def heading_text(ablation: Ablation, rows: Rows) -> str:
     """`at equal parameters (within 0.4 %) and equal steps`, of what was asked for and is so; empty where nothing is."""
-    held = [one.equal_text for one in matching(ablation, table) if one.quantity in asked(ablation) and one.is_equal]
+    held = [one.equal_text for one in matching(ablation, rows) if one.quantity in asked(ablation) and one.is_equal]
     return f"at {_listed(held)}" if held else ""
 
 
-def broken(ablation: Ablation, table: pd.DataFrame) -> list[str]:
+def broken(ablation: Ablation, rows: Rows) -> list[str]:
     """A line for each quantity that was asked for and is not equal, or not known."""
-    found = {one.quantity: one for one in matching(ablation, table)}
+    found = {one.quantity: one for one in matching(ablation, rows)}
     lines = []
     for quantity in asked(ablation):
         one, noun = found.get(quantity), NOUNS[quantity]
-        if one is None and ablation.report.baseline and (table["n"] > 0).any():
+        if one is None and ablation.report.baseline and any(cell["n"] for cell in rows.values()):
             lines.append(f"matched: whether settings have equal {noun} is not known: no two that are compared are done")
         elif one is not None and not one.is_equal:
             where = label_text(ablation, one.farthest)

@@ -1,10 +1,12 @@
 """The command `mixlab report`."""
 
 import argparse
+import gc
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +83,17 @@ def command(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Look for no cycles: of 10,000 trials nearly all is kept, and looking through it took a sixth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@_uncollected()
 def _print(reports: "list[Report]", style: str | None) -> None:
     """Print the tables. Args: style: of --format; None: text, before the report is written."""
     from analysis.table.render import rendered_of
@@ -127,6 +140,7 @@ def _unseal(report: "Report", is_written: bool) -> None:
         print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
+@_uncollected()
 def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
     from analysis.page.writing import write_reports
     from experiments.files import StoreError
@@ -152,6 +166,7 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
             print(f"no browser was found; open {page.absolute()}", file=sys.stderr)
 
 
+@_uncollected()
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
     from analysis.cells import Options
     from analysis.report import make_report

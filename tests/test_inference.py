@@ -8,6 +8,7 @@ import pytest
 import scipy.stats
 from statsmodels.formula.api import ols
 from statsmodels.stats.anova import anova_lm
+from statsmodels.stats.multitest import multipletests
 
 from analysis.inference import (
     BOOTSTRAP_COVERAGE,
@@ -123,6 +124,8 @@ def test_holm_multiplies_by_the_number_of_tests_that_are_left_and_never_falls() 
     # sorted: 0.01 * 3, 0.02 * 2 = 0.04, 0.03 * 1 raised to 0.04
     assert holm([0.03, math.nan, 0.01, 0.02]) == pytest.approx([0.04, math.nan, 0.03, 0.04], nan_ok=True)
     assert holm([0.6, 0.7]) == [1.0, 1.0] and all(map(math.isnan, holm([math.nan]))) and holm([]) == []
+    p = np.random.default_rng(3).uniform(size=40) ** 6
+    assert holm([*p, p[0]]) == pytest.approx(multipletests([*p, p[0]], method="holm")[1], rel=1e-15)
 
 
 # --- seeds and examples -----------------------------------------------------------------------------------------------

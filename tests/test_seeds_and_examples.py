@@ -145,7 +145,7 @@ def test_the_table_of_the_page_has_the_test_of_a_setting_with_its_level(bench: A
     table = MainTable(report).as_dict()
     places = {column["name"]: place for place, column in enumerate(table["columns"])}
     (group,) = table["groups"]
-    tested = list(settings.rows_of(report.ablation, report.table).values())
+    tested = list(settings.rows_of(report.ablation, report.rows).values())
     levels = set()
     for row, cell in zip(group["rows"][1:], tested, strict=True):
         words = row["cells"][places["difference (points)"]]["text"].replace("\u00a0", " ")

@@ -4,7 +4,6 @@ Coverage: how often an interval holds the true difference. Errors: how often one
 called distinguishable. Power: how often a difference is, of which power.py promises 80 %.
 """
 
-import gc
 import math
 import os
 from collections.abc import Iterator
@@ -66,15 +65,6 @@ class Found:
             "power": abs(self.power - 80) > POWER,
         }
         return [name for name, is_missed in missed.items() if is_missed]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick_collections() -> Any:
-    """statsmodels.multipletests collects garbage at each call, which took nine tenths of a study's time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def null(world: World, over: str) -> World:

@@ -142,14 +142,14 @@ def matched(folder: Path, cache: Path, report: dict[str, Any], **untied: Any) ->
 def test_what_settings_have_in_common_with_their_baseline_is_measured(tmp_path: Path, cache: Path) -> None:
     seconds = {"compile": 1.0, "train": 2.6, "evaluate": 3.0}
     made = matched(tmp_path, cache, {}, parameters=790, seconds=seconds)
-    table = made.report().table
-    found = {one.quantity: one for one in matching.matching(made.ablation, table)}
+    rows = made.report().rows
+    found = {one.quantity: one for one in matching.matching(made.ablation, rows)}
     assert list(found) == ["parameters", "flops", "steps", "seconds"]
     assert (found["parameters"].low, found["parameters"].high) == (7.9, 7.9) and found["steps"].apart == 0
     assert [name for name, one in found.items() if one.is_equal] == ["flops", "steps"]
     told = [one.equal_text if one.is_equal else one.times_text for one in found.values()]
     assert told == ["7.9x the parameters", "equal training FLOPs", "equal steps", "1.3x the seconds of training"]
-    assert matching.heading_text(made.ablation, table) == "" and "matched" not in made.text()
+    assert matching.heading_text(made.ablation, rows) == "" and "matched" not in made.text()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_equal_is_within_one_percent(
 ) -> None:  # fmt: skip
     made = Bench(tmp_path, cache, **PLAIN, report=ROWS)
     filled(made, tied={"parameters": 1000}, untied={"parameters": parameters})
-    one = matching.matching(made.ablation, made.report().table)[0]
+    one = matching.matching(made.ablation, made.report().rows)[0]
     assert one.is_equal == is_equal and (one.equal_text if is_equal else one.times_text).endswith(text)
 
 
@@ -197,6 +197,6 @@ def test_a_baseline_is_compared_with_the_one_beside_it(tmp_path: Path, cache: Pa
     made = Bench(tmp_path, cache, grid=grid, report={**ROWS, "rows": [BLOCKS, MIXING]})
     sizes = {(1, "tied"): 100, (1, "untied"): 50, (2, "tied"): 200, (2, "untied"): 600}
     made.put(*(record(0.5, parameters=sizes[one.settings[BLOCKS], one.settings[MIXING]]) for one in made.trials))
-    one = matching.matching(made.ablation, made.report().table)[0]
+    one = matching.matching(made.ablation, made.report().rows)[0]
     assert (one.low, one.high, one.farthest) == (0.5, 3.0, (2, "untied"))
     assert one.times_text == "0.5x to 3x the parameters"

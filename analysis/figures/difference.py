@@ -40,7 +40,7 @@ class _Row:
 
 def draw(report: Report) -> Iterator[Drawn]:
     looks = looks_of(report)
-    compared = settings.rows_of(report.ablation, report.table)
+    compared = settings.rows_of(report.ablation, report.rows)
     if not compared:
         return
     chosen = _chosen(looks, list(compared))
@@ -64,7 +64,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     small = " Small marks: each framework alone." if looks.roles.frameworks else ""
     caption = (
         f"To {baseline_text(report.ablation)}, with the interval of the test; a full mark: distinguishable"
-        f"{family_text(report.ablation, report.table)}.{small}{style.left_out(len(chosen), len(compared), 'settings')}"
+        f"{family_text(report.ablation, report.rows)}.{small}{style.left_out(len(chosen), len(compared), 'settings')}"
     )
     yield Drawn("differences", "Difference to the baseline", caption, figure, shown.texts)
 

@@ -45,7 +45,7 @@ class MainTable:
     @cached_property
     def _compared(self) -> dict[Label, Any]:
         """The difference of each setting, by the setting."""
-        rows = settings.rows_of(self.report.ablation, self.report.table)
+        rows = settings.rows_of(self.report.ablation, self.report.rows)
         return {self.roles.setting(label): cell for label, cell in rows.items()}
 
     @cached_property

@@ -5,7 +5,7 @@ import pandas as pd
 from analysis import inference, matching, settings, tuned
 from analysis.cells import Options
 from analysis.inference import ALPHA
-from analysis.labels import field_text
+from analysis.labels import Rows, field_text, rows
 from analysis.table.tested import counted, test_text
 from analysis.table.wording import (
     SIGNIFICANT,
@@ -21,7 +21,8 @@ from experiments.results import metrics
 
 
 def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:
-    baseline = ", ".join(filter(None, (baseline_text(ablation), matching.heading_text(ablation, table))))
+    cells = rows(ablation, table)
+    baseline = ", ".join(filter(None, (baseline_text(ablation), matching.heading_text(ablation, cells))))
     name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
     asked = asked_text(ablation)
     less = "" if metric(ablation).higher_is_better else " (less is better)"
@@ -42,9 +43,9 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         lines.append(f"intervals of means by {options.interval}, for {least} seeds or more ({covers})")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
-    signs = [marks(cell, options) for _, cell in table.iterrows()]
+    signs = [marks(cell, options) for cell in cells.values()]
     meanings = {
-        SIGNIFICANT: f"p < {ALPHA:g}, {test_text(ablation, table)}{family_text(ablation, table)}",
+        SIGNIFICANT: f"p < {ALPHA:g}, {test_text(ablation, cells)}{family_text(ablation, cells)}",
         UNEQUAL: "see below",
     }
     if shown := [f"{sign} {meaning}" for sign, meaning in meanings.items() if any(sign in mark for mark in signs)]:
@@ -52,9 +53,9 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
     return lines
 
 
-def family_text(ablation: Ablation, table: pd.DataFrame) -> str:
+def family_text(ablation: Ablation, rows: Rows) -> str:
     """The end of a sentence on tests: `, Holm's correction for 2 tests`, or for settings if they span frameworks."""
-    tested = [cell for cell in settings.rows_of(ablation, table).values() if pd.notna(cell["p_holm"])]
+    tested = [cell for cell in settings.rows_of(ablation, rows).values() if pd.notna(cell["p_holm"])]
     together = next(filter(None, (settings.frameworks_text(ablation, cell) for cell in tested)), "")
     if not together:
         return f", Holm's correction for {counted(len(tested), 'test')}"

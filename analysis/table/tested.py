@@ -2,13 +2,10 @@
 
 import math
 from collections.abc import Iterator, Set
-from typing import Any
-
-import pandas as pd
 
 from analysis import settings
 from analysis.inference import ALPHA, LEVEL, ROUNDING
-from analysis.labels import Label, label_text
+from analysis.labels import Label, Row, Rows, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
@@ -16,9 +13,9 @@ from experiments.results import metrics
 FEW = 5  # seeds, below which a sentence says that they are few
 
 
-def test_text(ablation: Ablation, table: pd.DataFrame) -> str:
+def test_text(ablation: Ablation, rows: Rows) -> str:
     """The test of the settings: `paired t-test over seeds`."""
-    return kind_text({cell["over"] for cell in _tested(ablation, table).values()})
+    return kind_text({cell["over"] for cell in _tested(ablation, rows).values()})
 
 
 def kind_text(kinds: Set[str]) -> str:
@@ -28,7 +25,7 @@ def kind_text(kinds: Set[str]) -> str:
     return names.get(next(iter(kinds), SEEDS), both) if len(kinds) < 2 else both
 
 
-def over_text(cell: "pd.Series[Any]") -> str:
+def over_text(cell: Row) -> str:
     """What an interval is over: `3 seeds and 360 test examples`; empty where there is none."""
     seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} test examples"
     texts = {SEEDS: seeds, EXAMPLES: f"{examples} of one seed", SEEDS_AND_EXAMPLES: f"{seeds} and {examples}"}
@@ -57,10 +54,10 @@ def verdict_text(one: Tested, base: str = "") -> str:
     return f"{told}{' from ' if base else ''}{base}{' at this seed' if one.over == EXAMPLES else ''}"
 
 
-def over_texts(ablation: Ablation, table: pd.DataFrame) -> Iterator[str]:
+def over_texts(ablation: Ablation, rows: Rows) -> Iterator[str]:
     """Notes on what the intervals of the differences are over; names the settings where there are several kinds."""
     by_kind: dict[str, list[Label]] = {}
-    for label, cell in _tested(ablation, table).items():
+    for label, cell in _tested(ablation, rows).items():
         by_kind.setdefault(cell["over"], []).append(label)
     for kind, labels in by_kind.items():
         where = ", ".join(label_text(ablation, label, without=FRAMEWORK) for label in labels)
@@ -77,8 +74,8 @@ def _meaning(ablation: Ablation, kind: str) -> str:
     return f"over seeds and {split} examples, both as samples of many (crossed random effects)"
 
 
-def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
-    return {label: cell for label, cell in settings.rows_of(ablation, table).items() if not math.isnan(cell["p"])}
+def _tested(ablation: Ablation, rows: Rows) -> Rows:
+    return {label: cell for label, cell in settings.rows_of(ablation, rows).items() if not math.isnan(cell["p"])}
 
 
 def other_level_text(level: float) -> str:

@@ -19,7 +19,7 @@ FAULTS: dict[str, list[Row]] = {
         ("for commit in several.split()", "for commit in several.split()[-1:]", "marks -k another_commit_is_of_both"),
     ],
     "analysis/cells.py": [
-        ('"environments": origins.environments(done),', '"environments": (),', "marks -k another_environment"),
+        ('"environments": origins.environments(group.done),', '"environments": (),', "marks -k another_environment"),
         ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
         (
             "if pairs.n or one is None else Paired(0, one.difference)",
@@ -28,8 +28,8 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
         (
-            "_column(done, name).mean(skipna=False)",
-            "_column(done, name).mean()",
+            "float(values.mean()) if",
+            "float(np.nanmean(values)) if",
             "report_files -k averaged_over_the_rest",
         ),
     ],
@@ -40,7 +40,11 @@ FAULTS: dict[str, list[Row]] = {
         ("cached[trial_id][0] == stamp", "cached[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
     "analysis/page/answer.py": [
-        ('f"{when}.validation.{asked.name}"', 'f"{when}.test.{asked.name}"', "chosen -k chosen_on_validation"),
+        (
+            "metrics.on_validation(report.ablation.report.metric)",
+            "report.ablation.report.metric",
+            "chosen -k chosen_on_validation",
+        ),
         ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
     ],
     "analysis/table/marginal.py": [
@@ -101,7 +105,7 @@ FAULTS: dict[str, list[Row]] = {
         ("float(d.std(ddof=1))", "float(d.std())", "inference -k paired_by_their_key"),
         ("LEVEL = 0.95", "LEVEL = 0.90", "inference -k three_seeds"),
         ("BOOTSTRAP_LEAST = 10", "BOOTSTRAP_LEAST = 9", "inference -k is_given"),
-        ('method="holm"', 'method="bonferroni"', "inference -k never_falls"),
+        ("np.arange(len(order), 0, -1)", "len(order)", "inference -k never_falls"),
         ("by_seed / (by_seed + by_example)", "1.0", "inference -k two_way_table"),
         ("left -= value < ALPHA / left", "left -= 1", "inference -k level_of_its_step"),
         ("t_factor(len(points) - 2)", "t_factor(len(points) - 1)", "inference -k least_squares"),
