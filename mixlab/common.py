@@ -72,6 +72,32 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
     return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
 
 
+def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """The store, an ablation and its trials: of a YAML file, of a resolved one, or as it was last run with the store.
+
+    Args:   word: the file or the name.    overrides: of a file any, of a name those of its report alone.
+            arguments: with --store.
+    Raises: MixlabError: there is no such ablation; the file or an override has a mistake.
+    """
+    from backends.errors import MixlabError
+    from experiments.design import archive, overridden, tune
+    from experiments.results.store import Store
+    from experiments.spec.expand import expand
+
+    where = f"{COMMAND_LINE}: ablation"
+    if word.endswith((".yaml", ".yml")):
+        asked = argparse.Namespace(store=arguments.store, ablation=Path(expand(word, where)), overrides=overrides)
+        return load(asked)
+    if of_trials := [given for given in overrides if given not in overridden.of_report(overrides)]:
+        raise MixlabError(
+            f"command line: {of_trials[0]!r}: overrides need a YAML file, not the name of an ablation, but for report.*"
+        )
+    store, is_file = Store(arguments.store), word.endswith(".json")
+    ablation, trials = archive.read(Path(expand(word, where))) if is_file else archive.recall(store, word)
+    trials = tune.known(ablation, trials, store) if is_file else trials
+    return store, archive.laid_out(ablation, overrides) if overrides else ablation, trials
+
+
 def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:
     """A line on the trials of the table that are not known, since what is tuned is not chosen."""
     from experiments.design import tune
