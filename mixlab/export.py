@@ -2,26 +2,64 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.export import TARGETS, exporter
-from mixlab.common import add_overrides, add_store, find
+from mixlab.common import COMMAND_LINE, add_overrides, add_store, find, note_unsealed
 
-HELP = "Write an ablation's runs for TensorBoard, W&B, MLflow or Trackio, also while they grow."
-EXAMPLE = "mixlab export tying --to tensorboard runs/tensorboard"
+if TYPE_CHECKING:
+    from analysis.export.weights import Selection
+    from experiments.design.ablation import GridTrial
+    from experiments.results.store import Store
+
+HELP = "Write an ablation's runs for TensorBoard, W&B, MLflow or Trackio, or its models for the hub (hf) or as ONNX."
+EXAMPLE = "mixlab export tying --to tensorboard exported"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("ablation", help="its YAML file, or its name, as it was last run or submitted")
-    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="what is to read them")
-    parser.add_argument("out", type=Path, metavar="DIR", help="the folder to write; it may not exist yet")
+    which = "its YAML file, or its name, as it was last run or submitted; a model: also the id of a trial"
+    parser.add_argument("ablation", help=which)
+    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="what is to read it")
+    parser.add_argument("out", type=Path, metavar="DIR", help="the folder to write, which may not exist yet")
+    parser.add_argument("--test", action="store_true", help="with the numbers of the test split; that is noted")
     add_overrides(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    target, export = TARGETS[arguments.to], exporter(arguments.to)
-    store, _, trials = find(arguments.ablation, arguments.overrides, arguments)
-    if not target.of_runs:
-        print("\n".join(export(store, [planned for planned in trials if not planned.tunes], arguments.out)))
+    export = exporter(arguments.to)
+    if not TARGETS[arguments.to].of_runs:
+        store, selection = _selection(arguments)
+        print("\n".join(export(store, selection, arguments.out)))
         return 0
     return 0
+
+
+def _selection(arguments: argparse.Namespace) -> "tuple[Store, Selection]":
+    """The store, and the trials of an ablation's table, or the one whose id begins with the word."""
+    from analysis.export.weights import Selection
+    from backends.errors import MixlabError
+    from experiments.design import archive
+    from experiments.results.store import Store
+
+    word, store = arguments.ablation, Store(arguments.store)
+    is_file = word.endswith((".yaml", ".yml", ".json"))
+    if is_file or word in store.ablations() or not any(key.startswith(word) for key in store.trial_ids()):
+        store, ablation, trials = find(word, arguments.overrides, arguments)
+        _unseal(arguments, store, ablation.name, trials)
+        labels = {planned.trial.id: planned.label for planned in trials if not planned.tunes}
+        return store, Selection(labels, ablation.name, ablation.question, test=arguments.test)
+    if arguments.overrides:
+        raise MixlabError(f"{COMMAND_LINE}: {arguments.overrides[0]!r}: a trial has no field to set; leave it out")
+    trial_id = store.find(word)
+    for name in store.ablations() if arguments.test else ():
+        if trial_id in store.ablation_labels(name):
+            _unseal(arguments, store, name, archive.recall(store, name)[1])
+    return store, Selection({trial_id: ""}, is_one=True, test=arguments.test)
+
+
+def _unseal(arguments: argparse.Namespace, store: "Store", name: str, trials: "list[GridTrial]") -> None:
+    """Note that test numbers of an ablation are shown, if they are asked for."""
+    if arguments.test:
+        contents = {planned.trial.id: planned.trial.info.content for planned in trials if not planned.tunes}
+        note_unsealed(store, name, contents)

@@ -20,9 +20,9 @@ class Target:
     """What an ablation can be exported to.
 
     package: that its module imports.    extra: of pyproject.toml, which installs it.
-    of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, trials, out)`
-        takes the trials of its table, whose weights are in the store. Both return sentences for the user: what was
-        written, how it is opened.
+    of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, selection,
+        out)` takes trials whose weights are in the store, see weights.py, and a path. Both return sentences for the
+        user: what was written, how it is opened.
     """
 
     package: str
@@ -35,6 +35,8 @@ TARGETS = {
     "wandb": Target("wandb", "wandb", of_runs=True),
     "mlflow": Target("mlflow", "mlflow", of_runs=True),
     "trackio": Target("trackio", "trackio", of_runs=True),
+    "hf": Target("huggingface_hub", "hf", of_runs=False),
+    "onnx": Target("onnxruntime", "onnx", of_runs=False),
 }
 
 

@@ -3,7 +3,7 @@
 from experiments.data.limits import NotPrepared, Purpose, decoded_bytes
 from experiments.data.permutation import pixel_order
 from experiments.data.remarks import in_record, notes, of_trials
-from experiments.data.splits import Splits, check_memory, describe, facts, load, prepare, repeats
+from experiments.data.splits import Splits, check_memory, describe, facts, first_images, load, prepare, repeats
 
 __all__ = [
     "NotPrepared",
@@ -13,6 +13,7 @@ __all__ = [
     "decoded_bytes",
     "describe",
     "facts",
+    "first_images",
     "in_record",
     "load",
     "notes",
