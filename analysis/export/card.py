@@ -131,15 +131,16 @@ def _measured(model: Model, selection: Selection) -> Iterator[str]:
 
 def _training(model: Model) -> Iterator[str]:
     record, trial = model.record, model.trial
-    about = record["environment"]
+    about, seconds = record.get("environment") or {}, record["seconds"]["train"]
     versions = ", ".join(f"{name} {value}" for name, value in about.get("backend", {}).items() if name != "name")
-    dirty = ", with changes" if about.get("dirty") else ""
+    sentences = [f"Trained by the backend {trial.backend} with products in {trial.train.precision}"]
+    sentences += [] if seconds is None else [f"in {seconds:,.0f} s"]
+    sentences += [
+        f"with the code of commit {about.get('commit') or 'unknown'}{' and changes' * bool(about.get('dirty'))}"
+    ]
     yield "## Training\n"
-    yield paragraph(
-        f"Trained by the backend {trial.backend} with products in {trial.train.precision}, in "
-        f"{record['seconds']['train']:,.0f} s; code: commit {about.get('commit') or 'unknown'}{dirty}; {versions}."
-    )
-    yield paragraph(f"All that can change the result, resolved, whose hash is the trial's id {trial.id}:")
+    yield paragraph(f"{', '.join(sentences)}; {versions}.")
+    yield paragraph(f"The trial, resolved; its id {trial.id} is a hash of what of this can change the result:")
     settings = {name: part for name, part in as_tree(trial).items() if name != "run"}
     yield _block("yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).splitlines())
 

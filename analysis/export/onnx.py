@@ -113,7 +113,7 @@ def _about(model: Model) -> dict[str, Any]:
     """What the file says of itself."""
     import onnxscript
 
-    trial, environment = model.trial, model.record["environment"]
+    trial, environment = model.trial, model.record.get("environment") or {}
     return {
         "mixlab.trial": trial.id,
         "mixlab.weights": f"{model.when}, of step {model.step}",

@@ -86,11 +86,16 @@ class Peer:
 
 def _timm(model: MixerSpec) -> nn.Module:
     """The Mixer of timm."""
+    with _missing("timm"):
+        mixer = import_timm("timm.models.mlp_mixer").MlpMixer
+    return mixer(**arguments(model))
+
+
+def import_timm(module: str) -> Any:
+    """A module of timm, which needs torchvision for its data alone: where that is missing, a stand-in is imported."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Torchvision())
-    with _missing("timm"):
-        mixer = importlib.import_module("timm.models.mlp_mixer").MlpMixer
-    return mixer(**arguments(model))
+    return importlib.import_module(module)
 
 
 def _lucidrains(model: MixerSpec) -> nn.Module:
