@@ -352,6 +352,7 @@ def test_the_command_takes_a_trial_or_an_ablation_and_notes_what_it_unseals(run:
     assert "| test |" not in (tmp_path / "all" / DONE / hf.CARD).read_text() and not unsealed.exists()
     ended = run("export", DONE[:4], "--to", "hf", "one", "--test")
     assert ended.code == 0 and "| test |" in (tmp_path / "one" / hf.CARD).read_text(), ended.err
+    assert "which asks: Is a store of an earlier version read?" in (tmp_path / "one" / hf.CARD).read_text()
     (noted,) = unsealed.iterdir()
     assert set(json.loads(noted.read_text())["contents"]) == {DONE, INTERRUPTED}
     said = (tmp_path / "one" / hf.CARD).read_text()
@@ -369,6 +370,7 @@ def test_the_command_takes_a_trial_or_an_ablation_and_notes_what_it_unseals(run:
         ((INTERRUPTED,), ("not done", "kept when it is done")),
         ((DONE, "seed=1"), ("'seed=1'", "a trial has no field to set")),
         (("nothing",), ("no ablation 'nothing'", "allowed: old")),
+        ((DONE, "--to", "onnx", "--test"), ("--test", "writes no numbers", "leave it out")),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence(

@@ -1,4 +1,4 @@
-"""Exported folders as timm itself loads them. timm is not among the packages of the tests: make test-timm installs it."""
+"""Exported folders as timm itself loads them; it is none of the tests' packages, and make test-timm installs it."""
 
 import json
 import os

@@ -23,11 +23,13 @@ class Target:
     of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, selection,
         out)` takes trials whose weights are in the store, see weights.py, and a path. Both return sentences for the
         user: what was written, how it is opened.
+    has_numbers: whether it may be given those of the test split.
     """
 
     package: str
     extra: str
     of_runs: bool
+    has_numbers: bool = True
 
 
 TARGETS = {
@@ -36,7 +38,7 @@ TARGETS = {
     "mlflow": Target("mlflow", "mlflow", of_runs=True),
     "trackio": Target("trackio", "trackio", of_runs=True),
     "hf": Target("huggingface_hub", "hf", of_runs=False),
-    "onnx": Target("onnxruntime", "onnx", of_runs=False),
+    "onnx": Target("onnxruntime", "onnx", of_runs=False, has_numbers=False),
 }
 
 

@@ -57,9 +57,8 @@ def loading(model: Model, unlike: str) -> Loading:
 
 def text(model: Model, selection: Selection, how: Loading) -> str:
     """The content of the card."""
-    return (
-        "\n".join(("---", _metadata(model, selection, how), "---", "", *_body(model, selection, how))).rstrip() + "\n"
-    )
+    parts = ("---", _metadata(model, selection, how), "---", "", *_body(model, selection, how))
+    return "\n".join(parts).rstrip() + "\n"
 
 
 def _metadata(model: Model, selection: Selection, how: Loading) -> str:

@@ -102,7 +102,7 @@ def _pixel_order(model: Model) -> Array | None:
 def _examples(model: Model, cache: Path) -> tuple[Array, str]:
     """Images to compare the logits on, and a word for them."""
     info = model.trial.info
-    if (images := data.first_images(info, cache, NUM_EXAMPLES)) is not None:
+    if (images := data.first_images(cache, info.content, NUM_EXAMPLES)) is not None:
         return images, "images of its data"
     shape = (NUM_EXAMPLES, info.image_size, info.image_size, info.image_channels)
     noise = streams.integers(0, "export", 0, NUM_EXAMPLES, shape[1:], 256)

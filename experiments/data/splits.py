@@ -88,18 +88,6 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     return Splits(entry.about, entry.images, entry.labels, train, validation, test, classes)
 
 
-def first_images(info: DataInfo, cache: Path, number: int) -> Array | None:
-    """The first decoded images (number, h, w, c) of what `describe` told of; None where they are gone from the cache.
-
-    Raises: MixlabError: the cache cannot be read.
-    """
-    try:
-        entry = decoded.find(cache, info.content)
-    except OSError as error:
-        raise _cache_error(cache, error, "this trial") from error
-    return None if entry is None else np.asarray(entry.images[:number])
-
-
 def prepare(config: DataConfig, cache: Path, where: str) -> About:
     """Decode the source, however large it is, unless its decoded images are there; returns what they are.
 
