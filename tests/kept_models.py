@@ -9,7 +9,8 @@ from backends.arrays import State
 from backends.models import folds
 from experiments import streams
 from experiments.files import write_json, write_whole
-from experiments.results import checkpoint, kept
+from experiments.results import checkpoint
+from experiments.results.kept import FILE
 from experiments.results.store import Store
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 
@@ -39,12 +40,15 @@ def random_params(of: Trial) -> State:
     }
 
 
-def keep(store: Store, of: Trial, params: State | None, **fields: Any) -> str:
-    """Record a trial as done, with these weights, or with none. Args: fields: of the record, replaced."""
+def keep(store: Store, of: Trial, params: State | None, kept: dict[str, Any] | None = None, **fields: Any) -> str:
+    """Record a trial as done, with these weights, or with none; returns its id.
+
+    Args:   kept: which evaluation's weights they are; none: the last one's.   fields: of the record, replaced.
+    """
     record = {**json.loads(RECORD.read_text()), "id": of.id, "spec": as_tree(of), **fields}
     write_json(store.folder(of.id) / "record.json", record)
     if params is not None:
-        about = {"kept": "last", "step": of.num_steps, "trial": of.id, "model": asdict(of.model)}
+        about = {"kept": "last", "step": of.num_steps, "trial": of.id, "model": asdict(of.model), **(kept or {})}
         classes = {"classes": CLASSES} if of.model.num_classes == len(CLASSES) else {}
-        write_whole(store.folder(of.id) / kept.FILE, checkpoint.pack(params, {**about, **classes}))
+        write_whole(store.folder(of.id) / FILE, checkpoint.pack(params, {**about, **classes}))
     return of.id

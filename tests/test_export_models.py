@@ -26,10 +26,8 @@ from analysis.export import card, hf
 from analysis.export import onnx as onnx_export
 from analysis.export.weights import Model, Selection, read
 from backends.arrays import Array, State
-from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
-from backends.specs import OptimizerSpec, RunSpec
 from backends.weights import timm
 from experiments import data
 from experiments.results import kept
@@ -37,6 +35,7 @@ from experiments.results.store import Store
 from experiments.spec.trial import Trial
 from experiments.weights import weight_files
 from experiments.weights.weight_files import Weights
+from tests import test_weights
 from tests.conftest import Ended
 from tests.kept_models import CLASSES, keep, random_params, trial
 from tests.test_store_of_before import DONE, INTERRUPTED, STORE
@@ -73,14 +72,7 @@ def single(key: str, **more: Any) -> Selection:
 def logits(of: Trial, params: State, images: Array) -> Array:
     """By the PyTorch backend in float64."""
     order = data.pixel_order(of.data.permutation, of.model.image_size, of.model.patch_size, of.data.split_seed)
-    dataset = ArrayDataset(images, np.zeros(len(images), np.int32), order)
-    optimizer = OptimizerSpec(optimizer="sgd")
-    program = backends.load("torch").open(of.model, optimizer, dataset, RunSpec(precision="float64"))
-    state = {
-        f"{group}/{name}": x * (group == "params") for group in ("params", "momentum") for name, x in params.items()
-    }
-    program.load([state])
-    return program.predict(images)[0].logits
+    return test_weights.logits("torch", of.model, params, images, order)
 
 
 def pixels(of: Trial, number: int) -> Array:
@@ -141,7 +133,10 @@ def test_a_graph_says_what_it_takes_and_what_it_is_of(graphs: tuple[Store, Path]
     assert about["mixlab.trial"] == of.id and about["mixlab.weights"] == f"last, of step {of.num_steps}"
     assert json.loads(about["mixlab.model"]) == dataclasses.asdict(of.model)
     assert json.loads(about["mixlab.classes"]) == CLASSES
-    assert re.fullmatch(r"[0-9a-f]{40}", about["mixlab.commit"]) and about["mixlab.permutation"].startswith("pixels")
+    assert (
+        re.fullmatch(r"[0-9a-f]{40}", about["mixlab.commit"])
+        and about["mixlab.permutation"] == "pixels, by data.split_seed 0; in the graph"
+    )
     assert b".py" not in path.read_bytes()  # no lines of code, whose paths are those of a machine
 
 
@@ -201,9 +196,19 @@ def test_a_folder_holds_what_timm_itself_wrote(store: Store, tmp_path: Path) -> 
     }
 
 
-@pytest.mark.parametrize("options", [{}, {"activation": "relu", "norm_epsilon": 1e-3}, {"activation": "gelu"}])
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({}, 'act_layer=partial(nn.GELU, approximate="tanh"),'),
+        (
+            {"activation": "relu", "norm_epsilon": 1e-3},
+            "act_layer=nn.ReLU, norm_layer=partial(nn.LayerNorm, eps=0.001),",
+        ),
+        ({"activation": "gelu"}, ""),
+    ],
+)
 def test_a_folder_in_timms_names_is_the_same_model_to_mixlab(
-    store: Store, tmp_path: Path, options: dict[str, Any]
+    store: Store, tmp_path: Path, options: dict[str, Any], given: str
 ) -> None:
     of = trial(**options)
     params, images = random_params(of), pixels(of, 5)
@@ -212,9 +217,8 @@ def test_a_folder_in_timms_names_is_the_same_model_to_mixlab(
     assert (found.format, found.classes) == ("timm", tuple(CLASSES))
     assert_same_bits(found.params, params)
     assert found.model == dataclasses.replace(of.model, dropout=0.0, stochastic_depth=0.0)
-    given = "".join(f"\n    {name}={value}," for name, value in timm.functions(found.model).items())  # type: ignore[arg-type]
     text = (tmp_path / "out" / hf.CARD).read_text()
-    assert f"embed_dim=8,{given}\n).eval()" in text
+    assert f"embed_dim=8, {given}".strip() + " ).eval()" in " ".join(text.split())
     np.testing.assert_array_equal(logits(of, found.params, images), logits(of, params, images))
 
 
@@ -292,6 +296,15 @@ def test_the_hub_reads_the_numbers_of_the_record_from_the_card(store: Store, tmp
         assert found.data.license is None and found.data.pipeline_tag == "image-classification"
         shown = f"{100 * measured['test']['accuracy']:.2f} %" in found.text
         assert shown == (splits == ["validation", "test"]) and "n = 1" in found.text and key in found.text
+
+
+def test_the_numbers_are_those_of_the_evaluation_whose_weights_were_kept(store: Store, tmp_path: Path) -> None:
+    key = keep(store, of := trial(), random_params(of), kept={"kept": "best", "step": 30})
+    hf.export(store, single(key), tmp_path / "out")
+    found = ModelCard.load(tmp_path / "out" / hf.CARD)
+    best = (store.record(key) or {})["metrics"]["best"]
+    told = {one.metric_type: one.metric_value for one in found.data.eval_results}
+    assert best["step"] == 30 and told == best["validation"] and "best evaluation, at step 30 of 60" in found.text
 
 
 def test_what_users_wrote_cannot_end_a_part_of_the_card(store: Store, tmp_path: Path) -> None:

@@ -132,13 +132,13 @@ def _training(model: Model) -> Iterator[str]:
     record, trial = model.record, model.trial
     about, seconds = record.get("environment") or {}, record["seconds"]["train"]
     versions = ", ".join(f"{name} {value}" for name, value in about.get("backend", {}).items() if name != "name")
-    sentences = [f"Trained by the backend {trial.backend} with products in {trial.train.precision}"]
-    sentences += [] if seconds is None else [f"in {seconds:,.0f} s"]
-    sentences += [
-        f"with the code of commit {about.get('commit') or 'unknown'}{' and changes' * bool(about.get('dirty'))}"
-    ]
+    took = "" if seconds is None else f", in {seconds:,.0f} s"
+    code = f"commit {about.get('commit') or 'unknown'}{' and changes' if about.get('dirty') else ''}"
     yield "## Training\n"
-    yield paragraph(f"{', '.join(sentences)}; {versions}.")
+    yield paragraph(
+        f"Trained by the backend {trial.backend} with products in {trial.train.precision}{took}, with the code of "
+        f"{code}; {versions}."
+    )
     yield paragraph(f"The trial, resolved; its id {trial.id} is a hash of what of this can change the result:")
     settings = {name: part for name, part in as_tree(trial).items() if name != "run"}
     yield _block("yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).splitlines())
@@ -193,7 +193,7 @@ def _evaluation(model: Model) -> str:
     fields = [
         f"data.{name}={as_typed(str(value).lower() if isinstance(value, bool) else str(value))}"
         for name, value in chosen.items()
-        if name not in skipped and value != default[name] and not (name == "image_channels" and value is None)
+        if name not in skipped and value != default[name]
     ]
     words = " ".join([as_typed(chosen["source"]), *fields])
     return f"mixlab evaluate --weights model.safetensors {words}"

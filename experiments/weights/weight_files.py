@@ -9,7 +9,7 @@ import json
 import re
 import zipfile
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +98,9 @@ def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weig
     model, canonical = to_canonical(params)
     settings = metadata or content.settings
     noted = json.loads(metadata.get(NOTED, "{}"))
-    model, classes = replace(model, **noted.get("options", {})), noted.get("classes")
-    whose = None if classes is None else tuple(classes)
-    return Weights(recognise(params).name, model, canonical, whose, origin, content.skipped, settings)
+    written = {**asdict(model), **noted.get("options", {})}
+    classes = _classes({"model": written, "classes": noted.get("classes")})
+    return Weights(recognise(params).name, read_spec(written), canonical, classes, origin, content.skipped, settings)
 
 
 def noted_content(weights: Weights, form: Format) -> bytes:
