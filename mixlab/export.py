@@ -45,7 +45,7 @@ def _selection(arguments: argparse.Namespace) -> "tuple[Store, Selection]":
     from experiments.results.store import Store
 
     if arguments.test and not TARGETS[arguments.to].has_numbers:
-        raise MixlabError(f"{COMMAND_LINE}: --test: --to {arguments.to} writes no numbers of a trial; leave it out")
+        raise MixlabError(f"{COMMAND_LINE}: --test: --to {arguments.to} has no use for it; leave it out")
     word, store = arguments.ablation, Store(arguments.store)
     is_file = word.endswith((".yaml", ".yml", ".json"))
     if is_file or word in store.ablations() or not any(key.startswith(word) for key in store.trial_ids()):

@@ -383,7 +383,7 @@ def test_the_command_takes_a_trial_or_an_ablation_and_notes_what_it_unseals(run:
         ((INTERRUPTED,), ("not done", "kept when it is done")),
         ((DONE, "seed=1"), ("'seed=1'", "a trial has no field to set")),
         (("nothing",), ("no ablation 'nothing'", "allowed: old")),
-        ((DONE, "--to", "onnx", "--test"), ("--test", "writes no numbers", "leave it out")),
+        ((DONE, "--to", "onnx", "--test"), ("--test", "--to onnx has no use for it", "leave it out")),
     ],
 )
 def test_what_cannot_be_exported_is_a_sentence(
