@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-studies test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor gpu \
-	gpu-rehearsal slurm-up slurm-down parity lint format clean
+.PHONY: demo test mutants test-memory test-kill test-studies test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
+	gpu gpu-rehearsal slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -24,6 +24,10 @@ test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid 
 
 test-studies: .venv/installed-dev  ## 4,000 simulated studies of each of 56 kinds: coverage, errors and power (about 15 minutes)
 	MIXLAB_STUDIES=4000 $(BIN)/python -m pytest tests/test_simulated_studies.py -s
+
+test-timm: .venv/installed-dev  ## exported models as timm itself loads them; without torchvision, which a Mixer does not need
+	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
+	MIXLAB_TIMM=1 $(BIN)/python -m pytest tests/test_export_timm.py -s
 
 test-targets: .venv/installed-dev  ## compiles cifar and S/16 for a TPU and a GPU that are not here (700 MB; about 10 minutes)
 	$(INSTALL) '.[all,dev,tpu-aot,cuda-aot]'

@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the command line must be able to say a sentence before NumP
 
     from backends.bench import Ceilings, Devices, Peers
     from backends.contract import Backend
+    from backends.graphs import Graphs
     from backends.targets import Targets
 
 _GROUP = "mixlab.backends"
@@ -85,7 +86,7 @@ def load_peers(name: str) -> "Peers":
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
-    return _load_for_bench(name, "peers")  # type: ignore[no-any-return]
+    return _load_part(name, "peers")  # type: ignore[no-any-return]
 
 
 def load_ceilings(name: str) -> "Ceilings":
@@ -93,7 +94,7 @@ def load_ceilings(name: str) -> "Ceilings":
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
-    return _load_for_bench(name, "ceilings")  # type: ignore[no-any-return]
+    return _load_part(name, "ceilings")  # type: ignore[no-any-return]
 
 
 def load_devices(name: str) -> "Devices":
@@ -101,7 +102,7 @@ def load_devices(name: str) -> "Devices":
 
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
-    return _load_for_bench(name, "devices")  # type: ignore[no-any-return]
+    return _load_part(name, "devices")  # type: ignore[no-any-return]
 
 
 def load_targets(name: str) -> "Targets":
@@ -109,10 +110,18 @@ def load_targets(name: str) -> "Targets":
 
     Raises: MixlabError: the backend has none, or its framework is not installed.
     """
-    return _load_for_bench(name, "targets")  # type: ignore[no-any-return]
+    return _load_part(name, "targets")  # type: ignore[no-any-return]
 
 
-def _load_for_bench(name: str, part: str) -> Any:
+def load_graphs(name: str) -> "Graphs":
+    """The module that writes a model as a graph for other programs, in a backend's framework; see backends/*/onnx.py.
+
+    Raises: MixlabError: the backend has none, or its framework is not installed.
+    """
+    return _load_part(name, "onnx")  # type: ignore[no-any-return]
+
+
+def _load_part(name: str, part: str) -> Any:
     """A module of a backend's folder.  Raises: MixlabError: see load_peers."""
     if name not in _folders():
         raise BackendMissing(f"backend: expected one of this project, got {name!r}; {choices(name, _folders())}")

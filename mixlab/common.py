@@ -1,12 +1,14 @@
 """Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
+    from experiments.results.unsealed import Contents
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
@@ -70,6 +72,45 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
     purpose = Purpose.TRAINING if trains else Purpose.PLANNING
     return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
+
+
+def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """The store, an ablation and its trials: of a YAML file, of a resolved one, or as it was last run with the store.
+
+    Args:   word: the file or the name.    overrides: of a file any, of a name those of its report alone.
+            arguments: with --store.
+    Raises: MixlabError: there is no such ablation; the file or an override has a mistake.
+    """
+    from backends.errors import MixlabError
+    from experiments.design import archive, overridden, tune
+    from experiments.results.store import Store
+    from experiments.spec.expand import expand
+
+    where = f"{COMMAND_LINE}: ablation"
+    if word.endswith((".yaml", ".yml")):
+        asked = argparse.Namespace(store=arguments.store, ablation=Path(expand(word, where)), overrides=overrides)
+        return load(asked)
+    if of_trials := [given for given in overrides if given not in overridden.of_report(overrides)]:
+        raise MixlabError(
+            f"command line: {of_trials[0]!r}: overrides need a YAML file, not the name of an ablation, but for report.*"
+        )
+    store, is_file = Store(arguments.store), word.endswith(".json")
+    ablation, trials = archive.read(Path(expand(word, where))) if is_file else archive.recall(store, word)
+    trials = tune.known(ablation, trials, store) if is_file else trials
+    return store, archive.laid_out(ablation, overrides) if overrides else ablation, trials
+
+
+def note_unsealed(store: "Store", name: str, contents: "Contents") -> None:
+    """Note that test numbers of an ablation are shown; where that cannot be noted, say so. Args: contents: see note."""
+    from backends.errors import show_chain
+    from experiments.files import StoreError
+    from experiments.results import unsealed
+
+    try:
+        unsealed.note(store, name, contents)
+    except StoreError as error:
+        show_chain(error)
+        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:

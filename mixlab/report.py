@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError, choices, show_chain
-from mixlab.common import add_store, load
+from mixlab.common import add_store, find
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -170,25 +170,9 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
 def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "Report":
     from analysis.cells import Options
     from analysis.report import make_report
-    from experiments.design import archive, overridden, tune
     from experiments.results import metrics
-    from experiments.results.store import Store
-    from experiments.spec.expand import expand
 
-    store = Store(arguments.store)
-    if name.endswith((".yaml", ".yml")):
-        arguments.ablation, arguments.overrides = Path(expand(name, "command line: ablation")), overrides
-        store, ablation, trials = load(arguments)
-    elif of_trials := [word for word in overrides if word not in overridden.of_report(overrides)]:
-        raise MixlabError(
-            f"command line: {of_trials[0]!r}: overrides need a YAML file, not the name of an ablation, but for report.*"
-        )
-    else:
-        is_file = name.endswith(".json")
-        file = Path(expand(name, "command line: ablation"))
-        ablation, trials = archive.read(file) if is_file else archive.recall(store, name)
-        trials = tune.known(ablation, trials, store) if is_file else trials
-        ablation = archive.laid_out(ablation, overrides) if overrides else ablation
+    store, ablation, trials = find(name, overrides, arguments)
     if arguments.metric:
         if arguments.metric not in metrics.names():
             raise MixlabError(

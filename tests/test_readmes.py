@@ -23,6 +23,7 @@ from experiments.results.store import Store
 from slurm.cluster_file import read_cluster
 from tests.conftest import ROOT
 from tests.documents import DOCUMENTS, blocks, commands, links, spans, text_of
+from tests.kept_models import keep, random_params
 from tests.peers import SMALL_MIXER, write_timm
 from tests.test_report_files import Bench, record
 
@@ -168,6 +169,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Path) -> Path:
     planned = trials(demo, store.data)
     for one in planned:
         store.finish(one.trial.id, {"schema": RECORD_SCHEMA, "id": one.trial.id, **record(0.9)})
+    keep(store, planned[0].trial, random_params(planned[0].trial), **record(0.9))  # `make demo` keeps those of all
     archive.keep(store, demo, planned)
     return tmp_path
 

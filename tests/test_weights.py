@@ -23,7 +23,7 @@ from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.models import folds
 from backends.models.mixer_spec import MixerSpec
-from backends.specs import OptimizerSpec, RunSpec
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.weights import convert, recognition
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import NotAModel
@@ -74,9 +74,9 @@ def assert_same_bits(actual: State, expected: State) -> None:
         assert actual[name].tobytes() == np.ascontiguousarray(array).tobytes(), name
 
 
-def logits(backend: str, model: MixerSpec, params: State, images: Array) -> Array:
-    run = RunSpec(precision="float64")
-    program = backends.load(backend).open(model, SGD, ArrayDataset(images, np.zeros(len(images), np.int32)), run)
+def logits(backend: str, model: ModelSpec, params: State, images: Array, order: Array | None = None) -> Array:
+    run, labels = RunSpec(precision="float64"), np.zeros(len(images), np.int32)
+    program = backends.load(backend).open(model, SGD, ArrayDataset(images, labels, order), run)
     state = {
         f"{group}/{name}": x * (group == "params") for group in ("params", "momentum") for name, x in params.items()
     }

@@ -70,7 +70,7 @@ def weights(module: nn.Module, name: str) -> Any:
 
 def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
     """One Dense over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
-    y_bdc = kernel_sd.T.expand(len(x_bsc), -1, -1) @ x_bsc
+    y_bdc = kernel_sd.T.expand(x_bsc.shape[0], -1, -1) @ x_bsc
     y_bdc += bias_d[:, None]  # in place, here and below: a pass over memory less
     return y_bdc
 

@@ -23,6 +23,7 @@ from backends.specs import OptimizerSpec, RunSpec
 from backends.torch.augment import scale
 from backends.torch.device import check, open_device, peak_memory_bytes, set_numerics
 from backends.torch.program import DTYPES
+from backends.weights.timm import arguments
 
 PEERS = {
     "timm": PeerInfo("gelu", "pip install timm"),
@@ -85,20 +86,16 @@ class Peer:
 
 def _timm(model: MixerSpec) -> nn.Module:
     """The Mixer of timm."""
+    with _missing("timm"):
+        mixer = import_timm("timm.models.mlp_mixer").MlpMixer
+    return mixer(**arguments(model))
+
+
+def import_timm(module: str) -> Any:
+    """A module of timm, which needs torchvision for its data alone: where that is missing, a stand-in is imported."""
     if importlib.util.find_spec("torchvision") is None:
         sys.meta_path.append(_Torchvision())
-    with _missing("timm"):
-        mixer = importlib.import_module("timm.models.mlp_mixer").MlpMixer
-    ratios = (model.tokens_mlp_dim / model.hidden_dim, model.channels_mlp_dim / model.hidden_dim)
-    return mixer(
-        num_classes=model.num_classes,
-        img_size=model.image_size,
-        in_chans=model.image_channels,
-        patch_size=model.patch_size,
-        num_blocks=model.num_blocks,
-        embed_dim=model.hidden_dim,
-        mlp_ratio=ratios,
-    )
+    return importlib.import_module(module)
 
 
 def _lucidrains(model: MixerSpec) -> nn.Module:

@@ -43,18 +43,26 @@ def from_canonical(model: ModelSpec, params: Mapping[str, Array], form: Format) 
 
     Raises: NotAModel: the format has no such model.
     """
+    if why := unlike(model, form):
+        raise NotAModel(f"{why}; write it in the format 'mixlab'")
+    assert isinstance(model, MixerSpec)
+    table = form.table(model.num_blocks)
+    return {table[name][0]: np.ascontiguousarray(table[name][1].write(params[name])) for name in table}
+
+
+def unlike(model: ModelSpec, form: Format) -> str:
+    """What keeps a model from being written in a format, in words; empty where nothing does."""
     if not isinstance(model, MixerSpec):
-        raise NotAModel(f"its model is no Mixer, and the format {form.name!r} has Mixers alone; save it as 'mixlab'")
+        return f"its model is no Mixer, and the format {form.name!r} has Mixers alone"
     plain = {"token_mixing": "tied", "channel_mixing": "tied", "share_blocks": False, "position_embedding": "none"}
     plain["pre_head_norm"] = form.options.get("pre_head_norm", True)
     for name, allowed in plain.items():
         if getattr(model, name) != allowed:
-            raise NotAModel(
+            return (
                 f"its model has {name} {getattr(model, name)!r}, and the format {form.name!r} holds models of {name} "
-                f"{allowed!r} alone; write it in the format 'mixlab'"
+                f"{allowed!r} alone"
             )
-    table = form.table(model.num_blocks)
-    return {table[name][0]: np.ascontiguousarray(table[name][1].write(params[name])) for name in table}
+    return ""
 
 
 def differences(model: ModelSpec, form: Format) -> list[str]:

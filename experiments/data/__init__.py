@@ -1,5 +1,6 @@
 """The data of a trial, from its source to arrays of uint8: the functions that other rooms use."""
 
+from experiments.data.decoded import first_images
 from experiments.data.limits import NotPrepared, Purpose, decoded_bytes
 from experiments.data.permutation import pixel_order
 from experiments.data.remarks import in_record, notes, of_trials
@@ -13,6 +14,7 @@ __all__ = [
     "decoded_bytes",
     "describe",
     "facts",
+    "first_images",
     "in_record",
     "load",
     "notes",

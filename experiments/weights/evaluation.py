@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 import backends
-from backends.contract import ArrayDataset, Program
+from backends.arrays import Array
+from backends.contract import ArrayDataset, Backend, Program
 from backends.errors import MixlabError
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments import data
@@ -83,14 +84,23 @@ def evaluate(
         splits = class_order.renumbered(splits, weights.classes, weights.model.num_classes)
     model = weights.model
     order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
-    # the images to predict are handed over batch by batch; a program wants to hold some of its own
-    few = ArrayDataset(np.asarray(splits.images[:1]), np.asarray(splits.labels[:1]), order)
-    program = engine.open(model, OPTIMIZER, few, run)
-    program.load([_state(weights)])
+    program = opened(engine, weights, np.asarray(splits.images[:1]), order, run)
     images: Any = recipe.images(splits.images)
     result = _evaluate(program, replace(splits, images=images), run.precision)
     whose = class_order.line(splits.classes, weights.classes)
     return replace(result, classes=whose, notes=tuple(data.notes(config, info, cache)))
+
+
+def opened(engine: Backend, weights: Weights, images: Array, pixel_order: Array | None, run: RunSpec) -> Program:
+    """A program that holds the weights, to predict images that are handed over batch by batch.
+
+    Args:   images: a few, since a program wants to hold some of its own.
+    Raises: MixlabError: the device is not there, or does not have the precision.
+    """
+    few = ArrayDataset(images, np.zeros(len(images), np.int32), pixel_order)
+    program = engine.open(weights.model, OPTIMIZER, few, run)
+    program.load([_state(weights)])
+    return program
 
 
 def _state(weights: Weights) -> dict[str, np.ndarray]:

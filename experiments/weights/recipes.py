@@ -193,6 +193,8 @@ def _timm(weights: Weights, path: Path, options: Options) -> tuple[dict[str, Any
             f"command line: --recipe timm: neither {path.name} nor a {CONFIG} beside it holds {', '.join(missing)}; "
             f"give them as --mean, --std, --crop and --interpolation, or copy the model's {CONFIG} there"
         )
+    if (written.get("crop_mode"), written["crop_pct"]) == (SQUASH, 1):
+        return {**written, "crop_pct": None}, source
     if written.get("crop_mode", "center") != "center":
         raise MixlabError(
             f"{source}: crop_mode: expected 'center', got {written['crop_mode']!r}; give --resize and --crop"

@@ -22,7 +22,7 @@ from backends.models import folds, read_spec
 from backends.specs import ModelSpec
 from backends.state import state_shapes
 from backends.weights.convert import differences, from_canonical, to_canonical
-from backends.weights.formats import FORMATS
+from backends.weights.formats import FORMATS, Format
 from backends.weights.recognition import NotAModel, Origin, recognise, select
 from experiments import files
 from experiments.results import checkpoint
@@ -37,6 +37,7 @@ OWN = "mixlab"
 READABLE = (".npz", ".safetensors", ".msgpack", ".pth", ".pt", ".ckpt", ".bin", ".tar")
 DEFAULT_FORMATS = {".npz": "official", ".safetensors": OWN}  # by the ending of the file to write
 TARGETS = ("official", "timm", OWN)
+NOTED = "mixlab_model"  # in the metadata of a public format: what its names and shapes cannot tell, as JSON
 PART_OF_SEVERAL = re.compile(r".*-\d{5}-of-\d{5}\.\w+")
 
 
@@ -96,7 +97,21 @@ def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weig
     params, origin = select(content.arrays, ema, group)
     model, canonical = to_canonical(params)
     settings = metadata or content.settings
-    return Weights(recognise(params).name, model, canonical, None, origin, content.skipped, settings)
+    noted = json.loads(metadata.get(NOTED, "{}"))
+    written = {**asdict(model), **noted.get("options", {})}
+    classes = _classes({"model": written, "classes": noted.get("classes")})
+    return Weights(recognise(params).name, read_spec(written), canonical, classes, origin, content.skipped, settings)
+
+
+def noted_content(weights: Weights, form: Format) -> bytes:
+    """Safetensors in a public format, which notes for `read` what the format cannot tell; the same bytes each time.
+
+    Raises: NotAModel: the format has no such model.
+    """
+    options = {name: getattr(weights.model, name) for name in form.options}
+    classes = {} if weights.classes is None else {"classes": list(weights.classes)}
+    arrays = from_canonical(weights.model, weights.params, form)
+    return bytes(save(arrays, metadata={NOTED: json.dumps({"options": options, **classes})}))
 
 
 def _unreadable(path: Path, error: Exception) -> MixlabError:

@@ -14,6 +14,17 @@ FAULTS: dict[str, list[Row]] = {
         (" and a.tobytes() == b.tobytes()", "", "checkpoints_of_others -k two_models"),
         ("MOMENTS.intersection(one.words) or", "", "checkpoints_of_others -k numbers_of_the_optimizer"),
     ],
+    "backends/weights/timm.py": [
+        ("math.nextafter(ratio, math.inf)", "ratio", "export_models -k widths_and_crops"),
+        ("if model.norm_epsilon != options", "if False and options", "export_models -k same_model_to_mixlab"),
+        ("if any(getattr(model, name) != value for", "if not any(value for", "export_models -k no_name_of_timm"),
+    ],
+    "backends/torch/onnx.py": [
+        ("pixels = pixels.index_select(1, self.pixel_order)", "pass", "export_models -k onnxruntime_gives"),
+    ],
+    "analysis/export/onnx.py": [
+        ("if not apart <= tolerance:", "if False:", "export_models -k never_left"),
+    ],
     "experiments/weights/pickles.py": [
         (
             "self.memo[len(self.memo)] = self.stack[-1]",

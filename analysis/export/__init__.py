@@ -1,0 +1,58 @@
+"""Export of an ablation to other people's programs: one table of targets, a module of this room each.
+
+A further target is a row of TARGETS and a module of its name here, with a function `export`. What it needs beside
+Mixlab is an extra of pyproject.toml, and is imported inside its functions.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from backends.errors import MixlabError
+
+
+@dataclass(frozen=True)
+class Target:
+    """What an ablation can be exported to.
+
+    package: that its module imports.    extra: of pyproject.toml, which installs it.
+    of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, selection,
+        out)` takes trials whose weights are in the store, see weights.py, and a path. Both return sentences for the
+        user: what was written, how it is opened.
+    has_numbers: whether it may be given those of the test split.
+    """
+
+    package: str
+    extra: str
+    of_runs: bool
+    has_numbers: bool = True
+
+
+TARGETS = {
+    "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
+    "wandb": Target("wandb", "wandb", of_runs=True),
+    "mlflow": Target("mlflow", "mlflow", of_runs=True),
+    "trackio": Target("trackio", "trackio", of_runs=True),
+    "hf": Target("huggingface_hub", "hf", of_runs=False),
+    "onnx": Target("onnxruntime", "onnx", of_runs=False, has_numbers=False),
+}
+
+
+def exporter(name: str) -> Callable[..., list[str]]:
+    """The function `export` of a target.
+
+    Raises: MixlabError: what it needs is not installed.
+    """
+    target = TARGETS[name]
+    if importlib.util.find_spec(target.package) is None:
+        raise MixlabError(
+            f"command line: --to {name}: the package {target.package} is not installed; install it with: "
+            f"pip install -c constraints.txt -e '.[{target.extra}]'"
+        )
+    module: Any = importlib.import_module(f"{__name__}.{name}")
+    made: Callable[..., list[str]] = module.export
+    return made

@@ -1,0 +1,67 @@
+"""What timm must be told to build a Mixer: the arguments of its class, and which of its names stand for one.
+
+Source: huggingface/pytorch-image-models 1.0.31 (Apache-2.0), timm/models/mlp_mixer.py: MlpMixer.__init__ and the
+functions mixer_*_224. These functions set the three sizes of ARCHITECTURES themselves, and take them from nobody; the
+other arguments they hand on. They pass on no activation and no norm by name.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from backends.models.mixer_spec import MixerSpec
+from backends.weights.formats import FORMATS
+
+# What a name stands for: patch_size, num_blocks, embed_dim.
+ARCHITECTURES: Mapping[str, tuple[int, int, int]] = {
+    "mixer_s32_224": (32, 8, 512),
+    "mixer_s16_224": (16, 8, 512),
+    "mixer_b32_224": (32, 12, 768),
+    "mixer_b16_224": (16, 12, 768),
+    "mixer_l32_224": (32, 24, 1024),
+    "mixer_l16_224": (16, 24, 1024),
+}
+# Values of the two arguments that are no numbers, as they are written in Python.
+ACTIVATIONS = {"gelu": "nn.GELU", "gelu_tanh": 'partial(nn.GELU, approximate="tanh")', "relu": "nn.ReLU"}
+
+
+def architecture(model: MixerSpec) -> str | None:
+    """The name under which `timm.create_model` builds this model; None: no name stands for its sizes or functions."""
+    sizes = (model.patch_size, model.num_blocks, model.hidden_dim)
+    options = FORMATS["timm"].options
+    if any(getattr(model, name) != value for name, value in options.items()):
+        return None
+    return next((name for name, own in ARCHITECTURES.items() if own == sizes), None)
+
+
+def handed_on(model: MixerSpec) -> dict[str, Any]:
+    """The arguments that the function of an architecture hands on to the class."""
+    widths = (model.tokens_mlp_dim, model.channels_mlp_dim)
+    return {
+        "num_classes": model.num_classes,
+        "img_size": model.image_size,
+        "in_chans": model.image_channels,
+        "mlp_ratio": tuple(_ratio(width, model.hidden_dim) for width in widths),
+    }
+
+
+def arguments(model: MixerSpec) -> dict[str, Any]:
+    """All arguments of the class that are numbers."""
+    sizes = {"patch_size": model.patch_size, "num_blocks": model.num_blocks, "embed_dim": model.hidden_dim}
+    return {**handed_on(model), **sizes}
+
+
+def functions(model: MixerSpec) -> dict[str, str]:
+    """The arguments of the class that are functions, as they are written in Python; the others have their defaults."""
+    options, given = FORMATS["timm"].options, {}
+    if model.activation != options["activation"]:
+        given["act_layer"] = ACTIVATIONS[model.activation]
+    if model.norm_epsilon != options["norm_epsilon"]:
+        given["norm_layer"] = f"partial(nn.LayerNorm, eps={model.norm_epsilon!r})"
+    return given
+
+
+def _ratio(width: int, dim: int) -> float:
+    """The number that timm multiplies with `dim` and cuts to the whole number `width`."""
+    ratio = width / dim
+    return ratio if int(ratio * dim) == width else math.nextafter(ratio, math.inf)
