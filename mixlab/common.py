@@ -1,12 +1,14 @@
 """Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
+    from experiments.results.unsealed import Contents
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
@@ -96,6 +98,19 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
     ablation, trials = archive.read(Path(expand(word, where))) if is_file else archive.recall(store, word)
     trials = tune.known(ablation, trials, store) if is_file else trials
     return store, archive.laid_out(ablation, overrides) if overrides else ablation, trials
+
+
+def note_unsealed(store: "Store", name: str, contents: "Contents") -> None:
+    """Note that test numbers of an ablation are shown; where that cannot be noted, say so. Args: contents: see note."""
+    from backends.errors import show_chain
+    from experiments.files import StoreError
+    from experiments.results import unsealed
+
+    try:
+        unsealed.note(store, name, contents)
+    except StoreError as error:
+        show_chain(error)
+        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:

@@ -1,27 +1,111 @@
 """The command `mixlab export`."""
 
 import argparse
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.export import TARGETS, exporter
-from mixlab.common import add_overrides, add_store, find
+from backends.errors import listed
+from mixlab.common import add_overrides, add_store, find, note_unsealed
 
-HELP = "Write an ablation's runs for TensorBoard, W&B, MLflow or Trackio, also while they grow."
-EXAMPLE = "mixlab export tying --to tensorboard runs/tensorboard"
+if TYPE_CHECKING:
+    from analysis.export.runs import Runs
+    from experiments.design.ablation import GridTrial
+    from experiments.results.store import Store
+
+HELP = "Write an ablation's runs for another program, such as TensorBoard, also while they grow."
+EXAMPLE = "mixlab export tying --to tensorboard exported"
+FOLLOW_S = 2.0  # between two looks at the records
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("ablation", help="its YAML file, or its name, as it was last run or submitted")
-    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="what is to read them")
-    parser.add_argument("out", type=Path, metavar="DIR", help="the folder to write; it may not exist yet")
+    parser.add_argument("--to", choices=tuple(TARGETS), required=True, help="what is to read it")
+    parser.add_argument("out", type=Path, metavar="DIR", help="the folder to write, which may not exist yet")
+    parser.add_argument("--follow", action="store_true", help="go on until all trials have ended, or Ctrl-C")
+    parser.add_argument("--test", action="store_true", help="with the numbers of the test split; that is noted")
+    parser.add_argument(
+        "--mix-commits", action="store_true", help="means also over trials of several commits of the project"
+    )
     add_overrides(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    target, export = TARGETS[arguments.to], exporter(arguments.to)
-    store, _, trials = find(arguments.ablation, arguments.overrides, arguments)
-    if not target.of_runs:
+    from analysis.export.folder import opened
+
+    export = exporter(arguments.to)
+    if not TARGETS[arguments.to].of_runs:
+        store, _, trials = find(arguments.ablation, arguments.overrides, arguments)
         print("\n".join(export(store, [planned for planned in trials if not planned.tunes], arguments.out)))
         return 0
+    look = _look(arguments)
+    with opened(arguments.out, arguments.to) as folder:
+        lines = export(look.runs, folder)
+        while arguments.follow and not _tell(look).is_over:
+            while look.stamps == look.now():
+                time.sleep(FOLLOW_S)
+            look = _look(arguments)
+            lines = export(look.runs, folder)
+    print("\n".join([*_summary(look.runs, arguments.out), *lines]))
     return 0
+
+
+@dataclass(frozen=True)
+class Look:
+    """The runs of an ablation, as the store had them."""
+
+    store: "Store"
+    trials: "Sequence[GridTrial]"
+    stamps: list[str]
+    num_waiting: int  # trials of the table that are not known, since what is tuned is not chosen
+    runs: "Runs"
+
+    def now(self) -> list[str]:
+        """The stamps of what is in the store by now."""
+        from analysis.export.runs import stamp
+
+        return [stamp(self.store, planned.trial.id) for planned in self.trials]
+
+    @property
+    def num_ended(self) -> int:
+        return sum(run.status in ("done", "failed") for run in self.runs.of_trials)
+
+    @property
+    def is_over(self) -> bool:
+        return self.num_ended == len(self.trials) and not self.num_waiting
+
+
+def _look(arguments: argparse.Namespace) -> Look:
+    """Read the runs; with test numbers, note that they are shown."""
+    from analysis.export.runs import Asked, read_runs, stamp
+    from experiments.design import tune
+
+    store, ablation, trials = find(arguments.ablation, arguments.overrides, arguments)
+    # Looked at before they are read: a point that comes meanwhile is seen at the next look.
+    stamps = [stamp(store, planned.trial.id) for planned in trials]
+    runs = read_runs(ablation, trials, store, Asked(arguments.test, arguments.mix_commits))
+    if arguments.test and any(run.points for run in runs.runs):
+        shown = {planned.trial.id: planned.trial.info.content for planned in trials if not planned.tunes}
+        note_unsealed(store, ablation.name, shown)
+    return Look(store, trials, stamps, tune.num_waiting(ablation, trials) if ablation.tune else 0, runs)
+
+
+def _tell(look: Look) -> Look:
+    print(f"{look.num_ended} of {len(look.trials)} trials have ended", file=sys.stderr)
+    return look
+
+
+def _summary(runs: "Runs", out: Path) -> list[str]:
+    of_trials, means = len(runs.of_trials), len(runs.runs) - len(runs.of_trials)
+    lines = [f"{out}: {of_trials} runs of trials, {means} of cells, which are means over their done trials"]
+    if runs.mixed:
+        lines.append(
+            f"no mean of {len(runs.mixed)} cells, whose trials are of several commits of the project: "
+            f"{listed(runs.mixed)}; --mix-commits averages them"
+        )
+    return lines

@@ -20,9 +20,9 @@ class Target:
     """What an ablation can be exported to.
 
     package: that its module imports.    extra: of pyproject.toml, which installs it.
-    of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, trials, out)`
-        takes the trials of its table, whose weights are in the store. Both return sentences for the user: what was
-        written, how it is opened.
+    of_runs: whether `export(runs, folder)` takes the runs of an ablation, see runs.py and folder.py; else
+        `export(store, trials, out)` takes the trials of its table, whose weights are in the store, and a path. Both
+        return sentences for the user: what was written, how it is opened.
     """
 
     package: str
@@ -32,9 +32,6 @@ class Target:
 
 TARGETS = {
     "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
-    "wandb": Target("wandb", "wandb", of_runs=True),
-    "mlflow": Target("mlflow", "mlflow", of_runs=True),
-    "trackio": Target("trackio", "trackio", of_runs=True),
 }
 
 
