@@ -3,7 +3,7 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,12 @@ from backends.errors import listed
 from mixlab.common import add_overrides, add_store, find, note_unsealed
 
 if TYPE_CHECKING:
+    from analysis.export.folder import Folder
     from analysis.export.runs import Runs
     from experiments.design.ablation import GridTrial
     from experiments.results.store import Store
 
-HELP = "Write an ablation's runs for another program, such as TensorBoard, also while they grow."
+HELP = "Write an ablation's runs for TensorBoard, W&B, MLflow or Trackio, also while they grow."
 EXAMPLE = "mixlab export tying --to tensorboard exported"
 FOLLOW_S = 2.0  # between two looks at the records
 
@@ -45,12 +46,12 @@ def command(arguments: argparse.Namespace) -> int:
         return 0
     look = _look(arguments)
     with opened(arguments.out, arguments.to) as folder:
-        lines = export(look.runs, folder)
+        lines = _write(export, look, folder)
         while arguments.follow and not _tell(look).is_over:
             while look.stamps == look.now():
                 time.sleep(FOLLOW_S)
             look = _look(arguments)
-            lines = export(look.runs, folder)
+            lines = _write(export, look, folder)
     print("\n".join([*_summary(look.runs, arguments.out), *lines]))
     return 0
 
@@ -93,6 +94,15 @@ def _look(arguments: argparse.Namespace) -> Look:
         shown = {planned.trial.id: planned.trial.info.content for planned in trials if not planned.tunes}
         note_unsealed(store, ablation.name, shown)
     return Look(store, trials, stamps, tune.num_waiting(ablation, trials) if ablation.tune else 0, runs)
+
+
+def _write(export: "Callable[..., list[str]]", look: Look, folder: "Folder") -> list[str]:
+    from analysis.export.folder import errors
+
+    with errors(folder.path, folder.target):
+        lines = export(look.runs, folder)
+        folder.save()
+    return lines
 
 
 def _tell(look: Look) -> Look:

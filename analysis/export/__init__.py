@@ -19,7 +19,8 @@ from backends.errors import MixlabError
 class Target:
     """What an ablation can be exported to.
 
-    package: that its module imports.    extra: of pyproject.toml, which installs it.
+    package: that its module imports.    extra: of pyproject.toml, which installs it.    apart: whether that needs an
+        environment of its own, since it does not go with what constraints.txt has.
     of_runs: whether `export(runs, folder)` takes the runs of an ablation, see runs.py and folder.py; else
         `export(store, trials, out)` takes the trials of its table, whose weights are in the store, and a path. Both
         return sentences for the user: what was written, how it is opened.
@@ -28,10 +29,21 @@ class Target:
     package: str
     extra: str
     of_runs: bool
+    apart: bool = False
+
+    @property
+    def install(self) -> str:
+        """How its extra is installed."""
+        constraints = "" if self.apart else "-c constraints.txt "
+        place = ", in an environment of its own" if self.apart else ""
+        return f"pip install {constraints}-e '.[{self.extra}]'{place}"
 
 
 TARGETS = {
     "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
+    "wandb": Target("wandb", "wandb", of_runs=True),
+    "mlflow": Target("mlflow", "mlflow", of_runs=True),
+    "trackio": Target("trackio", "trackio", of_runs=True, apart=True),
 }
 
 
@@ -44,7 +56,7 @@ def exporter(name: str) -> Callable[..., list[str]]:
     if importlib.util.find_spec(target.package) is None:
         raise MixlabError(
             f"command line: --to {name}: the package {target.package} is not installed; install it with: "
-            f"pip install -c constraints.txt -e '.[{target.extra}]'"
+            f"{target.install}"
         )
     module: Any = importlib.import_module(f"{__name__}.{name}")
     made: Callable[..., list[str]] = module.export

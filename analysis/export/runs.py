@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
 from analysis import one_trial, records
 from analysis.cells import Options, is_mixed
@@ -30,7 +30,9 @@ from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, METRICS, SEC
 from experiments.results.store import Store
 
 TRIAL, MEAN, TUNING = "trial", "mean", "tuning"  # kinds of runs; the last two are words of names too
+FINAL = "final/"  # before the names of final numbers, where a tracker makes one group of such names
 NUM_TRIALS = "trials"  # of the config of a mean: how many it is over
+T = TypeVar("T")
 Values = Mapping[str, float]
 Points = tuple[tuple[int, Values], ...]  # step, and what was measured there
 
@@ -280,3 +282,9 @@ def _apart(runs: Sequence[Run]) -> Iterator[Run]:
     count = Counter(run.title for run in runs)
     for run in runs:
         yield run if count[run.title] == 1 else replace(run, name=f"{run.name} {run.id}")
+
+
+def batches(several: Sequence[T], most: int) -> Iterator[list[T]]:
+    """The same in order, so many at a time."""
+    for begin in range(0, len(several), most):
+        yield list(several[begin : begin + most])

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.export.folder import Folder
 from analysis.export.graph import graph_of
-from analysis.export.runs import MEAN, Run, Runs
+from analysis.export.runs import FINAL, MEAN, Run, Runs
 from backends.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 FILE = "events.out.tfevents.{:010d}.mixlab"  # TensorBoard reads them in the order of their names
 FILES = re.compile(r"events\.out\.tfevents\.(\d{10})\.mixlab")
 PART = ".part"  # a file that is not whole; TensorBoard does not read one of this name
-FINAL = "final/"  # the numbers of whole runs are one group of cards
 KIND = "run"  # the column of the HPARAMS tab that tells trials from means
 LONGEST = 200  # bytes of a folder's name
 
