@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis.export import TARGETS, exporter
-from backends.errors import listed
+from backends.errors import MixlabError, listed
 from mixlab.common import add_overrides, add_store, find, note_unsealed
 
 if TYPE_CHECKING:
     from analysis.export.folder import Folder
-    from analysis.export.runs import Runs
+    from analysis.export.run import Runs
     from experiments.design.ablation import GridTrial
     from experiments.results.store import Store
 
 HELP = "Write an ablation's runs for TensorBoard, W&B, MLflow or Trackio, also while they grow."
-EXAMPLE = "mixlab export tying --to tensorboard exported"
+EXAMPLE = "mixlab export tying --to tensorboard runs/tensorboard"
 FOLLOW_S = 2.0  # between two looks at the records
 
 
@@ -41,6 +41,7 @@ def command(arguments: argparse.Namespace) -> int:
 
     export = exporter(arguments.to)
     if not TARGETS[arguments.to].of_runs:
+        _check_weights(arguments)
         store, _, trials = find(arguments.ablation, arguments.overrides, arguments)
         print("\n".join(export(store, [planned for planned in trials if not planned.tunes], arguments.out)))
         return 0
@@ -54,6 +55,17 @@ def command(arguments: argparse.Namespace) -> int:
             lines = _write(export, look, folder)
     print("\n".join([*_summary(look.runs, arguments.out), *lines]))
     return 0
+
+
+def _check_weights(arguments: argparse.Namespace) -> None:
+    """Raises: MixlabError: an option is given that is of runs alone."""
+    for name in ("follow", "test", "mix_commits"):
+        if getattr(arguments, name):
+            of_runs = listed([target for target in TARGETS if TARGETS[target].of_runs])
+            raise MixlabError(
+                f"command line: --{name.replace('_', '-')}: expected it with --to {of_runs}, got --to {arguments.to}, "
+                f"which exports weights; leave it out"
+            )
 
 
 @dataclass(frozen=True)
@@ -83,7 +95,8 @@ class Look:
 
 def _look(arguments: argparse.Namespace) -> Look:
     """Read the runs; with test numbers, note that they are shown."""
-    from analysis.export.runs import Asked, read_runs, stamp
+    from analysis.export.run import Asked
+    from analysis.export.runs import read_runs, stamp
     from experiments.design import tune
 
     store, ablation, trials = find(arguments.ablation, arguments.overrides, arguments)

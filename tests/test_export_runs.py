@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from analysis.export import TARGETS
+from analysis.export import TARGETS, Target
 from analysis.export.folder import MARKER
-from analysis.export.runs import MEAN, TRIAL, TUNING, Asked, Run, Runs, read_runs
+from analysis.export.run import MEAN, TRIAL, TUNING, Asked, Run, Runs
+from analysis.export.runs import read_runs
 from experiments.results.store import Store
 from experiments.spec.trial import as_tree
 from mixlab import export
 from tests import exporting
 from tests.conftest import Ended, files
 from tests.test_report_files import MIXING, OTHER, Bench
-from tests.test_tune import ablation_of, known, record_all
+from tests.test_tune import ablation_of, known, record, record_all
 
 Command = Callable[..., Ended]
 
@@ -138,12 +139,17 @@ def test_a_cell_of_several_commits_has_no_mean_unless_it_is_asked_for(own: Bench
 
 def test_trials_that_tune_are_a_group_of_their_own_and_in_no_mean(tmp_path: Path, quick: Path) -> None:
     ablation = ablation_of(tmp_path)
-    record_all(tmp_path, ablation, lambda planned: 0.5 if planned.tunes else 0.9)
+    record_all(tmp_path, ablation, lambda planned: 0.5)
     trials = known(ablation, tmp_path)
+    for planned in trials:
+        if not planned.tunes:
+            record(tmp_path, planned, 0.9)
     runs = read_runs(ablation, trials, Store(tmp_path / "runs"))
     tuning = [run for run in runs.runs if run.kind == TUNING]
     assert len(tuning) == sum(planned.tunes for planned in trials) > 0
     assert {run.group for run in tuning} == {TUNING} and all("learning_rate=" in run.name for run in tuning)
+    assert all(run.final["last.validation.accuracy"] == pytest.approx(0.9) for run in means(runs))
+    assert sum(run.config["trials"] for run in means(runs)) == len(trials) - len(tuning)
     assert TUNING not in {run.group for run in runs.runs if run.kind != TUNING}
     assert len({run.title for run in runs.runs}) == len(runs.runs) and {run.kind for run in runs.runs} == {
         TRIAL, MEAN, TUNING
@@ -170,6 +176,20 @@ def test_a_package_that_is_missing_is_a_sentence_with_its_command(
         assert ended.code == 2 and f"the package {target.package} is not installed" in ended.err, ended
         assert f"'.[{target.extra}]'" in ended.err and len(ended.err.splitlines()) == 1
         assert not Path("out").exists()
+
+
+def test_what_is_of_runs_alone_is_refused_where_weights_are_exported(
+    run: Command, own: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TARGETS, "weights", Target("json", "none", of_runs=False))
+    asked: list[tuple[int, Path]] = []
+    monkeypatch.setattr(
+        export, "exporter", lambda name: lambda store, trials, out: asked.append((len(trials), out)) or []
+    )
+    for option in ("--follow", "--test", "--mix-commits"):
+        ended = run("export", "one", "--to", "weights", "out", option)
+        assert ended.code == 2 and option in ended.err and len(ended.err.splitlines()) == 1
+    assert run("export", "one", "--to", "weights", "out").code == 0 and asked == [(8, Path("out"))]
 
 
 def test_only_with_test_numbers_an_export_is_noted(run: Command, own: Bench) -> None:

@@ -143,7 +143,7 @@ def test_a_run_that_wandb_could_not_write_is_a_sentence(
     file = next(place.glob("*.wandb"))
     assert to_wandb.fault(file, 4) == "" and "not whole" in to_wandb.fault(file, 5)
     whole = file.read_bytes()
-    for cut in (0, 6, 100, len(whole) - 1):
+    for cut in range(len(whole)):
         file.write_bytes(whole[:cut])
         assert "not whole" in to_wandb.fault(file, 4)
 

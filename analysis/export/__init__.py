@@ -21,7 +21,7 @@ class Target:
 
     package: that its module imports.    extra: of pyproject.toml, which installs it.    apart: whether that needs an
         environment of its own, since it does not go with what constraints.txt has.
-    of_runs: whether `export(runs, folder)` takes the runs of an ablation, see runs.py and folder.py; else
+    of_runs: whether `export(runs, folder)` takes the runs of an ablation, see run.py and folder.py; else
         `export(store, trials, out)` takes the trials of its table, whose weights are in the store, and a path. Both
         return sentences for the user: what was written, how it is opened.
     """

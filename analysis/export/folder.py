@@ -78,7 +78,9 @@ def _taken(path: Path, target: str) -> Folder:
     if path.exists() and not path.is_dir():
         raise MixlabError(f"command line: DIR: expected a folder, which may not exist yet, got the file {path}")
     if not (path / MARKER).exists():
-        if path.is_dir() and (others := sorted(one.name for one in path.iterdir() if one.name != f".{MARKER}.lock")):
+        if path.is_dir() and (
+            others := sorted(one.name for one in path.iterdir() if not one.name.startswith(f".{MARKER}."))
+        ):
             raise MixlabError(
                 f"command line: DIR: expected a folder that is empty or of an earlier export, got {path} with "
                 f"{others[0]!r} in it; choose another one"

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from analysis.export.folder import Folder
-from analysis.export.runs import Points, Run, Runs, batches
+from analysis.export.run import Points, Run, Runs, batches
 from backends.errors import MixlabError, first_line, show_chain
 from experiments.spec.fields import text
 
@@ -67,7 +67,8 @@ def _export(runs: Runs, folder: Folder, uri: str) -> None:
         number = experiment.experiment_id
     else:
         artifacts = (folder.path / "artifacts").absolute().as_uri()
-        number = client.create_experiment(runs.ablation, artifact_location=artifacts)
+        about = {"mlflow.note.content": runs.question}  # what MLflow shows as its description
+        number = client.create_experiment(runs.ablation, artifact_location=artifacts, tags=about)
     there = {made.data.tags.get(ID): made for made in _all(client, number)}
     for run in runs.runs:
         if run.id not in there or not folder.has(runs.ablation, run.id, run.digest):

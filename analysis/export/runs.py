@@ -8,7 +8,6 @@ that all of them have. A trial that tunes is in the group `tuning` and in no cel
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,125 +15,44 @@ from functools import lru_cache
 from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeVar
+from typing import Any
 
 from analysis import one_trial, records
 from analysis.cells import Options, is_mixed
+from analysis.export.run import MEAN, TRIAL, TUNING, Asked, Points, Run, Runs, Values
 from analysis.frame import resolved_fields, setting
 from analysis.labels import Label, field_text, keys, label_text, setting_text, value_text
-from backends.specs import ModelSpec
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import BACKEND, SEED
 from experiments.results import metrics
 from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, METRICS, SECONDS, SPLITS, STEP, STEP_LOSS, TEST
 from experiments.results.store import Store
 
-TRIAL, MEAN, TUNING = "trial", "mean", "tuning"  # kinds of runs; the last two are words of names too
-FINAL = "final/"  # before the names of final numbers, where a tracker makes one group of such names
 NUM_TRIALS = "trials"  # of the config of a mean: how many it is over
-T = TypeVar("T")
-Values = Mapping[str, float]
-Points = tuple[tuple[int, Values], ...]  # step, and what was measured there
 
 
-@dataclass(frozen=True)
-class Run:
-    """One run of a tracker.
-
-    id: of the trial; of a mean, of its cell.   group: the cell in words, or `tuning`.   name: within its group.
-    status: done, running, failed or missing; of a mean: done if all trials of its cell are, else running.
-    config: the resolved fields; of a mean, those that all of its trials share.   asked: of what varies, in words.
-    final: numbers of the whole run, at `step`; empty before it is done.
-    """
-
-    id: str
-    kind: str
-    group: str
-    name: str
-    status: str
-    why: str
-    config: Mapping[str, Any]
-    asked: Mapping[str, Any]
-    points: Points
-    final: Values
-    model: ModelSpec
-    started: float | None = None  # seconds since 1970, of the record
-    finished: float | None = None
-
-    @property
-    def title(self) -> str:
-        """Its name where there are no groups."""
-        return f"{self.group} {self.name}"
-
-    @property
-    def step(self) -> int:
-        """The step of its last evaluation."""
-        return self.points[-1][0] if self.points else 0
-
-    @property
-    def digest(self) -> str:
-        """A text that is another one if anything of the run is."""
-        told = [
-            self.kind,
-            self.group,
-            self.name,
-            self.status,
-            self.why,
-            self.config,
-            self.asked,
-            self.points,
-            self.final,
-        ]
-        text = json.dumps([*told, self.started, self.finished], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The runs of an ablation.   mixed: cells that have no mean, since their trials are of several commits."""
-
-    ablation: str
-    question: str
-    runs: tuple[Run, ...]
-    mixed: tuple[str, ...] = ()
-
-    @property
-    def of_trials(self) -> list[Run]:
-        return [run for run in self.runs if run.kind != MEAN]
-
-    @property
-    def finals(self) -> list[str]:
-        """Names of the final numbers, in order."""
-        return list(dict.fromkeys(name for run in self.runs for name in run.final))
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What is exported of trials: the numbers of the test split, and means over several commits, or not."""
-
-    with_test: bool = False
-    mix_commits: bool = False
-
-
-def read_runs(ablation: Ablation, trials: Sequence[GridTrial], store: Store, asked: Asked = Asked()) -> Runs:
+def read_runs(
+    ablation: Ablation,
+    trials: Sequence[GridTrial],
+    store: Store,
+    asked: Asked = Asked(),  # noqa: B008
+) -> Runs:
     """The runs of an ablation as the store has it now. Raises: StoreError: a record cannot be read at all."""
     results = records.results(ablation.name, trials, store)
     source = _Source(ablation, store, asked, _words(ablation))
     of_trials = [_of_trial(source, planned, results[planned.trial.id].values) for planned in trials]
-    cells: dict[Label, list[tuple[Run, str]]] = {}
+    cells: dict[Label, list[Run]] = {}
     for planned, run in zip(trials, of_trials, strict=True):
         if not planned.tunes:
-            commits = str(results[planned.trial.id].values.get("commit", ""))
-            cells.setdefault(_label(ablation, planned), []).append((run, commits))
+            cells.setdefault(_label(ablation, planned), []).append(run)
     means, mixed = [], []
     for label, members in cells.items():
-        done = [(run, commits) for run, commits in members if run.status == "done"]
-        if is_mixed(
-            sorted({one for _, commits in done for one in commits.split()}), Options(mix_commits=asked.mix_commits)
-        ):
+        done = [run for run in members if run.status == "done"]
+        commits = {one for run in done for one in str(results[run.id].values.get("commit", "")).split()}
+        if is_mixed(sorted(commits), Options(mix_commits=asked.mix_commits)):
             mixed.append(_group(ablation, label))
             done = []
-        means.append(_mean(ablation, label, [run for run, _ in members], [run for run, _ in done]))
+        means.append(_mean(ablation, label, members, done))
     return Runs(ablation.name, ablation.question, tuple(_apart([*means, *of_trials])), tuple(mixed))
 
 
@@ -282,9 +200,3 @@ def _apart(runs: Sequence[Run]) -> Iterator[Run]:
     count = Counter(run.title for run in runs)
     for run in runs:
         yield run if count[run.title] == 1 else replace(run, name=f"{run.name} {run.id}")
-
-
-def batches(several: Sequence[T], most: int) -> Iterator[list[T]]:
-    """The same in order, so many at a time."""
-    for begin in range(0, len(several), most):
-        yield list(several[begin : begin + most])

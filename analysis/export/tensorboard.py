@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from analysis.export.folder import Folder
 from analysis.export.graph import graph_of
-from analysis.export.runs import FINAL, MEAN, Run, Runs
+from analysis.export.run import FINAL, MEAN, Run, Runs
 from backends.specs import ModelSpec
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ LONGEST = 200  # bytes of a folder's name
 def export(runs: Runs, folder: Folder) -> list[str]:
     """Write the runs. Raises: OSError."""
     root, told = folder.path / runs.ablation, _told(runs)
-    content = {root: encoded(_experiment(runs, told))}
+    _write(root, encoded(_experiment(runs, told)), folder.path / PART)
+    places = {root}
     for run in runs.runs:
         place = root / _safe(run.group) / _safe(run.name)
-        place = place.with_name(f"{place.name} {run.id}") if place in content else place
-        content[place] = encoded(_events(run, told[run.id]))
-    for place, events in content.items():
-        _write(place, events, folder.path / PART)
-    _drop_others(root, set(content))
+        place = place.with_name(f"{place.name} {run.id}") if place in places else place
+        _write(place, encoded(_events(run, told[run.id])), folder.path / PART)
+        places.add(place)
+    _drop_others(root, places)
     return [f"open it with: tensorboard --logdir {folder.path}"]
 
 
@@ -137,9 +137,10 @@ def _plain(value: Any) -> bool | float | str:
 
 
 def _experiment(runs: Runs, told: Mapping[str, Mapping[str, Any]]) -> Iterator[Event]:
-    """What the HPARAMS tab has columns for: what varies, and the final numbers."""
+    """The question, and what the HPARAMS tab has columns for: what varies, and the final numbers."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, hparams_config_pb
+    from tensorboard.plugins.text.summary_v2 import text_pb
 
     columns: dict[str, set[Any]] = {}
     for name, value in ((name, value) for values in told.values() for name, value in values.items()):
@@ -147,12 +148,14 @@ def _experiment(runs: Runs, told: Mapping[str, Mapping[str, Any]]) -> Iterator[E
     hparams = [HParam(name, Discrete(sorted(values))) for name, values in columns.items()]
     metrics = [Metric(FINAL + name, display_name=name) for name in runs.finals]
     yield from _begin()
+    yield Event(summary=text_pb("question", runs.question))
     yield Event(summary=hparams_config_pb(hparams, metrics, time_created_secs=0.0))
 
 
 def _table(config: Mapping[str, Any]) -> str:
     """A table in Markdown."""
-    return "\n".join(["| field | value |", "|---|---|", *(f"| {name} | {value} |" for name, value in config.items())])
+    rows = (f"| {name} | {str(value).replace('|', '&#124;')} |" for name, value in config.items())
+    return "\n".join(["| field | value |", "|---|---|", *rows])
 
 
 @lru_cache(maxsize=64)

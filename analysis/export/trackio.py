@@ -12,7 +12,7 @@ import sqlite3
 from datetime import UTC, datetime
 
 from analysis.export.folder import Folder
-from analysis.export.runs import FINAL, Run, Runs
+from analysis.export.run import FINAL, Run, Runs
 from backends.errors import MixlabError, first_line
 
 FOLDER = "TRACKIO_DIR"  # a variable of the environment, which Trackio reads once, as it is imported

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.export.folder import Folder
-from analysis.export.runs import Run, Runs, batches
+from analysis.export.run import Run, Runs, batches
 from backends.errors import MixlabError, first_line, show_chain
 
 PART = ".part"  # where runs are written before they get their names
