@@ -115,4 +115,5 @@ clean:  ## remove the virtual environment; results stay
 
 .venv/installed-dev: .venv/installed
 	$(INSTALL) '.[all,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --constraint constraints.txt trackio  # for pictures it wants an older Pillow
 	touch $@

@@ -77,7 +77,7 @@ def trials_frame(
             "id": planned.trial.id,
             "settings": planned.label,
             "added": added.get(planned.trial.id, ""),
-            **_fields(planned.trial),
+            **resolved_fields(planned.trial),
             **{name: setting(planned, name, ablation) for name in named},
             **trial_results[planned.trial.id].values,
             **({"tuning": tuning[planned.trial.id]} if ablation.tune else {}),
@@ -107,7 +107,7 @@ def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
     return default(name, ablation.base)
 
 
-def _fields(trial: Trial) -> dict[str, Any]:
+def resolved_fields(trial: Trial) -> dict[str, Any]:
     """The resolved fields by dotted name."""
     sections = {name: _section(name, getattr(trial, name)) for name in ("model", "data", "train", "info")}
     flat = {name: value for section in sections.values() for name, value in section.items()}

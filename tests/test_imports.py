@@ -52,6 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("status", "digits.yaml"),
         ("report", "digits.yaml"),
         ("report", "digits.yaml", "--format", "json"),
+        ("export", "digits.yaml", "--to", "tensorboard", "exported"),
         ("show", "3f9c"),
         ("submit", "digits.yaml", "--cluster", EXAMPLE),
         ("logs", "digits"),

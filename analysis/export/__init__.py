@@ -20,23 +20,32 @@ class Target:
     """What an ablation can be exported to.
 
     package: that its module imports.    extra: of pyproject.toml, which installs it.
-    of_runs: whether `export(runs, out)` takes the runs of an ablation, see runs.py; else `export(store, selection,
-        out)` takes trials whose weights are in the store, see weights.py, and a path. Both return sentences for the
-        user: what was written, how it is opened.
-    has_numbers: whether it may be given those of the test split.
+    of_runs: whether `export(runs, folder)` takes the runs of an ablation, see run.py and folder.py; else
+        `export(store, selection, out)` takes trials whose weights are in the store, see weights.py, and a path. Both
+        return sentences for the user: what was written, how it is opened.
+    has_numbers: whether it may be given those of the test split.    apart: whether the package needs an environment of
+        its own, since it does not go with what constraints.txt has.
     """
 
     package: str
     extra: str
     of_runs: bool
     has_numbers: bool = True
+    apart: bool = False
+
+    @property
+    def install(self) -> str:
+        """How its extra is installed."""
+        constraints = "" if self.apart else "-c constraints.txt "
+        place = ", in an environment of its own" if self.apart else ""
+        return f"pip install {constraints}-e '.[{self.extra}]'{place}"
 
 
 TARGETS = {
     "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
     "wandb": Target("wandb", "wandb", of_runs=True),
     "mlflow": Target("mlflow", "mlflow", of_runs=True),
-    "trackio": Target("trackio", "trackio", of_runs=True),
+    "trackio": Target("trackio", "trackio", of_runs=True, apart=True),
     "hf": Target("huggingface_hub", "hf", of_runs=False),
     "onnx": Target("onnxruntime", "onnx", of_runs=False, has_numbers=False),
 }
@@ -51,7 +60,7 @@ def exporter(name: str) -> Callable[..., list[str]]:
     if importlib.util.find_spec(target.package) is None:
         raise MixlabError(
             f"command line: --to {name}: the package {target.package} is not installed; install it with: "
-            f"pip install -c constraints.txt -e '.[{target.extra}]'"
+            f"{target.install}"
         )
     module: Any = importlib.import_module(f"{__name__}.{name}")
     made: Callable[..., list[str]] = module.export

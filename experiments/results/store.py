@@ -213,10 +213,10 @@ class Store:
             raise CorruptRecord(path, f"its {wrong} is missing, of a wrong type or out of range")
         return record if with_curve else {**record, "curve": []}
 
-    def sound_record(self, trial_id: str) -> dict[str, Any] | None:
+    def sound_record(self, trial_id: str, with_curve: bool = False) -> dict[str, Any] | None:
         """The record of a trial; None also if it is corrupt, of another version, or cannot be read."""
         try:
-            return self.record(trial_id)
+            return self.record(trial_id, with_curve)
         except MixlabError:
             return None
 
