@@ -116,7 +116,7 @@ def _estimates(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Parts, int]]
 def num_examples(known: Known) -> int:
     """The fewest examples that a trial of the table is measured on."""
     split = metrics.parse(known.ablation.report.metric).split
-    return min(getattr(planned.trial.info, f"num_{split}") for planned in known.table)
+    return min(int(getattr(planned.trial.info, f"num_{split}")) for planned in known.table)
 
 
 def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
