@@ -14,9 +14,10 @@ from analysis.parts import Parts, pooled
 from analysis.planning import spread
 from analysis.planning.spread import Origin
 from analysis.terminal.shows_lines import Asked
+from backends.errors import MixlabError
 from experiments.results import predictions, unsealed
 from tests.conftest import base
-from tests.test_planning import ACCURACY, GRID, REPORT, SD, Bench
+from tests.test_planning import ACCURACY, GRID, MIXING, REPORT, SD, Bench
 
 PLACES = {"validation": np.arange(50), "test": np.arange(50, 62)}
 LABELS = np.zeros(62, np.uint16)
@@ -28,17 +29,17 @@ def bench(tmp_path: Path, cache: Path) -> Any:
     return lambda **keys: Bench(tmp_path, cache, **keys)
 
 
-def answers(num_trials: int) -> list[dict[str, Any]]:
-    """Of each trial which examples are right, bool (examples,), by split; three trials after another are a setting."""
+def answers(num_trials: int, seeds: int) -> list[dict[str, Any]]:
+    """Of each trial which examples are right, bool (examples,), by split. Args: seeds: of a setting."""
     rng, num = np.random.default_rng(5), len(LABELS)
-    skill = np.repeat(rng.normal(0.3, 0.8, (num_trials // 3, num)), 3, 0) + rng.normal(0, 1.0, (num_trials, 1))
+    skill = np.repeat(rng.normal(0.3, 0.8, (num_trials // seeds, num)), seeds, 0) + rng.normal(0, 1.0, (num_trials, 1))
     right = skill + rng.normal(0, 0.7, (num_trials, num)) > 0
     return [{name: one[PLACES[name]] for name in PLACES} for one in right]
 
 
 def predict(made: Bench, *names: str) -> list[dict[str, Any]]:
     """Records of all trials with their predictions of these splits, or all; gives what `answers` does."""
-    found = answers(len(made.trials))
+    found = answers(len(made.trials), len({planned.trial.seed for planned in made.trials}))
     places = {name: one if not names or name in names else one[:0] for name, one in PLACES.items()}
     splits: Any = SimpleNamespace(labels=LABELS, **places)
     for planned, each in zip(made.trials, found, strict=True):
@@ -142,6 +143,13 @@ def test_until_a_report_has_shown_test_numbers_validation_is_read_and_scaled_to_
     assert read(other) == sealed
 
 
+def test_a_report_of_other_data_leaves_these_test_numbers_sealed(bench: Any) -> None:
+    made = bench()
+    predict(made)
+    unsealed.note(made.store, made.ablation.name, {"another": "other content"})
+    assert "on 50 validation examples" in made.text()
+
+
 def test_single_settings_do_not_tell_what_examples_bring_to_a_difference(bench: Any) -> None:
     alone = bench(base=base(train={"learning_rate": 0.5}), grid={"seed": [0, 1, 2]}, report={})
     right = predict(alone)
@@ -154,13 +162,13 @@ def test_single_settings_do_not_tell_what_examples_bring_to_a_difference(bench: 
 
 
 def test_what_is_promised_counts_the_test_examples(bench: Any) -> None:
-    made = bench()
+    made = bench(grid={**GRID, "seed": list(range(8))})
     predict(made)
     found, level = read(made), power.first_step(2)
     assert found.examples
-    least = 100 * power.detectable_over(3, found.sd, level, found.examples)
-    assert abs(least - 100 * power.detectable_over(3, found.sd, level)) > 1
-    assert f"3 seeds show a difference of {least:.0f} points with 80 % power" in made.text()
+    least = 100 * power.detectable_over(8, found.sd, level, found.examples)
+    assert abs(least - 100 * power.detectable_over(8, found.sd, level)) > 1
+    assert f"8 seeds show a difference of {least:.0f} points with 80 % power" in made.text()
     most, asked = 100 * power.detectable(found.examples, math.inf, level), 90.0
     sentence = f"no number of seeds shows a difference of {0.99 * most:g} points on 12 examples: {most:.0f} points are"
     assert sentence in made.text(Asked(detect=0.99 * most))
@@ -193,6 +201,46 @@ def test_estimated_parts_are_right_on_average_and_put_together_for_any_number_of
 
 
 # --- what a plan says -------------------------------------------------------------------------------------------------
+
+
+def test_a_told_deviation_is_that_of_one_setting_in_points(bench: Any) -> None:
+    text = bench().text(Asked(sd=0.4, detect=0.5))
+    level = 1 - 0.05 / 2  # two settings are compared
+    least = power.detectable_over(3, math.sqrt(2) * 0.4, level)
+    assert f"3 seeds show a difference of {least:.1f} points with 80 % power (Holm's first step over 2 settings" in text
+    assert f"{power.seeds_for(0.5, math.sqrt(2) * 0.4, level)} seeds show a difference of 0.5 points" in text
+    assert "0.4, taken from --sd" in text
+
+
+def test_a_loss_is_asked_for_in_nats(bench: Any) -> None:
+    made = bench(report={**REPORT, "metric": "last.test.loss"})
+    least = power.detectable_over(3, math.sqrt(2) * 0.01, 0.975)
+    assert f"a difference of {least:.3f} nats" in made.text(Asked(sd=0.01))
+
+
+def test_what_cannot_be_said_is_said_so(bench: Any) -> None:
+    assert "give --sd, that of one setting in points" in bench().text()
+    assert "report.baseline names no setting" in bench(report={"rows": [MIXING]}).text()
+    assert "nothing of other seeds with one seed of a setting" in bench(grid={**GRID, "seed": [0]}).text(Asked(sd=0.4))
+    made = bench()
+    for planned in made.trials:
+        made.put(planned.trial, 1.0)
+    assert "is the same at every seed" in made.text()
+    with pytest.raises(MixlabError, match=r"--detect: report.baseline|--detect: no comparison"):
+        bench(report={"rows": [MIXING]}).text(Asked(detect=0.5))
+    with pytest.raises(MixlabError, match=r"--detect: .*standard deviation"):
+        bench(grid={**GRID, "seed": [7, 8]}, base=base(model={"hidden_dim": 16})).text(Asked(detect=0.5))
+
+
+def test_what_no_accuracy_can_show_is_neither_asked_for_nor_promised(bench: Any) -> None:
+    made = bench(grid={**GRID, "seed": [0, 1]})
+    for asked in (Asked(sd=100), Asked(sd=0.4, detect=120)):
+        with pytest.raises(
+            MixlabError, match=r"--(sd|detect): expected less than 100 points, as two values of accuracy"
+        ):
+            made.text(asked)
+    assert "2 seeds show no difference, however large, with 80 % power (Holm" in made.text(Asked(sd=5))
+    assert "2 seeds show a difference of " in made.text(Asked(sd=0.4))
 
 
 def test_without_validation_examples_sealed_test_numbers_stay_unread(bench: Any) -> None:

@@ -106,9 +106,10 @@ def _time(known: Known) -> list[str]:
         return ["nothing is left"]
     found = hours.hours(known)
     if not found:
+        measure = f"mixlab bench limit --store {as_typed(known.store.root)}"
         return [
-            "not known: the store has neither a record on such a device nor its ceiling; train one trial of each model "
-            f"(mixlab run --only ID), or measure the machine (mixlab bench limit --store {as_typed(known.store.root)})"
+            "not known: the store has neither a record on such a device nor its ceiling; train a trial of each model "
+            f"(mixlab run FILE --only ID) or measure the machine ({measure})"
         ]
     more = [f"and on {counted(len(found) - MAX_MACHINES, 'more machine')}"] if len(found) > MAX_MACHINES else []
     return [*map(_hours, found[:MAX_MACHINES]), *more]

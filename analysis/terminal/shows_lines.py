@@ -33,6 +33,7 @@ def shows(known: Known, asked: Asked = Asked()) -> list[str]:
     Raises: MixlabError: asked.detect is a number that cannot be answered.
     """
     found, metric = spread.compared(known), metrics.parse(known.ablation.report.metric).metric
+    _check(asked, metric)
     spread_ = spread.told(asked.sd / metric.scale) if asked.sd is not None else None
     if found.num_settings and not spread_:
         spread_ = spread.from_store(known)
@@ -48,6 +49,17 @@ def shows(known: Known, asked: Asked = Asked()) -> list[str]:
     if asked.detect is not None:
         answers.insert(1, _seeds(asked.detect, spread_, level, metric))
     return answers
+
+
+def _check(asked: Asked, metric: Metric) -> None:
+    """Raises: MixlabError: a number that no difference of this metric, and no deviation, can be."""
+    most = metric.scale * metric.most
+    for option, number in (("--sd", asked.sd), ("--detect", asked.detect)):
+        if number is not None and number >= most:
+            raise MixlabError(
+                f"command line: {option}: expected less than {most:g} {_unit(metric)}, as two values of "
+                f"{metric.name} differ by no more, got {number:g}"
+            )
 
 
 _NO_BASELINE = "no comparison: report.baseline names no setting that others are held against"
@@ -75,6 +87,8 @@ def _detectable(found: Compared, spread_: Spread, level: float, metric: Metric) 
         return "nothing of other seeds with one seed of a setting: without a second one no spread over seeds is known"
     least = power.detectable_over(n, spread_.sd, level, spread_.error_of_examples)
     seeds = f"{n} seeds" if n == found.most_seeds else f"{n} to {found.most_seeds} seeds, of which {n}"
+    if least > metric.most:
+        return f"{seeds} show no difference, however large, with {100 * power.POWER:g} % power ({family})"
     return f"{seeds} show a difference of {_number(least, metric)} with {100 * power.POWER:g} % power ({family})"
 
 

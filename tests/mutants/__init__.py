@@ -10,6 +10,7 @@ from tests.mutants import (
     of_data,
     of_ids,
     of_pixels,
+    of_planning,
     of_reports,
     of_slurm,
     of_stores,
@@ -19,5 +20,17 @@ from tests.mutants import (
 )
 from tests.mutants.fault import Mutant
 
-PARTS = (of_asking, of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning)
+PARTS = (
+    of_asking,
+    of_ids,
+    of_yaml,
+    of_data,
+    of_pixels,
+    of_stores,
+    of_slurm,
+    of_reports,
+    of_weights,
+    of_tuning,
+    of_planning,
+)
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)
