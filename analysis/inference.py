@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from analysis.parts import MeanSquares
+
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm's correction
 BOOTSTRAP_SAMPLES = 9999
@@ -149,19 +151,15 @@ def crossed(d: "np.ndarray[Any, Any]") -> Paired:
     n, num = d.shape
     if not d.size or not np.isfinite(d).all():
         return Paired(n, num_examples=num)
-    mean, of_seed, of_example = float(d.mean()), d.mean(1), d.mean(0)
-    seeds = num * float(((of_seed - mean) ** 2).sum())  # sums of squares
-    examples = n * float(((of_example - mean) ** 2).sum())
-    rest = max(float(((d - mean) ** 2).sum()) - seeds - examples, 0.0)
-    by_seed = seeds / (n - 1) if n > 1 else 0.0
-    by_example = max(examples / max(num - 1, 1) - rest / max((n - 1) * (num - 1), 1), 0.0)
-    error = math.sqrt((by_seed + by_example) / (n * num))
-    std = float(of_seed.std(ddof=1)) if n > 1 else 0.0
+    mean, squares = float(d.mean()), MeanSquares.of(d)
+    by_example = max(squares.examples - squares.rest, 0.0)
+    error = math.sqrt((squares.seeds + by_example) / (n * num))
+    std = float(d.mean(1).std(ddof=1)) if n > 1 else 0.0
     effect = mean / std if std > ROUNDING else NAN
     found = Paired(n, mean, effect_size=effect, num_examples=num)
     if error <= ROUNDING:
         return found
-    return _tested(replace(found, error=error, seeds_share=by_seed / (by_seed + by_example)))
+    return _tested(replace(found, error=error, seeds_share=squares.seeds / (squares.seeds + by_example)))
 
 
 def _tested(found: Paired) -> Paired:

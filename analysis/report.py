@@ -23,6 +23,10 @@ from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
 
 
+class NoTable(MixlabError):
+    """What is tuned is chosen for no setting yet."""
+
+
 @dataclass(frozen=True, eq=False)
 class Report:
     """An ablation, its trials, and its cells."""
@@ -79,11 +83,11 @@ def make_report(
 ) -> Report:
     """Read the trials of an ablation and make their cells.
 
-    Raises: StoreError: the store cannot be read.    MixlabError: what is tuned is chosen for no setting yet.
+    Raises: StoreError: the store cannot be read.    NoTable.
     """
     if all(planned.tunes for planned in trials):
         told = "; ".join(tuned.choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)[:2])
-        raise MixlabError(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
+        raise NoTable(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
     read = reader(store, ablation.report.metric)

@@ -97,14 +97,21 @@ def test_of(cells: Sequence[Compared], read: Reader) -> Paired:
     over_seeds = paired(first, second)
     if not over_seeds.n or math.isnan(over_seeds.difference):
         return over_seeds
+    each = by_example(cells, read)
+    return over_seeds if each is None else replace(crossed(each), effect_size=over_seeds.effect_size)
+
+
+def by_example(cells: Sequence[Compared], read: Reader) -> np.ndarray[Any, Any] | None:
+    """The difference of each example at each seed of a pair, the mean over frameworks, (seeds, examples).
+
+    None: a trial has no predictions, or those of other examples, or they contradict its record.
+    """
+    first, second = averaged([(cell.baseline, cell.own) for cell in cells])
     each, recorded = _each(cells, read), [second[seed] - first[seed] for seed in first]
-    if each is None or np.abs(each.mean(1) - recorded).max() > RECORDED:
-        return over_seeds
-    return replace(crossed(each), effect_size=over_seeds.effect_size)
+    return None if each is None or np.abs(each.mean(1) - recorded).max() > RECORDED else each
 
 
 def _each(cells: Sequence[Compared], read: Reader) -> np.ndarray[Any, Any] | None:
-    """The difference of each example at each seed, the mean over frameworks; None unless all have the same examples."""
     by_seed: dict[Any, list[tuple[Right | None, Right | None]]] = {}
     for cell in cells:
         first, second = cell.trials

@@ -31,18 +31,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.planning.known import Known
-    from analysis.terminal import plan_lines
+    from analysis.terminal import plan_lines, shows_lines
     from analysis.terminal.matched_lines import matched_lines
 
     if arguments.target is not None:
         return _compile(arguments)
     numbers = {name: getattr(arguments, name) for name in ("sd", "detect")}
-    asked = plan_lines.Asked(
-        **{name: plan_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
+    asked = shows_lines.Asked(
+        **{name: shows_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
     )
     store, ablation, trials = load(arguments)
     about = [*matched_lines(ablation, trials), *waiting_lines(ablation, trials), *data_notes(ablation, trials, store)]
-    print("\n".join([*plan_lines.lines(Known(ablation, trials, store), asked, arguments.all), *about]))
+    print("\n".join([*plan_lines.lines(Known.of(ablation, trials, store), asked, arguments.all), *about]))
     return 0
 
 

@@ -70,12 +70,12 @@ def command(arguments: argparse.Namespace) -> int:
         raise MixlabError(
             "command line: expected --format, which prints, or --watch, which writes, got both; leave one out"
         )
-    reports = [_report(name, overrides, arguments) for name in names]
+    reports = _reports(names, overrides, arguments)
     used = [report.ablation.name for report in reports]
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     if arguments.watch:
-        _watch(reports, lambda: [_report(name, overrides, arguments) for name in names], arguments)
+        _watch(reports, lambda: _reports(names, overrides, arguments), arguments)
         return 0
     _print(reports, arguments.format)
     if arguments.format is None:
@@ -159,6 +159,23 @@ def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
 
         if not webbrowser.open(page.absolute().as_uri()):
             print(f"no browser was found; open {page.absolute()}", file=sys.stderr)
+
+
+def _reports(names: list[str], overrides: list[str], arguments: argparse.Namespace) -> "list[Report]":
+    """The reports of ablations; of several, one that has no table yet is left out, and named."""
+    from analysis.report import NoTable
+
+    reports, waiting = [], []
+    for name in names:
+        try:
+            reports.append(_report(name, overrides, arguments))
+        except NoTable as error:
+            waiting.append(error)
+    if not reports:
+        raise waiting[0]
+    for one in waiting:
+        print(f"mixlab: left out: {one}", file=sys.stderr)
+    return reports
 
 
 @_uncollected()

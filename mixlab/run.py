@@ -27,6 +27,7 @@ from mixlab.common import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from analysis.planning.known import Known
     from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
     from experiments.running.pool import Summary
@@ -66,7 +67,10 @@ def command(arguments: argparse.Namespace) -> int:
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     chosen = trials if arguments.only is None else _only(trials, arguments.only)
     if arguments.dry_run:
-        print("\n".join([_dry_run(ablation, chosen, store), *waiting_lines(ablation, trials)]))
+        from analysis.planning.known import Known
+
+        known = Known.of(ablation, trials, store) if arguments.only is None else Known(ablation, chosen, store)
+        print("\n".join([_dry_run(known), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
@@ -187,11 +191,11 @@ def _only(trials: "list[GridTrial]", prefix: str) -> "list[GridTrial]":
     return matches
 
 
-def _dry_run(ablation: "Ablation", chosen: "list[GridTrial]", store: "Store") -> str:
-    from analysis.planning.known import Known
+def _dry_run(known: "Known") -> str:
     from analysis.terminal import plan_lines
 
-    known = Known(ablation, chosen, store)
     if not known.left:
-        return f"nothing to run: all {len(chosen)} trials have ended"
-    return "\n".join([*plan_lines.summary(known), "", *plan_lines.listed(known, known.left, every=False)])
+        return f"nothing to run: all {len(known.trials)} trials have ended"
+    ids = {planned.trial.id for planned in known.left}
+    left = [planned for planned in known.trials if planned.trial.id in ids]
+    return "\n".join([*plan_lines.summary(known), "", *plan_lines.listed(known, left, every=False)])

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from analysis.inference import crossed
+from analysis.parts import Parts, pooled
 from analysis.power import detectable_over
 from analysis.predictions import Right, nothing
 from analysis.settings import Compared, Tested, tests
@@ -114,20 +114,17 @@ def verdicts(right: Any, over_examples: bool = True) -> list[Tested]:
 
 @cache
 def spread(world: World, frameworks: int, difference: float) -> tuple[float, float]:
-    """Of one difference: the standard deviation over seeds, and the part of the error that the examples leave."""
+    """Of one difference: the standard deviation over seeds, and the part of the error that the examples leave.
+
+    As a plan reads it from predictions, here from many seeds on many examples.
+    """
     n, num = LARGE
-    parts = []
+    estimates = []
     for key in range(TIMES):
         one = simulate(replace(world, num_examples=num), (difference,), n, frameworks, 1, key)
-        d = one.right[0, 1].mean(0) - one.right[0, 0].mean(0)
-        found = crossed(d)
-        seeds = (
-            found.error**2 * found.seeds_share * n
-        )  # of one seed's mean, with the rest over the examples of this study
-        rest = float((d - d.mean(0) - d.mean(1)[:, None] + d.mean()).var()) * n / (n - 1)
-        parts.append((seeds - rest / num, found.error**2 * (1 - found.seeds_share) * num, rest))
-    between, examples, rest = np.mean(parts, 0)
-    return math.sqrt(max(between, 0) + rest / world.num_examples), math.sqrt(examples / world.num_examples)
+        estimates.append(Parts.of(one.right[0, 1].mean(0) - one.right[0, 0].mean(0)))
+    found = pooled(estimates)
+    return found.of_seeds(world.num_examples), found.of_examples(world.num_examples)
 
 
 @cache

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from backends.errors import MixlabError
 from backends.models import folds
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation, load_base, trials
 from tests.conftest import base, planned, write_yaml
 
 BLOCKS, MIXING, D_S, D_C, C = (
@@ -144,3 +145,57 @@ def test_plan_says_the_width_and_how_close_it_comes(tmp_path: Path, cache: Path,
     own, baseline = folds.count(found[2].trial.model), folds.count(found[0].trial.model)
     line = f"matched: token_mixing=untied: channels_mlp_dim {found[2].settings[D_C]} gives {own:,} parameters, "
     assert line + f"{own / baseline - 1:+.2%} to the {baseline:,} of token_mixing=tied" in ended.out
+
+
+# --- in a base --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", ["file", "fields", "a base of the base"])
+def test_a_base_may_say_what_is_matched(asked: Any, tmp_path: Path, depth: str) -> None:
+    stands = {**WIDE, "matched": {"parameters": D_C}}
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump(stands))
+    given = {"file": "base.yaml", "fields": stands, "a base of the base": {"base": "base.yaml", "train.steps": 6}}
+    found, expected = asked(base=given[depth]), asked(matched={"parameters": D_C})
+    assert [one.trial.id for one in found] == [one.trial.id for one in expected] and D_C in found[2].settings
+
+
+def test_the_nearest_word_on_what_is_matched_counts(asked: Any) -> None:
+    low = {**WIDE, "matched": {"parameters": D_C}}
+    high = {"base": low, "matched": {"flops": C}}
+    ids = [[one.trial.id for one in asked(base=base_, **own)] for base_, own in (
+        (high, {}), (WIDE, {"matched": {"flops": C}}), (high, {"matched": {"parameters": D_C}}), (low, {}),
+    )]  # fmt: skip
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    plain = [one.trial.id for one in asked()]
+    assert [one.trial.id for one in asked(base={"base": low, "matched": None})] == plain
+
+
+def test_an_ablation_takes_back_what_its_base_says_is_matched(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "one.yaml"
+    tree = {"base": {**WIDE, "matched": {"parameters": D_C}}, "grid": GRID, "matched": None}
+    path.write_text(yaml.safe_dump(tree))
+    assert all(D_C not in one.settings for one in planned(path, cache))
+
+
+@pytest.mark.parametrize(
+    ("keys", "parts"),
+    [
+        ({"base": {**WIDE, "matched": {"flop": C}}}, ("one.yaml: base: matched: 'flop' is not a quantity",)),
+        ({"base": "base.yaml"}, ("base.yaml: matched: parameters: expected a width", f"did you mean '{D_S}'?")),
+        ({"base": {**WIDE, "matched": {"flops": C}}, "report": None},
+         ("one.yaml: base: matched: settings are matched to a baseline", "`matched: null` takes back that of a base")),
+        ({"base": {**WIDE, "match": {"flops": C}}}, ("one.yaml: base: ", "'match'")),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_base_is_told_with_its_place(
+    asked: Any, tmp_path: Path, keys: dict[str, Any], parts: tuple[str, ...]
+) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**WIDE, "matched": {"parameters": "model.tokens_dim"}}))
+    text = refused(asked, **keys)
+    for part in parts:
+        assert part in text, f"{part!r} is not in {text!r}"
+
+
+def test_a_base_alone_is_one_trial_in_which_nothing_is_matched(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(yaml.safe_dump({**WIDE, "matched": {"parameters": D_C}}))
+    assert load_base(tmp_path / "base.yaml").matched == {}

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from analysis import power
-from analysis.planning import hours, spread
-from analysis.planning.cost import cost, flops, num_evaluations
+from analysis.planning import hours
+from analysis.planning.cost import cost, num_evaluations
 from analysis.planning.known import Known
+from analysis.planning.known import training_flops as flops
 from analysis.terminal import plan_lines
-from analysis.terminal.plan_lines import Asked
-from backends.errors import MixlabError
+from analysis.terminal.shows_lines import Asked
 from experiments.design.ablation import load_ablation, trials
 from experiments.results import ceilings
+from experiments.results.metrics import SPLITS
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from experiments.spec.trial import Trial, as_tree
@@ -47,9 +47,11 @@ class Bench:
     def text(self, asked: Asked = Asked()) -> str:  # noqa: B008
         return "\n".join(plan_lines.summary(self.known, asked))
 
-    def put(self, trial: Trial, accuracy: float = 0.5, about: dict[str, str] = CPU, **seconds: float) -> None:
-        """A record of a trial; seconds: as in records, compile, train and evaluate."""
-        point = {"step": 6, **{name: {"accuracy": accuracy, "loss": 1.0} for name in ("train", "validation", "test")}}
+    def put(self, trial: Trial, accuracy: Any = 0.5, about: dict[str, str] = CPU, **seconds: float) -> None:
+        """A record of a trial; accuracy: on all splits, or by split; seconds: as in records."""
+        of_split = accuracy if isinstance(accuracy, dict) else dict.fromkeys(SPLITS, accuracy)
+        numbers_of = {name: {"accuracy": one, "loss": 1.0} for name, one in of_split.items()}
+        point = {"step": 6, **dict.fromkeys(SPLITS), **numbers_of}
         spent = {"compile": 1.0, "train": 12.0, "evaluate": 3.0, **seconds}
         numbers = {"steps": trial.num_steps, "images_per_s": 1.0, "parameters": 2, "peak_memory_bytes": 4}
         record = {
@@ -170,66 +172,6 @@ def test_checkpoints_are_as_large_as_planned(tmp_path: Path, cache: Path) -> Non
     trial = made.trials[0].trial
     shapes = state_shapes(trial.model, trial.optimizer).values()
     assert cost(made.known).disk.running == 2 * 4 * sum(map(math.prod, shapes))
-
-
-# --- what it can show -------------------------------------------------------------------------------------------------
-
-
-def test_the_spread_of_a_difference_is_pooled_over_the_pairs_in_the_store(bench: Any) -> None:
-    found = spread.from_store(bench().put_all().known)
-    assert found is not None and found.sd == pytest.approx(SD) and (found.df, found.of_pairs) == (4, True)
-
-
-def test_frameworks_are_averaged_seed_by_seed(bench: Any) -> None:
-    """A copy of every number in another framework adds no degree of freedom, and no setting."""
-    grid, report = {"backend": ["torch", "jax"], **GRID}, {**REPORT, "columns": ["backend"]}
-    made = bench(grid=grid, report=report)
-    for planned, accuracy in zip(made.trials, 2 * [x for row in ACCURACY for x in row], strict=True):
-        made.put(planned.trial, accuracy)
-    found = spread.from_store(made.known)
-    assert found is not None and found.sd == pytest.approx(SD) and found.df == 4
-    assert spread.compared(made.known) == spread.Compared(2, 3, 3)
-
-
-def test_without_pairs_the_spread_is_that_of_single_settings_of_other_grids(bench: Any) -> None:
-    """The frameworks of a setting are one experiment."""
-    for backend in ("torch", "jax"):
-        bench(base=base(train={"learning_rate": 0.5}, backend=backend)).put_all()
-    made = bench(grid={**GRID, "seed": [5, 6, 7, 8]})
-    found = spread.from_store(made.known)
-    squares = sum(sum((x - sum(row) / 3) ** 2 for x in row) for row in ACCURACY)
-    assert found is not None and not found.of_pairs and found.df == 6
-    assert found.sd == pytest.approx(math.sqrt(2) * math.sqrt(squares / 6))
-    assert spread.from_store(bench(base=base(model={"hidden_dim": 16})).known) is None
-
-
-def test_a_told_deviation_is_that_of_one_setting_in_points(bench: Any) -> None:
-    text = bench().text(Asked(sd=0.4, detect=0.5))
-    level = 1 - 0.05 / 2  # two settings are compared
-    least = power.detectable_over(3, math.sqrt(2) * 0.4, level)
-    assert f"3 seeds show a difference of {least:.1f} points with 80 % power (Holm's first step over 2 settings" in text
-    assert f"{power.seeds_for(0.5, math.sqrt(2) * 0.4, level)} seeds show a difference of 0.5 points" in text
-    assert "0.4, taken from --sd" in text
-
-
-def test_a_loss_is_asked_for_in_nats(bench: Any) -> None:
-    made = bench(report={**REPORT, "metric": "last.test.loss"})
-    least = power.detectable_over(3, math.sqrt(2) * 0.01, 0.975)
-    assert f"a difference of {least:.3f} nats" in made.text(Asked(sd=0.01))
-
-
-def test_what_cannot_be_said_is_said_so(bench: Any) -> None:
-    assert "give --sd, that of one setting in points" in bench().text()
-    assert "report.baseline names no setting" in bench(report={"rows": [MIXING]}).text()
-    assert "nothing with one seed" in bench(grid={**GRID, "seed": [0]}).text(Asked(sd=0.4))
-    made = bench()
-    for planned in made.trials:
-        made.put(planned.trial, 1.0)
-    assert "is the same at every seed" in made.text()
-    with pytest.raises(MixlabError, match=r"--detect: report.baseline|--detect: no comparison"):
-        bench(report={"rows": [MIXING]}).text(Asked(detect=0.5))
-    with pytest.raises(MixlabError, match=r"--detect: .*standard deviation"):
-        bench(grid={**GRID, "seed": [7, 8]}, base=base(model={"hidden_dim": 16})).text(Asked(detect=0.5))
 
 
 @pytest.mark.parametrize("option", ["--sd", "--detect"])

@@ -262,3 +262,13 @@ def test_a_report_by_name_by_file_and_by_its_archive_is_the_same(tmp_path: Path,
     assert written.code == 0, written.err
     page = (tmp_path / "runs" / "ablations" / "a" / "report" / "report.html").read_text()
     assert "Tuned learning_rate" in page and "of 3 values, best.validation.accuracy" in page
+
+
+def test_a_page_of_several_leaves_out_one_whose_table_waits(tmp_path: Path, run: Any, quick: Path) -> None:
+    quick_yaml(tmp_path)
+    write_yaml(tmp_path / "b.yaml", base=base(backend="quick"))
+    ended: Ended = run("report", "b.yaml", "a.yaml", "--out", "out")
+    assert ended.code == 0 and ended.out.startswith("b\n") and (tmp_path / "out" / "report.html").exists()
+    assert "mixlab: left out: a.yaml: the table has no trials yet" in ended.err
+    alone = run("report", "a.yaml")
+    assert alone.code == 2 and "a.yaml: the table has no trials yet" in alone.err and "left out" not in alone.err

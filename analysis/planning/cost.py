@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.planning.known import Known
+from analysis.planning.known import Known, training_flops
 from backends.models import family_of, folds
 from backends.state import slots
 from experiments.design.ablation import GridTrial
@@ -14,6 +14,7 @@ from experiments.spec.trial import Trial
 # Bytes of a done trial's record, curve, spec and environment: without a point of the curve, and of each point.
 # Seen with 4 points: 10.2 kB; with 100: 73.2 kB.
 RESULT_BYTES, POINT_BYTES = 7_600, 656
+PREDICTION_BYTES = 350  # of a file of predictions without its classes
 EXAMPLE_BYTES = 4 + 8  # of a decoded example beside its pixels: label and hash
 
 
@@ -22,7 +23,7 @@ class Disk:
     """Bytes that the trials of a grid take."""
 
     weights: int  # kept of the trials that are left, as run.keep says
-    results: int  # records, curves and first layers of these
+    results: int  # records, curves, first layers and predictions of these
     data: int  # decoded images of all trials, there or to come
     running: int  # checkpoints of a trial that runs, of the largest one: the last, the one before, and the best weights
 
@@ -41,13 +42,13 @@ class Cost:
 
 def cost(known: Known) -> Cost:
     """The cost of a grid beside what is done of it."""
-    trials = [planned.trial for planned in known.trials]
+    trials = [planned.trial for planned in known.whole]
     left = [planned.trial for planned in known.left]
-    largest = max(known.trials, key=lambda planned: fit.needed_bytes(planned.trial))
+    largest = max(known.whole, key=lambda planned: fit.needed_bytes(planned.trial))
     return Cost(
         len(left),
-        sum(map(flops, trials)),
-        sum(flops(planned.trial) * known.share_left(planned) for planned in known.left),
+        sum(map(training_flops, trials)),
+        sum(training_flops(planned.trial) * known.share_left(planned) for planned in known.left),
         Disk(
             sum(_weights(trial) for trial in left if trial.run.keep != "none"),
             sum(map(_results, left)),
@@ -57,11 +58,6 @@ def cost(known: Known) -> Cost:
         fit.needed_bytes(largest.trial),
         largest,
     )
-
-
-def flops(trial: Trial) -> int:
-    """FLOPs of a trial's training, as its record will say."""
-    return folds.training_flops(trial.model, trial.num_steps * trial.train.batch_size)
 
 
 def num_evaluations(trial: Trial) -> int:
@@ -86,7 +82,17 @@ def _results(trial: Trial) -> int:
     shapes = folds.shapes(trial.model)
     first = family_of(trial.model).first_layers(trial.model)
     numbers = sum(math.prod(shapes[name][copy is not None :]) for name, copy in first.items())
-    return RESULT_BYTES + POINT_BYTES * num_evaluations(trial) + 4 * numbers
+    return RESULT_BYTES + POINT_BYTES * num_evaluations(trial) + 4 * numbers + _predictions(trial)
+
+
+def _predictions(trial: Trial) -> int:
+    """Of each example the true class, and those of the last and the best evaluation, as if they had nothing in common.
+
+    Packed they take half of that where nearly all are right, and up to 1.2 times where most are wrong.
+    """
+    info = trial.info
+    bits = 3 * (info.num_validation + info.num_test) * math.log2(info.num_classes)
+    return PREDICTION_BYTES + math.ceil(bits / 8)
 
 
 def _data(trials: Sequence[Trial]) -> int:

@@ -13,7 +13,7 @@ from statistics import median
 from typing import Any
 
 from analysis.planning import cost
-from analysis.planning.known import Known, Record, trial_of
+from analysis.planning.known import Known, Record, training_flops, trial_of
 from experiments.results import ceilings
 from experiments.results.shape import sound
 from experiments.spec.trial import Trial
@@ -35,7 +35,7 @@ class Seconds:
     @classmethod
     def of(cls, trial: Trial, record: Record) -> "Seconds":
         spent, steps = record["seconds"], max(1, int(record["steps"] or 0))
-        flops = cost.flops(trial) * steps / trial.num_steps
+        flops = training_flops(trial) * steps / trial.num_steps
         return cls(
             spent["compile"],
             spent["train"] / steps,
@@ -90,7 +90,7 @@ def hours(known: Known) -> list[Hours]:
 
 def _by_machine(known: Known, records: dict[str, Record]) -> dict[str, dict[Settings, list[Seconds]]]:
     """Samples by machine and settings; of trials that stayed on one machine."""
-    device = known.trials[0].trial.run.device
+    device = known.whole[0].trial.run.device
     found: dict[str, dict[Settings, list[Seconds]]] = {}
     for record in records.values():
         machine, trial = _machine(record, device), trial_of(record)
@@ -137,7 +137,7 @@ def _span(trial: Trial, share: float, samples: Samples) -> tuple[str, float, flo
         seconds = _of_same(trial, own, share)
         return SAME, seconds, seconds
     if rates := _rates(trial, samples):
-        flops = share * cost.flops(trial)
+        flops = share * training_flops(trial)
         return OTHER, flops / max(rates), flops / min(rates)
     return UNKNOWN, 0.0, 0.0
 
@@ -161,7 +161,7 @@ def _bounds(known: Known) -> Iterator[Hours]:
     left: dict[str, float] = {}
     for planned in known.left:
         precision = planned.trial.train.precision
-        left[precision] = left.get(precision, 0.0) + cost.flops(planned.trial) * known.share_left(planned)
+        left[precision] = left.get(precision, 0.0) + training_flops(planned.trial) * known.share_left(planned)
     for machine, gflops in ceilings.known(known.store).items():
         if left and left.keys() <= gflops.keys():
             least = sum(flops / (1e9 * gflops[precision]) for precision, flops in left.items()) / HOUR_S

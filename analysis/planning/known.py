@@ -6,7 +6,10 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from backends.models import folds
+from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.foreseen import foreseen
 from experiments.results import checkpoint
 from experiments.results.record import is_final
 from experiments.results.states import TrialState, state
@@ -20,24 +23,54 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Known:
-    """A grid beside its store."""
+    """A grid beside its store.
+
+    trials: those that are known by now.    waiting: of the table, at the values that would cost the most, those of
+    settings whose value is not chosen.
+    """
 
     ablation: Ablation
     trials: Sequence[GridTrial]
     store: Store
+    waiting: Sequence[GridTrial] = ()
+
+    @classmethod
+    def of(cls, ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> "Known":
+        """What is known of a whole grid. Args: trials: as tune.trials gives them."""
+        return cls(ablation, trials, store, foreseen(ablation, trials, store, training_flops))
+
+    @cached_property
+    def whole(self) -> list[GridTrial]:
+        """The trials that are known by now, and those that will be; settings may share one that tunes."""
+        return list({planned.trial.id: planned for planned in (*self.trials, *self.waiting)}.values())
+
+    @cached_property
+    def table(self) -> list[GridTrial]:
+        """The trials of the table, also those that wait."""
+        return [planned for planned in self.whole if not planned.tunes]
+
+    @property
+    def costs_vary(self) -> bool:
+        """Whether what is tuned changes what a trial costs."""
+        costs: dict[Any, set[int]] = {}
+        for planned in self.trials:
+            if planned.tunes:
+                setting = tune.key(tune.setting_of(self.ablation, planned.settings))
+                costs.setdefault(setting, set()).add(training_flops(planned.trial))
+        return any(len(several) > 1 for several in costs.values())
 
     @cached_property
     def states(self) -> dict[str, TrialState]:
         """The state of each trial, by id."""
         there = set(self.store.trial_ids())
-        ids = [planned.trial.id for planned in self.trials]
+        ids = [planned.trial.id for planned in self.whole]
         return {key: state(self.store, key) if key in there else TrialState("missing") for key in ids}
 
     @cached_property
     def left(self) -> list[GridTrial]:
         """The trials that a run would train: neither done nor diverged."""
         ended = {key for key, now in self.states.items() if now.record and is_final(now.record)}
-        return [planned for planned in self.trials if planned.trial.id not in ended]
+        return [planned for planned in self.whole if planned.trial.id not in ended]
 
     @cached_property
     def own(self) -> dict[str, Record]:
@@ -65,6 +98,11 @@ class Known:
             return 1.0
         step = checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
         return 1 - min(step, planned.trial.num_steps) / planned.trial.num_steps
+
+
+def training_flops(trial: Trial) -> int:
+    """FLOPs of a trial's training, as its record will say."""
+    return folds.training_flops(trial.model, trial.num_steps * trial.train.batch_size)
 
 
 def trial_of(record: Record) -> Trial | None:

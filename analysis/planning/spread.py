@@ -1,28 +1,49 @@
-"""What a grid can show: its compared settings, their seeds, and the standard deviation of a difference over seeds."""
+"""What a grid can show: its compared settings, their seeds, and how far a difference scatters.
+
+A spread is no result: it does not tell which setting is ahead. All the same a plan keeps test numbers sealed: until a
+report of the ablation has shown them, the spread of a metric of test is that of the same metric of validation. Where
+predictions are kept it is taken apart into what seeds, examples and both bring, and put together again for as many
+examples as the test split has.
+"""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from analysis import settings
-from analysis.frame import setting
-from analysis.labels import Label, baseline_of, keys
-from analysis.planning.known import Known, trial_of
-from analysis.run_sets import key_of, value
-from analysis.settings import FRAMEWORK, BySeed
+from analysis import parts, settings
+from analysis.parts import Parts
+from analysis.planning import pairs
+from analysis.planning.known import Known
+from analysis.planning.pairs import Sample, Samples
+from analysis.predictions import reader
+from experiments.results import metrics, unsealed
 
-NOT_SETTINGS = ("seed", FRAMEWORK)  # of the fields of a trial: a setting is trained at several seeds, by frameworks
-Sides = Mapping[Label, list[tuple[BySeed, BySeed]]]  # setting -> of each framework the baseline, and the setting
+ROOT_2 = math.sqrt(2)  # of two settings whose seeds are taken as unrelated the variances add up
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What of the store a spread is read from."""
+
+    num_trials: int
+    df: int  # of a sum of squares over their seeds
+    of_pairs: bool  # of differences at equal seeds; else of single settings, times the root of 2
+    split: str
+    num_examples: int  # of that split, that these predict; 0: there are no predictions
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The standard deviation over seeds of the difference of two settings, in the unit of records, and its origin."""
+    """How far the difference of two settings scatters, in the unit of records."""
 
-    sd: float
-    df: int = 0  # of a sum of squares over the store's records; 0: it was told
-    of_pairs: bool = False  # of differences at equal seeds; else of single settings, times the root of 2
+    sd: float  # over seeds
+    examples: float | None = None  # standard error that the grid's examples leave; None: they are taken as fixed
+    num_examples: int = 0  # that the grid has
+    origin: Origin | None = None  # None: it was told
+
+    @property
+    def error_of_examples(self) -> float:
+        return self.examples or 0.0
 
 
 @dataclass(frozen=True)
@@ -36,68 +57,73 @@ class Compared:
 
 def compared(known: Known) -> Compared:
     """The comparisons that the grid has when all of its trials are done."""
-    counts = [len(settings.averaged(sides)[0]) for sides in _sides(known, done=False).values()]
+    planned = pairs.cells(known, dict.fromkeys((one.trial.id for one in known.table), 0.0))
+    counts = [len(settings.averaged([(one.baseline, one.own) for one in group])[0]) for group in planned.values()]
     return Compared(len(counts), min(counts, default=0), max(counts, default=0))
 
 
 def told(sd: float) -> Spread:
-    """The spread of a difference, from the standard deviation over seeds of the metric of one setting.
+    """The spread of a difference, from the standard deviation over seeds of the metric of one setting."""
+    return Spread(ROOT_2 * sd)
 
-    The seeds of two settings are taken as unrelated, as they mostly are: the variances add up.
-    """
-    return Spread(math.sqrt(2) * sd)
+
+def seen(known: Known) -> str:
+    """The metric that the spread is read by: that of the table, of validation where test numbers are sealed."""
+    metric = known.ablation.report.metric
+    contents = {planned.trial.info.content for planned in known.table}
+    return metric if unsealed.has_shown(known.store, known.ablation.name, contents) else metrics.sealed(metric)
 
 
 def from_store(known: Known) -> Spread | None:
-    """The spread that the store's records show; None without two seeds of anything that is like the grid.
+    """The spread that the store shows; None without two seeds of anything that is like the grid.
 
-    First from the grid's own pairs of a setting and its baseline at equal seeds, their frameworks averaged. Else from
-    records on the same data with the same model, of whatever ablation, that differ in their seed alone.
+    First from the grid's own pairs of a setting and its baseline at equal seeds, their frameworks averaged; then from
+    such pairs of other trainings of the same models on the same data. Else from single settings of these: what examples
+    bring to a difference they do not tell.
     """
-    differences = [settings.averaged(sides) for sides in _sides(known, done=True).values()]
-    pairs = _pooled([after[seed] - before[seed] for seed in before] for before, after in differences)
-    if pairs is not None:
-        return Spread(pairs[0], pairs[1], of_pairs=True)
-    single = _pooled(by_seed.values() for by_seed in _alike(known))
-    return None if single is None else Spread(math.sqrt(2) * single[0], single[1])
+    metric = seen(known)
+    found = Samples(known, metric, reader(known.store, metric))
+    for samples, of_pairs in ((found.own, True), (found.of_others, True), (found.alone, False)):
+        if spread := _spread(known, [one for one in samples() if len(one.numbers) > 1], of_pairs):
+            return spread
+    return None
 
 
-def _pooled(groups: Iterable[Iterable[float]]) -> tuple[float, int] | None:
-    """The standard deviation within groups, and its degrees of freedom; None without a group of two."""
+def _spread(known: Known, samples: Sequence[Sample], of_pairs: bool) -> Spread | None:
+    """The spread that samples of two seeds or more show together: by example of those that have predictions, if any."""
+    if not samples:
+        return None
+    split, factor = metrics.parse(seen(known)).split, 1.0 if of_pairs else ROOT_2
+    estimates = list(_estimates(samples))
+    trials = {trial for sample, _, _ in estimates for trial in sample.trials}
+    if not estimates:
+        sd, df = _pooled([one.numbers for one in samples])
+        trials = {trial for one in samples for trial in one.trials}
+        return Spread(factor * sd, origin=Origin(len(trials), df, of_pairs, split, 0))
+    found, num = parts.pooled([one for _, one, _ in estimates]), num_examples(known)
+    origin = Origin(len(trials), found.df, of_pairs, split, max(size for *_, size in estimates))
+    return Spread(factor * found.of_seeds(num), found.of_examples(num) if of_pairs else None, num, origin)
+
+
+def _estimates(samples: Sequence[Sample]) -> Iterator[tuple[Sample, Parts, int]]:
+    """Of each sample with predictions the parts of its variance, and the number of examples."""
+    for sample in samples:
+        table = sample.by_example()
+        if table is not None:
+            yield sample, Parts.of(table), table.shape[1]
+
+
+def num_examples(known: Known) -> int:
+    """The fewest examples that a trial of the table is measured on."""
+    split = metrics.parse(known.ablation.report.metric).split
+    return min(int(getattr(planned.trial.info, f"num_{split}")) for planned in known.table)
+
+
+def _pooled(groups: Sequence[Sequence[float]]) -> tuple[float, int]:
+    """The standard deviation within groups of two or more, and its degrees of freedom."""
     squares, df = 0.0, 0
-    for group in map(list, groups):
-        mean = math.fsum(group) / max(1, len(group))
+    for group in groups:
+        mean = math.fsum(group) / len(group)
         squares += math.fsum((x - mean) ** 2 for x in group)
-        df += max(0, len(group) - 1)
-    return (math.sqrt(squares / df), df) if df else None
-
-
-def _sides(known: Known, done: bool) -> Sides:
-    """Both sides of each compared setting by seed: of the trials that are done the metric, else of all a zero."""
-    ablation = known.ablation
-    names, by_label = keys(ablation), dict[Label, dict[Any, float]]()
-    for planned in known.trials:
-        label = tuple(setting(planned, name, ablation) for name in names)
-        record = known.own.get(planned.trial.id)
-        metric = value(record, ablation.report.metric) if record else math.nan
-        by_seed = by_label.setdefault(label, {})
-        if not done or math.isfinite(metric):
-            by_seed[planned.trial.seed] = metric if done else 0.0
-    sides: dict[Label, list[tuple[BySeed, BySeed]]] = {}
-    for label, by_seed in by_label.items():
-        other = baseline_of(ablation, label)
-        if other is not None and other != label and other in by_label:
-            sides.setdefault(settings.setting_of(names, label, other), []).append((by_label[other], by_seed))
-    return sides
-
-
-def _alike(known: Known) -> list[dict[Any, float]]:
-    """The metric by seed of each setting on the grid's data with one of its models; frameworks are averaged."""
-    wanted = {(planned.trial.info.content, planned.trial.model) for planned in known.trials}
-    found: dict[Any, dict[int, list[float]]] = {}
-    for record in known.all.values():
-        trial, metric = trial_of(record), value(record, known.ablation.report.metric)
-        if trial and math.isfinite(metric) and (trial.info.content, trial.model) in wanted:
-            same = tuple((name, str(part)) for name, part in key_of(record) if name not in NOT_SETTINGS)
-            found.setdefault(same, {}).setdefault(trial.seed, []).append(metric)
-    return [{seed: math.fsum(values) / len(values) for seed, values in one.items()} for one in found.values()]
+        df += len(group) - 1
+    return math.sqrt(squares / df), df

@@ -13,7 +13,8 @@
       seed: [0, 1, 2]
     exclude:                             # trials that match all fields, or names, of one of these
       - {model.num_blocks: 4, mixing: grouped 4}
-    matched: {parameters: model.tokens_mlp_dim}   # D_S is solved, so that all settings have as many; see matched.py
+    matched: {parameters: model.tokens_mlp_dim}   # D_S is solved, so that all settings have as many; see matched.py;
+                                         # a base may say it too, and null takes that back
     labels: {mixing: {grouped 4: "grouped by four"}}   # words for reports; see labels.py
     report: {rows: [model.num_blocks], columns: [mixing, backend], metric: last.test.accuracy}
     tune: ...                            # fields whose value is chosen for each setting; see tune_spec.py
@@ -35,7 +36,7 @@ from experiments import data
 from experiments.data import Purpose
 from experiments.design import grid, labels, matched, names, overridden
 from experiments.design.axes import Point
-from experiments.design.base import fields_at_the_top, is_field, laid_over, read_base
+from experiments.design.base import MATCHED, fields_at_the_top, is_field, laid_over, matched_over, read_base
 from experiments.design.grid import Sampling
 from experiments.design.names import Axes
 from experiments.design.report_spec import Grid, ReportSpec, read_report
@@ -127,7 +128,8 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
         raise MixlabError(
             f"{where}: name: expected a name for a folder, of letters, digits, '.', '_' and '-', got {written}"
         )
-    base = laid_over(read_base(tree.get("base"), path.parent, f"{where}: base"), fields_at_the_top(tree, where))
+    below = matched_over(read_base(tree.get("base"), path.parent, f"{where}: base"), tree, where)
+    base = laid_over(below.fields, fields_at_the_top(tree, where))
     axes = grid.read_axes(tree.get("grid"), where, grid.read_sampling(tree, Sampling(), where))
     named, written_points = names.named(axes), grid.products(axes, where)
     rules = grid.read_rules(tree.get("exclude") or [], written_points, named, where)
@@ -139,7 +141,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     grid_read = Grid(tuple(points), base, named, tuple(overridden.names_of(overrides, tuple(named))))
     report = read_report(overridden.with_report(tree.get("report"), overrides), grid_read, where)
     question = _question(tree.get("question"), f"{path}: question")
-    solved = matched.read(tree.get("matched"), points, report, f"{where}: matched")
+    solved = matched.read(below.matched, points, report, below.matched_where)
     tune = read_tune(tree.get("tune"), base, points, where)
     check_places(tune, grid_read.overridden, report, solved, where)
     whole = (tuple(overrides), named, words, solved, tune)
@@ -157,17 +159,19 @@ def _check_keys(tree: Mapping[str, Any], where: str) -> None:
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     """Read a base as an ablation of one trial; a file with a grid as the ablation that it is.
 
+    What a base says is matched means settings of a grid, and so nothing here.
+
     Raises: as `load_ablation`.
     """
     keys = read_mapping(path)
     if "grid" in keys:
         return load_ablation(path, overrides)
-    if extra := [key for key in keys if key in KEYS and key != "base"]:
+    if extra := [key for key in keys if key in KEYS and key not in ("base", MATCHED)]:
         raise MixlabError(f"{path}: expected a base, or an ablation with its 'grid', got {extra[0]!r} without a grid")
     if others := [word for word in overrides if word not in overridden.of_fields(overrides)]:
         raise MixlabError(f"{path}: {shown(others[0])} changes an ablation with its 'grid', and this is a base")
     mappings: list[Axes] = [{}]
-    base = laid_over(read_base(path.name, path.parent, str(path)), overridden.apply(mappings, overrides))
+    base = laid_over(read_base(path.name, path.parent, str(path)).fields, overridden.apply(mappings, overrides))
     where = _with(path, overrides)
     points = grid.products(mappings, where)
     return Ablation(path.stem, "", read_text(path), base, tuple(points), ReportSpec((), ()), where)

@@ -1,9 +1,12 @@
 """The fields that all trials of an ablation share. What is nearer to the trial wins:
 
 defaults < the base's own base < base < fields at the top of the ablation < grid < command line
+
+A base may also say what is `matched`; see matched.py.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from experiments.spec.expand import expand
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import read_mapping
 
+MATCHED = "matched"
 # A setting takes back what it stands in place of, where a base, of any depth, has set that.
 IN_PLACE_OF = {
     "train.steps": ("train.epochs",),
@@ -23,10 +27,19 @@ IN_PLACE_OF = {
 }
 
 
-def read_base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """Fields of a base: a file name, or a mapping that may itself stand on a base."""
+@dataclass(frozen=True)
+class Base:
+    """What an ablation stands on."""
+
+    fields: Point
+    matched: Any = None  # as it is written; None: nothing is
+    matched_where: str = ""  # it stands
+
+
+def read_base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ()) -> Base:
+    """A base: a file name, or a mapping that may itself stand on a base."""
     if base is None:
-        return {}
+        return Base({})
     if isinstance(base, str):
         file = folder / expand(base, where)
         if file.resolve() in above:
@@ -34,9 +47,14 @@ def read_base(base: Any, folder: Path, where: str, above: tuple[Path, ...] = ())
         return read_base(read_mapping(file), file.parent, str(file), (*above, file.resolve()))
     if not isinstance(base, dict):
         raise MixlabError(f"{where}: expected a file name or a mapping of fields, got {shown(base)}")
-    own = {key: value for key, value in base.items() if key != "base"}
-    typed = fields.typed(fields.flatten(own, where), where)
-    return laid_over(read_base(base.get("base"), folder, where, above), typed)
+    below = matched_over(read_base(base.get("base"), folder, where, above), base, where)
+    own = {key: value for key, value in base.items() if key not in ("base", MATCHED)}
+    return replace(below, fields=laid_over(below.fields, fields.typed(fields.flatten(own, where), where)))
+
+
+def matched_over(base: Base, tree: Mapping[str, Any], where: str) -> Base:
+    """The base with what the tree says is matched, where it says so; a null takes back what a base says."""
+    return replace(base, matched=tree[MATCHED], matched_where=f"{where}: {MATCHED}") if MATCHED in tree else base
 
 
 def fields_at_the_top(tree: Mapping[str, Any], where: str) -> Point:

@@ -2,6 +2,8 @@
 
     matched: {parameters: model.tokens_mlp_dim}
 
+It may stand in a base, of whatever depth, for all ablations on it; what is nearest to the trial counts, also a null.
+
 The baseline of a setting is that of the report: it has the values of report.baseline, and the setting's own otherwise.
 What is counted are the trained parameters, or the multiply-accumulates of the forward pass of one image, of the layers
 as they are declared. The trial is the one that has this width written by hand: its id is the same.
@@ -48,11 +50,14 @@ def read(tree: Any, points: Sequence[Point], report: ReportSpec, where: str) -> 
         raise MixlabError(f"{where}: {quantity}: expected a width, got {shown(width)}; {choices(width, WIDTHS)}")
     if not report.baseline:
         raise MixlabError(
-            f"{where}: settings are matched to a baseline; name it in report.baseline, and leave it in the grid"
+            f"{where}: settings are matched to a baseline; name it in report.baseline, and leave it in the grid{_BACK}"
         )
     if any(width in point for point in points):
-        raise MixlabError(f"{where}: {width} is solved, and the grid sets it too; leave it out of one")
+        raise MixlabError(f"{where}: {width} is solved, and the grid sets it too; leave it out of one{_BACK}")
     return {str(quantity): str(width)}
+
+
+_BACK = " (`matched: null` takes back that of a base)"
 
 
 def baselines(points: Sequence[Point], base: Point, report: ReportSpec, where: str) -> list[Point | None]:

@@ -149,9 +149,9 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
     if ablation.tune is None:
         return list(trials)
     tuning = [planned for planned in trials if planned.tunes]
-    by_point = _by_point(ablation, tuning)
-    made = (_at_choice(ablation, choice, by_point) for choice in choose(ablation, tuning, store) if choice.chosen)
-    return [*tuning, *itertools.chain.from_iterable(made)]
+    by_point = tuning_by_point(ablation, tuning)
+    chosen = ((one.setting, one.chosen.value) for one in choose(ablation, tuning, store) if one.chosen)
+    return [*tuning, *itertools.chain.from_iterable(table_at(ablation, *one, by_point) for one in chosen)]
 
 
 def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
@@ -163,14 +163,14 @@ def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> lis
     """What is known of the choice for each setting. Args: trials: with all that tune."""
     if ablation.tune is None:
         return []
-    by_point = _by_point(ablation, trials)
+    by_point = tuning_by_point(ablation, trials)
     return [_choice(ablation.tune, setting, by_point, store) for setting in settings(ablation)]
 
 
 def _choice(tune: TuneSpec, setting: Setting, trials: ByPoint, store: Store) -> Choice:
     tried, num_open, why = [], 0, ""
     for value in combinations(tune):
-        points = [_tuning_point(setting, value, seed) for seed in tune.seeds]
+        points = [tuning_point(setting, value, seed) for seed in tune.seeds]
         ended = [_score(trials[key(point)], tune.by, store) for point in points]
         num_open += sum(one is None for one in ended)
         why = why or next((one for one in ended if isinstance(one, str)), "")
@@ -209,22 +209,22 @@ def _score(planned: GridTrial, by: str, store: Store) -> tuple[float | None] | s
 
 def _tuning_points(tune: TuneSpec, setting: Setting) -> Iterator[Point]:
     for value in combinations(tune):
-        yield from (_tuning_point(setting, value, seed) for seed in tune.seeds)
+        yield from (tuning_point(setting, value, seed) for seed in tune.seeds)
 
 
-def _tuning_point(setting: Setting, value: Point, seed: int) -> Point:
+def tuning_point(setting: Setting, value: Point, seed: int) -> Point:
     """The point of a tuning trial, on the first framework that its setting has in the grid."""
     first = setting.members[0]
     backend = {BACKEND: first[BACKEND]} if BACKEND in first else {}
     return {**setting.point, **value, **backend, SEED: seed}
 
 
-def _at_choice(ablation: Ablation, choice: Choice, tuning: ByPoint) -> Iterator[GridTrial]:
+def table_at(ablation: Ablation, setting: Setting, value: Point, tuning: ByPoint) -> Iterator[GridTrial]:
     """The table's trials of a setting. Their data, and the width that is matched, are those of its tuning trials."""
-    assert choice.chosen is not None and ablation.tune is not None
-    first = tuning[key(_tuning_point(choice.setting, choice.chosen.value, ablation.tune.seeds[0]))]
+    assert ablation.tune is not None
+    first = tuning[key(tuning_point(setting, value, ablation.tune.seeds[0]))]
     width = {name: first.settings[name] for name in ablation.matched.values() if name in first.settings}
-    points = tuple(point | width for point in _at(choice.setting.members, choice.chosen.value))
+    points = tuple(point | width for point in _at(setting.members, value))
     for point, config in ablations.configs(replace(ablation, points=points)):
         yield GridTrial(resolve(config, first.trial.info, ablation.where), point, ablation.implied(point))
 
@@ -241,7 +241,7 @@ def key(point: Mapping[str, Any]) -> Key:
     return frozenset(point.items())
 
 
-def _by_point(ablation: Ablation, trials: Sequence[GridTrial]) -> ByPoint:
+def tuning_by_point(ablation: Ablation, trials: Sequence[GridTrial]) -> ByPoint:
     """Trials that tune by what the grid and the tuned values set, without a width that is solved."""
     solved = set(ablation.matched.values())
     tuning = (planned for planned in trials if planned.tunes)

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,12 @@ def added(store: Store, name: str, contents: Contents) -> dict[str, str]:
         for key, content in contents.items()
         if content in first and key not in first[content].contents
     }
+
+
+def has_shown(store: Store, name: str, contents: Iterable[str]) -> bool:
+    """Whether reports of an ablation have shown test numbers of all this data."""
+    shown = {content for report in _known(store.ablation(name) / FOLDER) for content in report.contents.values()}
+    return shown >= set(contents)
 
 
 def day(at: float) -> str:

@@ -11,6 +11,7 @@ from tests.mutants import (
     of_exports,
     of_ids,
     of_pixels,
+    of_planning,
     of_reports,
     of_slurm,
     of_stores,
@@ -32,5 +33,6 @@ PARTS = (
     of_exports,
     of_weights,
     of_tuning,
+    of_planning,
 )
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)

@@ -106,7 +106,7 @@ FAULTS: dict[str, list[Row]] = {
         ("LEVEL = 0.95", "LEVEL = 0.90", "inference -k three_seeds"),
         ("BOOTSTRAP_LEAST = 10", "BOOTSTRAP_LEAST = 9", "inference -k is_given"),
         ("np.arange(len(order), 0, -1)", "len(order)", "inference -k never_falls"),
-        ("by_seed / (by_seed + by_example)", "1.0", "inference -k two_way_table"),
+        ("squares.seeds / (squares.seeds + by_example)", "1.0", "inference -k two_way_table"),
         ("left -= value < ALPHA / left", "left -= 1", "inference -k level_of_its_step"),
         ("t_factor(len(points) - 2)", "t_factor(len(points) - 1)", "inference -k least_squares"),
         ("(cost[i], -value[i])", "(cost[i], value[i])", "inference -k frontier"),
