@@ -16,6 +16,8 @@ from backends.errors import MixlabError
 from backends.models import folds
 from experiments.data.words import counted
 from experiments.design.ablation import GridTrial
+from experiments.design.choice import combinations
+from experiments.design.halving import stages_text
 from experiments.results import metrics
 from experiments.results.metrics import Metric
 from experiments.running import fit
@@ -58,7 +60,7 @@ def summary(known: Known, asked: Asked = Asked()) -> list[str]:
     """
     found = cost(known)
     rows = [
-        ("work", [_work(known, found)]),
+        ("work", [_work(known, found), *_stages(known)]),
         ("time", _time(known)),
         ("disk", [_disk(found.disk)]),
         ("memory", [f"{found.memory_bytes / MIB:,.0f} MiB at the peak of the largest, {_named(found.largest)}"]),
@@ -94,6 +96,15 @@ def _work(known: Known, found: Cost) -> str:
         return f"nothing is left; all was {whole} of training, in matrix products"
     of_all = "" if found.num_left == len(known.trials) else f", of {whole} of all"
     return f"{prefixed(found.flops_left)}FLOP of training are left, in matrix products{of_all}"
+
+
+def _stages(known: Known) -> list[str]:
+    """What halving trains of each setting."""
+    tuned = known.ablation.tune
+    if tuned is None or tuned.halving is None:
+        return []
+    told = stages_text(tuned.halving, len(combinations(tuned)))
+    return [f"tuning counts by the stages of halving: of each setting {told}"]
 
 
 def prefixed(number: float) -> str:
