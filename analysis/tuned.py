@@ -26,7 +26,9 @@ def tuned_text(ablation: Ablation) -> str:
         return ""
     names = " and ".join(field_text(ablation, name) for name in ablation.tune.over)
     halving = ablation.tune.halving
-    stages = f", halved at step {' and '.join(map(str, halving.steps))}" if halving else ""
+    stages = (
+        f", halved at step{'s' * (len(halving.steps) > 1)} {' and '.join(map(str, halving.steps))}" if halving else ""
+    )
     return f"each tuned over {len(combinations(ablation.tune))} values of {names} by {ablation.tune.by}{stages}"
 
 

@@ -61,9 +61,7 @@ class Array:
     backend: str
     packs: tuple[tuple[str, ...], ...]  # the ids of the trials of each
     uid: int = field(default_factory=os.getuid)  # of who has submitted it, who alone may release or cancel it
-    until: Mapping[str, int] = field(
-        default_factory=dict
-    )  # id -> the step to which it was sent; the others: to their end
+    until: Mapping[str, int] = field(default_factory=dict, hash=False)  # id -> step to which it was sent; none: the end
 
     @property
     def submitted(self) -> float:

@@ -136,7 +136,8 @@ def _stage(tune: TuneSpec, known: Choice, trials: ByPoint, store: Store) -> tupl
         if all(isinstance(one, tuple) for one in ended):
             tried.append(Tried(value, tuple(one[0] for one in ended if isinstance(one, tuple))))
     if not why and all(one.mean is None for one in tried):
-        why = f"all {len(tried)} values {'that are left ' if known.pruned else ''}diverged"
+        left = f"all {len(tried)} values" if len(tried) > 1 else "the value"
+        why = f"{left} that {'are' if len(tried) > 1 else 'is'} left diverged" if known.pruned else f"{left} diverged"
     return replace(known, num_open=num_open, why="" if num_open else why), tried
 
 
