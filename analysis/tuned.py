@@ -25,10 +25,8 @@ def tuned_text(ablation: Ablation) -> str:
     if ablation.tune is None:
         return ""
     names = " and ".join(field_text(ablation, name) for name in ablation.tune.over)
-    halving = ablation.tune.halving
-    stages = (
-        f", halved at step{'s' * (len(halving.steps) > 1)} {' and '.join(map(str, halving.steps))}" if halving else ""
-    )
+    steps = [str(step) for step in ablation.tune.halving.steps] if ablation.tune.halving else []
+    stages = f", halved at step{'s' * (len(steps) > 1)} {' and '.join(steps)}" if steps else ""
     return f"each tuned over {len(combinations(ablation.tune))} values of {names} by {ablation.tune.by}{stages}"
 
 

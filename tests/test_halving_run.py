@@ -136,6 +136,7 @@ def test_a_pruned_trial_goes_on_where_it_is_asked_for_by_its_id_or_without_halvi
     assert run("run", "a.yaml").code == 0
     first = run("report", "a", "--format", "text").out
     pruned = [one.trial.id for one in known(halved(tmp_path), tmp_path) if one.pruned]
+    assert "1 missing" in run("run", "a.yaml", "--only", pruned[0], "--dry-run").out
     assert run("run", "a.yaml", "--only", pruned[0]).code == 0
     assert records(tmp_path / "runs")[pruned[0]]["status"] == "done"
     assert run("report", "a", "--format", "text").out == first
@@ -231,10 +232,9 @@ def test_the_figure_marks_what_was_pruned_where_it_was(tmp_path: Path, quick: Pa
     assert [list(line.get_xdata()) for line in crosses] == [[0.001, 0.01, 0.3]]
     assert [line.get_linestyle() for line in crosses] == ["None"]
     assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"] == [[0.1], [0.1]]
-    assert "token_mixing=tied, learning_rate=0.3: 70.0 % (pruned at step 6)" in [
-        x for own in drawn.values.values() for x in own
-    ]
-    assert tuned_text(ablation).endswith("by best.validation.accuracy, halved at step 3 and 6")
+    shown = [text for texts in drawn.values.values() for text in texts]
+    assert "token_mixing=tied, learning_rate=0.3: 70.0 % (pruned at step 6)" in shown
+    assert tuned_text(ablation).endswith("by best.validation.accuracy, halved at steps 3 and 6")
     assert "by halving (4 values to step 3" in heading_text(ablation)
     assert "halv" not in tuned_text(halved(tmp_path, {"halving": None}))
 
