@@ -103,11 +103,9 @@ def choice_text(ablation: Ablation, choice: Choice) -> str:
 
 
 def pruned_text(choice: Choice) -> str:
-    """`2 values pruned at step 100, 1 at step 300`; empty where none is."""
+    """`2 pruned at step 100, 1 pruned at step 300`; empty where none is."""
     numbers = Counter(one.step for one in choice.pruned)
-    told = [f"{number}{{}} pruned at step {step}" for step, number in numbers.items()]
-    first = " value" if sum(list(numbers.values())[:1]) == 1 else " values"
-    return ", ".join(text.format("" if i else first) for i, text in enumerate(told))
+    return ", ".join(f"{number} pruned at step {step}" for step, number in numbers.items())
 
 
 def _edge(ablation: Ablation, tuned: TuneSpec, name: str, value: Any) -> str:

@@ -135,8 +135,8 @@ def _say_pruned(ablation: "Ablation", trials: "list[GridTrial]", store: "Store",
     for choice in tune.choose(ablation, trials, store):
         label, text = point_text(ablation, choice.setting.told), pruned_text(choice)
         if said.get(label, "") != text:
-            goes = "goes" if len(choice.going) == 1 else "go"
-            print(f"mixlab: {f'{label}: ' * bool(label)}{text}; {len(choice.going)} {goes} on", file=sys.stderr)
+            where = f"{label}: " if label else ""
+            print(f"mixlab: {where}{text}, {len(choice.going)} left", file=sys.stderr)
         said[label] = text
 
 

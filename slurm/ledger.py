@@ -36,7 +36,7 @@ from typing import Any
 from backends.errors import MixlabError
 from experiments import clock
 from experiments.design import archive, tune
-from experiments.design.ablation import GridTrial
+from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.stages import is_halted
 from experiments.files import store_errors, write_json, write_whole
 from experiments.results.store import Store
@@ -148,9 +148,17 @@ def trials(store: Store, ablation: str) -> dict[str, GridTrial]:
     for folder in submissions(store, ablation):
         sent = {key for array in arrays(folder) for pack in array.packs for key in pack} - set(by_id)
         if sent:
-            known = tune.known(*archive.read(folder / archive.FILE), store)
+            known = _as_halved(*archive.read(folder / archive.FILE), store)
             by_id |= {one.trial.id: one for one in known if one.trial.id in sent}
     return by_id
+
+
+def _as_halved(ablation: Ablation, trials: list[GridTrial], store: Store) -> list[GridTrial]:
+    """The trials of a submission, with how far they are trained for now where tuning is by halving."""
+    if ablation.tune is None or ablation.tune.halving is None:
+        return trials
+    staged = {one.trial.id: one for one in tune.known(ablation, trials, store) if one.tunes}
+    return [staged.get(one.trial.id, one) for one in trials]
 
 
 def earlier(store: Store, ablation: str, current: Container[str]) -> list[GridTrial]:
@@ -160,7 +168,7 @@ def earlier(store: Store, ablation: str, current: Container[str]) -> list[GridTr
     """
     for folder in submissions(store, ablation):
         if any(key not in current for array in arrays(folder) for pack in array.packs for key in pack):
-            others = [one for key, one in trials(store, ablation).items() if key not in current]
+            others = (one for key, one in trials(store, ablation).items() if key not in current)
             left = [one for one in others if store.recorded_status(one.trial.id) != "done"]
             return [one for one in left if not is_halted(one, store)]
     return []

@@ -1,5 +1,6 @@
 """A tuning by halving that is run: paused, killed, gone on with, told and drawn; on Slurm by what its jobs are sent."""
 
+import io
 import json
 import os
 import signal
@@ -8,9 +9,11 @@ import threading
 import time
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from analysis.figures import draw_all
 from analysis.report import make_report
@@ -24,6 +27,9 @@ from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running.events import Ended as TrialEnded
 from experiments.running.events import Event
+from experiments.running.local import LocalRun
+from experiments.running.pool import Pool, Slot
+from experiments.running.progress import PlainReporter
 from experiments.running.worker import Worker, WorkerSpec
 from experiments.training.loop import Loop, Paused
 from experiments.training.trial_run import TrialRun
@@ -95,6 +101,17 @@ def test_a_worker_leaves_a_trial_at_its_step_and_does_not_open_one_that_is_there
     assert told(tmp_path, planned, None)[-1] == TrialEnded(planned.trial.id, "done")
 
 
+def test_a_worker_that_died_with_a_trial_that_has_come_so_far_has_paused_it(tmp_path: Path, quick: Path) -> None:
+    """It died between the trial's evaluation and its word of it: no failure is recorded."""
+    planned, store = known(halved(tmp_path), tmp_path)[0], Store(tmp_path / "runs")
+    told(tmp_path, planned, 3)
+    reporter = PlainReporter(Console(file=io.StringIO()), 1)
+    local = LocalRun([planned], store, tmp_path / "data", Pool(), reporter)
+    dead = SimpleNamespace(join=lambda: None, exitcode=-9)
+    local._bury(Slot((0,), process=dead, trials={planned.trial.id: planned}))
+    assert local.summary.paused == [planned.trial.id] and not local.summary.failed and not records(store.root)
+
+
 def halving_yaml(folder: Path, **keys: Any) -> None:
     given = {"base": base(backend="quick", train=TRAIN), "tune": TUNE, **ONE, **keys}
     write_yaml(folder / "a.yaml", **given)
@@ -109,8 +126,8 @@ def test_each_command_knows_the_stages(tmp_path: Path, run: Any, quick: Path) ->
     assert ended.code == 0, ended.err
     assert ended.err.count(": paused at 3\n") == 8 and ended.err.count(": paused at 6\n") == 4
     assert ended.err.count(": done\n") == 2 + 1 and "failed" not in ended.err
-    assert "mixlab: token_mixing=tied: 2 values pruned at step 3; 2 go on\n" in ended.err
-    assert "; 2 values pruned at step 3, 1 pruned at step 6\n" in ended.err
+    assert "mixlab: token_mixing=tied: 2 pruned at step 3, 2 left\n" in ended.err
+    assert "; 2 pruned at step 3, 1 pruned at step 6\n" in ended.err
     assert "by halving (4 values to step 3, 2 to step 6, 1 to the end): learning_rate of 0.001, 0.01" in ended.out
     trials = known(halved(tmp_path), tmp_path)
     status = run("status", "a").out

@@ -168,12 +168,12 @@ def _score(planned: GridTrial, by: str, step: int | None, store: Store) -> tuple
     Args: step: of the evaluation that is asked; None: the end.
     """
     trial_id, (when, split, metric) = planned.trial.id, metrics.parse(by)
-    point = curves.at(curves.points(store, trial_id), when, step) if step else None
-    record = None if point else store.sound_record(trial_id)
-    if record is not None and record["status"] != "done":
+    record = store.sound_record(trial_id, with_curve=step is not None)
+    point = curves.at(curves.points_beside(store, trial_id, record), when, step) if step else None
+    if point is None and record is not None and record["status"] != "done":
         sentence = f"its tuning trial {trial_id} failed ({record['reason']}); run or submit it again"
         return (None,) if is_final(record) else sentence
-    if record is not None:
+    if point is None and record is not None:
         point = {} if step else record["metrics"][when] or {}
     if point is None:
         return None

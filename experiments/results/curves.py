@@ -14,8 +14,12 @@ Point = dict[str, Any]  # of a curve
 
 
 def points(store: Store, trial_id: str) -> list[Point]:
-    """The evaluations of a trial by now, of its record where it has ended for good; none where they are damaged."""
-    record = store.sound_record(trial_id, with_curve=True)
+    """The evaluations of a trial by now; none where they are damaged."""
+    return points_beside(store, trial_id, store.sound_record(trial_id, with_curve=True))
+
+
+def points_beside(store: Store, trial_id: str, record: dict[str, Any] | None) -> list[Point]:
+    """The evaluations of a trial, of its record where it has ended for good. Args: record: its own, with the curve."""
     recorded = list(record["curve"]) if record else []
     if record and is_final(record):
         return recorded

@@ -8,6 +8,7 @@ nothing (an equivalent one) is no row.
 from tests.mutants import (
     of_asking,
     of_data,
+    of_halving,
     of_ids,
     of_pixels,
     of_reports,
@@ -19,5 +20,7 @@ from tests.mutants import (
 )
 from tests.mutants.fault import Mutant
 
-PARTS = (of_asking, of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning)
+PARTS = (
+    of_asking, of_ids, of_yaml, of_data, of_pixels, of_stores, of_slurm, of_reports, of_weights, of_tuning, of_halving,
+)  # fmt: skip
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)
