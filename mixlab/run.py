@@ -68,8 +68,8 @@ def command(arguments: argparse.Namespace) -> int:
     # A trial that is named is trained to its end, also one that halving has pruned.
     chosen = trials if arguments.only is None else [replace(one, until=None) for one in _only(trials, arguments.only)]
     if arguments.dry_run:
-        asked = ablation if arguments.only is None else replace(ablation, tune=None)  # one alone is in no stage
-        print("\n".join([_dry_run(asked, chosen, store), *waiting_lines(ablation, trials)]))
+        shown = ablation if arguments.only is None else replace(ablation, tune=None)  # one alone is in no stage
+        print("\n".join([_dry_run(shown, chosen, store), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):

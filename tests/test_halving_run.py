@@ -7,9 +7,10 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +23,8 @@ from backends.errors import MixlabError
 from experiments.design import archive, stages
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.files import write_json
+from experiments.machine import memory
 from experiments.machine.environment import ROOT
-from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running.events import Ended as TrialEnded
 from experiments.running.events import Event
@@ -31,8 +32,6 @@ from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Slot
 from experiments.running.progress import PlainReporter
 from experiments.running.worker import Worker, WorkerSpec
-from experiments.training.loop import Loop, Paused
-from experiments.training.trial_run import TrialRun
 from slurm import ledger
 from slurm.cluster import ClusterSpec
 from slurm.cluster_keys import tree_of
@@ -41,42 +40,18 @@ from slurm.missing import missing
 from slurm.needs import Needs
 from slurm.request import Request
 from slurm.status import overview
-from tests.conftest import TIMEOUT_S, Ended, base, end, kill_tree, records, results, start, wait_until, write_yaml
-from tests.test_halving import HALVING, ONE, RATES, TRAIN, TUNE, come_to, halved, rate, until
+from tests.conftest import TIMEOUT_S, Ended, base, kill_tree, records, results, start, wait_until, write_yaml
+from tests.test_halving import HALVING, ONE, RATES, TRAIN, TUNE, come_to, rate, until
 from tests.test_halving import end as end_all
-from tests.test_resume import Whole, assert_same_bits, chunks, whole  # noqa: F401 - fixtures
-from tests.test_tune import MIXING, RATE, known, record
+from tests.test_halving import halved as of_two_seeds
+from tests.test_tune import known, record
+
+ONE_SEED = {**TUNE, "seeds": [100]}
 
 
-def pause(bench: Any, store: Store, step: int) -> TrialRun:
-    """Train a trial to a step, and let go of it."""
-    claim = Claim(store.folder(bench.trial.id))
-    run = TrialRun(bench.trial, store, claim, bench.splits)
-    try:
-        (left,) = Loop([run], [run.restore()], bench.program(), bench.splits, until=step).run(lambda: False)
-    finally:
-        claim.release()
-    assert left[0] is run and isinstance(left[1], Paused)
-    return run
-
-
-def test_a_paused_trial_has_the_bits_of_one_that_is_trained_through_and_goes_on_to_its_end(
-    whole: Whole,  # noqa: F811
-    tmp_path: Path,
-) -> None:
-    """Twice paused, on both frameworks; a pause that is behind it changes nothing."""
-    store, bench = Store(tmp_path / "runs"), whole.bench
-    for step in (8, 24):
-        assert pause(bench, store, step).progress.step == step
-        lines = (store.folder(bench.trial.id) / "metrics.jsonl").read_text().splitlines()
-        assert [json.loads(line) for line in lines] == [one for one in whole.curve if one["step"] <= step]
-        before = bench.checkpoint(store).read_bytes()
-        assert pause(bench, store, 8).progress.step == step
-        assert bench.checkpoint(store).read_bytes() == before
-    assert store.sound_record(bench.trial.id) is None
-    run, state = bench.run(store)
-    assert_same_bits(state, whole.state)
-    assert run.progress.curve == whole.curve and [one["first_step"] for one in run.progress.sessions] == [0, 8, 24]
+def halved(folder: Path, changes: Mapping[str, Any] = MappingProxyType({})) -> Ablation:
+    """Four values of one setting, of one seed, halved at the steps 3 and 6 of 12."""
+    return of_two_seeds(folder, {"seeds": [100], **changes})
 
 
 def told(folder: Path, planned: GridTrial, step: int | None) -> list[Event]:
@@ -108,34 +83,35 @@ def test_a_worker_that_died_with_a_trial_that_has_come_so_far_has_paused_it(tmp_
     reporter = PlainReporter(Console(file=io.StringIO()), 1)
     local = LocalRun([planned], store, tmp_path / "data", Pool(), reporter)
     dead = SimpleNamespace(join=lambda: None, exitcode=-9)
+    local.oom_kills = memory.oom_kills()
     local._bury(Slot((0,), process=dead, trials={planned.trial.id: planned}))
     assert local.summary.paused == [planned.trial.id] and not local.summary.failed and not records(store.root)
 
 
 def halving_yaml(folder: Path, **keys: Any) -> None:
-    given = {"base": base(backend="quick", train=TRAIN), "tune": TUNE, **ONE, **keys}
+    given = {"base": base(backend="quick", train=TRAIN), "tune": ONE_SEED, **ONE, **keys}
     write_yaml(folder / "a.yaml", **given)
 
 
 def test_each_command_knows_the_stages(tmp_path: Path, run: Any, quick: Path) -> None:
     halving_yaml(tmp_path)
     planned = run("plan", "a.yaml").out
-    assert "8 trials: 8 missing" in planned
+    assert "4 trials: 4 missing" in planned
     assert "of each setting 4 values to step 3, 2 to step 6, 1 to the end" in planned
     ended: Ended = run("run", "a.yaml")
     assert ended.code == 0, ended.err
-    assert ended.err.count(": paused at 3\n") == 8 and ended.err.count(": paused at 6\n") == 4
-    assert ended.err.count(": done\n") == 2 + 1 and "failed" not in ended.err
+    assert ended.err.count(": paused at 3\n") == 4 and ended.err.count(": paused at 6\n") == 2
+    assert ended.err.count(": done\n") == 1 + 1 and "failed" not in ended.err
     assert "mixlab: token_mixing=tied: 2 pruned at step 3, 2 left\n" in ended.err
     assert "; 2 pruned at step 3, 1 pruned at step 6\n" in ended.err
     assert "by halving (4 values to step 3, 2 to step 6, 1 to the end): learning_rate of 0.001, 0.01" in ended.out
     trials = known(halved(tmp_path), tmp_path)
     status = run("status", "a").out
-    assert "9 trials: 3 done, 6 pruned\n" in status
+    assert "5 trials: 2 done, 3 pruned\n" in status
     for one in trials:
         line = next(line for line in status.splitlines() if line.startswith(one.trial.id))
         assert not one.pruned or (" pruned " in line and line.endswith(f"at {one.until}"))
-    assert [line.split() for line in run("status").out.splitlines()][-1] == ["a", "3", "0", "0", "0", "6"]
+    assert [line.split() for line in run("status").out.splitlines()][-1] == ["a", "2", "0", "0", "0", "3"]
     assert "nothing to run" in run("run", "a.yaml", "--dry-run").out
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs" / "trials").rglob("*.safetensors")}
     again: Ended = run("run", "a.yaml")
@@ -157,9 +133,9 @@ def test_a_pruned_trial_goes_on_where_it_is_asked_for_by_its_id_or_without_halvi
     assert run("run", "a.yaml", "--only", pruned[0]).code == 0
     assert records(tmp_path / "runs")[pruned[0]]["status"] == "done"
     assert run("report", "a", "--format", "text").out == first
-    halving_yaml(tmp_path, tune={**TUNE, "halving": None}, name="whole")
+    halving_yaml(tmp_path, tune={**ONE_SEED, "halving": None}, name="whole")
     assert run("run", "a.yaml").code == 0
-    assert len(records(tmp_path / "runs")) >= 9 and all(key in records(tmp_path / "runs") for key in pruned)
+    assert all(key in records(tmp_path / "runs") for key in pruned)
     assert run("run", "a.yaml", "--store", "apart").code == 0
     apart = results(tmp_path / "apart")
     assert {key: one for key, one in results(tmp_path / "runs").items() if key in apart} == apart
@@ -176,27 +152,14 @@ def test_a_paused_trial_is_told_from_one_that_was_stopped(tmp_path: Path, run: A
         if planned is not trials[0]:
             told(tmp_path, planned, 3)
     status = run("status", "a").out
-    assert "8 trials: 1 missing, 7 paused\n" in status and status.count("at 3 (waits for the others)") == 7
+    assert "4 trials: 1 missing, 3 paused\n" in status and status.count("at 3 (waits for the others)") == 3
     assert "no value is chosen yet: 1 tuning trial has not reached step 3" in status
     told(tmp_path, trials[0], 3)
     status = run("status", "a").out
-    assert "8 trials: 4 paused, 4 pruned\n" in status and status.count("at 3 (goes on)") == 4
+    assert "4 trials: 2 paused, 2 pruned\n" in status and status.count("at 3 (goes on)") == 2
     left = {one.trial.id for one in known(halved(tmp_path), tmp_path) if not one.pruned}
     dry = run("run", "a.yaml", "--dry-run").out
-    assert all(key in dry for key in left) and "4 paused, 4 pruned" in dry
-
-
-DIGITS: dict[str, Any] = {
-    "base": {
-        "model": {"hidden_dim": 8, "num_blocks": 1, "patch_size": 4},
-        "data": {"source": "digits"},
-        "train": {"steps": 60, "batch_size": 32, "evaluate_every": 20},
-        "run": {"checkpoint_every_s": 0.05, "threads": 1},
-    },
-    "grid": {MIXING: ["tied"], "seed": [0]},
-    "tune": {"over": {RATE: [0.0003, 0.01]}, "seeds": [100], "halving": {"steps": [20], "keep": "1/2"}},
-    "report": {"rows": [MIXING]},
-}
+    assert all(key in dry for key in left) and "2 paused, 2 pruned" in dry
 
 
 def points_of(store: Path) -> dict[str, int]:
@@ -206,26 +169,28 @@ def points_of(store: Path) -> dict[str, int]:
 
 
 def test_kills_in_a_stage_and_between_stages_leave_what_an_undisturbed_run_has(
-    tmp_path: Path, started: list["subprocess.Popen[str]"]
+    tmp_path: Path, run: Any, quick: Path, started: list["subprocess.Popen[str]"]
 ) -> None:
-    """`kill -9` of all processes: as the first trial comes to its step, and as the last one does."""
-    write_yaml(tmp_path / "digits.yaml", **DIGITS)
-    store = tmp_path / "killed"
-    for number in (1, 2):
-        process = start(tmp_path, "run", "digits.yaml", "--store", "killed")
+    """`kill -9` of all processes: as the first trial comes to its step, as the last one does, in the next stage."""
+    halving_yaml(tmp_path)
+    store, slow = tmp_path / "killed", {"PYTHONPATH": str(quick), "QUICK_STEP_S": "0.02"}
+    for least in ([1], [1] * 4, [1, 1, 2, 2]):
+        process = start(tmp_path, "run", "a.yaml", "--store", "killed", **slow)
         started.append(process)
-        wait_until(lambda: list(points_of(store).values()).count(1) >= number, "it has come so far")  # noqa: B023
+        wait_until(lambda: sorted(points_of(store).values())[-len(least) :] >= least, "it has come so far")  # noqa: B023
         os.killpg(process.pid, signal.SIGKILL)
         kill_tree(process.pid)
         process.wait(TIMEOUT_S)
         assert len(records(store)) < 2
-    ended = end(start(tmp_path, "run", "digits.yaml", "--store", "killed"))
+    ended: Ended = run("run", "a.yaml", "--store", "killed")
     assert ended.code == 0, ended.err
-    assert sorted(points_of(store).values()) == [1, 3, 3] and len(records(store)) == 2
-    write_yaml(tmp_path / "digits.yaml", **{**DIGITS, "tune": {**DIGITS["tune"], "halving": None}})
-    for name in ("whole", "killed"):  # the pruned one goes on there
-        assert end(start(tmp_path, "run", "digits.yaml", "--store", name)).code == 0
-    assert results(store) == results(tmp_path / "whole") and len(results(store)) == 3
+    assert sorted(points_of(store).values()) == [1, 1, 2, 4, 4] and len(records(store)) == 2
+    assert run("run", "a.yaml", "--store", "undisturbed").code == 0
+    assert results(store) == results(tmp_path / "undisturbed")
+    halving_yaml(tmp_path, tune={**ONE_SEED, "halving": None})
+    for name in ("whole", "killed"):  # what was pruned goes on there
+        assert run("run", "a.yaml", "--store", name).code == 0
+    assert results(tmp_path / "whole").items() <= results(store).items() and len(results(tmp_path / "whole")) == 5
 
 
 def test_the_figure_marks_what_was_pruned_where_it_was(tmp_path: Path, quick: Path) -> None:
@@ -335,7 +300,7 @@ def test_a_job_is_told_how_far_it_trains(sent: Sent, tmp_path: Path) -> None:
     array = sent.send(trials)
     about = {"store": str(sent.store.root), "cache": "data", "snapshot": "code", "commit": {}}
     write_work(array, 0, tuple(map(archive.to_tree, trials)), {**about, "needs": asdict(Needs())})
-    assert [one.until for one in read_work(array.pack_file(0), array, 0).trials] == [3] * 8
+    assert [one.until for one in read_work(array.pack_file(0), array, 0).trials] == [3] * 4
     (path,) = array.folder.glob("array-*.json")
     tree = json.loads(path.read_text())
     assert tree["until"] == {one.trial.id: 3 for one in trials}
@@ -345,7 +310,7 @@ def test_a_job_is_told_how_far_it_trains(sent: Sent, tmp_path: Path) -> None:
 
 
 def test_halving_of_other_trials_is_an_error_of_the_file(tmp_path: Path, run: Any, quick: Path) -> None:
-    halving_yaml(tmp_path, tune={**TUNE, "halving": {**HALVING, "steps": [4]}})
+    halving_yaml(tmp_path, tune={**ONE_SEED, "halving": {**HALVING, "steps": [4]}})
     ended: Ended = run("run", "a.yaml")
     assert ended.code == 2 and "Traceback" not in ended.err
     assert "mixlab: a.yaml: tune: halving: steps: expected multiples of train.evaluate_every (3) of" in ended.err

@@ -47,8 +47,8 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/training/loop.py": [
         ("yield from self._save()\n            yield from self._leave(Paused())", "yield from self._leave(Paused())",
-         "halving_run -k has_the_bits"),
-        ("and self.step >= self.last_step:", "and self.step > self.last_step:", "halving_run -k has_the_bits"),
+         "resume -k paused_trial"),
+        ("and self.step >= self.last_step:", "and self.step > self.last_step:", "resume -k paused_trial"),
     ],
     "slurm/missing.py": [
         ("or planned.until == halving.steps[0]", "", "halving_run -k once_a_stage"),
