@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from experiments.design.ablation import GridTrial
 from experiments.design.stages import is_halted
-from experiments.results.record import is_final
-from experiments.results.store import Store
 from experiments.running.local import pending
 from slurm import client, ledger
 from slurm.request import Request
@@ -32,7 +30,7 @@ def missing(request: Request) -> Missing:
     wanted = [*request.trials, *request.extra]
     left = pending(wanted, request.store, request.warn)
     ids = {planned.trial.id for planned in left}
-    num_halted = sum(one.trial.id not in ids and _is_halted(one, request.store) for one in wanted)
+    num_halted = sum(one.trial.id not in ids and is_halted(one, request.store) for one in wanted)
     view = overview(request.store, ids, request.halts)
     if view.silence:
         raise client.SlurmSilent(view.silence)
@@ -42,11 +40,6 @@ def missing(request: Request) -> Missing:
     if request.states is not None:
         free = [planned for planned in free if view.states[planned.trial.id].status in request.states]
     return Missing(free, len(wanted) - len(left) - num_halted, num_halted, len(view.live))
-
-
-def _is_halted(planned: GridTrial, store: Store) -> bool:
-    record = store.sound_record(planned.trial.id)
-    return (record is None or not is_final(record)) and is_halted(planned, store)
 
 
 def _sent_by_a_job(trials: Sequence[GridTrial], request: Request) -> list[GridTrial]:

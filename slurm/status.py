@@ -87,7 +87,7 @@ def _own_state(store: Store, trial_id: str, place: Place | None, halt: Halt | No
     One that has come as far as it was sent is paused, also where nobody knows what halving says of it.
     """
     sent = place.array.until.get(trial_id) if place else None
-    if halt is None and sent is not None and curves.has(store, trial_id, sent):
+    if halt is None and sent is not None and curves.has_come_to(store, trial_id, sent):
         halt = Halt(sent)
     now = state(store, trial_id, halt)
     if now.status == "failed" and place and store.recorded_at(trial_id) < place.array.submitted:

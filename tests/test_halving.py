@@ -66,7 +66,7 @@ def end(folder: Path, ablation: Ablation, score: float) -> None:
     store = Store(folder / "runs")
     for planned in known(ablation, folder):
         if planned.tunes and planned.until is None:
-            record(folder, planned, score, curve=curves.points(store, planned.trial.id))
+            record(folder, planned, score, curve=curves.points(store, planned.trial.id, None))
 
 
 def rate(planned: GridTrial) -> float:
@@ -93,7 +93,8 @@ def until(ablation: Ablation, folder: Path) -> dict[float, Any]:
         ({"steps": 3}, "steps: expected a list"),
         ({"steps": ["3.5"]}, "steps: expected a list of a whole number, got"),
         ({"steps": [4]}, "steps: expected multiples of train.evaluate_every (3) of (tuning: token_mixing=tied"),
-        ({"steps": [3, 12]}, "steps: expected steps before the last (12)"),
+        ({"steps": [5]}, "seed=100), got 5; such as 6"),
+        ({"steps": [3, 12]}, "got 12; leave it out"),
         ({"steps": [15]}, "steps: expected steps before the last (12)"),
         ({"keep": 1}, "keep: expected a fraction such as 1/2, or a number, between 0 and 1, got"),
         ({"keep": 0}, "between 0 and 1"),

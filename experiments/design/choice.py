@@ -169,7 +169,7 @@ def _score(planned: GridTrial, by: str, step: int | None, store: Store) -> tuple
     """
     trial_id, (when, split, metric) = planned.trial.id, metrics.parse(by)
     record = store.sound_record(trial_id, with_curve=step is not None)
-    point = curves.at(curves.points_beside(store, trial_id, record), when, step) if step else None
+    point = curves.at(curves.points(store, trial_id, record), when, step) if step else None
     if point is None and record is not None and record["status"] != "done":
         sentence = f"its tuning trial {trial_id} failed ({record['reason']}); run or submit it again"
         return (None,) if is_final(record) else sentence

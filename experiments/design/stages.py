@@ -21,8 +21,13 @@ def check(tune: TuneSpec, trials: Sequence[GridTrial], where: str) -> None:
             every, last = planned.trial.train.evaluate_every, planned.trial.num_steps
             if step % every == 0 and step < last:
                 continue
-            what = f"multiples of train.evaluate_every ({every})" if step % every else f"steps before the last ({last})"
-            raise MixlabError(f"{where}: tune: halving: steps: expected {what} of ({planned.label}), got {step}")
+            what, mend = f"steps before the last ({last})", "leave it out"
+            if step % every:
+                near = max(every, round(step / every) * every)
+                what, mend = f"multiples of train.evaluate_every ({every})", f"such as {near}"
+            raise MixlabError(
+                f"{where}: tune: halving: steps: expected {what} of ({planned.label}), got {step}; {mend}"
+            )
 
 
 def staged(
@@ -55,12 +60,12 @@ def _steps(tune: TuneSpec, choice: Choice, trials: ByPoint) -> Iterator[tuple[Gr
 
 
 def is_halted(planned: GridTrial, store: Store) -> bool:
-    """Tell whether a trial has come as far as it is trained for now, by its curve."""
-    return planned.until is not None and curves.has(store, planned.trial.id, planned.until)
+    """Tell whether a trial that has not ended for good has come as far as it is trained for now, by its curve."""
+    return planned.until is not None and curves.has_come_to(store, planned.trial.id, planned.until)
 
 
 def halts(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> dict[str, Halt]:
-    """Where the trials stand that halving has paused or pruned, by id; that they are done it does not ask."""
+    """Where the trials stand that halving has paused or pruned, by id."""
     if ablation.tune is None or ablation.tune.halving is None:
         return {}
     found = ((one.trial.id, _halt(ablation.tune.halving, one, store)) for one in trials if one.tunes)

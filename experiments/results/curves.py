@@ -13,13 +13,11 @@ FILE = "metrics.jsonl"
 Point = dict[str, Any]  # of a curve
 
 
-def points(store: Store, trial_id: str) -> list[Point]:
-    """The evaluations of a trial by now; none where they are damaged."""
-    return points_beside(store, trial_id, store.sound_record(trial_id, with_curve=True))
+def points(store: Store, trial_id: str, record: dict[str, Any] | None) -> list[Point]:
+    """The evaluations of a trial by now, of its record where it has ended for good; none where they are damaged.
 
-
-def points_beside(store: Store, trial_id: str, record: dict[str, Any] | None) -> list[Point]:
-    """The evaluations of a trial, of its record where it has ended for good. Args: record: its own, with the curve."""
+    Args: record: its own, with the curve.
+    """
     recorded = list(record["curve"]) if record else []
     if record and is_final(record):
         return recorded
@@ -29,9 +27,12 @@ def points_beside(store: Store, trial_id: str, record: dict[str, Any] | None) ->
         return recorded
 
 
-def has(store: Store, trial_id: str, step: int) -> bool:
-    """Tell whether a trial has been evaluated at a step."""
-    return any(point[STEP] == step for point in points(store, trial_id))
+def has_come_to(store: Store, trial_id: str, step: int) -> bool:
+    """Tell whether a trial that has not ended for good has been evaluated at a step."""
+    record = store.sound_record(trial_id, with_curve=True)
+    if record and is_final(record):
+        return False
+    return any(point[STEP] == step for point in points(store, trial_id, record))
 
 
 def at(curve: Sequence[Point], when: str, step: int) -> Point | None:

@@ -161,7 +161,7 @@ class Worker:
             self.send(Noted(trial.id, sentence))
         if record is not None and is_final(record):
             self._let_go(one, _as_recorded(trial.id, record))
-        elif until is not None and curves.has(self.store, trial.id, until):
+        elif until is not None and curves.has_come_to(self.store, trial.id, until):
             self._let_go(one, Ended(trial.id, "paused"))
         else:
             return one
