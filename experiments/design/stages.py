@@ -25,9 +25,8 @@ def check(tune: TuneSpec, trials: Sequence[GridTrial], where: str) -> None:
             if step % every:
                 near = max(every, round(step / every) * every)
                 what, mend = f"multiples of train.evaluate_every ({every})", f"such as {near}"
-            raise MixlabError(
-                f"{where}: tune: halving: steps: expected {what} of ({planned.label}), got {step}; {mend}"
-            )
+            told = f"{what} of ({planned.label}), got {step}; {mend}"
+            raise MixlabError(f"{where}: tune: halving: steps: expected {told}")
 
 
 def staged(
