@@ -18,7 +18,7 @@ FAULTS: dict[str, list[Row]] = {
         ("or until[-1][STEP] != step", "", "halving -k comes_near"),
         ("best(until) if when", "best(curve) if when", "halving -k best_up_to"),
         ("point[STEP] <= step", "point[STEP] < step + 99", "halving -k earlier_run"),
-        ("if record and is_final(record):", "if False:", "halving -k earlier_run"),
+        ("is_final(record):\n        return recorded", "False:\n        return recorded", "halving -k earlier_run"),
     ],
     "experiments/design/stages.py": [
         ("step < last:", "step <= last:", "halving -k refused"),
