@@ -18,7 +18,7 @@ from analysis.records import Result
 from backends.errors import MixlabError
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.tune import Choice
+from experiments.design.choice import Choice
 from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
 

@@ -1,5 +1,6 @@
 """What was tuned, and what was chosen, in words."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ from analysis.labels import field_text, setting_text, value_text
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
+from experiments.design.choice import Choice, combinations, key
+from experiments.design.halving import stages_text
 from experiments.design.report_spec import BACKEND
-from experiments.design.tune import Choice
 from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 from experiments.results.store import Store
@@ -23,7 +25,9 @@ def tuned_text(ablation: Ablation) -> str:
     if ablation.tune is None:
         return ""
     names = " and ".join(field_text(ablation, name) for name in ablation.tune.over)
-    return f"each tuned over {len(tune.combinations(ablation.tune))} values of {names} by {ablation.tune.by}"
+    steps = [str(step) for step in ablation.tune.halving.steps] if ablation.tune.halving else []
+    stages = f", halved at step{'s' * (len(steps) > 1)} {' and '.join(steps)}" if steps else ""
+    return f"each tuned over {len(combinations(ablation.tune))} values of {names} by {ablation.tune.by}{stages}"
 
 
 def heading_text(ablation: Ablation) -> str:
@@ -35,7 +39,15 @@ def heading_text(ablation: Ablation) -> str:
         for name, tried in ablation.tune.over.items()
     )
     seeds = ", ".join(map(str, ablation.tune.seeds))
-    return f"tuned for each setting by the mean {ablation.tune.by} of seeds {seeds}{_frameworks(ablation)}: {over}"
+    how = f"{seeds}{_frameworks(ablation)}{_stages(ablation.tune)}"
+    return f"tuned for each setting by the mean {ablation.tune.by} of seeds {how}: {over}"
+
+
+def _stages(tuned: TuneSpec) -> str:
+    """How many values each stage of halving trains, and how far; empty where there is none."""
+    if tuned.halving is None:
+        return ""
+    return f", by halving ({stages_text(tuned.halving, len(combinations(tuned)))})"
 
 
 def _frameworks(ablation: Ablation) -> str:
@@ -49,10 +61,10 @@ def _frameworks(ablation: Ablation) -> str:
 def texts(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> dict[str, str]:
     """The choice that each trial of the table is trained at, in words, by id. Args: trials: those that tune too."""
     by_setting = {
-        tune.key(choice.setting.point): choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)
+        key(choice.setting.point): choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)
     }
     table = [planned for planned in trials if by_setting and not planned.tunes]
-    return {planned.trial.id: by_setting[tune.key(tune.setting_of(ablation, planned.settings))] for planned in table}
+    return {planned.trial.id: by_setting[key(tune.setting_of(ablation, planned.settings))] for planned in table}
 
 
 def notes(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
@@ -76,17 +88,24 @@ def choice_text(ablation: Ablation, choice: Choice) -> str:
     """`token_mixing=tied: learning_rate=0.01 of 5 values, best.validation.accuracy 95.2 %`, and what to know of it."""
     assert ablation.tune is not None
     where = f"{words}: " if (words := point_text(ablation, choice.setting.told)) else ""
-    num_values = len(tune.combinations(ablation.tune))
+    num_values = len(combinations(ablation.tune))
     total = num_values * len(ablation.tune.seeds)
     if choice.chosen is None:
-        return f"{where}{choice.why_not}"
+        return "; ".join(filter(None, (f"{where}{choice.why_not}", pruned_text(choice))))
     metric, mean = metrics.parse(ablation.tune.by).metric, choice.chosen.mean or 0.0
     scored = f"{ablation.tune.by} {metric.text(mean, more=1)} {metric.unit}"
     parts = [f"{where}{point_text(ablation, choice.chosen.value)} of {num_values} values, {scored}"]
     parts += [_edge(ablation, ablation.tune, name, value) for name, value in choice.chosen.value.items()]
-    if failed := sum(one.num_failed for one in choice.tried):
+    if failed := sum(one.num_failed for one in (*choice.tried, *choice.pruned)):
         parts.append(f"{failed} of {total} tuning trials diverged, which counts as worst")
+    parts.append(pruned_text(choice))
     return "; ".join(filter(None, parts))
+
+
+def pruned_text(choice: Choice) -> str:
+    """`2 pruned at step 100, 1 pruned at step 300`; empty where none is."""
+    numbers = Counter(one.step for one in choice.pruned)
+    return ", ".join(f"{number} pruned at step {step}" for step, number in numbers.items())
 
 
 def _edge(ablation: Ablation, tuned: TuneSpec, name: str, value: Any) -> str:

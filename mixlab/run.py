@@ -7,6 +7,7 @@ import shlex
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,11 +66,13 @@ def command(arguments: argparse.Namespace) -> int:
 
     jobs = _jobs(arguments)
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
-    chosen = trials if arguments.only is None else _only(trials, arguments.only)
+    # A trial that is named is trained to its end, also one that halving has pruned.
+    chosen = trials if arguments.only is None else [replace(one, until=None) for one in _only(trials, arguments.only)]
     if arguments.dry_run:
         from analysis.planning.known import Known
 
-        known = Known.of(ablation, trials, store) if arguments.only is None else Known(ablation, chosen, store)
+        alone = replace(ablation, tune=None)  # a trial that is named is in no stage
+        known = Known.of(ablation, trials, store) if arguments.only is None else Known(alone, chosen, store)
         print("\n".join([_dry_run(known), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
@@ -87,14 +90,17 @@ def command(arguments: argparse.Namespace) -> int:
     is_whole = arguments.only is None
     each = rounds(ablation, trials, store, warn) if is_whole else [(trials, local.pending(chosen, store, warn))]
     failed: dict[str, str] = {}
+    said: dict[str, str] = {}  # setting -> what was pruned
     for trials, todo in each:
+        if is_whole and ablation.tune and ablation.tune.halving:
+            _say_pruned(ablation, trials, store, said)
         _check_memory(todo, ablation, store)
         archive.keep(store, ablation, trials)
         summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
         if summary.error:
             raise MixlabError(summary.error.reason)
         if summary.left:
-            return _stopped(trials if is_whole else chosen, store)
+            return _stopped(ablation, trials if is_whole else chosen, store)
         failed |= summary.failed
     for sentence in _choices(ablation, trials, store):
         print(f"mixlab: {sentence}", file=sys.stderr)
@@ -111,12 +117,31 @@ def _has_failed(planned: "GridTrial", failed: dict[str, str], store: "Store") ->
     return planned.trial.id in failed or store.recorded_status(planned.trial.id) == "failed"
 
 
-def _stopped(trials: "list[GridTrial]", store: "Store") -> int:
+def _stopped(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> int:
     """Say how far it is, and how to go on."""
-    done = sum(store.recorded_status(planned.trial.id) == "done" for planned in trials)
+    from experiments.design import stages
+    from experiments.results.states import HALTED, state
+
+    halts = stages.halts(ablation, trials, store)
+    states = [state(store, planned.trial.id, halts.get(planned.trial.id)).status for planned in trials]
+    halted = "".join(f", {states.count(status)} {status}" for status in HALTED if status in states)
     again = shlex.join(["mixlab", *sys.argv[1:]])
-    print(f"mixlab: stopped with {done} of {len(trials)} trials done; go on with: {again}", file=sys.stderr)
+    sentence = f"stopped with {states.count('done')} of {len(trials)} trials done{halted}; go on with: {again}"
+    print(f"mixlab: {sentence}", file=sys.stderr)
     return STOPPED
+
+
+def _say_pruned(ablation: "Ablation", trials: "list[GridTrial]", store: "Store", said: dict[str, str]) -> None:
+    """Say what was pruned of each setting, where it has not been said."""
+    from analysis.tuned import point_text, pruned_text
+    from experiments.design import tune
+
+    for choice in tune.choose(ablation, trials, store):
+        label, text = point_text(ablation, choice.setting.told), pruned_text(choice)
+        if said.get(label, "") != text:
+            where = f"{label}: " if label else ""
+            print(f"mixlab: {where}{text}, {len(choice.going)} left", file=sys.stderr)
+        said[label] = text
 
 
 def _choices(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> "Iterator[str]":

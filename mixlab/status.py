@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Group
 
     from experiments.design.ablation import Ablation, GridTrial
+    from experiments.results.states import Halt
     from experiments.results.store import Store
     from slurm.status import Overview
 
@@ -43,10 +44,11 @@ def command(arguments: argparse.Namespace) -> int:
 
     store = Store(arguments.store)
     if arguments.ablation is None:
+        names = store.ablations()
         print(
             "\n".join(
                 overview_lines(
-                    {name: overview(store, store.ablation_labels(name)).states for name in store.ablations()},
+                    {name: overview(store, store.ablation_labels(name), _halts(store, name)).states for name in names},
                     store.root,
                 )
             )
@@ -56,7 +58,7 @@ def command(arguments: argparse.Namespace) -> int:
     if arguments.watch:
         return _watch(look, store)
     asked = look()
-    view = overview(store, asked.labels)
+    view = overview(store, asked.labels, asked.halts)
     head, rows = status_head(asked.labels, view.states), aligned(status_layout(asked.labels, view.states))
     print("\n".join([*head, *asked.waiting, *hints(asked.name, view, store_option(store)), "", *rows]))
     return 0
@@ -70,6 +72,7 @@ class Asked:
     labels: dict[str, str]  # id -> what the trial sets
     waiting: list[str]  # sentences on trials that are not known, since what is tuned is not chosen
     goes_on: bool  # a job is to send those
+    halts: dict[str, "Halt"]  # where halving has trials stand
 
 
 def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Asked]":
@@ -88,10 +91,10 @@ def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Ask
     def look() -> Asked:
         from slurm import ledger
 
-        if store.ablation_waiting(name):
+        if store.ablation_waiting(name) or store.ablation_halves(name):
             asked = _asked(*archive.recall(store, name), store)
         else:
-            asked = Asked(name, store.ablation_labels(name), [], False)
+            asked = Asked(name, store.ablation_labels(name), [], False, {})
         others = ledger.earlier(store, name, asked.labels)
         return replace(
             asked, labels=asked.labels | {one.trial.id: f"{one.label} (of an earlier form)" for one in others}
@@ -102,20 +105,28 @@ def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Ask
 
 def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> Asked:
     from analysis.tuned import choice_text
-    from experiments.design import tune
+    from experiments.design import stages, tune
     from slurm import following
 
+    halts = stages.halts(ablation, trials, store)
     labels = {planned.trial.id: planned.label for planned in trials}
     # Asked also where all are known now: what the choice has just decided is still to be sent.
     who = following.who_goes_on(store, ablation.name) if ablation.tune else ""
     if not ablation.tune or not (number := tune.num_waiting(ablation, trials)):
-        return Asked(ablation.name, labels, [], bool(who))
+        return Asked(ablation.name, labels, [], bool(who), halts)
     choices = (choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None)
     sentences = [choice_text(ablation, choice) for choice in itertools.islice(choices, MOST_CHOICES)]
     last = (
         f"{number} trials of the table wait for a choice; {who or 'run or submit it again when the others have ended'}"
     )
-    return Asked(ablation.name, labels, [*sentences, last], bool(who))
+    return Asked(ablation.name, labels, [*sentences, last], bool(who), halts)
+
+
+def _halts(store: "Store", name: str) -> "dict[str, Halt]":
+    """Where halving has the trials of an ablation stand."""
+    from experiments.design import archive, stages
+
+    return stages.halts(*archive.recall(store, name), store) if store.ablation_halves(name) else {}
 
 
 def _watch(look: "Callable[[], Asked]", store: "Store") -> int:
@@ -130,7 +141,7 @@ def _watch(look: "Callable[[], Asked]", store: "Store") -> int:
     with Live(console=console, auto_refresh=False, vertical_overflow="ellipsis") as live:
         while True:
             asked = look()
-            labels, view = asked.labels, overview(store, asked.labels)
+            labels, view = asked.labels, overview(store, asked.labels, asked.halts)
             totals = status_totals(labels, view.states)
             if console.is_terminal:
                 advice = [*asked.waiting, *hints(asked.name, view, store_option(store))]
@@ -151,7 +162,7 @@ def _screen(labels: dict[str, str], view: "Overview", advice: list[str], height:
 
     from analysis.terminal.listing import status_head, status_layout
 
-    order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "done")
+    order = ("running", "failed", "lost", "unknown", "cancelled", "queued", "missing", "paused", "pruned", "done")
     by_state = sorted(labels, key=lambda trial_id: order.index(view.states[trial_id].status))
     above = [*map(Text, status_head(labels, view.states)), *map(Text, advice)]
     header, *rows = status_layout({key: labels[key] for key in by_state}, view.states)

@@ -67,7 +67,8 @@ def send(request: "Request", where: str) -> "Submitted":
     if submitted.folder is not None:
         sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} of each at a time"
     total = len(request.trials) + len(request.extra)
-    print(f"{total} trials: {submitted.num_done} done, {submitted.num_live} on their way, {sent}")
+    halted = f", {submitted.num_halted} paused or pruned" if submitted.num_halted else ""
+    print(f"{total} trials: {submitted.num_done} done{halted}, {submitted.num_live} on their way, {sent}")
     if submitted.num_left:
         print(f"the queue had no room for {submitted.num_left} trials; give the same command when it has emptied")
     if request.num_waiting:

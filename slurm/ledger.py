@@ -22,20 +22,22 @@ The states of an array, who makes them, and what a kill right after leaves to th
 import calendar
 import contextlib
 import json
+import math
 import os
 import re
 import secrets
 import stat
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
 from experiments import clock
-from experiments.design import archive
-from experiments.design.ablation import GridTrial
+from experiments.design import archive, tune
+from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.stages import is_halted
 from experiments.files import store_errors, write_json, write_whole
 from experiments.results.store import Store
 from slurm.cluster import ClusterSpec
@@ -59,6 +61,7 @@ class Array:
     backend: str
     packs: tuple[tuple[str, ...], ...]  # the ids of the trials of each
     uid: int = field(default_factory=os.getuid)  # of who has submitted it, who alone may release or cancel it
+    until: Mapping[str, int] = field(default_factory=dict, hash=False)  # id -> step to which it was sent; none: the end
 
     @property
     def submitted(self) -> float:
@@ -119,6 +122,10 @@ class Place:
     def task(self) -> str | None:
         return self.array.task(self.pack)
 
+    def sends_to(self, trial_id: str) -> float:
+        """The step to which a trial was sent."""
+        return float(self.array.until.get(trial_id, math.inf))
+
 
 def new_submission(store: Store, ablation: str) -> Path:
     """The folder of a new submission; later ones sort after earlier ones."""
@@ -141,16 +148,29 @@ def trials(store: Store, ablation: str) -> dict[str, GridTrial]:
     for folder in submissions(store, ablation):
         sent = {key for array in arrays(folder) for pack in array.packs for key in pack} - set(by_id)
         if sent:
-            by_id |= {one.trial.id: one for one in archive.read(folder / archive.FILE)[1] if one.trial.id in sent}
+            known = _as_halved(*archive.read(folder / archive.FILE), store)
+            by_id |= {one.trial.id: one for one in known if one.trial.id in sent}
     return by_id
 
 
+def _as_halved(ablation: Ablation, trials: list[GridTrial], store: Store) -> list[GridTrial]:
+    """The trials of a submission, with how far they are trained for now where tuning is by halving."""
+    if ablation.tune is None or ablation.tune.halving is None:
+        return trials
+    staged = {one.trial.id: one for one in tune.known(ablation, trials, store) if one.tunes}
+    return [staged.get(one.trial.id, one) for one in trials]
+
+
 def earlier(store: Store, ablation: str, current: Container[str]) -> list[GridTrial]:
-    """Trials of an ablation's earlier forms that were submitted and are not done. Args: current: ids of today's."""
+    """Trials of an ablation's earlier forms that were submitted, and neither done nor halted as that form has it.
+
+    Args: current: ids of today's.
+    """
     for folder in submissions(store, ablation):
         if any(key not in current for array in arrays(folder) for pack in array.packs for key in pack):
-            others = [one for key, one in trials(store, ablation).items() if key not in current]
-            return [one for one in others if store.recorded_status(one.trial.id) != "done"]
+            others = (one for key, one in trials(store, ablation).items() if key not in current)
+            left = [one for one in others if store.recorded_status(one.trial.id) != "done"]
+            return [one for one in left if not is_halted(one, store)]
     return []
 
 

@@ -1,8 +1,8 @@
 """Submission of what the results of earlier jobs have decided, from inside a job: python -m slurm.next_round FILE.
 
 It does what `mixlab submit` does, with the code and the cluster file of the submission that it follows, but sends no
-trial that tunes again: one that was lost would be lost forever anew. What a kill leaves undone its next start does, or
-whoever submits again.
+trial that tunes again: one that was lost would be lost forever anew. Where tuning is by halving it sends those that go
+on, each once a stage. What a kill leaves undone its next start does, or whoever submits again.
 """
 
 import json
@@ -24,7 +24,7 @@ TRIES, WAIT_S = 30, 10.0  # to reach a controller that restarts, or to wait for 
 
 
 def send_next(path: Path) -> None:
-    """Send the trials of the table that are known by now. Raises: MixlabError."""
+    """Send the trials of the table, or of the next stage, that are known by now. Raises: MixlabError."""
     work, folder = json.loads(path.read_text()), path.parent
     snapshot.check(Path(work["snapshot"]))
     store = Store(Path(work["store"]))

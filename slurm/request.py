@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from experiments.design import tune
+from experiments.design import stages, tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.results.states import Halt
 from experiments.results.store import Store
 from slurm import packing
 from slurm.batch import Ask
@@ -27,7 +29,7 @@ class Request:
     states: frozenset[str] | None = None  # those of slurm.status that are wanted; None: all that are not done
     extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
     warn: Callable[[str], None] = print
-    sends_tuning: bool = True  # False: trials that tune are not sent again
+    sends_tuning: bool = True  # False: trials that tune are not sent again, but for a stage that they were not sent to
     code: Path | None = None  # the snapshot that jobs run, and its commit; None: the code that runs now
     commit: Mapping[str, Any] | None = None
 
@@ -35,6 +37,11 @@ class Request:
     def num_waiting(self) -> int:
         """Trials of the table that are not among these, since what is tuned is not chosen."""
         return tune.num_waiting(self.ablation, self.trials)
+
+    @cached_property
+    def halts(self) -> dict[str, Halt]:
+        """Where halving has trials stand, by id."""
+        return stages.halts(self.ablation, self.trials, self.store)
 
     def needs(self, planned: GridTrial) -> Needs:
         """The needs of a trial's job."""

@@ -6,9 +6,11 @@ A trial is lost only if Slurm has answered and no longer has its job. An unknown
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from backends.errors import MixlabError, show_chain
-from experiments.results.states import TrialState, state
+from experiments.results import curves
+from experiments.results.states import Halt, TrialState, state
 from experiments.results.store import Store
 from experiments.running.failures import CAUSES
 from slurm import client, ledger
@@ -43,8 +45,11 @@ class Overview:
     live: frozenset[str]  # ids of those that are on their way
 
 
-def overview(store: Store, ids: Iterable[str]) -> Overview:
-    """The state of each trial, with what Slurm adds to it. Slurm is asked first: what ends meanwhile is then done."""
+def overview(store: Store, ids: Iterable[str], halts: Mapping[str, Halt] = MappingProxyType({})) -> Overview:
+    """The state of each trial, with what Slurm adds to it. Slurm is asked first: what ends meanwhile is then done.
+
+    Args: halts: of stages.halts.
+    """
     wanted, sent = list(ids), list(ledger.all_arrays(store))
     places, silence, jobs = ledger.places(sent), None, {}
     try:
@@ -53,14 +58,18 @@ def overview(store: Store, ids: Iterable[str]) -> Overview:
         show_chain(error)
         silence = str(error)
     there, nothing = set(store.trial_ids()), TrialState("missing")
-    own = {key: _own_state(store, key, places.get(key)) if key in there else nothing for key in wanted}
-    gone = [place for key in wanted if own[key].status == "missing" and (place := places.get(key))]
+    own = {key: _own_state(store, key, places.get(key), halts.get(key)) if key in there else nothing for key in wanted}
+    gone = [place for key in wanted if _may_be_lost(own[key]) and (place := places.get(key))]
     # The accounts are slow, and lag behind the queue by seconds: they are asked only about jobs that it no longer has.
     tasks = {place.task for place in gone if place.task and place.task not in jobs} if silence is None else set()
     words = _last_words(tasks)
     states = {key: _with_job(own[key], key, places.get(key), jobs, words, silence) for key in wanted}
     live = {key for key, now in states.items() if _is_live(now, places.get(key), jobs, silence)}
     return Overview(states, silence, frozenset(live))
+
+
+def _may_be_lost(own: TrialState) -> bool:
+    return own.status == "missing" or (own.halt is not None and own.halt.goes_on)
 
 
 def _last_words(tasks: Collection[str]) -> Mapping[str, tuple[str, str]] | str:
@@ -72,9 +81,15 @@ def _last_words(tasks: Collection[str]) -> Mapping[str, tuple[str, str]] | str:
         return str(error)
 
 
-def _own_state(store: Store, trial_id: str, place: Place | None) -> TrialState:
-    """The state by the store alone; a trial that failed before it was last submitted is missing, to be tried again."""
-    now = state(store, trial_id)
+def _own_state(store: Store, trial_id: str, place: Place | None, halt: Halt | None) -> TrialState:
+    """The state by the store alone; a trial that failed before it was last submitted is missing, to be tried again.
+
+    One that has come as far as it was sent is paused, also where nobody knows what halving says of it.
+    """
+    sent = place.array.until.get(trial_id) if place else None
+    if halt is None and sent is not None and curves.has_come_to(store, trial_id, sent):
+        halt = Halt(sent)
+    now = state(store, trial_id, halt)
     if now.status == "failed" and place and store.recorded_at(trial_id) < place.array.submitted:
         return TrialState("missing", f"failed before: {now.why}")
     return replace(now, record=None)
@@ -105,7 +120,7 @@ def _with_job(
     silence: str | None,
 ) -> TrialState:
     """The state of a trial with its job. The order of the questions is the rule by which the state is found."""
-    if place is None or own.status == "done":
+    if place is None or own.status == "done" or (own.halt and _stays(own.halt, trial_id, place, jobs)):
         return own
     task = str(own.said.get("job") or place.task or "")
     job = jobs.get(task)
@@ -128,6 +143,14 @@ def _with_job(
     if place.array.state == "intended":
         return replace(sent, why=NOT_COMPLETED)
     return replace(sent, status="lost", why=_why_it_is_lost(place, words))
+
+
+def _stays(halt: Halt, trial_id: str, place: Place, jobs: Mapping[str, QueuedJob]) -> bool:
+    """Tell whether a trial stays halted, whatever has become of its job: that was not to bring it further.
+
+    One that was sent further is on its way while Slurm has its job; without it, it is lost if halving has it go on.
+    """
+    return place.sends_to(trial_id) <= halt.step or (place.task not in jobs and not halt.goes_on)
 
 
 def _why_it_waits(job: QueuedJob, own: TrialState) -> str:

@@ -9,18 +9,17 @@ from pathlib import Path
 
 from backends.errors import MixlabError
 from experiments.design import archive
-from experiments.design.ablation import GridTrial
 from experiments.files import write_json
 from experiments.machine.environment import environment
 from experiments.results import claims
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.store import Store
-from experiments.running.local import pending
 from slurm import client, following, ledger, packing, snapshot
 from slurm.batch import Batch, check_path
 from slurm.cluster_keys import tree_of
 from slurm.job import PackJob, write_work
 from slurm.limits import Limits, check_python
+from slurm.missing import missing
 from slurm.packing import Pack
 from slurm.request import Request
 from slurm.status import overview, queued
@@ -42,6 +41,7 @@ class Submitted:
     num_packs: int
     num_trials: int
     num_done: int
+    num_halted: int  # paused or pruned by halving
     num_live: int  # running or in the queue
     num_left: int  # for which there was no room in the queue
 
@@ -59,21 +59,22 @@ def submit(request: Request) -> Submitted:
     request.store.check_writable()
     with _lock(request.store, request.warn):
         recover(request.store, request.warn)
-        todo, done, live = missing(request)
-        packs = request.packs(todo)
+        found = missing(request)
+        packs = request.packs(found.todo)
         arrays = packing.arrays(packs[: limits.room], limits.array)
         left = sum(len(pack.trials) for pack in packs[limits.room :])
         if not arrays:
             archive.keep(request.store, request.ablation, request.trials)
             _go_on(request)
-            return Submitted(None, (), 0, 0, done, live, left)
+            return Submitted(None, (), 0, 0, found.num_done, found.num_halted, found.num_live, left)
         for backend in dict.fromkeys(pack.backend for pack in packs):
             check_python(backend, request.cluster)
         code = _code(request)
         folder = ledger.new_submission(request.store, request.ablation.name)
         jobs = _send(request, folder, arrays, code)
     sent = sum(len(pack.trials) for array in arrays for pack in array)
-    return Submitted(folder, jobs, sum(map(len, arrays)), sent, done, live, left)
+    counts = (sum(map(len, arrays)), sent, found.num_done, found.num_halted, found.num_live, left)
+    return Submitted(folder, jobs, *counts)
 
 
 def _go_on(request: Request) -> None:
@@ -84,7 +85,7 @@ def _go_on(request: Request) -> None:
     if not request.num_waiting or following.next_jobs(request.store, request.ablation.name):
         return
     tuning = [planned.trial.id for planned in request.trials if planned.tunes]
-    if overview(request.store, tuning).live:
+    if overview(request.store, tuning, request.halts).live:
         folder = ledger.new_submission(request.store, request.ablation.name)
         _prepare(request, folder, [], _code(request))
         following.follow(folder, request.warn)
@@ -93,23 +94,6 @@ def _go_on(request: Request) -> None:
 def _code(request: Request) -> Path:
     """The snapshot that jobs are to run."""
     return request.code or snapshot.take(request.store.root.absolute() / "snapshots", request.cluster.snapshot_limit_mb)
-
-
-def missing(request: Request) -> tuple[list[GridTrial], int, int]:
-    """The trials to send, how many have ended for good, and how many are on their way.
-
-    Raises: SlurmSilent: it cannot be known which are in the queue.
-    """
-    wanted = [*request.trials, *request.extra]
-    todo = pending(wanted, request.store, request.warn)
-    view = overview(request.store, [planned.trial.id for planned in todo])
-    if view.silence:
-        raise client.SlurmSilent(view.silence)
-    free = [planned for planned in todo if planned.trial.id not in view.live]
-    free = [planned for planned in free if request.sends_tuning or not planned.tunes]
-    if request.states is not None:
-        free = [planned for planned in free if view.states[planned.trial.id].status in request.states]
-    return free, len(wanted) - len(todo), len(view.live)
 
 
 def recover(store: Store, warn: Callable[[str], None]) -> None:
@@ -170,7 +154,8 @@ def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Pat
     for number, packs in enumerate(packed):
         ids = tuple(tuple(one.trial.id for one in pack.trials) for pack in packs)
         name = ledger.array_name(folder, number)
-        array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids)
+        until = {one.trial.id: one.until for pack in packs for one in pack.trials if one.until is not None}
+        array = ledger.Array(folder, number, name, "intended", None, packs[0].backend, ids, until=until)
         for index, pack in enumerate(packs):
             specs = tuple(map(archive.to_tree, pack.trials))
             write_work(array, index, specs, {**about, "needs": asdict(pack.needs)})
@@ -231,13 +216,15 @@ def preview(request: Request) -> Iterator[str]:
     client.begin()
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
-    todo, done, live = missing(request)
-    yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    found = missing(request)
+    halted = f", {found.num_halted} paused or pruned" if found.num_halted else ""
+    what = f"{found.num_done} done{halted}, {found.num_live} on their way, {len(found.todo)} to send"
+    yield f"{len(request.trials)} trials: {what}"
     if request.num_waiting:
         yield f"{request.num_waiting} more wait for the choice of what is tuned; a job sends them then"
     yield from request.unmatched()
     folder = ledger.new_submission(request.store, request.ablation.name)
-    packs = request.packs(todo)
+    packs = request.packs(found.todo)
     for number, array in enumerate(packing.arrays(packs[: limits.room], limits.array)):
         name = ledger.array_name(folder, number)
         yield f"\narray {number}: {len(array)} jobs on {array[0].backend}"

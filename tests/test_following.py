@@ -9,11 +9,12 @@ from experiments.design import archive
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.files import write_json
 from experiments.results.store import Store
-from slurm import following, ledger, submission
+from slurm import following, ledger
 from slurm.cluster import ClusterSpec
 from slurm.cluster_keys import tree_of
 from slurm.following import NEXT
 from slurm.holding import held
+from slurm.missing import missing
 from slurm.request import Request
 from slurm.software import Container
 from tests.test_tune import ablation_of, known, record
@@ -98,7 +99,8 @@ def test_the_job_that_goes_on_sends_no_lost_trial_that_tunes_again(
         record(tmp_path, planned, 0.5)
     trials = known(sent.ablation, tmp_path)
     request = Request(sent.ablation, trials, ClusterSpec(), sent.store, tmp_path / "data", sends_tuning=sends_tuning)
-    todo, _, num_live = submission.missing(request)
-    assert num_live == 0 and request.num_waiting == 2
+    found = missing(request)
+    todo = found.todo
+    assert found.num_live == 0 and request.num_waiting == 2
     tuning: list[GridTrial] = [planned for planned in todo if planned.tunes]
     assert len(tuning) == (6 if sends_tuning else 0) and len(todo) - len(tuning) == 2

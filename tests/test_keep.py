@@ -13,12 +13,13 @@ import backends
 from backends.arrays import State
 from experiments import files
 from experiments.results import checkpoint, kept
+from experiments.results.curves import best
 from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Stepped
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import evaluate
 from experiments.training.loop import Leaving, Loop, Stopped
-from experiments.training.trial_run import TrialRun, best
+from experiments.training.trial_run import TrialRun
 from experiments.weights import weight_files
 from tests.conftest import base, records, results, write_yaml
 from tests.test_resume import Bench, Killed, after, assert_same_bits, chunks, make_bench  # noqa: F401 - a fixture

@@ -24,11 +24,11 @@ from experiments.design.ablation import GridTrial, load_ablation, trials
 from experiments.machine.environment import ROOT
 from experiments.results import metrics
 from experiments.results.claims import Claim
+from experiments.results.curves import best
 from experiments.results.metrics import LOSS, METRICS, Metric
 from experiments.results.record import make_record
 from experiments.results.shape import faults
 from experiments.results.store import Store
-from experiments.training import trial_run
 from experiments.training.evaluate import MEASURES
 from experiments.training.loop import Loop
 from experiments.training.trial_run import TrialRun
@@ -129,9 +129,9 @@ def test_the_names_of_metrics_are_spelled_in_no_other_module() -> None:
 
 def test_the_best_point_follows_the_direction_of_what_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [{"validation": {"accuracy": 0.5, "loss": loss}} for loss in (0.3, 0.1, 0.1, 0.2)]
-    assert trial_run.best(points) is points[0]
-    monkeypatch.setattr(trial_run, "CHOOSES", LOSS)
-    assert trial_run.best(points) is points[1]
+    assert best(points) is points[0]
+    monkeypatch.setattr("experiments.results.curves.CHOOSES", LOSS)
+    assert best(points) is points[1]
 
 
 def test_the_answer_follows_the_direction_of_the_metric(tmp_path: Path, cache: Path) -> None:

@@ -38,7 +38,7 @@ from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial
 from experiments.training import loop
 from experiments.training.events import Tell
-from experiments.training.loop import Loop, Stopped
+from experiments.training.loop import Loop, Paused, Stopped
 from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
 from experiments.training.trial_run import TrialRun
@@ -186,6 +186,36 @@ def interrupted(bench: Bench, store: Store, generator: random.Random) -> tuple[T
         except Stopped:
             assert bench.checkpoint(store).exists()
     raise AssertionError("the sessions make no progress")
+
+
+def pause(bench: Bench, store: Store, step: int) -> TrialRun:
+    """Train a trial to a step, and let go of it."""
+    claim = Claim(store.folder(bench.trial.id))
+    run = TrialRun(bench.trial, store, claim, bench.splits)
+    try:
+        (left,) = Loop([run], [run.restore()], bench.program(), bench.splits, until=step).run(lambda: False)
+    finally:
+        claim.release()
+    assert left[0] is run and isinstance(left[1], Paused)
+    return run
+
+
+def test_a_paused_trial_has_the_bits_of_one_that_is_trained_through_and_goes_on_to_its_end(
+    whole: Whole, store: Store
+) -> None:
+    """Twice paused, on both frameworks; a pause that is behind it changes nothing."""
+    bench = whole.bench
+    for step in (8, 24):
+        assert pause(bench, store, step).progress.step == step
+        lines = (store.folder(bench.trial.id) / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line) for line in lines] == [one for one in whole.curve if one["step"] <= step]
+        before = bench.checkpoint(store).read_bytes()
+        assert pause(bench, store, 8).progress.step == step
+        assert bench.checkpoint(store).read_bytes() == before
+    assert store.sound_record(bench.trial.id) is None
+    run, state = bench.run(store)
+    assert_same_bits(state, whole.state)
+    assert run.progress.curve == whole.curve and [one["first_step"] for one in run.progress.sessions] == [0, 8, 24]
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -14,6 +14,7 @@ from experiments.results.store import Store
 from slurm import client, ledger, status, submission
 from slurm.cluster import ClusterSpec
 from slurm.cluster_keys import tree_of
+from slurm.missing import missing
 from tests.conftest import base, planned, write_yaml
 from tests.store_parts import failed, make_older, record
 
@@ -51,7 +52,7 @@ class Sent:
         request = submission.Request(ablation, self.trials, ClusterSpec(), self.store, self.path.parent / "data")
         try:
             submission.recover(self.store, lambda sentence: None)
-            todo, _, _ = submission.missing(request)
+            todo = missing(request).todo
         except client.SlurmSilent:
             return "stops"
         return "sent" if self.key in [one.trial.id for one in todo] else "left"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from slurm.testbed.cluster import Cluster
 from slurm.testbed.config import Options
 from slurm.testbed.down import down
 from slurm.testbed.up import up
-from tests.conftest import base, records, wait_until, write_yaml
+from tests.conftest import base, records, results, wait_until, write_yaml
 from tests.slurm_bench import Bench
 
 pytestmark = pytest.mark.slurm
@@ -30,14 +31,13 @@ def write(bench: Bench, **keys: Any) -> Path:
         run={"checkpoint_every_s": 0.2, "threads": 1},
         backend="quick",
     )
-    return write_yaml(
-        bench.folder / "tuned.yaml",
-        base=given,
-        grid={"model.token_mixing": ["tied", "untied"], "seed": [0]},
-        tune={"over": {"train.learning_rate": [0.01, 0.1]}, "seeds": [100]},
-        report={"rows": ["model.token_mixing"]},
-        **keys,
-    )
+    asked = {
+        "base": given,
+        "grid": {"model.token_mixing": ["tied", "untied"], "seed": [0]},
+        "tune": {"over": {"train.learning_rate": [0.01, 0.1]}, "seeds": [100]},
+        "report": {"rows": ["model.token_mixing"]},
+    }
+    return write_yaml(bench.folder / "tuned.yaml", **{**asked, **keys})
 
 
 def next_jobs(bench: Bench) -> list[str]:
@@ -86,6 +86,34 @@ def test_a_killed_job_that_goes_on_begins_again(bench: Bench, victim: str) -> No
     bench.assert_as_undisturbed(path)
     sent = [key for array in bench.arrays() if array.state != "void" for pack in array.packs for key in pack]
     assert len(sent) == len(set(sent)) == 6
+
+
+def test_a_retry_and_a_killed_job_bring_halving_to_its_end_and_send_nothing_twice(bench: Bench) -> None:
+    """The job after the first stage is ended, and somebody sends the second one; the job after this one is killed."""
+    rates, halving = [0.001, 0.01, 0.1, 0.3], {"steps": [STEPS // 2], "keep": "1/2"}
+    tuned = {"over": {"train.learning_rate": rates}, "seeds": [100], "halving": halving}
+    path = write(bench, grid={"model.token_mixing": ["tied"], "seed": [0]}, tune=tuned)
+    assert "4 trials: 0 done, 0 on their way, 4 sent" in bench.submit(path, pack=2).out
+    (job,) = next_jobs(bench)
+    bench.slurm("scancel", job)
+    bench.wait_empty()
+    assert not records(bench.store.root)
+    assert sorted(bench.states("tuned").values()) == ["paused", "paused", "pruned", "pruned"]
+    assert "0 done, 2 paused or pruned, 0 on their way, 2 sent" in bench.mixlab("retry", "tuned").out
+    second = ledger.submissions(bench.store, "tuned")[1].name
+    inner = wait_until(
+        lambda: [one for one in processes(bench, NEXT) if any(second in word for word in one.cmdline())],
+        "the job that goes on has begun",
+    )[0]
+    os.kill(inner.pid, signal.SIGKILL)
+    bench.wait_done(3)
+    bench.wait_empty()
+    assert "5 trials: 3 done, 2 pruned" in bench.mixlab("status", "tuned").out
+    arrays = [array for array in bench.arrays() if array.state != "void"]
+    sent = [(key, array.until.get(key)) for array in arrays for pack in array.packs for key in pack]
+    assert len(sent) == len(set(sent)) and Counter(step for _, step in sent) == {STEPS // 2: 4, None: 3}
+    assert results(bench.store.root) == bench.reference(path)
+    assert "by halving (4 values to step 20, 2 to the end)" in bench.mixlab("report", "tuned").out
 
 
 def test_whoever_submits_again_sends_a_job_that_was_ended_anew_and_then_the_table(bench: Bench) -> None:

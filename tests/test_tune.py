@@ -10,7 +10,7 @@ import pytest
 from backends.errors import MixlabError
 from experiments.design import archive, tune
 from experiments.design.ablation import Ablation, GridTrial, load_ablation
-from experiments.design.tune import Tried
+from experiments.design.choice import Tried, best, combinations
 from experiments.design.tune_spec import TuneSpec
 from experiments.results.store import Store
 from tests.conftest import Ended, base, records, write_yaml
@@ -128,8 +128,8 @@ def test_of_equal_values_the_first_in_the_list_is_chosen(tmp_path: Path, quick: 
 
 def test_a_loss_is_chosen_where_it_is_least() -> None:
     tried = [Tried({RATE: rate}, (loss, loss)) for rate, loss in ((0.1, 3.0), (0.2, 1.0), (0.3, 2.0))]
-    assert tune.best(TuneSpec({}, "last.validation.loss", ()), tried) is tried[1]
-    assert tune.best(TuneSpec({}, "last.validation.accuracy", ()), tried) is tried[0]
+    assert best(TuneSpec({}, "last.validation.loss", ()), tried) is tried[1]
+    assert best(TuneSpec({}, "last.validation.accuracy", ()), tried) is tried[0]
 
 
 def test_a_value_that_diverged_counts_as_worst_and_a_setting_of_none_has_no_choice(tmp_path: Path, quick: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_range_may_be_logarithmic_and_several_fields_are_a_product(tmp_path: P
     over = {RATE: "log(1e-4, 1e-2, 3)", "train": {"weight_decay": [0.0, 0.1]}}
     ablation = ablation_of(tmp_path, {**TUNE, "over": over})
     assert ablation.tune is not None
-    assert tune.combinations(ablation.tune) == [
+    assert combinations(ablation.tune) == [
         {RATE: rate, "train.weight_decay": decay} for rate in (1e-4, 1e-3, 1e-2) for decay in (0.0, 0.1)
     ]
 

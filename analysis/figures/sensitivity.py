@@ -12,12 +12,12 @@ from analysis.figures.sweep import MOST_ROWS, Axis, file_name
 from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.report import Report
 from analysis.tuned import point_text
-from experiments.design import tune
+from experiments.design.choice import Choice, Tried, best
 from experiments.design.report_spec import default
-from experiments.design.tune import Choice, Tried
 from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 
+PRUNED = {"marker": "x", "linestyle": ""}  # at the step that it came to, which no line joins to whole trainings
 RING = {"marker": "o", "linestyle": "", "markerfacecolor": "none", "markersize": 11}  # around what was chosen
 
 
@@ -27,7 +27,8 @@ class _Line:
 
     choice: Choice
     label: Label  # the first of its cells
-    points: dict[Any, Tried]
+    points: dict[Any, Tried]  # trained to their end
+    pruned: dict[Any, Tried]
 
 
 def draw(report: Report) -> Iterator[Drawn]:
@@ -37,8 +38,8 @@ def draw(report: Report) -> Iterator[Drawn]:
         return
     looks = looks_of(report)
     for name in tuned.over:
-        lines = [_Line(one, _label(report, one), profile(tuned, one, name)) for one in report.choices]
-        if lines := [line for line in lines if line.points]:
+        lines = [_line(report, tuned, one, name) for one in report.choices]
+        if lines := [line for line in lines if line.points or line.pruned]:
             yield _draw(looks, tuned, name, lines)
 
 
@@ -48,13 +49,25 @@ def _label(report: Report, choice: Choice) -> Label:
     return tuple(point.get(name, default(name, report.ablation.base)) for name in keys(report.ablation))
 
 
-def profile(tuned: TuneSpec, choice: Choice, name: str) -> dict[Any, Tried]:
+def _line(report: Report, tuned: TuneSpec, choice: Choice, name: str) -> _Line:
+    whole, pruned = profile(tuned, choice.tried, name), dict[Any, Tried]()
+    for step in sorted({one.step or 0 for one in choice.pruned}):  # what came furthest stands for a value
+        pruned |= profile(tuned, [one for one in choice.pruned if one.step == step], name)
+    return _Line(
+        choice,
+        _label(report, choice),
+        whole,
+        {value: one for value, one in pruned.items() if value not in whole},
+    )
+
+
+def profile(tuned: TuneSpec, tried: Sequence[Tried], name: str) -> dict[Any, Tried]:
     """What was best at each value of a field, whatever the other tuned fields are; without values that all diverged."""
     by_value: dict[Any, list[Tried]] = {}
-    for one in choice.tried:
+    for one in tried:
         if one.mean is not None:
             by_value.setdefault(one.value[name], []).append(one)
-    return {value: tune.best(tuned, by_value[value]) for value in tuned.over[name] if value in by_value}
+    return {value: best(tuned, by_value[value]) for value in tuned.over[name] if value in by_value}
 
 
 def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> Drawn:
@@ -76,7 +89,9 @@ def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> D
     others = ", at the best of the other tuned fields" if len(tuned.over) > 1 else ""
     numbers = " ".join(f"{_words(looks, line)}: {_numbers(looks, line, name)}." for line in drawn)
     left_out = f" The figure shows {len(drawn)} of {len(lines)} settings." if len(drawn) < len(lines) else ""
-    caption = f"Mean over the seeds that tune, over {words}{others}; ringed: the chosen value. {numbers}{left_out}"
+    crossed = "; crossed: pruned, as it was at that step" if any(line.pruned for line in drawn) else ""
+    marks = f"ringed: the chosen value{crossed}"
+    caption = f"Mean over the seeds that tune, over {words}{others}; {marks}. {numbers}{left_out}"
     return Drawn(f"tuning_{file_name(name)}", f"Tuned {words}", caption, figure, shown.texts)
 
 
@@ -94,19 +109,27 @@ def _by_panel(looks: Looks, names: Sequence[str], lines: Sequence[_Line]) -> dic
 
 
 def _mark(looks: Looks, line: _Line, ax: Any, axis: Axis, shown: Values) -> None:
-    """Draw the line of a setting, with a ring around what was chosen."""
+    """Draw the line of a setting, with a ring around what was chosen, and crosses for what was pruned."""
     ablation, look = looks.report.ablation, looks.of(line.label)
     assert ablation.tune is not None
     metric = metrics.parse(ablation.tune.by).metric
-    order = sorted(line.points, key=axis.place)
-    means = [line.points[value].mean or 0.0 for value in order]
-    (marks,) = ax.plot(list(map(axis.place, order)), [metric.scale * mean for mean in means], linewidth=1.1, **look)
-    told = [f"{metric.text(mean)} {metric.unit}" for mean in means]
-    at = [setting_text(ablation, axis.name, value) for value in order]
-    shown.add(marks, [f"{_words(looks, line)}, {where}: {one}" for where, one in zip(at, told, strict=True)])
+    for points, more in ((line.points, {"linewidth": 1.1}), (line.pruned, PRUNED)):
+        if not points:
+            continue
+        order = sorted(points, key=axis.place)
+        means = [points[value].mean or 0.0 for value in order]
+        places = list(map(axis.place, order))
+        (marks,) = ax.plot(places, [metric.scale * mean for mean in means], **{**look, **more})
+        at = [setting_text(ablation, axis.name, value) for value in order]
+        told = [f"{metric.text(mean)} {metric.unit}{_pruned(points[x])}" for x, mean in zip(order, means, strict=True)]
+        shown.add(marks, [f"{_words(looks, line)}, {where}: {one}" for where, one in zip(at, told, strict=True)])
     if chosen := line.choice.chosen:
         ring = {**RING, "color": look["color"]}
         ax.plot([axis.place(chosen.value[axis.name])], [metric.scale * (chosen.mean or 0.0)], **ring)
+
+
+def _pruned(one: Tried) -> str:
+    return f" (pruned at step {one.step})" if one.step else ""
 
 
 def _words(looks: Looks, line: _Line) -> str:
@@ -119,10 +142,12 @@ def _numbers(looks: Looks, line: _Line, name: str) -> str:
     ablation = looks.report.ablation
     assert ablation.tune is not None
     metric, chosen = metrics.parse(ablation.tune.by).metric, line.choice.chosen
-    means = {value: metric.text(one.mean or 0.0) for value, one in line.points.items()}
+    points = {**line.points, **line.pruned}
+    means = {value: metric.text(one.mean or 0.0) for value, one in points.items()}
     numbers = [
         f"{means.get(value, 'none')} at {value_text(ablation, name, value)}"
         + (" (chosen)" if chosen and value == chosen.value[name] else "")
+        + (_pruned(points[value]) if value in points else "")
         for value in ablation.tune.over[name]
     ]
     return ", ".join(numbers)

@@ -1,4 +1,8 @@
-"""What a grid costs: FLOPs and disk by its trials' layers, memory by their estimate. Time is in hours.py."""
+"""What a grid costs: FLOPs and disk by its trials' layers, memory by their estimate. Time is in hours.py.
+
+Where tuning is by halving, a trial that tunes counts with the share of its steps that its stages train: exactly where
+they are over, else with the mean over the values that are still there.
+"""
 
 import math
 from collections.abc import Sequence
@@ -33,7 +37,7 @@ class Cost:
     """What the trials cost that are left, and the whole grid."""
 
     num_left: int
-    flops: int  # of the whole grid's training, in matrix products
+    flops: float  # of the whole grid's training, in matrix products
     flops_left: float
     disk: Disk
     memory_bytes: int  # at the peak of the largest trial
@@ -47,7 +51,7 @@ def cost(known: Known) -> Cost:
     largest = max(known.whole, key=lambda planned: fit.needed_bytes(planned.trial))
     return Cost(
         len(left),
-        sum(map(training_flops, trials)),
+        sum(training_flops(planned.trial) * known.share(planned) for planned in known.whole),
         sum(training_flops(planned.trial) * known.share_left(planned) for planned in known.left),
         Disk(
             sum(_weights(trial) for trial in left if trial.run.keep != "none"),

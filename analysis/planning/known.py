@@ -7,12 +7,12 @@ from itertools import islice
 from typing import Any
 
 from backends.models import folds
-from experiments.design import tune
+from experiments.design import choice, stages, tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.foreseen import foreseen
 from experiments.results import checkpoint
 from experiments.results.record import is_final
-from experiments.results.states import TrialState, state
+from experiments.results.states import PRUNED, TrialState, state
 from experiments.results.store import Store
 from experiments.spec.trial import Trial, trial_from_json
 
@@ -55,7 +55,7 @@ class Known:
         costs: dict[Any, set[int]] = {}
         for planned in self.trials:
             if planned.tunes:
-                setting = tune.key(tune.setting_of(self.ablation, planned.settings))
+                setting = choice.key(tune.setting_of(self.ablation, planned.settings))
                 costs.setdefault(setting, set()).add(training_flops(planned.trial))
         return any(len(several) > 1 for several in costs.values())
 
@@ -63,13 +63,15 @@ class Known:
     def states(self) -> dict[str, TrialState]:
         """The state of each trial, by id."""
         there = set(self.store.trial_ids())
-        ids = [planned.trial.id for planned in self.whole]
-        return {key: state(self.store, key) if key in there else TrialState("missing") for key in ids}
+        ids, halts = [planned.trial.id for planned in self.whole], stages.halts(self.ablation, self.trials, self.store)
+        return {key: state(self.store, key, halts.get(key)) if key in there else TrialState("missing") for key in ids}
 
     @cached_property
     def left(self) -> list[GridTrial]:
-        """The trials that a run would train: neither done nor diverged."""
-        ended = {key for key, now in self.states.items() if now.record and is_final(now.record)}
+        """The trials that a run would train, or may: neither done nor diverged nor pruned."""
+        ended = {
+            key for key, now in self.states.items() if now.status == PRUNED or (now.record and is_final(now.record))
+        }
         return [planned for planned in self.whole if planned.trial.id not in ended]
 
     @cached_property
@@ -92,12 +94,20 @@ class Known:
             if record is not None and record["status"] == "done":
                 yield key, record
 
+    @cached_property
+    def _expected_steps(self) -> dict[str, float]:
+        return tune.expected_steps(self.ablation, self.trials, self.store)
+
+    def share(self, planned: GridTrial) -> float:
+        """The share of a trial's steps that it is trained for, in [0, 1]: below 1 where halving may prune it."""
+        return self._expected_steps.get(planned.trial.id, planned.trial.num_steps) / planned.trial.num_steps
+
     def share_left(self, planned: GridTrial) -> float:
         """The share of a trial's steps that is still to be trained, in [0, 1]; what its checkpoint holds is not."""
         if not self.states[planned.trial.id].why:  # where there is no word of a checkpoint, there is none
-            return 1.0
+            return self.share(planned)
         step = checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
-        return 1 - min(step, planned.trial.num_steps) / planned.trial.num_steps
+        return max(0.0, self.share(planned) - step / planned.trial.num_steps)
 
 
 def training_flops(trial: Trial) -> int:

@@ -12,6 +12,8 @@ from analysis.terminal.shows_lines import NOTHING, Asked, shows
 from backends.models import folds
 from experiments.data.words import counted
 from experiments.design.ablation import GridTrial
+from experiments.design.choice import combinations
+from experiments.design.halving import stages_text
 from experiments.running import fit
 from experiments.spec.expand import as_typed
 
@@ -42,7 +44,7 @@ def summary(known: Known, asked: Asked = NOTHING) -> list[str]:
     found = cost(known)
     rows = [
         *([("trials", [_tuned(known)])] if known.table and any(one.tunes for one in known.trials) else []),
-        ("work", [_work(known, found)]),
+        ("work", [_work(known, found), *_stages(known)]),
         ("time", _time(known)),
         ("disk", [_disk(found.disk)]),
         ("memory", [f"{found.memory_bytes / MIB:,.0f} MiB at the peak of the largest, {_named(found.largest)}"]),
@@ -85,12 +87,21 @@ def _tuned(known: Known) -> str:
     parts = {"tuning": [planned for planned in known.whole if planned.tunes], "table": known.table}
     texts = []
     for name, trials in parts.items():
-        work = prefixed(sum(training_flops(planned.trial) for planned in trials))
+        work = prefixed(sum(training_flops(planned.trial) * known.share(planned) for planned in trials))
         texts.append(f"{name}: {counted(len(trials), 'trial')}, {work}FLOP")
     told = "; ".join(texts)
     if known.waiting:
         told += f", of which {len(known.waiting)} wait for the choice of their values"
     return told + ", counted at those that cost the most" * bool(known.waiting and known.costs_vary)
+
+
+def _stages(known: Known) -> list[str]:
+    """What halving trains of each setting."""
+    tuned = known.ablation.tune
+    if tuned is None or tuned.halving is None:
+        return []
+    told = stages_text(tuned.halving, len(combinations(tuned)))
+    return [f"tuning counts by the stages of halving: of each setting {told}"]
 
 
 def prefixed(number: float) -> str:

@@ -105,6 +105,8 @@ class GridTrial:
     settings: Point
     implied: tuple[str, ...] = ()  # fields that the name of an axis stands for
     tunes: bool = False  # it chooses the value of tuned fields, and is not in the table
+    until: int | None = None  # the step to which it is trained for now, where tuning is by halving; None: to its end
+    pruned: bool = False  # it is trained no further than this, and its value is not chosen
 
     @property
     def label(self) -> str:

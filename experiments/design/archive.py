@@ -14,6 +14,7 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.halving import Halving
 from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
 from experiments.design.report_spec import as_tree as report_tree
 from experiments.design.tune_spec import TuneSpec, check_places
@@ -50,17 +51,26 @@ def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
 
 def _content(ablation: Ablation, trials: Sequence[GridTrial]) -> bytes:
     tree = {
-        "labels": _labels(trials),  # first; see store.LABELS, store.WAITING
+        "labels": _labels(trials),  # first; see store.LABELS, store.WAITING, store.HALVING
         **({"waiting": tune.num_waiting(ablation, trials)} if ablation.tune else {}),
-        "ablation": {**asdict(ablation), "points": list(ablation.points)},
-        "trials": [to_tree(planned) for planned in trials],
+        **({"halving": True} if ablation.tune and ablation.tune.halving else {}),
+        "ablation": _asked(ablation),
+        # how far a trial is trained for now follows from the store
+        "trials": [to_tree(replace(planned, until=None, pruned=False)) for planned in trials],
     }
     return json.dumps(tree).encode()
 
 
+def _asked(ablation: Ablation) -> dict[str, Any]:
+    tree = asdict(ablation)
+    if ablation.tune and ablation.tune.halving is None:
+        del tree["tune"]["halving"]  # as before there was such a key
+    return {**tree, "points": list(ablation.points)}
+
+
 def to_tree(planned: GridTrial) -> dict[str, Any]:
     """A trial of a grid as nested mappings."""
-    more = {"implied": planned.implied, "tunes": planned.tunes}
+    more = {"implied": planned.implied, "tunes": planned.tunes, "until": planned.until, "pruned": planned.pruned}
     return {
         "settings": planned.settings,
         **{name: one for name, one in more.items() if one},
@@ -70,8 +80,8 @@ def to_tree(planned: GridTrial) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> GridTrial:
     """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
-    implied, tunes = tuple(tree.get("implied", ())), tree.get("tunes", False)
-    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], implied, tunes)
+    given = {name: tree[name] for name in ("tunes", "until", "pruned") if name in tree}
+    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())), **given)
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -137,4 +147,6 @@ def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:
     if fields is None:
         return None
     over = {name: tuple(values) for name, values in fields["over"].items()}
-    return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"])})
+    halving = fields.get("halving")
+    stages = Halving(tuple(halving["steps"]), halving["keep"]) if halving else None
+    return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"]), "halving": stages})

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.tune import choose, combinations, key, table_at, tuning_by_point, tuning_point
+from experiments.design.choice import combinations, trials_of
+from experiments.design.tune import choose, table_at, tuning_by_point
 from experiments.results.store import Store
 from experiments.spec.trial import Trial
 
@@ -22,9 +23,9 @@ def foreseen(
     values, tuning = combinations(ablation.tune), tuning_by_point(ablation, trials)
     found: list[GridTrial] = []
     for choice in choose(ablation, trials, store):
-        if choice.chosen or len(choice.tried) == len(values):
+        if choice.chosen or choice.is_lost:
             continue
-        first = [tuning[key(tuning_point(choice.setting, value, ablation.tune.seeds[0]))] for value in values]
+        first = [trials_of(ablation.tune, choice.setting, value, tuning)[0] for value in values]
         costs = [cost(planned.trial) for planned in first]
         found += table_at(ablation, choice.setting, values[costs.index(max(costs))], tuning)
     return found

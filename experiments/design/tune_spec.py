@@ -7,6 +7,7 @@
       by: best.validation.accuracy       # the default; the mean over the seeds; of equal ones the first in the list
       seeds: [100, 101]                  # of the tuning trials alone: none of them is in the grid
       each: backend                      # each framework is tuned; without it the first one of the grid, for all
+      halving: {steps: [100, 300], keep: 1/2}   # at these steps the worse values are trained no further; see halving.py
 
 A setting is a point of the grid without its seed and, unless each framework is tuned, without its backend. The seeds of
 the table are trained at the value that is chosen. Test metrics never choose. All are ordinary trials: `run` goes on
@@ -24,12 +25,13 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments.design import axes
 from experiments.design.axes import Point
+from experiments.design.halving import Halving, read_halving
 from experiments.design.report_spec import BACKEND, SEED, ReportSpec, default
 from experiments.results import metrics
 from experiments.spec import fields
 from experiments.spec.values import shown
 
-KEYS = ("over", "by", "seeds", "each")
+KEYS = ("over", "by", "seeds", "each", "halving")
 SPLIT = "validation"  # what a choice is made on
 DEFAULT_BY = f"{metrics.BEST}.{SPLIT}.{metrics.CHOOSES.name}"
 
@@ -42,6 +44,7 @@ class TuneSpec:
     by: str  # a metric of validation
     seeds: tuple[int, ...]
     each: str | None = None  # backend; None: the first one of the grid is tuned, for all
+    halving: Halving | None = None  # None: each value is trained to its end
 
 
 def read_tune(tree: Any, base: Point, points: Sequence[Point], where: str) -> TuneSpec | None:
@@ -61,7 +64,9 @@ def read_tune(tree: Any, base: Point, points: Sequence[Point], where: str) -> Tu
         )
     over = _over(tree.get("over"), points, f"{where}: over")
     seeds = _seeds(tree.get("seeds"), base, points, f"{where}: seeds")
-    return TuneSpec(over, _by(tree.get("by", DEFAULT_BY), f"{where}: by"), seeds, _each(tree.get("each"), where))
+    halving = read_halving(tree.get("halving"), f"{where}: halving")
+    by, each = _by(tree.get("by", DEFAULT_BY), f"{where}: by"), _each(tree.get("each"), where)
+    return TuneSpec(over, by, seeds, each, halving)
 
 
 def check_places(

@@ -33,6 +33,7 @@ CHECKPOINT = "checkpoint.safetensors"
 RESOLVED, TRIALS = "resolved.json", "trials.txt"  # of an ablation
 LABELS = '{"labels": '  # how RESOLVED begins, so that the labels are read without the specs
 WAITING = ', "waiting": '  # what follows them where fields are tuned
+HALVING = ', "halving": true'  # and this where it is by halving
 
 
 class Store:
@@ -99,14 +100,20 @@ class Store:
         """How many trials of its table were not known then, since what is tuned was not chosen. Raises: as above."""
         return self._ablation_head(name)[1]
 
-    def _ablation_head(self, name: str) -> tuple[dict[str, str], int]:
+    def ablation_halves(self, name: str) -> bool:
+        """Whether it tunes by halving, so that the state of a trial is known by all of them. Raises: as above."""
+        return self._ablation_head(name)[2]
+
+    def _ablation_head(self, name: str) -> tuple[dict[str, str], int, bool]:
         folder = self.ablation(name)
         try:
             text = (folder / RESOLVED).read_text()
             if text.startswith(LABELS):
                 labels, end = json.JSONDecoder().raw_decode(text, len(LABELS))
-                begin = end + len(WAITING)
-                return dict(labels), json.JSONDecoder().raw_decode(text, begin)[0] if text[end:begin] == WAITING else 0
+                if not text.startswith(WAITING, end):
+                    return dict(labels), 0, False
+                waiting, end = json.JSONDecoder().raw_decode(text, end + len(WAITING))
+                return dict(labels), waiting, text.startswith(HALVING, end)
             if not text.startswith("{"):
                 raise ValueError("it has another beginning")
         except FileNotFoundError:
@@ -118,7 +125,7 @@ class Store:
         if name not in self.ablations():
             raise MixlabError(f"store: {self.root} has no ablation {name!r}; {choices(name, self.ablations())}")
         lines = (folder / TRIALS).read_text().splitlines()
-        return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}, 0
+        return {trial_id: label for trial_id, _, label in (line.partition("\t") for line in lines)}, 0, False
 
     def find(self, prefix: str) -> str:
         """The trial whose id starts with `prefix`.

@@ -27,7 +27,7 @@ __all__ = [
     "Train",
 ]
 
-How = Literal["done", "failed", "crashed", "stopped", "busy", "error"]
+How = Literal["done", "failed", "crashed", "paused", "stopped", "busy", "error"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class Started:
 class Ended:
     """A worker has let go of a trial.
 
-    how: done; failed; crashed: failed by an unexpected error, after which the process is not used again; stopped: it
-         was asked to, and the state is saved; busy: another process has the trial; error: a mistake that concerns the
-         whole run.
+    how: done; failed; crashed: failed by an unexpected error, after which the process is not used again; paused: it has
+         come as far as it is trained for now, and the state is saved; stopped: it was asked to, and the state is saved;
+         busy: another process has the trial; error: a mistake that concerns the whole run.
     """
 
     trial_id: str
@@ -85,6 +85,7 @@ class Train:
     """Train trials that can be replicas, as one program as far as they fit, or one alone."""
 
     trials: tuple[Trial, ...]
+    until: int | None = None  # the step at which all of them pause; None: to the end
 
 
 @dataclass(frozen=True)

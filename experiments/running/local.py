@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 
 from experiments.design.ablation import GridTrial
+from experiments.design.stages import is_halted
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
@@ -108,7 +109,7 @@ class LocalRun:
                 dismiss(slot)
                 self._hire(slot, together[0])
             slot.trials = {planned.trial.id: planned for planned in together}
-            send(slot, Train(tuple(planned.trial for planned in together)))
+            send(slot, Train(tuple(planned.trial for planned in together), together[0].until))
             if self.stopping:  # asked for while the worker was hired
                 send(slot, Stop())
         return given
@@ -180,6 +181,8 @@ class LocalRun:
                 self.summary.failed[planned.trial.id] = failure.reason
         elif ended.how == "done":
             self.summary.done.append(planned.trial.id)
+        elif ended.how == "paused":
+            self.summary.paused.append(planned.trial.id)
         elif ended.how == "busy":
             self.busy.append(planned)
         else:
@@ -223,6 +226,8 @@ class LocalRun:
             record = self.store.sound_record(planned.trial.id)
             if record is not None and record["status"] == "done":  # it died between its record and its word of it
                 self._note_done(planned)
+            elif is_halted(planned, self.store):
+                self._end(planned, Ended(planned.trial.id, "paused"))
             elif len(buried) > 1:  # the others may have been the cause: alone, a failure is a trial's own
                 self._take_back(planned, Returned(planned.trial.id, 1, failure, crashed=True))
             elif self._is_tried_again(planned, failure):
@@ -253,7 +258,10 @@ class LocalRun:
 
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
-    """The trials that are not done, and did not diverge; a corrupt record is set aside and its trial runs again."""
+    """The trials that are not done, did not diverge, and have not come as far as they are trained for now.
+
+    A corrupt record is set aside and its trial runs again.
+    """
     left, there = [], set(store.trial_ids())
     for planned in {planned.trial.id: planned for planned in trials}.values():  # two settings may come to one trial
         if planned.trial.id not in there:
@@ -262,6 +270,6 @@ def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], Non
         record, sentence = store.record_or_set_aside(planned.trial.id)
         if sentence:
             warn(sentence)
-        if record is None or not is_final(record):
+        if (record is None or not is_final(record)) and not is_halted(planned, store):
             left.append(planned)
     return left

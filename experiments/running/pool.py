@@ -21,7 +21,10 @@ class Reporter(Protocol):
     """What watches a run; see progress.py."""
 
     def on_event(self, planned: GridTrial, event: Event) -> None:
-        """Called with what is told of each trial. It ends as done, failed, stopped or busy here; an error has none."""
+        """Called with what is told of each trial. It ends as done, failed, paused, stopped or busy here.
+
+        An error has no such end.
+        """
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,7 @@ class Summary:
     """What became of the trials of a run, by id."""
 
     done: list[str] = field(default_factory=list)
+    paused: list[str] = field(default_factory=list)  # trained as far as they are for now
     failed: dict[str, str] = field(default_factory=dict)  # id -> reason
     left: list[str] = field(default_factory=list)  # stopped or never begun
     error: Failure | None = None  # what has ended the run

@@ -14,7 +14,6 @@ from multiprocessing.connection import Connection
 from experiments.machine.environment import ROOT
 from experiments.running.events import Order, Stop, Train
 from experiments.running.worker import Worker, WorkerSpec
-from experiments.spec.trial import Trial
 
 
 def main(spec: WorkerSpec, connection: Connection) -> None:
@@ -23,13 +22,13 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to parent and workers; the parent decides
     os.sched_setaffinity(0, spec.cpus)  # XLA takes its number of threads from here
     _show_one_device(spec.device)
-    stop, trials = threading.Event(), queue.SimpleQueue[tuple[Trial, ...]]()
+    stop, orders = threading.Event(), queue.SimpleQueue[Train | None]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    threading.Thread(target=_listen, args=(connection, stop, trials), daemon=True).start()
+    threading.Thread(target=_listen, args=(connection, stop, orders), daemon=True).start()
     worker, has_compiled = Worker(spec, stop, connection.send), False
-    while together := trials.get():
-        has_compiled |= together[0].run.compile
-        worker.run(*together)
+    while order := orders.get():
+        has_compiled |= order.trials[0].run.compile
+        worker.run(*order.trials, until=order.until)
     if has_compiled:
         return  # and let Inductor put its semaphores away, or Python warns of them
     sys.stdout.flush()
@@ -37,7 +36,7 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     os._exit(0)  # all is written; a framework takes up to a second to take itself down
 
 
-def _listen(connection: Connection, stop: threading.Event, trials: "queue.SimpleQueue[tuple[Trial, ...]]") -> None:
+def _listen(connection: Connection, stop: threading.Event, orders: "queue.SimpleQueue[Train | None]") -> None:
     while True:
         try:
             order: Order = connection.recv()
@@ -45,7 +44,7 @@ def _listen(connection: Connection, stop: threading.Event, trials: "queue.Simple
             os._exit(1)
         if isinstance(order, Stop):
             stop.set()
-        trials.put(order.trials if isinstance(order, Train) else ())
+        orders.put(order if isinstance(order, Train) else None)
 
 
 def _show_one_device(device: str | None) -> None:

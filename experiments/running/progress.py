@@ -50,12 +50,15 @@ class PlainReporter:
         if isinstance(event, Noted):
             return self._print(f"    {event.sentence}")
         self.said_at[event.trial_id] = time.monotonic()
-        self.ended += isinstance(event, Ended) and event.how in ("done", "failed")
-        self._print(f"[{self.ended}/{self.total}] {event.trial_id} {planned.label}: {self._words(event)}")
+        self.ended += isinstance(event, Ended) and event.how in ("done", "failed", "paused")
+        words = self._words(event, planned.until)
+        self._print(f"[{self.ended}/{self.total}] {event.trial_id} {planned.label}: {words}")
         if isinstance(event, Ended) and event.failure:
             self._print(f"    {event.failure.reason}")
 
-    def _words(self, event: Started | Stepped | Ended) -> str:
+    def _words(self, event: Started | Stepped | Ended, until: int | None) -> str:
+        if isinstance(event, Ended) and event.how == "paused":
+            return f"paused at {until}"
         if isinstance(event, Started):
             return "start"
         if isinstance(event, Stepped):
@@ -120,7 +123,7 @@ class LiveReporter(PlainReporter):
         ):  # also one that is begun again
             self.bars.remove_task(self.tasks.pop(event.trial_id))
         if isinstance(event, Started):
-            steps = planned.trial.num_steps
+            steps = planned.until or planned.trial.num_steps
             label = self.labels.get(event.trial_id, planned.label)
             self.tasks[event.trial_id] = self.bars.add_task(label, total=steps, completed=event.step, said="starting")
         elif isinstance(event, Stepped):

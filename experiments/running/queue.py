@@ -25,7 +25,7 @@ class Queue:
         numbers: dict[Hashable, int] = {}
         self.kinds = {  # equal for trials that can be replicas
             planned.trial.id: numbers.setdefault(
-                (self.backends[planned.trial.id], replicas.common(planned.trial)), len(numbers)
+                (self.backends[planned.trial.id], replicas.common(planned.trial), planned.until), len(numbers)
             )
             for planned in trials
             if replicas.wanted(planned.trial) > 1

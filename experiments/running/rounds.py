@@ -13,16 +13,18 @@ def rounds(
 ) -> Iterator[tuple[list[GridTrial], list[GridTrial]]]:
     """All trials that are known by now, and those of them to train, until no other ones are known.
 
-    Each is given once: what has failed now is for the next run. There is a round also where it has nothing to train.
+    Each is given once, and where tuning is by halving once a stage: what has failed now is for the next run. There is a
+    round also where it has nothing to train.
     """
-    known, given = list(trials), set[str]()
+    known, given = list(trials), set[tuple[str, int | None]]()
     todo = pending(known, store, warn)
     while True:
         yield known, todo
         if ablation.tune is None:
             return
-        before, given = known, given | {planned.trial.id for planned in todo}
+        before, given = known, given | {(planned.trial.id, planned.until) for planned in todo}
         known = tune.known(ablation, before, store)
-        todo = [planned for planned in pending(known, store, warn) if planned.trial.id not in given]
+        left = pending(known, store, warn)
+        todo = [planned for planned in left if (planned.trial.id, planned.until) not in given]
         if not todo and len(known) == len(before):
             return

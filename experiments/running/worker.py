@@ -24,7 +24,7 @@ from experiments import data
 from experiments.data import Splits, limits
 from experiments.files import StoreError
 from experiments.machine import malloc, memory
-from experiments.results import checkpoint
+from experiments.results import checkpoint, curves
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
@@ -32,7 +32,7 @@ from experiments.running import fit, replicas
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.spec.trial import Trial
-from experiments.training.loop import Loop, Stopped
+from experiments.training.loop import Loop, Paused, Stopped
 from experiments.training.trial_run import TrialRun
 
 # Memory that is free, in units of what a trial needs, from which on holes in it do no harm: each worker may take up to
@@ -93,20 +93,22 @@ class Worker:
         self.peak_bytes: Callable[[], int | None] = lambda: None
         self.room = SPARE + HOLES * spec.num_workers
 
-    def run(self, *trials: Trial) -> None:
+    def run(self, *trials: Trial, until: int | None = None) -> None:
         """Train trials as one program, as far as they fit, and tell the parent what comes of each.
+
+        Args: until: the step at which they pause; None: to the end.
 
         What ends one of them is its own. What the program itself raises ends a trial that was alone in it; several are
         given back, to be tried one by one.
         """
         self.about = self.source = None
         together = self._that_fit(trials)
-        self.in_hand = [one for trial in together if (one := self._claimed(trial))]
+        self.in_hand = [one for trial in together if (one := self._claimed(trial, until))]
         if not self.in_hand:
             return
         number = len(self.in_hand)
         try:
-            self._train(together[0])
+            self._train(together[0], until)
         except Exception as error:
             if number > 1 and self.in_hand:
                 self._give_back(number, error)
@@ -141,8 +143,8 @@ class Worker:
     def _tell_start(self, trial: Trial) -> None:
         self.send(Started(trial.id, checkpoint.newest_step(self.store.checkpoint(trial.id))))
 
-    def _claimed(self, trial: Trial) -> InHand | None:
-        """The trial with its claim; None: it is another's, or has ended since this run was planned."""
+    def _claimed(self, trial: Trial, until: int | None) -> InHand | None:
+        """The trial with its claim; None: it is another's, or has ended or paused since this run was planned."""
         try:
             one = InHand(trial, Claim(self.store.folder(trial.id)), contextlib.ExitStack(), time.time())
         except (ClaimLost, MixlabError) as error:
@@ -157,12 +159,15 @@ class Worker:
             return None
         if sentence:
             self.send(Noted(trial.id, sentence))
-        if record is None or not is_final(record):
+        if record is not None and is_final(record):
+            self._let_go(one, _as_recorded(trial.id, record))
+        elif until is not None and curves.has_come_to(self.store, trial.id, until):
+            self._let_go(one, Ended(trial.id, "paused"))
+        else:
             return one
-        self._let_go(one, _as_recorded(trial.id, record))
         return None
 
-    def _train(self, trial: Trial) -> None:
+    def _train(self, trial: Trial, until: int | None) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
         program, self.about, splits = self._open(trial)
         with self._spending("data"):
@@ -173,7 +178,7 @@ class Worker:
             if one.run:
                 one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
         for step in list(by_step):  # several where a checkpoint is damaged that looked whole
-            loop = self._loaded(by_step.pop(step), program, splits)
+            loop = self._loaded(by_step.pop(step), program, splits, until)
             for run in loop.runs:
                 if run.trial.id != trial.id and not self.stop.is_set():
                     self._tell_start(run.trial)
@@ -193,11 +198,11 @@ class Worker:
         return by_step
 
     @staticmethod
-    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits) -> Loop:
+    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits, until: int | None) -> Loop:
         """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
         runs, states = zip(*together, strict=True)
         together.clear()
-        return Loop(runs, states, program, splits)
+        return Loop(runs, states, program, splits, until)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -231,8 +236,8 @@ class Worker:
     def _recorded(self, one: InHand, error: Exception | None) -> Ended:
         """What became of a trial, after it is in the record if it is done or failed. Raises: StoreError."""
         key, failed, trace = one.trial.id, None, {}
-        if isinstance(error, Stopped):
-            return Ended(key, "stopped")
+        if isinstance(error, (Paused, Stopped)):
+            return Ended(key, "paused" if isinstance(error, Paused) else "stopped")
         if isinstance(error, ClaimLost):
             return Ended(key, "busy")
         if isinstance(error, MixlabError):

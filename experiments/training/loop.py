@@ -28,41 +28,62 @@ class Stopped(Exception):
     """The trial was asked to stop and has saved its state."""
 
 
+class Paused(Exception):
+    """The trial has come to the step at which it was asked to pause, and has saved its state."""
+
+
 Leaving = Iterator[tuple[TrialRun, Exception | None]]
 
 
 class Loop:
     """Trials on one program, all at the same step."""
 
-    def __init__(self, runs: Sequence[TrialRun], states: Sequence[State], program: Program, splits: Splits):
-        """Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each."""
+    def __init__(
+        self,
+        runs: Sequence[TrialRun],
+        states: Sequence[State],
+        program: Program,
+        splits: Splits,
+        until: int | None = None,
+    ):
+        """Bring trials onto a program.
+
+        Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
+              until: the step at which they pause, an evaluation's; None: to the end.
+        """
         self.runs, self.program, self.splits = list(runs), program, splits
         self.trial = runs[0].trial  # for what is the same in all
+        self.last_step = min(until or self.trial.num_steps, self.trial.num_steps)
         self.saved_at, self.step_s = time.monotonic(), 0.0
         program.load(states)
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
-        """Train to the last step.
+        """Train to the last step, or to that of a pause.
 
         Args:   should_stop: asked before the first chunk of steps and after each.
-        Yields: each trial as it leaves, and what ended it: None: it is trained; Stopped: its state is saved; Diverged,
-                ClaimLost, StoreError: its own.
+        Yields: each trial as it leaves, and what ended it: None: it is trained; Stopped, Paused: its state is saved;
+                Diverged, ClaimLost, StoreError: its own.
         Raises: what the program raises: it concerns all trials that have not left.
         """
-        if should_stop() and self.step < self.trial.num_steps:
+        if self.last_step < self.trial.num_steps and self.step >= self.last_step:
+            yield from self._leave(Paused())  # it has come so far before
+        if should_stop() and self.step < self.last_step:
             yield from self._leave(Stopped())  # nothing is new, and the first chunk may take long to compile
         for run in self.runs:
             run.begin(len(self.runs))
-        while self.runs and self.step < self.trial.num_steps:
+        while self.runs and self.step < self.last_step:
             yield from self._each(TrialRun.take, self._train(self._chunk()))
             if self.runs and (self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps):
                 yield from self._evaluate()
             yield from self._each(TrialRun.say, [self._images_per_s] * len(self.runs))
-            stops = should_stop() and bool(self.runs) and self.step < self.trial.num_steps
+            stops = should_stop() and bool(self.runs) and self.step < self.last_step
             if stops or time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 yield from self._save()
             if stops:
                 yield from self._leave(Stopped())
+        if self.last_step < self.trial.num_steps:
+            yield from self._save()
+            yield from self._leave(Paused())
         if self.runs:
             yield from self._each(TrialRun.keep, self.program.states())
         yield from self._leave(None)
@@ -103,7 +124,7 @@ class Loop:
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
         every = self.trial.train.evaluate_every
-        until = min(every - self.step % every, self.trial.num_steps - self.step)
+        until = min(every - self.step % every, self.last_step - self.step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
         return max(1, min(until, affordable, MAX_CHUNK_STEPS))
 

@@ -13,9 +13,9 @@ from backends.models import folds
 from backends.state import state_shapes
 from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
-from experiments.results import checkpoint, first_layers, kept, predictions
+from experiments.results import checkpoint, curves, first_layers, kept, predictions
 from experiments.results.claims import Claim, ClaimLost
-from experiments.results.metrics import BEST, CHOOSES, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
+from experiments.results.metrics import BEST, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import Evaluation
@@ -129,7 +129,7 @@ class TrialRun:
     def write_curve(self) -> None:
         """Raises: StoreError."""
         lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)
-        write_whole(self.folder / "metrics.jsonl", lines.encode())
+        write_whole(self.folder / curves.FILE, lines.encode())
 
     def say(self, images_per_s: float) -> None:
         """Tell how far the trial is. Raises: ClaimLost."""
@@ -207,7 +207,7 @@ class TrialRun:
     def _named_points(self) -> dict[str, dict[str, Any]]:
         """The last and the best point of the curve, once there is one."""
         curve = self.progress.curve
-        return {LAST: curve[-1], BEST: best(curve) or curve[-1]} if curve else {}
+        return {LAST: curve[-1], BEST: curves.best(curve) or curve[-1]} if curve else {}
 
     @property
     def _steps_to_keep(self) -> set[int]:
@@ -216,20 +216,12 @@ class TrialRun:
 
     @property
     def _saves_best(self) -> bool:
-        """Whether the best weights may be others than the last; see `best`."""
+        """Whether the best weights may be others than the last; see curves.best."""
         return self.trial.run.keep == "best" and len(self.splits.validation) > 0
 
     def _best_step(self) -> int | None:
-        point = best(self.progress.curve)
+        point = curves.best(self.progress.curve)
         return int(point["step"]) if point else None
-
-
-def best(curve: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The first point that is best on validation; without a validation split, the last point."""
-    if not curve or curve[-1]["validation"] is None:
-        return curve[-1] if curve else None
-    better = max if CHOOSES.higher_is_better else min
-    return better(curve, key=lambda point: point["validation"][CHOOSES.name])
 
 
 def _json_line(point: dict[str, Any]) -> str:

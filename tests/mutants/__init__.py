@@ -9,6 +9,7 @@ from tests.mutants import (
     of_asking,
     of_data,
     of_exports,
+    of_halving,
     of_ids,
     of_pixels,
     of_planning,
@@ -33,6 +34,7 @@ PARTS = (
     of_exports,
     of_weights,
     of_tuning,
+    of_halving,
     of_planning,
 )
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)

@@ -11,8 +11,10 @@ FAULTS: dict[str, list[Row]] = {
         ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
         ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
     ],
-    "experiments/training/trial_run.py": [
+    "experiments/results/curves.py": [
         ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
+    ],
+    "experiments/training/trial_run.py": [
         (
             "learning_rates(self.trial.train, progress.step - 1, 1)",
             "learning_rates(self.trial.train, progress.step, 1)",

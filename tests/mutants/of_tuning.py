@@ -3,11 +3,13 @@
 from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
-    "experiments/design/tune.py": [
-        ('record["metrics"][when][split]', 'record["metrics"][when]["test"]', "tune -k never_choose"),
+    "experiments/design/choice.py": [
+        ("(point.get(split) or {})", '(point.get("test") or {})', "tune -k never_choose"),
         ("(one.num_failed, sign", "(0, sign", "tune -k counts_as_worst"),
         ("sign = -1 if metrics", "sign = 1 if metrics", "tune -k best_on_validation"),
         ("return (None,) if is_final(record) else sentence", "return (None,)", "tune -k may_mend"),
+    ],
+    "experiments/design/tune.py": [
         ("*(() if ablation.tune.each else (BACKEND,))", "BACKEND", "tune -k one_framework"),
     ],
     "experiments/design/tune_spec.py": [
