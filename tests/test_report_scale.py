@@ -30,7 +30,7 @@ from tests.test_report_files import record
 WHOLE = bool(os.environ.get("MIXLAB_REPORT_SCALE"))
 TRIALS, CURVE_POINTS = (10_000 if WHOLE else 1_000), 100
 # Limits for ten thousand, on 2 cores, and not beside other tests.
-STATUS_S, FIRST_S, MEMORY_MIB, PAGE_BYTES = 3.0, 15.0, 1024, 8_000_000
+STATUS_S, FIRST_S, MEMORY_MIB, PAGE_BYTES = 3.0, 15.0, 1024, 5_000_000
 SLOWER = 1 if WHOLE else 4
 RATE, BLOCKS = "train.learning_rate", "model.num_blocks"
 RATES = [round(0.001 * (i + 1), 3) for i in range(20)]
