@@ -85,7 +85,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Look for no cycles: of 10,000 trials nearly all is kept, and looking through it took a sixth of the time."""
+    """Look for no cycles: of 10,000 trials nearly all is kept, and looking through it took a tenth of the time."""
     gc.disable()
     try:
         yield
