@@ -25,7 +25,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/design/foreseen.py": [
         ("costs.index(max(costs))", "0", "plan_tuned -k costs_the_most"),
-        (" or len(choice.tried) == len(values)", "", "plan_tuned -k waits_no_more"),
+        (" or choice.is_lost", "", "plan_tuned -k waits_no_more"),
     ],
     "experiments/design/base.py": [
         ("if MATCHED in tree else base", "if tree.get(MATCHED) else base", "matched -k takes_back"),
