@@ -19,8 +19,8 @@ from backends.errors import MixlabError
 class Target:
     """What an ablation can be exported to.
 
-    package: that its module imports.    extra: of pyproject.toml, which installs it.    apart: whether that needs an
-        environment of its own, since it does not go with what constraints.txt has.
+    package: that its module imports.    extra: of pyproject.toml, which installs it.    beside: what else is in it.
+    apart: whether it needs an environment of its own, since it does not go with what constraints.txt has.
     of_runs: whether `export(runs, folder)` takes the runs of an ablation, see run.py and folder.py; else
         `export(store, trials, out)` takes the trials of its table, whose weights are in the store, and a path. Both
         return sentences for the user: what was written, how it is opened.
@@ -30,6 +30,13 @@ class Target:
     extra: str
     of_runs: bool
     apart: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str | None:
+        """The first of its packages that is not installed."""
+        packages = (self.package, *self.beside)
+        return next((package for package in packages if importlib.util.find_spec(package) is None), None)
 
     @property
     def install(self) -> str:
@@ -42,7 +49,7 @@ class Target:
 TARGETS = {
     "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
     "wandb": Target("wandb", "wandb", of_runs=True),
-    "mlflow": Target("mlflow", "mlflow", of_runs=True),
+    "mlflow": Target("mlflow", "mlflow", of_runs=True, beside=("sqlalchemy", "alembic")),
     "trackio": Target("trackio", "trackio", of_runs=True, apart=True),
 }
 
@@ -53,10 +60,9 @@ def exporter(name: str) -> Callable[..., list[str]]:
     Raises: MixlabError: what it needs is not installed.
     """
     target = TARGETS[name]
-    if importlib.util.find_spec(target.package) is None:
+    if missing := target.missing:
         raise MixlabError(
-            f"command line: --to {name}: the package {target.package} is not installed; install it with: "
-            f"{target.install}"
+            f"command line: --to {name}: the package {missing} is not installed; install it with: {target.install}"
         )
     module: Any = importlib.import_module(f"{__name__}.{name}")
     made: Callable[..., list[str]] = module.export
