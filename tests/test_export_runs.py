@@ -176,6 +176,8 @@ def test_a_package_that_is_missing_is_a_sentence_with_its_command(
         assert ended.code == 2 and f"the package {target.package} is not installed" in ended.err, ended
         assert f"'.[{target.extra}]'" in ended.err and len(ended.err.splitlines()) == 1
         assert not Path("out").exists()
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *_: None if asked == "alembic" else found(asked))
+    assert "the package alembic is not installed" in run("export", "one", "--to", "mlflow", "out").err
 
 
 def test_what_is_of_runs_alone_is_refused_where_weights_are_exported(

@@ -19,7 +19,7 @@ from backends.errors import MixlabError
 class Target:
     """What an ablation can be exported to.
 
-    package: that its module imports.    extra: of pyproject.toml, which installs it.
+    package: that its module imports.    extra: of pyproject.toml, which installs it.    beside: what else is in it.
     of_runs: whether `export(runs, folder)` takes the runs of an ablation, see run.py and folder.py; else
         `export(store, selection, out)` takes trials whose weights are in the store, see weights.py, and a path. Both
         return sentences for the user: what was written, how it is opened.
@@ -32,6 +32,13 @@ class Target:
     of_runs: bool
     has_numbers: bool = True
     apart: bool = False
+    beside: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> str | None:
+        """The first of its packages that is not installed."""
+        packages = (self.package, *self.beside)
+        return next((package for package in packages if importlib.util.find_spec(package) is None), None)
 
     @property
     def install(self) -> str:
@@ -44,10 +51,10 @@ class Target:
 TARGETS = {
     "tensorboard": Target("tensorboard", "tensorboard", of_runs=True),
     "wandb": Target("wandb", "wandb", of_runs=True),
-    "mlflow": Target("mlflow", "mlflow", of_runs=True),
+    "mlflow": Target("mlflow", "mlflow", of_runs=True, beside=("sqlalchemy", "alembic")),
     "trackio": Target("trackio", "trackio", of_runs=True, apart=True),
     "hf": Target("huggingface_hub", "hf", of_runs=False),
-    "onnx": Target("onnxruntime", "onnx", of_runs=False, has_numbers=False),
+    "onnx": Target("onnxruntime", "onnx", of_runs=False, has_numbers=False, beside=("onnx", "onnxscript")),
 }
 
 
@@ -57,10 +64,9 @@ def exporter(name: str) -> Callable[..., list[str]]:
     Raises: MixlabError: what it needs is not installed.
     """
     target = TARGETS[name]
-    if importlib.util.find_spec(target.package) is None:
+    if missing := target.missing:
         raise MixlabError(
-            f"command line: --to {name}: the package {target.package} is not installed; install it with: "
-            f"{target.install}"
+            f"command line: --to {name}: the package {missing} is not installed; install it with: {target.install}"
         )
     module: Any = importlib.import_module(f"{__name__}.{name}")
     made: Callable[..., list[str]] = module.export

@@ -3,7 +3,8 @@
 What has been written is appended to where it is the beginning of what is to be written, which is so while a trial
 grows; then a TensorBoard that is open shows the new points. Else, as where a mean is over one more trial, the run is
 written anew as a file of its own, which tells TensorBoard to forget the one before, and that one is emptied. An export
-that is killed leaves a file that ends early, which TensorBoard reads up to there and the next export completes.
+that is killed leaves a file that ends early, which TensorBoard reads up to there and the next export completes. A kind
+of number that is no longer exported, as without --test, is gone once TensorBoard is opened again.
 
 The points of a curve have no time of their own in a record: their wall time is 0, that of final numbers the end of the
 trial.
