@@ -33,6 +33,7 @@ def rows(ablation: Ablation, table: pd.DataFrame) -> Rows:
 
 
 def records(frame: pd.DataFrame) -> list[Row]:
+    """The rows of a frame, which DataFrame.iterrows gives in ten times the time."""
     found: list[Any] = frame.to_dict("records")
     return found
 
