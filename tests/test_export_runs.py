@@ -183,10 +183,10 @@ def test_a_package_that_is_missing_is_a_sentence_with_its_command(
 def test_what_is_of_runs_alone_is_refused_where_weights_are_exported(
     run: Command, own: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(TARGETS, "weights", Target("json", "none", of_runs=False))
+    monkeypatch.setitem(TARGETS, "weights", Target("json", "none", of_runs=False, has_numbers=False))
     asked: list[tuple[int, Path]] = []
     monkeypatch.setattr(
-        export, "exporter", lambda name: lambda store, trials, out: asked.append((len(trials), out)) or []
+        export, "exporter", lambda name: lambda store, selection, out: asked.append((len(selection.labels), out)) or []
     )
     for option in ("--follow", "--test", "--mix-commits"):
         ended = run("export", "one", "--to", "weights", "out", option)
