@@ -56,7 +56,8 @@ def _ask(path: Path) -> "Answers":
     console.print(f"A first ablation, {path}. Enter takes what stands in brackets.", markup=False)
     for question in QUESTIONS:
         while True:
-            answer = Prompt.ask(question.text, console=console, default=question.default)
+            default = question.default_after(given)
+            answer = Prompt.ask(question.text, console=console, default=default, show_default=bool(default))
             try:
                 given[question.name] = question.read(answer, given)
                 break

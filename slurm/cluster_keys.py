@@ -136,6 +136,9 @@ def _rules(rules: Any, where: str) -> tuple[Rule, ...]:
 
 
 def _rule(rule: dict[str, Any], where: str) -> Rule:
+    if "match" not in rule:
+        for key in rule:
+            _check_key(key, key, ("match", *needs.KEYS), where, "it")
     match = rule.get("match")
     if not isinstance(match, dict) or not match:
         raise MixlabError(f"{where}: match: expected fields with their values, as in {RULE}, got {shown(match)}")

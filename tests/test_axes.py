@@ -47,6 +47,10 @@ def test_the_ends_of_a_logarithmic_axis_are_those_that_are_written() -> None:
         ("model.rescale", "log(true, false, 3)", "expected two numbers"),
         (RATE, "uniform(0, 1)", "is drawn, which needs samples and samples_seed"),
         (RATE, [], "got no values"),
+        (RATE, "logunifrom(1e-4, 1e-2)", "is no call that is read; allowed: log, uniform, loguniform, choice; did you"),
+        (RATE, "log(1e-4", "'log(1e-4' has no closing bracket; inside of [] and {} a comma ends a value: use quotes"),
+        (RATE, ["log(1e-4", "1e-2", "3)"], "has no closing bracket"),
+        (RATE, ["log(1e-4, 1e-2, 3)"], "is a whole axis; write it without the brackets of a list"),
     ],
 )
 def test_an_axis_that_cannot_be_read_is_named(field: str, written: Any, part: str) -> None:

@@ -446,6 +446,7 @@ def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
             "when: [{match: {}, time: 5}]",
             "when: match: expected fields with their values, as in {match: {model.variant: L/16}, time: 2-0}, got {}",
         ),
+        ("when: [{mach: {seed: 1}, time: 5}]", "when: 'mach' is not a key of it; did you mean 'match'?"),
         ("when: [{match: {seed: 1}}]", "says no need; allowed beside it: partition, account"),
         ("when: [{match: {sed: 1}, time: 5}]", "when: match: 'sed' is not a field of a trial"),
         ("when: [{match: {seed: x}, time: 5}]", "when: match: seed: expected a whole number (at least 0), got 'x'"),

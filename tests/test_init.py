@@ -55,6 +55,12 @@ def test_answers_become_the_ablation(answer: Any, tmp_path: Path) -> None:
     assert made.base["model.num_blocks"] == 8
 
 
+def test_the_values_of_another_field_have_no_default(answer: Any, tmp_path: Path) -> None:
+    ended = answer("one.yaml", "", "model.dropout", "", "0, 0.1", "", "", "", "")
+    assert ended.code == 0 and load_ablation(tmp_path / "one.yaml").axes["model.dropout"] == [0.0, 0.1]
+    assert "tied" not in ended.err and "model.dropout: expected one value or several, got no values" in ended.err
+
+
 def test_a_wrong_answer_is_asked_for_again(answer: Any, tmp_path: Path) -> None:
     lines = ["", "model.blocks", "seed", "run.threads", "model.num_blocks", "2", "2, many", "2, 2", "2, null", "smal"]
     ended = answer("one.yaml", *lines, "small", "", "tensorflow", "torch", "0", "3")

@@ -153,9 +153,9 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
 def _check_keys(tree: Mapping[str, Any], where: str) -> None:
     if unknown := [key for key in tree if key not in KEYS and not is_field(key)]:
         sections = dict.fromkeys(name.partition(".")[0] for name in fields.names())
-        raise MixlabError(
-            f"{where}: {shown(unknown[0])} is not a key of an ablation; {choices(unknown[0], (*KEYS, *sections))}"
-        )
+        whole = next((name for name in fields.names() if fields.short(name) == unknown[0]), "")
+        hint = f"did you mean {whole!r}?" if whole else choices(unknown[0], (*KEYS, *sections))
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {hint}")
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, choices
 from experiments import streams
 from experiments.spec import fields, scalars
 from experiments.spec.scalars import TwoReadings, Unfit
@@ -30,8 +30,9 @@ from experiments.spec.values import is_free_text, is_whole, shown
 
 Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 
-LOG, UNIFORM, LOGUNIFORM, CHOICE = "log", "uniform", "loguniform", "choice"
-CALL = re.compile(rf"\s*(?P<name>{LOG}|{UNIFORM}|{LOGUNIFORM}|{CHOICE})\((?P<inside>.*)\)\s*", re.S)
+CALLS = LOG, UNIFORM, LOGUNIFORM, CHOICE = ("log", "uniform", "loguniform", "choice")
+CALL = re.compile(rf"\s*(?P<name>{'|'.join(CALLS)})\((?P<inside>.*)\)\s*", re.S)
+BEGUN = re.compile(r"\s*(?P<name>[A-Za-z]\w*)\(")
 DIGITS = 6
 MAX_VALUES = 10_000  # of one log(...), and of samples
 DRAWS_A_SAMPLE = 1000  # that may repeat earlier samples
@@ -56,6 +57,7 @@ def values(axis: Any, field: str, where: str) -> list[Any]:
     Args:   axis: a list, one value, or `log(from, to, number)`.    where: what the error sentence begins with.
     Raises: MixlabError: there are none, one does not fit the field, or they are to be drawn.
     """
+    check_calls(axis, field, where)
     call = read_call(axis, field)
     if call is not None and call.is_drawn:
         raise MixlabError(
@@ -77,6 +79,23 @@ def read_call(axis: Any, field: str) -> Call | None:
     if match is None:
         return None
     return Call(match["name"], tuple(part.strip() for part in match["inside"].split(",")), axis.strip())
+
+
+def check_calls(axis: Any, field: str, where: str) -> None:
+    """Raises: MixlabError: the axis, or a value of it, begins like a call and is none that can be read there."""
+    if is_free_text(*fields.holder(field)):
+        return
+    for one in axis if isinstance(axis, list) else [axis]:
+        begun = BEGUN.match(one) if isinstance(one, str) else None
+        if begun is None:
+            continue
+        place = f"{where}: {field}: {shown(one)}"
+        if begun["name"] not in CALLS:
+            raise MixlabError(f"{place} is no call that is read; {choices(begun['name'], CALLS)}")
+        if not CALL.fullmatch(one):
+            raise MixlabError(f"{place} has no closing bracket; inside of [] and {{}} a comma ends a value: use quotes")
+        if isinstance(axis, list):
+            raise MixlabError(f"{place} is a whole axis; write it without the brackets of a list")
 
 
 def samples(drawn: Mapping[str, Call], number: int, seed: int, where: str) -> list[Point]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from backends.models.mixer_spec import SIZES
-from experiments.design.axes import Point
+from experiments.design.axes import Point, read_call
 from experiments.spec import fields
 from experiments.spec.expand import expand
 from experiments.spec.values import shown
@@ -59,8 +59,11 @@ def matched_over(base: Base, tree: Mapping[str, Any], where: str) -> Base:
 
 def fields_at_the_top(tree: Mapping[str, Any], where: str) -> Point:
     """The fields that stand in an ablation itself.  Raises: MixlabError: see fields.flatten."""
-    own = {key: value for key, value in tree.items() if is_field(key)}
-    return fields.typed(fields.flatten(own, where), where)
+    own = fields.flatten({key: value for key, value in tree.items() if is_field(key)}, where)
+    for name, value in own.items():
+        if isinstance(value, list) or (name in fields.names() and read_call(value, name)):
+            raise MixlabError(f"{where}: {name}: {shown(value)} is an axis; put it under 'grid'")
+    return fields.typed(own, where)
 
 
 def is_field(key: str) -> bool:

@@ -21,6 +21,7 @@ from experiments.spec.yaml_files import parse, read_text
 SHIPPED = Path(__file__).parent.parent / "ablations"
 BASES = Path(__file__).parent.parent / "bases"
 WHERE = "answer"
+MIXING = "model.token_mixing"  # is compared, if nothing else is asked for
 BASE = re.compile(r"(?<=base: )\.\./bases/(?=\w)")
 
 
@@ -45,6 +46,11 @@ class Question:
     text: str
     default: str
     read: Callable[[str, Mapping[str, Any]], Any]  # with the answers before it
+    follows: str = ""  # a field: only where it is compared the default means something
+
+    def default_after(self, given: Mapping[str, Any]) -> str:
+        """The default after these answers; empty: there is none."""
+        return self.default if self.follows in ("", given.get("field")) else ""
 
 
 def _text(answer: str, given: Mapping[str, Any]) -> str:
@@ -94,7 +100,9 @@ def _seeds(answer: str, given: Mapping[str, Any]) -> int:
 QUESTIONS = (
     Question("question", "What is the question?", "Does untying the token-mixing MLP help?", _text),
     Question("field", "Which field is compared? (mixlab fields lists them)", "model.token_mixing", _field),
-    Question("values", "Which values has it? The first one is the baseline", "tied, untied", _values),
+    Question(
+        "values", "Which values has it? The first one is the baseline", "tied, untied", _values, "model.token_mixing"
+    ),
     Question("base", f"Which base? ({', '.join(path.stem for path in sorted(BASES.glob('*.yaml')))})", "small", _base),
     Question("source", "Which data? (digits, synthetic, a folder, or the id of a data set)", "digits", _text),
     Question("frameworks", "Which frameworks?", "torch, jax", _frameworks),

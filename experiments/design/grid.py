@@ -75,7 +75,10 @@ def _axes(mapping: Any, sampling: Sampling, where: str) -> Axes:
     if not isinstance(mapping, dict):
         raise MixlabError(f"{where}: expected a mapping of fields to lists of values, got {shown(mapping)}")
     written = {str(name): values for name, values in mapping.items() if name not in (SAMPLES, SEED)}
-    calls = {name: axes.read_call(values, name) for name, values in written.items() if name in fields.names()}
+    of_fields = {name: values for name, values in written.items() if name in fields.names()}
+    for name, values in of_fields.items():
+        axes.check_calls(values, name, where)
+    calls = {name: axes.read_call(values, name) for name, values in of_fields.items()}
     drawn = {name: call for name, call in calls.items() if call is not None and call.is_drawn}
     if not drawn and (given := [name for name in (SAMPLES, SEED) if name in mapping]):
         raise MixlabError(f"{where}: {given[0]}: no axis beside it is drawn; leave it out, or draw one")
