@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:  # a plan's comparisons need none
     import pandas as pd
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
+NUMBER_OF = "number of "  # how a field's words begin whose values are counts
 
 
 def keys(ablation: Ablation) -> list[str]:
@@ -49,9 +51,11 @@ def field_text(ablation: Ablation, name: str) -> str:
 
 
 def field_words(ablation: Ablation, name: str) -> str:
-    """A field within a sentence: `token mixing`; a label as it is."""
+    """A field within a sentence: `token mixing`, `number of blocks`; a label as it is."""
     words = field_text(ablation, name)
-    return words if FIELD in ablation.labels.get(name, {}) else words.replace("_", " ")
+    if FIELD in ablation.labels.get(name, {}):
+        return words
+    return re.sub("^num_", NUMBER_OF, words).replace("_", " ")
 
 
 def value_text(ablation: Ablation, name: str, value: Any) -> str:
@@ -69,6 +73,11 @@ def label_text(ablation: Ablation, label: Label, without: str = "") -> str:
     named = [(name, value) for name, value in zip(keys(ablation), label, strict=True) if name != without]
     told = [(name, value) for name, value in named if name in ablation.varying] or named
     return " ".join(setting_text(ablation, name, value) for name, value in told)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:

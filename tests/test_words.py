@@ -78,7 +78,7 @@ def test_labels_stand_in_figures_sentences_and_trends(written: tuple[Bench, Path
     assert "four" in figures["sweep_num_blocks"] and "depth" in figures["sweep_num_blocks"]
     report = bench.report()
     told = " ".join([*sentences(report), *trends.sentences(report)])
-    assert "one per channel $c_1$" in told and "mean of PyTorch and jax" in told and "depth=four" in told
+    assert "one per channel $c_1$" in told and "mean of PyTorch and jax" in told and "with depth four, " in told
     assert "tied 27" not in told and "num_blocks" not in told and "torch" not in told.replace("PyTorch", "")
 
 
