@@ -309,16 +309,6 @@ def test_two_seeds_say_how_little_their_interval_means(bench: Any) -> None:
     assert "degree" not in made.text() and "(few seeds: the interval is ±4.3 " in sentences(made.report())[0]
 
 
-def test_a_report_takes_no_file_of_another_name(bench: Any) -> None:
-    made = bench().fill()
-    folder = made.write()
-    (folder / "figures" / "photo.pdf").write_bytes(b"mine")
-    (folder / "figures" / "filters.pdf").write_bytes(b"of an earlier report")
-    made.write()
-    assert (folder / "figures" / "photo.pdf").read_bytes() == b"mine"
-    assert not (folder / "figures" / "filters.pdf").exists()
-
-
 @pytest.mark.usefixtures("without_figures")
 def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
     grid = {"backend": ["torch", "jax"], "seed": [0, 1]}
