@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.design.ablation import Ablation
-from experiments.design.labels import FIELD, words
+from experiments.design.labels import FIELD, Labels, words
 from experiments.spec.fields import short, text
 
 if TYPE_CHECKING:  # a plan's comparisons need none
@@ -66,6 +66,11 @@ def value_text(ablation: Ablation, name: str, value: Any) -> str:
 def setting_text(ablation: Ablation, name: str, value: Any) -> str:
     """`num_blocks=4`: a field and its value, in the words of the table."""
     return f"{field_text(ablation, name)}={value_text(ablation, name, value)}"
+
+
+def plain_text(own: Labels, name: str, value: Any) -> str:
+    """`token MLP=per channel`: a field and its value where there is no table."""
+    return f"{own.get(name, {}).get(FIELD, short(name))}={words(own, name, value)}"
 
 
 def label_text(ablation: Ablation, label: Label, without: str = "") -> str:
