@@ -1,8 +1,13 @@
 """Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
+import contextlib
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from backends.errors import show_chain
 
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
@@ -51,6 +56,18 @@ def expand_paths(arguments: argparse.Namespace) -> None:
     for name, value in vars(arguments).items():
         if isinstance(value, Path):
             setattr(arguments, name, Path(expand(str(value), f"{COMMAND_LINE}: {name}")))
+
+
+@contextlib.contextmanager
+def noting_a_look() -> Iterator[None]:
+    """Where a look at test numbers cannot be noted in the store, say so and go on."""
+    from experiments.files import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        show_chain(error)
+        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":

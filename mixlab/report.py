@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError, choices, show_chain
-from mixlab.common import add_store, load
+from mixlab.common import add_store, load, noting_a_look
 
 if TYPE_CHECKING:
     from analysis.report import Report
@@ -114,17 +114,13 @@ def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", argument
 
 def _unseal(report: "Report", is_written: bool) -> None:
     """Note that test numbers are shown: the files of a report hold them whatever the metric of its table is."""
-    from experiments.files import StoreError
     from experiments.results import metrics, unsealed
 
     shows, frame = is_written or metrics.parse(report.ablation.report.metric).split == metrics.TEST, report.frame
     if not shows or not (frame["status"] == "done").any():
         return
-    try:
+    with noting_a_look():
         unsealed.note(report.store, report.ablation.name, dict(zip(frame["id"], frame["info.content"], strict=True)))
-    except StoreError as error:
-        show_chain(error)
-        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:
