@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.design.ablation import Ablation
-from experiments.design.labels import FIELD, words
+from experiments.design.labels import FIELD, Labels, words
 from experiments.spec.fields import short, text
 
 if TYPE_CHECKING:  # a plan's comparisons need none
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # a plan's comparisons need none
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
 Row = Mapping[str, Any]  # a cell: its columns, see cells.cells
 Rows = Mapping[Label, Row]
+NUMBER_OF = "number of "  # how a field's words begin whose values are counts
 
 
 def keys(ablation: Ablation) -> list[str]:
@@ -56,9 +58,11 @@ def field_text(ablation: Ablation, name: str) -> str:
 
 
 def field_words(ablation: Ablation, name: str) -> str:
-    """A field within a sentence: `token mixing`; a label as it is."""
+    """A field within a sentence: `token mixing`, `number of blocks`; a label as it is."""
     words = field_text(ablation, name)
-    return words if FIELD in ablation.labels.get(name, {}) else words.replace("_", " ")
+    if FIELD in ablation.labels.get(name, {}):
+        return words
+    return re.sub("^num_", NUMBER_OF, words).replace("_", " ")
 
 
 def value_text(ablation: Ablation, name: str, value: Any) -> str:
@@ -71,11 +75,21 @@ def setting_text(ablation: Ablation, name: str, value: Any) -> str:
     return f"{field_text(ablation, name)}={value_text(ablation, name, value)}"
 
 
+def plain_text(own: Labels, name: str, value: Any) -> str:
+    """`token MLP=per channel`: a field and its value where there is no table."""
+    return f"{own.get(name, {}).get(FIELD, short(name))}={words(own, name, value)}"
+
+
 def label_text(ablation: Ablation, label: Label, without: str = "") -> str:
     """A cell in words: `num_blocks=4 token_mixing=untied backend=jax`; without what is the same in all cells."""
     named = [(name, value) for name, value in zip(keys(ablation), label, strict=True) if name != without]
     told = [(name, value) for name, value in named if name in ablation.varying] or named
     return " ".join(setting_text(ablation, name, value) for name, value in told)
+
+
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))
 
 
 def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:

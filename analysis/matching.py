@@ -1,10 +1,9 @@
 """What settings have in common with the baselines they are compared with: parameters, FLOPs, steps, seconds."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.labels import Label, Row, Rows, baseline_of, label_text
+from analysis.labels import Label, Row, Rows, baseline_of, label_text, listed
 from experiments.design.ablation import Ablation
 
 COLUMNS = {"parameters": "parameters", "flops": "training_flops", "steps": "steps", "seconds": "seconds"}  # of cells
@@ -75,8 +74,8 @@ def beside(cell: Row, base: Row) -> str:
         ratio = float(cell[column]) / float(base[column]) if base[column] > 0 else math.nan
         if quantity != "seconds" and not math.isnan(ratio):  # which the machine's other work changes
             found.append(Matched(quantity, ratio, ratio, ()))
-    unlike = _listed([one.times_text for one in found if not one.is_equal])
-    equal = _listed([one.words for one in found if one.is_equal])
+    unlike = listed([one.times_text for one in found if not one.is_equal])
+    equal = listed([one.words for one in found if one.is_equal])
     parts = ", ".join(filter(None, (unlike, f"equal {equal}" if equal else "")))
     return f"at {parts}" if parts else ""
 
@@ -89,7 +88,7 @@ def asked(ablation: Ablation) -> tuple[str, ...]:
 def heading_text(ablation: Ablation, rows: Rows) -> str:
     """`at equal parameters (within 0.4 %) and equal steps`, of what was asked for and is so; empty where nothing is."""
     held = [one.equal_text for one in matching(ablation, rows) if one.quantity in asked(ablation) and one.is_equal]
-    return f"at {_listed(held)}" if held else ""
+    return f"at {listed(held)}" if held else ""
 
 
 def broken(ablation: Ablation, rows: Rows) -> list[str]:
@@ -104,7 +103,3 @@ def broken(ablation: Ablation, rows: Rows) -> list[str]:
             where = label_text(ablation, one.farthest)
             lines.append(f"matched: settings do not have equal {noun}: {one.times_text} of the baseline, as {where}")
     return lines
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, (", ".join(words[:-1]), *words[-1:])))

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from analysis.labels import Label, field_words, keys, speaks_for_itself, value_text
+from analysis.labels import NUMBER_OF, Label, field_words, keys, speaks_for_itself, value_text
 from analysis.report import Report
 from analysis.settings import FRAMEWORK
+from experiments.spec.fields import text
 
 NOTHING = "none"  # a value that is no word without its field
 
@@ -66,16 +67,19 @@ class Roles:
             named = {name: value for name, value in named.items() if value != base[name]}
             if not named:
                 return "baseline"
-        return ", ".join(self._words(name, value) for name, value in named.items())
+        return ", ".join(self.words(name, value) for name, value in named.items())
 
-    def _words(self, name: str, value: Any) -> str:
+    def words(self, name: str, value: Any, whole: bool = False) -> str:
+        """`untied`, `4 blocks`, `no position embedding`, `flip on`; `untied token mixing` where it is to be whole."""
         field, shown = field_words(self.report.ablation, name), value_text(self.report.ablation, name, value)
-        if name in self.speaking:
+        if name in self.speaking and not (whole and name != FRAMEWORK):
             return shown
         if shown == NOTHING:
             return f"no {field}"
-        if field.startswith("num ") and _is_number(value):
-            things = field.removeprefix("num ")
+        if isinstance(value, bool) and shown == text(value):
+            return f"{field} {'on' if value else 'off'}"
+        if field.startswith(NUMBER_OF) and _is_number(value):
+            things = field.removeprefix(NUMBER_OF)
             return f"{shown} {things.removesuffix('s') if value == 1 else things}"
         return f"{shown} {field}" if isinstance(value, str) else f"{field} {shown}"
 

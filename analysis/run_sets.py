@@ -5,12 +5,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from analysis.one_trial import flat
 from backends.errors import MixlabError, choices, show_chain
+from experiments.design import archive
+from experiments.design.labels import Labels
 from experiments.results import metrics
 from experiments.results.store import CorruptRecord, OtherSchema, Store
 
@@ -20,12 +22,16 @@ Key = tuple[tuple[str, Any], ...]  # a trial's resolved fields
 
 @dataclass(frozen=True)
 class RunSet:
-    """The done trials of a store, or those of one commit. unread: why, of each record that cannot be read."""
+    """The done trials of a store, or those of one commit.
+
+    unread: why, of each record that cannot be read.    labels: those on which the store's ablations agree.
+    """
 
     name: str
     root: Path
     records: Mapping[str, dict[str, Any]]  # by id
     unread: tuple[str, ...] = ()
+    labels: Labels = field(default_factory=dict)
 
 
 def read_run_set(text: str, store: Path) -> RunSet:
@@ -45,7 +51,7 @@ def read_run_set(text: str, store: Path) -> RunSet:
     held = Store(Path(folder or store))
     done, unread = _records(held)
     if not commit:
-        return RunSet(text, held.root, done, unread)
+        return RunSet(text, held.root, done, unread, archive.labels(held))
     chosen = {key: record for key, record in done.items() if any(one.startswith(commit) for one in _commits(record))}
     if not chosen:
         there = sorted({one[:12] for record in done.values() for one in _commits(record)})
@@ -53,7 +59,7 @@ def read_run_set(text: str, store: Path) -> RunSet:
             f"command line: {text!r} is not a folder, and no done trial of {held.root} ran under such a commit; "
             f"{choices(commit, there)}"
         )
-    return RunSet(text, held.root, chosen, unread)
+    return RunSet(text, held.root, chosen, unread, archive.labels(held))
 
 
 def _records(store: Store) -> tuple[dict[str, dict[str, Any]], tuple[str, ...]]:

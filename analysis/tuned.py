@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis.labels import field_text, setting_text, value_text
+from analysis.labels import field_text, field_words, setting_text, value_text
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
@@ -21,13 +21,14 @@ from experiments.spec.fields import text
 
 
 def tuned_text(ablation: Ablation) -> str:
-    """`each tuned over 5 values of learning_rate by best.validation.accuracy`; empty where nothing is tuned."""
+    """`Each setting was tuned over 5 values of learning rate by best.validation.accuracy.`, or that none was."""
     if ablation.tune is None:
-        return ""
-    names = " and ".join(field_text(ablation, name) for name in ablation.tune.over)
+        return "No setting was tuned."
+    names = " and ".join(field_words(ablation, name) for name in ablation.tune.over)
     steps = [str(step) for step in ablation.tune.halving.steps] if ablation.tune.halving else []
     stages = f", halved at step{'s' * (len(steps) > 1)} {' and '.join(steps)}" if steps else ""
-    return f"each tuned over {len(combinations(ablation.tune))} values of {names} by {ablation.tune.by}{stages}"
+    count = len(combinations(ablation.tune))
+    return f"Each setting was tuned over {count} values of {names} by {ablation.tune.by}{stages}."
 
 
 def heading_text(ablation: Ablation) -> str:

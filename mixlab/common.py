@@ -1,9 +1,13 @@
 """Parts that several commands share: exit codes, arguments, loading an ablation and its store, the table."""
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from backends.errors import show_chain
 
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
@@ -55,6 +59,18 @@ def expand_paths(arguments: argparse.Namespace) -> None:
             setattr(arguments, name, Path(expand(str(value), f"{COMMAND_LINE}: {name}")))
 
 
+@contextlib.contextmanager
+def noting_a_look() -> Iterator[None]:
+    """Where a look at test numbers cannot be noted in the store, say so and go on."""
+    from experiments.files import StoreError
+
+    try:
+        yield
+    except StoreError as error:
+        show_chain(error)
+        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
+
+
 def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":
     """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them.
 
@@ -102,15 +118,10 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
 
 def note_unsealed(store: "Store", name: str, contents: "Contents") -> None:
     """Note that test numbers of an ablation are shown; where that cannot be noted, say so. Args: contents: see note."""
-    from backends.errors import show_chain
-    from experiments.files import StoreError
     from experiments.results import unsealed
 
-    try:
+    with noting_a_look():
         unsealed.note(store, name, contents)
-    except StoreError as error:
-        show_chain(error)
-        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
 
 
 def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:

@@ -3,7 +3,7 @@
 import argparse
 
 from experiments.results.metrics import DEFAULT
-from mixlab.common import add_store
+from mixlab.common import add_store, noting_a_look
 
 HELP = "Compare the same trials in two stores, or under two commits of the project; or the frameworks within one."
 EXAMPLE = "mixlab compare runs /scratch/their/runs"
@@ -20,10 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def command(arguments: argparse.Namespace) -> int:
     from analysis.run_sets import read_run_set
     from analysis.terminal.compare import compare_lines, set_lines
+    from experiments.design import seen
+    from experiments.results import metrics
+    from experiments.results.store import Store
     from experiments.spec.expand import expand
 
     named = [text for text in (arguments.first, arguments.second) if text is not None]
     first, *rest = [read_run_set(expand(text, "command line: run set"), arguments.store) for text in named]
     lines = compare_lines(first, rest[0], arguments.metric) if rest else set_lines(first, arguments.metric)
     print("\n".join(lines))
+    if metrics.parse(arguments.metric).split == metrics.TEST:
+        for side in (first, *rest):
+            with noting_a_look():
+                seen.note(Store(side.root), side.records)
     return 0

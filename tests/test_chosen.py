@@ -28,9 +28,11 @@ def on_splits(validation: float | None, test: float, parameters: int = 100) -> d
 def test_the_best_cell_is_chosen_on_validation_and_told_by_its_test_number(bench: Any) -> None:
     made = bench(grid={MIXING: ["tied", "untied"], "seed": [0]}, report={"rows": [MIXING]})
     (said,) = sentences(made.put(on_splits(0.8, 0.6), on_splits(0.7, 0.9)).report())
-    assert said.startswith("best on validation of 2: token_mixing=tied: 60.0 %")
+    assert said.startswith("Best on validation of 2 settings: tied token mixing. Its test accuracy is 60.0 %, n = 1")
     (said,) = sentences(made.put(on_splits(0.8, 0.6), on_splits(None, 0.9)).report())
-    assert said.startswith("best on test, by which it was chosen, of 2: token_mixing=untied: 90.0 %")
+    assert said.startswith(
+        "Best on test, by which it was chosen, of 2 settings: untied token mixing. Its test accuracy is"
+    )
 
 
 def test_a_trend_is_of_cells_that_differ_in_the_swept_field_alone(bench: Any) -> None:
@@ -45,9 +47,9 @@ def test_a_trend_is_of_cells_that_differ_in_the_swept_field_alone(bench: Any) ->
     )
     found = list(trends.trends(made.report()))
     assert [(one.what, one.rest) for one in found] == [
-        (what, f"token_mixing={mixing}")
+        (what, f"{mixing} token mixing")
         for mixing in ("tied", "untied")
-        for what in ("num_blocks", "parameters by num_blocks")
+        for what in ("number of blocks", "parameters by number of blocks")
     ]
     assert all(one.trend.n == 3 and abs(one.trend.slope) < 1e-12 for one in found)
     x = np.log2([float(cell["parameters"]) for cell in made.report().rows.values()])

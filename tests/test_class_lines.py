@@ -82,7 +82,7 @@ def test_show_has_the_accuracy_that_the_record_has(run: Any, tmp_path: Path, qui
         out = run("show", key, "--predictions", name).out
         share = record["metrics"][when][split]["accuracy"]
         assert f"  {name}: " in out and f"examples right, {100 * share:.1f} %" in out and "  1 square" in out
-    assert "last.test: " in run("show", key).out
+    assert "last.validation: " in run("show", key).out and "last.test: " in run("show", key, "--test").out
     wrong = run("show", key, "--predictions", "last.train")
     assert wrong.code == 2 and "got 'last.train'; allowed: last.test, last.validation," in wrong.err
 
@@ -106,6 +106,6 @@ def test_show_says_why_there_are_no_predictions(run: Any, tmp_path: Path, quick:
         path.unlink()
     else:
         keep(path.parent, np.zeros(3, np.int32), np.zeros(3, np.int32), "validation")
-    shown = run("show", key)
+    shown = run("show", key, "--test")
     assert shown.code == 0 and any(line.startswith("  last.test: no pred") and words in line for line in
                                    shown.out.splitlines())  # fmt: skip

@@ -213,7 +213,7 @@ def test_report_as_text_is_what_run_printed_and_markdown_holds_the_same_cells(ru
 
 def test_show_takes_the_beginning_of_an_id(run: Run, done: Path) -> None:
     for key, record in records(done / "runs").items():
-        ended = run("show", key[:6])
+        ended = run("show", key[:6], "--test")
         assert ended.code == 0 and f"trial {key}: done" in ended.out
         assert f"token_mixing: {record['spec']['model']['token_mixing']}" in ended.out
         for point in record["curve"]:

@@ -93,8 +93,8 @@ def test_the_answer_names_the_fields_of_a_baseline_of_two(bench: Any) -> None:
     report = {"rows": [MIXING, CHANNELS], "baseline": {MIXING: "tied", CHANNELS: "tied"}}
     made = bench(grid=grid, report=report).put(*map(record, (0.5, 0.6, 0.7, *(0.5, 0.61, 0.7) * 2, 0.8, 0.7, 0.7)))
     said = sentences(made.report())
-    assert "not distinguishable from token_mixing=tied channel_mixing=tied" in said[0]
-    assert all(", not distinguishable from tied; with 80 % power" in line for line in said[1:])
+    assert "none of 3 settings is distinguishable from the baseline (tied token mixing, tied channel mixing)" in said[0]
+    assert all(" the baseline [" in line and ": not distinguishable; with 80 % power" in line for line in said)
 
 
 # --- text of any kind -------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from statsmodels.stats.anova import anova_lm
 
 from analysis.inference import crossed, holm
 from analysis.table import marginal
+from analysis.table.render import rendered_of
 from experiments.results import predictions
 from tests.test_report_files import BLOCKS, MIXING, Bench, record
 
@@ -87,10 +88,10 @@ def test_the_interval_of_a_marginal_effect_is_over_seeds_and_examples(bench: Any
 def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
     made = bench()
     folder = made.write()
-    lines = marginal.sentences(made.report())
-    assert len(lines) == 4 and all(re.search(r"num_blocks=[24] over 1: ", line) for line in lines[:2])
-    told = r"token_mixing=untied over tied: \+\S+ points \[\S+, \S+\].*, n = 3 seeds and 150 test examples"
-    assert re.match(told, lines[2]) and lines[2].endswith("; mean over num_blocks")
+    lines = marginal.told(made.report()).lines
+    assert len(lines) == 4 and all(re.match(r"[24] blocks over 1 block: ", line) for line in lines[:2])
+    told = r"untied token mixing over tied: \+\S+ points \[\S+, \S+\]( \(\S+ %\))?, n = 3 seeds and 150 test examples, "
+    assert re.match(told + "(not )?distinguishable$", lines[2])
     assert lines[3].startswith("no interaction of the fields is shown (p = 0.")
     page = (folder / "report.md").read_text()
     assert "## Marginal effects" in page and all(line.split(":")[0] in page for line in lines[:3])
@@ -98,8 +99,10 @@ def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
 
 
 def test_an_interaction_is_said_to_make_them_misleading(bench: Any) -> None:
-    *_, last = marginal.sentences(bench(answers(interaction=1.5)).report())
-    assert last.startswith("num_blocks and token_mixing interact (p < 0.001): the effect of one depends on the other")
+    *_, last = marginal.told(bench(answers(interaction=1.5)).report()).lines
+    assert last.startswith(
+        "number of blocks and token mixing interact (p < 0.001): the effect of one depends on the other"
+    )
 
 
 def test_the_test_of_an_interaction_is_that_of_a_two_way_table(bench: Any) -> None:
@@ -141,7 +144,7 @@ def test_an_incomplete_grid_has_none_and_says_what_it_lacks(bench: Any) -> None:
     for planned in made.trials:
         if planned.settings[BLOCKS] == 2 and planned.settings[MIXING] == "tied":
             (made.store.folder(planned.trial.id) / "record.json").unlink()
-    (said,) = marginal.sentences(made.report())
+    said = marginal.told(made.report()).why_not
     assert said.startswith("There are no marginal effects: of 6 combinations these have no number: ")
     assert said.endswith(": num_blocks=2 token_mixing=tied.")
 
@@ -159,15 +162,27 @@ def test_seeds_that_not_all_combinations_have_do_not_count(bench: Any) -> None:
     for one in made.trials:
         if one.trial.seed == 1:
             (made.store.folder(one.trial.id) / "record.json").unlink(missing_ok=True)
-    (said,) = marginal.sentences(made.report())
+    said = marginal.told(made.report()).why_not
     assert said.endswith("the 6 combinations have fewer than 2 seeds in common.")
 
 
 def test_one_field_alone_has_no_marginal_effects(bench: Any) -> None:
     made = bench(answers()[:1], grid={**GRID, BLOCKS: [1]})
-    assert marginal.sentences(made.report()) == []
+    assert marginal.told(made.report()) == marginal.Told()
 
 
 def test_cells_that_are_all_alike_have_neither_test_nor_interaction(bench: Any) -> None:
-    lines = marginal.sentences(bench(np.ones((3, 2, 2, 3, NUM), bool)).report())
-    assert len(lines) == 3 and all("not tested, since all pairs differ by the same" in line for line in lines)
+    lines = marginal.told(bench(np.ones((3, 2, 2, 3, NUM), bool)).report()).lines
+    assert len(lines) == 3 and all("not tested, since all 3 seeds give the same difference" in line for line in lines)
+
+
+def test_marginal_effects_stand_below_the_printed_table_where_there_are_any(bench: Any) -> None:
+    made = bench()
+    report = made.report()
+    lines = marginal.told(report).lines
+    text = rendered_of(report).text("text")
+    assert text.endswith("\n".join(["", f"Marginal effects, {marginal.ABOUT}:", *lines, ""])) and "\n\n\n" not in text
+    for planned in made.trials:
+        if planned.settings[BLOCKS] == 2 and planned.settings[MIXING] == "tied":
+            (made.store.folder(planned.trial.id) / "record.json").unlink()
+    assert "arginal effects" not in rendered_of(made.report()).text("text")

@@ -145,7 +145,7 @@ def test_the_answer_follows_the_direction_of_the_metric(tmp_path: Path, cache: P
                 train(one, store, cache)
                 change(store, one, accuracy=0.9, loss=2.0 if one.trial.train.learning_rate == 0.001 else 1.0)
         change(store, planned[1], accuracy=0.8)
-        assert f"learning_rate={better}" in answer.sentences(make_report(ablation, planned, store))[0]
+        assert f"learning rate {better}" in answer.sentences(make_report(ablation, planned, store))[0]
 
 
 def change(store: Store, planned: GridTrial, **values: float) -> None:

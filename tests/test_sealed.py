@@ -1,6 +1,7 @@
 """Test numbers are shown by a report alone, and a grid that grows after it says so."""
 
 import json
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,49 @@ def test_run_and_status_show_no_test_number(run: Run, trained: Path) -> None:
     assert "last.validation.accuracy in %" in ended.out and "untied" in ended.out
     assert ended.out.splitlines()[-1] == "test numbers: mixlab report tiny"
     assert "12.3 ± 0.0 (2)" in run("report", "tiny.yaml").out
+
+
+def looks(folder: Path) -> list[Path]:
+    return list((folder / "runs" / "ablations" / "tiny" / "unsealed").glob("*"))
+
+
+@pytest.mark.parametrize("words", [("--test",), ("--predictions", "best.test")])
+def test_show_shows_test_numbers_where_they_are_asked_for_and_counts_it_as_a_look(
+    run: Run, trained: Path, words: tuple[str, ...]
+) -> None:
+    key = min(records(trained / "runs"))
+    curve = trained / "runs" / "trials" / key / "metrics.jsonl"
+    points = [json.loads(line) for line in curve.read_text().splitlines()]
+    told = [json.dumps({**point, "test": {"accuracy": TEST, "loss": TEST}}) for point in points]
+    curve.write_text("\n".join(told) + "\n")
+    shown = run("show", key)
+    assert shown.code == 0 and "test accuracy" not in shown.out and "0.1235" not in shown.out
+    assert "validation accuracy" in shown.out and shown.out.endswith(f"test numbers: mixlab show {key} --test\n")
+    assert "best.validation: " in run("show", key, "--predictions", "best.validation").out and looks(trained) == []
+    shown = run("show", key, *words)
+    assert "test accuracy" in shown.out and "0.1235" in shown.out and len(looks(trained)) == 1
+    assert run("report", "tiny.yaml").code == 0 and len(looks(trained)) == 1  # of the same trials
+    extended(trained, seed=[0, 1, 2])
+    assert f"2 of 6 trials {JOINED}" in run("run", "tiny.yaml").out
+
+
+def test_compare_on_a_metric_of_test_is_a_look(run: Run, trained: Path) -> None:
+    assert run("compare", "runs", "--metric", "last.validation.accuracy").code == 0 and looks(trained) == []
+    shutil.copytree(trained / "runs", trained / "theirs")
+    assert run("compare", "runs", "theirs").code == 0
+    assert len(looks(trained)) == 1 and (trained / "theirs" / "ablations" / "tiny" / "unsealed").exists()
+
+
+def test_a_look_at_a_trial_is_noted_for_the_ablations_that_have_it_alone(run: Run, trained: Path) -> None:
+    write_yaml(trained / "other.yaml", base=base(backend="quick"), grid={"seed": [7]})
+    assert run("run", "other.yaml").code == 0
+    store, held = Store(trained / "runs"), set(records(trained / "runs"))
+    broken = store.ablation("broken")
+    broken.mkdir()
+    (broken / "resolved.json").write_text("{")
+    (own,) = held - {one.trial.id for one in planned(trained / "tiny.yaml", store.data)}
+    assert run("show", own, "--test").code == 0
+    assert looks(trained) == [] and (store.ablation("other") / "unsealed").exists()
 
 
 def test_the_line_on_test_numbers_names_the_store(run: Run, trained: Path) -> None:

@@ -92,7 +92,7 @@ def test_one_seed_is_told_to_be_tested_over_its_examples_alone(bench: Any) -> No
     cell, expected = setting(made), crossed(right[1, 0].astype(float) - right[0, 0])
     assert (cell["over"], cell["setting_low"], cell["p_holm"]) == ("examples", expected.low, expected.p)
     said = sentences(made.report())[0]
-    assert f"n = 1 seed (the interval is over {NUM} test examples alone), " in said and "from tied at this seed" in said
+    assert f"distinguishable at this seed. n = 1 seed (the interval is over {NUM} test examples alone)." in said
     assert "of one seed, over the test examples alone, and say nothing of other seeds" in made.text()
 
 
@@ -176,8 +176,8 @@ def test_an_answer_calls_distinguishable_exactly_what_its_interval_says(bench: A
             if ends := re.search(r"\[(-?[\d.]+), (-?[\d.]+)\]", line):
                 told = line[ends.end() :]
                 leaves_out = float(ends[1]) > 0 or float(ends[2]) < 0
-                assert (", distinguishable from" in told) == leaves_out, line
-                assert (", not distinguishable from" in told) == ("with 80 % power" in told) == (not leaves_out), line
+                assert (": distinguishable" in told) == leaves_out, line
+                assert (": not distinguishable" in told) == ("with 80 % power" in told) == (not leaves_out), line
                 found.append(leaves_out)
     assert 0.2 < np.mean(found) < 0.8 and len(found) > 100
 

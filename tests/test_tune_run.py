@@ -108,7 +108,7 @@ def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -
     assert "tuned for each setting by the mean best.validation.accuracy of seeds 100, 101" in ended.out
     run("report", "a")
     page = (tmp_path / "runs" / "ablations" / "a" / "report" / "report.md").read_text()
-    assert "; each tuned over " in page
+    assert " Each setting was tuned over " in page
     status = run("status", "a").out
     assert "16 trials: 16 done" in status and "wait for a choice" not in status
     assert "16 trials: 16 done" in run("plan", "a.yaml").out
@@ -201,9 +201,10 @@ def test_a_figure_shows_how_much_each_setting_depends_on_what_is_tuned(tmp_path:
     rings = [line for line in axes.lines if len(line.get_xdata()) == 1]
     assert [list(line.get_xdata()) for line in rings] == [[0.01]] * 2
     assert (
-        tuned_text(ablation) == "each tuned over 6 values of learning_rate and weight_decay by best.validation.accuracy"
+        tuned_text(ablation)
+        == "Each setting was tuned over 6 values of learning rate and weight decay by best.validation.accuracy."
     )
-    assert tuned_text(ablation_of(tmp_path, None)) == ""
+    assert tuned_text(ablation_of(tmp_path, None)) == "No setting was tuned."
 
 
 def tuning_figure(folder: Path, ablation: Ablation, *missing: tuple[str, int]) -> tuple[Report, Drawn]:

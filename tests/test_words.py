@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -11,9 +12,17 @@ from analysis import matching
 from analysis.frame import load
 from analysis.page.answer import sentences
 from analysis.page.main_table import MainTable
+from analysis.run_sets import RunSet, read_run_set
 from analysis.table import trends
 from analysis.table.render import rendered_of
+from analysis.terminal.compare import compare_lines, set_lines
+from analysis.terminal.matched_lines import matched_lines
+from experiments.design import archive
+from experiments.design.labels import agreed
+from experiments.results.store import Store
+from experiments.spec.trial import as_tree
 from tests.conftest import base
+from tests.test_class_lines import keep
 from tests.test_report_files import Bench, record
 
 BLOCKS, MIXING, WIDTH = "model.num_blocks", "model.token_mixing", "model.tokens_mlp_dim"
@@ -78,7 +87,7 @@ def test_labels_stand_in_figures_sentences_and_trends(written: tuple[Bench, Path
     assert "four" in figures["sweep_num_blocks"] and "depth" in figures["sweep_num_blocks"]
     report = bench.report()
     told = " ".join([*sentences(report), *trends.sentences(report)])
-    assert "one per channel $c_1$" in told and "mean of PyTorch and jax" in told and "depth=four" in told
+    assert "one per channel $c_1$" in told and "mean of PyTorch and jax" in told and "with depth four, " in told
     assert "tied 27" not in told and "num_blocks" not in told and "torch" not in told.replace("PyTorch", "")
 
 
@@ -125,6 +134,65 @@ def test_a_file_of_a_figure_has_a_plain_name_whatever_the_axis_is_called(tmp_pat
 
 def test_the_paper_speaks_of_the_fields_of_a_named_axis(written: tuple[Bench, Path]) -> None:
     assert "Appendix A: untying the token-mixing MLP" in text_of(written[1], "report.html")
+
+
+# --- stores and plans -------------------------------------------------------------------------------------------------
+
+
+def runs(folder: Path, cache: Path, shift: float, **labels: Any) -> RunSet:
+    """A store of tied and untied mixing on two frameworks, as `compare` reads it."""
+    folder.mkdir()
+    grid = {MIXING: ["tied", "untied"], "backend": ["torch", "jax"], "seed": [0, 1]}
+    made = Bench(folder, cache, grid=grid, report={"rows": [MIXING]}, labels=labels)
+    values = [0.5 + 0.1 * i / 8 + shift * (i % 3) for i in range(8)]
+    made.put(*(record(value, spec=as_tree(one.trial)) for value, one in zip(values, made.trials, strict=True)))
+    return read_run_set(str(made.store.root), folder)
+
+
+def test_the_labels_on_which_stores_agree_stand_in_comparisons(tmp_path: Path, cache: Path) -> None:
+    words = {MIXING: {"_": "token MLP", "untied": "per channel"}, "backend": {"torch": "PyTorch"}}
+    first, second = (runs(tmp_path / name, cache, i / 100, **words) for i, name in enumerate("ab"))
+    shown = "\n".join(compare_lines(first, second, "last.test.accuracy"))
+    assert "token MLP=per channel: " in shown and "on the mean of PyTorch and jax" in shown
+    assert "token MLP=tied backend=PyTorch seed=1" in shown and "token_mixing" not in shown
+    other = runs(tmp_path / "c", cache, 0.03, **{MIXING: {"_": "token MLP", "untied": "one each"}})
+    shown = "\n".join(compare_lines(first, other, "last.test.accuracy"))
+    assert "token MLP=untied: " in shown and "per channel" not in shown and "one each" not in shown
+
+
+def test_the_labels_of_a_store_stand_in_the_agreement_of_its_frameworks(tmp_path: Path, cache: Path) -> None:
+    words = {MIXING: {"untied": "per channel"}, "backend": {"torch": "PyTorch"}}
+    side = runs(tmp_path / "a", cache, 0.0, **words)
+    for trial in side.records:
+        keep(Store(side.root).folder(trial), np.zeros(9, np.int64), np.zeros(9, np.int64))
+    shown = set_lines(side, "last.test.accuracy")
+    assert any("jax and PyTorch, last.test example by example" in line for line in shown)
+    assert any(line.startswith("token_mixing=per channel ") for line in shown)
+    assert any("jax alone right  PyTorch alone right" in line for line in shown)
+
+
+def test_labels_that_two_ablations_give_otherwise_are_left_out() -> None:
+    both = [{"x": {"1": "one", "2": "two", "_": "X"}}, {"x": {"1": "ONE", "3": "two"}, "y": {"_": "Y"}}]
+    assert agreed(both) == {"x": {"_": "X"}, "y": {"_": "Y"}}
+
+
+def test_a_damaged_ablation_has_no_labels_and_hides_no_other(tmp_path: Path, cache: Path) -> None:
+    side = runs(tmp_path / "a", cache, 0.0, **{MIXING: {"untied": "per channel"}})
+    broken = Store(side.root).ablation("broken")
+    broken.mkdir()
+    (broken / archive.FILE).write_text("{")
+    assert archive.labels(Store(side.root)) == {MIXING: {"untied": "per channel"}}
+
+
+def test_labels_stand_in_a_plan_of_solved_widths(tmp_path: Path, cache: Path) -> None:
+    given = {"base": base(model={"hidden_dim": 32, "tokens_mlp_dim": 4, "channels_mlp_dim": 512})}
+    words = {MIXING: {"_": "token MLP", "tied": "shared"}, "model.channels_mlp_dim": {"_": "width"}}
+    report = {"rows": [MIXING], "baseline": {MIXING: "tied"}}
+    grid = {MIXING: ["tied", "untied"], "seed": [0]}
+    asked = {"matched": {"parameters": "model.channels_mlp_dim"}, "report": report, "grid": grid, "labels": words}
+    made = Bench(tmp_path, cache, **asked, **given)
+    (line,) = matched_lines(made.ablation, made.trials)
+    assert line.startswith("matched: token MLP=untied: width ") and line.endswith(" of token MLP=shared")
 
 
 # --- what is matched ----------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """The figures of a report: a module each, with a `draw` that yields figures with their captions.
 
-A new figure is a module here, its `draw` in FIGURES, and the name of its files in NAMES.
+A new figure is a module here, and its `draw` in FIGURES.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from analysis.figures import curves, difference, filters, frameworks, frontier, permutation, sensitivity, sweep
 from analysis.figures.style import Drawn
 from analysis.report import Report
-from experiments.spec.fields import names, short
 
 FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
     sweep.draw,
@@ -21,11 +20,6 @@ FIGURES: tuple[Callable[[Report], Iterator[Drawn]], ...] = (
     frameworks.draw,
     filters.draw,
 )
-# What their files are called.
-NAMES = (
-    "differences", "data_scale", "permutation", "learning_curves", "frontier", "frameworks", "filters",
-    *(f"{kind}_{short(name)}" for kind in ("sweep", "tuning") for name in names()),
-)  # fmt: skip
 
 
 def draw_all(report: Report) -> Iterator[Drawn]:

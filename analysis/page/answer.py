@@ -1,51 +1,45 @@
 """The answer to an ablation's question in sentences, made from its statistics."""
 
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from analysis import settings, tuned
-from analysis.labels import Label, Row, baseline_of, field_words, keys, setting_text, value_text
+from analysis.labels import Label, Row, baseline_of, listed
 from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
+from analysis.roles import Roles, roles_of
 from analysis.table.tested import number_text, verdict_text
 from analysis.table.wording import (
-    baseline_text,
-    difference_text,
+    counted,
+    digits_apart,
+    interval_and_level_text,
     interval_text,
     is_significant,
     metric,
+    metric_text,
     number,
     points,
     unit,
 )
 from experiments.results import metrics
 
-MAX_SENTENCES = 8
+MAX_SENTENCES, MAX_NAMED = 8, 3
 
 
 def sentences(report: Report) -> list[str]:
-    """The answer, then a sentence for each setting, the largest differences first."""
+    """The answer, then a sentence for each further setting, the largest differences first."""
     with_mean = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
     if not with_mean:
         return [_nothing(report)]
     compared = settings.rows_of(report.ablation, report.rows)
     if not compared:
-        return [_best(report, with_mean)]
-    order = sorted(compared, key=lambda label: -abs(compared[label]["difference"]))
-    told = [_difference(report, label, compared[label]) for label in order[:MAX_SENTENCES]]
-    told[0] = "; ".join(filter(None, (told[0], tuned.tuned_text(report.ablation))))
-    if len(order) == 1:
-        return told
-    clear = [label for label, cell in compared.items() if is_significant(cell)]
-    tested = [label for label, cell in compared.items() if not math.isnan(cell["p"])]
-    base = baseline_text(report.ablation)
-    verdict = f"{len(clear)} of {len(tested)} tested settings are distinguishable from {base}"
-    if not tested:
-        verdict = f"none of {len(compared)} settings could be tested against {base}, for lack of pairs with a spread"
-    first = f"{verdict}; the largest difference: {told[0]}"
-    return [first, *told[1:]]
+        return [" ".join((*_best(report, with_mean), *_unfinished(report)))]
+    told = Answer(report, roles_of(report), compared)
+    first = (told.headline(), tuned.tuned_text(report.ablation), *_unfinished(report))
+    return [" ".join(first), *map(told.sentence, told.order[1:MAX_SENTENCES]), *told.left_out()]
 
 
 def _nothing(report: Report) -> str:
@@ -55,58 +49,112 @@ def _nothing(report: Report) -> str:
     return f"No answer: {done} trials are done, but no cell has a {report.ablation.report.metric} that may be averaged."
 
 
-def _best(report: Report, labels: list[Label]) -> str:
-    chosen_by, how = _validation(report, labels)
-    better = max if metric(report.ablation).higher_is_better else min
-    label = better(labels, key=lambda label: chosen_by[label])
-    cell = report.rows[label]
-    interval = interval_text(report.ablation, cell["low"], cell["high"])
-    value = f"{number(report.ablation, cell['mean'])} {unit(report.ablation)} {interval}".strip()
-    alike = len(_settings(report, (other for other in labels if chosen_by[other] == chosen_by[label]))) - 1
-    ties = f", and {alike} more alike" if alike else ""
-    count = len(_settings(report, labels))
-    of_all = f"{how} of {count}{ties}: " if count > 1 else ""
-    best = f"{of_all}{report.text(label)}: {value}, n = {int(cell['n'])}{_one_seed(cell)}"
-    base = baseline_text(report.ablation)
-    return f"there is no difference to {base} yet, since it has no number; {best}" if base else best
+def _unfinished(report: Report) -> list[str]:
+    done, total = int((report.frame["status"] == "done").sum()), len(report.frame)
+    return [f"{done} of {total} trials are done."] if done < total else []
 
 
-def _validation(report: Report, labels: list[Label]) -> tuple[dict[Label, float], str]:
-    """The number of each cell that the best is chosen by, and what the best is called.
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """The settings of a report that have a difference to their baseline."""
 
-    It is that of validation, since the best of several on test is less good than its number. Without validation data it
-    is the table's own, and is said to be.
-    """
-    split = metrics.parse(report.ablation.report.metric).split
-    name = metrics.on_validation(report.ablation.report.metric)
-    if split != "validation":
-        means = {label: float(report.groups[label].numbers(name).mean()) for label in labels}
-        if not any(map(math.isnan, means.values())):
-            return means, "best on validation"
-    own = {label: float(report.rows[label]["mean"]) for label in labels}
-    return own, f"best on {split}{', by which it was chosen,' if split == 'test' else ''}"
+    report: Report
+    roles: Roles
+    compared: dict[Label, Row]  # of settings.rows_of
+
+    @cached_property
+    def order(self) -> list[Label]:
+        """The settings, the largest differences first."""
+        return sorted(self.compared, key=lambda label: -abs(self.compared[label]["difference"]))
+
+    def headline(self) -> str:
+        """How many settings are distinguishable, and the largest difference."""
+        where, first = f"In {metric_text(self.report.ablation)}", self.sentence(self.order[0])
+        return f"{where}, {first if len(self.order) == 1 else f'{self._count()}. The largest difference: {first}'}"
+
+    def _count(self) -> str:
+        """`2 of 4 settings are distinguishable from tied token mixing: untied with 2 blocks, untied with 4 blocks`."""
+        clear = [label for label in self.order if is_significant(self.compared[label])]
+        num_tested = sum(not math.isnan(cell["p"]) for cell in self.compared.values())
+        base = _baseline(self.report, self.roles)
+        if not num_tested:
+            return f"none of {len(self.order)} settings could be tested against {base}"
+        is_or_are = f"{len(clear)} of {num_tested} settings {'is' if len(clear) == 1 else 'are'}"
+        if num_tested == 1:
+            is_or_are = f"the only setting that could be tested is{'' if clear else ' not'}"
+        elif not clear:
+            is_or_are = f"none of {num_tested} settings is"
+        named = clear if len(clear) <= MAX_NAMED and clear != self.order[:1] else []
+        untested = len(self.order) - num_tested
+        more = f", and {untested} more could not be tested" if untested and num_tested > 1 else ""
+        names = "; ".join(" ".join(filter(None, (self._name(label), self._place(label)))) for label in named)
+        return f"{is_or_are} distinguishable from {base}{f' ({names})' if names else ''}{more}"
+
+    def left_out(self) -> list[str]:
+        more = len(self.order) - MAX_SENTENCES
+        return [f"{counted(more, 'setting')} more, of smaller differences, in the table"] if more > 0 else []
+
+    def sentence(self, label: Label) -> str:
+        """`with 4 blocks, untied token mixing scored 0.20 points above tied [-0.41, 0.83], at 31x the parameters,
+        equal training FLOPs and steps: not distinguishable; with 80 % power a difference of 0.90 points would have been
+        found. n = 5 seeds and 360 test examples, mean of torch and jax.`
+        """
+        ablation, cell = self.report.ablation, self.compared[label]
+        other, one = baseline_of(ablation, label), settings.tested_of(cell)
+        assert other is not None
+        interval = interval_and_level_text(ablation, cell["difference_low"], cell["difference_high"], cell["level"])
+        shown = f"{self._subject(label)} scored {_apart(self.report, cell)} {self._object(label)} {interval}".rstrip()
+        shown = ", ".join(filter(None, (self._place(label), shown, beside(cell, self.report.rows[other]))))
+        verdict = "; ".join(filter(None, (verdict_text(one), _detectable(self.report, cell))))
+        counts = ", ".join(filter(None, (number_text(one, int(cell["n"])), self._frameworks(label, cell))))
+        return f"{shown}: {verdict}. {counts}."
+
+    def _subject(self, label: Label) -> str:
+        """What sets a cell apart from its baseline: `untied token mixing`, `untied, 4 blocks` where both vary."""
+        names = self.roles.compared
+        if len(names) == 1:
+            return self.roles.words(names[0], self.roles.part(label, names)[0], whole=True)
+        return self._name(label)
+
+    def _name(self, label: Label) -> str:
+        return self.roles.phrase(self.roles.compared, self.roles.part(label, self.roles.compared), baseline=True)
+
+    def _object(self, label: Label) -> str:
+        """`tied`; where several fields are compared `the baseline`, which the headline has in words."""
+        names, other = self.roles.compared, baseline_of(self.report.ablation, label)
+        assert other is not None
+        if len(names) == 1:
+            return self.roles.words(names[0], self.roles.part(other, names)[0])
+        return "the baseline" if len(self.order) > 1 else _baseline(self.report, self.roles)
+
+    def _place(self, label: Label) -> str:
+        """`with 4 blocks and learning rate 0.01`: what a cell shares with its baseline, and varies in the table."""
+        names = self.roles.beside
+        named = zip(names, self.roles.part(label, names), strict=True)
+        shared = listed([self.roles.words(name, value, whole=True) for name, value in named])
+        return f"with {shared}" if shared else ""
+
+    def _frameworks(self, label: Label, cell: Row) -> str:
+        """`mean of torch and jax`, `on torch alone`; empty where the table has one."""
+        if together := settings.frameworks_text(self.report.ablation, cell):
+            return f"mean of {together}"
+        return f"on {self.roles.framework_text(self.roles.framework(label))} alone" if self.roles.frameworks else ""
 
 
-def _settings(report: Report, labels: Iterable[Label]) -> set[Label]:
-    """The cells without their frameworks, which are one experiment done several times."""
-    places = [place for place, name in enumerate(keys(report.ablation)) if name != settings.FRAMEWORK]
-    return {tuple(label[place] for place in places) for label in labels}
+def _baseline(report: Report, roles: Roles) -> str:
+    """`tied token mixing`, `the baseline (tied, 2 blocks)`."""
+    base, names = report.ablation.report.baseline, roles.compared
+    if len(names) == 1:
+        return roles.words(names[0], base[names[0]], whole=True)
+    return f"the baseline ({roles.phrase(names, [base[name] for name in names])})"
 
 
-def _difference(report: Report, label: Label, cell: Row) -> str:
-    """`untied token mixing: +0.20 points [-0.41, 0.83], n = 5 seeds and 360 test examples, not distinguishable from
-    tied; with 80 % power 0.9 points would have been; at 31x the parameters, equal training FLOPs and steps`.
-
-    Args: cell: of settings.rows_of.
-    """
-    ablation = report.ablation
-    other = baseline_of(ablation, label)
-    assert other is not None
-    together = settings.frameworks_text(ablation, cell)
-    told = f"{_words(report, label, other, together)}: {difference_text(ablation, cell)}"
-    one = settings.tested_of(cell)
-    told = f"{told}, {number_text(one, int(cell['n']))}, {verdict_text(one, _against(report, label, other))}"
-    return "; ".join(filter(None, (told, _detectable(report, cell), beside(cell, report.rows[other]))))
+def _apart(report: Report, cell: Row) -> str:
+    """`0.20 points above`, of a difference."""
+    difference = float(cell["difference"])
+    shown = number(report.ablation, abs(difference), more=digits_apart(report.ablation, cell))
+    way = "above" if difference > 0 else "below"
+    return f"{shown} {points(report.ablation)} {way}" if float(shown) else "level with"
 
 
 def _detectable(report: Report, cell: Row) -> str:
@@ -119,36 +167,51 @@ def _detectable(report: Report, cell: Row) -> str:
     return f"with {100 * POWER:.0f} % power a difference of {shown} would have been found"
 
 
-def _against(report: Report, label: Label, other: Label) -> str:
-    """The baseline's values where the cell has others; with their fields where there are several."""
-    apart = [
-        (name, value) for name, value, own in zip(keys(report.ablation), other, label, strict=True) if value != own
-    ]
-    if len(apart) == 1:
-        return value_text(report.ablation, *apart[0])
-    return " ".join(setting_text(report.ablation, name, value) for name, value in apart)
+def _best(report: Report, labels: Sequence[Label]) -> list[str]:
+    """Sentences on the best cell, and why nothing is compared with a baseline."""
+    chosen_by, how = _validation(report, labels)
+    roles, ablation = roles_of(report), report.ablation
+    better = max if metric(ablation).higher_is_better else min
+    label = better(labels, key=lambda label: chosen_by[label])
+    cell = report.rows[label]
+    interval = interval_text(ablation, cell["low"], cell["high"])
+    value = f"{number(ablation, cell['mean'])} {unit(ablation)} {interval}".strip()
+    n = "n = 1 seed, which has no spread" if cell["n"] == 1 else f"n = {counted(int(cell['n']), 'seed')}"
+    count = len({roles.setting(other) for other in labels})
+    alike = len({roles.setting(other) for other in labels if chosen_by[other] == chosen_by[label]}) - 1
+    ties = f", and {alike} more alike" if alike else ""
+    words = _cell(roles, label)
+    best = f"The {metric_text(ablation)}{f' of {words}' if words else ''} is {value}, {n}."
+    if count > 1:
+        best = f"{how} of {count} settings{ties}: {words}. Its {metric_text(ablation)} is {value}, {n}."
+    if not ablation.report.baseline:
+        return [best, "There is no baseline, so nothing is tested."] if count > 1 else [best]
+    if not roles.compared or not set(roles.compared) <= set(ablation.report.baseline):
+        return [best, "All of them are baselines, so nothing is tested."] if count > 1 else [best]
+    base = _baseline(report, roles)
+    return [f"There is no difference to {base} yet, since no setting and its baseline both have a number.", best]
 
 
-def _words(report: Report, label: Label, other: Label, together: str) -> str:
-    """A cell in words: first what it does not share with its baseline, then what both share and varies in the table.
+def _cell(roles: Roles, label: Label) -> str:
+    """`4 blocks, untied token mixing, on jax`."""
+    names = (*roles.beside, *roles.compared)
+    words = [roles.words(*one, whole=True) for one in zip(names, roles.part(label, names), strict=True)]
+    if roles.frameworks:
+        words.append(f"on {roles.framework_text(roles.framework(label))}")
+    return ", ".join(words)
 
-    Args: together: the frameworks that are averaged over, of which the label names but one.
+
+def _validation(report: Report, labels: Sequence[Label]) -> tuple[dict[Label, float], str]:
+    """The number of each cell that the best is chosen by, and what the best is called.
+
+    It is that of validation, since the best of several on test is less good than its number. Without validation data it
+    is the table's own, and is said to be.
     """
-    named = list(zip(keys(report.ablation), label, other, strict=True))
-    named = [one for one in named if not together or one[0] != settings.FRAMEWORK]
-    apart = " ".join(
-        f"{value_text(report.ablation, name, value)} {field_words(report.ablation, name)}"
-        for name, value, base in named
-        if value != base
-    )
-    shared = " ".join(
-        setting_text(report.ablation, name, value)
-        for name, value, base in named
-        if value == base and name not in report.ablation.report.baseline and len(report.values(name)) > 1
-    )
-    shared = ", ".join(filter(None, (shared, f"mean of {together}" if together else "")))
-    return f"{apart} ({shared})" if shared else apart
-
-
-def _one_seed(cell: Any) -> str:
-    return " (one seed: no interval)" if cell["n"] == 1 else ""
+    split = metrics.parse(report.ablation.report.metric).split
+    name = metrics.on_validation(report.ablation.report.metric)
+    if split != "validation":
+        means = {label: float(report.groups[label].numbers(name).mean()) for label in labels}
+        if not any(map(math.isnan, means.values())):
+            return means, "Best on validation"
+    own = {label: float(report.rows[label]["mean"]) for label in labels}
+    return own, f"Best on {split}{', by which it was chosen,' if split == 'test' else ''}"

@@ -21,7 +21,7 @@ from analysis.table import marginal, trends, wording
 from analysis.table.render import Rendered
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES = 200, 20, 6
+MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES, MAX_OPEN_OTHERS = 200, 20, 6, 3
 COST_COLUMNS = (
     "cell", "parameters", "TFLOPs a trial", "train s", "images/s", "GFLOP/s", "share of peak",
     "hours of all that are done",
@@ -63,6 +63,7 @@ def section(report: Report, rendered: Rendered) -> dict[str, Any]:
         "question": wording.asked_text(ablation) or ablation.name,
         "answer": first,
         "others": others,
+        "num_open_others": MAX_OPEN_OTHERS,
         "about": rendered.above[1:],
         "table": table.as_dict(),
         "notes": rendered.notes,
@@ -70,7 +71,8 @@ def section(report: Report, rendered: Rendered) -> dict[str, Any]:
         "findings": findings(ablation),
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
-        "marginal": marginal.sentences(report),
+        "marginal": rendered.marginal.all(),
+        "about_marginal": f"{marginal.ABOUT[0].upper()}{marginal.ABOUT[1:]}.",
         "trends": trends.sentences(report),
         "parity": _parity(report),
         "environments": _environments(report.frame),

@@ -1,22 +1,25 @@
 """A report's files: the page, also as Markdown, the table in every format, the tidy frame, the figures."""
 
+import contextlib
+import hashlib
 import io
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures import NAMES, draw_all
-from analysis.figures.style import FORMATS as FIGURE_FORMATS
+from analysis.figures import draw_all
 from analysis.figures.style import Drawn
 from analysis.page.markdown import markdown_page
 from analysis.page.page import page, section
 from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
 from analysis.table.render import rendered_of
-from experiments.files import store_errors, write_whole
+from experiments.files import store_errors, write_json, write_whole
 
 PAGE, MARKDOWN = "report.html", "report.md"
+DRAWN = ".drawn.json"  # in the folder of figures: the files that reports wrote there
 
 
 def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Path, command: str) -> Path:
@@ -43,13 +46,32 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
 
 
 def _write_figures(figures: Sequence[Drawn], folder: Path) -> None:
-    """Write the files of figures, and remove those of an earlier report that are no longer drawn, and no other file."""
+    """Write the files of figures, and remove those that an earlier report wrote and this one no longer draws.
+
+    DRAWN lists what reports wrote here, so that no other file is removed, nor one that somebody has changed since.
+    """
     files = {f"{figure.name}.{kind}": content for figure in figures for kind, content in figure.files.items()}
+    before = {name: key for name, key in _drawn(folder).items() if name not in files and (folder / name).is_file()}
+    # First, so that what is killed meanwhile leaves no file that nobody remembers.
+    write_json(folder / DRAWN, before | {name: _key(content) for name, content in files.items()})
     for name, content in files.items():
         write_whole(folder / name, content)
     with store_errors(folder):
-        for name in {f"{name}.{kind}" for name in NAMES for kind in FIGURE_FORMATS} - files.keys():
-            (folder / name).unlink(missing_ok=True)
+        for name, key in before.items():
+            if _key((folder / name).read_bytes()) == key:
+                (folder / name).unlink()
+
+
+def _drawn(folder: Path) -> dict[str, str]:
+    """The files that reports wrote into a folder, and keys of their contents; none where the list is damaged."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found = json.loads((folder / DRAWN).read_bytes())
+        return {name: str(key) for name, key in found.items() if name == Path(name).name}
+    return {}
+
+
+def _key(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -16,13 +16,15 @@ import numpy as np
 
 from analysis import settings
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_text, keys, setting_text, value_text
+from analysis.labels import Label, field_words, keys, setting_text
 from analysis.report import Report
+from analysis.roles import Roles, roles_of
 from analysis.settings import FRAMEWORK, Compared, Tested
-from analysis.table.tested import number_text, verdict_text
+from analysis.table.tested import count_text, verdict_text
 from analysis.table.wording import interval_and_level_text, number, p_text, points
 
 LEAST_SEEDS = 2
+ABOUT = "of each value of one field, as the mean over all values of the others, with Holm's correction for all of them"
 MAX_NAMED = 3  # combinations without a number, in a sentence
 
 
@@ -46,16 +48,26 @@ class Grid:
         return list(dict.fromkeys(seed for one in next(iter(self.values.values())).values() for seed in one))
 
 
-def sentences(report: Report) -> list[str]:
-    """Lines on the marginal effects; why there are none, where several fields vary; nothing where they do not."""
+@dataclass(frozen=True)
+class Told:
+    """Lines on the marginal effects; why there are none, where several fields vary; neither where they do not."""
+
+    lines: tuple[str, ...] = ()
+    why_not: str = ""
+
+    def all(self) -> list[str]:
+        return [*self.lines, *filter(None, (self.why_not,))]
+
+
+def told(report: Report) -> Told:
     fields = tuple(name for name in keys(report.ablation) if name != FRAMEWORK and len(report.values(name)) > 1)
     if len(fields) < 2 or not (report.table["n"] > 0).any():
-        return []
-    grid = _grid(report, fields)
+        return Told()
+    grid, roles = _grid(report, fields), roles_of(report)
     if isinstance(grid, str):
-        return [f"There are no marginal effects: {grid}."]
-    effects = [_sentence(grid, *name, one) for name, one in marginal_effects(grid).items()]
-    return [*effects, *_interactions(grid)]
+        return Told(why_not=f"There are no marginal effects: {grid}.")
+    effects = [_line(grid, roles, *name, one) for name, one in marginal_effects(grid).items()]
+    return Told((*effects, *_interactions(grid)))
 
 
 def _grid(report: Report, fields: Sequence[str]) -> Grid | str:
@@ -113,14 +125,13 @@ def marginal_effects(grid: Grid) -> dict[tuple[str, Any, Any], Tested]:
     return dict(found)
 
 
-def _sentence(grid: Grid, name: str, value: Any, base: Any, one: Tested) -> str:
-    """`token_mixing=untied over tied: +0.20 points [-0.41, 0.83], n = 3 seeds, not distinguishable; mean over ...`."""
+def _line(grid: Grid, roles: Roles, name: str, value: Any, base: Any, one: Tested) -> str:
+    """`untied token mixing over tied: +0.20 points [-0.41, 0.83], n = 3 seeds, not distinguishable`."""
     ablation, found = grid.report.ablation, one.paired
-    others = ", ".join(f"{field_text(ablation, field)}" for field in grid.fields if field != name)
     interval = interval_and_level_text(ablation, found.low, found.high, found.level)
     shown = f"{number(ablation, found.difference, '+', 1)} {points(ablation)} {interval}".rstrip()
-    words = f"{setting_text(ablation, name, value)} over {value_text(ablation, name, base)}"
-    return f"{words}: {shown}, {number_text(one)}, {verdict_text(one)}; mean over {others}"
+    words = f"{roles.words(name, value, whole=True)} over {roles.words(name, base)}"
+    return f"{words}: {shown}, {count_text(one)}, {verdict_text(one)}"
 
 
 def _interactions(grid: Grid) -> Iterator[str]:
@@ -129,7 +140,7 @@ def _interactions(grid: Grid) -> Iterator[str]:
     ablation = grid.report.ablation
     together = {pair: p for pair, p in found.items() if p < ALPHA}
     for (first, second), p in together.items():
-        names = f"{field_text(ablation, first)} and {field_text(ablation, second)}"
+        names = f"{field_words(ablation, first)} and {field_words(ablation, second)}"
         yield (
             f"{names} interact ({p_text(p)}): the effect of one depends on the other, so that its mean over the other "
             f"may be true of no cell; look at the cells"

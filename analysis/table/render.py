@@ -11,10 +11,11 @@ import pandas as pd
 from analysis.cells import STATES, Options, cells
 from analysis.labels import Label, Row, field_text, head_texts, records, rows, value_text
 from analysis.report import Report
-from analysis.table import siunitx, wording
+from analysis.table import marginal, siunitx, wording
 from analysis.table.heading import heading
 from analysis.table.latex import document
 from analysis.table.layout import aligned, markdown, paragraph
+from analysis.table.notes import notes
 from experiments.design.ablation import Ablation
 from experiments.files import finite
 
@@ -38,7 +39,7 @@ _RENDERED: "WeakKeyDictionary[Report, Rendered]" = WeakKeyDictionary()
 def rendered_of(report: Report) -> "Rendered":
     """The table of a report, made once: it is printed, and then written in every format."""
     if report not in _RENDERED:
-        _RENDERED[report] = Rendered(report.ablation, report.frame, report.table, report.options)
+        _RENDERED[report] = Rendered(report.ablation, report.frame, report.table, report.options, report)
     return _RENDERED[report]
 
 
@@ -50,6 +51,11 @@ class Rendered:
     frame: pd.DataFrame
     table: pd.DataFrame
     options: Options
+    report: Report | None = None  # of which marginal effects are told
+
+    @cached_property
+    def marginal(self) -> marginal.Told:
+        return marginal.told(self.report) if self.report else marginal.Told()
 
     @cached_property
     def layout(self) -> list[list[str]]:
@@ -65,7 +71,7 @@ class Rendered:
 
     @cached_property
     def notes(self) -> list[str]:
-        return wording.notes(self.ablation, self.table, self.frame, self.options)
+        return notes(self.ablation, self.table, self.frame, self.options)
 
     def text(self, style: str) -> str:
         """The table in one of FORMATS, or for SIUNITX."""
@@ -76,7 +82,9 @@ class Rendered:
             rows = [{str(name): finite(value) for name, value in row.items()} for row in records(table)]
             return json.dumps({"ablation": self.ablation.name, "metric": report.metric, "cells": rows}, indent=1) + "\n"
         if style == "text":
-            return "\n".join([*self.above, "", *aligned(self.layout), "", *self.notes]).rstrip() + "\n"
+            effects = [f"Marginal effects, {marginal.ABOUT}:", *self.marginal.lines] if self.marginal.lines else []
+            blocks = filter(None, (self.above, aligned(self.layout), self.notes, effects))
+            return "\n\n".join("\n".join(block) for block in blocks).rstrip() + "\n"
         below = [*self.differences, *self.notes]
         if style == SIUNITX:
             return siunitx.document(self.ablation, self.table, self.options, (self.above, below))

@@ -7,8 +7,8 @@ import pandas as pd
 
 from analysis.cells import Options, cells
 from analysis.predictions import reader
+from analysis.table.notes import unfinished
 from analysis.table.render import render_cells
-from analysis.table.wording import unfinished
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 from experiments.results.store import Store

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Set
 
 from analysis import settings
-from analysis.inference import ALPHA, LEVEL, ROUNDING
+from analysis.inference import ALPHA, LEVEL, ROUNDING, Paired
 from analysis.labels import Label, Row, Rows, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
 from experiments.design.ablation import Ablation
@@ -40,18 +40,29 @@ def number_text(one: Tested, alone: int = 0) -> str:
     found, n = one.paired, one.paired.n or alone
     if one.over == EXAMPLES:
         return f"n = 1 seed (the interval is over {found.num_examples:,} test examples alone)"
-    examples = f" and {found.num_examples:,} test examples" if one.over == SEEDS_AND_EXAMPLES else ""
     few = f" (few seeds: the interval is ±{found.factor(1 - found.level):.1f} standard errors)"
-    return f"n = {counted(n, 'seed')}{examples}{few if one.over and n < FEW else ''}"
+    return f"{count_text(one, alone)}{few if one.over and n < FEW else ''}"
 
 
-def verdict_text(one: Tested, base: str = "") -> str:
-    """`distinguishable from tied`, `not distinguishable from tied`, `not tested, for lack of pairs of seeds`."""
+def count_text(one: Tested, alone: int = 0) -> str:
+    """`n = 3 seeds and 360 test examples`. Args: alone: as of `number_text`."""
+    found = one.paired
+    examples = f" and {found.num_examples:,} test examples" if one.over == SEEDS_AND_EXAMPLES else ""
+    return f"n = {counted(found.n or alone, 'seed')}{examples}"
+
+
+def verdict_text(one: Tested) -> str:
+    """`distinguishable`, `not distinguishable at this seed`, `not tested, since one seed has no spread`."""
     if not one.over:
-        why = "for lack of pairs of seeds" if one.paired.n < 2 else "since all pairs differ by the same"
-        return f"not tested, {why}"
+        return f"not tested, since {_why_not_tested(one.paired)}"
     told = "distinguishable" if one.p_holm < ALPHA else "not distinguishable"
-    return f"{told}{' from ' if base else ''}{base}{' at this seed' if one.over == EXAMPLES else ''}"
+    return f"{told}{' at this seed' if one.over == EXAMPLES else ''}"
+
+
+def _why_not_tested(found: Paired) -> str:
+    if not found.n:
+        return "no seed is done on both sides"
+    return "one seed has no spread" if found.n == 1 else f"all {found.n} seeds give the same difference"
 
 
 def over_texts(ablation: Ablation, rows: Rows) -> Iterator[str]:

@@ -7,8 +7,9 @@ from typing import Any
 
 from analysis import inference
 from analysis.inference import Trend
-from analysis.labels import Label, field_text, keys, setting_text
+from analysis.labels import Label, field_words, keys
 from analysis.report import Report
+from analysis.roles import roles_of
 from analysis.table.wording import interval_text, number, points
 
 MIN_VALUES = 3  # of a field, for a trend
@@ -44,12 +45,12 @@ def lines(report: Report, name: str) -> Iterator[tuple[str, list[Any]]]:
     for cell in report.rows.values():
         if not math.isnan(cell["mean"]):
             by_rest.setdefault(tuple(cell[key] for key in others), []).append(cell)
-    values = report.values(name)
+    values, roles = report.values(name), roles_of(report)
     varying = [key for key in others if len(report.values(key)) > 1]
     for label, cells in by_rest.items():
-        words = dict(zip(others, label, strict=True))
+        values_of = dict(zip(others, label, strict=True))
         order = sorted(cells, key=lambda cell: cell[name] if is_number(cell[name]) else values.index(cell[name]))
-        yield " ".join(setting_text(report.ablation, key, words[key]) for key in varying), order
+        yield ", ".join(roles.words(key, values_of[key], whole=True) for key in varying), order
 
 
 def trends(report: Report) -> Iterator[Over]:
@@ -59,7 +60,7 @@ def trends(report: Report) -> Iterator[Over]:
     """
     for name in swept(report):
         for rest, cells in lines(report, name):
-            swept_field = field_text(report.ablation, name)
+            swept_field = field_words(report.ablation, name)
             columns = {name: swept_field} | {cost: f"{what} by {swept_field}" for cost, what in COSTS.items()}
             for column, what in columns.items():
                 if trend := _trend(cells, column):
@@ -79,7 +80,7 @@ def few_points(trend: Trend) -> str:
 
 
 def sentences(report: Report) -> list[str]:
-    """`num_blocks (backend=jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
+    """`num blocks (jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
     texts = []
     for one in trends(report):
         where = f"{one.what} ({one.rest})" if one.rest else one.what

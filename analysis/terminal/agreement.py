@@ -7,13 +7,14 @@ from statistics import fmean
 from typing import Any
 
 from analysis.examples import Examples, both, mcnemar
+from analysis.labels import plain_text
 from analysis.run_sets import RunSet, key_of
 from analysis.settings import FRAMEWORK
 from analysis.table.layout import aligned
 from analysis.table.wording import counted, p_text
+from experiments.design.labels import words
 from experiments.results import metrics, predictions
 from experiments.results.store import Store
-from experiments.spec.fields import short, text
 
 MAX_LINES = 20  # settings of two frameworks
 SHARE_DIGITS = 2  # of a share in %
@@ -99,7 +100,8 @@ def _pair_lines(
         missing += pairs.count(None)
         found[setting] = [pair for pair in pairs if pair is not None]
     told = {setting: pairs for setting, pairs in found.items() if pairs}
-    what = f"{side.name}: {' and '.join(names)}, {_name(metric)} example by example"
+    told_as = [words(side.labels, FRAMEWORK, name) for name in names]
+    what = f"{side.name}: {' and '.join(told_as)}, {_name(metric)} example by example"
     if missing:
         yield f"{what}: {counted(missing, 'seed')} of a setting without predictions of both on the same examples"
     if not told:
@@ -107,10 +109,10 @@ def _pair_lines(
     yield f"{what}:"
     order = sorted(told, key=lambda setting: fmean(pair.same_class / pair.num for pair in told[setting]))
     layout = [
-        ["setting", "seeds", "same class %", "both right or both wrong %", *(f"{name} alone right" for name in names)]
+        ["setting", "seeds", "same class %", "both right or both wrong %", *(f"{name} alone right" for name in told_as)]
     ]
     for setting in order[:MAX_LINES]:
-        layout.append([_words(setting, settings), *_cells(told[setting])])
+        layout.append([_words(side, setting, settings), *_cells(told[setting])])
     yield from aligned(layout)
     if len(order) > MAX_LINES:
         yield f"and {counted(len(order) - MAX_LINES, 'more setting')}"
@@ -125,14 +127,14 @@ def _cells(pairs: list[Examples]) -> list[str]:
     return [str(len(pairs)), same, correctness, *(f"{number:,}" for number in alone)]
 
 
-def _words(setting: str, settings: Mapping[str, Any]) -> str:
+def _words(side: RunSet, setting: str, settings: Mapping[str, Any]) -> str:
     """The fields of a setting that are not the same in all of them; `all` where there is only one."""
     values: dict[str, set[str]] = {}
     for fields in map(json.loads, settings):
         for name, value in fields.items():
             values.setdefault(name, set()).add(json.dumps(value))
     own = json.loads(setting)
-    return " ".join(f"{short(name)}={text(own.get(name))}" for name in values if len(values[name]) > 1) or "all"
+    return " ".join(plain_text(side.labels, name, own.get(name)) for name in values if len(values[name]) > 1) or "all"
 
 
 def _name(metric: str) -> str:

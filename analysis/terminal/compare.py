@@ -9,6 +9,7 @@ from typing import Any
 
 from analysis import settings
 from analysis.examples import Examples
+from analysis.labels import plain_text
 from analysis.predictions import Reader, Right, reader
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, Compared, Tested
@@ -17,10 +18,10 @@ from analysis.table.tested import counted, kind_text, number_text, other_level_t
 from analysis.table.wording import p_text
 from analysis.terminal import agreement
 from backends.errors import MixlabError, choices
+from experiments.design.labels import Labels, agreed, words
 from experiments.results import metrics
 from experiments.results.metrics import Metric
 from experiments.results.store import Store
-from experiments.spec.fields import short, text
 
 MAX_LINES = 40  # of settings, and of trials, that differ
 
@@ -58,6 +59,7 @@ class Comparison:
     metric: str
     pairs: tuple[Pair, ...]
     read: Reader  # of a trial's predictions, by "0 id" in the first set and "1 id" in the second
+    labels: Labels
 
     @property
     def unit(self) -> str:
@@ -120,7 +122,8 @@ def compare_lines(first: RunSet, second: RunSet, metric: str) -> list[str]:
     if not pairs:
         return [*lines, *_nothing_common(first, second), *_framework_lines(first, second, metric)]
     with_numbers = tuple(pair for pair in pairs if not math.isnan(pair.difference))
-    both = Comparison((first.name, second.name), metric, with_numbers, _reader(sides, metric))
+    labels = agreed(side.labels for side in sides)
+    both = Comparison((first.name, second.name), metric, with_numbers, _reader(sides, metric), labels)
     equal = sum(pair.first == pair.second for pair in with_numbers)
     lines.append(f"{metric}: {equal} of {len(pairs)} pairs are equal to the last bit")
     if len(with_numbers) < len(pairs):
@@ -190,7 +193,8 @@ def _cells(pairs: Sequence[Pair]) -> Iterator[Compared]:
 
 def _rule(both: Comparison, tests: Sequence[Tested]) -> str:
     """The line above the tests: their kind, and what they are corrected for."""
-    frameworks = list(dict.fromkeys(str(dict(pair.fields).get(FRAMEWORK)) for pair in both.pairs))
+    names = dict.fromkeys(str(dict(pair.fields).get(FRAMEWORK)) for pair in both.pairs)
+    frameworks = [words(both.labels, FRAMEWORK, name) for name in names]
     mean = f" on the mean of {' and '.join(frameworks)}" if len(frameworks) > 1 else ""
     number = sum(not math.isnan(one.paired.p) for one in tests)
     holm = f", Holm's correction for {number} settings" if number > 1 else ""
@@ -199,8 +203,8 @@ def _rule(both: Comparison, tests: Sequence[Tested]) -> str:
 
 def _setting_line(both: Comparison, pairs: Sequence[Pair], one: Tested) -> str:
     found, p = one.paired, one.p_holm
-    words = _words(pairs[0], [name for name in both.varying if name not in ("seed", FRAMEWORK)])
-    what = f"{words}: {both.names[1]} minus {both.names[0]}".removeprefix(": ")
+    where = _words(both, pairs[0], [name for name in both.varying if name not in ("seed", FRAMEWORK)])
+    what = f"{where}: {both.names[1]} minus {both.names[0]}".removeprefix(": ")
     ends = f" [{both.number(found.low)}, {both.number(found.high)}]{other_level_text(found.level)}"
     interval = "" if math.isnan(found.low) else ends
     tested = "" if math.isnan(p) else f", {p_text(p)}"
@@ -215,15 +219,15 @@ def _trial_lines(both: Comparison) -> list[str]:
     for pair in order[:MAX_LINES]:
         numbers = [both.number(pair.first), both.number(pair.second), both.number(pair.difference, "+")]
         cells = agreement.mcnemar_cells(pair.examples) if tested else []
-        layout.append([pair.trials[0], _words(pair, varying), *numbers, *cells])
+        layout.append([pair.trials[0], _words(both, pair, varying), *numbers, *cells])
     rule = [agreement.rule(both.names)] if tested else []
     more = [f"and {len(order) - MAX_LINES} more"] if len(order) > MAX_LINES else []
     return [*rule, *aligned(layout), *more]
 
 
-def _words(pair: Pair, names: Sequence[str]) -> str:
+def _words(both: Comparison, pair: Pair, names: Sequence[str]) -> str:
     fields: dict[str, Any] = dict(pair.fields)
-    return " ".join(f"{short(name)}={text(fields.get(name))}" for name in names)
+    return " ".join(plain_text(both.labels, name, fields.get(name)) for name in names)
 
 
 def _nothing_common(first: RunSet, second: RunSet) -> list[str]:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +17,17 @@ from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
 from experiments.results import kept
-from experiments.results.metrics import LEARNING_RATE, METRICS, PREDICTED, SPLITS, STEP, STEP_LOSS
+from experiments.results.metrics import LEARNING_RATE, METRICS, PREDICTED, SPLITS, STEP, STEP_LOSS, TEST
 from experiments.results.shape import sound
 from experiments.results.states import state
 from experiments.results.store import Store
 from experiments.weights.weight_files import Weights
 
 
-def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0]) -> list[str]:
+def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0], test: bool = True) -> list[str]:
     """A trial's spec, environment, layers, result, accuracy by class and curve, as far as they are there.
 
-    Args:   predicted: of PREDICTED, whose accuracy by class is shown.
+    Args:   predicted: of PREDICTED, whose accuracy by class is shown.    test: whether the curve shows test numbers.
     Raises: MixlabError: no trial's id begins with `prefix`, or several do; there are no such predictions.
     """
     if predicted not in PREDICTED:
@@ -58,7 +59,7 @@ def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0]) -> list
     curve = folder / "metrics.jsonl"
     try:
         points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
-        return [*lines, "", "curve:", *_curve(points)]
+        return [*lines, "", "curve:", *_curve(points, [split for split in SPLITS if test or split != TEST])]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]
 
@@ -81,11 +82,11 @@ def _yaml(tree: Any) -> list[str]:
     return ["  " + line for line in yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).splitlines()]
 
 
-def _curve(points: list[dict[str, Any]]) -> list[str]:
-    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in SPLITS for name in METRICS))
+def _curve(points: list[dict[str, Any]], splits: Sequence[str]) -> list[str]:
+    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in splits for name in METRICS))
     layout = [[head.replace("_", " ") for head in heads]]
     for point in points:
-        numbers = [(point[split] or {}).get(name) for split in SPLITS for name in METRICS]
+        numbers = [(point[split] or {}).get(name) for split in splits for name in METRICS]
         cells = ["—" if number is None else f"{number:.4f}" for number in (point[STEP_LOSS], *numbers)]
         layout.append([str(point[STEP]), f"{point[LEARNING_RATE]:.3g}", *cells])
     return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from analysis.labels import field_text, setting_text
 from experiments.design import matched
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.spec import fields
 
 LEFT_OUT = ("seed", "backend", "train.")  # the beginnings of fields that change no width
 
@@ -20,9 +20,9 @@ def matched_lines(ablation: Ablation, trials: Sequence[GridTrial]) -> list[str]:
             if width not in one.settings or other is None:
                 continue
             own, base = count(one.trial.model), count(other.trial.model)
-            found = f"{fields.short(width)} {one.settings[width]} gives {own:,} {noun}"
+            found = f"{field_text(ablation, width)} {one.settings[width]} gives {own:,} {noun}"
             told = f"{found}, {own / base - 1:+.2%} to the {base:,} of {_baseline(ablation)}"
-            lines[f"matched: {_words(one, width)}: {told}"] = None
+            lines[f"matched: {_words(ablation, one, width)}: {told}"] = None
     return list(lines)
 
 
@@ -31,12 +31,11 @@ def _label(ablation: Ablation, planned: GridTrial, *, is_baseline: bool) -> tupl
     return matched.label(planned.settings, dict(ablation.base), ablation.report, instead)
 
 
-def _words(planned: GridTrial, width: str) -> str:
+def _words(ablation: Ablation, planned: GridTrial, width: str) -> str:
     hidden = (*planned.implied, width)
     left = [name for name in planned.settings if name not in hidden and not name.startswith(LEFT_OUT)]
-    told = [(name, planned.settings[name]) for name in left]
-    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
+    return " ".join(setting_text(ablation, name, planned.settings[name]) for name in left)
 
 
 def _baseline(ablation: Ablation) -> str:
-    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in ablation.report.baseline.items())
+    return " ".join(setting_text(ablation, name, value) for name, value in ablation.report.baseline.items())

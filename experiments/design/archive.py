@@ -5,6 +5,7 @@ line `id <tab> label` for each trial) say the same to people. They are written a
 leaves them a form behind, until the ablation is run or submitted again.
 """
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from experiments.design import labels as labelling
 from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.halving import Halving
@@ -107,6 +109,18 @@ def recall(store: Store, name: str) -> tuple[Ablation, list[GridTrial]]:
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, names)}")
     ablation, trials = read(path)
     return ablation, tune.known(ablation, trials, store)
+
+
+def labels(store: Store) -> dict[str, dict[str, str]]:
+    """The labels of all ablations of a store on which they agree; one whose file is damaged has none."""
+    found = []
+    for name in store.ablations():
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            tree = json.loads((store.ablation(name) / FILE).read_text())["ablation"].get("labels", {})
+            found.append(
+                {str(key): {str(value): str(text) for value, text in own.items()} for key, own in tree.items()}
+            )
+    return labelling.agreed(found)
 
 
 def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:

@@ -6,7 +6,7 @@ labels:
   backend: framework                                    # short for {_: framework}
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from backends.errors import MixlabError, choices
@@ -18,6 +18,7 @@ from experiments.spec import fields
 from experiments.spec.values import shown
 
 FIELD = "_"  # in place of a value: the field or the axis itself
+Labels = Mapping[str, Mapping[str, str]]  # words by field or axis, then by value
 
 
 def read(tree: Any, base: Point, points: Sequence[Point], where: str) -> dict[str, dict[str, str]]:
@@ -65,7 +66,21 @@ def _text(key: str, value: str) -> str:
         return value
 
 
-def words(labels: Mapping[str, Mapping[str, str]], key: str, value: Any) -> str:
+def agreed(several: Iterable[Labels]) -> dict[str, dict[str, str]]:
+    """The labels of several ablations on which they agree: none that two give otherwise, nor one for two values."""
+    found: dict[str, dict[str, set[str]]] = {}
+    for labels in several:
+        for key, own in labels.items():
+            for value, text in own.items():
+                found.setdefault(key, {}).setdefault(value, set()).add(text)
+    kept = {key: {value: min(one) for value, one in own.items() if len(one) == 1} for key, own in found.items()}
+    return {
+        key: {value: text for value, text in own.items() if list(own.values()).count(text) == 1}
+        for key, own in kept.items()
+    }
+
+
+def words(labels: Labels, key: str, value: Any) -> str:
     """A value in words: its label, else its text."""
     text = fields.text(value)
     return labels.get(key, {}).get(text, text)

@@ -9,9 +9,11 @@ FAULTS: dict[str, list[Row]] = {
             'cell["pairs"] < cell["n"] - 1\n    return',
             "marks -k lacks_one_pair",
         ),
-        ('cell["pairs"] < cell["n"]:', 'cell["pairs"] < cell["n"] - 1:', "marks -k lacks_one_pair"),
         ('or len(cell["environments"]) > 1 or', "or", "marks -k other_numbers_of_threads"),
         ('cell["p_holm"] < ALPHA', 'cell["p"] < ALPHA', "settings"),
+    ],
+    "analysis/table/notes.py": [
+        ('cell["pairs"] < cell["n"]:', 'cell["pairs"] < cell["n"] - 1:', "marks -k lacks_one_pair"),
     ],
     "analysis/origins.py": [
         ('"processor": "processor", ', "", "marks -k another_environment"),
@@ -45,7 +47,7 @@ FAULTS: dict[str, list[Row]] = {
             "report.ablation.report.metric",
             "chosen -k chosen_on_validation",
         ),
-        ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
+        ("max if metric(ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
     ],
     "analysis/table/marginal.py": [
         ("label for label in self.values if label[place] == value", "label for label in self.values", "marginal"),
