@@ -33,7 +33,11 @@ def widths(line: str) -> int:
 
 def test_numbers_stand_in_siunitx_columns_under_grouped_heads(tex: str) -> None:
     begin = re.search(r"\\begin\{tabular\}\{(.*)\}$", tex, re.MULTILINE)[1]  # type: ignore[index]
-    assert begin.startswith("ll") and begin.count("S[") == 8 and begin.count("table-format=+1.1]@{}l") == 2
+    assert (
+        begin.startswith("ll")
+        and begin.count("S[") == 8
+        and begin.count("table-format=+1.1,retain-explicit-plus]@{}l") == 2
+    )
     rows = [line for line in tex.splitlines() if line.endswith(r"\\")]
     num_columns = 2 + begin.count("S[") + begin.count("@{}l")
     assert [widths(row) for row in rows] == [num_columns] * 6

@@ -21,7 +21,7 @@ from analysis.table import marginal, trends, wording
 from analysis.table.render import Rendered
 
 TEMPLATES = Path(__file__).parent / "templates"
-MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES, MAX_OPEN_OTHERS = 200, 20, 6, 3
+MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES, MAX_OPEN_OTHERS = 200, 20, 6, 1
 COST_COLUMNS = (
     "cell", "parameters", "TFLOPs a trial", "train s", "images/s", "GFLOP/s", "share of peak",
     "hours of all that are done",

@@ -23,6 +23,15 @@ BEGIN = r"""% Needs \usepackage[T1]{fontenc} and PACKAGES where it is \input.
 \begin{document}\def\mixlabend{\end{document}}\fi
 \makeatother"""
 
+# Around a tabular: one that is wider than the text is made smaller, where graphicx is there, and no other.
+FITTED = (
+    (r"\smallskip", r"\sbox0{\ignorespaces"),
+    (
+        r"\unskip}\ifdim\wd0>\linewidth \ifdefined\resizebox \resizebox{\linewidth}{!}{\usebox0}\else \usebox0\fi",
+        r"\else \usebox0\fi\par\smallskip",
+    ),
+)
+
 
 def escape(text: str) -> str:
     """The LaTeX that prints a text on one line with T1 fonts; letters that they lack become numbers, `[U+03B1]`."""
@@ -70,7 +79,7 @@ def framed(
     name: str,
     above: Sequence[str],
     below: Sequence[str],
-    packages: Sequence[str] = ("booktabs",),
+    packages: Sequence[str] = ("booktabs", "graphicx"),
 ) -> str:
     """The LaTeX file of a tabular. Args: name, above, below: as of `document`.    packages: that it needs."""
     lines = [
@@ -79,8 +88,10 @@ def framed(
         r"\centering",
         rf"\caption{{{' '.join(_sentence(escape(line)) for line in above)}}}",
         rf"\label{{tab:{re.sub('[^A-Za-z0-9.-]', '', name)}}}",
+        *FITTED[0],
         *tabular,
-        *(rf"\par\footnotesize {escape(line)}" for line in below),
+        *FITTED[1],
+        *(rf"\par\footnotesize\raggedright {escape(line)}" for line in below),
         r"\end{table}",
         r"\mixlabend",
     ]

@@ -84,8 +84,9 @@ class Table:
         parts = [self._cell(of_head.get(head)) for of_head in self.cells.values()]
         whole = [part for part in parts if len(part) == self.width]
         mean, std, n, *difference = (_format([part[place] for part in whole]) for place in range(self.width))
-        columns = rf"S[table-format={mean}]@{{\,$\pm$\,}}S[table-format={std}]S[table-format={n}]"
-        return columns + (f"S[table-format={difference[0]}]@{{}}l" if difference else "")
+        spread = f"S[table-format={std},table-number-alignment=left]"  # beside its sign, whatever the head's width
+        columns = rf"S[table-format={mean}]@{{\,$\pm$\,}}{spread}S[table-format={n}]"
+        return columns + (f"S[table-format={difference[0]},retain-explicit-plus]@{{}}l" if difference else "")
 
 
 def _format(numbers: Sequence[str]) -> str:
@@ -114,4 +115,4 @@ def document(ablation: Ablation, table: pd.DataFrame, options: Options, around: 
         cells.setdefault(label[:num_rows], {})[label[num_rows:]] = cell
     cells = {label: cells[label] for label in _grouped(list(cells))}
     made = Table(ablation, cells, head_texts(ablation, table), options)
-    return framed(list(made.lines()), ablation.name, *around, packages=("booktabs", "siunitx"))
+    return framed(list(made.lines()), ablation.name, *around, packages=("booktabs", "graphicx", "siunitx"))
