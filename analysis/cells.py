@@ -5,24 +5,21 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from analysis import inference, origins, settings
 from analysis.equivalence import Equivalence, equivalence
 from analysis.frame import objects
+from analysis.groups import COST, Group, groups_of
 from analysis.inference import LEVEL, Paired
-from analysis.labels import Label, baseline_of, grouped, keys
+from analysis.labels import Label, baseline_of, keys
 from analysis.predictions import Reader, nothing
 from analysis.settings import FRAMEWORK, Compared, Tested
 from experiments.design.ablation import Ablation
-from experiments.results.metrics import MEANS, SECONDS, SPLITS
+from experiments.results.metrics import SECONDS
 
 STATES = ("failed", "running", "missing")
-COST = {name: name for name in (*MEANS, "peak_share")} | {"seconds": "seconds.train", "steps": "train.steps"}
-COLUMNS = (
-    "id", "status", "seed", "commit", "dirty", *origins.SAME, *COST.values(),
-    *(f"info.num_{split}" for split in SPLITS), *(f"seconds.{what}" for what in SECONDS),
-)  # fmt: skip
 NAN = math.nan
 
 
@@ -65,38 +62,38 @@ def cells(
     Args: read: the predictions of the trials that are compared; without, all tests are over seeds alone.
     """
     groups = groups_of(ablation, frame)
-    rows = [_row(ablation, label, group, options) for label, group in groups.items()]
-    table = pd.DataFrame(rows)
+    made = [_row(ablation, label, group, options) for label, group in groups.items()]
+    table = pd.DataFrame(made)
     table = table.assign(
-        **{name: objects(row[name] for row in rows) for name in (*keys(ablation), "commits", "environments")}
+        **{name: objects(row[name] for row in made) for name in (*keys(ablation), "commits", "environments")}
     )
     table = table.assign(**_differences(ablation, groups, table, read))
     origins_of = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
     table["unlike"] = [_is_unlike(ablation, origins_of, label) for label in groups]
     if ablation.report.equivalence:
-        mixed = {label for label, row in zip(groups, rows, strict=True) if is_mixed(row["commits"], options)}
+        mixed = {label for label, row in zip(groups, made, strict=True) if is_mixed(row["commits"], options)}
         tests = list(_equivalences(ablation, groups, mixed))
         for name in ("p", "n", "kind"):
             table[f"equivalence_{name}"] = [getattr(one, name) for one in tests]
     return table
 
 
-def _row(ablation: Ablation, label: Label, group: pd.DataFrame, options: Options) -> dict[str, Any]:
+def _row(ablation: Ablation, label: Label, group: Group, options: Options) -> dict[str, Any]:
     """The columns of one cell that need no other cell."""
-    done = group[group["status"] == "done"]
-    commits = origins.commits(done)
-    numbers = [NAN] * len(done) if is_mixed(commits, options) else metric_of(ablation, done)
+    commits = origins.commits(group.done)
+    mixed = is_mixed(commits, options)
+    numbers = np.full(group.n, NAN) if mixed else group.numbers(ablation.report.metric)
     summary = inference.summary(numbers, options.interval)
     return {
         **dict(zip(keys(ablation), label, strict=True)),
-        "n": len(done),
-        "planned": len(group),
-        **{state: int((group["status"] == state).sum()) for state in STATES},
+        "n": group.n,
+        "planned": group.states.total(),
+        **{state: group.states[state] for state in STATES},
         **{name: value for name, value in asdict(summary).items() if name != "n"},
-        **_cost(done, is_mixed(commits, options)),
+        **_cost(group, mixed),
         "commits": commits,
-        "environments": origins.environments(done),
-        "dirty": int(done["dirty"].fillna(False).astype(bool).sum()) if "dirty" in done else 0,
+        "environments": origins.environments(group.done),
+        "dirty": sum(bool(value) for value in group.done.get("dirty", ()) if not pd.isna(value)),
     }
 
 
@@ -105,27 +102,8 @@ def is_mixed(commits: Sequence[str], options: Options) -> bool:
     return len(commits) > 1 and not options.mix_commits
 
 
-def groups_of(ablation: Ablation, frame: pd.DataFrame) -> dict[Label, pd.DataFrame]:
-    """The trials of each cell; of the frame's columns those that cells and figures are made from."""
-    needed = dict.fromkeys((*keys(ablation), *COLUMNS, ablation.report.metric))
-    return grouped(frame[[name for name in needed if name in frame]], keys(ablation))
-
-
-def metric_of(ablation: Ablation, done: pd.DataFrame) -> list[float]:
-    metric = ablation.report.metric
-    return [float(value) for value in _column(done, metric)]
-
-
-def by_seed(ablation: Ablation, group: pd.DataFrame) -> dict[Any, float]:
-    """The metric of the trials that are done, by seed."""
-    done = group[group["status"] == "done"]
-    if ablation.report.metric not in done:
-        return {}
-    return dict(zip(done["seed"], metric_of(ablation, done), strict=True))
-
-
 def _differences(
-    ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame, read: Reader
+    ablation: Ablation, groups: Mapping[Label, Group], table: pd.DataFrame, read: Reader
 ) -> dict[str, list[Any]]:
     """The columns that hold a cell, and its setting, against the baseline."""
     sides = _compared(ablation, groups, table)
@@ -158,9 +136,9 @@ def _of_cell(cell: Compared, setting: Tested, read: Reader) -> Paired:
     return setting.paired.at(LEVEL) if setting.over else setting.paired
 
 
-def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: pd.DataFrame) -> dict[Label, Compared]:
+def _compared(ablation: Ablation, groups: Mapping[Label, Group], table: pd.DataFrame) -> dict[Label, Compared]:
     """The cells that have a baseline with a number, and a number of their own."""
-    names, compared = keys(ablation), {}
+    names, metric, compared = keys(ablation), ablation.report.metric, {}
     means = dict(zip(groups, table["mean"], strict=True))
     for label, group in groups.items():
         other = baseline_of(ablation, label)
@@ -169,31 +147,25 @@ def _compared(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], table: p
         compared[label] = Compared(
             settings.setting_of(names, label, other),
             str(label[names.index(FRAMEWORK)]) if FRAMEWORK in names else "",
-            by_seed(ablation, groups[other]),
-            by_seed(ablation, group),
+            groups[other].by_seed(metric),
+            group.by_seed(metric),
             float(means[label] - means[other]),
-            (_ids(groups[other]), _ids(group)),
+            (groups[other].by_seed("id"), group.by_seed("id")),
         )
     return compared
 
 
-def _ids(group: pd.DataFrame) -> dict[Any, str]:
-    """The trials that are done, by seed."""
-    done = group[group["status"] == "done"]
-    return dict(zip(done["seed"], done["id"], strict=True))
-
-
-def _equivalences(ablation: Ablation, groups: Mapping[Label, pd.DataFrame], mixed: Set[Label]) -> Iterator[Equivalence]:
+def _equivalences(ablation: Ablation, groups: Mapping[Label, Group], mixed: Set[Label]) -> Iterator[Equivalence]:
     asked = ablation.report.equivalence
     assert asked is not None
-    place = keys(ablation).index(asked.between)
+    place, metric = keys(ablation).index(asked.between), ablation.report.metric
     first = next(iter(groups))[place]
     for label, group in groups.items():
         other = (*label[:place], first, *label[place + 1 :])
         if other == label or other not in groups or mixed & {label, other}:
             yield Equivalence(0)
         else:
-            yield equivalence(by_seed(ablation, groups[other]), by_seed(ablation, group), asked.margin)
+            yield equivalence(groups[other].by_seed(metric), group.by_seed(metric), asked.margin)
 
 
 def _is_unlike(ablation: Ablation, rows: Mapping[Label, tuple[Any, Any]], label: Label) -> bool:
@@ -202,15 +174,11 @@ def _is_unlike(ablation: Ablation, rows: Mapping[Label, tuple[Any, Any]], label:
     return other is not None and other in rows and all(rows[other]) and all(rows[label]) and rows[other] != rows[label]
 
 
-def _cost(done: pd.DataFrame, mixed: bool) -> dict[str, float]:
-    means = {name: NAN if mixed else _mean(done, column) for name, column in COST.items()}
-    hours = sum(_column(done, f"seconds.{what}").sum(skipna=False) for what in SECONDS) / 3600 if len(done) else NAN
+def _cost(group: Group, mixed: bool) -> dict[str, float]:
+    means = {name: NAN if mixed else _mean(group.numbers(column)) for name, column in COST.items()}
+    hours = sum(group.numbers(f"seconds.{what}").sum() for what in SECONDS) / 3600 if group.n else NAN
     return {**means, "accelerator_hours": float(hours)}
 
 
-def _mean(done: pd.DataFrame, name: str) -> float:
-    return float(_column(done, name).mean(skipna=False)) if len(done) else NAN
-
-
-def _column(done: pd.DataFrame, name: str) -> "pd.Series[Any]":
-    return pd.to_numeric(done[name]) if name in done else pd.Series([NAN] * len(done))
+def _mean(values: "np.ndarray[Any, Any]") -> float:
+    return float(values.mean()) if len(values) else NAN

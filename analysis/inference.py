@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,13 +78,11 @@ class Trend:
     spearman: float  # rank correlation
 
 
-def summary(values: Sequence[float], interval: str = "t") -> Summary:
+def summary(values: "Sequence[float] | np.ndarray[Any, Any]", interval: str = "t") -> Summary:
     """Summarise values, each of one seed.
 
     Args: interval: t, Student's; bootstrap, bias-corrected and accelerated, of 9,999 samples, from n = 10 on.
     """
-    from scipy import stats
-
     x = np.asarray(values, np.float64)
     if not len(x) or not np.isfinite(x).all():
         return Summary(len(x))
@@ -91,8 +90,8 @@ def summary(values: Sequence[float], interval: str = "t") -> Summary:
         same = float(x[0])
         ends = (same, same) if len(x) > 1 and not is_refused(len(x), interval) else (NAN, NAN)
         return Summary(len(x), same, 0.0 if len(x) > 1 else NAN, *ends, same, same, same)
-    std, mean = float(x.std(ddof=1)), float(stats.tmean(x))
-    low, high = _interval(x, interval)
+    std, mean = float(x.std(ddof=1)), float(x.mean())
+    low, high = _interval(x, std, interval)
     return Summary(len(x), mean, std, low, high, float(x.min()), float(np.median(x)), float(x.max()))
 
 
@@ -101,23 +100,24 @@ def is_refused(n: int, interval: str) -> bool:
     return interval == "bootstrap" and n < BOOTSTRAP_LEAST
 
 
+@cache
 def t_factor(degrees_of_freedom: int) -> float:
     """Standard errors from the estimate to each end of Student's interval: 12.7 for one degree, 1.96 for very many."""
-    from scipy import stats
+    from scipy.special import stdtrit  # of scipy.stats.t, whose checks take longer than a cell of a table
 
-    return float(stats.t.ppf((1 + LEVEL) / 2, degrees_of_freedom))
+    return float(stdtrit(degrees_of_freedom, (1 + LEVEL) / 2))
 
 
-def _interval(x: "np.ndarray[Any, Any]", interval: str) -> tuple[float, float]:
-    from scipy import stats
-
+def _interval(x: "np.ndarray[Any, Any]", std: float, interval: str) -> tuple[float, float]:
     if is_refused(len(x), interval):
         return NAN, NAN
     if interval == "bootstrap":
+        from scipy import stats
+
         bootstrap = stats.bootstrap((x,), np.mean, n_resamples=BOOTSTRAP_SAMPLES, confidence_level=LEVEL, rng=0)
         return float(bootstrap.confidence_interval.low), float(bootstrap.confidence_interval.high)
-    low, high = stats.t.interval(LEVEL, len(x) - 1, loc=x.mean(), scale=stats.sem(x))
-    return float(low), float(high)
+    mean, half = float(x.mean()), t_factor(len(x) - 1) * (std / math.sqrt(len(x)))
+    return mean - half, mean + half
 
 
 def paired(first: Mapping[Any, float], second: Mapping[Any, float]) -> Paired:

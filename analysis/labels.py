@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from experiments.design.ablation import Ablation
@@ -14,25 +14,30 @@ if TYPE_CHECKING:  # a plan's comparisons need none
     import pandas as pd
 
 Label = tuple[Any, ...]  # the values of report.rows and report.columns
+Row = Mapping[str, Any]  # a cell: its columns, see cells.cells
 
 
 def keys(ablation: Ablation) -> list[str]:
     return [*ablation.report.rows, *ablation.report.columns]
 
 
-def grouped(frame: pd.DataFrame, names: Sequence[str]) -> dict[Label, pd.DataFrame]:
-    """Rows of the frame that agree in the fields, by their values, in order of appearance; None is a value too."""
-    if not names:
-        return {(): frame}
-    places: dict[Label, list[int]] = {}
-    for place, label in enumerate(zip(*(frame[name] for name in names), strict=True)):
-        places.setdefault(label, []).append(place)
-    return {label: frame.iloc[rows] for label, rows in places.items()}
+def labels(ablation: Ablation, frame: pd.DataFrame) -> list[Label]:
+    """The values that name the cell of each row. Args: frame: of cells, or of trials."""
+    return _values(frame, keys(ablation))
 
 
-def labels(ablation: Ablation, table: pd.DataFrame) -> list[Label]:
-    names = keys(ablation)
-    return list(zip(*(table[name] for name in names), strict=True)) if names else [()] * len(table)
+def rows(ablation: Ablation, table: pd.DataFrame) -> dict[Label, Row]:
+    """The cells of a table by the values that name them."""
+    return dict(zip(labels(ablation, table), records(table), strict=True))
+
+
+def records(frame: pd.DataFrame) -> list[Row]:
+    found: list[Any] = frame.to_dict("records")
+    return found
+
+
+def _values(frame: pd.DataFrame, names: Sequence[str]) -> list[Label]:
+    return list(zip(*(frame[name] for name in names), strict=True)) if names else [()] * len(frame)
 
 
 def baseline_of(ablation: Ablation, label: Label) -> Label | None:
@@ -84,7 +89,7 @@ def head_texts(ablation: Ablation, table: pd.DataFrame) -> dict[Label, str]:
             value_text(ablation, name, value) if name in bare else setting_text(ablation, name, value)
             for name, value in zip(columns, values, strict=True)
         )
-        for values in grouped(table, columns)
+        for values in dict.fromkeys(_values(table, columns))
     }
 
 

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
-from analysis.labels import Label, baseline_of, label_text, labels
+from analysis.labels import Label, Row, baseline_of, label_text, rows
 from experiments.design.ablation import Ablation
 
 COLUMNS = {"parameters": "parameters", "flops": "training_flops", "steps": "steps", "seconds": "seconds"}  # of cells
@@ -57,8 +56,7 @@ def matching(ablation: Ablation, table: pd.DataFrame) -> list[Matched]:
 
     Args: table: of cells.cells. A cell counts where it and its baseline have the number; none do without a baseline.
     """
-    cells = {label: cell for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True)}
-    found = []
+    cells, found = rows(ablation, table), []
     for quantity, column in COLUMNS.items():
         ratios = {}
         for label, cell in cells.items():
@@ -72,7 +70,7 @@ def matching(ablation: Ablation, table: pd.DataFrame) -> list[Matched]:
     return found
 
 
-def beside(cell: "pd.Series[Any]", base: "pd.Series[Any]") -> str:
+def beside(cell: Row, base: Row) -> str:
     """`at 7.9x the parameters, equal training FLOPs and steps`, of one setting; what is not known is left out."""
     found = []
     for quantity, column in COLUMNS.items():

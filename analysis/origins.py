@@ -1,9 +1,7 @@
 """Origins of a cell's numbers: the commits and the environments of its trials."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from analysis.records import THEN
 
@@ -15,20 +13,21 @@ SAME = {
 NAMED = (SAME["ran_on"], SAME["replicas"])  # whose values a sentence names
 MAX_PLACES = 4  # named in a sentence
 Environment = tuple[str, ...]  # a value of each of SAME that is known
+Columns = Mapping[str, Iterable[Any]]  # of the frame, of some trials
 
 
-def commits(done: pd.DataFrame) -> tuple[str, ...]:
+def commits(done: Columns) -> tuple[str, ...]:
     """The commits of the project that the trials ran under, a trial's own being possibly several."""
-    column: Any = done.get("commit", [])
-    return tuple(sorted({commit for several in column if isinstance(several, str) for commit in several.split()}))
+    told = [several for several in set(done.get("commit", ())) if isinstance(several, str)]
+    return tuple(sorted({commit for several in told for commit in several.split()}))
 
 
-def environments(done: pd.DataFrame) -> tuple[Environment, ...]:
+def environments(done: Columns) -> tuple[Environment, ...]:
     """The environments of the trials; a trial that went on with other threads or another device has several."""
     names = [name for name in SAME if name in done]
     if not names:
         return ()
-    rows = zip(*(done[name].map(_text) for name in names), strict=True)
+    rows = (map(_text, row) for row in set(zip(*(done[name] for name in names), strict=True)))
     return tuple(sorted({(place, *rest) for first, *rest in rows for place in first.split(THEN)}))
 
 

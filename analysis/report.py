@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from analysis import records, tuned
-from analysis.cells import Options, cells, groups_of
+from analysis.cells import Options, cells
 from analysis.frame import trials_frame
-from analysis.labels import Label, keys, label_text, labels
-from analysis.predictions import reader
+from analysis.groups import Group, groups_of
+from analysis.labels import Label, Row, keys, label_text, labels, rows
+from analysis.predictions import Reader, nothing, reader
 from analysis.records import Result
 from backends.errors import MixlabError
 from experiments.design import tune
@@ -33,39 +34,21 @@ class Report:
     frame: pd.DataFrame  # of frame.load
     table: pd.DataFrame  # of cells.cells
     choices: Sequence[Choice] = ()  # of what is tuned, by setting
+    read: Reader = nothing  # the examples that a trial has right
 
     @cached_property
-    def groups(self) -> dict[Label, pd.DataFrame]:
-        """The trials of each cell that are done."""
-        groups = groups_of(self.ablation, self.frame)
-        return {label: group[group["status"] == "done"] for label, group in groups.items()}
+    def groups(self) -> dict[Label, Group]:
+        return groups_of(self.ablation, self.frame)
 
     @cached_property
     def by_seed(self) -> dict[Label, dict[Any, float]]:
         """The metric of the trials of each cell that are done, by seed."""
-        found: dict[Label, dict[Any, float]] = {label: {} for label in self.labels}
-        frame, metric = self.frame, self.ablation.report.metric
-        if metric in frame:
-            values = pd.to_numeric(frame[metric])
-            columns = [frame[name] for name in keys(self.ablation)]
-            for status, seed, value, *label in zip(frame["status"], frame["seed"], values, *columns, strict=True):
-                if status == "done":
-                    found[tuple(label)][seed] = float(value)
-        return found
+        return {label: group.by_seed(self.ablation.report.metric) for label, group in self.groups.items()}
 
     @cached_property
-    def _done_ids(self) -> dict[Label, list[str]]:
-        columns = [self.frame[name] for name in keys(self.ablation)]
-        found: dict[Label, list[str]] = {label: [] for label in self.labels}
-        for status, key, *label in zip(self.frame["status"], self.frame["id"], *columns, strict=True):
-            if status == "done":
-                found[tuple(label)].append(key)
-        return found
-
-    @cached_property
-    def rows(self) -> dict[Label, "pd.Series[Any]"]:
+    def rows(self) -> dict[Label, Row]:
         """The cells by the values of their fields."""
-        return {label: row for label, (_, row) in zip(self.labels, self.table.iterrows(), strict=True)}
+        return rows(self.ablation, self.table)
 
     @cached_property
     def labels(self) -> list[Label]:
@@ -80,7 +63,7 @@ class Report:
 
     def curve(self, label: Label, column: str) -> tuple["np.ndarray[Any, Any]", "np.ndarray[Any, Any]"]:
         """Steps, and a row of the column for each seed, of trials that were evaluated at the same steps."""
-        curves = [curve for key in self._done_ids[label] if len(curve := self.results[key].curve)]
+        curves = [curve for key in self.groups[label].done["id"] if len(curve := self.results[key].curve)]
         if not curves:
             return np.empty(0), np.empty((0, 0))
         curves = [curve for curve in curves if np.array_equal(curve[:, 0], curves[0][:, 0])]
@@ -103,6 +86,7 @@ def make_report(
         raise MixlabError(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
-    table = cells(ablation, frame, options, reader(store, ablation.report.metric))
+    read = reader(store, ablation.report.metric)
+    table = cells(ablation, frame, options, read)
     choices = tune.choose(ablation, trials, store)
-    return Report(ablation, store, options, trial_results, frame, table, choices)
+    return Report(ablation, store, options, trial_results, frame, table, choices, read)

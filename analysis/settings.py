@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from analysis.inference import Paired, crossed, holm, holm_levels, paired
-from analysis.labels import Label, baseline_of, keys, labels, value_text
+from analysis.labels import Label, Row, baseline_of, keys, rows, value_text
 from analysis.predictions import Reader, Right
 from experiments.design.ablation import Ablation
 
@@ -139,10 +139,10 @@ def averaged(sides: Sequence[tuple[BySeed, BySeed]]) -> tuple[dict[Any, float], 
     return first, second
 
 
-def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, pd.Series[Any]]:
+def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, Row]:
     """A cell of each setting that has a difference, which is that of the setting, as are its interval, p and pairs."""
-    cells: dict[Label, tuple[Label, pd.Series[Any]]] = {}
-    for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True):
+    cells: dict[Label, tuple[Label, Row]] = {}
+    for label, cell in rows(ablation, table).items():
         other = baseline_of(ablation, label)
         if other is None or math.isnan(cell["difference"]):
             continue
@@ -152,15 +152,12 @@ def rows_of(ablation: Ablation, table: pd.DataFrame) -> dict[Label, pd.Series[An
     return {label: _as_setting(cell) for label, cell in cells.values()}
 
 
-def _as_setting(cell: pd.Series[Any]) -> pd.Series[Any]:
+def _as_setting(cell: Row) -> Row:
     own = {"difference": "difference", "difference_low": "low", "difference_high": "high", "p": "p", "pairs": "pairs"}
-    changed = cell.copy()
-    for name, part in own.items():
-        changed[name] = cell[f"setting_{part}"]
-    return changed
+    return {**cell, **{name: cell[f"setting_{part}"] for name, part in own.items()}}
 
 
-def tested_of(cell: pd.Series[Any]) -> Tested:
+def tested_of(cell: Row) -> Tested:
     """The test of a cell's setting, from its columns."""
     number = {
         name: float(cell[f"setting_{name}"]) for name in ("difference", "low", "high", "p", "error", "seeds_share")
@@ -169,20 +166,17 @@ def tested_of(cell: pd.Series[Any]) -> Tested:
     return Tested(found, tuple(str(cell["frameworks"]).split()), float(cell["p_holm"]))
 
 
-def alone(cell: pd.Series[Any]) -> pd.Series[Any]:
+def alone(cell: Row) -> Row:
     """A cell as it is told by itself: as its setting, or without interval if it is but one framework of its setting.
 
     The setting has the verdict, which an interval of one framework could contradict.
     """
     if len(str(cell["frameworks"]).split()) < 2:
         return _as_setting(cell)
-    changed = cell.copy()
-    for name in ("difference_low", "difference_high", "p"):
-        changed[name] = math.nan
-    return changed
+    return {**cell, **dict.fromkeys(("difference_low", "difference_high", "p"), math.nan)}
 
 
-def frameworks_text(ablation: Ablation, cell: pd.Series[Any]) -> str:
+def frameworks_text(ablation: Ablation, cell: Row) -> str:
     """`torch and jax`, that a setting is averaged over; empty if there is only one, which needs no average."""
     names = [value_text(ablation, FRAMEWORK, name) for name in str(cell["frameworks"]).split()]
     return " and ".join(names) if len(names) > 1 else ""

@@ -39,7 +39,6 @@ def drawn(report: Report) -> dict[str, Drawn]:
         again = replace(figure)
         assert again.files == figure.files
         found[figure.name] = figure
-        figure.close()
     return found
 
 

@@ -6,9 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.formula.api import ols
+from statsmodels.stats.anova import anova_lm
 
 from analysis.inference import crossed, holm
 from analysis.table import marginal
@@ -111,6 +113,27 @@ def test_the_test_of_an_interaction_is_that_of_a_two_way_table(bench: Any) -> No
     between = 3 * ((cell - a - b + m) ** 2).sum() / 2
     rest = ((y - cell - s + m) ** 2).sum() / 10
     assert marginal.interactions(grid) == {(BLOCKS, MIXING): pytest.approx(stats.f.sf(between / rest, 2, 10))}
+
+
+def test_interactions_of_three_fields_are_those_of_the_linear_model() -> None:
+    sizes, rng = {"a": 2, "b": 3, "c": 4}, np.random.default_rng(1)
+    frame = pd.DataFrame([*np.ndindex(*sizes.values(), 5)], columns=[*sizes, "seed"])
+    frame["y"] = rng.normal(size=len(frame)) + 0.8 * (frame["a"] * frame["c"] == 3)
+    values: dict[Any, Any] = {}
+    for *label, seed, y in frame.itertuples(index=False):
+        values.setdefault(tuple(label), {"": {}})[""][seed] = y
+    report: Any = SimpleNamespace(values=lambda name: list(range(sizes[name])))
+    found = marginal.interactions(marginal.Grid(report, tuple(sizes), values, {}))
+    table = anova_lm(ols("y ~ C(seed) + (C(a) + C(b) + C(c))**2", frame).fit(), typ=2)
+    assert list(found) == [("a", "b"), ("a", "c"), ("b", "c")]
+    assert found == {pair: pytest.approx(table.loc[":".join(f"C({one})" for one in pair), "PR(>F)"]) for pair in found}
+
+
+def test_a_whole_report_reads_each_file_of_predictions_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, read, own = bench(), [], predictions.read
+    monkeypatch.setattr(predictions, "read", lambda *given: read.append(given[0].name) or own(*given))
+    assert len(marginal.sentences(made.report())) == 4
+    assert sorted(read) == sorted(one.trial.id for one in made.trials)
 
 
 def test_an_incomplete_grid_has_none_and_says_what_it_lacks(bench: Any) -> None:

@@ -8,9 +8,7 @@ from io import BytesIO
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
@@ -38,7 +36,6 @@ STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "mixlab",
     "pdf.fonttype": 42,
-    "figure.max_open_warning": 0,  # a page of several ablations holds the figures of all until they are written
 }
 matplotlib.rcParams.update(STYLE)  # type: ignore[arg-type]
 
@@ -70,9 +67,6 @@ class Drawn:
         self.figure.savefig(buffer, format=kind, dpi=PNG_DPI, metadata=about)
         return buffer.getvalue()
 
-    def close(self) -> None:
-        close(self.figure)
-
 
 class Values:
     """Texts that the page shows under the pointer, for each mark of some lines."""
@@ -88,12 +82,10 @@ class Values:
 
 
 def new(width: float = 5.6, height: float = 3.4, **grid: Any) -> tuple[Figure, Any]:
-    """Figure and axes, of inches; `grid` as in matplotlib.pyplot.subplots."""
-    return plt.subplots(figsize=(width, height), layout="constrained", **grid)
-
-
-def close(figure: Figure) -> None:
-    plt.close(figure)
+    """Figure and axes, of inches; `grid` as in matplotlib.figure.Figure.subplots."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(**grid)
 
 
 def plain_ticks(axis: Any) -> None:

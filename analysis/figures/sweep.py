@@ -160,7 +160,6 @@ def draw_data_scale(report: Report) -> Iterator[Drawn]:
                 style.plain_ticks(ax.xaxis)
                 style.plain_ticks(ax.yaxis)
     if not laws:
-        style.close(figure)
         return
     figure.supxlabel("training examples N", fontsize=9)
     figure.supylabel("error (%)", fontsize=9)
@@ -182,7 +181,7 @@ def _laws(placed: Panels, panel: Label, ax: Any, name: str, shown: Values) -> It
         if is_compared or looks.is_shown(label):
             by_line.setdefault(looks.roles.part(label, others), []).append(label)
     for labels in by_line.values():
-        sizes = [float(report.groups[label]["info.num_train"].iloc[0]) for label in labels]
+        sizes = [float(report.groups[label].numbers("info.num_train")[0]) for label in labels]
         errors = [1 - float(report.rows[label]["mean"]) for label in labels]
         law = inference.power_law(sizes, errors)
         if law is None:

@@ -4,10 +4,8 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-import pandas as pd
-
 from analysis import settings, tuned
-from analysis.labels import Label, baseline_of, field_words, grouped, keys, setting_text, value_text
+from analysis.labels import Label, Row, baseline_of, field_words, keys, setting_text, value_text
 from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
@@ -79,14 +77,11 @@ def _validation(report: Report, labels: list[Label]) -> tuple[dict[Label, float]
     It is that of validation, since the best of several on test is less good than its number. Without validation data it
     is the table's own, and is said to be.
     """
-    when, split, asked = metrics.parse(report.ablation.report.metric)
-    name, frame = f"{when}.validation.{asked.name}", report.frame
-    if split != "validation" and name in frame:
-        groups = grouped(frame[frame["status"] == "done"], keys(report.ablation))
-        means = {
-            label: float(pd.to_numeric(groups[label][name]).mean(skipna=False)) for label in labels if label in groups
-        }
-        if len(means) == len(labels) and not any(map(math.isnan, means.values())):
+    split = metrics.parse(report.ablation.report.metric).split
+    name = metrics.on_validation(report.ablation.report.metric)
+    if split != "validation":
+        means = {label: float(report.groups[label].numbers(name).mean()) for label in labels}
+        if not any(map(math.isnan, means.values())):
             return means, "best on validation"
     own = {label: float(report.rows[label]["mean"]) for label in labels}
     return own, f"best on {split}{', by which it was chosen,' if split == 'test' else ''}"
@@ -98,7 +93,7 @@ def _settings(report: Report, labels: Iterable[Label]) -> set[Label]:
     return {tuple(label[place] for place in places) for label in labels}
 
 
-def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
+def _difference(report: Report, label: Label, cell: Row) -> str:
     """`untied token mixing: +0.20 points [-0.41, 0.83], n = 5 seeds and 360 test examples, not distinguishable from
     tied; with 80 % power 0.9 points would have been; at 31x the parameters, equal training FLOPs and steps`.
 
@@ -114,7 +109,7 @@ def _difference(report: Report, label: Label, cell: "pd.Series[Any]") -> str:
     return "; ".join(filter(None, (told, _detectable(report, cell), beside(cell, report.rows[other]))))
 
 
-def _detectable(report: Report, cell: "pd.Series[Any]") -> str:
+def _detectable(report: Report, cell: Row) -> str:
     """The difference that would have been found, by the error that was; empty where one was found, or none tested."""
     if math.isnan(cell["p"]) or is_significant(cell):
         return ""

@@ -39,9 +39,6 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
         write_whole(folder / MARKDOWN, markdown_page(parts[-1], rendered, figures, command).encode())
     if len(reports) > 1:
         write_whole(common / PAGE, page(parts, drawn, command).encode())
-    for figures in drawn:
-        for figure in figures:
-            figure.close()
     return (common if len(reports) > 1 else folders[0]) / PAGE
 
 

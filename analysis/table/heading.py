@@ -5,7 +5,7 @@ import pandas as pd
 from analysis import inference, matching, settings, tuned
 from analysis.cells import Options
 from analysis.inference import ALPHA
-from analysis.labels import field_text
+from analysis.labels import field_text, records
 from analysis.table.tested import counted, test_text
 from analysis.table.wording import (
     SIGNIFICANT,
@@ -42,7 +42,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         lines.append(f"intervals of means by {options.interval}, for {least} seeds or more ({covers})")
     if ablation.report.equivalence:
         lines.append(_equivalence(ablation, table))
-    signs = [marks(cell, options) for _, cell in table.iterrows()]
+    signs = [marks(cell, options) for cell in records(table)]
     meanings = {
         SIGNIFICANT: f"p < {ALPHA:g}, {test_text(ablation, table)}{family_text(ablation, table)}",
         UNEQUAL: "see below",

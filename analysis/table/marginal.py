@@ -12,13 +12,11 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-import pandas as pd
+import numpy as np
 
 from analysis import settings
-from analysis.cells import by_seed
 from analysis.inference import ALPHA
 from analysis.labels import Label, field_text, keys, setting_text, value_text
-from analysis.predictions import reader
 from analysis.report import Report
 from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.table.tested import number_text, verdict_text
@@ -70,8 +68,8 @@ def _grid(report: Report, fields: Sequence[str]) -> Grid | str:
         if not math.isnan(report.rows[label]["mean"]):
             short = tuple(label[place] for place in places)
             framework = str(label[names.index(FRAMEWORK)]) if FRAMEWORK in names else ""
-            values.setdefault(short, {})[framework] = by_seed(report.ablation, group)
-            trials.setdefault(short, {})[framework] = dict(zip(group["seed"], group["id"], strict=True))
+            values.setdefault(short, {})[framework] = report.by_seed[label]
+            trials.setdefault(short, {})[framework] = group.by_seed("id")
     expected = list(itertools.product(*(report.values(name) for name in fields)))
     if lacking := [one for one in expected if one not in values]:
         named = [_setting_text(report, fields, one) for one in lacking[:MAX_NAMED]]
@@ -111,7 +109,7 @@ def marginal_effects(grid: Grid) -> dict[tuple[str, Any, Any], Tested]:
                              (grid.trials[other][framework], grid.trials[label][framework]))
                     for framework, own in grid.values[label].items()
                 ]  # fmt: skip
-    found: Any = settings.tests(compared, reader(report.store, report.ablation.report.metric))
+    found: Any = settings.tests(compared, report.read)
     return dict(found)
 
 
@@ -144,25 +142,28 @@ def _interactions(grid: Grid) -> Iterator[str]:
 def interactions(grid: Grid) -> dict[tuple[str, str], float]:
     """The p of each pair of fields, by F tests in the linear model with seeds as blocks; none without a residual.
 
-    Source: statsmodels.stats.anova.anova_lm, type 2.
+    In a complete grid the sums of squares are those of means, and do not depend on the order of the terms. The model's
+    own matrix, as statsmodels.stats.anova.anova_lm needs it, has a column for each two values: seconds for 1,000 cells.
     """
-    from statsmodels.formula.api import ols
-    from statsmodels.stats.anova import anova_lm
+    from scipy import stats
 
-    columns = [f"f{place}" for place in range(len(grid.fields))]
-    rows = [
-        {**dict(zip(columns, map(repr, label), strict=True)), "seed": repr(seed), "y": grid.value(label, seed)}
-        for label in grid.values
-        for seed in grid.seeds()
-    ]
-    frame = pd.DataFrame(rows)
-    model = ols(f"y ~ C(seed) + ({' + '.join(f'C({name})' for name in columns)})**2", frame).fit()
-    if model.df_resid < 1 or model.ssr <= 1e-20:
+    values = [grid.report.values(name) for name in grid.fields]
+    y = np.array([[grid.value(label, seed) for seed in grid.seeds()] for label in itertools.product(*values)])
+    rest = y.reshape(*map(len, values), -1) - y.mean()
+    pairs = list(itertools.combinations(range(len(values)), 2))
+    squares, freedom = {}, {}
+    for term in (*((axis,) for axis in range(rest.ndim)), *pairs):
+        effect = rest.mean(tuple(axis for axis in range(rest.ndim) if axis not in term), keepdims=True)
+        squares[term] = float((effect**2).sum()) * rest.size / effect.size
+        freedom[term] = math.prod(rest.shape[axis] - 1 for axis in term)
+        rest = rest - effect
+    left, squares_left = rest.size - 1 - sum(freedom.values()), float((rest**2).sum())
+    if left < 1 or squares_left <= 1e-20:
         return {}
-    table = anova_lm(model, typ=2)
-    pairs = itertools.combinations(range(len(columns)), 2)
     return {
-        (grid.fields[a], grid.fields[b]): float(table.loc[f"C({columns[a]}):C({columns[b]})", "PR(>F)"])
+        (grid.fields[a], grid.fields[b]): float(
+            stats.f.sf(squares[a, b] / freedom[a, b] / (squares_left / left), freedom[a, b], left)
+        )
         for a, b in pairs
     }
 

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import pandas as pd
 
 from analysis.cells import STATES, Options, cells
-from analysis.labels import Label, field_text, head_texts, labels, value_text
+from analysis.labels import Label, Row, field_text, head_texts, records, rows, value_text
 from analysis.report import Report
 from analysis.table import siunitx, wording
 from analysis.table.heading import heading
@@ -73,7 +73,7 @@ class Rendered:
         if style == "csv":
             return table.assign(commits=[" ".join(commits) for commits in table["commits"]]).to_csv(index=False)
         if style == "json":
-            rows = [{str(name): finite(value) for name, value in row.items()} for row in table.to_dict("records")]
+            rows = [{str(name): finite(value) for name, value in row.items()} for row in records(table)]
             return json.dumps({"ablation": self.ablation.name, "metric": report.metric, "cells": rows}, indent=1) + "\n"
         if style == "text":
             return "\n".join([*self.above, "", *aligned(self.layout), "", *self.notes]).rstrip() + "\n"
@@ -88,11 +88,11 @@ class Rendered:
 
 def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[list[str]]:
     """Header and rows of the table as strings."""
-    rows = ablation.report.rows
+    num_rows = len(ablation.report.rows)
     heads = head_texts(ablation, table)
     cells: dict[Label, dict[Label, Any]] = {}
-    for label, cell in zip(labels(ablation, table), table.to_dict("records"), strict=True):
-        cells.setdefault(label[: len(rows)], {})[label[len(rows) :]] = cell
+    for label, cell in rows(ablation, table).items():
+        cells.setdefault(label[:num_rows], {})[label[num_rows:]] = cell
     tested = [
         head
         for head in heads
@@ -102,15 +102,15 @@ def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> li
     for values, of_head in cells.items():
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
         shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
-        body.append([*(value_text(ablation, *one) for one in zip(rows, values, strict=True)), *shown])
+        body.append([*(value_text(ablation, *one) for one in zip(ablation.report.rows, values, strict=True)), *shown])
     header = [
-        *(field_text(ablation, name) for name in rows),
+        *(field_text(ablation, name) for name in ablation.report.rows),
         *(title or ablation.report.metric for title in heads.values()),
     ]
     return [[*header, *(f"{heads[head]} p (n)".lstrip() for head in tested)], *body]
 
 
-def equivalence_text(cell: "pd.Series[Any]") -> str:
+def equivalence_text(cell: Row) -> str:
     p, n = float(cell["equivalence_p"]), int(cell["equivalence_n"])
     if n == 0:
         return "—"
@@ -121,7 +121,7 @@ def p_value(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def cell_text(ablation: Ablation, cell: "pd.Series[Any]", options: Options) -> str:
+def cell_text(ablation: Ablation, cell: Row, options: Options) -> str:
     """The text of a cell: `86.1 ± 0.4 (3) +1.2*`; `(2 of 3)` if seeds are not done; the reason if it has no number."""
     n, planned = int(cell["n"]), int(cell["planned"])
     if n == 0:

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.cells import Options
-from analysis.labels import Label, field_text, head_texts, labels, value_text
+from analysis.labels import Label, field_text, head_texts, rows, value_text
 from analysis.table import wording
 from analysis.table.latex import escape, framed
 from experiments.design.ablation import Ablation
@@ -110,7 +110,7 @@ def document(ablation: Ablation, table: pd.DataFrame, options: Options, around: 
     """The LaTeX file. Args: around: lines of the caption and of the notes."""
     num_rows = len(ablation.report.rows)
     cells: dict[Label, dict[Label, Any]] = {}
-    for label, cell in zip(labels(ablation, table), table.to_dict("records"), strict=True):
+    for label, cell in rows(ablation, table).items():
         cells.setdefault(label[:num_rows], {})[label[num_rows:]] = cell
     cells = {label: cells[label] for label in _grouped(list(cells))}
     made = Table(ablation, cells, head_texts(ablation, table), options)

@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Iterator, Set
-from typing import Any
 
 import pandas as pd
 
 from analysis import settings
 from analysis.inference import ALPHA, LEVEL, ROUNDING
-from analysis.labels import Label, label_text
+from analysis.labels import Label, Row, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
@@ -28,7 +27,7 @@ def kind_text(kinds: Set[str]) -> str:
     return names.get(next(iter(kinds), SEEDS), both) if len(kinds) < 2 else both
 
 
-def over_text(cell: "pd.Series[Any]") -> str:
+def over_text(cell: Row) -> str:
     """What an interval is over: `3 seeds and 360 test examples`; empty where there is none."""
     seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} test examples"
     texts = {SEEDS: seeds, EXAMPLES: f"{examples} of one seed", SEEDS_AND_EXAMPLES: f"{seeds} and {examples}"}
@@ -77,7 +76,7 @@ def _meaning(ablation: Ablation, kind: str) -> str:
     return f"over seeds and {split} examples, both as samples of many (crossed random effects)"
 
 
-def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[Any]"]:
+def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, Row]:
     return {label: cell for label, cell in settings.rows_of(ablation, table).items() if not math.isnan(cell["p"])}
 
 

@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import pandas as pd
 
 from analysis import inference, matching, settings, tuned
 from analysis.cells import Options, is_mixed
 from analysis.inference import ALPHA, LEVEL
-from analysis.labels import Label, baseline_of, label_text, labels, setting_text
+from analysis.labels import Label, Row, baseline_of, label_text, records, rows, setting_text
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
 from analysis.table.tested import counted as counted
@@ -53,7 +52,7 @@ def p_text(p: float) -> str:
     return "" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
-def difference_text(ablation: Ablation, cell: "pd.Series[Any]") -> str:
+def difference_text(ablation: Ablation, cell: Row) -> str:
     """`+0.20 points [-0.41, 0.83]`: with a digit more than the table, so that an interval shows where it ends.
 
     Args: cell: of settings.rows_of or settings.alone. The level of its interval is named where it is not 95 %.
@@ -78,11 +77,11 @@ def baseline_text(ablation: Ablation) -> str:
     return " ".join(setting_text(ablation, name, value) for name, value in ablation.report.baseline.items())
 
 
-def is_significant(cell: "pd.Series[Any]") -> bool:
+def is_significant(cell: Row) -> bool:
     return bool(cell["p_holm"] < ALPHA)
 
 
-def marks(cell: "pd.Series[Any]", options: Options) -> str:
+def marks(cell: Row, options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
@@ -90,7 +89,7 @@ def marks(cell: "pd.Series[Any]", options: Options) -> str:
     return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 
-def _is_unequal(cell: "pd.Series[Any]", options: Options) -> bool:
+def _is_unequal(cell: Row, options: Options) -> bool:
     """Tell whether a cell's trials, or the pairs of its difference, are not of one kind."""
     few_pairs = not math.isnan(cell["difference"]) and cell["pairs"] < cell["n"]
     return bool(few_pairs or cell["unlike"] or len(cell["environments"]) > 1 or len(cell["commits"]) > 1)
@@ -109,8 +108,8 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
         yield "± ? : one seed has no spread."
     yield from _of_intervals(table, options)
     yield from over_texts(ablation, table)
-    rows = {label: cell for label, (_, cell) in zip(labels(ablation, table), table.iterrows(), strict=True)}
-    for label, cell in rows.items():
+    cells = rows(ablation, table)
+    for label, cell in cells.items():
         where, commits = label_text(ablation, label) or ablation.name, cell["commits"]
         if is_mixed(commits, options):
             several = f"{len(commits)} commits ({' '.join(commits)})"
@@ -121,7 +120,7 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
             apart = apart_text(cell["environments"])
             yield f"{where}: its trials ran in {len(cell['environments'])} environments; bits depend on {apart}"
         if cell["unlike"] and not math.isnan(cell["difference"]):
-            base = rows[baseline_of(ablation, label) or ()]
+            base = cells[baseline_of(ablation, label) or ()]
             apart = apart_text([*base["environments"], *cell["environments"]])
             apart = f"; bits depend on {apart}" if apart else ""
             yield f"{where}: its baseline ran under another commit, or in another environment{apart}"
@@ -130,7 +129,7 @@ def _of_cells(ablation: Ablation, table: pd.DataFrame, options: Options) -> Iter
         elif not math.isnan(cell["difference"]) and cell["pairs"] < cell["n"]:
             yield f"{where}: its difference is over the {counted(cell['pairs'], 'seed')} that the baseline has too"
         other = baseline_of(ablation, label)
-        if other is not None and other not in rows:
+        if other is not None and other not in cells:
             yield f"{where}: no cell has {label_text(ablation, other)}, so it has no difference to the baseline"
         elif other != label and not math.isnan(cell["mean"]) and math.isnan(cell["difference"]) and other is not None:
             yield f"{where}: it has no difference, since its baseline {label_text(ablation, other)} has no number"
@@ -159,16 +158,20 @@ def few_text(n: int) -> str:
 def _of_trials(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
     name = ablation.report.metric
     if name in frame:
-        for _, row in frame[(frame["status"] == "done") & frame[name].isna()].iterrows():
+        for row in _trials(frame, (frame["status"] == "done") & frame[name].isna()):
             yield f"{row['id']} ({row['settings']}) is done and has no {name}"
     yield from unfinished(frame)
-    for _, row in frame[frame["trained_on"].fillna("") != ""].iterrows():
+    for row in _trials(frame, frame["trained_on"].fillna("") != ""):
         yield f"{row['id']} ({row['settings']}) was trained on {row['trained_on']}"
+
+
+def _trials(frame: pd.DataFrame, chosen: "pd.Series[bool]") -> list[Row]:
+    return records(frame.loc[chosen, ["id", "settings", "status", "why", "trained_on"]])
 
 
 def unfinished(frame: pd.DataFrame) -> Iterator[str]:
     """A line for each trial that is not done: its state, and why."""
-    for _, row in frame[frame["status"] != "done"].iterrows():
+    for row in _trials(frame, frame["status"] != "done"):
         yield f"{row['id']} ({row['settings']}) {row['status']}{': ' if row['why'] else ''}{row['why']}"
 
 
@@ -226,7 +229,7 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
     Frameworks that are tested together have a line of their mean, with interval and p, and none of their own.
     """
     lines = []
-    for label, (_, row) in zip(labels(ablation, table), table.iterrows(), strict=True):
+    for label, row in rows(ablation, table).items():
         if not math.isnan(row["difference"]):
             cell = settings.alone(row)
             effect = "" if math.isnan(cell["effect_size"]) else f", d_z {cell['effect_size']:.2f}"
@@ -240,18 +243,18 @@ def differences(ablation: Ablation, table: pd.DataFrame) -> list[str]:
 
 def together(ablation: Ablation, table: pd.DataFrame) -> list[str]:
     """A line for each setting of several frameworks, with their mean difference and its test."""
-    rows = settings.rows_of(ablation, table).items()
-    return [_setting_text(ablation, label, cell) for label, cell in rows if settings.frameworks_text(ablation, cell)]
+    found = settings.rows_of(ablation, table).items()
+    return [_setting_text(ablation, label, cell) for label, cell in found if settings.frameworks_text(ablation, cell)]
 
 
-def _setting_text(ablation: Ablation, label: Label, cell: "pd.Series[Any]") -> str:
+def _setting_text(ablation: Ablation, label: Label, cell: Row) -> str:
     """`token_mixing=untied, mean of torch and jax: +0.20 points [-0.41, 0.83], p = 0.400 (Holm), 3 pairs`."""
     where = label_text(ablation, label, without=settings.FRAMEWORK)
     where = f"{where}, mean of {settings.frameworks_text(ablation, cell)}".removeprefix(", ")
     return f"{where}: {difference_text(ablation, cell)}{_tested_text(cell)}, {counted(cell['pairs'], 'pair')}"
 
 
-def _tested_text(cell: "pd.Series[Any]") -> str:
+def _tested_text(cell: Row) -> str:
     return "" if math.isnan(cell["p_holm"]) else f", {p_text(cell['p_holm'])} (Holm)"
 
 

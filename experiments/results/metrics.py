@@ -84,8 +84,13 @@ def sealed(name: str) -> str:
 
     Args: name: of `names`; those of other splits stay.
     """
-    when, split, metric = parse(name)
-    return f"{when}.{VALIDATION}.{metric.name}" if split == TEST else name
+    return on_validation(name) if parse(name).split == TEST else name
+
+
+def on_validation(name: str) -> str:
+    """The same metric of validation. Args: name: of `names`."""
+    when, _, metric = parse(name)
+    return f"{when}.{VALIDATION}.{metric.name}"
 
 
 def curve_columns() -> tuple[str, ...]:

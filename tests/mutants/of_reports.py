@@ -19,7 +19,7 @@ FAULTS: dict[str, list[Row]] = {
         ("for commit in several.split()", "for commit in several.split()[-1:]", "marks -k another_commit_is_of_both"),
     ],
     "analysis/cells.py": [
-        ('"environments": origins.environments(done),', '"environments": (),', "marks -k another_environment"),
+        ('"environments": origins.environments(group.done),', '"environments": (),', "marks -k another_environment"),
         ("rows[other] != rows[label]", "rows[other][0] != rows[label][0]", "marks -k another_environment"),
         (
             "if pairs.n or one is None else Paired(0, one.difference)",
@@ -28,8 +28,8 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("return len(commits) > 1 and not options.mix_commits", "return False", "report_files -k several_commits"),
         (
-            "_column(done, name).mean(skipna=False)",
-            "_column(done, name).mean()",
+            "float(values.mean()) if",
+            "float(np.nanmean(values)) if",
             "report_files -k averaged_over_the_rest",
         ),
     ],
@@ -40,7 +40,11 @@ FAULTS: dict[str, list[Row]] = {
         ("cached[trial_id][0] == stamp", "cached[trial_id][0]", "report_files -k reads_only_what_changed"),
     ],
     "analysis/page/answer.py": [
-        ('f"{when}.validation.{asked.name}"', 'f"{when}.test.{asked.name}"', "chosen -k chosen_on_validation"),
+        (
+            "metrics.on_validation(report.ablation.report.metric)",
+            "report.ablation.report.metric",
+            "chosen -k chosen_on_validation",
+        ),
         ("max if metric(report.ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
     ],
     "analysis/table/marginal.py": [
