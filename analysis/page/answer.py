@@ -9,7 +9,7 @@ from analysis.labels import Label, Row, baseline_of, field_words, keys, setting_
 from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
-from analysis.table.tested import number_text, verdict_text
+from analysis.table.tested import number_text, split_of, verdict_text
 from analysis.table.wording import (
     baseline_text,
     difference_text,
@@ -105,7 +105,8 @@ def _difference(report: Report, label: Label, cell: Row) -> str:
     together = settings.frameworks_text(ablation, cell)
     told = f"{_words(report, label, other, together)}: {difference_text(ablation, cell)}"
     one = settings.tested_of(cell)
-    told = f"{told}, {number_text(one, int(cell['n']))}, {verdict_text(one, _against(report, label, other))}"
+    count = number_text(one, split_of(ablation), int(cell["n"]))
+    told = f"{told}, {count}, {verdict_text(one, _against(report, label, other))}"
     return "; ".join(filter(None, (told, _detectable(report, cell), beside(cell, report.rows[other]))))
 
 

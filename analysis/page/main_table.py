@@ -189,7 +189,7 @@ class MainTable:
 
         effect = [self._joined(cells, "effect_size", lambda value: f"{value:.2f}")]
         one = self._compared.get(setting)
-        over = "" if one is None else over_text(one)
+        over = "" if one is None else over_text(ablation, one)
         tested = [_cell(over or NOTHING, over), *effect] if ablation.report.baseline else []
         intervals = [wording.interval_text(ablation, cell["low"], cell["high"]) or NOTHING for cell in cells]
         width = float(cells[0]["high"] - cells[0]["low"])

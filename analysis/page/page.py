@@ -71,6 +71,7 @@ def section(report: Report, rendered: Rendered) -> dict[str, Any]:
         "cost_columns": COST_COLUMNS,
         "cost": [_cost(report, label) for label in report.labels if report.rows[label]["n"]],
         "marginal": marginal.sentences(report),
+        "about_marginal": f"{marginal.ABOUT[0].upper()}{marginal.ABOUT[1:]}.",
         "trends": trends.sentences(report),
         "parity": _parity(report),
         "environments": _environments(report.frame),
