@@ -124,7 +124,11 @@ def _unseal(report: "Report", is_written: bool) -> None:
         unsealed.note(report.store, report.ablation.name, dict(zip(frame["id"], frame["info.content"], strict=True)))
     except StoreError as error:
         show_chain(error)
-        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
+        print(
+            f"mixlab: test numbers were shown and this is not noted, so that trials which join later will not be told to "
+            f"have joined after it: {error}",
+            file=sys.stderr,
+        )
 
 
 def _write(reports: "list[Report]", arguments: argparse.Namespace) -> None:

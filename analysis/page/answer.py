@@ -9,6 +9,7 @@ from analysis.labels import Label, Row, baseline_of, field_words, keys, setting_
 from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
+from analysis.table.interim import answer_text
 from analysis.table.tested import number_text, split_of, verdict_text
 from analysis.table.wording import (
     baseline_text,
@@ -26,7 +27,12 @@ MAX_SENTENCES = 8
 
 
 def sentences(report: Report) -> list[str]:
-    """The answer, then a sentence for each setting, the largest differences first."""
+    """The answer, which says if it is interim, then a sentence for each setting, the largest differences first."""
+    first, *others = _sentences(report)
+    return [answer_text(report.table, first), *others]
+
+
+def _sentences(report: Report) -> list[str]:
     with_mean = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
     if not with_mean:
         return [_nothing(report)]

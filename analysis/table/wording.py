@@ -85,7 +85,7 @@ def marks(cell: Row, options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
-    signs = SIGNIFICANT if is_significant(cell) else ""
+    signs = SIGNIFICANT if is_significant(cell) and not cell["interim"] else ""
     return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 
@@ -191,9 +191,9 @@ def _of_all(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame) -> Ite
 
 
 def _added(frame: pd.DataFrame) -> Iterator[str]:
-    """Trials that joined the grid after somebody had seen test numbers."""
+    """Trials with numbers that joined the grid after somebody had seen test numbers."""
     days = frame["added"].fillna("") if "added" in frame else pd.Series([], dtype=str)  # a tidy.csv of before lacks it
-    later = days[days != ""]
+    later = days[(days != "") & (frame["status"] == "done")]
     if len(later):
         yield (
             f"{len(later)} of {len(frame)} trials joined the grid after a report with test numbers (of {later.min()}): "
