@@ -125,8 +125,8 @@ def _unseal(report: "Report", is_written: bool) -> None:
     except StoreError as error:
         show_chain(error)
         print(
-            f"mixlab: test numbers were shown and this is not noted, so that trials which join later will not be told to "
-            f"have joined after it: {error}",
+            f"mixlab: test numbers were shown and this is not noted, so trials that join later will not be counted: "
+            f"{error}",
             file=sys.stderr,
         )
 

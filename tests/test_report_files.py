@@ -328,7 +328,8 @@ def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
         assert f"{kind} (2)" in made.text()
         html = (made.write() / "report.html").read_text()
         word = "not shown to be within" if kind == "differ" else "within"
-        assert f"backend=jax: {word} ±2 points (2 pairs, all differ by the same)" in html
+        why = "identical" if kind == "same" else "all differ by the same"
+        assert f"backend=jax: {word} ±2 points (2 pairs, {why})" in html
 
 
 def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> None:
@@ -375,7 +376,7 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
         ([], "No answer yet: none of 36 trials is done."),
         (
             [None] * 35 + [record(0.5)],
-            "there is no difference to token_mixing=tied yet, since it has no number; num_blocks=4 token_mixing=untied",
+            "Interim: 1 of 36 trials are done. there is no difference to token_mixing=tied yet, since it has no number",
         ),
         ([record(None)] * 36, "No answer: 36 trials are done, but no cell has"),
         ([record(0.5)] * 36, "none of 3 settings could be tested against token_mixing=tied"),
