@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from analysis.factorial import Grid, interactions
 from analysis.parts import Parts, pooled
 from analysis.power import detectable_over
 from analysis.predictions import Right, nothing
@@ -90,26 +92,48 @@ def batches(world: World, differences: tuple[float, ...], n: int, frameworks: in
         yield simulate(world, differences, n, frameworks, min(BATCH, num - first), first)
 
 
+class Sides:
+    """The cells of one study, as a report has them. Args: right: bool (settings, frameworks, seeds, examples)."""
+
+    def __init__(self, right: Any, over_examples: bool):
+        self.num_settings, self.frameworks, self.n, _ = right.shape
+        self.means, flat = right.mean(-1), right.reshape(-1, right.shape[-1])
+        held = {f"{place}": Right(np.packbits(one), len(one), "these") for place, one in enumerate(flat)}
+        self.read: Any = held.get if over_examples else nothing
+
+    def numbers(self, setting: int, framework: int) -> dict[int, float]:
+        return dict(enumerate(self.means[setting, framework].tolist()))
+
+    def ids(self, setting: int, framework: int) -> dict[int, str]:
+        first = (setting * self.frameworks + framework) * self.n
+        return {seed: f"{first + seed}" for seed in range(self.n)}
+
+
 def verdicts(right: Any, over_examples: bool = True) -> list[Tested]:
-    """The tests of one study's settings. Args: right: bool (settings, frameworks, seeds, examples)."""
-    num_settings, frameworks, n, _ = right.shape
-    held = {
-        f"{place}": Right(np.packbits(one), len(one), "these")
-        for place, one in enumerate(right.reshape(-1, right.shape[-1]))
-    }
-    means = right.mean(-1)
+    """The tests of one study's settings. Args: as of Sides."""
+    sides, cells = Sides(right, over_examples), []
+    for setting in range(1, sides.num_settings):
+        for framework in range(sides.frameworks):
+            numbers = (sides.numbers(place, framework) for place in (0, setting))
+            ids = (sides.ids(0, framework), sides.ids(setting, framework))
+            cells.append(Compared((setting,), f"f{framework}", *numbers, 0.0, ids))
+    return list(tests(cells, sides.read).values())
 
-    def side(setting: int, framework: int) -> tuple[dict[int, float], dict[int, str]]:
-        first = (setting * frameworks + framework) * n
-        numbers = dict(enumerate(means[setting, framework].tolist()))
-        return numbers, {seed: f"{first + seed}" for seed in range(n)}
 
-    cells = []
-    for setting in range(1, num_settings):
-        for framework in range(frameworks):
-            (base, base_ids), (own, own_ids) = side(0, framework), side(setting, framework)
-            cells.append(Compared((setting,), f"f{framework}", base, own, 0.0, (base_ids, own_ids)))
-    return list(tests(cells, held.get if over_examples else nothing).values())
+def interaction_verdicts(right: Any, shape: tuple[int, ...], over_examples: bool = True) -> list[Tested]:
+    """The tests of the interactions of one study. Args: right: as of Sides.    shape: of the settings, as a grid."""
+    sides = Sides(right, over_examples)
+    spec: Any = SimpleNamespace(ablation=SimpleNamespace(report=SimpleNamespace(baseline={})), read=sides.read)
+    values, ids = (
+        {
+            tuple((one,) for one in np.unravel_index(setting, shape)): {
+                f"f{framework}": of(setting, framework) for framework in range(sides.frameworks)
+            }
+            for setting in range(sides.num_settings)
+        }
+        for of in (sides.numbers, sides.ids)
+    )
+    return list(interactions(Grid(spec, tuple((f"field{axis}",) for axis in range(len(shape))), values, ids)).values())
 
 
 @cache

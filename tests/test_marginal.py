@@ -1,4 +1,4 @@
-"""Marginal effects: against the linear model of statsmodels, and where there are none."""
+"""Marginal effects and interactions: against the linear model of statsmodels, and where there are none."""
 
 import re
 from pathlib import Path
@@ -6,13 +6,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.formula.api import ols
-from statsmodels.stats.anova import anova_lm
 
-from analysis.inference import crossed, holm
+from analysis import factorial
+from analysis.inference import crossed, holm, paired
+from analysis.predictions import nothing
 from analysis.table import marginal
 from analysis.table.render import rendered_of
 from experiments.results import predictions
@@ -48,9 +48,13 @@ def bench(tmp_path: Path, cache: Path) -> Any:
 
 
 def effects(made: Bench) -> Any:
-    grid = marginal._grid(made.report(), (BLOCKS, MIXING))
-    assert isinstance(grid, marginal.Grid)
-    return marginal.marginal_effects(grid)
+    return factorial.marginal_effects(grid_of(made))
+
+
+def grid_of(made: Bench) -> factorial.Grid:
+    grid = factorial.grid_of(made.report())
+    assert isinstance(grid, factorial.Grid)
+    return grid
 
 
 @pytest.mark.parametrize("with_predictions", [True, False])
@@ -91,45 +95,60 @@ def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
     lines = marginal.told(made.report()).lines
     assert len(lines) == 4 and all(re.match(r"[24] blocks over 1 block: ", line) for line in lines[:2])
     told = r"untied token mixing over tied: \+\S+ points \[\S+, \S+\]( \(\S+ %\))?, n = 3 seeds and 150 test examples, "
-    assert re.match(told + "(not )?distinguishable$", lines[2])
-    assert lines[3].startswith("no interaction of the fields is shown (p = 0.")
+    assert re.match(told + r"(not )?distinguishable, p = 0\.\d+ \(Holm\)$", lines[2])
+    assert lines[3].startswith(
+        "no interaction of the fields is shown: 0 of 2 contrasts distinguishable from 0; the largest: "
+    )
     page = (folder / "report.md").read_text()
-    assert "## Marginal effects" in page and all(line.split(":")[0] in page for line in lines[:3])
+    assert "## Marginal effects\n\nOf each value of one field, as the mean over" in page and all(
+        line.split(":")[0] in page for line in lines[:3]
+    )
     assert "<h3>Marginal effects</h3>" in (folder / "report.html").read_text()
 
 
 def test_an_interaction_is_said_to_make_them_misleading(bench: Any) -> None:
     *_, last = marginal.told(bench(answers(interaction=1.5)).report()).lines
-    assert last.startswith(
-        "number of blocks and token mixing interact (p < 0.001): the effect of one depends on the other"
-    )
+    told = r"number of blocks and token mixing interact: 2 of 2 contrasts distinguishable from 0; the largest: from "
+    told += r"1 block to 4, untied token mixing over tied changes by -\d+\.\d\d points \[-\S+, -\S+\]( \(97.5 %\))?, "
+    told += r"n = 3 seeds and 150 test examples \(few seeds: .*\), over seeds and examples, p (<|=) \S+ \(Holm\); "
+    assert re.match(told, last) and last.endswith("true of no cell; look at the cells")
 
 
-def test_the_test_of_an_interaction_is_that_of_a_two_way_table(bench: Any) -> None:
-    """From sums of squares by hand: of the cells' means, against the residual with seeds as blocks."""
-    right = answers(interaction=0.2)
-    grid = marginal._grid(bench(right).report(), (BLOCKS, MIXING))
-    assert isinstance(grid, marginal.Grid)
-    y = right.mean((2, 4))  # (blocks, mixings, seeds)
-    cell, m = y.mean(2, keepdims=True), y.mean()
-    a, b, s = (y.mean(axes, keepdims=True) for axes in ((1, 2), (0, 2), (0, 1)))
-    between = 3 * ((cell - a - b + m) ** 2).sum() / 2
-    rest = ((y - cell - s + m) ** 2).sum() / 10
-    assert marginal.interactions(grid) == {(BLOCKS, MIXING): pytest.approx(stats.f.sf(between / rest, 2, 10))}
+@pytest.mark.parametrize("with_predictions", [True, False])
+def test_an_interaction_is_the_difference_of_differences(bench: Any, with_predictions: bool) -> None:
+    right = answers(interaction=0.5)
+    d = right.astype(float).mean(2)  # (blocks, mixings, seeds, examples)
+    contrasts = [d[blocks, 1] - d[blocks, 0] - d[0, 1] + d[0, 0] for blocks in (1, 2)]
+    expected = [crossed(one) if with_predictions else by_seeds(one) for one in contrasts]
+    found = factorial.interactions(grid_of(bench(right, with_predictions)))
+    assert list(found) == [((BLOCKS, value, 1), (MIXING, "untied", "tied")) for value in (2, 4)]
+    corrected = holm([one.p for one in expected])
+    for one, other, p in zip(found.values(), expected, corrected, strict=True):
+        again = other.at(one.paired.level)
+        assert (one.paired.p, one.p_holm, one.paired.error) == pytest.approx((other.p, p, other.error))
+        assert (one.paired.difference, one.paired.low, one.paired.high) == pytest.approx(
+            (other.difference, again.low, again.high)
+        )
+        assert one.over == ("seeds and examples" if with_predictions else "seeds")
 
 
-def test_interactions_of_three_fields_are_those_of_the_linear_model() -> None:
-    sizes, rng = {"a": 2, "b": 3, "c": 4}, np.random.default_rng(1)
-    frame = pd.DataFrame([*np.ndindex(*sizes.values(), 5)], columns=[*sizes, "seed"])
-    frame["y"] = rng.normal(size=len(frame)) + 0.8 * (frame["a"] * frame["c"] == 3)
-    values: dict[Any, Any] = {}
-    for *label, seed, y in frame.itertuples(index=False):
-        values.setdefault(tuple(label), {"": {}})[""][seed] = y
-    report: Any = SimpleNamespace(values=lambda name: list(range(sizes[name])))
-    found = marginal.interactions(marginal.Grid(report, tuple(sizes), values, {}))
-    table = anova_lm(ols("y ~ C(seed) + (C(a) + C(b) + C(c))**2", frame).fit(), typ=2)
-    assert list(found) == [("a", "b"), ("a", "c"), ("b", "c")]
-    assert found == {pair: pytest.approx(table.loc[":".join(f"C({one})" for one in pair), "PR(>F)"]) for pair in found}
+def by_seeds(d: Any) -> Any:
+    return paired(dict.fromkeys(SEEDS, 0.0), dict(zip(SEEDS, d.mean(1), strict=True)))
+
+
+def test_interactions_of_three_fields_are_means_over_the_third() -> None:
+    y = np.random.default_rng(1).normal(size=(2, 3, 4, 5))  # of fields a, b and c, and seeds
+    cells = {tuple((one,) for one in place): {"": dict(enumerate(y[place]))} for place in np.ndindex(2, 3, 4)}
+    report: Any = SimpleNamespace(ablation=SimpleNamespace(report=SimpleNamespace(baseline={"c": 2})), read=nothing)
+    found = factorial.interactions(factorial.Grid(report, (("a",), ("b",), ("c",)), cells, cells))
+    assert len(found) == 1 * 2 + 1 * 3 + 2 * 3
+    for (first, second), one in found.items():
+        axes = ["abc".index(effect.name) for effect in (first, second)]
+        cell = y.mean(tuple({0, 1, 2} - set(axes)))
+        (i, first_base), (j, second_base) = ((effect.value, 2 * (effect.name == "c")) for effect in (first, second))
+        by_seed = cell[i, j] - cell[i, second_base] - cell[first_base, j] + cell[first_base, second_base]
+        assert one.paired.difference == pytest.approx(by_seed.mean())
+        assert one.paired.p == pytest.approx(stats.ttest_1samp(by_seed, 0).pvalue)
 
 
 def test_a_whole_report_reads_each_file_of_predictions_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +183,34 @@ def test_seeds_that_not_all_combinations_have_do_not_count(bench: Any) -> None:
             (made.store.folder(one.trial.id) / "record.json").unlink(missing_ok=True)
     said = marginal.told(made.report()).why_not
     assert said.endswith("the 6 combinations have fewer than 2 seeds in common.")
+
+
+DRAWN = {"train.learning_rate": "loguniform(1e-3, 1e-2)", "model.dropout": "uniform(0, 0.3)"}
+
+
+def test_fields_that_are_drawn_are_one_factor(bench: Any) -> None:
+    """A setting against its baseline is the mean over the samples, which are compared with nothing."""
+    right = answers()[:, :, :1]
+    keys = {"samples": 3, "samples_seed": 0, "report": {"baseline": {MIXING: "tied"}}}
+    made = bench(right, grid={**DRAWN, MIXING: ["tied", "untied"], "seed": SEEDS}, **keys)
+    (line,) = marginal.sentences(made.report())
+    assert line.startswith("token_mixing=untied over tied: ")
+    assert line.endswith("; mean over the 3 combinations of learning_rate and dropout")
+    d = right.astype(float)
+    ((effect, one),) = factorial.marginal_effects(grid_of(made)).items()
+    assert effect == (MIXING, "untied", "tied")
+    assert one.paired.p == pytest.approx(crossed((d[:, 1] - d[:, 0]).mean((0, 1))).p)
+    made = bench(right[:, :1], grid={**DRAWN, "seed": SEEDS}, **{**keys, "report": {}})
+    (line,) = marginal.sentences(made.report())
+    assert line == "There are no marginal effects: learning_rate and dropout do not vary independently."
+
+
+def test_the_finest_factors_are_those_whose_product_the_combinations_are() -> None:
+    crossed_fields = [(a, b, c) for a in "xy" for b in "uv" for c in "pq"]
+    assert factorial.factors_of("abc", crossed_fields) == (("a",), ("b",), ("c",))
+    with_one_excluded = [one for one in crossed_fields if one[0::2] != ("y", "q")]
+    assert factorial.factors_of("abc", with_one_excluded) == (("a", "c"), ("b",))
+    assert factorial.factors_of("abc", crossed_fields[:-1]) == (("a", "b", "c"),)  # each two are crossed
 
 
 def test_one_field_alone_has_no_marginal_effects(bench: Any) -> None:

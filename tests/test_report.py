@@ -305,9 +305,10 @@ def test_equivalence_is_two_one_sided_tests_over_paired_seeds(bench: Any) -> Non
     assert [found[1][0], found[3][0]] == [pytest.approx(p, rel=1e-9) for p in expected]
     assert expected[0] < 0.001 < 0.95 < expected[1] and found[1][1] == found[3][1] == 4
     table = made.table()
-    assert table[0] == ["num_blocks", "torch", "jax", "jax p (n)"]
-    assert [row[-1] for row in table[1:]] == ["<0.001 (4)", f"{expected[1]:.3f} (4)"]
-    assert "two one-sided t-tests" in made.text() and "differ by 2 % points or more" in made.text()
+    assert table[0] == ["num_blocks", "torch", "jax", "jax p (n, largest)"]
+    assert [row[-1] for row in table[1:]] == ["<0.001 (4, 0.30)", f"{expected[1]:.3f} (4, 5.00)"]
+    test = "two one-sided t-tests (TOST) against a difference of 2 points or more between backends, over n paired seeds"
+    assert test in made.text() and "test examples fixed, no correction" in made.text()
 
 
 def test_equivalence_pairs_only_seeds_that_both_have(bench: Any) -> None:
@@ -316,7 +317,7 @@ def test_equivalence_pairs_only_seeds_that_both_have(bench: Any) -> None:
     (_, jax, _, nothing) = made.cells
     assert jax["equivalence_n"] == 2 and jax["equivalence_p"] == pytest.approx(tost([0.001, 0.002], 0.02), rel=1e-9)
     assert nothing["equivalence_n"] == 0 and math.isnan(nothing["equivalence_p"])
-    assert [row[-1] for row in made.table()[1:]] == ["0.009 (2)", "—"]
+    assert [row[-1] for row in made.table()[1:]] == ["0.009 (2, 0.20)", "—"]
 
 
 @pytest.mark.parametrize(("shift", "p", "shown"), [(0.0, 0.0, "same (4)"), (0.5, 1.0, "differ (4)")])
@@ -339,8 +340,16 @@ def test_equivalence_of_rows_has_a_column_for_each_column(bench: Any) -> None:
     grid = {MIXING: ["tied", "untied"], BLOCKS: [1, 2], "seed": [0, 1]}
     made = bench(grid=grid, report=report).put(*map(done, (0.5, 0.6, 0.5, 0.6, 0.5, 0.601, 0.7, 0.9)))
     table = made.table()
-    assert table[0][1:] == ["num_blocks=1", "num_blocks=2", "num_blocks=1 p (n)", "num_blocks=2 p (n)"]
-    assert table[1][3:] == ["—", "—"] and [cell.endswith("(2)") for cell in table[2][3:]] == [True, True]
+    assert table[0][1:] == [
+        "num_blocks=1",
+        "num_blocks=2",
+        "num_blocks=1 p (n, largest)",
+        "num_blocks=2 p (n, largest)",
+    ]
+    assert table[1][3:] == ["—", "—"] and [cell.split(" ", 1)[1] for cell in table[2][3:]] == [
+        "(2, 0.10)",
+        "(2, 30.00)",
+    ]
 
 
 def test_a_trial_of_two_backends_is_named(bench: Any) -> None:

@@ -318,7 +318,8 @@ def test_equal_and_alike_frameworks_are_told_apart(bench: Any) -> None:
         assert f"{kind} (2)" in made.text()
         html = (made.write() / "report.html").read_text()
         word = "not shown to be within" if kind == "differ" else "within"
-        assert f"backend=jax: {word} ±2 points (2 pairs, all differ by the same)" in html
+        why = "identical" if kind == "same" else "all differ by the same"
+        assert f"backend=jax: {word} ±2 points (2 pairs, {why})" in html
 
 
 def test_the_answer_says_difference_interval_n_verdict_and_size(bench: Any) -> None:
@@ -366,8 +367,9 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
         ([], "No answer yet: none of 36 trials is done."),
         (
             [None] * 35 + [record(0.5)],
-            "There is no difference to tied token mixing yet, since no setting and its baseline both have a number. "
-            "The test accuracy of 4 blocks, untied token mixing, on jax is 50.0 %, n = 1 seed, which has no spread. ",
+            "Interim: 1 of 36 trials are done. There is no difference to tied token mixing yet, since no setting and its "
+            "baseline both have a number. The test accuracy of 4 blocks, untied token mixing, on jax is 50.0 %, n = 1 "
+            "seed, which has no spread.",
         ),
         ([record(None)] * 36, "No answer: 36 trials are done, but no cell has"),
         ([record(0.5)] * 36, "In test accuracy, none of 3 settings could be tested against tied"),

@@ -1,5 +1,6 @@
 """Test numbers are shown by a report alone, and a grid that grows after it says so."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -115,6 +116,7 @@ def test_without_validation_examples_run_shows_no_table_and_says_so(run: Run, tr
 def test_trials_that_join_after_a_report_are_counted_under_the_table(run: Run, trained: Path) -> None:
     assert JOINED not in run("report", "tiny.yaml").out
     extended(trained, **{MIXING: ["tied", "untied", "pooling"]})
+    assert JOINED not in run("report", "tiny.yaml").out  # they are not done, and have no numbers
     shown = run("run", "tiny.yaml")
     for text in (shown.out, run("report", "tiny.yaml").out, run("report", "tiny.yaml").out):
         assert f"2 of 6 trials {JOINED}" in text
@@ -162,6 +164,17 @@ def test_what_shows_test_numbers_is_noted_once(run: Run, trained: Path, words: t
     assert len(noted) == is_noted
     assert run("report", "tiny.yaml", *words).code == 0
     assert files(folder) == noted
+
+
+def test_a_look_that_cannot_be_noted_is_told(run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read_only(*given: Any, **keys: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("experiments.files.replace", read_only)
+    ended = run("report", "tiny.yaml", "--format", "text")
+    assert ended.code == 0 and "12.3 ± 0.0 (2)" in ended.out
+    assert "mixlab: test numbers were shown and this is not noted" in ended.err
+    assert "the file system is read-only" in ended.err
 
 
 def test_a_report_without_a_done_trial_unseals_nothing(run: Run, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from analysis import predictions as of_analysis
 from analysis import settings
@@ -75,6 +76,45 @@ def test_a_setting_is_tested_over_seeds_and_examples_its_frameworks_averaged(ben
     assert (cell["difference_low"], cell["p"]) == pytest.approx((alone.low, alone.p))
     assert "over seeds and test examples, both as samples of many (crossed random effects)" in made.text()
     assert f"n = 3 seeds and {NUM} test examples (few seeds" in sentences(made.report())[0]
+
+
+def test_interval_and_p_are_what_the_reference_says(bench: Any) -> None:
+    """By the formulas of analysis/reference.md, "What is tested", and nothing of ours."""
+    right = answers(2, 2, 3, gain=0.03)
+    cell, d = setting(bench(right)), right[1].mean(0) - right[0].mean(0)
+    n, num = d.shape
+    m, of_seed, of_example = d.mean(), d.mean(1), d.mean(0)
+    seeds = num * np.sum((of_seed - m) ** 2) / (n - 1)
+    examples = n * np.sum((of_example - m) ** 2) / (num - 1)
+    rest = np.sum((d - of_seed[:, None] - of_example + m) ** 2) / ((n - 1) * (num - 1))
+    c = max(examples - rest, 0.0)
+    e, w = math.sqrt((seeds + c) / (n * num)), seeds / (seeds + c)
+
+    def q(a: float) -> float:
+        return float(w * stats.t.ppf(1 - a / 2, n - 1) + (1 - w) * stats.t.ppf(1 - a / 2, num - 1))
+
+    assert c > 0 and 0.05 < w < 0.95
+    assert (cell["setting_error"], cell["setting_seeds_share"]) == pytest.approx((e, w))
+    assert (cell["setting_low"], cell["setting_high"]) == pytest.approx((m - q(0.05) * e, m + q(0.05) * e))
+    assert q(cell["setting_p"]) * e == pytest.approx(abs(m))
+
+
+def test_a_table_on_validation_names_validation_examples(bench: Any) -> None:
+    made = bench(answers(2, 2, 3), report={**REPORT, "metric": "last.validation.accuracy"})
+    splits: Any = SimpleNamespace(labels=LABELS, validation=np.arange(NUM), test=np.arange(0))
+    for planned, one in zip(made.trials, answers(2, 2, 3).reshape(-1, NUM), strict=True):
+        said = {"validation": np.where(one, LABELS, 3).astype(np.uint16)}
+        predictions.keep(made.store.folder(planned.trial.id), splits, "digits", {"last": said})
+    folder = made.write()
+    told = [
+        made.text(),
+        *sentences(made.report()),
+        *((folder / name).read_text() for name in ("report.md", "table.tex")),
+    ]
+    assert "* p < 0.05, test over seeds and validation examples" in told[0]
+    assert f"n = 3 seeds and {NUM} validation examples" in told[1]
+    assert f"3 seeds and {NUM} validation examples" in (folder / "report.html").read_text()
+    assert not [text for text in told if "test examples" in text]
 
 
 def test_frameworks_have_no_interval_of_their_own_beside_that_of_their_setting(bench: Any) -> None:

@@ -11,7 +11,8 @@ from analysis.matching import beside
 from analysis.power import POWER, detectable
 from analysis.report import Report
 from analysis.roles import Roles, roles_of
-from analysis.table.tested import number_text, verdict_text
+from analysis.table.interim import answer_text, interim_text
+from analysis.table.tested import number_text, split_of, verdict_text
 from analysis.table.wording import (
     counted,
     digits_apart,
@@ -30,7 +31,12 @@ MAX_SENTENCES, MAX_NAMED = 8, 3
 
 
 def sentences(report: Report) -> list[str]:
-    """The answer, then a sentence for each further setting, the largest differences first."""
+    """The answer, which says if it is interim, then a sentence for each setting, the largest differences first."""
+    first, *others = _sentences(report)
+    return [answer_text(report.table, first), *others]
+
+
+def _sentences(report: Report) -> list[str]:
     with_mean = [label for label, cell in report.rows.items() if not math.isnan(cell["mean"])]
     if not with_mean:
         return [_nothing(report)]
@@ -50,8 +56,9 @@ def _nothing(report: Report) -> str:
 
 
 def _unfinished(report: Report) -> list[str]:
+    """A sentence where trials have failed; where some have not ended, the answer says so as its first."""
     done, total = int((report.frame["status"] == "done").sum()), len(report.frame)
-    return [f"{done} of {total} trials are done."] if done < total else []
+    return [f"{done} of {total} trials are done."] if done < total and not interim_text(report.table) else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +113,9 @@ class Answer:
         shown = f"{self._subject(label)} scored {_apart(self.report, cell)} {self._object(label)} {interval}".rstrip()
         shown = ", ".join(filter(None, (self._place(label), shown, beside(cell, self.report.rows[other]))))
         verdict = "; ".join(filter(None, (verdict_text(one), _detectable(self.report, cell))))
-        counts = ", ".join(filter(None, (number_text(one, int(cell["n"])), self._frameworks(label, cell))))
+        counts = ", ".join(
+            filter(None, (number_text(one, split_of(ablation), int(cell["n"])), self._frameworks(label, cell)))
+        )
         return f"{shown}: {verdict}. {counts}."
 
     def _subject(self, label: Label) -> str:

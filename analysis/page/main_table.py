@@ -94,7 +94,7 @@ class MainTable:
             numbers += [f"difference ({wording.points(ablation)})", "p (Holm)"]
         words = map(self.roles.framework_text, self.roles.frameworks)
         numbers += [f"{MARKS[i % len(MARKS)]} {name}" for i, name in enumerate(words)] or ["std"]
-        numbers += ["n", *(["p (n) of equivalence"] if ablation.report.equivalence else [])]
+        numbers += ["n", *(["p (n, largest) of equivalence"] if ablation.report.equivalence else [])]
         numbers += ["parameters", "TFLOPs a trial", "train s"]
         minor = ["interval over", "effect size"] if ablation.report.baseline else []
         minor += [f"{wording.level_text()} interval", "least", "median", "most"]
@@ -160,7 +160,8 @@ class MainTable:
         if ablation.report.equivalence:
             tested = [cell for cell in cells if cell["equivalence_n"]]
             p = float(tested[0]["equivalence_p"]) if tested else math.nan
-            shown.append(_cell(BETWEEN.join(map(equivalence_text, tested)) or NOTHING, p))
+            texts = [equivalence_text(ablation, cell) for cell in tested]
+            shown.append(_cell(BETWEEN.join(texts) or NOTHING, p))
         return shown
 
     def _own(self, cell: Any) -> Cell:
@@ -189,7 +190,7 @@ class MainTable:
 
         effect = [self._joined(cells, "effect_size", lambda value: f"{value:.2f}")]
         one = self._compared.get(setting)
-        over = "" if one is None else over_text(one)
+        over = "" if one is None else over_text(ablation, one)
         tested = [_cell(over or NOTHING, over), *effect] if ablation.report.baseline else []
         intervals = [wording.interval_text(ablation, cell["low"], cell["high"]) or NOTHING for cell in cells]
         width = float(cells[0]["high"] - cells[0]["low"])

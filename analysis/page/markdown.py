@@ -26,7 +26,7 @@ def _lines(parts: Mapping[str, Any], rendered: Rendered, figures: Sequence[Drawn
     for figure in figures:
         yield from (f"## {plain(figure.title)}", "", f"![{plain(figure.title)}](figures/{figure.name}.svg)", "")
         yield paragraph(figure.caption)
-    yield from _listed("Marginal effects", parts["marginal"])
+    yield from _listed("Marginal effects", parts["marginal"], parts["about_marginal"])
     yield from _listed("Trends", parts["trends"])
     if parts["cost"]:
         yield from ("## Cost", "", *markdown([[*parts["cost_columns"]], *parts["cost"]]), "")
@@ -36,10 +36,11 @@ def _lines(parts: Mapping[str, Any], rendered: Rendered, figures: Sequence[Drawn
     yield paragraph(f"Ids of {parts['num_trials']} trials, {len(parts['ids'])} shown: {' '.join(parts['ids'])}")
 
 
-def _listed(title: str, lines: Sequence[str]) -> Iterator[str]:
-    """A list below its title; nothing where there are no lines."""
+def _listed(title: str, lines: Sequence[str], about: str = "") -> Iterator[str]:
+    """A list below its title, and a sentence on it; nothing where there are no lines."""
     if lines:
         yield from (f"## {title}", "") if title else ()
+        yield from (paragraph(about),) if about else ()
         yield from (*(f"- {plain(line)}" for line in lines), "")
 
 

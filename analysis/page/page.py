@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from analysis.figures.inline import inline
 from analysis.figures.style import Drawn
 from analysis.inference import ALPHA
-from analysis.labels import Label, keys
+from analysis.labels import Label, Row, keys
 from analysis.page import answer
 from analysis.page.main_table import MainTable
 from analysis.page.paper import findings
@@ -128,10 +128,19 @@ def _parity(report: Report) -> list[str]:
         if cell["equivalence_n"]:
             p = cell["equivalence_p"]
             word = "not known" if math.isnan(p) else "within" if p < ALPHA else "not shown to be within"
-            why = "all differ by the same" if cell["equivalence_kind"] else wording.p_text(p)
+            kinds = {"": _tost_text(report, cell), "same": "identical"}
+            why = kinds.get(cell["equivalence_kind"], "all differ by the same")
             pairs = wording.counted(int(cell["equivalence_n"]), "pair")
             lines.append(f"{report.text(label)}: {word} ±{margin} {points} ({', '.join(filter(None, (pairs, why)))})")
     return lines
+
+
+def _tost_text(report: Report, cell: Row) -> str:
+    """`p = 0.012, largest difference 0.28 points`; empty without a test."""
+    if math.isnan(cell["equivalence_p"]):
+        return ""
+    largest = wording.number(report.ablation, cell["equivalence_largest"], more=1)
+    return f"{wording.p_text(cell['equivalence_p'])}, largest difference {largest} {wording.points(report.ablation)}"
 
 
 def _environments(frame: pd.DataFrame) -> list[str]:

@@ -6,7 +6,8 @@ from analysis import inference, matching, settings, tuned
 from analysis.cells import Options
 from analysis.inference import ALPHA
 from analysis.labels import Rows, field_text, rows
-from analysis.table.tested import counted, test_text
+from analysis.table.interim import heading_text
+from analysis.table.tested import counted, split_of, test_text
 from analysis.table.wording import (
     SIGNIFICANT,
     UNEQUAL,
@@ -14,6 +15,7 @@ from analysis.table.wording import (
     baseline_text,
     marks,
     metric,
+    points,
     unit,
 )
 from experiments.design.ablation import Ablation
@@ -31,6 +33,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         f"{ablation.report.metric} in {unit(ablation)}{less}, mean ± standard deviation over seeds (n)"
         + (f", and the difference to {baseline}" if baseline else ""),
     ]
+    lines[1:1] = heading_text(table)
     if metrics.parse(ablation.report.metric).when == metrics.BEST:
         extreme = "highest" if metrics.CHOOSES.higher_is_better else "lowest"
         chosen = f"at the first evaluation of {extreme} validation {metrics.CHOOSES.name}"
@@ -65,12 +68,21 @@ def family_text(ablation: Ablation, rows: Rows) -> str:
 def _equivalence(ablation: Ablation, table: pd.DataFrame) -> str:
     asked = ablation.report.equivalence
     assert asked is not None
-    margin = f"{metric(ablation).scale * asked.margin:g} {metric(ablation).margin_unit}"
+    margin = _points_text(ablation, metric(ablation).scale * asked.margin)
     kinds = {
-        "same": "all pairs are equal",
+        "same": "all pairs are identical",
         "within": "all pairs differ by the same, which is less",
         "differ": "all pairs differ by the same, which is not less",
     }
     used = "".join(f"; {kind}: {meaning}" for kind, meaning in kinds.items() if kind in set(table["equivalence_kind"]))
-    test = "two one-sided t-tests over n paired seeds"
-    return f"p (n): that {field_text(ablation, asked.between)}s differ by {margin} or more, {test}{used}"
+    return (
+        f"p (n, largest): p of two one-sided t-tests (TOST) against a difference of {margin} or more between "
+        f"{field_text(ablation, asked.between)}s, over n paired seeds, and the largest of their differences; "
+        f"{split_of(ablation)} examples fixed, no correction{used}"
+    )
+
+
+def _points_text(ablation: Ablation, number: float) -> str:
+    """`1 point`, `0.5 points`, `0.01 nats`."""
+    word = points(ablation)
+    return f"{number:g} {word.removesuffix('s') if number == 1 else word}"

@@ -1,51 +1,21 @@
-"""Marginal effects: of each value of one field of the table, as the mean over all values of the other fields.
+"""Sentences on the factors of a grid: the effect of each value over all values of the others, and interactions."""
 
-The estimates are those of the linear model with the fields and the seeds as factors, which in a complete grid are means
-of differences. Their interval and test are those of any difference: over seeds, not over the residuals of the model,
-since cells that share a seed share what it brings. The model tests whether fields interact.
-"""
-
-import itertools
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from statistics import fmean
-from typing import Any
 
-import numpy as np
-
-from analysis import settings
+from analysis.factorial import Contrast, Effect, Factor, Grid, grid_of, interactions, marginal_effects, varying
 from analysis.inference import ALPHA
-from analysis.labels import Label, field_words, keys, setting_text
+from analysis.labels import field_words
 from analysis.report import Report
-from analysis.roles import Roles, roles_of
-from analysis.settings import FRAMEWORK, Compared, Tested
-from analysis.table.tested import count_text, verdict_text
+from analysis.roles import roles_of
+from analysis.settings import SEEDS, Tested
+from analysis.table.tested import count_text, counted, number_text, split_of, verdict_text
 from analysis.table.wording import interval_and_level_text, number, p_text, points
 
-LEAST_SEEDS = 2
-ABOUT = "of each value of one field, as the mean over all values of the others, with Holm's correction for all of them"
-MAX_NAMED = 3  # combinations without a number, in a sentence
-
-
-@dataclass(frozen=True, eq=False)
-class Grid:
-    """The combinations of the fields that vary, each on the same frameworks and seeds."""
-
-    report: Report
-    fields: tuple[str, ...]
-    values: Mapping[Label, Mapping[str, Mapping[Any, float]]]  # the metric by combination, framework and seed
-    trials: Mapping[Label, Mapping[str, Mapping[Any, str]]]  # ids
-
-    def with_value(self, place: int, value: Any) -> list[Label]:
-        return [label for label in self.values if label[place] == value]
-
-    def value(self, label: Label, seed: Any) -> float:
-        """The mean over the frameworks."""
-        return fmean(by_seed[seed] for by_seed in self.values[label].values() if seed in by_seed)
-
-    def seeds(self) -> list[Any]:
-        return list(dict.fromkeys(seed for one in next(iter(self.values.values())).values() for seed in one))
+ABOUT = (
+    "of each value of one field, as the mean over all values of the others; Holm's correction counts these effects, "
+    "and by itself the contrasts of interactions"
+)
 
 
 @dataclass(frozen=True)
@@ -60,125 +30,84 @@ class Told:
 
 
 def told(report: Report) -> Told:
-    fields = tuple(name for name in keys(report.ablation) if name != FRAMEWORK and len(report.values(name)) > 1)
-    if len(fields) < 2 or not (report.table["n"] > 0).any():
+    if len(varying(report)) < 2 or not (report.table["n"] > 0).any():
         return Told()
-    grid, roles = _grid(report, fields), roles_of(report)
+    grid = grid_of(report)
     if isinstance(grid, str):
         return Told(why_not=f"There are no marginal effects: {grid}.")
-    effects = [_line(grid, roles, *name, one) for name, one in marginal_effects(grid).items()]
+    effects = [_line(grid, effect, one) for effect, one in marginal_effects(grid).items()]
     return Told((*effects, *_interactions(grid)))
 
 
-def _grid(report: Report, fields: Sequence[str]) -> Grid | str:
-    """The grid, restricted to the frameworks and seeds that all combinations have; a reason why there is none."""
-    names = keys(report.ablation)
-    places = [names.index(name) for name in fields]
-    values: dict[Label, dict[str, dict[Any, float]]] = {}
-    trials: dict[Label, dict[str, dict[Any, str]]] = {}
-    for label, group in report.groups.items():
-        if not math.isnan(report.rows[label]["mean"]):
-            short = tuple(label[place] for place in places)
-            framework = str(label[names.index(FRAMEWORK)]) if FRAMEWORK in names else ""
-            values.setdefault(short, {})[framework] = report.by_seed[label]
-            trials.setdefault(short, {})[framework] = group.by_seed("id")
-    expected = list(itertools.product(*(report.values(name) for name in fields)))
-    if lacking := [one for one in expected if one not in values]:
-        named = [_setting_text(report, fields, one) for one in lacking[:MAX_NAMED]]
-        more = f", and {len(lacking) - MAX_NAMED} more" if len(lacking) > MAX_NAMED else ""
-        return f"of {len(expected)} combinations these have no number: {'; '.join(named)}{more}"
-    common = set.intersection(*({(name, seed) for name, one in by.items() for seed in one} for by in values.values()))
-    if len({seed for _, seed in common}) < LEAST_SEEDS:
-        return f"the {len(expected)} combinations have fewer than {LEAST_SEEDS} seeds in common"
-    return Grid(report, tuple(fields), _restricted(values, common), _restricted(trials, common))
+def _line(grid: Grid, effect: Effect, one: Tested) -> str:
+    """`untied token mixing over tied: +0.20 points [-0.41, 0.83], n = 3 seeds, not distinguishable, p = 0.4 (Holm)`.
 
-
-def _restricted(by_label: Mapping[Label, Mapping[str, Mapping[Any, Any]]], common: set[tuple[str, Any]]) -> Any:
-    return {
-        label: {
-            framework: kept
-            for framework, one in by_framework.items()
-            if (kept := {seed: value for seed, value in one.items() if (framework, seed) in common})
-        }
-        for label, by_framework in by_label.items()
-    }
-
-
-def marginal_effects(grid: Grid) -> dict[tuple[str, Any, Any], Tested]:
-    """The test of each value of each field against the baseline's, else the first, by field and both values.
-
-    Holm's correction is for all of them.
+    Where fields vary together, it ends with `; mean over the 3 combinations of learning rate and dropout`.
     """
-    report, compared = grid.report, []
-    for place, name in enumerate(grid.fields):
-        values = report.values(name)
-        base = report.ablation.report.baseline.get(name, values[0])
-        for value in values:
-            for label in grid.with_value(place, value) if value != base else ():
-                other = (*label[:place], base, *label[place + 1 :])
-                compared += [
-                    Compared((name, value, base), framework, grid.values[other][framework], own, math.nan,
-                             (grid.trials[other][framework], grid.trials[label][framework]))
-                    for framework, own in grid.values[label].items()
-                ]  # fmt: skip
-    found: Any = settings.tests(compared, report.read)
-    return dict(found)
+    tested = ", ".join(
+        filter(None, (count_text(one, split_of(grid.report.ablation)), verdict_text(one), holm_text(one)))
+    )
+    joint = [_combinations_text(grid, place) for place, factor in enumerate(grid.factors) if len(factor) > 1]
+    over = f"; mean over {' and '.join(joint)}" if joint else ""
+    return f"{_effect_text(grid, effect)}: {_difference_text(grid, one)}, {tested}{over}"
 
 
-def _line(grid: Grid, roles: Roles, name: str, value: Any, base: Any, one: Tested) -> str:
-    """`untied token mixing over tied: +0.20 points [-0.41, 0.83], n = 3 seeds, not distinguishable`."""
+def _effect_text(grid: Grid, effect: Effect) -> str:
+    """`untied token mixing over tied`."""
+    roles = roles_of(grid.report)
+    return f"{roles.words(effect.name, effect.value, whole=True)} over {roles.words(effect.name, effect.base)}"
+
+
+def _combinations_text(grid: Grid, place: int) -> str:
+    """`the 3 combinations of learning rate and dropout`."""
+    names = [field_words(grid.report.ablation, name) for name in grid.factors[place]]
+    return f"the {len(grid.levels(place))} combinations of {' and '.join(names)}"
+
+
+def _difference_text(grid: Grid, one: Tested) -> str:
     ablation, found = grid.report.ablation, one.paired
     interval = interval_and_level_text(ablation, found.low, found.high, found.level)
-    shown = f"{number(ablation, found.difference, '+', 1)} {points(ablation)} {interval}".rstrip()
-    words = f"{roles.words(name, value, whole=True)} over {roles.words(name, base)}"
-    return f"{words}: {shown}, {count_text(one)}, {verdict_text(one)}"
+    return f"{number(ablation, found.difference, '+', 1)} {points(ablation)} {interval}".rstrip()
+
+
+def holm_text(one: Tested) -> str:
+    """`p = 0.012 (Holm)`; empty without a test."""
+    return f"{p_text(one.p_holm)} (Holm)" if one.over else ""
 
 
 def _interactions(grid: Grid) -> Iterator[str]:
-    """A line for each pair of fields that interact, and one where none do."""
-    found = interactions(grid)
-    ablation = grid.report.ablation
-    together = {pair: p for pair, p in found.items() if p < ALPHA}
-    for (first, second), p in together.items():
-        names = f"{field_words(ablation, first)} and {field_words(ablation, second)}"
+    """A line for each two fields that interact; one where none do."""
+    by_fields: dict[Factor, dict[Contrast, Tested]] = {}
+    for contrast, one in interactions(grid).items():
+        if one.over:
+            by_fields.setdefault((contrast[0].name, contrast[1].name), {})[contrast] = one
+    tested = {contrast: one for of_two in by_fields.values() for contrast, one in of_two.items()}
+    for names, of_two in by_fields.items():
+        clear = {contrast: one for contrast, one in of_two.items() if one.p_holm < ALPHA}
+        if clear:
+            words = " and ".join(field_words(grid.report.ablation, name) for name in names)
+            yield (
+                f"{words} interact: {len(clear)} of {counted(len(of_two), 'contrast')} distinguishable from 0; "
+                f"{_largest(grid, clear)}; the effect of one depends on the other, so that its mean over the other may "
+                f"be true of no cell; look at the cells"
+            )
+    if tested and not any(one.p_holm < ALPHA for one in tested.values()):
         yield (
-            f"{names} interact ({p_text(p)}): the effect of one depends on the other, so that its mean over the other "
-            f"may be true of no cell; look at the cells"
+            f"no interaction of the fields is shown: 0 of {counted(len(tested), 'contrast')} distinguishable from 0; "
+            f"{_largest(grid, tested)}"
         )
-    if found and not together:
-        least = min(found.values())
-        yield f"no interaction of the fields is shown ({'least ' if len(found) > 1 else ''}{p_text(least)})"
 
 
-def interactions(grid: Grid) -> dict[tuple[str, str], float]:
-    """The p of each pair of fields, by F tests in the linear model with seeds as blocks; none without a residual.
-
-    In a complete grid the sums of squares are those of means, and do not depend on the order of the terms. The model's
-    own matrix, as statsmodels.stats.anova.anova_lm needs it, has a column for each two values: seconds for 1,000 cells.
-    """
-    from scipy import stats
-
-    values = [grid.report.values(name) for name in grid.fields]
-    y = np.array([[grid.value(label, seed) for seed in grid.seeds()] for label in itertools.product(*values)])
-    rest = y.reshape(*map(len, values), -1) - y.mean()
-    pairs = list(itertools.combinations(range(len(values)), 2))
-    squares, freedom = {}, {}
-    for term in (*((axis,) for axis in range(rest.ndim)), *pairs):
-        effect = rest.mean(tuple(axis for axis in range(rest.ndim) if axis not in term), keepdims=True)
-        squares[term] = float((effect**2).sum()) * rest.size / effect.size
-        freedom[term] = math.prod(rest.shape[axis] - 1 for axis in term)
-        rest = rest - effect
-    left, squares_left = rest.size - 1 - sum(freedom.values()), float((rest**2).sum())
-    if left < 1 or squares_left <= 1e-20:
-        return {}
-    return {
-        (grid.fields[a], grid.fields[b]): float(
-            stats.f.sf(squares[a, b] / freedom[a, b] / (squares_left / left), freedom[a, b], left)
-        )
-        for a, b in pairs
-    }
-
-
-def _setting_text(report: Report, fields: Sequence[str], values: Label) -> str:
-    named = zip(fields, values, strict=True)
-    return " ".join(setting_text(report.ablation, name, value) for name, value in named)
+def _largest(grid: Grid, tested: Mapping[Contrast, Tested]) -> str:
+    """`the largest: from 1 block to 4, untied token mixing over tied changes by +0.40 points [-3.10, 3.90], ...`."""
+    ablation, roles = grid.report.ablation, roles_of(grid.report)
+    contrast = max(tested, key=lambda one: abs(tested[one].paired.difference))
+    one, base = tested[contrast], ablation.report.baseline
+    where, effect = contrast if contrast[1].name in base or contrast[0].name not in base else contrast[::-1]
+    place = f"from {roles.words(where.name, where.base, whole=True)} to {roles.words(where.name, where.value)}"
+    over = f"over {one.over}{' alone' if one.over == SEEDS else ''}"
+    return (
+        f"{'the largest: ' if len(tested) > 1 else ''}{place}, {_effect_text(grid, effect)} changes by "
+        f"{_difference_text(grid, one)}, "
+        f"{number_text(one, split_of(ablation))}, {over}, {holm_text(one)}"
+    )

@@ -116,9 +116,9 @@ def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[st
 
 
 def _added(frame: pd.DataFrame) -> Iterator[str]:
-    """Trials that joined the grid after somebody had seen test numbers."""
+    """Trials with numbers that joined the grid after somebody had seen test numbers."""
     days = frame["added"].fillna("") if "added" in frame else pd.Series([], dtype=str)  # a tidy.csv of before lacks it
-    later = days[days != ""]
+    later = days[(days != "") & (frame["status"] == "done")]
     if len(later):
         yield (
             f"{len(later)} of {len(frame)} trials joined the grid after a report with test numbers (of {later.min()}): "

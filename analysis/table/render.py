@@ -109,20 +109,23 @@ def make_layout(ablation: Ablation, table: pd.DataFrame, options: Options) -> li
     body = []
     for values, of_head in cells.items():
         shown = [cell_text(ablation, of_head[head], options) if head in of_head else "—" for head in heads]
-        shown += [equivalence_text(of_head[head]) if head in of_head else "—" for head in tested]
+        shown += [equivalence_text(ablation, of_head[head]) if head in of_head else "—" for head in tested]
         body.append([*(value_text(ablation, *one) for one in zip(ablation.report.rows, values, strict=True)), *shown])
     header = [
         *(field_text(ablation, name) for name in ablation.report.rows),
         *(title or ablation.report.metric for title in heads.values()),
     ]
-    return [[*header, *(f"{heads[head]} p (n)".lstrip() for head in tested)], *body]
+    return [[*header, *(f"{heads[head]} p (n, largest)".lstrip() for head in tested)], *body]
 
 
-def equivalence_text(cell: Row) -> str:
+def equivalence_text(ablation: Ablation, cell: Row) -> str:
+    """`0.012 (3, 0.28)`: p, pairs, the largest difference; `same (3)`."""
     p, n = float(cell["equivalence_p"]), int(cell["equivalence_n"])
     if n == 0:
         return "—"
-    return f"{cell['equivalence_kind'] or ('?' if pd.isna(p) else p_value(p))} ({n})"
+    if cell["equivalence_kind"] or pd.isna(p):
+        return f"{cell['equivalence_kind'] or '?'} ({n})"
+    return f"{p_value(p)} ({n}, {wording.number(ablation, cell['equivalence_largest'], more=1)})"
 
 
 def p_value(p: float) -> str:

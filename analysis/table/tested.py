@@ -15,39 +15,44 @@ FEW = 5  # seeds, below which a sentence says that they are few
 
 def test_text(ablation: Ablation, rows: Rows) -> str:
     """The test of the settings: `paired t-test over seeds`."""
-    return kind_text({cell["over"] for cell in _tested(ablation, rows).values()})
+    return kind_text({cell["over"] for cell in _tested(ablation, rows).values()}, split_of(ablation))
 
 
-def kind_text(kinds: Set[str]) -> str:
+def split_of(ablation: Ablation) -> str:
+    """The split whose examples the table is of."""
+    return metrics.parse(ablation.report.metric).split
+
+
+def kind_text(kinds: Set[str], split: str) -> str:
     """The test of settings whose intervals are over these kinds of things."""
-    names = {SEEDS: "paired t-test over seeds", EXAMPLES: "paired t-test over test examples"}
-    both = "test over seeds and test examples"
+    names = {SEEDS: "paired t-test over seeds", EXAMPLES: f"paired t-test over {split} examples"}
+    both = f"test over seeds and {split} examples"
     return names.get(next(iter(kinds), SEEDS), both) if len(kinds) < 2 else both
 
 
-def over_text(cell: Row) -> str:
+def over_text(ablation: Ablation, cell: Row) -> str:
     """What an interval is over: `3 seeds and 360 test examples`; empty where there is none."""
-    seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} test examples"
+    seeds, examples = counted(cell["setting_pairs"], "seed"), f"{cell['examples']:,} {split_of(ablation)} examples"
     texts = {SEEDS: seeds, EXAMPLES: f"{examples} of one seed", SEEDS_AND_EXAMPLES: f"{seeds} and {examples}"}
     return texts.get(cell["over"], "")
 
 
-def number_text(one: Tested, alone: int = 0) -> str:
+def number_text(one: Tested, split: str, alone: int = 0) -> str:
     """`n = 3 seeds and 360 test examples (few seeds: the interval is ±3.6 standard errors)`.
 
-    Args: alone: seeds of a mean whose seeds have no pairs.
+    Args: split: of the examples.    alone: seeds of a mean whose seeds have no pairs.
     """
     found, n = one.paired, one.paired.n or alone
     if one.over == EXAMPLES:
-        return f"n = 1 seed (the interval is over {found.num_examples:,} test examples alone)"
+        return f"n = 1 seed (the interval is over {found.num_examples:,} {split} examples alone)"
     few = f" (few seeds: the interval is ±{found.factor(1 - found.level):.1f} standard errors)"
-    return f"{count_text(one, alone)}{few if one.over and n < FEW else ''}"
+    return f"{count_text(one, split, alone)}{few if one.over and n < FEW else ''}"
 
 
-def count_text(one: Tested, alone: int = 0) -> str:
-    """`n = 3 seeds and 360 test examples`. Args: alone: as of `number_text`."""
+def count_text(one: Tested, split: str, alone: int = 0) -> str:
+    """`n = 3 seeds and 360 test examples`. Args: as of `number_text`."""
     found = one.paired
-    examples = f" and {found.num_examples:,} test examples" if one.over == SEEDS_AND_EXAMPLES else ""
+    examples = f" and {found.num_examples:,} {split} examples" if one.over == SEEDS_AND_EXAMPLES else ""
     return f"n = {counted(found.n or alone, 'seed')}{examples}"
 
 
@@ -77,7 +82,7 @@ def over_texts(ablation: Ablation, rows: Rows) -> Iterator[str]:
 
 
 def _meaning(ablation: Ablation, kind: str) -> str:
-    split = metrics.parse(ablation.report.metric).split
+    split = split_of(ablation)
     if kind == SEEDS:
         return f"over seeds alone; the {split} examples are taken as fixed"
     if kind == EXAMPLES:

@@ -93,7 +93,7 @@ def marks(cell: Row, options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
-    signs = SIGNIFICANT if is_significant(cell) else ""
+    signs = SIGNIFICANT if is_significant(cell) and not cell["interim"] else ""
     return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 

@@ -70,6 +70,10 @@ class Comparison:
     def _metric(self) -> Metric:
         return metrics.parse(self.metric).metric
 
+    @property
+    def split(self) -> str:
+        return metrics.parse(self.metric).split
+
     def number(self, value: float, sign: str = "") -> str:
         return f"{self._metric.scale * value:{sign}.3f}"
 
@@ -198,7 +202,7 @@ def _rule(both: Comparison, tests: Sequence[Tested]) -> str:
     mean = f" on the mean of {' and '.join(frameworks)}" if len(frameworks) > 1 else ""
     number = sum(not math.isnan(one.paired.p) for one in tests)
     holm = f", Holm's correction for {number} settings" if number > 1 else ""
-    return f"each setting is tested by a {kind_text({one.over for one in tests if one.over})}{mean}{holm}:"
+    return f"each setting is tested by a {kind_text({one.over for one in tests if one.over}, both.split)}{mean}{holm}:"
 
 
 def _setting_line(both: Comparison, pairs: Sequence[Pair], one: Tested) -> str:
@@ -208,7 +212,7 @@ def _setting_line(both: Comparison, pairs: Sequence[Pair], one: Tested) -> str:
     ends = f" [{both.number(found.low)}, {both.number(found.high)}]{other_level_text(found.level)}"
     interval = "" if math.isnan(found.low) else ends
     tested = "" if math.isnan(p) else f", {p_text(p)}"
-    return f"{what}: {both.number(found.difference, '+')} {both.unit}{interval}, {number_text(one)}{tested}"
+    return f"{what}: {both.number(found.difference, '+')} {both.unit}{interval}, {number_text(one, both.split)}{tested}"
 
 
 def _trial_lines(both: Comparison) -> list[str]:

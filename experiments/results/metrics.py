@@ -37,11 +37,6 @@ class Metric:
     is_share: bool = False  # the share of examples that are right: the rest is the error, and their number limits it
     in_all_records: bool = False  # False: records of an earlier version lack it
 
-    @property
-    def margin_unit(self) -> str:
-        """The unit of a margin that somebody asks for."""
-        return self.unit if self.unit == self.difference_unit else f"{self.unit} {self.difference_unit}"
-
     def text(self, value: float, sign: str = "", more: int = 0) -> str:
         """The number, or a difference of two (with sign "+"), in its unit and with `more` digits than in tables."""
         digits = self.digits + more

@@ -49,9 +49,16 @@ FAULTS: dict[str, list[Row]] = {
         ),
         ("max if metric(ablation).higher_is_better else min", "max", "metrics -k answer_follows"),
     ],
-    "analysis/table/marginal.py": [
-        ("label for label in self.values if label[place] == value", "label for label in self.values", "marginal"),
+    "analysis/factorial.py": [
+        ("_at_base(label, {place: effect})", "_at_base(label, dict.fromkeys(grid.effects(label), effect))", "marginal"),
         ("if (framework, seed) in common", "if seed in one", "marginal -k do_not_count"),
+        (
+            "_at_base(label, both), _at_base(label, only_b)",
+            "_at_base(label, only_b), _at_base(label, both)",
+            "marginal",
+        ),
+        ("2 * getattr(half, name)", "getattr(half, name)", "marginal -k difference_of_differences"),
+        ("if _count(combinations, (a, b)) <", "if 0 * _count(combinations, (a, b)) >", "marginal -k drawn"),
     ],
     "analysis/power.py": [
         ("return cls(math.sqrt(seeds + fixed), n - 1, seeds", "return cls(math.sqrt(seeds + fixed), n, seeds", "power"),
