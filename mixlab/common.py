@@ -68,7 +68,8 @@ def noting_a_look() -> Iterator[None]:
         yield
     except StoreError as error:
         show_chain(error)
-        print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)
+        told = "test numbers were shown and this is not noted, so trials that join later will not be counted"
+        print(f"mixlab: {told}: {error}", file=sys.stderr)
 
 
 def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":

@@ -109,7 +109,8 @@ def test_marginal_effects_stand_on_the_page(bench: Any) -> None:
 def test_an_interaction_is_said_to_make_them_misleading(bench: Any) -> None:
     *_, last = marginal.told(bench(answers(interaction=1.5)).report()).lines
     told = r"number of blocks and token mixing interact: 2 of 2 contrasts distinguishable from 0; the largest: from "
-    told += r"1 block to 4, untied token mixing over tied changes by -\d+\.\d\d points \[-\S+, -\S+\]( \(97.5 %\))?, "
+    told += r"1 block to 4 blocks, untied token mixing over tied changes by "
+    told += r"-\d+\.\d\d points \[-\S+, -\S+\]( \(97.5 %\))?, "
     told += r"n = 3 seeds and 150 test examples \(few seeds: .*\), over seeds and examples, p (<|=) \S+ \(Holm\); "
     assert re.match(told, last) and last.endswith("true of no cell; look at the cells")
 
@@ -193,15 +194,15 @@ def test_fields_that_are_drawn_are_one_factor(bench: Any) -> None:
     right = answers()[:, :, :1]
     keys = {"samples": 3, "samples_seed": 0, "report": {"baseline": {MIXING: "tied"}}}
     made = bench(right, grid={**DRAWN, MIXING: ["tied", "untied"], "seed": SEEDS}, **keys)
-    (line,) = marginal.sentences(made.report())
-    assert line.startswith("token_mixing=untied over tied: ")
-    assert line.endswith("; mean over the 3 combinations of learning_rate and dropout")
+    (line,) = marginal.told(made.report()).lines
+    assert line.startswith("untied token mixing over tied: ")
+    assert line.endswith("; mean over the 3 combinations of learning rate and dropout")
     d = right.astype(float)
     ((effect, one),) = factorial.marginal_effects(grid_of(made)).items()
     assert effect == (MIXING, "untied", "tied")
     assert one.paired.p == pytest.approx(crossed((d[:, 1] - d[:, 0]).mean((0, 1))).p)
     made = bench(right[:, :1], grid={**DRAWN, "seed": SEEDS}, **{**keys, "report": {}})
-    (line,) = marginal.sentences(made.report())
+    line = marginal.told(made.report()).why_not
     assert line == "There are no marginal effects: learning_rate and dropout do not vary independently."
 
 

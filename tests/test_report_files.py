@@ -367,9 +367,9 @@ def test_text_from_outside_is_escaped_everywhere(bench: Any) -> None:
         ([], "No answer yet: none of 36 trials is done."),
         (
             [None] * 35 + [record(0.5)],
-            "Interim: 1 of 36 trials are done. There is no difference to tied token mixing yet, since no setting and its "
-            "baseline both have a number. The test accuracy of 4 blocks, untied token mixing, on jax is 50.0 %, n = 1 "
-            "seed, which has no spread.",
+            "Interim: 1 of 36 trials are done. There is no difference to tied token mixing yet, since no setting and "
+            "its baseline both have a number. The test accuracy of 4 blocks, untied token mixing, on jax is 50.0 %, "
+            "n = 1 seed, which has no spread.",
         ),
         ([record(None)] * 36, "No answer: 36 trials are done, but no cell has"),
         ([record(0.5)] * 36, "In test accuracy, none of 3 settings could be tested against tied"),

@@ -103,7 +103,7 @@ def _mark(looks: Looks, row: _Row, ax: Any, shown: Values) -> None:
     if not math.isnan(cell["difference_low"]):
         ends = [scale * cell[f"difference_{end}"] for end in ("low", "high")]
         ax.plot(ends, [row.place] * 2, color=look["color"], linewidth=1.4)
-    full = {} if is_significant(cell) else {"markerfacecolor": "white"}
+    full = {} if is_significant(cell) and not cell["interim"] else {"markerfacecolor": "white"}
     (mark,) = ax.plot([scale * cell["difference"]], [row.place], **{**look, **full})
     together = settings.frameworks_text(ablation, cell)
     words = ", ".join(filter(None, (_words(looks, row.label), f"mean of {together}" if together else "")))

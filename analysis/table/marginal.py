@@ -99,7 +99,7 @@ def _interactions(grid: Grid) -> Iterator[str]:
 
 
 def _largest(grid: Grid, tested: Mapping[Contrast, Tested]) -> str:
-    """`the largest: from 1 block to 4, untied token mixing over tied changes by +0.40 points [-3.10, 3.90], ...`."""
+    """`the largest: from 1 block to 4 blocks, untied over tied changes by +0.40 points [-3.1, 3.9], ...`."""
     ablation, roles = grid.report.ablation, roles_of(grid.report)
     contrast = max(tested, key=lambda one: abs(tested[one].paired.difference))
     one, base = tested[contrast], ablation.report.baseline
