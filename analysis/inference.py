@@ -142,7 +142,8 @@ def crossed(d: "np.ndarray[Any, Any]") -> Paired:
     """The test of a mean difference over seeds and examples, both drawn from many, by crossed random effects.
 
     The variance of the mean is that of a two-way layout without replication. Of one seed it is that over the examples
-    alone. Without any spread there is no interval and no p.
+    alone. Where there is no spread, or all seeds give the same difference, there is no interval and no p, as in
+    `paired`: of a spread over seeds that came out as none, the factor would be that of no uncertainty about it.
 
     Args:   d: differences of one example each at one seed, (seeds, examples), such as those of correctness.
     Source: Hillis 2007, "A comparison of denominator degrees of freedom methods for multiple observer ROC analysis":
@@ -157,7 +158,7 @@ def crossed(d: "np.ndarray[Any, Any]") -> Paired:
     std = float(d.mean(1).std(ddof=1)) if n > 1 else 0.0
     effect = mean / std if std > ROUNDING else NAN
     found = Paired(n, mean, effect_size=effect, num_examples=num)
-    if error <= ROUNDING:
+    if error <= ROUNDING or (n > 1 and std <= ROUNDING):
         return found
     return _tested(replace(found, error=error, seeds_share=squares.seeds / (squares.seeds + by_example)))
 

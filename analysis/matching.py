@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from analysis.labels import Label, Row, Rows, baseline_of, label_text, listed
+from experiments.data.words import counted
 from experiments.design.ablation import Ablation
 
 COLUMNS = {"parameters": "parameters", "flops": "training_flops", "steps": "steps", "seconds": "seconds"}  # of cells
@@ -21,6 +22,7 @@ class Matched:
     low: float  # the least multiple
     high: float  # the most
     farthest: Label  # the cell that is farthest from its baseline
+    num_unknown: int = 0  # cells that are compared and have no number, or whose baseline has none
 
     @property
     def is_equal(self) -> bool:
@@ -58,12 +60,15 @@ def matching(ablation: Ablation, rows: Rows) -> list[Matched]:
         ratios = {}
         for label, cell in rows.items():
             other = baseline_of(ablation, label)
-            if other is not None and other != label and other in rows and rows[other][column] > 0:
-                ratios[label] = float(cell[column]) / float(rows[other][column])
+            if other is not None and other != label and other in rows:
+                base = float(rows[other][column])
+                ratios[label] = float(cell[column]) / base if base > 0 else math.nan
         known = {label: ratio for label, ratio in ratios.items() if not math.isnan(ratio)}
         if known:
             farthest = max(known, key=lambda label: abs(known[label] - 1))
-            found.append(Matched(quantity, min(known.values()), max(known.values()), farthest))
+            found.append(
+                Matched(quantity, min(known.values()), max(known.values()), farthest, len(ratios) - len(known))
+            )
     return found
 
 
@@ -86,8 +91,9 @@ def asked(ablation: Ablation) -> tuple[str, ...]:
 
 
 def heading_text(ablation: Ablation, rows: Rows) -> str:
-    """`at equal parameters (within 0.4 %) and equal steps`, of what was asked for and is so; empty where nothing is."""
-    held = [one.equal_text for one in matching(ablation, rows) if one.quantity in asked(ablation) and one.is_equal]
+    """`at equal parameters (within 0.4 %) and equal steps`, of what was asked for and is so in all that is compared."""
+    found = [one for one in matching(ablation, rows) if one.quantity in asked(ablation)]
+    held = [one.equal_text for one in found if one.is_equal and not one.num_unknown]
     return f"at {listed(held)}" if held else ""
 
 
@@ -99,6 +105,9 @@ def broken(ablation: Ablation, rows: Rows) -> list[str]:
         one, noun = found.get(quantity), NOUNS[quantity]
         if one is None and ablation.report.baseline and any(cell["n"] for cell in rows.values()):
             lines.append(f"matched: whether settings have equal {noun} is not known: no two that are compared are done")
+        elif one is not None and one.is_equal and one.num_unknown:
+            those = counted(one.num_unknown, "cell")
+            lines.append(f"matched: whether all settings have equal {noun} is not known: {those} without a number")
         elif one is not None and not one.is_equal:
             where = label_text(ablation, one.farthest)
             lines.append(f"matched: settings do not have equal {noun}: {one.times_text} of the baseline, as {where}")

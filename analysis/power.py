@@ -133,9 +133,9 @@ def seeds_for(difference: float, sd: float, level: float, examples: float = 0.0,
 
     most = 2
     while not is_enough(most):
-        most *= 2
-        if most > MOST_SEEDS:
+        if most == MOST_SEEDS:
             return None
+        most = min(2 * most, MOST_SEEDS)
     least = max(2, most // 2)
     while least < most:
         middle = (least + most) // 2

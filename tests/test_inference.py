@@ -191,7 +191,12 @@ def test_one_seed_is_tested_over_its_examples_alone() -> None:
     assert (found.low, found.high) == pytest.approx(tuple(expected.confidence_interval()))
 
 
-@pytest.mark.parametrize("d", [np.zeros((3, 20)), np.ones((1, 20)), np.ones((4, 1)), np.array([[0.5, np.nan]] * 3)])
+ALIKE = np.stack([np.repeat([1.0, 0.0], [5, 15]), np.repeat([0.0, 1.0], [15, 5])])  # two seeds of the same mean
+
+
+@pytest.mark.parametrize(
+    "d", [np.zeros((3, 20)), np.ones((1, 20)), np.ones((4, 1)), np.array([[0.5, np.nan]] * 3), ALIKE]
+)
 def test_differences_without_spread_or_with_a_nan_are_not_tested(d: np.ndarray) -> None:
     found = crossed(d)
     assert found.difference == pytest.approx(d.mean(), nan_ok=True) and (found.n, found.num_examples) == d.shape

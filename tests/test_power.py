@@ -9,7 +9,7 @@ from statsmodels.stats.power import TTestPower
 
 from analysis import power
 from analysis.inference import crossed
-from analysis.power import Error, detectable, detectable_over, first_step, seeds_for
+from analysis.power import MOST_SEEDS, Error, detectable, detectable_over, first_step, seeds_for
 
 STUDIES = 20_000
 POWER_ERROR = 0.012  # four standard errors of a share of 0.8 over STUDIES are 0.0113
@@ -95,6 +95,7 @@ def test_no_number_of_seeds_shows_what_the_test_examples_leave_open() -> None:
     assert seeds_for(0.99 * least, 0.4, 0.95, examples=0.3) is None
     assert seeds_for(0.5, 0.4, 0.95, examples=0.0) is not None
     assert seeds_for(0.0, 0.4, 0.95) is None
+    assert 524_288 < (seeds_for(0.97, 300, 0.95) or 0) < MOST_SEEDS
 
 
 def test_without_an_error_there_is_no_number() -> None:

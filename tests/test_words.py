@@ -15,6 +15,7 @@ from analysis.page.main_table import MainTable
 from analysis.run_sets import RunSet, read_run_set
 from analysis.table import trends
 from analysis.table.render import rendered_of
+from analysis.table.wording import p_value
 from analysis.terminal.compare import compare_lines, set_lines
 from analysis.terminal.matched_lines import matched_lines
 from experiments.design import archive
@@ -244,6 +245,22 @@ def test_what_was_asked_to_be_equal_is_said_above_or_below_the_table(tmp_path: P
     assert "and the difference to token_mixing=tied, at equal steps" in above and "parameters" not in above
     assert "matched: settings do not have equal parameters: 7.9x the parameters of the baseline, as token_m" in below
     assert "equal steps" not in below
+
+
+def test_where_a_setting_has_no_number_yet_nothing_is_called_equal(tmp_path: Path, cache: Path) -> None:
+    grid = {MIXING: ["tied", "untied", "pooling"], "seed": [0, 1]}
+    made = Bench(tmp_path, cache, grid=grid, report=ROWS | {"matched": ["parameters"]})
+    made.put(*(record(0.5 + 0.01 * i, parameters=100) for i in range(4)))  # of the first two settings
+    above, _, below = made.text().partition("\n\n")
+    assert "equal parameters" not in above
+    assert "matched: whether all settings have equal parameters is not known: 1 cell without a number" in below
+
+
+@pytest.mark.parametrize(
+    ("p", "text"), [(0.04996, "0.04996"), (0.05004, "0.050"), (0.0123, "0.012"), (0.0009, "<0.001"), (0.05, "0.050")]
+)
+def test_a_p_shows_on_which_side_of_the_level_it_is(p: float, text: str) -> None:
+    assert p_value(p) == text
 
 
 def test_what_is_not_known_is_not_called_equal(tmp_path: Path, cache: Path) -> None:

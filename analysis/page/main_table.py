@@ -13,7 +13,7 @@ from analysis.labels import Label, field_text, keys, value_text
 from analysis.report import Report
 from analysis.roles import Roles, roles_of
 from analysis.table import wording
-from analysis.table.render import cell_text, equivalence_text, p_value
+from analysis.table.render import cell_text, equivalence_text
 from analysis.table.tested import over_text
 
 MARKS = "●○◐◒"  # of the frameworks, as in figures: full, then empty
@@ -131,7 +131,7 @@ class MainTable:
         return [
             _cell(wording.number(ablation, mean) if means else self._reason(cells), mean),
             _cell(difference, math.nan if one is None else float(one["difference"])),
-            _cell(NOTHING if math.isnan(p) else p_value(p), p),
+            _cell(NOTHING if math.isnan(p) else wording.p_value(p), p),
         ]
 
     def _difference(self, one: Any) -> str:

@@ -125,11 +125,7 @@ def equivalence_text(ablation: Ablation, cell: Row) -> str:
         return "—"
     if cell["equivalence_kind"] or pd.isna(p):
         return f"{cell['equivalence_kind'] or '?'} ({n})"
-    return f"{p_value(p)} ({n}, {wording.number(ablation, cell['equivalence_largest'], more=1)})"
-
-
-def p_value(p: float) -> str:
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return f"{wording.p_value(p)} ({n}, {wording.number(ablation, cell['equivalence_largest'], more=1)})"
 
 
 def cell_text(ablation: Ablation, cell: Row, options: Options) -> str:

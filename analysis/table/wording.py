@@ -15,6 +15,7 @@ from experiments.results import metrics
 from experiments.results.metrics import Metric
 
 SIGNIFICANT, UNEQUAL = "*", "†"
+LEAST_P = 0.001  # that is shown as a number
 
 
 def metric(ablation: Ablation) -> Metric:
@@ -51,7 +52,15 @@ def number(ablation: Ablation, value: float, sign: str = "", more: int = 0) -> s
 
 def p_text(p: float) -> str:
     """`p = 0.012`, `p < 0.001`; empty where there is none."""
-    return "" if math.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return "" if math.isnan(p) else "p < 0.001" if p < LEAST_P else f"p = {p_value(p)}"
+
+
+def p_value(p: float) -> str:
+    """`0.012`, `<0.001`; with digits enough to show on which side of 0.05 it is."""
+    digits = 3
+    while (round(p, digits) < ALPHA) != (p < ALPHA):
+        digits += 1
+    return "<0.001" if p < LEAST_P else f"{p:.{digits}f}"
 
 
 def difference_text(ablation: Ablation, cell: Row) -> str:

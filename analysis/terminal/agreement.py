@@ -11,7 +11,7 @@ from analysis.labels import plain_text
 from analysis.run_sets import RunSet, key_of
 from analysis.settings import FRAMEWORK
 from analysis.table.layout import aligned
-from analysis.table.wording import counted, p_text
+from analysis.table.wording import counted, p_value
 from experiments.design.labels import words
 from experiments.results import metrics, predictions
 from experiments.results.store import Store
@@ -58,8 +58,7 @@ def mcnemar_cells(found: Examples | None) -> list[str]:
     """n10, n01 and p of two runs."""
     if found is None:
         return ["—"] * 3
-    p = p_text(mcnemar(found)).removeprefix("p ").removeprefix("= ")
-    return [f"{found.first_alone:,}", f"{found.second_alone:,}", p]
+    return [f"{found.first_alone:,}", f"{found.second_alone:,}", p_value(mcnemar(found))]
 
 
 def framework_lines(side: RunSet, metric: str) -> list[str]:

@@ -75,7 +75,7 @@ class Comparison:
         return metrics.parse(self.metric).split
 
     def number(self, value: float, sign: str = "") -> str:
-        return f"{self._metric.scale * value:{sign}.3f}"
+        return f"{round(self._metric.scale * value, 3) + 0.0:{sign}.3f}"  # + 0.0: no -0.0
 
     @cached_property
     def varying(self) -> list[str]:

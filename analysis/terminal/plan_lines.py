@@ -143,10 +143,11 @@ def _hours(one: Hours) -> str:
 
 
 def duration(hours_: float) -> str:
-    """`0.21 h`, `3 min`, `12 s`."""
+    """`1,234 h`, `3 min`, `12 s`."""
     for unit, seconds in (("h", 3600.0), ("min", 60.0)):
         if hours_ * 3600 >= seconds:
-            return f"{hours_ * 3600 / seconds:,.3g} {unit}"
+            number = hours_ * 3600 / seconds
+            return f"{number:,.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
     return f"{hours_ * 3600:.2g} s"
 
 
