@@ -64,7 +64,7 @@ def submit(request: Request) -> Submitted:
         arrays = packing.arrays(packs[: limits.room], limits.array)
         left = sum(len(pack.trials) for pack in packs[limits.room :])
         if not arrays:
-            archive.keep(request.store, request.ablation, request.trials)
+            _keep(request)
             _go_on(request)
             return Submitted(None, (), 0, 0, done, live, left)
         for backend in dict.fromkeys(pack.backend for pack in packs):
@@ -74,6 +74,13 @@ def submit(request: Request) -> Submitted:
         jobs = _send(request, folder, arrays, code)
     sent = sum(len(pack.trials) for array in arrays for pack in array)
     return Submitted(folder, jobs, sum(map(len, arrays)), sent, done, live, left)
+
+
+def _keep(request: Request) -> bool:
+    """Keep the ablation under its name; returns whether trials that were kept there are no longer. Raises: StoreError."""
+    if request.keeps_newer and not archive.is_kept(request.store, request.ablation):
+        return False
+    return archive.keep(request.store, request.ablation, request.trials)
 
 
 def _go_on(request: Request) -> None:
@@ -148,7 +155,7 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
                 client.cancel(f"--name={array.name}")
             array.become(state="void")
         raise
-    if archive.keep(request.store, request.ablation, request.trials):
+    if _keep(request):
         name = request.ablation.name
         request.warn(f"{name} had other trials here before: status, report and retry of {name} go by this form now")
     return release(folder, request.warn)
