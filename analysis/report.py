@@ -33,6 +33,13 @@ class Report:
     frame: pd.DataFrame  # of frame.load
     table: pd.DataFrame  # of cells.cells
     choices: Sequence[Choice] = ()  # of what is tuned, by setting
+    trials: Sequence[GridTrial] = ()  # those that tune too
+
+    @property
+    def num_coming(self) -> int:
+        """How many trials the table waits for: their value is not chosen, and will be when others have ended."""
+        waiting = len(self.ablation.points) - len(self.frame) if self.ablation.tune else 0
+        return waiting - tune.num_stuck(self.choices)
 
     @cached_property
     def groups(self) -> dict[Label, pd.DataFrame]:
@@ -88,6 +95,14 @@ class Report:
         return curves[0][:, 0], np.array([curve[:, columns.index(column)] for curve in curves])
 
 
+class NoTable(MixlabError):
+    """The error that a table has no trials: what is tuned is chosen for no setting. `waits`: trials that tune go on."""
+
+    def __init__(self, sentence: str, waits: bool):
+        super().__init__(sentence)
+        self.waits = waits
+
+
 def make_report(
     ablation: Ablation,
     trials: Sequence[GridTrial],
@@ -96,13 +111,19 @@ def make_report(
 ) -> Report:
     """Read the trials of an ablation and make their cells.
 
-    Raises: StoreError: the store cannot be read.    MixlabError: what is tuned is chosen for no setting yet.
+    Raises: StoreError: the store cannot be read.    NoTable.
     """
     if all(planned.tunes for planned in trials):
-        told = "; ".join(tuned.choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)[:2])
-        raise MixlabError(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
+        raise _no_table(ablation, tune.choose(ablation, trials, store))
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
     table = cells(ablation, frame, options, reader(store, ablation.report.metric))
     choices = tune.choose(ablation, trials, store)
-    return Report(ablation, store, options, trial_results, frame, table, choices)
+    return Report(ablation, store, options, trial_results, frame, table, choices, trials)
+
+
+def _no_table(ablation: Ablation, choices: Sequence[Choice]) -> NoTable:
+    waits = any(choice.num_open or choice.chosen for choice in choices)  # chosen: since the trials were listed
+    told = "; ".join(tuned.choice_text(ablation, choice) for choice in choices[:2])
+    again = "; run or submit it, or wait" if waits else ""  # else the reasons say what helps
+    return NoTable(f"{ablation.where}: the table has no trials{' yet' * waits}: {told}{again}", waits)

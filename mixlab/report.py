@@ -68,12 +68,16 @@ def command(arguments: argparse.Namespace) -> int:
         raise MixlabError(
             "command line: expected --format, which prints, or --watch, which writes, got both; leave one out"
         )
-    reports = [_report(name, overrides, arguments) for name in names]
+
+    def make() -> "list[Report]":
+        return [_report(name, overrides, arguments) for name in names]
+
+    reports = _when_chosen(make) if arguments.watch else make()
     used = [report.ablation.name for report in reports]
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     if arguments.watch:
-        _watch(reports, lambda: [_report(name, overrides, arguments) for name in names], arguments)
+        _watch(reports, make, arguments)
         return 0
     _print(reports, arguments.format)
     if arguments.format is None:
@@ -91,6 +95,26 @@ def _print(reports: "list[Report]", style: str | None) -> None:
         print(text, end="" if report is reports[-1] else "\n")
 
 
+def _when_chosen(make: "Callable[[], list[Report]]") -> "list[Report]":
+    """The reports, as soon as each has a setting for which what is tuned is chosen.
+
+    Raises: NoTable: one has none, and no trial that tunes is left.
+    """
+    from analysis.report import NoTable
+
+    said = None
+    while True:
+        try:
+            return make()
+        except NoTable as error:
+            if not error.waits:
+                raise
+            if str(error) != said:
+                said = str(error)
+                print(f"mixlab: {said}", file=sys.stderr)
+            time.sleep(WATCH_S)
+
+
 def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", arguments: argparse.Namespace) -> None:
     """Write the reports now and whenever a record is there anew, and print the tables when all trials have ended."""
     written, is_over = None, False
@@ -102,8 +126,9 @@ def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", argument
             continue
         reports, written = make(), stamps
         ended = [status in ("done", "failed") for report in reports for status in report.frame["status"]]
-        is_over = all(ended)
-        print(f"{sum(ended)} of {len(ended)} trials have ended", file=sys.stderr)
+        num_coming = sum(report.num_coming for report in reports)
+        is_over = all(ended) and not num_coming
+        print(f"{sum(ended)} of {len(ended) + num_coming} trials have ended", file=sys.stderr)
         if is_over:
             _print(reports, None)
         for report in reports:
@@ -113,15 +138,22 @@ def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", argument
 
 
 def _unseal(report: "Report", is_written: bool) -> None:
-    """Note that test numbers are shown: the files of a report hold them whatever the metric of its table is."""
+    """Note that test numbers are shown: the files of a report hold them whatever the metric of its table is.
+
+    Where values are still to be chosen, the grid is what it may come to: the trials at each value.
+    """
+    from experiments.design.possible import possible
     from experiments.files import StoreError
     from experiments.results import metrics, unsealed
 
     shows, frame = is_written or metrics.parse(report.ablation.report.metric).split == metrics.TEST, report.frame
     if not shows or not (frame["status"] == "done").any():
         return
+    coming = possible(report.ablation, report.trials)
+    contents = {planned.trial.id: planned.trial.info.content for planned in coming}
+    contents |= dict(zip(frame["id"], frame["info.content"], strict=True))
     try:
-        unsealed.note(report.store, report.ablation.name, dict(zip(frame["id"], frame["info.content"], strict=True)))
+        unsealed.note(report.store, report.ablation.name, contents)
     except StoreError as error:
         show_chain(error)
         print(f"mixlab: that test numbers were shown is not noted: {error}", file=sys.stderr)

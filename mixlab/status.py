@@ -1,7 +1,6 @@
 """The command `mixlab status`."""
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -110,12 +109,12 @@ def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> A
     who = following.who_goes_on(store, ablation.name) if ablation.tune else ""
     if not ablation.tune or not (number := tune.num_waiting(ablation, trials)):
         return Asked(ablation.name, labels, [], bool(who))
-    choices = (choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None)
-    sentences = [choice_text(ablation, choice) for choice in itertools.islice(choices, MOST_CHOICES)]
-    last = (
-        f"{number} trials of the table wait for a choice; {who or 'run or submit it again when the others have ended'}"
-    )
-    return Asked(ablation.name, labels, [*sentences, last], bool(who))
+    choices = [choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None]
+    sentences = [choice_text(ablation, choice) for choice in choices[:MOST_CHOICES]]
+    if number := number - tune.num_stuck(choices):
+        when = who or "run or submit it again when the others have ended"
+        sentences.append(f"{number} {'trial' if number == 1 else 'trials'} of the table wait for a choice; {when}")
+    return Asked(ablation.name, labels, sentences, bool(who))
 
 
 def _watch(look: "Callable[[], Asked]", store: "Store") -> int:

@@ -25,6 +25,7 @@ from experiments.spec import fields
 from experiments.spec.resolve import resolve
 
 Key = frozenset[tuple[str, Any]]
+OTHERS = "; give others under tune: over, such as lower ones"  # where running again does not help
 ByPoint = Mapping["Key", GridTrial]  # the trials that tune
 
 
@@ -149,9 +150,9 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
     if ablation.tune is None:
         return list(trials)
     tuning = [planned for planned in trials if planned.tunes]
-    by_point = _by_point(ablation, tuning)
-    made = (_at_choice(ablation, choice, by_point) for choice in choose(ablation, tuning, store) if choice.chosen)
-    return [*tuning, *itertools.chain.from_iterable(made)]
+    by_point = tuning_by_point(ablation, tuning)
+    chosen = ((one.setting, one.chosen.value) for one in choose(ablation, tuning, store) if one.chosen)
+    return [*tuning, *itertools.chain.from_iterable(table_at(ablation, *one, by_point) for one in chosen)]
 
 
 def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
@@ -159,18 +160,23 @@ def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
     return len(ablation.points) - sum(not planned.tunes for planned in trials)
 
 
+def num_stuck(choices: Sequence[Choice]) -> int:
+    """How many trials of the table have no value although all that tune have ended: they diverged, or one failed."""
+    return sum(len(one.setting.members) for one in choices if one.chosen is None and not one.num_open)
+
+
 def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[Choice]:
     """What is known of the choice for each setting. Args: trials: with all that tune."""
     if ablation.tune is None:
         return []
-    by_point = _by_point(ablation, trials)
+    by_point = tuning_by_point(ablation, trials)
     return [_choice(ablation.tune, setting, by_point, store) for setting in settings(ablation)]
 
 
 def _choice(tune: TuneSpec, setting: Setting, trials: ByPoint, store: Store) -> Choice:
     tried, num_open, why = [], 0, ""
     for value in combinations(tune):
-        points = [_tuning_point(setting, value, seed) for seed in tune.seeds]
+        points = [tuning_point(setting, value, seed) for seed in tune.seeds]
         ended = [_score(trials[key(point)], tune.by, store) for point in points]
         num_open += sum(one is None for one in ended)
         why = why or next((one for one in ended if isinstance(one, str)), "")
@@ -179,7 +185,7 @@ def _choice(tune: TuneSpec, setting: Setting, trials: ByPoint, store: Store) -> 
     if num_open or why:
         return Choice(setting, tuple(tried), num_open, None, "" if num_open else why)
     if all(one.mean is None for one in tried):
-        return Choice(setting, tuple(tried), 0, None, f"all {len(tried)} values diverged")
+        return Choice(setting, tuple(tried), 0, None, f"all {len(tried)} values diverged{OTHERS}")
     return Choice(setting, tuple(tried), 0, best(tune, tried))
 
 
@@ -209,22 +215,22 @@ def _score(planned: GridTrial, by: str, store: Store) -> tuple[float | None] | s
 
 def _tuning_points(tune: TuneSpec, setting: Setting) -> Iterator[Point]:
     for value in combinations(tune):
-        yield from (_tuning_point(setting, value, seed) for seed in tune.seeds)
+        yield from (tuning_point(setting, value, seed) for seed in tune.seeds)
 
 
-def _tuning_point(setting: Setting, value: Point, seed: int) -> Point:
+def tuning_point(setting: Setting, value: Point, seed: int) -> Point:
     """The point of a tuning trial, on the first framework that its setting has in the grid."""
     first = setting.members[0]
     backend = {BACKEND: first[BACKEND]} if BACKEND in first else {}
     return {**setting.point, **value, **backend, SEED: seed}
 
 
-def _at_choice(ablation: Ablation, choice: Choice, tuning: ByPoint) -> Iterator[GridTrial]:
+def table_at(ablation: Ablation, setting: Setting, value: Point, tuning: ByPoint) -> Iterator[GridTrial]:
     """The table's trials of a setting. Their data, and the width that is matched, are those of its tuning trials."""
-    assert choice.chosen is not None and ablation.tune is not None
-    first = tuning[key(_tuning_point(choice.setting, choice.chosen.value, ablation.tune.seeds[0]))]
+    assert ablation.tune is not None
+    first = tuning[key(tuning_point(setting, value, ablation.tune.seeds[0]))]
     width = {name: first.settings[name] for name in ablation.matched.values() if name in first.settings}
-    points = tuple(point | width for point in _at(choice.setting.members, choice.chosen.value))
+    points = tuple(point | width for point in _at(setting.members, value))
     for point, config in ablations.configs(replace(ablation, points=points)):
         yield GridTrial(resolve(config, first.trial.info, ablation.where), point, ablation.implied(point))
 
@@ -241,7 +247,7 @@ def key(point: Mapping[str, Any]) -> Key:
     return frozenset(point.items())
 
 
-def _by_point(ablation: Ablation, trials: Sequence[GridTrial]) -> ByPoint:
+def tuning_by_point(ablation: Ablation, trials: Sequence[GridTrial]) -> ByPoint:
     """Trials that tune by what the grid and the tuned values set, without a width that is solved."""
     solved = set(ablation.matched.values())
     tuning = (planned for planned in trials if planned.tunes)

@@ -56,7 +56,8 @@ class WorkerSpec:
     num_workers: int = 1  # of the machine, at a time
 
 
-def _as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
+def as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
+    """What became of a trial that another process has ended."""
     if record["status"] == "done":
         return Ended(trial_id, "done")
     return Ended(trial_id, "failed", Failure(str(record.get("cause", "error")), str(record["reason"])))
@@ -159,7 +160,7 @@ class Worker:
             self.send(Noted(trial.id, sentence))
         if record is None or not is_final(record):
             return one
-        self._let_go(one, _as_recorded(trial.id, record))
+        self._let_go(one, as_recorded(trial.id, record))
         return None
 
     def _train(self, trial: Trial) -> None:
@@ -251,7 +252,7 @@ class Worker:
             except ClaimLost:
                 return Ended(key, "busy")
         if not written and (theirs := self.store.sound_record(key)) is not None:
-            return _as_recorded(key, theirs)
+            return as_recorded(key, theirs)
         return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
 
     @contextlib.contextmanager
