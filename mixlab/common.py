@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from backends.errors import MixlabError, choices, counted
+
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
@@ -72,12 +74,31 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
     return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
 
 
+def load_or_recall(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """As `load`; but where the ablation is a name that the store has, the one of that name.
+
+    Raises: MixlabError: as `load`; a name is given with overrides, which need a file.
+    """
+    from experiments.design import archive
+    from experiments.results.store import Store
+
+    store, name = Store(arguments.store), str(arguments.ablation)
+    if name.endswith((".yaml", ".yml")) or name not in store.ablations():
+        return load(arguments)
+    if arguments.overrides:
+        raise MixlabError(
+            f"{COMMAND_LINE}: {arguments.overrides[0]!r}: overrides need a YAML file, not the name of an ablation"
+        )
+    return store, *archive.recall(store, name)
+
+
 def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:
     """A line on the trials of the table that are not known, since what is tuned is not chosen."""
     from experiments.design import tune
 
     number = tune.num_waiting(ablation, trials) if ablation.tune else 0
-    return [f"and {number} trials of the table, whose values are chosen when the others have ended"] * bool(number)
+    told = f"and {counted(number, 'trial')} of the table, whose values are chosen when the others have ended"
+    return [told] if number else []
 
 
 def store_option(store: "Store") -> str:
@@ -92,7 +113,6 @@ def find_trials(store: "Store", what: str) -> list[str]:
 
     Raises: MixlabError: neither is there.
     """
-    from backends.errors import MixlabError, choices
     from slurm import ledger
 
     names = store.ablations()

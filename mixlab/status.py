@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from mixlab.common import add_overrides, add_store, load, store_option
 
 if TYPE_CHECKING:
@@ -113,7 +113,8 @@ def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> A
     sentences = [choice_text(ablation, choice) for choice in choices[:MOST_CHOICES]]
     if number := number - tune.num_stuck(choices):
         when = who or "run or submit it again when the others have ended"
-        sentences.append(f"{number} {'trial' if number == 1 else 'trials'} of the table wait for a choice; {when}")
+        wait = "waits" if number == 1 else "wait"
+        sentences.append(f"{counted(number, 'trial')} of the table {wait} for a choice; {when}")
     return Asked(ablation.name, labels, sentences, bool(who))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.design import archive
 from experiments.design.ablation import GridTrial
 from experiments.files import write_json
@@ -77,7 +77,7 @@ def submit(request: Request) -> Submitted:
 
 
 def _keep(request: Request) -> bool:
-    """Keep the ablation under its name; returns whether trials that were kept there are no longer. Raises: StoreError."""
+    """Keep the ablation under its name; returns what archive.keep returns. Raises: StoreError."""
     if request.keeps_newer and not archive.is_kept(request.store, request.ablation):
         return False
     return archive.keep(request.store, request.ablation, request.trials)
@@ -239,7 +239,7 @@ def preview(request: Request) -> Iterator[str]:
     check_path(request.store.root)
     limits = Limits.read(request.cluster)
     todo, done, live = missing(request)
-    yield f"{len(request.trials)} trials: {done} done, {live} on their way, {len(todo)} to send"
+    yield f"{counted(len(request.trials), 'trial')}: {done} done, {live} on their way, {len(todo)} to send"
     if request.num_waiting:
         yield f"{request.num_waiting} more wait for the choice of what is tuned; a job sends them then"
     yield from request.unmatched()

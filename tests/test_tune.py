@@ -185,6 +185,8 @@ def test_one_framework_is_tuned_for_all_unless_each_is(tmp_path: Path, quick: Pa
         ({"seeds": []}, "seeds: expected a list of seeds"),
         ({"seeds": [100, 100]}, "seeds: expected each seed once"),
         ({"each": "seed"}, "each: expected backend, or nothing, got 'seed'"),
+        ({"each": "backed"}, "got 'backed'; did you mean 'backend'?"),
+        ({"over": {"train.lr": [1, 2]}}, "did you mean 'train.learning_rate'"),
         ({"over": {}}, "over: expected a mapping of fields"),
         ({"over": {"train.learning_rat": [1, 2]}}, "did you mean 'train.learning_rate'"),
         ({"over": {RATE: [0.1]}}, "expected two values or more"),

@@ -113,7 +113,10 @@ def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -
     assert "; each tuned over " in page
     status = run("status", "a").out
     assert "16 trials: 16 done" in status and "wait for a choice" not in status
-    assert "16 trials: 16 done" in run("plan", "a.yaml").out
+    planned = run("plan", "a.yaml").out
+    assert "16 trials: 16 done" in planned and run("plan", "a").out == planned
+    assert "'seed=[0]': overrides need a YAML file, not the name" in run("plan", "a", "seed=[0]").err
+    assert "no such file" in run("plan", "b").err
     assert run("run", "a.yaml", "--dry-run").out == "nothing to run: all 16 trials have ended\n"
     run("clean", "--remove", "orphans")
     assert len(records(tmp_path / "runs")) == 16
@@ -303,8 +306,11 @@ def test_watch_waits_for_the_choice_and_for_the_table_that_follows_it(
     assert list(steps) == [] and ended.out.count("last.test.accuracy in %") == 1
 
 
-def test_watch_ends_where_nothing_is_left_to_choose_from(tmp_path: Path, run: Any, quick: Path) -> None:
+def test_watch_ends_where_nothing_is_left_to_choose_from(
+    tmp_path: Path, run: Any, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     quick_yaml(tmp_path)
+    monkeypatch.setattr(report_command, "time", None)  # it does not sleep
     record_all(tmp_path, ablation_of(tmp_path), lambda planned: None)
     ended: Ended = run("report", "a.yaml", "--watch")
     assert ended.code == 2 and "Traceback" not in ended.err

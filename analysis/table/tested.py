@@ -10,6 +10,7 @@ from analysis import settings
 from analysis.inference import ALPHA, LEVEL, ROUNDING
 from analysis.labels import Label, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
+from backends.errors import counted as counted  # which other tables' words take from here
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 
@@ -84,8 +85,3 @@ def _tested(ablation: Ablation, table: pd.DataFrame) -> dict[Label, "pd.Series[A
 def other_level_text(level: float) -> str:
     """` (98.3 %)`, behind an interval; empty where its level is that of all."""
     return f" ({100 * level:.3g} %)" if abs(level - LEVEL) > ROUNDING else ""
-
-
-def counted(number: int, word: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

@@ -9,7 +9,8 @@
     data/               decoded images, shared by all trials
 
 A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole, by the holder alone, and
-one of a trial that is done or has diverged is never replaced; see publish.py. A trial is done or failed if and only if it is there.
+one of a trial that is done or has diverged is never replaced; see publish.py. A trial is done or failed if and only if
+it is there.
 """
 
 import contextlib

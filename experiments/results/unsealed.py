@@ -1,8 +1,9 @@
 """Which trials stood in a report with test numbers: `ablations/<name>/unsealed/<set of trials>.json`.
 
-Somebody who has seen test numbers may add trials to the grid because of them. So the first report with test numbers notes
-the trials of its grid, and later reports say under their tables which trials were not among them. A file is of one set
-of trials and is never replaced: the first report of a set counts, and any number of processes may write at once.
+Somebody who has seen test numbers may add trials to the grid because of them. So the first report with test numbers
+notes the trials of its grid, and later reports count under their tables the trials that were not among them. A file is
+of one set of trials and is never replaced: the first report of a set counts, and any number of processes may write at
+once.
 """
 
 import contextlib
