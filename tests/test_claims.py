@@ -503,7 +503,9 @@ def test_a_trial_is_failed_by_the_pool_only_if_nobody_else_has_it(
     tmp_path: Path, trial: GridTrial, theirs: str, kind: str, how: str
 ) -> None:
     root, reporter, key = tmp_path / "runs", Silent(), trial.trial.id
-    run = LocalRun([trial], Store(root), tmp_path / "data", Pool(environment={}), reporter)
+    tries = int(theirs in ("done", "diverged"))  # it is not begun again, although it might be
+    pool = Pool(environment={}, retries={"killed": tries})
+    run = LocalRun([trial], Store(root), tmp_path / "data", pool, reporter)
     if theirs == "a claim":
         Claim(Store(root).folder(key))
     if theirs == "done":
