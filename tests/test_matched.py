@@ -145,7 +145,7 @@ def test_a_width_that_can_be_solved_in_place_of_another_is_named(asked: Any) -> 
     assert f"matched: (token_mixing=untied seed=0): no {D_C} gives " in text
     (width,) = re.findall(rf"; {D_S} can be solved, and is (\d+) then", text)
     found = asked(base=given, matched={"parameters": D_S})
-    assert found[1].settings[D_S] == int(width)
+    assert found[2].settings[D_S] == int(width)
     small = base(model={"hidden_dim": 8, "tokens_mlp_dim": 64})
     assert "; nor does another width: leave the setting out" in refused(asked, base=small, matched={"parameters": D_C})
 
