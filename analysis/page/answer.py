@@ -13,7 +13,6 @@ from analysis.report import Report
 from analysis.roles import Roles, roles_of
 from analysis.table.tested import number_text, verdict_text
 from analysis.table.wording import (
-    counted,
     digits_apart,
     interval_and_level_text,
     interval_text,
@@ -24,6 +23,7 @@ from analysis.table.wording import (
     points,
     unit,
 )
+from backends.errors import counted
 from experiments.results import metrics
 
 MAX_SENTENCES, MAX_NAMED = 8, 3

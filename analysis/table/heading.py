@@ -6,7 +6,7 @@ from analysis import inference, matching, settings, tuned
 from analysis.cells import Options
 from analysis.inference import ALPHA
 from analysis.labels import Rows, field_text, rows
-from analysis.table.tested import counted, test_text
+from analysis.table.tested import test_text
 from analysis.table.wording import (
     SIGNIFICANT,
     UNEQUAL,
@@ -16,6 +16,7 @@ from analysis.table.wording import (
     metric,
     unit,
 )
+from backends.errors import counted
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 
