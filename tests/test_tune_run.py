@@ -16,6 +16,7 @@ from analysis.figures.style import Drawn
 from analysis.frame import load
 from analysis.report import Report, make_report
 from analysis.tuned import tuned_text
+from experiments.design import archive, seen
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
 from mixlab import report as report_command
@@ -32,6 +33,7 @@ from tests.conftest import (
     wait_until,
     write_yaml,
 )
+from tests.test_halving import point
 from tests.test_tune import MIXING, RATE, TUNE, ablation_of, known, mixing, record, record_all
 
 # Digits are trained by torch in some seconds a trial; 8 trials choose for 4.
@@ -331,15 +333,28 @@ def test_watch_ends_where_nothing_is_left_to_choose_from(
     assert "give others under tune: over" in status and "wait for a choice" not in status
 
 
-def test_a_table_that_grows_by_its_choices_has_not_grown_after_a_report(tmp_path: Path, run: Any, quick: Path) -> None:
+@pytest.mark.parametrize("look", ["report", "export", "show"])
+def test_a_table_that_grows_by_its_choices_has_not_grown_after_a_look(
+    tmp_path: Path, run: Any, quick: Path, look: str
+) -> None:
     """A setting that still tunes while test numbers are shown is of the grid; one that joins later is not."""
     joined, text = "joined the grid after a report with test numbers", ("--format", "text")
     quick_yaml(tmp_path)
     ablation = ablation_of(tmp_path, report=DIGITS["report"])
     for step in STEPS[:2]:
         end_of(tmp_path, ablation, *step)
-    first: Ended = run("report", "a.yaml", *text)
-    assert first.code == 0 and "2 of 4 trials of the table are not in it" in first.out
+    if look == "report":
+        first: Ended = run("report", "a.yaml", *text)
+        assert first.code == 0 and "2 of 4 trials of the table are not in it" in first.out
+    elif look == "export":
+        for planned in known(ablation, tmp_path)[-2:]:
+            record(tmp_path, planned, 0.5, curve=[point(6, 0.5)])
+        assert run("export", "a.yaml", "--to", "tensorboard", "out", "--test").code == 0
+    else:
+        store, trials = Store(tmp_path / "runs"), known(ablation, tmp_path)
+        archive.keep(store, ablation, trials)
+        seen.note(store, [planned.trial.id for planned in trials if not planned.tunes][:1])
+    assert len(list((tmp_path / "runs" / "ablations" / "a" / "unsealed").iterdir())) == 1
     for step in STEPS[2:]:
         end_of(tmp_path, ablation, *step)
     whole = run("report", "a.yaml", *text).out
