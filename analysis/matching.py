@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from analysis.labels import Label, Row, Rows, baseline_of, label_text, listed
-from experiments.data.words import counted
+from backends.errors import counted
 from experiments.design.ablation import Ablation
 
 COLUMNS = {"parameters": "parameters", "flops": "training_flops", "steps": "steps", "seconds": "seconds"}  # of cells

@@ -18,13 +18,9 @@ from analysis.records import Result
 from backends.errors import MixlabError
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.choice import Choice
+from experiments.design.choice import Choice, num_stuck
 from experiments.results.metrics import curve_columns
 from experiments.results.store import Store
-
-
-class NoTable(MixlabError):
-    """What is tuned is chosen for no setting yet."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +35,13 @@ class Report:
     table: pd.DataFrame  # of cells.cells
     choices: Sequence[Choice] = ()  # of what is tuned, by setting
     read: Reader = nothing  # the examples that a trial has right
+    trials: Sequence[GridTrial] = ()  # those that tune too
+
+    @property
+    def num_coming(self) -> int:
+        """How many trials the table waits for: their value is not chosen, and will be when others have ended."""
+        waiting = len(self.ablation.points) - len(self.frame) if self.ablation.tune else 0
+        return waiting - num_stuck(self.choices)
 
     @cached_property
     def groups(self) -> dict[Label, Group]:
@@ -75,6 +78,14 @@ class Report:
         return curves[0][:, 0], np.array([curve[:, columns.index(column)] for curve in curves])
 
 
+class NoTable(MixlabError):
+    """The error that a table has no trials: what is tuned is chosen for no setting. `waits`: trials that tune go on."""
+
+    def __init__(self, sentence: str, waits: bool):
+        super().__init__(sentence)
+        self.waits = waits
+
+
 def make_report(
     ablation: Ablation,
     trials: Sequence[GridTrial],
@@ -86,11 +97,17 @@ def make_report(
     Raises: StoreError: the store cannot be read.    NoTable.
     """
     if all(planned.tunes for planned in trials):
-        told = "; ".join(tuned.choice_text(ablation, choice) for choice in tune.choose(ablation, trials, store)[:2])
-        raise NoTable(f"{ablation.where}: the table has no trials yet: {told}; run or submit it again")
+        raise _no_table(ablation, tune.choose(ablation, trials, store))
     trial_results = records.results(ablation.name, trials, store)
     frame = trials_frame(ablation, trials, store, trial_results)
     read = reader(store, ablation.report.metric)
     table = cells(ablation, frame, options, read)
     choices = tune.choose(ablation, trials, store)
-    return Report(ablation, store, options, trial_results, frame, table, choices, read)
+    return Report(ablation, store, options, trial_results, frame, table, choices, read, trials)
+
+
+def _no_table(ablation: Ablation, choices: Sequence[Choice]) -> NoTable:
+    waits = any(choice.num_open or choice.chosen for choice in choices)  # chosen: since the trials were listed
+    told = "; ".join(tuned.choice_text(ablation, choice) for choice in choices[:2])
+    again = "; run or submit it, or wait" if waits else ""  # else the reasons say what helps
+    return NoTable(f"{ablation.where}: the table has no trials{' yet' * waits}: {told}{again}", waits)

@@ -61,3 +61,8 @@ def listed(names: Sequence[str]) -> str:
     num = len(names) if not ends or ends[-1] <= LISTED else max(1, sum(end <= LISTED for end in ends))
     rest = f" and {len(names) - num} more" if num < len(names) else ""
     return ", ".join(names[:num]) + rest
+
+
+def counted(number: int, word: str) -> str:
+    """`1 pair`, `3 pairs`, `1,024 pairs`."""
+    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"

@@ -2,6 +2,7 @@
 
 import argparse
 
+from backends.errors import counted
 from mixlab.common import USER_ERROR, add_store, find_trials
 
 HELP = "Cancel an ablation's trials that are on their way to or on a Slurm cluster, or one trial."
@@ -27,9 +28,10 @@ def command(arguments: argparse.Namespace) -> int:
     cancelled = cancel(store, ids)
     if cancelled.trials:
         jobs = f"; ended in Slurm: {', '.join(cancelled.jobs)}" if cancelled.jobs else ""
-        print(f"cancelled {len(cancelled.trials)} of {len(ids)} trials{jobs}; mixlab retry or submit sends them again")
+        told = f"{len(cancelled.trials)} of {counted(len(ids), 'trial')}"
+        print(f"cancelled {told}{jobs}; mixlab retry or submit sends them again")
     else:
-        print(f"nothing to cancel: none of {len(ids)} trials is on its way")
+        print(f"nothing to cancel: none of {counted(len(ids), 'trial')} is on its way")
     if cancelled.silence:
         print(f"mixlab: {cancelled.silence}; none of these trials goes on, but their jobs stay: cancel again later")
         return USER_ERROR

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import show_chain
+from backends.errors import MixlabError, choices, counted, show_chain
 
 if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
@@ -98,7 +98,6 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
             arguments: with --store.
     Raises: MixlabError: there is no such ablation; the file or an override has a mistake.
     """
-    from backends.errors import MixlabError
     from experiments.design import archive, overridden, tune
     from experiments.results.store import Store
     from experiments.spec.expand import expand
@@ -117,6 +116,16 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
     return store, archive.laid_out(ablation, overrides) if overrides else ablation, trials
 
 
+def load_or_recall(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":
+    """As `find`; but a word that is neither a name of the store nor a resolved ablation is the path of a YAML file."""
+    from experiments.results.store import Store
+
+    word = str(arguments.ablation)
+    if word.endswith(".json") or word in Store(arguments.store).ablations():
+        return find(word, arguments.overrides, arguments)
+    return load(arguments)
+
+
 def note_unsealed(store: "Store", name: str, contents: "Contents") -> None:
     """Note that test numbers of an ablation are shown; where that cannot be noted, say so. Args: contents: see note."""
     from experiments.results import unsealed
@@ -130,7 +139,8 @@ def waiting_lines(ablation: "Ablation", trials: "list[GridTrial]") -> list[str]:
     from experiments.design import tune
 
     number = tune.num_waiting(ablation, trials) if ablation.tune else 0
-    return [f"and {number} trials of the table, whose values are chosen when the others have ended"] * bool(number)
+    told = f"and {counted(number, 'trial')} of the table, whose values are chosen when the others have ended"
+    return [told] if number else []
 
 
 def store_option(store: "Store") -> str:
@@ -145,7 +155,6 @@ def find_trials(store: "Store", what: str) -> list[str]:
 
     Raises: MixlabError: neither is there.
     """
-    from backends.errors import MixlabError, choices
     from slurm import ledger
 
     names = store.ablations()

@@ -103,14 +103,14 @@ def _look(arguments: argparse.Namespace) -> Look:
     from analysis.export.run import Asked
     from analysis.export.runs import read_runs, stamp
     from experiments.design import tune
+    from experiments.design.possible import contents
 
     store, ablation, trials = find(arguments.ablation, arguments.overrides, arguments)
     # Looked at before they are read: a point that comes meanwhile is seen at the next look.
     stamps = [stamp(store, planned.trial.id) for planned in trials]
     runs = read_runs(ablation, trials, store, Asked(arguments.test, arguments.mix_commits))
     if arguments.test and any(run.points for run in runs.runs):
-        shown = {planned.trial.id: planned.trial.info.content for planned in trials if not planned.tunes}
-        note_unsealed(store, ablation.name, shown)
+        note_unsealed(store, ablation.name, contents(ablation, trials))
     return Look(store, trials, stamps, tune.num_waiting(ablation, trials) if ablation.tune else 0, runs)
 
 
@@ -177,6 +177,7 @@ def _of_one(arguments: argparse.Namespace, store: "Store", key: str) -> "Selecti
 
 def _unseal(arguments: argparse.Namespace, store: "Store", ablation: "Ablation", trials: "list[GridTrial]") -> None:
     """Note that test numbers of an ablation are shown, if they are asked for."""
+    from experiments.design.possible import contents
+
     if arguments.test:
-        contents = {planned.trial.id: planned.trial.info.content for planned in trials if not planned.tunes}
-        note_unsealed(store, ablation.name, contents)
+        note_unsealed(store, ablation.name, contents(ablation, trials))

@@ -1,8 +1,9 @@
 """The command `mixlab plan`."""
 
 import argparse
+from pathlib import Path
 
-from mixlab.common import COMMAND_LINE, add_ablation, add_overrides, add_store, data_notes, load, waiting_lines
+from mixlab.common import COMMAND_LINE, add_overrides, add_store, data_notes, load_or_recall, waiting_lines
 
 HELP = "Say what an ablation costs and what its seeds can show, and list its trials, done or not."
 EXAMPLE = "mixlab plan experiments/ablations/tying.yaml --sd 0.4 --detect 0.5"
@@ -10,7 +11,9 @@ EXAMPLE = "mixlab plan experiments/ablations/tying.yaml --sd 0.4 --detect 0.5"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    add_ablation(parser)
+    parser.add_argument(
+        "ablation", type=Path, help="its YAML file, or its name, as it was last run or submitted with this store"
+    )
     parser.add_argument(
         "--target",
         metavar="DEVICE",
@@ -40,7 +43,7 @@ def command(arguments: argparse.Namespace) -> int:
     asked = shows_lines.Asked(
         **{name: shows_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
     )
-    store, ablation, trials = load(arguments)
+    store, ablation, trials = load_or_recall(arguments)
     about = [*matched_lines(ablation, trials), *waiting_lines(ablation, trials), *data_notes(ablation, trials, store)]
     print("\n".join([*plan_lines.lines(Known.of(ablation, trials, store), asked, arguments.all), *about]))
     return 0
@@ -54,7 +57,7 @@ def _compile(arguments: argparse.Namespace) -> int:
     from experiments.bench import targets
 
     target = parse(arguments.target, f"{COMMAND_LINE}: --target")
-    _, _, trials = load(arguments)
+    _, _, trials = load_or_recall(arguments)
     targets.check(target, trials)
     with Console(stderr=True).status("begins") as status:
         programs = list(targets.compiled(target, trials, status.update))

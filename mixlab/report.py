@@ -70,12 +70,16 @@ def command(arguments: argparse.Namespace) -> int:
         raise MixlabError(
             "command line: expected --format, which prints, or --watch, which writes, got both; leave one out"
         )
-    reports = _reports(names, overrides, arguments)
+
+    def make() -> "list[Report]":
+        return [_report(name, overrides, arguments) for name in names]
+
+    reports = _when_chosen(make) if arguments.watch else _reports(names, overrides, arguments)
     used = [report.ablation.name for report in reports]
     if twice := [name for name in used if used.count(name) > 1]:
         raise MixlabError(f"command line: two of the ablations are called {twice[0]!r}; give each a name of its own")
     if arguments.watch:
-        _watch(reports, lambda: _reports(names, overrides, arguments), arguments)
+        _watch(reports, make, arguments)
         return 0
     _print(reports, arguments.format)
     if arguments.format is None:
@@ -104,6 +108,26 @@ def _print(reports: "list[Report]", style: str | None) -> None:
         print(text, end="" if report is reports[-1] else "\n")
 
 
+def _when_chosen(make: "Callable[[], list[Report]]") -> "list[Report]":
+    """The reports, as soon as each has a setting for which what is tuned is chosen.
+
+    Raises: NoTable: one has none, and no trial that tunes is left.
+    """
+    from analysis.report import NoTable
+
+    said = None
+    while True:
+        try:
+            return make()
+        except NoTable as error:
+            if not error.waits:
+                raise
+            if str(error) != said:
+                said = str(error)
+                print(f"mixlab: {said}", file=sys.stderr)
+            time.sleep(WATCH_S)
+
+
 def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", arguments: argparse.Namespace) -> None:
     """Write the reports now and whenever a record is there anew, and print the tables when all trials have ended."""
     written, is_over = None, False
@@ -115,8 +139,9 @@ def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", argument
             continue
         reports, written = make(), stamps
         ended = [status in ("done", "failed") for report in reports for status in report.frame["status"]]
-        is_over = all(ended)
-        print(f"{sum(ended)} of {len(ended)} trials have ended", file=sys.stderr)
+        num_coming = sum(report.num_coming for report in reports)
+        is_over = all(ended) and not num_coming
+        print(f"{sum(ended)} of {len(ended) + num_coming} trials have ended", file=sys.stderr)
         if is_over:
             _print(reports, None)
         for report in reports:
@@ -127,12 +152,12 @@ def _watch(reports: "list[Report]", make: "Callable[[], list[Report]]", argument
 
 def _unseal(report: "Report", is_written: bool) -> None:
     """Note that test numbers are shown: the files of a report hold them whatever the metric of its table is."""
+    from experiments.design.possible import contents
     from experiments.results import metrics
 
     shows, frame = is_written or metrics.parse(report.ablation.report.metric).split == metrics.TEST, report.frame
     if shows and (frame["status"] == "done").any():
-        contents = dict(zip(frame["id"], frame["info.content"], strict=True))
-        note_unsealed(report.store, report.ablation.name, contents)
+        note_unsealed(report.store, report.ablation.name, contents(report.ablation, report.trials))
 
 
 @_uncollected()

@@ -1,14 +1,13 @@
 """The command `mixlab status`."""
 
 import argparse
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from mixlab.common import add_overrides, add_store, load, store_option
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Ask
 def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> Asked:
     from analysis.tuned import choice_text
     from experiments.design import stages, tune
+    from experiments.design.choice import num_stuck
     from slurm import following
 
     halts = stages.halts(ablation, trials, store)
@@ -114,12 +114,13 @@ def _asked(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> A
     who = following.who_goes_on(store, ablation.name) if ablation.tune else ""
     if not ablation.tune or not (number := tune.num_waiting(ablation, trials)):
         return Asked(ablation.name, labels, [], bool(who), halts)
-    choices = (choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None)
-    sentences = [choice_text(ablation, choice) for choice in itertools.islice(choices, MOST_CHOICES)]
-    last = (
-        f"{number} trials of the table wait for a choice; {who or 'run or submit it again when the others have ended'}"
-    )
-    return Asked(ablation.name, labels, [*sentences, last], bool(who), halts)
+    choices = [choice for choice in tune.choose(ablation, trials, store) if choice.chosen is None]
+    sentences = [choice_text(ablation, choice) for choice in choices[:MOST_CHOICES]]
+    if number := number - num_stuck(choices):
+        when = who or "run or submit it again when the others have ended"
+        wait = "waits" if number == 1 else "wait"
+        sentences.append(f"{counted(number, 'trial')} of the table {wait} for a choice; {when}")
+    return Asked(ablation.name, labels, sentences, bool(who), halts)
 
 
 def _halts(store: "Store", name: str) -> "dict[str, Halt]":

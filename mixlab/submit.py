@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from mixlab.common import add_ablation, add_overrides, data_cache, data_notes, store_option
 
 if TYPE_CHECKING:
@@ -68,9 +68,11 @@ def send(request: "Request", where: str) -> "Submitted":
         sent += f" as {submitted.num_packs} jobs ({', '.join(submitted.jobs)}), at most {at_a_time} of each at a time"
     total = len(request.trials) + len(request.extra)
     halted = f", {submitted.num_halted} paused or pruned" if submitted.num_halted else ""
-    print(f"{total} trials: {submitted.num_done} done{halted}, {submitted.num_live} on their way, {sent}")
+    there = f"{submitted.num_done} done{halted}, {submitted.num_live} on their way"
+    print(f"{counted(total, 'trial')}: {there}, {sent}")
     if submitted.num_left:
-        print(f"the queue had no room for {submitted.num_left} trials; give the same command when it has emptied")
+        left = counted(submitted.num_left, "trial")
+        print(f"the queue had no room for {left}; give the same command when it has emptied")
     if request.num_waiting:
         who = following.who_goes_on(request.store, name) or f"mixlab retry {name} sends them when that is mended"
         print(f"{request.num_waiting} more wait for the choice of what is tuned: {who}")

@@ -13,10 +13,12 @@ from backends.errors import MixlabError
 UMASK = 0o007  # taken from the permissions of whatever is written
 GO_BACK = 85  # exit code of a job that has no scontrol: whoever called it puts it back into the queue
 ANSWER_S = 9.0  # a controller that is down lets squeue wait for 19 s; two questions must fit into 30 s
+ELSEWHERE = "run this where jobs are submitted, or try the cluster of one machine: make slurm-up"
 NAMES_A_CALL = 200  # job names in one question
 # Variables that would change a new job, where a submission comes from inside another.
 LEAKING = ("SLURM_", "SBATCH_", "SRUN_", "SALLOC_", "SQUEUE_", "SACCT_", "SINFO_", "SCANCEL_", "SUBMITIT_")
 NO_ACCOUNTS = ("accounting storage is disabled", "sacct is not on PATH")
+NO_CLUSTER = "Could not establish a configuration source"  # Slurm's programs are here, and no slurm.conf
 SILENCE = ("contact slurm controller", "onnection refused", "imed out", "Zero Bytes were transmitted")
 
 
@@ -67,10 +69,7 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
             words, capture_output=True, text=True, timeout=limit_s, stdin=subprocess.DEVNULL, env=_clean()
         )
     except FileNotFoundError as error:
-        raise SlurmError(
-            f"slurm: {words[0]} is not on PATH; run this where jobs are submitted, or try the cluster of one machine: "
-            f"make slurm-up"
-        ) from error
+        raise SlurmError(f"slurm: {words[0]} is not on PATH; {ELSEWHERE}") from error
     except subprocess.TimeoutExpired as error:
         raise SlurmSilent(f"slurm: {words[0]} did not answer in {limit_s:g} s") from error
     if done.returncode == 0:
@@ -82,6 +81,10 @@ def call(*words: str, limit_s: float = ANSWER_S) -> str:
 
 def refusal(command: str, printed: str, text: str) -> MixlabError:
     """The error for what a command has printed; `text` is the sentence in it."""
+    if NO_CLUSTER in printed:
+        return SlurmError(
+            f"slurm: {command} finds no cluster: this machine has Slurm's programs and no slurm.conf; {ELSEWHERE}"
+        )
     kind = SlurmSilent if any(word in printed for word in SILENCE) else SlurmError
     return kind(f"slurm: {command}: {text}")
 

@@ -1,8 +1,10 @@
 """Submission of what the results of earlier jobs have decided, from inside a job: python -m slurm.next_round FILE.
 
-It does what `mixlab submit` does, with the code and the cluster file of the submission that it follows, but sends no
-trial that tunes again: one that was lost would be lost forever anew. Where tuning is by halving it sends those that go
-on, each once a stage. What a kill leaves undone its next start does, or whoever submits again.
+It does what `mixlab submit` does, with the code and the cluster file of the submission that it follows, but for two
+things. It sends no trial that tunes again: if such a trial is lost each time, jobs and this one would follow each other
+without end. Where tuning is by halving it sends those that go on, each once a stage. And where another form of the
+ablation has been run or submitted since, that one stays under the name. What a kill leaves undone its next start does,
+or whoever submits again.
 """
 
 import json
@@ -42,6 +44,7 @@ def send_next(path: Path) -> None:
         store,
         Path(work["cache"]),
         sends_tuning=False,
+        keeps_newer=True,
         code=Path(work["snapshot"]),
         commit=work["commit"],
     )

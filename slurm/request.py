@@ -30,6 +30,7 @@ class Request:
     extra: Sequence[GridTrial] = ()  # of earlier forms of the ablation: sent with the others, and not reported
     warn: Callable[[str], None] = print
     sends_tuning: bool = True  # False: trials that tune are not sent again, but for a stage that they were not sent to
+    keeps_newer: bool = False  # True: another form of the ablation that has its name by now stays there
     code: Path | None = None  # the snapshot that jobs run, and its commit; None: the code that runs now
     commit: Mapping[str, Any] | None = None
 

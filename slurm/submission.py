@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.design import archive
 from experiments.files import write_json
 from experiments.machine.environment import environment
@@ -64,7 +64,7 @@ def submit(request: Request) -> Submitted:
         arrays = packing.arrays(packs[: limits.room], limits.array)
         left = sum(len(pack.trials) for pack in packs[limits.room :])
         if not arrays:
-            archive.keep(request.store, request.ablation, request.trials)
+            _keep(request)
             _go_on(request)
             return Submitted(None, (), 0, 0, found.num_done, found.num_halted, found.num_live, left)
         for backend in dict.fromkeys(pack.backend for pack in packs):
@@ -75,6 +75,13 @@ def submit(request: Request) -> Submitted:
     sent = sum(len(pack.trials) for array in arrays for pack in array)
     counts = (sum(map(len, arrays)), sent, found.num_done, found.num_halted, found.num_live, left)
     return Submitted(folder, jobs, *counts)
+
+
+def _keep(request: Request) -> bool:
+    """Keep the ablation under its name; returns what archive.keep returns. Raises: StoreError."""
+    if request.keeps_newer and not archive.is_kept(request.store, request.ablation):
+        return False
+    return archive.keep(request.store, request.ablation, request.trials)
 
 
 def _go_on(request: Request) -> None:
@@ -132,7 +139,7 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
                 client.cancel(f"--name={array.name}")
             array.become(state="void")
         raise
-    if archive.keep(request.store, request.ablation, request.trials):
+    if _keep(request):
         name = request.ablation.name
         request.warn(f"{name} had other trials here before: status, report and retry of {name} go by this form now")
     return release(folder, request.warn)
@@ -219,7 +226,7 @@ def preview(request: Request) -> Iterator[str]:
     found = missing(request)
     halted = f", {found.num_halted} paused or pruned" if found.num_halted else ""
     what = f"{found.num_done} done{halted}, {found.num_live} on their way, {len(found.todo)} to send"
-    yield f"{len(request.trials)} trials: {what}"
+    yield f"{counted(len(request.trials), 'trial')}: {what}"
     if request.num_waiting:
         yield f"{request.num_waiting} more wait for the choice of what is tuned; a job sends them then"
     yield from request.unmatched()

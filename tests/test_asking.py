@@ -96,7 +96,8 @@ def test_the_command_line_chooses_settings_by_their_names(load: Any) -> None:
          ("report: baseline: no trial has mixing 'tide'; allowed: tied, tied 27, free; did you mean 'tied'?",)),
         ({"grid": NAMED, "report": {"rows": ["mixing"], "baseline": {MIXING: "tied"}}},
          ("report: baseline: expected a row or a column, got model.token_mixing; allowed: mixing",)),
-        ({"grid": NAMED, "exclude": [{"mixing": "tide"}]}, ("exclude: {'mixing': 'tide'} matches no trial",)),
+        ({"grid": NAMED, "exclude": [{"mixing": "tide"}]},
+         ("exclude: {'mixing': 'tide'} matches no trial", "allowed: tied, tied 27, free; did you mean 'tied'?")),
         ({"grid": NAMED, "exclude": [{"mixing": ["tied"]}]}, ("exclude: mixing: expected the name of one of its",)),
         ({"grid": [NAMED, {BLOCKS: [2]}], "report": {"rows": ["mixing"]}},
          ("report: rows: mixing is no axis of each mapping of the grid; name its fields: model.token_mix",)),
@@ -236,8 +237,10 @@ def test_the_command_line_sets_the_parts_of_the_report(load: Any) -> None:
         ("report.baseline.mixing=tide", "did you mean 'tied'?"),
         ("report.metric.x=5", "command line: report.metric.x: report.metric has no parts"),
         ("report.metric=", "command line: expected key=value, got 'report.metric='"),
-        ("report.matched=[step]", "report: matched: expected a list such as [parameters, steps], got 'step'"),
+        ("report.matched=[step]", "report: matched: 'step' is not a quantity"),
         ("reprt.metric=best.test.loss", "command line: 'reprt.metric' is not a field"),
+        ("matched={parameters: model.channels_mlp_dim}", "command line: 'matched' stands in the YAML alone"),
+        ("tune.each=backend", "command line: 'tune' stands in the YAML alone; change it there"),
     ],
 )
 def test_a_wrong_part_of_the_report_is_refused(load: Any, word: str, part: str) -> None:

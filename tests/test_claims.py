@@ -272,8 +272,9 @@ def test_an_owner_that_has_lost_its_claim_writes_nothing(
 
 
 @pytest.mark.parametrize("ours", [record(started=1.0), failed("ours")])
-def test_a_done_record_is_never_replaced(tmp_path: Path, ours: dict[str, Any]) -> None:
-    assert Store(tmp_path).finish(ID, record(started=2.0))
+@pytest.mark.parametrize("final", [record(), failed("diverged at step 3")])
+def test_a_final_record_is_never_replaced(tmp_path: Path, ours: dict[str, Any], final: dict[str, Any]) -> None:
+    assert Store(tmp_path).finish(ID, {**final, "started": 2.0})
     assert not Store(tmp_path).finish(ID, ours)
     found = Store(tmp_path).record(ID)
     assert found and found["started"] == 2.0 and temporaries(tmp_path) == []
@@ -495,17 +496,22 @@ class Silent:
 
 @pytest.mark.parametrize("how", ["given up", "its worker died"])
 @pytest.mark.parametrize(
-    ("theirs", "kind"), [("nothing", "failed"), ("a claim", "busy"), ("done", "done"), ("corrupt", "failed")]
+    ("theirs", "kind"),
+    [("nothing", "failed"), ("a claim", "busy"), ("done", "done"), ("diverged", "failed"), ("corrupt", "failed")],
 )
 def test_a_trial_is_failed_by_the_pool_only_if_nobody_else_has_it(
     tmp_path: Path, trial: GridTrial, theirs: str, kind: str, how: str
 ) -> None:
     root, reporter, key = tmp_path / "runs", Silent(), trial.trial.id
-    run = LocalRun([trial], Store(root), tmp_path / "data", Pool(environment={}), reporter)
+    tries = int(theirs in ("done", "diverged"))  # it is not begun again, although it might be
+    pool = Pool(environment={}, retries={"killed": tries})
+    run = LocalRun([trial], Store(root), tmp_path / "data", pool, reporter)
     if theirs == "a claim":
         Claim(Store(root).folder(key))
     if theirs == "done":
         Store(root).finish(key, {**record(), "id": key})
+    if theirs == "diverged":
+        Store(root).finish(key, {**failed("diverged at step 3"), "id": key})
     if theirs == "corrupt":
         write_whole(Store(root).folder(key) / "record.json", b"{")
     if how == "given up":
@@ -525,3 +531,5 @@ def test_a_trial_is_failed_by_the_pool_only_if_nobody_else_has_it(
     }[kind]
     found = Store(root).record(key)
     assert (found and found["status"]) == {"failed": "failed", "busy": None, "done": "done"}[kind]
+    if theirs == "diverged":  # as it was: a choice of what is tuned may stand on it
+        assert found and found["reason"] == run.summary.failed[key] == "diverged at step 3"

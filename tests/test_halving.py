@@ -13,6 +13,7 @@ from analysis.planning.known import Known
 from backends.errors import MixlabError
 from experiments.design import archive, stages, tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.choice import OTHERS
 from experiments.design.halving import Halving, stages_text
 from experiments.results import curves
 from experiments.results.states import Halt
@@ -208,7 +209,7 @@ def test_values_that_all_diverged_do_not_go_on_and_a_setting_of_none_has_no_choi
     assert until(ablation, tmp_path)[0.3] == 6
     assert sum(step == 6 for step in until(ablation, tmp_path).values()) == 1  # though two of four would go on
     come_to(tmp_path, ablation, 6, lambda planned: None)
-    assert chosen(ablation, tmp_path) == ["no value is chosen: the value that is left diverged"]
+    assert chosen(ablation, tmp_path) == [f"no value is chosen: the value that is left diverged{OTHERS}"]
     for planned in known(ablation, tmp_path):
         record(tmp_path, planned, None)  # without a curve: before the first stage
     assert chosen(ablation, tmp_path) == ["no value is chosen: all 4 values diverged"]

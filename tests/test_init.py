@@ -115,7 +115,7 @@ def test_a_file_that_comes_while_somebody_answers_is_left(tmp_path: Path) -> Non
     ("arguments", "sentence"),
     [
         (("one.yaml",), "there is no terminal to ask on; give --like NAME; allowed: data_scale, demo, "),
-        (("one.yaml", "--like", "tieing"), "--like: 'tieing' is not shipped; allowed: "),
+        (("one.yaml", "--like", "tieing"), "experiments/ablations has no 'tieing'; allowed: "),
         (("one.yaml", "--like", "tieing"), "did you mean 'tying'?"),
         (("one.txt", "--like", "tying"), "expected a file that ends in .yaml, got 'one.txt'"),
     ],

@@ -39,6 +39,8 @@ def test_a_single_label_is_whole_and_none_is_nothing(labels: dict[str, str]) -> 
 def test_a_status_has_no_column_for_what_is_the_same_in_all() -> None:
     states = {key: TrialState("done") for key in LABELS}
     assert status_head(LABELS, states) == ["3 trials: 3 done", "all have lr=0.1"]
+    one = next(iter(LABELS))
+    assert status_head({one: LABELS[one]}, states)[0] == "1 trial: 1 done"
     header, *rows = status_layout(LABELS, states)
     assert header == ["id", "state", "settings"] and [row[2] for row in rows] == list(apart(LABELS).values())
 

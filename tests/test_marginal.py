@@ -155,7 +155,7 @@ def test_interactions_of_three_fields_are_means_over_the_third() -> None:
 def test_a_whole_report_reads_each_file_of_predictions_once(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     made, read, own = bench(), [], predictions.read
     monkeypatch.setattr(predictions, "read", lambda *given: read.append(given[0].name) or own(*given))
-    assert len(marginal.told(made.report()).all()) == 4
+    assert len(marginal.told(made.report()).lines) == 4
     assert sorted(read) == sorted(one.trial.id for one in made.trials)
 
 

@@ -1,5 +1,6 @@
 """A width is solved so that settings have as many parameters, or FLOPs, as their baseline."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +118,8 @@ def test_a_named_setting_is_matched_to_a_named_baseline(asked: Any) -> None:
           "report": {**REPORT, "columns": [BLOCKS]}},
          ("matched: the trial (token_mixing=untied seed=0 num_blocks=2) has no baseline in the grid",)),
         ({"matched": {"parameters": D_S}, "grid": {MIXING: ["tied", "pooling"]}, "base": base(model={"hidden_dim": 8})},
-         (f"matched: no {D_S} gives 794 ", "any width gives model.token_mixing pooling 754 (-5.04%)")),
+         (f"matched: (token_mixing=pooling): no {D_S} gives 794 ",
+          "any width gives model.token_mixing pooling 754 (-5.04%)")),
     ],
 )  # fmt: skip
 def test_what_cannot_be_matched_is_refused(asked: Any, keys: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -135,6 +137,18 @@ def test_a_width_that_changes_nothing_is_not_set(asked: Any) -> None:
 def test_the_closest_width_is_named_where_none_is_close_enough(asked: Any) -> None:
     text = refused(asked, base=base(model={"hidden_dim": 4, "tokens_mlp_dim": 2}), matched={"parameters": C})
     assert "within 1%; the closest, " in text
+
+
+def test_a_width_that_can_be_solved_in_place_of_another_is_named(asked: Any) -> None:
+    """Following the sentence, the ablation loads; where no width does, it says so."""
+    given = base(model={"hidden_dim": 8, "tokens_mlp_dim": 512})
+    text = refused(asked, base=given, matched={"parameters": D_C})
+    assert f"matched: (token_mixing=untied seed=0): no {D_C} gives " in text
+    (width,) = re.findall(rf"; {D_S} can be solved, and is (\d+) then", text)
+    found = asked(base=given, matched={"parameters": D_S})
+    assert found[2].settings[D_S] == int(width)
+    small = base(model={"hidden_dim": 8, "tokens_mlp_dim": 64})
+    assert "; nor does another width: leave the setting out" in refused(asked, base=small, matched={"parameters": D_C})
 
 
 def test_plan_says_the_width_and_how_close_it_comes(tmp_path: Path, cache: Path, run: Any) -> None:

@@ -138,7 +138,7 @@ def test_cancel_knows_what_it_has_cancelled(bench: Bench) -> None:
     (running,) = bench.wait_running()
     (pack,) = [pack for array in bench.arrays() for pack in array.packs if running in pack]
     other = next(trial_id for trial_id in pack if trial_id != running)
-    assert "cancelled 1 of 1 trials" in bench.mixlab("cancel", running).out  # its job goes on with the other
+    assert "cancelled 1 of 1 trial;" in bench.mixlab("cancel", running).out  # its job goes on with the other
     wait_until(lambda: bench.owner(other), "the other trial of the pack has begun")
     assert bench.states()[running] == "cancelled"
     said = bench.mixlab("cancel", "grid").out
@@ -402,7 +402,7 @@ def test_an_earlier_form_of_an_ablation_is_still_within_reach(bench: Bench) -> N
     first = [key for array in bench.arrays() for pack in array.packs for key in pack]
     assert "grid had other trials here before" in bench.submit(path, "seed=[2]").out
     assert "(of an earlier form)" in bench.mixlab("status", "grid").out
-    assert "cancelled 1 of 1 trials" in bench.mixlab("cancel", first[1]).out
+    assert "cancelled 1 of 1 trial;" in bench.mixlab("cancel", first[1]).out
     assert "cancelled 2 of 3 trials" in bench.mixlab("cancel", "grid").out
     bench.wait_empty()
     assert "nothing to cancel" in bench.mixlab("cancel", "grid").out

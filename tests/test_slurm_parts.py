@@ -221,6 +221,12 @@ def test_a_command_that_hangs_or_reaches_nobody_is_silence(fake: Any, monkeypatc
         client.release("7")
 
 
+def test_programs_without_a_cluster_are_a_sentence_that_says_what_to_do(fake: Any) -> None:
+    fake(scontrol="echo 'scontrol: fatal: Could not establish a configuration source' >&2; exit 1")
+    with pytest.raises(client.SlurmError, match=r"scontrol finds no cluster: .* no slurm\.conf; run this where jobs"):
+        client.config()
+
+
 def test_a_queue_is_read_by_names_that_are_ours(fake: Any, tmp_path: Path) -> None:
     fake(squeue=f"echo \"$@\" >> {tmp_path}/asked; echo '7_1|mixlab-a|PENDING|Priority||30:00'")
     (job,) = client.queue(["mixlab-a", "mixlab-b", "mixlab-a"])

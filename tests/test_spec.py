@@ -210,6 +210,8 @@ def test_words_of_a_number_are_that_number() -> None:
         ({"base": {"data": {"augment": {"crops": 1}}}}, "data.augment.crops", "data.augment.crop"),
         ({"base": {"hidden_dim": 8}}, "hidden_dim", "model.hidden_dim"),
         ({"base": {"train": {"hidden_dim": 8}}}, "train.hidden_dim", "model.hidden_dim"),
+        ({"base": {"train": {"lr": 0.1}}}, "train.lr", "train.learning_rate"),
+        ({"grid": {"wd": [0.1]}}, "wd", "train.weight_decay"),
         ({"grid": {"modle.num_blocks": [1]}}, "modle.num_blocks", "model.num_blocks"),
         ({"grid": {"model.num_block": [1]}}, "model.num_block", "model.num_blocks"),
         ({"grid": {"setting": [{"model.num_block": 1}]}}, "model.num_block", "model.num_blocks"),

@@ -140,7 +140,10 @@ def test_a_value_that_diverged_counts_as_worst_and_a_setting_of_none_has_no_choi
         tmp_path, ablation,
         lambda one: scores.get((one.trial.train.learning_rate, one.trial.seed)) if mixing(one) == "untied" else None,
     )  # fmt: skip
-    assert chosen(ablation, tmp_path) == ["no value is chosen: all 3 values diverged", {RATE: 0.001}]
+    assert chosen(ablation, tmp_path) == [
+        "no value is chosen: all 3 values diverged; give others under tune: over, such as lower ones",
+        {RATE: 0.001},
+    ]
     table = [planned for planned in known(ablation, tmp_path) if not planned.tunes]
     assert {mixing(planned) for planned in table} == {"untied"}  # the other goes on
     assert tune.num_waiting(ablation, table) == 2
@@ -182,6 +185,8 @@ def test_one_framework_is_tuned_for_all_unless_each_is(tmp_path: Path, quick: Pa
         ({"seeds": []}, "seeds: expected a list of seeds"),
         ({"seeds": [100, 100]}, "seeds: expected each seed once"),
         ({"each": "seed"}, "each: expected backend, or nothing, got 'seed'"),
+        ({"each": "backed"}, "got 'backed'; did you mean 'backend'?"),
+        ({"over": {"train.lr": [1, 2]}}, "did you mean 'train.learning_rate'"),
         ({"over": {}}, "over: expected a mapping of fields"),
         ({"over": {"train.learning_rat": [1, 2]}}, "did you mean 'train.learning_rate'"),
         ({"over": {RATE: [0.1]}}, "expected two values or more"),
@@ -279,6 +284,9 @@ def test_an_axis_of_mappings_is_tuned_by_its_names_and_a_matched_width_stays_sol
     plain = known(ablation_of(tmp_path, None, **given), tmp_path)
     assert [planned.trial.id for planned in table] == [planned.trial.id for planned in plain]
     assert len({planned.trial.model.tokens_mlp_dim for planned in table}) == 2  # type: ignore[attr-defined]
+    assert [planned.label.split(" learning_rate")[0] for planned in table] == [
+        "mixing=tied", "mixing=tied", "mixing=grouped 2", "mixing=grouped 2",
+    ]  # fmt: skip
     store = Store(tmp_path / "runs")
     archive.keep(store, ablation, trials)
     assert archive.recall(store, "a") == (ablation, trials)

@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from analysis.figures.style import Drawn
 from analysis.frame import load
 from analysis.report import Report, make_report
 from analysis.tuned import tuned_text
+from experiments.design import archive, seen
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
+from mixlab import report as report_command
 from tests.conftest import (
     TIMEOUT_S,
     Ended,
@@ -30,6 +33,7 @@ from tests.conftest import (
     wait_until,
     write_yaml,
 )
+from tests.test_halving import point
 from tests.test_tune import MIXING, RATE, TUNE, ablation_of, known, mixing, record, record_all
 
 # Digits are trained by torch in some seconds a trial; 8 trials choose for 4.
@@ -111,7 +115,10 @@ def test_each_command_knows_both_phases(tmp_path: Path, run: Any, quick: Path) -
     assert " Each setting was tuned over " in page
     status = run("status", "a").out
     assert "16 trials: 16 done" in status and "wait for a choice" not in status
-    assert "16 trials: 16 done" in run("plan", "a.yaml").out
+    planned = run("plan", "a.yaml").out
+    assert "16 trials: 16 done" in planned and run("plan", "a").out == planned
+    assert "'seed=[0]': overrides need a YAML file, not the name" in run("plan", "a", "seed=[0]").err
+    assert "no such file" in run("plan", "b").err
     assert run("run", "a.yaml", "--dry-run").out == "nothing to run: all 16 trials have ended\n"
     run("clean", "--remove", "orphans")
     assert len(records(tmp_path / "runs")) == 16
@@ -273,3 +280,88 @@ def test_a_page_of_several_leaves_out_one_whose_table_waits(tmp_path: Path, run:
     assert "mixlab: left out: a.yaml: the table has no trials yet" in ended.err
     alone = run("report", "a.yaml")
     assert alone.code == 2 and "a.yaml: the table has no trials yet" in alone.err and "left out" not in alone.err
+
+
+def end_of(folder: Path, ablation: Ablation, mix: str, tunes: bool, score: float | None = 0.5) -> None:
+    """Record the trials of a setting that tune, or its trials of the table, which are known by then."""
+    for planned in known(ablation, folder):
+        if planned.tunes == tunes and mixing(planned) == mix:
+            record(folder, planned, score)
+
+
+STEPS = [("tied", True), ("tied", False), ("untied", True), ("untied", False)]
+
+
+@pytest.mark.parametrize("diverges", [False, True])
+def test_watch_waits_for_the_choice_and_for_the_table_that_follows_it(
+    tmp_path: Path, run: Any, quick: Path, monkeypatch: pytest.MonkeyPatch, diverges: bool
+) -> None:
+    """Each look comes after another setting has ended a phase; what diverges for all values is not waited for."""
+    quick_yaml(tmp_path)
+    ablation = ablation_of(tmp_path, report=DIGITS["report"])
+    steps = iter(STEPS[:-1] if diverges else STEPS)
+
+    def sleep(seconds: float) -> None:
+        mix, tunes = next(steps)
+        end_of(tmp_path, ablation, mix, tunes, None if diverges and mix == "untied" else 0.5)
+
+    written: list[int] = []
+    monkeypatch.setattr(report_command, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(report_command, "_write", lambda reports, arguments: written.append(len(reports[0].frame)))
+    ended: Ended = run("report", "a.yaml", "--watch")
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    assert "the table has no trials yet: token_mixing=tied: no value is chosen yet: 6 tuning trials" in lines[0]
+    counts = [line for line in lines if line.endswith("trials have ended")]
+    last = "2 of 2" if diverges else "4 of 4"
+    assert counts[0] == "0 of 4 trials have ended" and counts[-1] == f"{last} trials have ended"
+    assert written[0] == 2 and written[-1] == (2 if diverges else 4)
+    assert list(steps) == [] and ended.out.count("last.test.accuracy in %") == 1
+
+
+def test_watch_ends_where_nothing_is_left_to_choose_from(
+    tmp_path: Path, run: Any, quick: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_yaml(tmp_path)
+    monkeypatch.setattr(report_command, "time", None)  # it does not sleep
+    record_all(tmp_path, ablation_of(tmp_path), lambda planned: None)
+    ended: Ended = run("report", "a.yaml", "--watch")
+    assert ended.code == 2 and "Traceback" not in ended.err
+    assert "the table has no trials: token_mixing=tied: no value is chosen: all 3 values diverged" in ended.err
+    assert "run or submit it" not in ended.err and "give others under tune: over, such as lower ones" in ended.err
+    status = run("status", "a.yaml").out
+    assert "give others under tune: over" in status and "wait for a choice" not in status
+
+
+@pytest.mark.parametrize("look", ["report", "export", "show"])
+def test_a_table_that_grows_by_its_choices_has_not_grown_after_a_look(
+    tmp_path: Path, run: Any, quick: Path, look: str
+) -> None:
+    """A setting that still tunes while test numbers are shown is of the grid; one that joins later is not."""
+    joined, text = "joined the grid after a report with test numbers", ("--format", "text")
+    quick_yaml(tmp_path)
+    ablation = ablation_of(tmp_path, report=DIGITS["report"])
+    for step in STEPS[:2]:
+        end_of(tmp_path, ablation, *step)
+    if look == "report":
+        first: Ended = run("report", "a.yaml", *text)
+        assert first.code == 0 and "2 of 4 trials of the table are not in it" in first.out
+    elif look == "export":
+        for planned in known(ablation, tmp_path)[-2:]:
+            record(tmp_path, planned, 0.5, curve=[point(6, 0.5)])
+        assert run("export", "a.yaml", "--to", "tensorboard", "out", "--test").code == 0
+    else:
+        store, trials = Store(tmp_path / "runs"), known(ablation, tmp_path)
+        archive.keep(store, ablation, trials)
+        seen.note(store, [planned.trial.id for planned in trials if not planned.tunes][:1])
+    assert len(list((tmp_path / "runs" / "ablations" / "a" / "unsealed").iterdir())) == 1
+    for step in STEPS[2:]:
+        end_of(tmp_path, ablation, *step)
+    whole = run("report", "a.yaml", *text).out
+    assert "untied" in whole and joined not in whole
+    grid = {MIXING: ["tied", "untied", "pooling"], "seed": [0, 1]}
+    quick_yaml(tmp_path, grid=grid)
+    larger = ablation_of(tmp_path, grid=grid, report=DIGITS["report"])
+    for tunes in (True, False):
+        end_of(tmp_path, larger, "pooling", tunes)
+    assert f"2 of 6 trials {joined}" in run("report", "a.yaml", *text).out

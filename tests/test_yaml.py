@@ -295,6 +295,11 @@ def test_a_field_that_is_set_twice_is_refused(tmp_path: Path, base: str) -> None
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        (
+            "grid: {train.learning_rate: log(1e-3, 1e-2, 3), seed: [0]}",
+            ', line 1, column 29: inside of braces write "log(1e-3, 1e-2, 3)" in quotes: a comma ends a value there',
+        ),
+        ("tune: {over: {train.learning_rate: log(1e-3, 1e-2, 3)}}", 'write "log(1e-3, 1e-2, 3)" in quotes'),
         ("grid: {seed: 0,1,2}", "grid: '1' is not a field of a trial; inside of braces a comma ends a value: several"),
         ("grid: {seed: [0]}\nbase: {train: {learning_rate: 0,5}}", "base: 'train.5' is not a field of a trial; inside"),
         ("grid: {seed: '(0, 1)'}", "several values are a list: [0, 1]"),

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from analysis.table.wording import counted
-from backends.errors import MixlabError, listed
+from backends.errors import MixlabError, counted, listed
 from experiments import files
 from experiments.results import checkpoint, kept
 from experiments.results.states import state

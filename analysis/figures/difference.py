@@ -13,15 +13,9 @@ from analysis.figures.style import Drawn, Values
 from analysis.labels import Label
 from analysis.report import Report
 from analysis.table.heading import family_text
-from analysis.table.wording import (
-    baseline_text,
-    counted,
-    difference_text,
-    is_significant,
-    p_text,
-    points,
-)
+from analysis.table.wording import baseline_text, difference_text, is_significant, p_text, points
 from analysis.table.wording import scale as scale_of
+from backends.errors import counted
 
 MAX_ROWS = 40
 ROW, BELOW = 0.21, 0.4  # inches of a line; lines by which the marks of frameworks stand below

@@ -12,8 +12,9 @@ from analysis.figures.style import DIM, Drawn
 from analysis.inference import Paired
 from analysis.labels import Label, field_text, keys, value_text
 from analysis.report import Report
-from analysis.table.wording import counted, interval_text, number, points, unit
+from analysis.table.wording import interval_text, number, points, unit
 from analysis.table.wording import scale as scale_of
+from backends.errors import counted
 
 FIELD, NONE = "data.permutation", "none"
 HATCHES = ("", "///", "xxx")

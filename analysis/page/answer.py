@@ -14,7 +14,6 @@ from analysis.roles import Roles, roles_of
 from analysis.table.interim import answer_text, interim_text
 from analysis.table.tested import number_text, split_of, verdict_text
 from analysis.table.wording import (
-    counted,
     digits_apart,
     interval_and_level_text,
     interval_text,
@@ -25,6 +24,7 @@ from analysis.table.wording import (
     points,
     unit,
 )
+from backends.errors import counted
 from experiments.results import metrics
 
 MAX_SENTENCES, MAX_NAMED = 8, 3

@@ -19,6 +19,7 @@ from analysis.page.paper import findings
 from analysis.report import Report
 from analysis.table import marginal, trends, wording
 from analysis.table.render import Rendered
+from backends.errors import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_IDS, MAX_ENVIRONMENTS, MAX_OPEN_NOTES, MAX_OPEN_OTHERS = 200, 20, 6, 1
@@ -130,7 +131,7 @@ def _parity(report: Report) -> list[str]:
             word = "not known" if math.isnan(p) else "within" if p < ALPHA else "not shown to be within"
             kinds = {"": _tost_text(report, cell), "same": "identical"}
             why = kinds.get(cell["equivalence_kind"], "all differ by the same")
-            pairs = wording.counted(int(cell["equivalence_n"]), "pair")
+            pairs = counted(int(cell["equivalence_n"]), "pair")
             lines.append(f"{report.text(label)}: {word} ±{margin} {points} ({', '.join(filter(None, (pairs, why)))})")
     return lines
 

@@ -7,7 +7,7 @@ from analysis.cells import Options
 from analysis.inference import ALPHA
 from analysis.labels import Rows, field_text, rows
 from analysis.table.interim import heading_text
-from analysis.table.tested import counted, split_of, test_text
+from analysis.table.tested import split_of, test_text
 from analysis.table.wording import (
     SIGNIFICANT,
     UNEQUAL,
@@ -18,6 +18,7 @@ from analysis.table.wording import (
     points,
     unit,
 )
+from backends.errors import counted
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 

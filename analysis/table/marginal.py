@@ -9,8 +9,9 @@ from analysis.labels import field_words
 from analysis.report import Report
 from analysis.roles import roles_of
 from analysis.settings import SEEDS, Tested
-from analysis.table.tested import count_text, counted, number_text, split_of, verdict_text
+from analysis.table.tested import count_text, number_text, split_of, verdict_text
 from analysis.table.wording import interval_and_level_text, number, p_text, points
+from backends.errors import counted
 
 ABOUT = (
     "of each value of one field, as the mean over all values of the others; Holm's correction counts these effects, "

@@ -10,8 +10,9 @@ from analysis.cells import Options, is_mixed
 from analysis.labels import Row, Rows, baseline_of, label_text, records, rows
 from analysis.origins import apart_text
 from analysis.settings import SEEDS
-from analysis.table.tested import counted, over_texts
+from analysis.table.tested import over_texts
 from analysis.table.wording import level_text
+from backends.errors import counted
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.design.names import AXIS

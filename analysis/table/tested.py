@@ -7,6 +7,7 @@ from analysis import settings
 from analysis.inference import ALPHA, LEVEL, ROUNDING, Paired
 from analysis.labels import Label, Row, Rows, label_text
 from analysis.settings import EXAMPLES, FRAMEWORK, SEEDS, SEEDS_AND_EXAMPLES, Tested
+from backends.errors import counted
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 
@@ -97,8 +98,3 @@ def _tested(ablation: Ablation, rows: Rows) -> Rows:
 def other_level_text(level: float) -> str:
     """` (98.3 %)`, behind an interval; empty where its level is that of all."""
     return f" ({100 * level:.3g} %)" if abs(level - LEVEL) > ROUNDING else ""
-
-
-def counted(number: int, word: str) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"

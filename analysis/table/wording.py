@@ -8,8 +8,8 @@ from analysis import settings
 from analysis.cells import Options
 from analysis.inference import ALPHA, LEVEL
 from analysis.labels import Label, Row, Rows, label_text, rows, setting_text
-from analysis.table.tested import counted as counted
 from analysis.table.tested import other_level_text
+from backends.errors import counted
 from experiments.design.ablation import Ablation
 from experiments.results import metrics
 from experiments.results.metrics import Metric

@@ -11,7 +11,8 @@ from analysis.labels import plain_text
 from analysis.run_sets import RunSet, key_of
 from analysis.settings import FRAMEWORK
 from analysis.table.layout import aligned
-from analysis.table.wording import counted, p_value
+from analysis.table.wording import p_value
+from backends.errors import counted
 from experiments.design.labels import words
 from experiments.results import metrics, predictions
 from experiments.results.store import Store

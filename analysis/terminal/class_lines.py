@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from analysis.table.layout import aligned
-from analysis.table.wording import counted
 from backends.arrays import Array
+from backends.errors import counted
 from experiments.results import predictions
 from experiments.results.metrics import ACCURACY
 

@@ -14,10 +14,10 @@ from analysis.predictions import Reader, Right, reader
 from analysis.run_sets import Key, RunSet, key_of, matched, value
 from analysis.settings import FRAMEWORK, Compared, Tested
 from analysis.table.layout import aligned
-from analysis.table.tested import counted, kind_text, number_text, other_level_text
+from analysis.table.tested import kind_text, number_text, other_level_text
 from analysis.table.wording import p_text
 from analysis.terminal import agreement
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, counted
 from experiments.design.labels import Labels, agreed, words
 from experiments.results import metrics
 from experiments.results.metrics import Metric

@@ -7,7 +7,7 @@ from analysis.examples import both
 from analysis.one_trial import Fields, OneTrial
 from analysis.parting import Numbers, parting
 from analysis.table.layout import aligned
-from analysis.table.wording import counted
+from backends.errors import counted
 from experiments.results import predictions
 from experiments.results.metrics import PREDICTED, STEP_LOSS
 from experiments.results.shape import DONE

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.table.layout import aligned
-from experiments.data.words import counted
+from backends.errors import counted
 from experiments.design.apart import apart, shared
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
@@ -69,6 +69,5 @@ def mib(items: Sequence[Item]) -> str:
 def totals(states: Sequence[str]) -> str:
     """`24 trials: 6 done, 18 missing`."""
     counts = Counter(states)
-    return f"{counted(len(states), 'trial')}: " + ", ".join(
-        f"{counts[status]} {status}" for status in STATUSES if counts[status]
-    )
+    told = ", ".join(f"{counts[status]} {status}" for status in STATUSES if counts[status])
+    return f"{counted(len(states), 'trial')}: {told}"

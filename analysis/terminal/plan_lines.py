@@ -9,8 +9,8 @@ from analysis.planning.known import Known, training_flops
 from analysis.table.layout import aligned
 from analysis.terminal.listing import totals
 from analysis.terminal.shows_lines import NOTHING, Asked, shows
+from backends.errors import counted
 from backends.models import folds
-from experiments.data.words import counted
 from experiments.design.ablation import GridTrial
 from experiments.design.choice import combinations
 from experiments.design.halving import stages_text

@@ -7,8 +7,7 @@ from analysis import power
 from analysis.planning import spread
 from analysis.planning.known import Known
 from analysis.planning.spread import Compared, Origin, Spread
-from backends.errors import MixlabError
-from experiments.data.words import counted
+from backends.errors import MixlabError, counted
 from experiments.results import metrics
 from experiments.results.metrics import Metric
 

@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data import tables
 from experiments.data.raw import Found, RawSplit
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, counted, in_order, is_image, listed, splits_in
+from experiments.data.words import canonical, in_order, is_image, listed, splits_in
 from experiments.spec.config import DataConfig
 
 KIND = "image files in one folder for each class"

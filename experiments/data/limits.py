@@ -2,11 +2,10 @@
 
 from enum import Enum
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data.builtin import BUILT_IN
 from experiments.data.known import About
 from experiments.data.tree import Tree
-from experiments.data.words import counted
 from experiments.machine import memory
 from experiments.spec.config import DataConfig
 

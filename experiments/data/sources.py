@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, counted
 from experiments.data import builtin, layout
 from experiments.data.numbering import number
 from experiments.data.raw import Found, RawSource
 from experiments.data.tree import Tree
-from experiments.data.words import counted, is_image, listed
+from experiments.data.words import is_image, listed
 from experiments.spec.config import DataConfig
 
 HUB_FOLDER = "hub"  # in the data cache: what came over the network is kept

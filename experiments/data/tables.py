@@ -17,12 +17,12 @@ from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data import columns, rows
 from experiments.data.raw import Found, RawSplit
 from experiments.data.table_files import Table, format_of, open_table
 from experiments.data.tree import Tree, place
-from experiments.data.words import canonical, counted, is_image, listed, splits_in
+from experiments.data.words import canonical, is_image, listed, splits_in
 from experiments.spec.config import DataConfig
 
 KIND = "Parquet, Arrow, CSV or JSON files"

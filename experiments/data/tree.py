@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISFIFO, S_ISSOCK
 
-from backends.errors import MixlabError
-from experiments.data.words import counted, listed
+from backends.errors import MixlabError, counted
+from experiments.data.words import listed
 from experiments.files import identity
 
 # Names that programs leave beside data; they and names that begin with a dot hold no data.

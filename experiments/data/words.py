@@ -43,11 +43,6 @@ def listed(names: Sequence[Any], shown: int = SHOWN) -> str:
     return ", ".join(str(name) for name in names[:shown]) + more
 
 
-def counted(number: int, noun: str) -> str:
-    """A number and its noun, such as 1 file, 2 files."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def is_image(name: str) -> bool:
     """Tell whether the suffix of a file's name is that of an image."""
     return name.rpartition(".")[2].lower() in IMAGE_TYPES and "." in name

@@ -110,9 +110,13 @@ class GridTrial:
 
     @property
     def label(self) -> str:
-        told = [(name, value) for name, value in self.settings.items() if name not in self.implied]
-        words = " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
+        words = _label(self.settings, self.implied)
         return f"tuning: {words}" if self.tunes else words
+
+
+def _label(point: Point, implied: Sequence[str]) -> str:
+    told = [(name, value) for name, value in point.items() if name not in implied]
+    return " ".join(f"{fields.short(name)}={fields.text(value)}" for name, value in told)
 
 
 def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -136,6 +140,7 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     named, written_points = names.named(axes), grid.products(axes, where)
     rules = grid.read_rules(tree.get("exclude") or [], written_points, named, where)
     words = labels.read(tree.get("labels"), base, written_points, f"{where}: labels")
+    _check_words(overrides, axes)
     base = laid_over(base, overridden.apply(axes, overrides))
     where = _with(path, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
@@ -156,6 +161,17 @@ def _check_keys(tree: Mapping[str, Any], where: str) -> None:
         whole = next((name for name in fields.names() if fields.short(name) == unknown[0]), "")
         hint = f"did you mean {whole!r}?" if whole else choices(unknown[0], (*KEYS, *sections))
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of an ablation; {hint}")
+
+
+def _check_words(overrides: Sequence[str], axes: Sequence[Axes]) -> None:
+    """Raises: MixlabError: a word of the command line would set a part of the ablation that is no field and no axis."""
+    for word in overridden.of_fields(overrides):
+        key = re.split(r"[.=]", word, maxsplit=1)[0]
+        if key in KEYS and not any(key in mapping for mapping in axes):
+            raise MixlabError(
+                f"{COMMAND_LINE}: {shown(key)} stands in the YAML alone; change it there; here one sets fields, "
+                f"samples, samples_seed, and parts of the report such as report.metric"
+            )
 
 
 def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
@@ -239,7 +255,8 @@ def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Itera
         if baseline is not None:
             target = resolved(_config(base, baseline), cache, ablation.where, purpose).model
             info = _describe(config.data, cache, ablation.where, purpose)
-            width = matched.solved(config, info, target, ablation.matched, ablation.where)
+            told = f"{ablation.where}: matched: ({_label(point, ablation.implied(point))})"
+            width = matched.solved(config, info, target, ablation.matched, told)
         trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
         yield GridTrial(trial, point | width, ablation.implied(point))
 

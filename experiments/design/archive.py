@@ -46,6 +46,14 @@ def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
     return not set(before) <= set(labels)
 
 
+def is_kept(store: Store, ablation: Ablation) -> bool:
+    """Tell whether an ablation of the archive is the one that the store has under its name, whatever its trials."""
+    try:
+        return read(store.ablation(ablation.name) / FILE)[0] == ablation
+    except MixlabError:
+        return False
+
+
 def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:
     """Write the file of a resolved ablation. Raises: StoreError."""
     write_whole(path, _content(ablation, trials))

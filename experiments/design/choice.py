@@ -22,6 +22,7 @@ from experiments.spec import fields
 
 Key = frozenset[tuple[str, Any]]
 ByPoint = Mapping["Key", GridTrial]  # the trials that tune
+OTHERS = "; give others under tune: over, such as lower ones"  # where running again does not help
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,11 @@ class Choice:
         return f"no value is chosen yet: {self.num_open} tuning {trials} {have} not {what}"
 
 
+def num_stuck(choices: Sequence[Choice]) -> int:
+    """How many trials of the table have no value although all that tune have ended: they diverged, or one failed."""
+    return sum(len(one.setting.members) for one in choices if one.chosen is None and not one.num_open)
+
+
 def combinations(tune: TuneSpec) -> list[Point]:
     """The values that are tried: the product of the lists, the first field slowest."""
     return [dict(zip(tune.over, values, strict=True)) for values in itertools.product(*tune.over.values())]
@@ -139,7 +145,8 @@ def _stage(tune: TuneSpec, known: Choice, trials: ByPoint, store: Store) -> tupl
     is_lost = not num_open and not why and all(one.mean is None for one in tried)
     if is_lost:
         left = f"all {len(tried)} values" if len(tried) > 1 else "the value"
-        why = f"{left} that {'are' if len(tried) > 1 else 'is'} left diverged" if known.pruned else f"{left} diverged"
+        which = f" that {'are' if len(tried) > 1 else 'is'} left" if known.pruned else ""
+        why = f"{left}{which} diverged{OTHERS}"
     return replace(known, num_open=num_open, why="" if num_open else why, is_lost=is_lost), tried
 
 

@@ -145,7 +145,7 @@ def _name(path: Path) -> str:
 
 
 def shipped() -> list[str]:
-    """Names of the ablations that Mixlab ships."""
+    """Names of the ablations in the folder of those that Mixlab ships; a user's own may be among them."""
     return [path.stem for path in sorted(SHIPPED.glob("*.yaml"))]
 
 
@@ -155,7 +155,7 @@ def like(name: str, path: Path) -> str:
     Raises: MixlabError: there is no such ablation.
     """
     if name not in shipped():
-        raise MixlabError(f"command line: --like: {shown(name)} is not shipped; {choices(name, shipped())}")
+        raise MixlabError(f"command line: --like: {SHIPPED} has no {shown(name)}; {choices(name, shipped())}")
     found = read_text(SHIPPED / f"{name}.yaml")
     folder = os.path.relpath(BASES, path.absolute().parent)
     lines = [line for line in found.splitlines() if not line.startswith("#")]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, choices
 from experiments.design import axes, names
 from experiments.design.axes import MAX_VALUES, Call, Point
 from experiments.design.names import Axes
@@ -150,8 +150,18 @@ def read_rules(tree: Any, points: Sequence[Point], keys: Mapping[str, Any], wher
             raise MixlabError(f"{where}: expected a mapping of fields to values, got {shown(rule)}")
         rules.append(names.typed(rule, keys, where))
         if not any(_matches(point, rules[-1]) for point in points):
-            raise MixlabError(f"{where}: {shown(rule)} matches no trial of the grid; leave it out, or correct it")
+            raise MixlabError(f"{where}: {shown(rule)} matches no trial of the grid; {_unmatched(rules[-1], points)}")
     return rules
+
+
+def _unmatched(rule: Point, points: Sequence[Point]) -> str:
+    """The end of an error sentence: the values that the grid has in place of one of a rule that it has not."""
+    for name, value in rule.items():
+        own = list(dict.fromkeys(point[name] for point in points if name in point))
+        if value not in own:
+            told = name.removeprefix(names.AXIS)
+            return f"{told}: {choices(value, map(fields.text, own))}" if own else f"leave it out: {told} is no axis"
+    return "leave it out, or correct it"
 
 
 def exclude(points: Sequence[Point], rules: Sequence[Point], where: str) -> list[Point]:

@@ -88,7 +88,7 @@ def label(point: Point, base: Point, report: ReportSpec, instead: Mapping[str, A
 def solved(config: TrialConfig, info: DataInfo, target: ModelSpec, matched: Mapping[str, str], where: str) -> Point:
     """The width with which a config's model has as many as the target; empty where any width gives that.
 
-    Raises: MixlabError: no width comes within WITHIN; says the closest.
+    Raises: MixlabError: no width comes within WITHIN; says the closest, and another one that does.
     """
     ((quantity, width),) = matched.items()
     wanted = COUNTS[quantity](target)
@@ -97,11 +97,21 @@ def solved(config: TrialConfig, info: DataInfo, target: ModelSpec, matched: Mapp
         closest = (
             f"the closest, {best}, gives" if best else f"any width gives model.token_mixing {config.model.token_mixing}"
         )
+        another = _another(config.model, info, quantity, width, wanted)
         raise MixlabError(
-            f"{where}: matched: no {width} gives {wanted:,} {NOUNS[quantity]}, those of the baseline, within "
-            f"{WITHIN:.0%}; {closest} {number:,} ({number / wanted - 1:+.2%}); solve another width"
+            f"{where}: no {width} gives {wanted:,} {NOUNS[quantity]}, those of the baseline, within {WITHIN:.0%}; "
+            f"{closest} {number:,} ({number / wanted - 1:+.2%}); {another}"
         )
     return {width: best} if best else {}
+
+
+def _another(model: ModelConfig, info: DataInfo, quantity: str, width: str, wanted: int) -> str:
+    """The end of an error sentence: the widths that may be solved in place of one."""
+    for other in WIDTHS:
+        best, number = _closest(model, info, quantity, other, wanted)
+        if other != width and best and abs(number - wanted) <= WITHIN * wanted:
+            return f"{other} can be solved, and is {best} then"
+    return "nor does another width: leave the setting out, as with 'exclude', or change the baseline"
 
 
 @lru_cache(maxsize=1024)

@@ -222,10 +222,7 @@ def _baseline(tree: Any, asked: Grid, where: str) -> dict[str, Any]:
 def _matched(tree: Any, where: str) -> tuple[str, ...]:
     several = [] if tree is None else tree if isinstance(tree, list) else [tree]
     if unknown := [name for name in several if name not in QUANTITIES]:
-        raise MixlabError(
-            f"{where}: expected a list such as [parameters, steps], got {shown(unknown[0])}; "
-            f"{choices(unknown[0], QUANTITIES)}"
-        )
+        raise MixlabError(f"{where}: {shown(unknown[0])} is not a quantity; {choices(unknown[0], QUANTITIES)}")
     return tuple(dict.fromkeys(map(str, several)))
 
 

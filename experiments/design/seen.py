@@ -1,13 +1,14 @@
 """A look at test numbers, which counts for each ablation that has one of the trials; see results/unsealed.py."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 
 from backends.errors import MixlabError
 from experiments.design import archive
-from experiments.design.ablation import GridTrial
+from experiments.design.possible import contents
 from experiments.results import unsealed
 from experiments.results.store import Store
+from experiments.results.unsealed import Contents
 
 
 def note(store: Store, trial_ids: Iterable[str]) -> None:
@@ -17,13 +18,14 @@ def note(store: Store, trial_ids: Iterable[str]) -> None:
     """
     shown = set(trial_ids)
     for name in store.ablations():
-        contents = {one.trial.id: one.trial.info.content for one in _trials(store, name) if not one.tunes}
-        if shown & contents.keys():
-            unsealed.note(store, name, contents)
+        if grid := _grid(store, name, shown):
+            unsealed.note(store, name, grid)
 
 
-def _trials(store: Store, name: str) -> list[GridTrial]:
-    """The trials of an ablation; none where its file is damaged."""
+def _grid(store: Store, name: str, shown: Set[str]) -> Contents:
+    """The trials of an ablation; none where its table has none of those that are shown, or its file is damaged."""
     with contextlib.suppress(MixlabError):
-        return archive.recall(store, name)[1]
-    return []
+        ablation, trials = archive.recall(store, name)
+        if any(one.trial.id in shown for one in trials if not one.tunes):
+            return contents(ablation, trials)
+    return {}

@@ -13,16 +13,17 @@ A setting is a point of the grid without its seed and, unless each framework is 
 the table are trained at the value that is chosen. Test metrics never choose. All are ordinary trials: `run` goes on
 from the first ones to the others by itself, on Slurm a job does.
 
-A value that diverged with some seed stands behind those that did not; a setting whose values all diverged has no number
-in the table, and an error says so. A trial that failed otherwise chooses nothing until it is run again, since a choice
-must be the same whoever makes it. Inside of braces log(...) stands in quotes, since a comma ends a value there.
+A value that diverged with some seed stands behind those that did not. A setting whose values all diverged has no number
+in the table, and an error says so. A trial may also fail for another reason, such as full memory, and end well the next
+time: until it has, nothing is chosen for its setting, so that everybody finds the same choice. Inside of braces
+log(...) stands in quotes, since a comma ends a value there.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from backends.errors import MixlabError, choices
+from backends.errors import MixlabError, choices, nearest
 from experiments.design import axes
 from experiments.design.axes import Point
 from experiments.design.halving import Halving, read_halving
@@ -143,4 +144,4 @@ def _seeds(values: Any, base: Point, points: Sequence[Point], where: str) -> tup
 def _each(name: Any, where: str) -> str | None:
     if name is None or name == BACKEND:
         return BACKEND if name else None
-    raise MixlabError(f"{where}: each: expected {BACKEND}, or nothing, got {shown(name)}")
+    raise MixlabError(f"{where}: each: expected {BACKEND}, or nothing, got {shown(name)}{nearest(name, [BACKEND])}")

@@ -58,11 +58,11 @@ def keep_best(folder: Path, trial: Trial, step: int) -> str | None:
     return None
 
 
-def drop_saved(folder: Path, but: Collection[int] = (), until: int = -1) -> None:
-    """Remove the weights and predictions of best and last points, but for those of some steps, and up to `until`."""
+def drop_saved(folder: Path, but: Collection[int] = (), after: int = -1) -> None:
+    """Remove the weights and predictions that were saved at steps later than `after`, but for those of some steps."""
     for path in folder.glob("*-*"):
         match = SAVED.fullmatch(path.name)
-        if match and int(match[1]) not in but and int(match[1]) > until:
+        if match and int(match[1]) not in but and int(match[1]) > after:
             path.unlink(missing_ok=True)
 
 

@@ -1,9 +1,9 @@
 """Publication of a trial's record: by the holder of its claim alone, and never over a better one.
 
 A new record is linked to its name, which fails, at once and on every machine, where there is one. One that may be
-replaced is moved aside first, and looked at again there: so no `done` is lost, whoever else writes. What a shared file
-system leaves open: an owner that is halted for longer than claims.STALE_S between its last look at the claim and the
-link may put a failure where there was none; it looks again at once, and takes it back.
+replaced is moved aside first, and looked at again there: so no final one is lost, whoever else writes. What a shared
+file system leaves open: an owner that is halted for longer than claims.STALE_S between its last look at the claim and
+the link may put a failure where there was none; it looks again at once, and takes it back.
 """
 
 import contextlib

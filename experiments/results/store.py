@@ -9,7 +9,8 @@
     data/               decoded images, shared by all trials
 
 A trial is run by who holds its claim; see claims.py. `record.json` is written last and whole, by the holder alone, and
-a `done` one is never replaced; see publish.py. A trial is done or failed if and only if it is there.
+one of a trial that is done or has diverged is never replaced; see publish.py. A trial is done or failed if and only if
+it is there.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from experiments.machine.environment import environment
 from experiments.results import checkpoint, claims, kept, predictions
 from experiments.results.claims import Claim
 from experiments.results.publish import publish
-from experiments.results.record import RECORD_SCHEMA, read
+from experiments.results.record import RECORD_SCHEMA, is_final, read
 from experiments.results.shape import faults
 from experiments.spec.trial import Trial, as_tree
 
@@ -149,7 +150,7 @@ class Store:
         """Write the record, then drop what it makes superfluous.
 
         Args:    claim: of who writes; None: it is taken for that long.
-        Returns: whether it was written; False: the trial is done already, by another process.
+        Returns: whether it was written; False: the trial has ended already by another process, done or diverged.
         Raises:  ClaimLost: another process has the trial, and nothing was written.    StoreError.
         """
         if claim is None:
@@ -171,7 +172,7 @@ class Store:
         return written
 
     def _may_replace(self, trial_id: str, path: Path) -> bool:
-        """Tell whether a record may be replaced by a new one: it is not done, or it is corrupt and is set aside."""
+        """Tell whether a record may be replaced by a new one: it is not final, or it is corrupt and is set aside."""
         try:
             record = self._read_record(trial_id, path, with_curve=False)
         except FileNotFoundError:
@@ -179,7 +180,7 @@ class Store:
         except CorruptRecord as error:
             set_aside(error.path)
             return True
-        return bool(record["status"] != "done")
+        return not is_final(record)
 
     def can_go_on(self, trial_id: str) -> bool:
         """Tell whether a trial has a checkpoint that can be opened."""

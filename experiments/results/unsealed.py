@@ -1,8 +1,9 @@
 """Which trials stood in a report with test numbers: `ablations/<name>/unsealed/<set of trials>.json`.
 
-Who has seen test numbers and then adds trials under the same name may have chosen them by these numbers; reports say so
-under their tables. A file is of one set of trials and is never replaced, so that the first report of a set counts and
-any number of processes may write at once.
+Somebody who has seen test numbers may add trials to the grid because of them. So the first report with test numbers
+notes the trials of its grid, and later reports count under their tables the trials that were not among them. A file is
+of one set of trials and is never replaced: the first report of a set counts, and any number of processes may write at
+once.
 """
 
 import contextlib
@@ -32,7 +33,8 @@ class Unsealed:
 def note(store: Store, name: str, contents: Contents) -> None:
     """Note that a report of an ablation has shown test numbers; nothing changes if one of the same trials has before.
 
-    Args:   contents: of all trials of the grid, also of those that are not done.
+    Args:   contents: of all trials of the grid, also of those that are not done, and, where a tuned value is not chosen
+            yet, of those at each value.
     Raises: StoreError.
     """
     path = store.ablation(name) / FOLDER / f"{_key(contents)}.json"

@@ -22,7 +22,7 @@ from experiments.running.failures import Failure
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.process import main
 from experiments.running.queue import Queue
-from experiments.running.worker import WorkerSpec
+from experiments.running.worker import WorkerSpec, as_recorded
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -224,8 +224,8 @@ class LocalRun:
             self._note(buried[0], f"{reason}; those of its {len(buried)} trials that are not done are tried one by one")
         for planned in buried:
             record = self.store.sound_record(planned.trial.id)
-            if record is not None and record["status"] == "done":  # it died between its record and its word of it
-                self._note_done(planned)
+            if record is not None and is_final(record):  # it died between its record and its word of it
+                self._end(planned, as_recorded(planned.trial.id, record))
             elif is_halted(planned, self.store):
                 self._end(planned, Ended(planned.trial.id, "paused"))
             elif len(buried) > 1:  # the others may have been the cause: alone, a failure is a trial's own
@@ -247,14 +247,10 @@ class LocalRun:
         except ClaimLost:
             self.busy.append(planned)
             return self.reporter.on_event(planned, Ended(trial_id, "busy"))
-        if not written:
-            return self._note_done(planned)
+        if not written and (theirs := self.store.sound_record(trial_id)) is not None:
+            return self._end(planned, as_recorded(trial_id, theirs))
         self.summary.failed[trial_id] = failure.reason
         self.reporter.on_event(planned, Ended(trial_id, "failed", failure))
-
-    def _note_done(self, planned: GridTrial) -> None:
-        self.summary.done.append(planned.trial.id)
-        self.reporter.on_event(planned, Ended(planned.trial.id, "done"))
 
 
 def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:

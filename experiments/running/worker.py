@@ -56,7 +56,8 @@ class WorkerSpec:
     num_workers: int = 1  # of the machine, at a time
 
 
-def _as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
+def as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
+    """What became of a trial that another process has ended."""
     if record["status"] == "done":
         return Ended(trial_id, "done")
     return Ended(trial_id, "failed", Failure(str(record.get("cause", "error")), str(record["reason"])))
@@ -160,7 +161,7 @@ class Worker:
         if sentence:
             self.send(Noted(trial.id, sentence))
         if record is not None and is_final(record):
-            self._let_go(one, _as_recorded(trial.id, record))
+            self._let_go(one, as_recorded(trial.id, record))
         elif until is not None and curves.has_come_to(self.store, trial.id, until):
             self._let_go(one, Ended(trial.id, "paused"))
         else:
@@ -256,7 +257,7 @@ class Worker:
             except ClaimLost:
                 return Ended(key, "busy")
         if not written and (theirs := self.store.sound_record(key)) is not None:
-            return _as_recorded(key, theirs)
+            return as_recorded(key, theirs)
         return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
 
     @contextlib.contextmanager

@@ -11,6 +11,20 @@ from experiments.spec import values
 from experiments.spec.config import TrialConfig
 
 NUMBER = re.compile(r"(^|\.)[-+]?[0-9]+([eE][-+]?[0-9]+)?$")
+# What fields are called elsewhere, by their last part; difflib finds none of them.
+ALIASES = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "batch": "batch_size",
+    "depth": "num_blocks",
+    "layers": "num_blocks",
+    "dim": "hidden_dim",
+    "width": "hidden_dim",
+    "warmup": "warmup_steps",
+    "framework": "backend",
+    "seeds": "seed",
+}
 COMMA = "inside of braces a comma ends a value: several are a list such as [0, 1], and 1,5 is written 1.5"
 
 
@@ -38,7 +52,7 @@ def check_name(name: str, where: str) -> None:
     """Check that a field has a name.  Raises: MixlabError: none has; says the nearest."""
     if name not in names():
         by_last_part = {short(field): field for field in names()}
-        near = by_last_part.get(short(name))
+        near = by_last_part.get(ALIASES.get(short(name), short(name)))
         hint = f"did you mean {near!r}?" if near else COMMA if NUMBER.search(name) else _allowed(name)
         raise MixlabError(f"{where}: {values.shown(name)} is not a field of a trial; {hint}")
 

@@ -16,6 +16,8 @@ DIGITS = re.compile(r"[-+]?[0-9]+")
 DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
 CALL = re.compile(r"\w+\(.*\)")  # such as Hydra's range(0, 3)
 SEQUENCE = re.compile(r"(?:choice)?[(\[](.*)[)\]]")  # a list in brackets of another kind, or in Hydra's words
+RANGE = re.compile(r"(0|[1-9][0-9]{0,5})\.\.\.?(0|[1-9][0-9]{0,5})")  # such as 0..4, of other languages
+LISTED = 12  # numbers of a range that a sentence lists
 LONGEST = 1000  # letters that a number may have; Python reads whole numbers of up to 4300 digits
 SHOWN = 80  # letters of a value that a sentence shows
 
@@ -102,8 +104,17 @@ def _hint(text: str) -> str:
     """The end of an error sentence: what to write in place of a text that is no number."""
     if DECIMAL.fullmatch(text) and abs(float(text)) < 2**53 and float(text).is_integer():
         return f"; write {int(float(text))}"
+    if match := RANGE.fullmatch(text):
+        return f"; several values are a list: {_range(int(match[1]), int(match[2]))}"
     if CALL.fullmatch(text):
         return "; a call is not read: write its values, several as a list such as [0, 1]"
     if "," in text:
         return f"; several values are a list: {as_list(text)}"
     return "; for none write null" if text.lower() == "none" else ""
+
+
+def _range(first: int, last: int) -> str:
+    """The list of YAML of all whole numbers from one to another, which a long one only begins."""
+    numbers = range(first, last + 1) if first < last else range(first, last - 1, -1)
+    written = list(map(str, numbers[:LISTED]))
+    return f"[{', '.join(written)}{', ...' if len(numbers) > LISTED else ''}]"

@@ -17,6 +17,7 @@ from experiments.spec.values import shown
 
 YAML = "tag:yaml.org,2002:"
 TEXT = tuple(YAML + name for name in ("str", "int", "float", "bool", "timestamp", "value", "merge"))
+CALL_BEGINS = re.compile(r"\w+\([^()]*")  # such as log(1e-4: inside of braces its first comma ends the value
 ENVIRONMENT = re.compile(r"(?<!\\)\$\{(?=[A-Z_][A-Z0-9_]*\})")
 
 
@@ -115,6 +116,8 @@ class _Tree:
 
     def _mapping(self, node: yaml.MappingNode) -> dict[str, Any]:
         """A mapping with its keys as texts; its own win over those that `<<` brings."""
+        if node.flow_style:
+            self._check_calls(node)
         own: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         for key, inner in node.value:
@@ -128,6 +131,18 @@ class _Tree:
                 own[key.value] = self.value(inner)
         return merged | own
 
+    def _check_calls(self, node: yaml.MappingNode) -> None:
+        """Raises: MixlabError: a call such as log(1e-4, 1e-2, 5) stands without quotes, and its commas have cut it."""
+        for i, (_, inner) in enumerate(node.value):
+            if isinstance(inner, yaml.ScalarNode) and not inner.style and CALL_BEGINS.fullmatch(inner.value):
+                rest = [key.value for key, _ in node.value[i + 1 :] if isinstance(key, yaml.ScalarNode)]
+                end = next((j for j, word in enumerate(rest) if word.endswith(")")), None)
+                if end is not None:
+                    call = ", ".join([inner.value, *rest[: end + 1]])
+                    raise MixlabError(
+                        f'{self._place(inner)}: inside of braces write "{call}" in quotes: a comma ends a value there'
+                    )
+
     def _merged(self, node: yaml.Node) -> dict[str, Any]:
         """The keys and values that `<<` brings from one mapping or several, of which the first wins."""
         value = self.value(node)
@@ -137,8 +152,10 @@ class _Tree:
         return {key: value for one in reversed(mappings) for key, value in one.items()}
 
     def _mistake(self, node: yaml.Node, what: str) -> MixlabError:
-        mark = node.start_mark
-        return MixlabError(f"{self.where}, line {mark.line + 1}, column {mark.column + 1}: it is not YAML: {what}")
+        return MixlabError(f"{self._place(node)}: it is not YAML: {what}")
+
+    def _place(self, node: yaml.Node) -> str:
+        return f"{self.where}, line {node.start_mark.line + 1}, column {node.start_mark.column + 1}"
 
 
 def _interpolated(tree: Any, where: str) -> Any:

@@ -74,7 +74,7 @@ class TrialRun:
                 self.notes.append(f"store: {path} is corrupt: {error}; set aside as {set_aside(path).name}")
         if self.notes:
             self.notes[-1] += f", {f'gone on from step {self.progress.step}' if state else 'started again'}"
-        kept.drop_saved(self.folder, until=self.progress.step)
+        kept.drop_saved(self.folder, after=self.progress.step)
         self.saved = self._steps_to_keep
         found = {step: predictions.saved(self.folder, step) for step in self.saved}
         self.said = {step: said for step, said in found.items() if said is not None}

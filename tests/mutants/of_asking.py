@@ -19,6 +19,7 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/design/matched.py": [
         ("if number(middle) < wanted else", "if number(middle) <= 2 * wanted else", "matched"),
         ("if abs(number - wanted) > WITHIN * wanted:", "if False:", "matched -k cannot_be_matched"),
+        ("if other != width and best and abs", "if not best and abs", "matched -k in_place_of_another"),
         ("(own | dict(instead))", "(own | {})", "matched -k as_many"),
         ("model.token_groups or 1 if", "1 if", "matched -k groups_divide"),
         ('if number(1) == number(WIDEST):', "if False:", "matched -k changes_nothing"),

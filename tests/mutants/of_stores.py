@@ -33,7 +33,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/results/kept.py": [
         ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
-        ("int(match[1]) > until", "int(match[1]) < until", "keep -k did_not_come"),
+        ("int(match[1]) > after", "int(match[1]) < after", "keep -k did_not_come"),
         ("int(match[1]) not in but and ", "", "keep -k checkpoint_before"),
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),
     ],
@@ -66,6 +66,14 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/results/store.py": [
         ("            predictions.forget(self.folder(trial_id))\n", "", "predictions -k failed_trial"),
+        ("return not is_final(record)", 'return bool(record["status"] != "done")', "claims -k never_replaced"),
+    ],
+    "experiments/running/local.py": [
+        (
+            "if record is not None and is_final(record):  # it died",
+            "if False:  # it died",
+            "claims -k failed_by_the_pool",
+        ),
     ],
     "experiments/results/shape.py": [
         ("0 <= value <= self.most", "0 <= value", "record_shape -k in_range"),

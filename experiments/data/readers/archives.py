@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data.raw import Found, Raw, RawSplit
 from experiments.data.readers import tars, webdataset
 from experiments.data.table_files import format_of
 from experiments.data.tree import JUNK, Tree
-from experiments.data.words import canonical, counted, is_image, listed
+from experiments.data.words import canonical, is_image, listed
 from experiments.spec.config import DataConfig
 
 KIND = "zip or tar files"

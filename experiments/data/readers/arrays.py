@@ -14,11 +14,11 @@ import numpy as np
 from numpy.lib import format as npy
 
 from backends.arrays import Array
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data.raw import Found, RawSplit
 from experiments.data.readers.places import holding, left_out
 from experiments.data.tree import Tree
-from experiments.data.words import canonical, counted, listed
+from experiments.data.words import canonical, listed
 from experiments.spec.config import DataConfig
 
 KIND = "a .npz file of arrays"

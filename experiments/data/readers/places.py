@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data.tree import Tree
-from experiments.data.words import counted, listed, splits_in
+from experiments.data.words import listed, splits_in
 from experiments.spec.config import DataConfig
 
 DEEPEST = 2  # folders around the files, as in MNIST/raw

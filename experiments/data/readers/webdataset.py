@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data import rows
 from experiments.data.raw import Found
 from experiments.data.readers import tars
 from experiments.data.readers.places import split_of
 from experiments.data.table_files import BATCH_ROWS, Table
 from experiments.data.tree import Tree
-from experiments.data.words import counted, is_image, listed
+from experiments.data.words import is_image, listed
 from experiments.spec.config import DataConfig
 
 KIND = "WebDataset tar files"
