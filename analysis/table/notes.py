@@ -118,7 +118,9 @@ def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[st
 
 def _added(frame: pd.DataFrame) -> Iterator[str]:
     """Trials with numbers that joined the grid after somebody had seen test numbers."""
-    days = frame["added"].fillna("") if "added" in frame else pd.Series([], dtype=str)  # a tidy.csv of before lacks it
+    days = (
+        frame["added"].astype(object).fillna("") if "added" in frame else pd.Series([], dtype=str)
+    )  # a tidy.csv of before lacks it
     later = days[(days != "") & (frame["status"] == "done")]
     if len(later):
         yield (
