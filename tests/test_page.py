@@ -126,9 +126,9 @@ def test_a_setting_stands_beside_its_baseline_with_its_frameworks_as_columns(vis
     assert best == [str(max(float(first[2]), mean))]
 
 
-def test_mean_and_difference_are_on_the_screen_of_a_phone(visit: Open) -> None:
+def test_mean_difference_and_p_are_on_the_screen_of_a_phone(visit: Open) -> None:
     page = visit(viewport={"width": 390, "height": 800})
-    for name in ("mean", "difference"):
+    for name in ("mean", "difference", "p "):
         box = page.locator("thead th", has_text=re.compile(f"^{name}")).bounding_box()
         assert box["x"] + box["width"] <= 390
 

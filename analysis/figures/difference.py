@@ -23,7 +23,8 @@ from analysis.table.wording import (
 from analysis.table.wording import scale as scale_of
 
 MAX_ROWS = 40
-ROW, BELOW = 0.21, 0.4  # inches of a line; lines by which the marks of frameworks stand below
+ROW, APART = 0.21, 1.4  # inches of a line; lines between settings, whose words may need more
+BELOW = 0.4  # lines by which the marks of frameworks stand below
 WIDTH, LETTERS = 4.3, 24  # inches, which a phone shows; of a line of words
 SMALL = {"markersize": 3.5, "markeredgewidth": 0.7}
 
@@ -45,8 +46,8 @@ def draw(report: Report) -> Iterator[Drawn]:
     chosen = _chosen(looks, list(compared))
     words = [looks.roles.phrase(looks.roles.compared, looks.compared(label), baseline=True) for label in chosen]
     words = [style.wrapped(line, LETTERS) for line in words]
-    rows, heads = _placed(looks, chosen, compared, [max(1.4, 0.8 * line.count("\n") + 0.9) for line in words])
-    height = 1.0 + ROW * (rows[-1].place + 1.4)
+    rows, heads = _placed(looks, chosen, compared, [max(APART, 0.8 * line.count("\n") + 0.9) for line in words])
+    height = 1.0 + ROW * (rows[-1].place + APART)
     figure, ax = style.new(WIDTH, height)
     shown = Values()
     for row in rows:
@@ -91,7 +92,7 @@ def _placed(
         if group and group != last:
             heads.append((looks.roles.phrase(looks.roles.beside, group), place))
             place += 1.0
-        rows.append(_Row(label, compared[label], place + (height - 1.4) / 2))
+        rows.append(_Row(label, compared[label], place + (height - APART) / 2))
         place, last = place + height, group
     return rows, heads
 

@@ -10,8 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures import style
-from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, MAX_SETTINGS, left_out, some, wrapped
+from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, MAX_SETTINGS, draw_legend, left_out, some, wrapped
 from analysis.labels import Label, baseline_of, value_text
 from analysis.report import Report
 from analysis.roles import Roles, roles_of
@@ -83,7 +82,7 @@ class Looks:
         if not shown:
             return
         words = [wrapped(line, LEGEND_LETTERS) for _, line in shown]
-        style.legend(figure, [Line2D([], [], **look) for look, _ in shown], words, title)
+        draw_legend(figure, [Line2D([], [], **look) for look, _ in shown], words, title)
 
     def _entries(self) -> list[tuple[dict[str, Any], str]]:
         """The look and the words of each setting."""

@@ -40,7 +40,8 @@ def draw(report: Report) -> Iterator[Drawn]:
     ax.set_xticks(range(len(shown)), [style.wrapped(line, LETTERS) for line in words])
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})")
-    style.legend(figure, *ax.get_legend_handles_labels(), style.plain(field_text(report.ablation, FIELD)))
+    handles, names = ax.get_legend_handles_labels()
+    style.draw_legend(figure, handles, names, style.plain(field_text(report.ablation, FIELD)))
     changes = "; ".join(_changes(report, [with_none[rest] for rest in shown], words))
     told = f" Change against none over pairs of seeds: {changes}." if changes else ""
     left_out = style.left_out(len(shown), len(with_none), "groups of bars")

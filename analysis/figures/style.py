@@ -96,10 +96,10 @@ def new(width: float = 5.6, height: float = 3.4, **grid: Any) -> tuple[Figure, A
     return figure, figure.subplots(**grid)
 
 
-def legend(figure: Figure, handles: Sequence[Any], words: Sequence[str], title: str) -> None:
+def draw_legend(figure: Figure, handles: Sequence[Any], words: Sequence[str], title: str) -> None:
     """Draw a legend above the axes, where a narrow screen shows it too, and make the figure higher by it."""
+    look: dict[str, Any] = {"loc": "outside upper left", "title_fontsize": 8, "handlelength": 2.6, "alignment": "left"}
     for num_columns in range(MAX_LEGEND_COLUMNS, 0, -1):
-        look = {"loc": "outside upper left", "title_fontsize": 8, "handlelength": 2.6, "alignment": "left"}
         made = figure.legend(handles, words, title=title, ncols=num_columns, **look)
         box = made.get_window_extent()
         if box.width <= figure.bbox.width or num_columns == 1:
