@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from safetensors.numpy import save
 from analysis.figures import draw_all
 from analysis.figures.filters import paired
 from analysis.figures.inline import inline
-from analysis.figures.style import COLOURS, Drawn
+from analysis.figures.style import COLOURS, MAX_TICKS, Drawn, LogTicks
 from analysis.report import Report
 from backends.models.mixer import STEM, TOKEN_MIXING
 from experiments.files import write_whole
@@ -181,6 +182,24 @@ def test_a_legend_is_no_higher_than_its_figure_and_each_difference_has_room(four
             (ax,) = figure.figure.axes
             height = ax.get_window_extent().height / pixels
             assert len(ax.get_yticks()) == 12 and height / 12 > 0.2
+
+
+@pytest.mark.parametrize("ends", [(1e-5, 10), (0.001, 0.009), (0.0011, 0.0019), (1, 1e12), (30, 31)])
+def test_a_logarithmic_axis_has_few_round_ticks(ends: tuple[float, float]) -> None:
+    ticks = [tick for tick in LogTicks().tick_values(*ends) if ends[0] <= tick <= ends[1]]
+    assert 2 <= len(ticks) <= MAX_TICKS and all(len(f"{tick:g}") <= 7 for tick in ticks)
+
+
+def test_labels_of_ticks_do_not_touch_and_a_cost_is_short(bench: Any) -> None:
+    grid = {RATE: [0.001, 0.00125, 0.0015, 0.00175, 0.009], BLOCKS: [1, 2, 4], "seed": [0]}
+    made = bench(grid=grid, report={"rows": [RATE, BLOCKS]})
+    found = [record(0.5, training_flops=10**9 + 10**8 * one.trial.model.num_blocks) for one in made.trials]
+    for figure in draw_all(made.put(*found).report()):
+        for ax in figure.figure.axes:
+            labels = [label for label in ax.xaxis.get_majorticklabels() if label.get_visible() and label.get_text()]
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(a.x1 < b.x0 for a, b in pairwise(boxes)), (figure.name, labels)
+            assert figure.name != "frontier" or "GFLOPs" in ax.get_xlabel()
 
 
 def test_a_figure_in_a_page_has_its_values_and_no_colour_of_paper(four: Report) -> None:

@@ -117,7 +117,7 @@ def test_a_setting_stands_beside_its_baseline_with_its_frameworks_as_columns(vis
     page = visit()
     first, second = shown(page)[:2]
     names = [name.strip() for name in page.locator("thead th").all_text_contents()]
-    assert names[6:8] == ["● torch", "○ jax"] and {"parameters", "TFLOPs a trial", "train s"} <= set(names)
+    assert names[6:8] == ["●\u00a0torch", "○\u00a0jax"] and {"parameters", "TFLOPs a trial", "train s"} <= set(names)
     assert first[1] == "tied" and first[3] == "—" and re.match(r"[+-]\d", second[3])
     mean = float(second[2])
     assert mean == pytest.approx(sum(float(text.split("\u00a0")[0]) for text in second[5:7]) / 2, abs=0.11)
@@ -126,11 +126,19 @@ def test_a_setting_stands_beside_its_baseline_with_its_frameworks_as_columns(vis
     assert best == [str(max(float(first[2]), mean))]
 
 
-def test_mean_and_difference_are_on_the_screen_of_a_phone(visit: Open) -> None:
+def test_mean_difference_and_p_are_on_the_screen_of_a_phone(visit: Open) -> None:
     page = visit(viewport={"width": 390, "height": 800})
-    for name in ("mean", "difference"):
+    for name in ("mean", "difference", "p "):
         box = page.locator("thead th", has_text=re.compile(f"^{name}")).bounding_box()
         assert box["x"] + box["width"] <= 390
+
+
+def test_a_phone_shows_legends_whole_and_letters_of_nine_pixels(visit: Open) -> None:
+    page = visit(viewport={"width": 390, "height": 800})
+    for figure in page.locator("figure svg").all():
+        boxes = [text.bounding_box() for text in figure.locator("g[id*=legend] text").all()]
+        assert boxes and all(box["x"] >= 0 and box["x"] + box["width"] <= 390 for box in boxes)
+        assert figure.evaluate("svg => svg.getScreenCTM().a * 8") >= 9  # points of the smallest letters
 
 
 def test_a_figure_is_in_the_colours_of_the_page_and_says_its_values(visit: Open, browser: Any, html: Path) -> None:

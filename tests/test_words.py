@@ -96,7 +96,7 @@ def test_labels_stand_in_the_table_of_the_page_and_in_that_of_siunitx(written: t
     report = written[0].report()
     table = MainTable(report).as_dict()
     names = [column["name"] for column in table["columns"]]
-    assert names[:2] == ["depth", "token MLP"] and {"● PyTorch", "○ jax"} <= set(names)
+    assert names[:2] == ["depth", "token MLP"] and {"●\u00a0PyTorch", "○\u00a0jax"} <= set(names)
     assert [group["head"] for group in table["groups"]] == ["depth 1", "depth 2", "depth four"]
     words = ["tied", "tied, wide & 50%", "one per channel $c_1$"]
     assert [row["cells"][1]["text"] for row in table["groups"][2]["rows"]] == words

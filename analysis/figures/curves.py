@@ -7,7 +7,7 @@ import numpy as np
 
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
-from analysis.figures.panels import LEGEND, panels
+from analysis.figures.panels import panels
 from analysis.figures.style import Drawn, Values
 from analysis.labels import Label
 from analysis.report import Report
@@ -55,7 +55,7 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 
 def _side_by_side() -> tuple[Any, list[list[Any]]]:
-    figure, axes = style.new(6.2 + LEGEND, 2.9, ncols=2, sharey=True, squeeze=False)
+    figure, axes = style.new(6.2, 2.9, ncols=2, sharey=True, squeeze=False)
     return figure, [list(axes[0])]
 
 

@@ -1,14 +1,13 @@
 """Differences to the baseline as a forest plot: a line for each setting, a small mark for each of its frameworks."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from analysis import settings
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
-from analysis.figures.panels import LEGEND
 from analysis.figures.style import Drawn, Values
 from analysis.labels import Label
 from analysis.report import Report
@@ -18,8 +17,9 @@ from analysis.table.wording import scale as scale_of
 from backends.errors import counted
 
 MAX_ROWS = 40
-ROW, BELOW = 0.21, 0.4  # inches of a line; lines by which the marks of frameworks stand below
-LETTERS = 40  # of a line of words
+ROW, APART = 0.21, 1.4  # inches of a line; lines between settings, whose words may need more
+BELOW = 0.4  # lines by which the marks of frameworks stand below
+WIDTH, LETTERS = 4.3, 24  # inches, which a phone shows; of a line of words
 SMALL = {"markersize": 3.5, "markeredgewidth": 0.7}
 
 
@@ -38,15 +38,16 @@ def draw(report: Report) -> Iterator[Drawn]:
     if not compared:
         return
     chosen = _chosen(looks, list(compared))
-    rows, heads = _placed(looks, chosen, compared)
-    height = 1.0 + ROW * (len(rows) * 1.4 + len(heads))
-    figure, ax = style.new(5.0 + LEGEND, height)
+    words = [looks.roles.phrase(looks.roles.compared, looks.compared(label), baseline=True) for label in chosen]
+    words = [style.wrapped(line, LETTERS) for line in words]
+    rows, heads = _placed(looks, chosen, compared, [max(APART, 0.8 * line.count("\n") + 0.9) for line in words])
+    height = 1.0 + ROW * (rows[-1].place + APART)
+    figure, ax = style.new(WIDTH, height)
     shown = Values()
     for row in rows:
         _mark(looks, row, ax, shown)
     ax.axvline(0, color="black", linewidth=0.8)
-    words = [looks.roles.phrase(looks.roles.compared, looks.compared(row.label), baseline=True) for row in rows]
-    ax.set_yticks([row.place for row in rows], [style.wrapped(line, LETTERS) for line in words])
+    ax.set_yticks([row.place for row in rows], words)
     beside = {"transform": ax.get_yaxis_transform(), "va": "center", "weight": "bold", "fontsize": 8}
     for head, place in heads:
         ax.text(0.01, place, style.plain(head), **beside)
@@ -76,17 +77,17 @@ def _chosen(looks: Looks, labels: list[Label]) -> list[Label]:
 
 
 def _placed(
-    looks: Looks, chosen: list[Label], compared: dict[Label, Any]
+    looks: Looks, chosen: list[Label], compared: dict[Label, Any], heights: Sequence[float]
 ) -> tuple[list[_Row], list[tuple[str, float]]]:
-    """Rows of settings, and the heads of their groups, from above."""
+    """Rows of settings, and the heads of their groups, from above. Args: heights: of the rows, in lines."""
     rows, heads, place, last = [], [], 0.0, None
-    for label in chosen:
+    for label, height in zip(chosen, heights, strict=True):
         group = looks.roles.part(label, looks.roles.beside)
         if group and group != last:
             heads.append((looks.roles.phrase(looks.roles.beside, group), place))
             place += 1.0
-        rows.append(_Row(label, compared[label], place))
-        place, last = place + 1.4, group
+        rows.append(_Row(label, compared[label], place + (height - APART) / 2))
+        place, last = place + height, group
     return rows, heads
 
 

@@ -9,7 +9,6 @@ import numpy as np
 
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
-from analysis.figures.panels import LEGEND
 from analysis.figures.style import DIM, Drawn, Values
 from analysis.labels import Label, keys, value_text
 from analysis.report import Report
@@ -41,7 +40,7 @@ def draw(report: Report) -> Iterator[Drawn]:
         return
     looks, values, scale = looks_of(report), Values(), scale_of(report.ablation)
     names = tuple(value_text(report.ablation, FRAMEWORK, name) for name in (first, second))
-    figure, ax = style.new(3.4 + LEGEND, 3.3)
+    figure, ax = style.new(3.7, 3.6)
     drawn = pairs[:: math.ceil(len(pairs) / MAX_POINTS)]
     ends = [scale * pick(pick(one.first, one.second) for one in drawn) for pick in (min, max)]
     ax.plot(ends, ends, color=DIM, linewidth=1)

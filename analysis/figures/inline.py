@@ -15,7 +15,8 @@ VARIABLES = {
     GRID: "var(--line)",
 }
 POINTS_AN_EM = 12  # in a browser
-LEAST = 0.6  # of its width to which a figure is made smaller, before it scrolls
+LEAST = 0.85  # of its width to which a figure is made smaller, before it scrolls: then letters have 9 pixels
+PAPER = "patch_1"  # what Matplotlib calls the ground of a figure, which it draws first
 REACH = 7  # points around a mark in which the pointer shows its value
 
 
@@ -27,6 +28,7 @@ def inline(drawn: Drawn, prefix: str) -> str:
     for child in list(root):
         if child.tag.endswith(("metadata", "}style")) or _is_style(child):
             root.remove(child)
+    _remove_paper(root)
     _add_values(root, drawn.values)
     for element in root.iter():
         for name, value in element.attrib.items():
@@ -43,6 +45,14 @@ def inline(drawn: Drawn, prefix: str) -> str:
 def _is_style(element: ET.Element) -> bool:
     """Tell whether an element holds nothing but rules for all elements of a document, which a page is too."""
     return element.tag == f"{{{SVG}}}defs" and [child.tag for child in element] == [f"{{{SVG}}}style"]
+
+
+def _remove_paper(root: ET.Element) -> None:
+    """Remove the white ground of a figure, so that a page's own ground shows."""
+    for group in root.iter(f"{{{SVG}}}g"):
+        for child in list(group):
+            if child.get("id") == PAPER:
+                group.remove(child)
 
 
 def _renamed(name: str, value: str, prefix: str) -> str:

@@ -10,12 +10,12 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, MAX_SETTINGS, left_out, some, wrapped
+from analysis.figures.style import COLOURS, DIM, LINES, MARKERS, MAX_SETTINGS, draw_legend, left_out, some, wrapped
 from analysis.labels import Label, baseline_of, value_text
 from analysis.report import Report
 from analysis.roles import Roles, roles_of
 
-LEGEND_LETTERS, LINE_HEIGHT = 26, 0.19  # letters on a line of the legend; inches
+LEGEND_LETTERS = 44  # on a line of the legend
 MARKER = 4.5  # points
 
 
@@ -68,7 +68,7 @@ class Looks:
         return ", ".join(filter(None, (words, framework))) or self.report.ablation.name
 
     def legend(self, figure: Figure, settings: bool = True, frameworks: bool = True, more: Sequence[str] = ()) -> None:
-        """Draw the legend beside the axes, and make the figure as high as it is.
+        """Draw the legend of what is shown.
 
         Args: more: further lines of text.
         """
@@ -82,10 +82,7 @@ class Looks:
         if not shown:
             return
         words = [wrapped(line, LEGEND_LETTERS) for _, line in shown]
-        num_lines = sum(one.count("\n") + 1 for one in (title, *words))
-        figure.set_figheight(max(figure.get_figheight(), LINE_HEIGHT * num_lines + 0.3))
-        handles = [Line2D([], [], **look) for look, _ in shown]
-        figure.legend(handles, words, loc="outside right upper", title=title, title_fontsize=8, handlelength=2.6)
+        draw_legend(figure, [Line2D([], [], **look) for look, _ in shown], words, title)
 
     def _entries(self) -> list[tuple[dict[str, Any], str]]:
         """The look and the words of each setting."""

@@ -16,7 +16,6 @@ COLUMNS = 4  # of panels
 WIDTH, HEIGHT = 1.75, 1.75  # inches of a panel
 ALONE = (3.9, 2.9)  # of one that stands alone
 TITLE_LETTERS = 23  # on a line
-LEGEND = 1.7  # inches beside the panels
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +46,7 @@ class Panels:
         """A figure, and the axes of each of `rows` times `each`; axes without values are not there (None)."""
         num_columns = len(self.rows[0])
         width, height = ALONE if num_columns * len(self.rows) * each == 1 else (WIDTH, HEIGHT)
-        size = (width * num_columns + LEGEND, height * len(self.rows) * each + 0.5)
+        size = (width * num_columns + 0.3, height * len(self.rows) * each + 0.5)
         grid = {"nrows": len(self.rows) * each, "ncols": num_columns, "squeeze": False, "sharex": True, "sharey": True}
         figure, axes = style.new(*size, **{**grid, **options})
         for row, line in enumerate(axes):

@@ -7,7 +7,6 @@ from typing import Any
 from analysis import inference
 from analysis.figures import style
 from analysis.figures.looks import Looks, looks_of
-from analysis.figures.panels import LEGEND
 from analysis.figures.style import DIM, Drawn
 from analysis.inference import Paired
 from analysis.labels import Label, field_text, keys, value_text
@@ -36,13 +35,14 @@ def draw(report: Report) -> Iterator[Drawn]:
         return
     shown = style.some(list(with_none))
     words = [looks.text(with_none[rest][NONE], [FIELD]) if len(rows) > 1 else "" for rest in shown]
-    figure, ax = style.new(1.6 + 1.2 * len(shown) + LEGEND, 3.2)
+    figure, ax = style.new(max(2.8, 1.6 + 1.2 * len(shown)), 3.2)
     for place in range(len(kinds)):
         _bars(looks, [with_none[rest] for rest in shown], ax, (place, kinds))
     ax.set_xticks(range(len(shown)), [style.wrapped(line, LETTERS) for line in words])
     ax.grid(axis="x", visible=False)
     ax.set_ylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})")
-    figure.legend(loc="outside right upper", title=style.plain(field_text(report.ablation, FIELD)))
+    handles, names = ax.get_legend_handles_labels()
+    style.draw_legend(figure, handles, names, style.plain(field_text(report.ablation, FIELD)))
     changes = "; ".join(_changes(report, [with_none[rest] for rest in shown], words))
     told = f" Change against none over pairs of seeds: {changes}." if changes else ""
     left_out = style.left_out(len(shown), len(with_none), "groups of bars")

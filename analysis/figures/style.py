@@ -1,5 +1,6 @@
 """The look of all figures: legible in greyscale and to the colour-blind, and the same bytes each time."""
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import matplotlib
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, Locator, MaxNLocator, NullLocator
 
 # Okabe and Ito's colours, by falling contrast to white: a colour and a marker for each setting that is compared.
 COLOURS = ("#000000", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#999999")
@@ -21,11 +22,16 @@ LINES = ("-", (0, (3, 1.5)), (0, (1, 1.2)), (0, (4, 1, 1, 1)))  # a line for eac
 DIM, GRID = "#777777", "#b0b0b0"  # of what is no setting
 FORMATS = ("svg", "pdf", "png")
 PNG_DPI = 150
+MAX_TICKS = 5  # of a logarithmic axis
+STEPS = ((1, 2, 5), (1, 3), (1,))  # of a decade that have a tick, where there are not too many of them
+GAP = 4  # points between two labels of ticks
+MAX_LEGEND_COLUMNS = 3
 STYLE = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.alpha": 0.3,
@@ -55,6 +61,8 @@ class Drawn:
         engine = self.figure.get_layout_engine()
         if engine is not None:
             engine.execute(self.figure)
+            for ax in self.figure.axes:
+                _clear_ticks(ax)
         self.figure.set_layout_engine(None)  # of any other kind each file would be laid out again
 
     @cached_property
@@ -88,11 +96,54 @@ def new(width: float = 5.6, height: float = 3.4, **grid: Any) -> tuple[Figure, A
     return figure, figure.subplots(**grid)
 
 
+def draw_legend(figure: Figure, handles: Sequence[Any], words: Sequence[str], title: str) -> None:
+    """Draw a legend above the axes, where a narrow screen shows it too, and make the figure higher by it."""
+    look: dict[str, Any] = {"loc": "outside upper left", "title_fontsize": 8, "handlelength": 2.6, "alignment": "left"}
+    for num_columns in range(MAX_LEGEND_COLUMNS, 0, -1):
+        made = figure.legend(handles, words, title=title, ncols=num_columns, **look)
+        box = made.get_window_extent()
+        if box.width <= figure.bbox.width or num_columns == 1:
+            figure.set_figheight(figure.get_figheight() + box.height / figure.dpi)
+            return
+        made.remove()
+
+
+class LogTicks(Locator):
+    """At most MAX_TICKS round numbers on a logarithmic axis, also within one decade."""
+
+    def __call__(self) -> Any:
+        return self.tick_values(*sorted(self.axis.get_view_interval()))  # type: ignore[union-attr]
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        powers = range(math.floor(math.log10(vmin)), math.ceil(math.log10(vmax)) + 1)
+        for steps in STEPS:
+            ticks = [step * 10.0**power for power in powers for step in steps if vmin <= step * 10.0**power <= vmax]
+            if len(ticks) <= MAX_TICKS:
+                break
+        if len(ticks) < 2:
+            return MaxNLocator(MAX_TICKS - 1).tick_values(vmin, vmax)
+        return ticks[:: math.ceil(len(ticks) / MAX_TICKS)]
+
+
 def plain_ticks(axis: Any) -> None:
-    """Give a logarithmic axis ticks that are plain numbers. Args: axis: ax.xaxis or ax.yaxis."""
-    axis.set_major_locator(LogLocator(subs=(1.0, 3.0)))
+    """Give a logarithmic axis few ticks that are plain numbers. Args: axis: ax.xaxis or ax.yaxis."""
+    axis.set_major_locator(LogTicks())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    axis.set_minor_formatter(NullFormatter())
+    axis.set_minor_locator(NullLocator())
+
+
+def _clear_ticks(ax: Any) -> None:
+    """Leave out the ticks below the axes whose labels would touch the one before."""
+    low, high = sorted(ax.get_xlim())
+    shown = [one for one in ax.xaxis.get_majorticklabels() if low <= one.get_position()[0] <= high and one.get_text()]
+    end, clear = -math.inf, []
+    for label in shown:
+        box = label.get_window_extent()
+        if label.get_visible() and box.x0 >= end:
+            clear.append(label)
+            end = box.x1 + GAP * ax.figure.dpi / 72
+    if any(label.get_visible() for label in shown) and len(clear) < len(shown):
+        ax.set_xticks([one.get_position()[0] for one in clear], [one.get_text() for one in clear])
 
 
 def plain(text: str) -> str:

@@ -22,7 +22,8 @@ from experiments.design.ablation import Ablation
 from experiments.spec.fields import short
 
 LOG_RATIO = 8  # of the largest value to the least, from which the axis is logarithmic
-MAX_TICKS = 6  # values that all have a tick
+MAX_TICKS = 6  # values that all have a tick, where there is room
+LETTER = 0.08  # inches of a letter of a tick
 MAX_BESIDE = 4  # lines that are moved by as much as two of them would be
 MOST_ROWS = 3  # of panels
 DATA_SCALE = ("data.fraction", "data.num_examples")
@@ -92,6 +93,9 @@ class Axis:
             ax.minorticks_off()
         if not self.is_numeric:
             ax.set_xlim(-0.5, len(self.values) - 0.5)
+            longest = max(len(line) for word in words for line in word.split("\n"))
+            if longest * len(words) * LETTER > ax.get_position().width * ax.figure.get_figwidth():
+                ax.tick_params(axis="x", labelrotation=90)
 
 
 def _panels(looks: Looks, name: str) -> Panels:

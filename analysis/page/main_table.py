@@ -93,7 +93,7 @@ class MainTable:
         if ablation.report.baseline:
             numbers += [f"difference ({wording.points(ablation)})", "p (Holm)"]
         words = map(self.roles.framework_text, self.roles.frameworks)
-        numbers += [f"{MARKS[i % len(MARKS)]} {name}" for i, name in enumerate(words)] or ["std"]
+        numbers += [f"{MARKS[i % len(MARKS)]}{NO_BREAK}{name}" for i, name in enumerate(words)] or ["std"]
         numbers += ["n", *(["p (n, largest) of equivalence"] if ablation.report.equivalence else [])]
         numbers += ["parameters", "TFLOPs a trial", "train s"]
         minor = ["interval over", "effect size"] if ablation.report.baseline else []
