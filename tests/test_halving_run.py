@@ -216,7 +216,7 @@ def test_the_figure_marks_what_was_pruned_where_it_was(tmp_path: Path, quick: Pa
     assert [list(line.get_xdata()) for line in axes.lines if line.get_marker() == "o"] == [[0.1], [0.1]]
     shown = [text for texts in drawn.values.values() for text in texts]
     assert "token_mixing=tied, learning_rate=0.3: 70.0 % (pruned at step 6)" in shown
-    assert tuned_text(ablation).endswith("by best.validation.accuracy, halved at steps 3 and 6")
+    assert tuned_text(ablation).endswith("by best.validation.accuracy, halved at steps 3 and 6.")
     assert "by halving (4 values to step 3" in heading_text(ablation)
     assert "halv" not in tuned_text(halved(tmp_path, {"halving": None}))
 
