@@ -29,6 +29,7 @@ class Options:
 
     interval: str = "t"  # of means: t or bootstrap, see inference.summary; that of a difference belongs to its test
     mix_commits: bool = False  # whether a cell may average over trials of several commits of the project
+    equivalence_of: str = ""  # the metric that the YAML tests equivalence in, where the table is of another one
 
 
 def cells(

@@ -32,11 +32,17 @@ def nothing(trial: str) -> Right | None:
     return None
 
 
+def has_predictions(metric: str) -> bool:
+    """Tell whether trials keep which examples they have right for a metric. Args: metric: of metrics.names."""
+    _, split, asked = metrics.parse(metric)
+    return asked is metrics.ACCURACY and split in predictions.KEPT_SPLITS
+
+
 def reader(store: Store, metric: str) -> Reader:
     """The reader of a store. Args: metric: of metrics.names; what is no share of right examples has no predictions."""
-    when, split, asked = metrics.parse(metric)
-    if asked is not metrics.ACCURACY or split not in predictions.KEPT_SPLITS:
+    if not has_predictions(metric):
         return nothing
+    when, split, _ = metrics.parse(metric)
 
     @cache
     def read(trial: str) -> Right | None:

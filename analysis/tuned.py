@@ -1,5 +1,6 @@
 """What was tuned, and what was chosen, in words."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,16 +20,29 @@ from experiments.results.store import Store
 from experiments.spec import fields, values
 from experiments.spec.fields import text
 
+LEAST_FOLDED = 3  # settings whose notes are one line, where that says what theirs do
 
-def tuned_text(ablation: Ablation) -> str:
-    """`Each setting was tuned over 5 values of learning rate by best.validation.accuracy.`, or that none was."""
+
+def tuned_text(ablation: Ablation, choices: Sequence[Choice] = ()) -> str:
+    """`Each setting was tuned over 5 values of learning rate by best.validation.accuracy.`, or that none was.
+
+    Where a range was too narrow: `...; the chosen value is at the edge of the range for 2 of 12.`
+    """
     if ablation.tune is None:
         return "No setting was tuned."
     names = " and ".join(field_words(ablation, name) for name in ablation.tune.over)
     steps = [str(step) for step in ablation.tune.halving.steps] if ablation.tune.halving else []
     stages = f", halved at step{'s' * (len(steps) > 1)} {' and '.join(steps)}" if steps else ""
     count = len(combinations(ablation.tune))
-    return f"Each setting was tuned over {count} values of {names} by {ablation.tune.by}{stages}."
+    edges = _at_edge_text(ablation, choices)
+    return f"Each setting was tuned over {count} values of {names} by {ablation.tune.by}{stages}{edges}."
+
+
+def _at_edge_text(ablation: Ablation, choices: Sequence[Choice]) -> str:
+    """For how many settings a range was too narrow to hold the best; empty where for none."""
+    chosen = [choice.chosen.value for choice in choices if choice.chosen]
+    num_at_edge = sum(any(_edges(ablation, value)) for value in chosen)
+    return f"; the chosen value is at the edge of the range for {num_at_edge} of {len(chosen)}" if num_at_edge else ""
 
 
 def heading_text(ablation: Ablation) -> str:
@@ -68,11 +82,15 @@ def texts(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> dict
     return {planned.trial.id: by_setting[key(tune.setting_of(ablation, planned.settings))] for planned in table}
 
 
-def notes(ablation: Ablation, frame: pd.DataFrame) -> Iterator[str]:
-    """The lines under a table: what was chosen for each setting, and how many trials wait for a choice."""
+def notes(ablation: Ablation, frame: pd.DataFrame, choices: Sequence[Choice]) -> Iterator[str]:
+    """The lines under a table: what was chosen for each setting, and how many trials wait for a choice.
+
+    Args: choices: of all settings; none: they are not known, and no lines are folded.
+    """
     if ablation.tune is None:
         return
-    yield from dict.fromkeys(map(str, frame["tuning"]))
+    folded = folded_text(ablation, choices)
+    yield from [folded] if folded else dict.fromkeys(map(str, frame["tuning"]))
     if waiting := len(ablation.points) - len(frame):
         yield (
             f"{waiting} of {len(ablation.points)} trials of the table are not in it: no value is chosen for them; "
@@ -89,24 +107,64 @@ def choice_text(ablation: Ablation, choice: Choice) -> str:
     """`token_mixing=tied: learning_rate=0.01 of 5 values, best.validation.accuracy 95.2 %`, and what to know of it."""
     assert ablation.tune is not None
     where = f"{words}: " if (words := point_text(ablation, choice.setting.told)) else ""
-    num_values = len(combinations(ablation.tune))
-    total = num_values * len(ablation.tune.seeds)
     if choice.chosen is None:
         return "; ".join(filter(None, (f"{where}{choice.why_not}", pruned_text(choice))))
-    metric, mean = metrics.parse(ablation.tune.by).metric, choice.chosen.mean or 0.0
-    scored = f"{ablation.tune.by} {metric.text(mean, more=1)} {metric.unit}"
-    parts = [f"{where}{point_text(ablation, choice.chosen.value)} of {num_values} values, {scored}"]
-    parts += [_edge(ablation, ablation.tune, name, value) for name, value in choice.chosen.value.items()]
-    if failed := sum(one.num_failed for one in (*choice.tried, *choice.pruned)):
-        parts.append(f"{failed} of {total} tuning trials diverged, which counts as worst")
-    parts.append(pruned_text(choice))
-    return "; ".join(filter(None, parts))
+    parts = [f"{where}{_chosen_text(ablation, [choice])}", *_edges(ablation, choice.chosen.value)]
+    return "; ".join(filter(None, (*parts, _failed_text(ablation, [choice]), pruned_text(choice))))
 
 
-def pruned_text(choice: Choice) -> str:
+def folded_text(ablation: Ablation, choices: Sequence[Choice]) -> str:
+    """One line for all settings, where they chose the same value, or each one at an edge; empty where it would not do.
+
+    `all 12 settings: learning_rate=0.01 of 3 values, best.validation.accuracy 71.88 to 90.28 %; learning_rate is at the
+    edge of its range: 0.01 of 0.001..0.01; widen it`
+    """
+    chosen = {key(choice.chosen.value): choice.chosen.value for choice in choices if choice.chosen}
+    if ablation.tune is None or len(choices) < LEAST_FOLDED or not all(choice.chosen for choice in choices):
+        return ""
+    edges = [_edges(ablation, value) for value in chosen.values()]
+    if len(chosen) > 1 and not all(edges):
+        return ""
+    told = dict.fromkeys(itertools.chain.from_iterable(edges))
+    parts = [f"all {len(choices)} settings: {_chosen_text(ablation, choices)}", *told]
+    return "; ".join(filter(None, (*parts, _failed_text(ablation, choices), pruned_text(*choices))))
+
+
+def _chosen_text(ablation: Ablation, choices: Sequence[Choice]) -> str:
+    """`learning_rate=0.01 of 3 values, best.validation.accuracy 95.21 %`; of several settings, who chose what."""
+    assert ablation.tune is not None
+    metric, chose = metrics.parse(ablation.tune.by).metric, dict[str, list[str]]()
+    for choice in choices:
+        assert choice.chosen is not None
+        chose.setdefault(point_text(ablation, choice.chosen.value), []).append(
+            point_text(ablation, choice.setting.told)
+        )
+    named = [f"{value} ({', '.join(settings)})" if len(chose) > 1 else value for value, settings in chose.items()]
+    means = sorted(choice.chosen.mean or 0.0 for choice in choices if choice.chosen)
+    scores = " to ".join(dict.fromkeys(metric.text(mean, more=1) for mean in (means[0], means[-1])))
+    num_values = len(combinations(ablation.tune))
+    return f"{', '.join(named)} of {num_values} values, {ablation.tune.by} {scores} {metric.unit}"
+
+
+def _failed_text(ablation: Ablation, choices: Sequence[Choice]) -> str:
+    """How many trials that tune diverged; empty where none has."""
+    assert ablation.tune is not None
+    total = len(choices) * len(combinations(ablation.tune)) * len(ablation.tune.seeds)
+    failed = sum(one.num_failed for choice in choices for one in (*choice.tried, *choice.pruned))
+    return f"{failed} of {total} tuning trials diverged, which counts as worst" if failed else ""
+
+
+def pruned_text(*choices: Choice) -> str:
     """`2 pruned at step 100, 1 pruned at step 300`; empty where none is."""
-    numbers = Counter(one.step for one in choice.pruned)
+    numbers = Counter(one.step for choice in choices for one in choice.pruned)
     return ", ".join(f"{number} pruned at step {step}" for step, number in numbers.items())
+
+
+def _edges(ablation: Ablation, value: Point) -> list[str]:
+    """The warnings of `_edge` on a chosen value."""
+    assert ablation.tune is not None
+    edges = (_edge(ablation, ablation.tune, name, one) for name, one in value.items())
+    return [edge for edge in edges if edge]
 
 
 def _edge(ablation: Ablation, tuned: TuneSpec, name: str, value: Any) -> str:

@@ -210,11 +210,13 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from experiments.results import metrics
 
     store, ablation, trials = find(name, overrides, arguments)
-    if arguments.metric:
-        if arguments.metric not in metrics.names():
-            raise MixlabError(
-                f"command line: --metric: expected a metric, got {arguments.metric!r}; "
-                f"{choices(arguments.metric, metrics.names())}"
-            )
-        ablation = replace(ablation, report=replace(ablation.report, metric=arguments.metric, equivalence=None))
-    return make_report(ablation, trials, store, Options(arguments.interval, arguments.mix_commits))
+    if arguments.metric and arguments.metric not in metrics.names():
+        raise MixlabError(
+            f"command line: --metric: expected a metric, got {arguments.metric!r}; "
+            f"{choices(arguments.metric, metrics.names())}"
+        )
+    asked, equivalence_of = ablation.report, ""
+    if arguments.metric and arguments.metric != asked.metric:
+        ablation = replace(ablation, report=replace(asked, metric=arguments.metric, equivalence=None))
+        equivalence_of = asked.metric if asked.equivalence else ""
+    return make_report(ablation, trials, store, Options(arguments.interval, arguments.mix_commits, equivalence_of))

@@ -10,6 +10,8 @@ import pytest
 from analysis.page.answer import sentences
 from analysis.page.paper import DATA, FINDINGS, findings
 from analysis.table import trends
+from experiments.design.ablation import load_ablation
+from tests.conftest import write_yaml
 from tests.test_report_files import BLOCKS, MIXING, Bench, record
 
 
@@ -64,3 +66,21 @@ def test_a_finding_of_the_paper_on_other_data_says_so(bench: Any) -> None:
     assert mixing.startswith(FINDINGS[MIXING]) and "Found on JFT-300M and ImageNet" in mixing
     assert mixing.endswith("on synthetic it need not hold.")
     assert position == FINDINGS["model.position_embedding"] and "model.position_embedding" not in DATA
+
+
+@pytest.mark.parametrize(
+    ("field", "values", "is_said"),
+    [
+        (MIXING, ["tied", "grouped"], True),
+        (MIXING, ["tied", "pooling", "untied"], True),
+        (MIXING, ["tied", "pooling", "identity"], False),
+        ("model.channel_mixing", ["tied", "untied"], True),
+        ("data.fraction", [0.5, 1.0], True),
+    ],
+)
+def test_a_finding_is_told_where_two_of_its_values_are_in_the_table(
+    tmp_path: Path, field: str, values: list[Any], is_said: bool
+) -> None:
+    path = write_yaml(tmp_path / "one.yaml", grid={field: values, "seed": [0]}, report={"rows": [field]})
+    found = findings(load_ablation(path))
+    assert len(found) == is_said and all(one.startswith(FINDINGS[field]) for one in found)

@@ -224,3 +224,15 @@ def test_first_layers_are_not_chosen_on_test(bench: Any) -> None:
         write_whole(report.store.folder(one.trial.id) / first_layers.FILE, save(kept))
     chosen = [figure for figure in draw_all(replace(report, frame=frame)) if figure.name == "filters"]
     assert made.trials[1].trial.id in chosen[0].caption and "best on validation" in chosen[0].caption
+
+
+def test_fields_that_are_drawn_together_are_panels_in_a_row(bench: Any) -> None:
+    """Not the diagonal of a square of panels, whose other places no sample fills."""
+    grid = {RATE: "uniform(0.01, 0.1)", "model.dropout": "uniform(0, 0.2)", MIXING: ["tied", "untied"], "seed": [0]}
+    made = bench(grid=grid, samples=3, samples_seed=1, report={"rows": [RATE, "model.dropout", MIXING],
+                                                               "baseline": {MIXING: "tied"}})  # fmt: skip
+    figures = {one.name: one for one in draw_all(made.put(*(record(0.5 + 0.01 * i) for i in range(6))).report())}
+    curves, sweep = figures["learning_curves"].figure, figures["sweep_learning_rate"]
+    assert {ax.get_subplotspec().get_geometry()[:2] for ax in curves.axes} == {(2, 3)}  # training above testing
+    assert len(sweep.figure.axes) == 1 and "Each learning rate has its own dropout." in sweep.caption
+    assert len(curves.axes) == 6 and all("dropout" in ax.get_title() for ax in curves.axes[:3])

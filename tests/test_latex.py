@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from analysis.table.render import rendered_of
 from tests.conftest import command
 from tests.test_report_files import BLOCKS, MIXING, Bench, compile_latex, record
 
@@ -47,6 +48,22 @@ def test_numbers_stand_in_siunitx_columns_under_grouped_heads(tex: str) -> None:
     assert first[:6] == ["{}1", "{}tied", "50.5", "0.7", "2", "{---}"]
     assert second[:2] == ["", "{}untied"] and second[5] == "+8.0"  # beside its baseline, which names the group
     assert rows[5].endswith(r"\multicolumn{5}{c}{0 of 2} \\")
+
+
+def test_no_test_is_explained_that_this_table_has_no_column_for(tmp_path: Path, cache: Path) -> None:
+    made = Bench(tmp_path, cache, grid=GRID, report={**REPORT, "equivalence": {"margin": 0.05}})
+    rendered = rendered_of(made.put(*(record(0.5 + 0.01 * i) for i in range(16))).report())
+    assert "TOST" in rendered.text("text") and "TOST" in rendered.text("latex")
+    assert "TOST" not in rendered.text("siunitx")
+
+
+def test_a_table_of_another_metric_says_that_its_margin_is_of_the_first(tmp_path: Path, cache: Path) -> None:
+    made = Bench(tmp_path, cache, grid=GRID, report={**REPORT, "equivalence": {"margin": 0.05}})
+    made.put(*(record(0.5 + 0.01 * i) for i in range(16)))
+    note = "equivalence: its margin is one of last.test.accuracy; no such test of last.test.loss\n"
+    for metric, is_said in (("last.test.loss", True), ("last.test.accuracy", False)):
+        out = command(tmp_path, "report", "one.yaml", "--format", "text", "--metric", metric).out
+        assert (note in out) == is_said and ("TOST" in out) == (not is_said)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex on PATH")

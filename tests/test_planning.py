@@ -103,6 +103,12 @@ def test_hours_of_other_models_lie_between_the_fastest_and_the_slowest(bench: An
         assert got == pytest.approx((same + sum(map(flops, pooling)) / rate) / 3600)
 
 
+def test_hours_of_other_models_are_told_to_be_guessed(bench: Any) -> None:
+    made = bench()
+    made.put(made.trials[0].trial)
+    assert "6 trials guessed from the FLOP/s of other models there" in made.text()
+
+
 def test_records_of_another_backend_or_device_say_nothing(bench: Any) -> None:
     other = bench(base=base(backend="jax"))
     other.put(other.trials[0].trial)

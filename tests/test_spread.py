@@ -221,7 +221,6 @@ def test_a_loss_is_asked_for_in_nats(bench: Any) -> None:
 def test_what_cannot_be_said_is_said_so(bench: Any) -> None:
     assert "give --sd, that of one setting in points" in bench().text()
     assert "report.baseline names no setting" in bench(report={"rows": [MIXING]}).text()
-    assert "nothing of other seeds with one seed of a setting" in bench(grid={**GRID, "seed": [0]}).text(Asked(sd=0.4))
     made = bench()
     for planned in made.trials:
         made.put(planned.trial, 1.0)
@@ -230,6 +229,20 @@ def test_what_cannot_be_said_is_said_so(bench: Any) -> None:
         bench(report={"rows": [MIXING]}).text(Asked(detect=0.5))
     with pytest.raises(MixlabError, match=r"--detect: .*standard deviation"):
         bench(grid={**GRID, "seed": [7, 8]}, base=base(model={"hidden_dim": 16})).text(Asked(detect=0.5))
+
+
+def test_one_seed_is_planned_to_be_tested_as_its_report_tests_it(bench: Any) -> None:
+    """Over its examples alone; a loss has none that are right or wrong, and is not tested."""
+    one = "shows   one seed: a difference is tested over the test examples of this seed alone; it says nothing of other"
+    alone = bench(grid={**GRID, "seed": [0]})
+    for asked in (Asked(), Asked(sd=0.4)):
+        text = alone.text(asked)
+        assert f"{one} seeds" in text and text.count("deviation") == 0
+    assert one in alone.text(Asked(sd=0.4, detect=2)) and "seeds show a difference of 2 points" in alone.text(
+        Asked(sd=0.4, detect=2)
+    )
+    of_loss = bench(grid={**GRID, "seed": [0]}, report={**REPORT, "metric": "last.test.loss"}).text(Asked(sd=0.4))
+    assert "one seed: no difference of test loss is tested, as one seed has no spread" in of_loss
 
 
 def test_what_no_accuracy_can_show_is_neither_asked_for_nor_promised(bench: Any) -> None:

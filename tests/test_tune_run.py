@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,10 @@ from analysis.figures import draw_all
 from analysis.figures.looks import looks_of
 from analysis.figures.style import Drawn
 from analysis.frame import load
+from analysis.page.answer import sentences
 from analysis.report import Report, make_report
+from analysis.table.latex import escape
+from analysis.table.render import rendered_of
 from analysis.tuned import tuned_text
 from experiments.design import archive, seen
 from experiments.design.ablation import Ablation, GridTrial
@@ -365,3 +369,58 @@ def test_a_table_that_grows_by_its_choices_has_not_grown_after_a_look(
     for tunes in (True, False):
         end_of(tmp_path, larger, "pooling", tunes)
     assert f"2 of 6 trials {joined}" in run("report", "a.yaml", *text).out
+
+
+BLOCKS = "model.num_blocks"
+FOUR = {"grid": {MIXING: ["tied", "untied"], BLOCKS: [1, 2], "seed": [0]},
+        "report": {"rows": [MIXING, BLOCKS], "baseline": {MIXING: "tied"}}}  # fmt: skip
+
+
+def report_of(folder: Path, score: Callable[[GridTrial], float | None]) -> Report:
+    """Of four settings, with a record of every trial."""
+    ablation = ablation_of(folder, **FOUR)
+    record_all(folder, ablation, score)
+    for planned in known(ablation, folder):
+        if not planned.tunes:
+            record(folder, planned, 0.5, 0.5 + 0.01 * planned.trial.model.num_blocks)
+    return make_report(ablation, known(ablation, folder), Store(folder / "runs"))
+
+
+ONE = (
+    "all 4 settings: learning_rate=0.1 of 3 values, "
+    "best.validation.accuracy 61.00 to 62.00 %; learning_rate is at the edge of "
+)
+SEVERAL = (
+    "all 4 settings: learning_rate=0.001 (token_mixing=tied num_blocks=1, token_mixing=untied num_blocks=1), "
+    "learning_rate=0.1 (token_mixing=tied num_blocks=2, token_mixing=untied num_blocks=2) of 3 values, "
+    "best.validation.accuracy 90.00 %; learning_rate is at the edge of its range: 0.001 of 0.001..0.1; widen it; "
+    "learning_rate is at the edge of its range: 0.1 of 0.001..0.1; widen it"
+)
+
+
+@pytest.mark.parametrize(
+    ("score", "num_at_edge", "line"),
+    [
+        (lambda rate, blocks: 0.5 + rate + 0.01 * blocks, 4, f"{ONE}its range: 0.1 of 0.001..0.1; widen it"),
+        (lambda rate, blocks: 0.9 if rate == {1: 0.001, 2: 0.1}[blocks] else 0.5, 4, SEVERAL),
+        (lambda rate, blocks: 0.9 if rate == 0.01 else None if rate == 0.1 else 0.5, 0,
+         "all 4 settings: learning_rate=0.01 of 3 values, best.validation.accuracy 90.00 %; "
+         "8 of 24 tuning trials diverged, which counts as worst"),
+        (lambda rate, blocks: 0.9 if rate == {1: 0.01, 2: 0.1}[blocks] else 0.5, 2, None),
+    ],
+)  # fmt: skip
+def test_an_answer_says_how_many_chose_at_an_edge_and_settings_that_agree_have_one_note(
+    tmp_path: Path, quick: Path, score: Any, num_at_edge: int, line: str | None
+) -> None:
+    report = report_of(tmp_path, lambda one: score(one.trial.train.learning_rate, one.trial.model.num_blocks))
+    told, edge = sentences(report)[0], f"; the chosen value is at the edge of the range for {num_at_edge} of 4."
+    assert "Each setting was tuned over 3 values of learning rate by best.validation.accuracy" in told
+    assert (edge in told) == (num_at_edge > 0) and ("edge" in told) == (num_at_edge > 0)
+    (caption,) = (one.caption for one in draw_all(report) if one.name == "tuning_learning_rate")
+    rendered = rendered_of(report)
+    of_settings = [text for text in rendered.notes if text.startswith("token_mixing=") and "of 3 values" in text]
+    if line is None:
+        assert len(of_settings) == 4 and "all 4 settings" not in caption + rendered.text("text")
+    else:
+        assert rendered.notes[0] == line and not of_settings and caption.endswith(f" {line}.")
+        assert all(rendered.text(style).count(escape(line)) == 1 for style in ("latex", "siunitx"))

@@ -13,6 +13,7 @@ from analysis.figures.looks import Looks
 from analysis.labels import Label
 
 COLUMNS = 4  # of panels
+FULL = 0.5  # the share of a grid of panels that is not full enough, as where fields are drawn, and vary together
 WIDTH, HEIGHT = 1.75, 1.75  # inches of a panel
 ALONE = (3.9, 2.9)  # of one that stands alone
 TITLE_LETTERS = 23  # on a line
@@ -60,19 +61,19 @@ class Panels:
 
 
 def panels(looks: Looks, names: Sequence[str], most_rows: int, most_folded: int) -> Panels:
-    """Panels of the values of fields: the first field's are the columns, where there are few of them.
+    """Panels of the values of fields: the first field's are the columns, where they are few and most panels are there.
 
     Args: most_rows: of the values of the other fields.    most_folded: of a row of panels that is too long for one.
     """
     found = list(dict.fromkeys(looks.roles.part(label, names) for label in looks.report.rows))
-    firsts = list(dict.fromkeys(values[:1] for values in found))
-    if len(firsts) > COLUMNS or len(names) < 2:
+    firsts, rests = (list(dict.fromkeys(values[part] for values in found)) for part in (slice(1), slice(1, None)))
+    if len(firsts) > COLUMNS or len(names) < 2 or FULL * len(firsts) * len(rests) >= len(found):
         shown = style.some(found, COLUMNS * most_folded)
         num_columns = min(COLUMNS, len(shown)) if len(shown) != COLUMNS + 1 else 3
         rows = [shown[i : i + num_columns] for i in range(0, len(shown), num_columns)]
         rows = [[*row, *[None] * (num_columns - len(row))] for row in rows]
     else:
-        rests = style.some(list(dict.fromkeys(values[1:] for values in found)), most_rows)
+        rests = style.some(rests, most_rows)
         rows = [[(*first, *rest) if (*first, *rest) in found else None for first in firsts] for rest in rests]
         shown = [values for row in rows for values in row if values is not None]
     left_out = style.left_out(len(shown), len(found), f"panels ({looks.roles.names_text(names)})")

@@ -11,7 +11,7 @@ from analysis.figures.style import Drawn, Values
 from analysis.figures.sweep import MOST_ROWS, Axis, file_name
 from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.report import Report
-from analysis.tuned import point_text
+from analysis.tuned import folded_text, point_text
 from experiments.design.choice import Choice, Tried, best
 from experiments.design.report_spec import default
 from experiments.design.tune_spec import TuneSpec
@@ -87,7 +87,9 @@ def _draw(looks: Looks, tuned: TuneSpec, name: str, lines: Sequence[_Line]) -> D
     figure.supylabel(f"{tuned.by} ({metric.unit})", fontsize=9)
     looks.legend(figure)
     others = ", at the best of the other tuned fields" if len(tuned.over) > 1 else ""
-    numbers = " ".join(f"{_words(looks, line)}: {_numbers(looks, line, name)}." for line in drawn)
+    folded = folded_text(ablation, [line.choice for line in drawn])
+    each = (f"{_words(looks, line)}: {_numbers(looks, line, name)}." for line in drawn)
+    numbers = f"{folded}." if folded else " ".join(each)
     left_out = f" The figure shows {len(drawn)} of {len(lines)} settings." if len(drawn) < len(lines) else ""
     crossed = "; crossed: pruned, as it was at that step" if any(line.pruned for line in drawn) else ""
     marks = f"ringed: the chosen value{crossed}"

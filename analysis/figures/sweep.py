@@ -12,7 +12,7 @@ from analysis.figures import permutation, style
 from analysis.figures.looks import Looks, looks_of
 from analysis.figures.panels import Panels, panels
 from analysis.figures.style import Drawn, Values
-from analysis.labels import Label, field_text, keys, value_text
+from analysis.labels import Label, field_text, field_words, keys, value_text
 from analysis.report import Report
 from analysis.settings import FRAMEWORK
 from analysis.table.trends import MIN_VALUES, few_points, is_number
@@ -54,7 +54,9 @@ def _draw(looks: Looks, name: str) -> Drawn:
     figure.supylabel(f"{report.ablation.report.metric} ({unit(report.ablation)})", fontsize=9)
     looks.legend(figure, settings=name not in looks.roles.compared)
     left_out = placed.left_out if name in looks.roles.compared else looks.left_out + placed.left_out
-    caption = f"Mean over seeds and its {level_text()} interval.{left_out}"
+    bound = looks.roles.names_text(_bound(looks, name))
+    own = f" Each {field_words(report.ablation, name)} has its own {bound}." if bound else ""
+    caption = f"Mean over seeds and its {level_text()} interval.{own}{left_out}"
     return Drawn(f"sweep_{file_name(name)}", f"Over {words}", caption, figure, shown.texts)
 
 
@@ -99,10 +101,18 @@ class Axis:
 
 
 def _panels(looks: Looks, name: str) -> Panels:
-    """Panels of all fields that are neither the axis, nor the framework, nor told by colour."""
-    roles = looks.roles
+    """Panels of all fields that are neither the axis, nor bound to it, nor the framework, nor told by colour."""
+    roles, bound = looks.roles, _bound(looks, name)
     others = [one for one in roles.compared if one != name] if name in roles.compared else []
-    return panels(looks, [*(one for one in roles.beside if one != name), *others], MOST_ROWS, MOST_ROWS)
+    beside = [one for one in roles.beside if one != name and one not in bound]
+    return panels(looks, [*beside, *others], MOST_ROWS, MOST_ROWS)
+
+
+def _bound(looks: Looks, name: str) -> list[str]:
+    """Fields beside what is compared that have one value at each value of a field, as those that are drawn with it."""
+    pairs = {one: {looks.roles.part(label, (name, one)) for label in looks.report.labels} for one in looks.roles.beside}
+    num_values = len(looks.report.values(name))
+    return [one for one, found in pairs.items() if one != name and len(found) == num_values]
 
 
 def _lines(placed: Panels, panel: Label, ax: Any, axis: Axis, shown: Values) -> None:

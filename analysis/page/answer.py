@@ -44,7 +44,7 @@ def _sentences(report: Report) -> list[str]:
     if not compared:
         return [" ".join((*_best(report, with_mean), *_unfinished(report)))]
     told = Answer(report, roles_of(report), compared)
-    first = (told.headline(), tuned.tuned_text(report.ablation), *_unfinished(report))
+    first = (told.headline(), tuned.tuned_text(report.ablation, report.choices), *_unfinished(report))
     return [" ".join(first), *map(told.sentence, told.order[1:MAX_SENTENCES]), *told.left_out()]
 
 

@@ -36,12 +36,25 @@ DATA = {
 }
 
 
+# The values of those findings that are about values of their own: two of them are to be in the table.
+VALUES = {
+    "model.token_mixing": {"tied", "untied", "grouped", "grouped_views"},
+    "model.channel_mixing": {"tied", "untied"},
+}
+
+
 def findings(ablation: Ablation) -> list[str]:
     """The paper's findings on the fields that vary in the table; those of other data say so."""
     places = [*ablation.report.rows, *ablation.report.columns]
     places += [name for axis in places for name in ablation.named.get(axis, ())]
-    names = [name for name in FINDINGS if name in places and len(ablation.axes.get(name, [])) > 1]
+    names = [name for name in FINDINGS if name in places and _is_asked(ablation, name)]
     return [f"{FINDINGS[name]}{_caveat(ablation, name)}" for name in names]
+
+
+def _is_asked(ablation: Ablation, name: str) -> bool:
+    """Tell whether the table holds two of the values that the finding on a field is about."""
+    values = ablation.axes.get(name, [])
+    return len([value for value in values if value in VALUES.get(name, values)]) > 1
 
 
 def _caveat(ablation: Ablation, name: str) -> str:

@@ -23,7 +23,8 @@ from experiments.design.ablation import Ablation
 from experiments.results import metrics
 
 
-def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[str]:
+def heading(ablation: Ablation, table: pd.DataFrame, options: Options, with_equivalence: bool = True) -> list[str]:
+    """Lines above a table. Args: with_equivalence: the table has the columns of its test, if it is asked for."""
     cells = rows(ablation, table)
     baseline = ", ".join(filter(None, (baseline_text(ablation), matching.heading_text(ablation, cells))))
     name = " ".join((ablation.name, *(("with", *ablation.overrides) if ablation.overrides else ())))
@@ -45,7 +46,7 @@ def heading(ablation: Ablation, table: pd.DataFrame, options: Options) -> list[s
         least = inference.BOOTSTRAP_LEAST
         covers = f"of {least} it covers a mean in {inference.BOOTSTRAP_COVERAGE[least]} %"
         lines.append(f"intervals of means by {options.interval}, for {least} seeds or more ({covers})")
-    if ablation.report.equivalence:
+    if ablation.report.equivalence and with_equivalence:
         lines.append(_equivalence(ablation, table))
     signs = [marks(cell, options) for cell in cells.values()]
     meanings = {

@@ -1,7 +1,7 @@
 """Notes under a table: on its tests, and on the cells and trials that are not whole."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
@@ -15,16 +15,26 @@ from analysis.table.wording import level_text
 from backends.errors import counted
 from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
+from experiments.design.choice import Choice
 from experiments.design.names import AXIS
 
 MAX_NOTES = 100  # lines
 REPEATED = "‡"
 
 
-def notes(ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options: Options) -> list[str]:
-    """The lines under a table."""
+def notes(
+    ablation: Ablation, table: pd.DataFrame, frame: pd.DataFrame, options: Options, choices: Sequence[Choice] = ()
+) -> list[str]:
+    """The lines under a table. Args: choices: of what is tuned."""
     cells = rows(ablation, table)
-    lines = [*tuned.notes(ablation, frame), *_of_intervals(table, options), *_of_cells(ablation, cells, options)]
+    lines = [
+        *tuned.notes(ablation, frame, choices),
+        *_of_intervals(table, options),
+        *_of_cells(ablation, cells, options),
+    ]
+    if options.equivalence_of:
+        margin = f"equivalence: its margin is one of {options.equivalence_of}"
+        lines.append(f"{margin}; no such test of {ablation.report.metric}")
     lines += [*_of_all(ablation, cells, frame), *_of_trials(ablation, frame)]
     more = [f"and {len(lines) - MAX_NOTES} more; mixlab status lists the trials"] if len(lines) > MAX_NOTES else []
     return lines[:MAX_NOTES] + more

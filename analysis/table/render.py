@@ -71,7 +71,7 @@ class Rendered:
 
     @cached_property
     def notes(self) -> list[str]:
-        return notes(self.ablation, self.table, self.frame, self.options)
+        return notes(self.ablation, self.table, self.frame, self.options, self.report.choices if self.report else ())
 
     def text(self, style: str) -> str:
         """The table in one of FORMATS, or for SIUNITX."""
@@ -87,7 +87,8 @@ class Rendered:
             return "\n\n".join("\n".join(block) for block in blocks).rstrip() + "\n"
         below = [*self.differences, *self.notes]
         if style == SIUNITX:
-            return siunitx.document(self.ablation, self.table, self.options, (self.above, below))
+            above = heading(self.ablation, self.table, self.options, with_equivalence=False)
+            return siunitx.document(self.ablation, self.table, self.options, (above, below))
         if style == "latex":
             return document(self.layout, len(report.rows), self.ablation.name, self.above, below)
         lines = [*map(paragraph, self.above), *markdown(self.layout), "", *map(paragraph, below)]

@@ -135,7 +135,7 @@ def _hours(one: Hours) -> str:
     span = duration(one.low) if one.low == one.high else f"{duration(one.low)} to {duration(one.high)}"
     parts = [
         (one.num_same, f"by {counted(one.num_records, 'record')} of the same model"),
-        (one.num_other, "by the FLOP/s of other models there"),
+        (one.num_other, "guessed from the FLOP/s of other models there"),
         (one.num_unknown, "of another backend or precision left out"),
     ]
     told = [f"{counted(count, 'trial')} {how}" for count, how in parts if count]

@@ -7,6 +7,7 @@ from analysis import power
 from analysis.planning import spread
 from analysis.planning.known import Known
 from analysis.planning.spread import Compared, Origin, Spread
+from analysis.predictions import has_predictions
 from backends.errors import MixlabError, counted
 from experiments.results import metrics
 from experiments.results.metrics import Metric
@@ -34,6 +35,8 @@ def shows(known: Known, asked: Asked = Asked()) -> list[str]:
     found, metric = spread.compared(known), metrics.parse(known.ablation.report.metric).metric
     _check(asked, metric)
     spread_ = spread.told(asked.sd / metric.scale) if asked.sd is not None else None
+    if found.least_seeds == 1 and asked.detect is None:
+        return [_one_seed(known, found)]
     if found.num_settings and not spread_:
         spread_ = spread.from_store(known)
     if not found.num_settings or not spread_:
@@ -44,7 +47,8 @@ def shows(known: Known, asked: Asked = Asked()) -> list[str]:
     if not spread_.sd and not spread_.examples:
         return [f"not known: what is there of {spread.seen(known)} is the same at every seed"]
     level = power.first_step(found.num_settings)
-    answers = [_detectable(found, spread_, level, metric), *_origin(asked, spread_, metric)]
+    first = _detectable(found, spread_, level, metric) if found.least_seeds > 1 else _one_seed(known, found)
+    answers = [first, *_origin(asked, spread_, metric)]
     if asked.detect is not None:
         answers.insert(1, _seeds(asked.detect, spread_, level, metric))
     return answers
@@ -79,11 +83,19 @@ def _unit(metric: Metric) -> str:
     return metric.difference_unit
 
 
+def _one_seed(known: Known, found: Compared) -> str:
+    """What a setting with one seed shows: see inference.crossed."""
+    split, metric = metrics.parse(known.ablation.report.metric)[1:]
+    seeds = "one seed" if found.most_seeds == 1 else f"1 to {found.most_seeds} seeds, of which one"
+    if not has_predictions(known.ablation.report.metric):
+        return f"{seeds}: no difference of {split} {metric.name} is tested, as one seed has no spread"
+    told = f"a difference is tested over the {split} examples of this seed alone"
+    return f"{seeds}: {told}; it says nothing of other seeds"
+
+
 def _detectable(found: Compared, spread_: Spread, level: float, metric: Metric) -> str:
     n = found.least_seeds
     family = f"Holm's first step over {counted(found.num_settings, 'setting')}, level {100 * level:.4g} %"
-    if n < 2:
-        return "nothing of other seeds with one seed of a setting: without a second one no spread over seeds is known"
     least = power.detectable_over(n, spread_.sd, level, spread_.error_of_examples)
     seeds = f"{n} seeds" if n == found.most_seeds else f"{n} to {found.most_seeds} seeds, of which {n}"
     if least > metric.most:

@@ -45,5 +45,7 @@ FAULTS: dict[str, list[Row]] = {
     "analysis/tuned.py": [
         ("if value not in ends or", "if value in ends or", "tune_run -k at_an_edge"),
         ("value == values.bounds(*fields.holder(name))[ends.index(value)]", "False", "tune_run -k no_further"),
+        ("> 1 and not all(edges):", "> 1 and not any(edges):", "tune_run -k chose_at_an_edge"),
+        ("sum(any(_edges(ablation, value)) for value in chosen)", "len(chosen)", "tune_run -k chose_at_an_edge"),
     ],
 }  # fmt: skip
