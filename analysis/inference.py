@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis.parts import MeanSquares
+from analysis.variance import MeanSquares
 
 LEVEL = 0.95  # of every interval
 ALPHA = 0.05  # of every test, after Holm's correction

@@ -16,10 +16,10 @@ import numpy as np
 from scipy import stats
 
 from analysis.factorial import Grid, interactions
-from analysis.parts import Parts, pooled
 from analysis.power import detectable_over
 from analysis.predictions import Right, nothing
 from analysis.settings import Compared, Tested, tests
+from analysis.variance import Parts, pooled
 
 BATCH = 50
 ALIKE = 0.9  # of the variance of chance, that frameworks share

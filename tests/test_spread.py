@@ -10,10 +10,10 @@ import pytest
 
 from analysis import power
 from analysis.inference import crossed
-from analysis.parts import Parts, pooled
 from analysis.planning import spread
 from analysis.planning.spread import Origin
 from analysis.terminal.shows_lines import Asked
+from analysis.variance import Parts, pooled
 from backends.errors import MixlabError
 from experiments.results import predictions, unsealed
 from tests.conftest import base

@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from analysis import parts, settings
-from analysis.parts import Parts
+from analysis import settings, variance
 from analysis.planning import pairs
 from analysis.planning.known import Known
 from analysis.planning.pairs import Sample, Samples
 from analysis.predictions import reader
+from analysis.variance import Parts
 from experiments.results import metrics, unsealed
 
 ROOT_2 = math.sqrt(2)  # of two settings whose seeds are taken as unrelated the variances add up
@@ -100,7 +100,7 @@ def _spread(known: Known, samples: Sequence[Sample], of_pairs: bool) -> Spread |
         sd, df = _pooled([one.numbers for one in samples])
         trials = {trial for one in samples for trial in one.trials}
         return Spread(factor * sd, origin=Origin(len(trials), df, of_pairs, split, 0))
-    found, num = parts.pooled([one for _, one, _ in estimates]), num_examples(known)
+    found, num = variance.pooled([one for _, one, _ in estimates]), num_examples(known)
     origin = Origin(len(trials), found.df, of_pairs, split, max(size for *_, size in estimates))
     return Spread(factor * found.of_seeds(num), found.of_examples(num) if of_pairs else None, num, origin)
 

@@ -11,7 +11,7 @@ FAULTS: dict[str, list[Row]] = {
         ("1.0 if of_pairs else ROOT_2", "1.0", "spread -k single_settings"),
         ("found.of_examples(num) if of_pairs else None", "None", "spread -k counts_the_test_examples"),
     ],
-    "analysis/parts.py": [
+    "analysis/variance.py": [
         ("self.rest / num)", "self.rest)", "spread -k scaled"),
         ("weights = [one.df for one in estimates]", "weights = [1 for one in estimates]", "spread -k right_on_average"),
         ("degrees = max(n - 1, 1)", "degrees = max(n, 1)", "spread -k right_on_average"),
