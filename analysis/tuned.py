@@ -54,8 +54,9 @@ def heading_text(ablation: Ablation) -> str:
         for name, tried in ablation.tune.over.items()
     )
     seeds = ", ".join(map(str, ablation.tune.seeds))
+    by = f"the mean {ablation.tune.by} of seeds" if len(ablation.tune.seeds) > 1 else f"{ablation.tune.by} of seed"
     how = f"{seeds}{_frameworks(ablation)}{_stages(ablation.tune)}"
-    return f"tuned for each setting by the mean {ablation.tune.by} of seeds {how}: {over}"
+    return f"tuned for each setting by {by} {how}: {over}"
 
 
 def _stages(tuned: TuneSpec) -> str:
