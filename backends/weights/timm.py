@@ -1,37 +1,30 @@
 """What timm must be told to build a Mixer: the arguments of its class, and which of its names stand for one.
 
 Source: huggingface/pytorch-image-models 1.0.31 (Apache-2.0), timm/models/mlp_mixer.py: MlpMixer.__init__ and the
-functions mixer_*_224. These functions set the three sizes of ARCHITECTURES themselves, and take them from nobody; the
+functions mixer_*_224. These functions set the three sizes of FIXED themselves, and take them from nobody; the
 other arguments they hand on. They pass on no activation and no norm by name.
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from backends.models.mixer_spec import MixerSpec
+from backends.models.mixer_spec import SIZES, VARIANTS, MixerSpec
 from backends.weights.formats import FORMATS
 
-# What a name stands for: patch_size, num_blocks, embed_dim.
-ARCHITECTURES: Mapping[str, tuple[int, int, int]] = {
-    "mixer_s32_224": (32, 8, 512),
-    "mixer_s16_224": (16, 8, 512),
-    "mixer_b32_224": (32, 12, 768),
-    "mixer_b16_224": (16, 12, 768),
-    "mixer_l32_224": (32, 24, 1024),
-    "mixer_l16_224": (16, 24, 1024),
-}
+NAMED = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16")  # of the paper's variants, those that timm has a name for
+FIXED = ("patch_size", "hidden_dim", "num_blocks")  # sizes that a name stands for
 # Values of the two arguments that are no numbers, as they are written in Python.
 ACTIVATIONS = {"gelu": "nn.GELU", "gelu_tanh": 'partial(nn.GELU, approximate="tanh")', "relu": "nn.ReLU"}
 
 
 def architecture(model: MixerSpec) -> str | None:
     """The name under which `timm.create_model` builds this model; None: no name stands for its sizes or functions."""
-    sizes = (model.patch_size, model.num_blocks, model.hidden_dim)
-    options = FORMATS["timm"].options
-    if any(getattr(model, name) != value for name, value in options.items()):
+    if any(getattr(model, name) != value for name, value in FORMATS["timm"].options.items()):
         return None
-    return next((name for name, own in ARCHITECTURES.items() if own == sizes), None)
+    sizes = [getattr(model, name) for name in FIXED]
+    of_named = {name: dict(zip(SIZES, VARIANTS[name], strict=True)) for name in NAMED}
+    named = (name for name, own in of_named.items() if [own[size] for size in FIXED] == sizes)
+    return next((f"mixer_{name.replace('/', '').lower()}_224" for name in named), None)
 
 
 def handed_on(model: MixerSpec) -> dict[str, Any]:
