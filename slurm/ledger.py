@@ -107,6 +107,8 @@ class Array:
         """The array with changes, on disk first."""
         changed = replace(self, **changes)
         fields = {key: value for key, value in asdict(changed).items() if key not in ("folder", "number")}
+        if not changed.until:
+            del fields["until"]  # jobs of a code of before there was such a key read the arrays that have none
         write_json(self.folder / f"array-{self.number}.json", fields)
         return changed
 

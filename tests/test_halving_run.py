@@ -7,8 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Set
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import MappingProxyType, SimpleNamespace
 from typing import Any
@@ -22,7 +22,6 @@ from analysis.tuned import heading_text, tuned_text
 from backends.errors import MixlabError
 from experiments.design import archive, stages
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.files import write_json
 from experiments.machine import memory
 from experiments.machine.environment import ROOT
 from experiments.results.store import Store
@@ -32,12 +31,12 @@ from experiments.running.local import LocalRun
 from experiments.running.pool import Pool, Slot
 from experiments.running.progress import PlainReporter
 from experiments.running.worker import Worker, WorkerSpec
-from slurm import ledger
+from slurm import ledger, submission
 from slurm.cluster import ClusterSpec
-from slurm.cluster_keys import tree_of
 from slurm.job import read_work, write_work
 from slurm.missing import missing
 from slurm.needs import Needs
+from slurm.packing import Pack
 from slurm.request import Request
 from slurm.status import overview
 from tests.conftest import TIMEOUT_S, Ended, base, kill_tree, records, results, start, wait_until, write_yaml
@@ -233,19 +232,16 @@ class Sent:
         """A submission of trials, each to the step to which it is trained then."""
         folder = self.store.root / "ablations" / "a" / "jobs" / f"20260101-00000{self.number}-abcdef"
         self.number += 1
-        write_json(folder / ledger.CLUSTER, tree_of(ClusterSpec()))
-        archive.write(folder / archive.FILE, self.ablation, trials)
-        ids = (tuple(one.trial.id for one in trials),)
-        steps = {one.trial.id: one.until for one in trials if one.until is not None}
-        array = ledger.Array(folder, 0, f"mixlab-{folder.name}", state, "7", "quick", ids, until=steps)
-        return array.become()
+        request = Request(self.ablation, trials, ClusterSpec(), self.store, self.folder / "data")
+        (array,) = submission._prepare(request, folder, [[Pack("quick", Needs(), tuple(trials))]], self.folder)
+        return array.become(state=state, job="7")
 
-    def todo(self, sends_tuning: bool = False) -> set[float]:
+    def todo(self, sends_tuning: bool = False, states: Set[str] | None = None) -> set[float]:
         """The rates of the tuning trials that are sent now."""
         trials = known(self.ablation, self.folder)
         cache = self.folder / "data"
         request = Request(self.ablation, trials, ClusterSpec(), self.store, cache, sends_tuning=sends_tuning)
-        return {rate(planned) for planned in missing(request).todo if planned.tunes}
+        return {rate(planned) for planned in missing(replace(request, states=states)).todo if planned.tunes}
 
     def states(self) -> dict[float, str]:
         trials = known(self.ablation, self.folder)
@@ -266,6 +262,7 @@ def test_a_job_sends_a_trial_once_a_stage_and_none_that_was_lost_in_it(sent: Sen
     assert sent.todo() == set() and sent.todo(sends_tuning=True) == set(RATES)  # lost
     come_to(tmp_path, sent.ablation, 3, rate)
     assert sent.todo() == {0.1, 0.3} == sent.todo(sends_tuning=True)
+    assert sent.todo(sends_tuning=True, states={"lost"}) == set()  # they go on
     sent.send([one for one in known(sent.ablation, tmp_path) if rate(one) == 0.1])
     assert sent.todo() == {0.3} and sent.todo(sends_tuning=True) == {0.1, 0.3}
     sent.send([one for one in known(sent.ablation, tmp_path) if rate(one) == 0.3])

@@ -218,6 +218,26 @@ def test_a_paused_trial_has_the_bits_of_one_that_is_trained_through_and_goes_on_
     assert run.progress.curve == whole.curve and [one["first_step"] for one in run.progress.sessions] == [0, 8, 24]
 
 
+def test_whoever_sees_a_paused_trial_at_its_step_finds_its_checkpoint_there(
+    whole: Whole, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the writes of a pause, a trial has its checkpoint, and its curve from it when it goes on."""
+    own, bench = TrialRun.write_curve, whole.bench
+    curve = store.folder(bench.trial.id) / "metrics.jsonl"
+
+    def write_or_die(run: TrialRun) -> None:
+        if run.progress.step == 8:
+            raise KeyboardInterrupt
+        own(run)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(TrialRun, "write_curve", write_or_die)
+        pause(bench, store, 8)
+    assert checkpoint.newest_step(bench.checkpoint(store)) == 8 and '"step": 8' not in curve.read_text()
+    pause(bench, store, 8)
+    assert '"step": 8' in curve.read_text()
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_resume_equals_uninterrupted(whole: Whole, store: Store, seed: int, chunks: Callable[[int], None]) -> None:
     generator = random.Random(seed)

@@ -47,11 +47,15 @@ def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
 
 
 def is_kept(store: Store, ablation: Ablation) -> bool:
-    """Tell whether an ablation of the archive is the one that the store has under its name, whatever its trials."""
+    """Tell whether an ablation of the archive is the one that the store has under its name, whatever its trials.
+
+    The path of its file and the comments in it may be others.
+    """
     try:
-        return read(store.ablation(ablation.name) / FILE)[0] == ablation
+        kept = read(store.ablation(ablation.name) / FILE)[0]
     except MixlabError:
         return False
+    return replace(kept, where=ablation.where, text=ablation.text) == ablation
 
 
 def write(path: Path, ablation: Ablation, trials: Sequence[GridTrial]) -> None:

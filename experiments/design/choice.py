@@ -1,8 +1,8 @@
 """The choice of a value for a setting, from what the store has of its tuning trials.
 
 It follows from records and curves alone: a record of a done trial never changes, a divergence repeats, and an
-evaluation of a trial gives the same number whenever it is made. So a choice, and what a stage of halving prunes, is
-made alike by whoever looks, and nothing of it is kept.
+evaluation of a trial gives the same number whenever it is made, on one kind of device. So a choice, and what a stage
+of halving prunes, is made alike by whoever looks, and nothing of it is kept.
 """
 
 import itertools

@@ -21,7 +21,6 @@ from experiments.spec.yaml_files import parse, read_text
 SHIPPED = Path(__file__).parent.parent / "ablations"
 BASES = Path(__file__).parent.parent / "bases"
 WHERE = "answer"
-MIXING = "model.token_mixing"  # is compared, if nothing else is asked for
 BASE = re.compile(r"(?<=base: )\.\./bases/(?=\w)")
 
 

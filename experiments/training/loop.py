@@ -53,7 +53,7 @@ class Loop:
         """
         self.runs, self.program, self.splits = list(runs), program, splits
         self.trial = runs[0].trial  # for what is the same in all
-        self.last_step = min(until or self.trial.num_steps, self.trial.num_steps)
+        self.last_step = until or self.trial.num_steps
         self.saved_at, self.step_s = time.monotonic(), 0.0
         program.load(states)
 
@@ -82,7 +82,6 @@ class Loop:
             if stops:
                 yield from self._leave(Stopped())
         if self.last_step < self.trial.num_steps:
-            yield from self._save()
             yield from self._leave(Paused())
         if self.runs:
             yield from self._each(TrialRun.keep, self.program.states())
@@ -151,6 +150,8 @@ class Loop:
         yield from self._each(TrialRun.add_point, points)
         if any(run.is_to_save_best() for run in self.runs):
             yield from self._each(TrialRun.save_best, self.program.states())
+        if self.step == self.last_step < self.trial.num_steps:
+            yield from self._save()  # before the curve: who reads there that the trial has come so far relies on it
         yield from self._each(lambda run, _: run.write_curve(), self.runs)
 
     def _save(self) -> Leaving:
