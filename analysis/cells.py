@@ -50,10 +50,10 @@ def cells(
     by seed; frameworks: which. over: what interval and p are over: seeds and examples, seeds (the test examples are
     taken as fixed), or examples (of one seed); examples: how many; level: of the interval, which leaves out 0 exactly
     where p_holm is below 0.05; p_holm: p corrected for the number of settings that are tested. These are the same in
-    all cells of a setting. interim: whether trials of the grid are missing or running, so that no * is set. Where the
-    table tells no frameworks apart, a setting is a cell. Where the YAML asks for equivalence: equivalence_p, of the two
-    one-sided tests against the first value of its field over paired seeds, equivalence_n, the number of pairs,
-    equivalence_largest and equivalence_kind, see equivalence.Equivalence. parameters, training_flops, images_per_s,
+    all cells of a setting. interim: the trials of the whole grid that have not ended; while there are any, no * is set.
+    Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for equivalence: equivalence_p,
+    of the two one-sided tests against the first value of its field over paired seeds, equivalence_n, the number of
+    pairs, equivalence_largest and equivalence_kind, see equivalence.Equivalence. parameters, training_flops, images_per_s,
     peak_share, seconds (of training), steps: means over the n; accelerator_hours: the sum, with compiling
     and evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
     replicas; dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the
@@ -71,7 +71,7 @@ def cells(
     )
     table = table.assign(**_differences(ablation, groups, table, read))
     origins_of = dict(zip(groups, zip(table["commits"], table["environments"], strict=True), strict=True))
-    table["interim"] = bool(table[["missing", "running"]].to_numpy().any())
+    table["interim"] = int(table[["missing", "running"]].to_numpy().sum())
     table["unlike"] = [_is_unlike(ablation, origins_of, label) for label in groups]
     if ablation.report.equivalence:
         mixed = {label for label, row in zip(groups, made, strict=True) if is_mixed(row["commits"], options)}

@@ -103,7 +103,9 @@ def make_report(
     read = reader(store, ablation.report.metric)
     table = cells(ablation, frame, options, read)
     choices = tune.choose(ablation, trials, store)
-    return Report(ablation, store, options, trial_results, frame, table, choices, read, trials)
+    made = Report(ablation, store, options, trial_results, frame, table, choices, read, trials)
+    table["interim"] += made.num_coming
+    return made
 
 
 def _no_table(ablation: Ablation, choices: Sequence[Choice]) -> NoTable:

@@ -24,6 +24,7 @@ from experiments.design import archive, stages
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.machine import memory
 from experiments.machine.environment import ROOT
+from experiments.results import checkpoint
 from experiments.results.store import Store
 from experiments.running.events import Ended as TrialEnded
 from experiments.running.events import Event
@@ -262,7 +263,6 @@ def test_a_job_sends_a_trial_once_a_stage_and_none_that_was_lost_in_it(sent: Sen
     assert sent.todo() == set() and sent.todo(sends_tuning=True) == set(RATES)  # lost
     come_to(tmp_path, sent.ablation, 3, rate)
     assert sent.todo() == {0.1, 0.3} == sent.todo(sends_tuning=True)
-    assert sent.todo(sends_tuning=True, states={"lost"}) == set()  # they go on
     sent.send([one for one in known(sent.ablation, tmp_path) if rate(one) == 0.1])
     assert sent.todo() == {0.3} and sent.todo(sends_tuning=True) == {0.1, 0.3}
     sent.send([one for one in known(sent.ablation, tmp_path) if rate(one) == 0.3])
@@ -282,6 +282,16 @@ def test_a_paused_trial_is_not_lost_and_one_that_was_sent_further_is(sent: Sent,
     ahead = [one for one in known(sent.ablation, tmp_path) if not one.pruned]
     sent.send(ahead)
     assert sorted(sent.states().values()) == ["lost", "lost", "pruned", "pruned"]
+
+
+def test_what_a_local_run_has_paused_is_told_from_what_has_not_begun(
+    sent: Sent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No job had it: that it is paused is known from the ablation alone."""
+    come_to(tmp_path, sent.ablation, 3, rate)
+    monkeypatch.setattr(checkpoint, "newest_step", lambda path: 3)
+    assert sent.todo(sends_tuning=True, states={"paused"}) == {0.1, 0.3}
+    assert sent.todo(sends_tuning=True, states={"missing"}) == set()
 
 
 def test_trials_of_an_earlier_form_that_halving_has_stopped_are_not_sent_again(sent: Sent, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from analysis.figures import difference
 from analysis.page.answer import sentences
 from tests.test_report_files import MIXING, Bench, record
 
@@ -34,6 +35,19 @@ def test_every_form_of_a_report_says_that_it_is_interim_and_has_no_star(made: Be
         assert INTERIM in text and "p < 0.05" not in text and "+20.1*" not in text
     assert "70.6 ± 0.8 (2 of 3) +20.1" in made.text()  # its number stays
     assert f"{INTERIM}; a test at each look is more than one test, so no * is set" in made.text()
+
+
+def test_no_mark_of_a_figure_is_full_before_all_trials_have_ended(made: Bench) -> None:
+    def mark_and_caption() -> tuple[str, str]:
+        (drawn,) = difference.draw(made.report())
+        (mark,) = (line for line in drawn.figure.axes[0].lines if line.get_marker() not in ("", "None", None))
+        return str(mark.get_markerfacecolor()), drawn.caption
+
+    whole, caption = mark_and_caption()
+    assert whole != "white" and "before all trials have ended" not in caption
+    last_record(made).unlink()
+    interim, caption = mark_and_caption()
+    assert interim == "white" and "distinguishable, which none is called before all trials have ended" in caption
 
 
 @pytest.mark.parametrize("status", ["done", "failed"])

@@ -254,6 +254,9 @@ def test_what_no_accuracy_can_show_is_neither_asked_for_nor_promised(bench: Any)
             made.text(asked)
     assert "2 seeds show no difference, however large, with 80 % power (Holm" in made.text(Asked(sd=5))
     assert "2 seeds show a difference of " in made.text(Asked(sd=0.4))
+    assert "the test examples are taken as fixed" in made.text(Asked(sd=0.4))
+    of_validation = bench(grid={**GRID, "seed": [0, 1]}, report={**REPORT, "metric": "last.validation.accuracy"})
+    assert "the validation examples are taken as fixed" in of_validation.text(Asked(sd=0.4))
 
 
 def test_without_validation_examples_sealed_test_numbers_stay_unread(bench: Any) -> None:

@@ -350,6 +350,7 @@ def test_a_table_that_grows_by_its_choices_has_not_grown_after_a_look(
     if look == "report":
         first: Ended = run("report", "a.yaml", *text)
         assert first.code == 0 and "2 of 4 trials of the table are not in it" in first.out
+        assert "interim: 2 of 4 trials are done" in first.out  # those that wait for a value have not ended
     elif look == "export":
         for planned in known(ablation, tmp_path)[-2:]:
             record(tmp_path, planned, 0.5, curve=[point(6, 0.5)])

@@ -12,7 +12,7 @@ from analysis.figures.style import Drawn, Values
 from analysis.labels import Label
 from analysis.report import Report
 from analysis.table.heading import family_text
-from analysis.table.wording import baseline_text, difference_text, is_significant, p_text, points
+from analysis.table.wording import baseline_text, difference_text, has_star, p_text, points
 from analysis.table.wording import scale as scale_of
 from backends.errors import counted
 
@@ -59,6 +59,7 @@ def draw(report: Report) -> Iterator[Drawn]:
     small = " Small marks: each framework alone." if looks.roles.frameworks else ""
     caption = (
         f"To {baseline_text(report.ablation)}, with the interval of the test; a full mark: distinguishable"
+        f"{', which none is called before all trials have ended' if report.table['interim'].any() else ''}"
         f"{family_text(report.ablation, report.rows)}.{small}{style.left_out(len(chosen), len(compared), 'settings')}"
     )
     yield Drawn("differences", "Difference to the baseline", caption, figure, shown.texts)
@@ -98,7 +99,7 @@ def _mark(looks: Looks, row: _Row, ax: Any, shown: Values) -> None:
     if not math.isnan(cell["difference_low"]):
         ends = [scale * cell[f"difference_{end}"] for end in ("low", "high")]
         ax.plot(ends, [row.place] * 2, color=look["color"], linewidth=1.4)
-    full = {} if is_significant(cell) and not cell["interim"] else {"markerfacecolor": "white"}
+    full = {} if has_star(cell) else {"markerfacecolor": "white"}
     (mark,) = ax.plot([scale * cell["difference"]], [row.place], **{**look, **full})
     together = settings.frameworks_text(ablation, cell)
     words = ", ".join(filter(None, (_words(looks, row.label), f"mean of {together}" if together else "")))

@@ -5,10 +5,9 @@ import pandas as pd
 
 def interim_text(table: pd.DataFrame) -> str:
     """`interim: 6 of 12 trials are done`; empty where all have ended, or none is done. Args: table: of cells.cells."""
-    done = int(table["n"].sum())
-    return (
-        f"interim: {done} of {int(table['planned'].sum())} trials are done" if done and table["interim"].any() else ""
-    )
+    done, coming = int(table["n"].sum()), int(table["interim"].max())
+    ended = int((table["planned"] - table["missing"] - table["running"]).sum())
+    return f"interim: {done} of {ended + coming} trials are done" if done and coming else ""
 
 
 def heading_text(table: pd.DataFrame) -> list[str]:

@@ -80,7 +80,7 @@ def few_points(trend: Trend) -> str:
 
 
 def sentences(report: Report) -> list[str]:
-    """`num blocks (jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
+    """`number of blocks (jax): +1.2 points a doubling [0.3, 2.1], rank correlation +0.90, 4 cells`."""
     texts = []
     for one in trends(report):
         where = f"{one.what} ({one.rest})" if one.rest else one.what

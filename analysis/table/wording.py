@@ -98,11 +98,16 @@ def is_significant(cell: Row) -> bool:
     return bool(cell["p_holm"] < ALPHA)
 
 
+def has_star(cell: Row) -> bool:
+    """Whether a difference is shown as distinguishable, which waits for the end of all trials; see interim.py."""
+    return is_significant(cell) and not cell["interim"]
+
+
 def marks(cell: Row, options: Options) -> str:
     """The signs behind a cell's numbers."""
     if math.isnan(cell["mean"]):
         return ""
-    signs = SIGNIFICANT if is_significant(cell) and not cell["interim"] else ""
+    signs = SIGNIFICANT if has_star(cell) else ""
     return signs + (UNEQUAL if _is_unequal(cell, options) else "")
 
 

@@ -27,12 +27,12 @@ class Asked:
 NOTHING = Asked()
 
 
-def shows(known: Known, asked: Asked = Asked()) -> list[str]:
+def shows(known: Known, asked: Asked) -> list[str]:
     """What the seeds of the grid can tell apart, and by which spread.
 
     Raises: MixlabError: asked.detect is a number that cannot be answered.
     """
-    found, metric = spread.compared(known), metrics.parse(known.ablation.report.metric).metric
+    found, (_, split, metric) = spread.compared(known), metrics.parse(known.ablation.report.metric)
     _check(asked, metric)
     spread_ = spread.told(asked.sd / metric.scale) if asked.sd is not None else None
     if found.least_seeds == 1 and asked.detect is None:
@@ -48,7 +48,7 @@ def shows(known: Known, asked: Asked = Asked()) -> list[str]:
         return [f"not known: what is there of {spread.seen(known)} is the same at every seed"]
     level = power.first_step(found.num_settings)
     first = _detectable(found, spread_, level, metric) if found.least_seeds > 1 else _one_seed(known, found)
-    answers = [first, *_origin(asked, spread_, metric)]
+    answers = [first, *_origin(asked, spread_, metric, split)]
     if asked.detect is not None:
         answers.insert(1, _seeds(asked.detect, spread_, level, metric))
     return answers
@@ -116,11 +116,11 @@ def _seeds(detect: float, spread_: Spread, level: float, metric: Metric) -> str:
     )
 
 
-def _origin(asked: Asked, spread_: Spread, metric: Metric) -> list[str]:
-    """What the spread is, and from what it is read."""
+def _origin(asked: Asked, spread_: Spread, metric: Metric, split: str) -> list[str]:
+    """What the spread is, and from what it is read. Args: split: of the table's metric."""
     sd = f"a difference has a standard deviation of {_number(spread_.sd, metric)} over seeds"
     if spread_.examples is None:
-        fixed = "; over seeds alone: the test examples are taken as fixed"
+        fixed = f"; over seeds alone: the {split} examples are taken as fixed"
         return [f"{sd} ({_source(asked, spread_.origin)}){fixed}"]
     part = f"{spread_.num_examples:,} examples leave an error of {_number(spread_.examples, metric)}"
     return [f"{sd}; {part}, however many seeds", f"({_source(asked, spread_.origin)})"]

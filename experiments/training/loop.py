@@ -65,8 +65,6 @@ class Loop:
                 Diverged, ClaimLost, StoreError: its own.
         Raises: what the program raises: it concerns all trials that have not left.
         """
-        if self.last_step < self.trial.num_steps and self.step >= self.last_step:
-            yield from self._leave(Paused())  # it has come so far before
         if should_stop() and self.step < self.last_step:
             yield from self._leave(Stopped())  # nothing is new, and the first chunk may take long to compile
         for run in self.runs:

@@ -46,9 +46,7 @@ FAULTS: dict[str, list[Row]] = {
         ("elif until is not None and curves", "elif False and curves", "halving_run -k does_not_open"),
     ],
     "experiments/training/loop.py": [
-        ("yield from self._save()\n            yield from self._leave(Paused())", "yield from self._leave(Paused())",
-         "resume -k paused_trial"),
-        ("and self.step >= self.last_step:", "and self.step > self.last_step:", "resume -k paused_trial"),
+        ("if self.step == self.last_step < self.trial.num_steps:", "if False:", "resume -k paused_trial"),
     ],
     "slurm/missing.py": [
         ("or planned.until == halving.steps[0]", "", "halving_run -k once_a_stage"),
