@@ -53,8 +53,8 @@ def cells(
     all cells of a setting. interim: the trials of the whole grid that have not ended; while there are any, no * is set.
     Where the table tells no frameworks apart, a setting is a cell. Where the YAML asks for equivalence: equivalence_p,
     of the two one-sided tests against the first value of its field over paired seeds, equivalence_n, the number of
-    pairs, equivalence_largest and equivalence_kind, see equivalence.Equivalence. parameters, training_flops, images_per_s,
-    peak_share, seconds (of training), steps: means over the n; accelerator_hours: the sum, with compiling
+    pairs, equivalence_largest and equivalence_kind, see equivalence.Equivalence. parameters, training_flops,
+    images_per_s, peak_share, seconds (of training), steps: means over the n; accelerator_hours: the sum, with compiling
     and evaluating. commits: of its trials; environments: their devices with threads, processors, packages, Pythons,
     replicas; dirty: how many ran with uncommitted changes; unlike: whether commits or environments differ from the
     baseline's.
