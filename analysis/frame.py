@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from analysis import tuned
+from analysis.labels import Label, keys
 from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments.design import archive, tune
@@ -105,6 +106,11 @@ def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
     if name in planned.settings:
         return planned.settings[name]
     return default(name, ablation.base)
+
+
+def label_of(planned: GridTrial, ablation: Ablation) -> Label:
+    """The values that name the cell of a trial."""
+    return tuple(setting(planned, name, ablation) for name in keys(ablation))
 
 
 def resolved_fields(trial: Trial) -> dict[str, Any]:

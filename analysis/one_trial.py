@@ -6,14 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.results import checkpoint
+from experiments.results import checkpoint, curves
 from experiments.results.states import TrialState, state
 from experiments.results.store import Store
 
 Fields = Mapping[str, Any]  # by dotted name
 CODE = ("commit", "dirty", "snapshot")  # of an environment
 OF_SESSIONS = ("commit", "dirty", "host", "backend", "replicas")  # what may be another in each process that went on
-CURVE = "metrics.jsonl"  # in the folder of a trial
 THEN = ", then "
 COMMIT_DIGITS = 12
 
@@ -57,7 +56,7 @@ def read(store: Store, trial_id: str) -> OneTrial:
         {name: around[name] for name in CODE if name in around},
         {name: value for name, value in around.items() if name not in CODE},
         {name: value for name, value in fields.items() if is_data[name]} | _source(record),
-        read_curve(folder / CURVE, damage),
+        _curve(folder / curves.FILE, damage),
         tuple(damage),
     )
 
@@ -92,17 +91,13 @@ def flat(tree: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", part
 
 
-def read_curve(path: Path, damage: list[str]) -> tuple[Mapping[str, Any], ...]:
+def _curve(path: Path, damage: list[str]) -> tuple[Mapping[str, Any], ...]:
     """The evaluations of a trial so far. Args: damage: why the file cannot be read is added."""
     try:
-        points = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-        if all(isinstance(point, dict) and isinstance(point.get("step"), int) for point in points):
-            return tuple(points)
-        why = "a line is no evaluation"
+        return tuple(curves.read(path)) if path.exists() else ()
     except (OSError, ValueError) as error:
-        why = str(error)
-    damage.append(f"{path} is corrupt: {why}")
-    return ()
+        damage.append(f"{path} is corrupt: {error}")
+        return ()
 
 
 def _json(path: Path, damage: list[str]) -> Any:

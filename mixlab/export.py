@@ -80,7 +80,7 @@ class Look:
     store: "Store"
     trials: "Sequence[GridTrial]"
     stamps: list[str]
-    num_waiting: int  # trials of the table that are not known, since what is tuned is not chosen
+    num_waiting: int  # trials of the table that are not known, since what is tuned is still to be chosen
     runs: "Runs"
 
     def now(self) -> list[str]:
@@ -91,11 +91,15 @@ class Look:
 
     @property
     def num_ended(self) -> int:
-        return sum(run.status in ("done", "failed") for run in self.runs.of_trials)
+        return sum(run.has_ended for run in self.runs.of_trials)
 
     @property
     def is_over(self) -> bool:
-        return self.num_ended == len(self.trials) and not self.num_waiting
+        """Whether no trial goes on by itself."""
+        if self.num_waiting:
+            return False
+        # One that is paused now waits for others of a choice that a failure keeps from being made.
+        return all(run.has_ended or run.status == "paused" for run in self.runs.of_trials)
 
 
 def _look(arguments: argparse.Namespace) -> Look:
@@ -103,15 +107,19 @@ def _look(arguments: argparse.Namespace) -> Look:
     from analysis.export.run import Asked
     from analysis.export.runs import read_runs, stamp
     from experiments.design import tune
+    from experiments.design.choice import num_stuck
     from experiments.design.possible import contents
 
     store, ablation, trials = find(arguments.ablation, arguments.overrides, arguments)
-    # Looked at before they are read: a point that comes meanwhile is seen at the next look.
+    # Looked at before they are read and chosen by: what comes meanwhile is seen at the next look.
     stamps = [stamp(store, planned.trial.id) for planned in trials]
+    trials = tune.known(ablation, trials, store)
+    waiting = tune.num_waiting(ablation, trials) if ablation.tune else 0
+    num_waiting = waiting - num_stuck(tune.choose(ablation, trials, store))
     runs = read_runs(ablation, trials, store, Asked(arguments.test, arguments.mix_commits))
     if arguments.test and any(run.points for run in runs.runs):
         note_unsealed(store, ablation.name, contents(ablation, trials))
-    return Look(store, trials, stamps, tune.num_waiting(ablation, trials) if ablation.tune else 0, runs)
+    return Look(store, trials, stamps, num_waiting, runs)
 
 
 def _write(export: "Callable[..., list[str]]", look: Look, folder: "Folder") -> list[str]:
@@ -124,7 +132,7 @@ def _write(export: "Callable[..., list[str]]", look: Look, folder: "Folder") -> 
 
 
 def _tell(look: Look) -> Look:
-    print(f"{look.num_ended} of {len(look.trials)} trials have ended", file=sys.stderr)
+    print(f"{look.num_ended} of {len(look.trials) + look.num_waiting} trials have ended", file=sys.stderr)
     return look
 
 

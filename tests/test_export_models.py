@@ -30,6 +30,7 @@ from backends.errors import MixlabError
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 from backends.weights import timm
 from experiments import data
+from experiments.data import hub
 from experiments.results import kept
 from experiments.results.store import Store
 from experiments.spec.trial import Trial
@@ -275,6 +276,19 @@ def test_a_model_that_timm_has_not_stays_in_mixlabs_names_and_the_card_says_why(
         assert "data.split_seed=3 data.permutation=patches" in text
 
 
+@pytest.mark.parametrize(
+    ("shorter_side", "share", "mode"), [(None, 1.0, "squash"), (40, 0.8, "center"), (32, 1.0, "center")]
+)
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_timm_frames_images_as_the_trial_did(
+    shorter_side: int | None, share: float, mode: str, interpolation: str
+) -> None:
+    """`center` cuts out the middle of the shorter side, `squash` takes the whole image whatever its shape is."""
+    told = hf.config(of_sizes(**S32, data={"shorter_side": shorter_side, "interpolation": interpolation}))
+    framed = told["pretrained_cfg"]
+    assert (framed["crop_pct"], framed["crop_mode"], framed["interpolation"]) == (share, mode, interpolation)
+
+
 def test_widths_and_crops_come_out_of_timms_own_arithmetic() -> None:
     """Timm cuts a product or a quotient of floats to a whole number: 29 of 49 would be 28 by the plain ratio."""
     for dim in range(1, 300):
@@ -305,6 +319,17 @@ def test_the_numbers_are_those_of_the_evaluation_whose_weights_were_kept(store: 
     best = (store.record(key) or {})["metrics"]["best"]
     told = {one.metric_type: one.metric_value for one in found.data.eval_results}
     assert best["step"] == 30 and told == best["validation"] and "best evaluation, at step 30 of 60" in found.text
+
+
+@pytest.mark.parametrize(("kind", "data_sets"), [(hub.KIND, ["of/somebody"]), ("a folder of images", None)])
+def test_data_of_the_hub_is_named_and_other_data_by_its_last_part(
+    store: Store, tmp_path: Path, kind: str, data_sets: list[str] | None
+) -> None:
+    of = trial(data={"source": "of/somebody"})
+    hf.export(store, single(keep(store, of, random_params(of), data={"kind": kind})), tmp_path / "out")
+    found = ModelCard.load(tmp_path / "out" / hf.CARD)
+    assert found.data.datasets == data_sets
+    assert {one.dataset_name for one in found.data.eval_results} == {"of/somebody" if data_sets else "somebody"}
 
 
 def test_what_users_wrote_cannot_end_a_part_of_the_card(store: Store, tmp_path: Path) -> None:
@@ -344,6 +369,10 @@ def test_weights_of_another_trial_are_refused(store: Store, tmp_path: Path) -> N
 
 def test_a_file_that_was_there_is_never_changed(store: Store, tmp_path: Path) -> None:
     key, out = keep(store, of := trial(), random_params(of)), tmp_path / "out"
+    out.write_text("mine")
+    with pytest.raises(MixlabError, match="expected a folder, which may not exist yet, got the file"):
+        hf.export(store, single(key), out)
+    out.unlink()
     hf.export(store, single(key), out)
     (out / hf.CARD).write_text("my own words")
     (out / hf.WEIGHTS).unlink()

@@ -2,6 +2,7 @@
 
 import fcntl
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from analysis.export import TARGETS, Target
 from analysis.export.folder import MARKER
 from analysis.export.run import MEAN, TRIAL, TUNING, Asked, Run, Runs
 from analysis.export.runs import read_runs
+from experiments.results import curves
 from experiments.results.store import Store
 from experiments.spec.trial import as_tree
 from mixlab import export
@@ -106,6 +108,22 @@ def test_a_trial_that_runs_has_what_there_is_so_far(own: Bench) -> None:
     assert not after.final and before.digest != after.digest
     failed = read(own).of_trials[exporting.FAILED]
     assert (failed.status, failed.why, len(failed.points), failed.final) == ("failed", "boom", 1, {})
+
+
+@pytest.mark.parametrize("line", ["{half", "3", '{"step": "4"}'])
+def test_a_trial_that_failed_has_its_newest_evaluations_and_one_that_is_done_those_of_its_record(
+    own: Bench, line: str
+) -> None:
+    """A trial that goes on after a failure evaluates anew, and its record of the failure stays until it ends."""
+
+    def steps(i: int, told: str) -> list[int]:
+        (own.store.folder(own.trials[i].trial.id) / curves.FILE).write_text(told)
+        return [step for step, _ in read(own).of_trials[i].points]
+
+    newer = "".join(json.dumps(point) + "\n" for point in exporting.outcome(7)["curve"][:3])
+    assert steps(exporting.FAILED, newer) == [1, 2, 3] and steps(exporting.FAILED, f"{newer}{line}\n") == [1]
+    assert steps(0, newer) == [1, 2, 3, 4]
+    assert steps(exporting.RUNNING, newer) == [1, 2, 3] and steps(exporting.RUNNING, f"{newer}{line}\n") == []
 
 
 def test_test_numbers_are_left_out_unless_they_are_asked_for(bench: Bench) -> None:

@@ -49,10 +49,10 @@ def own(tmp_path: Path, cache: Path) -> Bench:
 
 @pytest.fixture
 def export(run: Command, own: Bench, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    def export(to: str, *words: str) -> Path:
+    def export(to: str, *words: str, ablation: str = "one") -> Path:
         for name in [name for name in sys.modules if name.partition(".")[0] == "trackio"]:
             monkeypatch.delitem(sys.modules, name)  # it takes its folder as it is imported
-        ended = run("export", "one", "--to", to, to, *words)
+        ended = run("export", ablation, "--to", to, to, *words)
         assert ended.code == 0, ended.err
         return own.folder / to
 
@@ -66,6 +66,29 @@ def id_of(bench: Bench, i: int) -> str:
 def fall_back(bench: Bench, i: int) -> None:
     """A trial that was done is not any more, so that its cell has another mean."""
     bench.store.folder(bench.trials[i].trial.id).joinpath("record.json").unlink()
+
+
+def ids(to: str, out: Path) -> list[str]:
+    """The trials and cells that an export has runs of."""
+    if to == "wandb":
+        return sorted(place.name.rpartition("-")[2] for place in (out / "wandb").iterdir())
+    if to == "mlflow":
+        return sorted(one.data.tags["mixlab.id"] for one in read_mlflow(out).values())
+    from trackio.sqlite_storage import SQLiteStorage
+
+    return sorted(str(one["id"]) for one in SQLiteStorage.get_run_records("one"))
+
+
+@pytest.mark.parametrize("to", ["wandb", "mlflow", "trackio"])
+def test_a_run_that_the_ablation_has_no_more_goes_and_comes_back_with_it(
+    export: Callable[..., Path], own: Bench, to: str
+) -> None:
+    exporting.finish(own)
+    before = ids(to, export(to))
+    gone = {planned.trial.id for planned in own.trials if planned.trial.seed == 1}
+    assert len(before) == 12 and len(gone) == 4 and gone < set(before)
+    assert ids(to, export(to, "seed=[0]", ablation="one.yaml")) == [one for one in before if one not in gone]
+    assert ids(to, export(to)) == before
 
 
 # --- W&B --------------------------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ from analysis.table.layout import markdown, paragraph, plain
 from backends.models import family_of, folds
 from backends.models.mixer_spec import MixerSpec
 from backends.weights import timm
+from experiments.data import hub
 from experiments.results.metrics import METRICS, TEST, VALIDATION
 from experiments.spec.config import DataConfig
 from experiments.spec.expand import as_typed
 from experiments.spec.trial import as_tree
 
-HUB_KIND = "a data set of the hub"  # of data/hub.py: its source is a name that the hub knows
 TASK = "image-classification"
 
 
@@ -172,7 +172,7 @@ def _averaged(model: Model) -> str:
 def _source(model: Model) -> tuple[str, bool]:
     """The name of the data, and whether it is one of the hub; of a folder its last part, since others lack the rest."""
     source, kind = model.trial.data.source, (model.record.get("data") or {}).get("kind")
-    return (source, True) if kind == HUB_KIND else (PurePath(source).name, False)
+    return (source, True) if kind == hub.KIND else (PurePath(source).name, False)
 
 
 def _construction(spec: MixerSpec) -> list[str]:

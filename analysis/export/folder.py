@@ -62,6 +62,12 @@ def opened(path: Path, target: str) -> Iterator[Folder]:
                 folder.save()
 
 
+def check_no_file(path: Path) -> None:
+    """Check that a path can be a folder. Raises: MixlabError: a file is there."""
+    if path.exists() and not path.is_dir():
+        raise MixlabError(f"command line: DIR: expected a folder, which may not exist yet, got the file {path}")
+
+
 @contextlib.contextmanager
 def errors(path: Path, target: str) -> Iterator[None]:
     """Turn what a disk refuses into one sentence."""
@@ -75,8 +81,7 @@ def errors(path: Path, target: str) -> Iterator[None]:
 
 
 def _taken(path: Path, target: str) -> Folder:
-    if path.exists() and not path.is_dir():
-        raise MixlabError(f"command line: DIR: expected a folder, which may not exist yet, got the file {path}")
+    check_no_file(path)
     if not (path / MARKER).exists():
         if path.is_dir() and (
             others := sorted(one.name for one in path.iterdir() if not one.name.startswith(f".{MARKER}."))

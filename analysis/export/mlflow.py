@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from analysis.export.folder import Folder
 from analysis.export.run import Points, Run, Runs, batches
 from backends.errors import MixlabError, first_line, show_chain
+from experiments.results.states import PAUSED, PRUNED
 from experiments.spec.fields import text
 
 if TYPE_CHECKING:
@@ -27,7 +28,14 @@ if TYPE_CHECKING:
 
 FILE = "mlflow.db"
 ID, HEAD, NUM_POINTS, CURVE = "mixlab.id", "mixlab.head", "mixlab.points", "mixlab.curve"  # tags of a run
-STATUS = {"done": "FINISHED", "failed": "FAILED", "running": "RUNNING", "missing": "SCHEDULED"}
+STATUS = {
+    "done": "FINISHED",
+    "failed": "FAILED",
+    "running": "RUNNING",
+    "missing": "SCHEDULED",
+    PAUSED: "SCHEDULED",
+    PRUNED: "KILLED",
+}
 MOST = 100  # parameters of a request
 MOST_METRICS = 1000
 
@@ -110,7 +118,7 @@ def _write(client: MlflowClient, experiment: str, run: Run, made: Made | None) -
     client.set_tag(key, CURVE, _digest(run.points))
     client.set_tag(key, NUM_POINTS, str(len(run.points)))
     status = STATUS.get(run.status, "RUNNING")
-    if run.status in ("done", "failed"):
+    if run.has_ended:
         client.set_terminated(key, status, ended)
     else:
         client.update_run(key, status)

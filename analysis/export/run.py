@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 from backends.specs import ModelSpec
+from experiments.results.states import PRUNED
 
 TRIAL, MEAN, TUNING = "trial", "mean", "tuning"  # kinds of runs; the last two are words of names too
+ENDED = ("done", "failed", PRUNED)
 FINAL = "final/"  # before the names of final numbers, where a tracker makes one group of such names
 T = TypeVar("T")
 Values = Mapping[str, float]
@@ -22,7 +24,8 @@ class Run:
     """One run of a tracker.
 
     id: of the trial; of a mean, of its cell.   group: the cell in words, or `tuning`.   name: within its group.
-    status: done, running, failed or missing; of a mean: done if all trials of its cell are, else running.
+    status: done, running, failed, missing, paused or pruned; of a mean: done if all trials of its cell are, else
+    running.
     config: the resolved fields; of a mean, those that all of its trials share.   asked: of what varies, in words.
     final: numbers of the whole run, at `step`; empty before it is done.
     """
@@ -45,6 +48,11 @@ class Run:
     def title(self) -> str:
         """Its name where there are no groups."""
         return f"{self.group} {self.name}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is to come of it."""
+        return self.status in ENDED
 
     @property
     def step(self) -> int:

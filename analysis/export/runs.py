@@ -17,16 +17,18 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from analysis import one_trial, records
+from analysis import records
 from analysis.cells import Options, is_mixed
 from analysis.export.run import MEAN, TRIAL, TUNING, Asked, Points, Run, Runs, Values
-from analysis.frame import resolved_fields, setting
+from analysis.frame import label_of, resolved_fields, setting
 from analysis.labels import Label, field_text, keys, label_text, setting_text, value_text
+from experiments.design import stages
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import BACKEND, SEED
-from experiments.results import metrics
+from experiments.results import curves, metrics
 from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, METRICS, SECONDS, SPLITS, STEP, STEP_LOSS, TEST
-from experiments.results.store import Store
+from experiments.results.states import HALTED, Halt, state
+from experiments.results.store import Store, stamp_of
 
 NUM_TRIALS = "trials"  # of the config of a mean: how many it is over
 
@@ -39,12 +41,12 @@ def read_runs(
 ) -> Runs:
     """The runs of an ablation as the store has it now. Raises: StoreError: a record cannot be read at all."""
     results = records.results(ablation.name, trials, store)
-    source = _Source(ablation, store, asked, _words(ablation))
+    source = _Source(ablation, store, asked, _words(ablation), stages.halts(ablation, trials, store))
     of_trials = [_of_trial(source, planned, results[planned.trial.id].values) for planned in trials]
     cells: dict[Label, list[Run]] = {}
     for planned, run in zip(trials, of_trials, strict=True):
         if not planned.tunes:
-            cells.setdefault(_label(ablation, planned), []).append(run)
+            cells.setdefault(label_of(planned, ablation), []).append(run)
     means, mixed = [], []
     for label, members in cells.items():
         done = [run for run in members if run.status == "done"]
@@ -58,44 +60,48 @@ def read_runs(
 
 def stamp(store: Store, trial_id: str) -> str:
     """A text that changes whenever the record or the curve of a trial is written anew."""
-    return f"{store.stamp(trial_id)} {_stamp(store.folder(trial_id) / one_trial.CURVE)}"
-
-
-def _stamp(path: Path) -> str:
-    try:
-        stat = path.stat()
-    except OSError:
-        return ""
-    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+    return f"{store.stamp(trial_id)} {stamp_of(store.folder(trial_id) / curves.FILE)}"
 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where runs are read from.   words: of what tells the trials apart, by field or axis."""
+    """Where runs are read from.
+
+    words: of what tells the trials apart, by field or axis.   halts: where halving has trials stand, by id.
+    """
 
     ablation: Ablation
     store: Store
     asked: Asked
     words: Mapping[str, str]
+    halts: Mapping[str, Halt]
+
+    def status(self, trial_id: str, recorded: str) -> str:
+        """The status of a trial. Args: recorded: by its record and its owner alone."""
+        if trial_id not in self.halts:
+            return recorded
+        now = state(self.store, trial_id, self.halts[trial_id]).status
+        return now if now in HALTED else recorded
 
 
 def _of_trial(source: _Source, planned: GridTrial, values: Mapping[str, Any]) -> Run:
     """Args: values: of the trial's result."""
-    ablation, trial, label = source.ablation, planned.trial, _label(source.ablation, planned)
+    ablation, trial, label = source.ablation, planned.trial, label_of(planned, source.ablation)
     told = {name: value for name, value in planned.settings.items() if name not in planned.implied}
     if not planned.tunes:
         beside = {
             name: value for name, value in told.items() if name in ablation.varying and name not in keys(ablation)
         }
         told = {SEED: trial.seed, **beside}
-    is_done = values["status"] == "done"
+    status = source.status(trial.id, values["status"])
+    is_done = status == "done"
     return Run(
         trial.id,
         TUNING if planned.tunes else TRIAL,
         TUNING if planned.tunes else _group(ablation, label),
         " ".join(setting_text(ablation, name, value) for name, value in told.items()),
-        values["status"],
-        values["why"] if values["status"] == "failed" else "",
+        status,
+        values["why"] if status == "failed" else "",
         _config(ablation, planned),
         {text: _value(ablation, name, setting(planned, name, ablation)) for name, text in source.words.items()},
         _points(source.store.root, trial.id, stamp(source.store, trial.id), source.asked.with_test),
@@ -104,10 +110,6 @@ def _of_trial(source: _Source, planned: GridTrial, values: Mapping[str, Any]) ->
         values.get("started"),
         values.get("finished") if is_done else None,
     )
-
-
-def _label(ablation: Ablation, planned: GridTrial) -> Label:
-    return tuple(setting(planned, name, ablation) for name in keys(ablation))
 
 
 def _group(ablation: Ablation, label: Label) -> str:
@@ -146,11 +148,10 @@ def _final(values: Mapping[str, Any], with_test: bool) -> Iterator[tuple[str, fl
 
 @lru_cache(maxsize=100_000)
 def _points(root: Path, trial_id: str, stamp: str, with_test: bool) -> Points:
-    """The curve of a trial, whole: of its record, else of the evaluations so far. Args: stamp: of `stamp`."""
+    """The curve of a trial by now, whole. Args: stamp: of `stamp`."""
     del stamp  # with another one the curve is read anew
     store = Store(root)
-    record = store.sound_record(trial_id, with_curve=True) or {}
-    curve = record.get("curve") or one_trial.read_curve(store.folder(trial_id) / one_trial.CURVE, [])
+    curve = curves.points(store, trial_id, store.sound_record(trial_id, with_curve=True))
     return tuple((int(point[STEP]), dict(_measured(point, with_test))) for point in curve)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from analysis.export.folder import check_no_file
 from backends.errors import MixlabError, counted, listed
 from experiments import files
 from experiments.results import checkpoint, kept
@@ -111,8 +112,7 @@ def put(out: Path, contents: Mapping[str, bytes]) -> bool:
     Args:   contents: by name in the folder.
     Raises: MixlabError: something else is there under one of the names; nothing was changed.
     """
-    if out.exists() and not out.is_dir():
-        raise MixlabError(f"command line: DIR: expected a folder, which may not exist yet, got the file {out}")
+    check_no_file(out)
     missing = {out / name: content for name, content in contents.items() if not (out / name).exists()}
     for name, content in contents.items():
         path = out / name

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from analysis import settings
-from analysis.frame import setting
+from analysis.frame import label_of
 from analysis.labels import Label, baseline_of, keys
 from analysis.planning.known import Known, trial_of
 from analysis.predictions import Reader
@@ -123,8 +123,7 @@ def cells(known: Known, values: Mapping[str, float]) -> dict[Label, list[Compare
     for planned in known.table:
         number = values.get(planned.trial.id, math.nan)
         if math.isfinite(number):
-            label = tuple(setting(planned, name, ablation) for name in names)
-            by_label.setdefault(label, {})[planned.trial.seed] = planned.trial.id, number
+            by_label.setdefault(label_of(planned, ablation), {})[planned.trial.seed] = planned.trial.id, number
     found: dict[Label, list[Compared]] = {}
     for label, own in by_label.items():
         other = baseline_of(ablation, label)

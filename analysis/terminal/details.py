@@ -16,7 +16,7 @@ from backends.models.summary import model_summary
 from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
-from experiments.results import kept
+from experiments.results import curves, kept
 from experiments.results.metrics import LEARNING_RATE, METRICS, PREDICTED, SPLITS, STEP, STEP_LOSS, TEST
 from experiments.results.shape import sound
 from experiments.results.states import state
@@ -56,9 +56,9 @@ def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0], test: b
             "predictions:",
             *(f"  {line}".rstrip() for line in class_lines(folder, names, *predicted.split("."))),
         ]
-    curve = folder / "metrics.jsonl"
+    curve = folder / curves.FILE
     try:
-        points = [json.loads(line) for line in curve.read_text().splitlines()] if curve.exists() else []
+        points = curves.read(curve) if curve.exists() else []
         return [*lines, "", "curve:", *_curve(points, [split for split in SPLITS if test or split != TEST])]
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]

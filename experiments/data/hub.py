@@ -15,6 +15,8 @@ from experiments.data.words import canonical
 from experiments.files import FULL
 from experiments.spec.config import DataConfig
 
+KIND = "a data set of the hub"  # of what was read: its source is a name that the hub knows
+
 
 def library() -> ModuleType:
     """The library `datasets`, set to print nothing."""
@@ -40,7 +42,7 @@ def read(config: DataConfig, scratch: Path, where: str) -> Found:
             f"{where}: data.source: {config.source!r} cannot be read from the hub: {reason(error)}"
         ) from error
     tables = {canonical(str(name)) or str(name): cache(partial(_table, part)) for name, part in opened.items()}
-    return rows.found("a data set of the hub", tables, config, where)
+    return rows.found(KIND, tables, config, where)
 
 
 def _table(part: Any) -> Table:

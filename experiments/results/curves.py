@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from experiments.results.metrics import BEST, CHOOSES, STEP
@@ -22,9 +23,17 @@ def points(store: Store, trial_id: str, record: dict[str, Any] | None) -> list[P
     if record and is_final(record):
         return recorded
     try:
-        return [json.loads(line) for line in (store.folder(trial_id) / FILE).read_text().splitlines()]
+        return read(store.folder(trial_id) / FILE)
     except (OSError, ValueError):
         return recorded
+
+
+def read(path: Path) -> list[Point]:
+    """The evaluations that a file holds, a line each. Raises: OSError.    ValueError: a line is no evaluation."""
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    if all(isinstance(point, dict) and isinstance(point.get(STEP), int) for point in found):
+        return found
+    raise ValueError("a line is no evaluation")
 
 
 def has_come_to(store: Store, trial_id: str, step: int) -> bool:
