@@ -18,15 +18,18 @@ def option(
     allowed: tuple[str, ...] = (),
     path: bool = False,
     word: bool = False,
+    before: Any = ...,
 ) -> Any:
     """A field that YAML may set, with its default and range.
 
     Args:   low, high: both are included.    allowed: the words that it may be.
             path: a path or a command, in which variables of the environment and `~` are expanded.
             word: the field holds one of some words that other code lists, such as the name of a backend.
+            before: of a field that came later, the value that all trials had before it was there. A trial that has
+                this value keeps its id: it is what that trial always was. It never changes, whatever the default does.
     """
     metadata = {"low": low, "high": high, "allowed": allowed, "path": path, "word": word or bool(allowed)}
-    return field(default=default, metadata=metadata)
+    return field(default=default, metadata=metadata | ({} if before is ... else {"before": before}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class ModelSpec(Rates):
     image_channels: int  # 1 grey, 3 colour
     num_classes: int
     patch_size: int  # pixels a side of the parts that an image is cut into
+    family: str = field(default="mixer", kw_only=True, metadata={"before": "mixer"})  # see backends/models/
 
     def structure(self) -> Self:
         """The part that a compiled program depends on: rates that arrive in the plan are set to 0."""

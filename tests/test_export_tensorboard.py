@@ -17,8 +17,9 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 from analysis.export.graph import graph_of, inputs_of
 from analysis.export.tensorboard import PART
 from backends.models import folds
+from backends.models.config import ModelConfig
 from backends.models.mixer import make
-from backends.models.mixer_spec import CHANNEL_MIXING, TOKEN_MIXING, MixerConfig
+from backends.models.mixer_spec import CHANNEL_MIXING, TOKEN_MIXING
 from tests import exporting
 from tests.conftest import Ended, command, files, wait_until
 from tests.test_page import BROWSER
@@ -165,7 +166,7 @@ def test_a_run_that_the_ablation_has_no_more_goes_and_nothing_else(run: Command,
 @pytest.mark.parametrize("channel_mixing", CHANNEL_MIXING)
 def test_the_graph_is_that_of_the_declared_layers(token_mixing: str, channel_mixing: str) -> None:
     groups = 2 if token_mixing.startswith("grouped") else None
-    config = MixerConfig(
+    config = ModelConfig(
         token_mixing=token_mixing, channel_mixing=channel_mixing, token_groups=groups, hidden_dim=8, num_blocks=2
     )
     spec = make(config, 8, 3, 10)
@@ -182,7 +183,7 @@ def test_the_graph_is_that_of_the_declared_layers(token_mixing: str, channel_mix
 
 
 def test_edges_follow_the_forward_pass_and_its_skip_connections() -> None:
-    spec = make(MixerConfig(hidden_dim=8, num_blocks=2), 8, 3, 10)
+    spec = make(ModelConfig(hidden_dim=8, num_blocks=2), 8, 3, 10)
     layers = folds.layers(spec)
     inputs = dict(zip((layer.name for layer in layers), inputs_of(layers), strict=True))
     assert [names[0] for names in inputs.values()] == ["images", *(layer.name for layer in layers[:-1])]
@@ -196,7 +197,7 @@ def test_edges_follow_the_forward_pass_and_its_skip_connections() -> None:
 
 
 def test_shared_weights_are_counted_once_and_say_whose_they_are() -> None:
-    spec = make(MixerConfig(hidden_dim=8, num_blocks=3, share_blocks=True), 8, 3, 10)
+    spec = make(ModelConfig(hidden_dim=8, num_blocks=3, share_blocks=True), 8, 3, 10)
     nodes = graph_of(spec).node
     assert sum(node.attr["num_parameters"].i for node in nodes) == folds.count(spec)
     (head,) = [node for node in nodes if node.name == "MixerBlock_2/LayerNorm_0"]

@@ -11,8 +11,9 @@ import backends
 from backends.arrays import Array
 from backends.contract import ArrayDataset
 from backends.models import folds
-from backends.models.mixer_spec import VARIANTS, MixerSpec
+from backends.models.mixer_spec import MixerSpec
 from backends.models.summary import model_summary
+from backends.models.variants import MIXER
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, draw_state, state_shapes
@@ -60,7 +61,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def variant(name: str) -> MixerSpec:
-    return MixerSpec(224, 3, 1000, *VARIANTS[name])
+    return MixerSpec(224, 3, 1000, *MIXER[name])
 
 
 def small(**fields: Any) -> MixerSpec:
@@ -75,10 +76,10 @@ def uniforms(name: str, shape: tuple[int, ...]) -> Array:
 
 
 def test_every_variant_is_counted_here() -> None:
-    assert set(PUBLISHED) == set(VARIANTS) == set(TABLE_1_MILLIONS)
+    assert set(PUBLISHED) == set(MIXER) == set(TABLE_1_MILLIONS)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", MIXER)
 def test_parameters_are_as_many_as_published(name: str) -> None:
     spec = variant(name)
     head = spec.hidden_dim * 1000 + 1000
@@ -88,7 +89,7 @@ def test_parameters_are_as_many_as_published(name: str) -> None:
     assert round(without_head / 1e6) == TABLE_1_MILLIONS[name]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", MIXER)
 def test_multiply_accumulates_are_as_many_as_published(name: str) -> None:
     assert folds.forward_macs(variant(name)) == pytest.approx(PUBLISHED[name][2], rel=MACS_TOLERANCE)
 

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError
-from backends.models.mixer_spec import VARIANTS
+from backends.models.config import FAMILY
+from backends.models.mixer_spec import NORM, TOKEN_MIXING
+from backends.models.variants import MIXER, VARIANTS
 from experiments.spec import fields, values
 from experiments.spec.config import TrialConfig
 from experiments.spec.trial import Trial, trial_from_json
@@ -24,9 +26,15 @@ WHERE = "trial.yaml"
 NONE: tuple[Any, Any] = (None, None)
 WORDS = {
     "model.variant": tuple(VARIANTS),
-    "model.token_mixing": ("tied", "untied", "grouped", "grouped_views", "pooling", "identity"),
-    "model.channel_mixing": ("tied", "untied"),
-    "model.position_embedding": ("none", "learned"),
+    "model.family": FAMILY,
+    "model.token_mixing": TOKEN_MIXING,
+    "model.channel_mixing": ("tied", "untied", "none"),
+    "model.position_embedding": ("none", "learned", "sincos2d"),
+    "model.norm": NORM,
+    "model.norm_place": ("pre", "post"),
+    "model.pool": ("mean", "cls"),
+    "model.stem": ("patches", "overlap"),
+    "model.init": ("mixer", "vit"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),
     "data.interpolation": ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"),
     "data.permutation": ("none", "patches", "pixels"),
@@ -318,15 +326,10 @@ def test_what_is_left_out_is_filled_in(trial: Any) -> None:
     assert (train.steps, train.epochs, train.evaluate_every) == (20 * 72, None, 144)
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", MIXER)
 def test_a_variant_is_its_sizes(trial: Any, name: str) -> None:
-    sizes = dict(
-        zip(
-            ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim"),
-            VARIANTS[name],
-            strict=True,
-        )
-    )
+    names = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
+    sizes = dict(zip(names, MIXER[name], strict=True))
     # Table 1 of arXiv 2105.01601: patch, C, blocks, D_S, D_C.
     table = {
         "S/32": (32, 512, 8, 256, 2048),

@@ -23,6 +23,9 @@ def family_of(spec: ModelSpec) -> Family:
 def read_spec(fields: dict[str, Any]) -> ModelSpec:
     """A spec from its fields, as a store holds them.
 
-    Raises: TypeError: the fields are of no family.
+    Raises: KeyError, TypeError: the fields are of no family.
     """
-    return mixer.Spec(**fields)
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    return FAMILIES[fields.get("family", "mixer")].Spec(**values)

@@ -53,6 +53,37 @@ class CutNormal:
         return np.asarray(self.std * ndtri(low + (high - low) * uniforms(name, shape)))
 
 
+@dataclass(frozen=True)
+class Normal:
+    """A normal distribution around zero."""
+
+    std: float
+
+    def draw(self, name: str, shape: Shape, uniforms: Uniforms) -> Array:
+        from scipy.special import ndtri
+
+        return np.asarray(self.std * ndtri(np.maximum(uniforms(name, shape), 2.0**-54)))  # of 0 it is infinite
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A uniform distribution from -limit to limit."""
+
+    limit: float
+
+    def draw(self, name: str, shape: Shape, uniforms: Uniforms) -> Array:
+        return self.limit * (2 * uniforms(name, shape) - 1)
+
+
+@dataclass(frozen=True)
+class RandomRows:
+    """Rows that sum to 1: the softmax of uniform numbers from 0 to 1.  Source: arXiv 2210.13452, RandFormer."""
+
+    def draw(self, name: str, shape: Shape, uniforms: Uniforms) -> Array:
+        exponentials = np.exp(uniforms(name, shape))
+        return np.asarray(exponentials / exponentials.sum(-1, keepdims=True))
+
+
 ZEROS, ONES = Constant(0.0), Constant(1.0)
 
 
@@ -61,13 +92,23 @@ def lecun(fan_in: int) -> CutNormal:
     return CutNormal(math.sqrt(1 / fan_in) / TRUNCATED_STD)
 
 
+def xavier(fan_in: int, fan_out: int) -> Uniform:
+    """A uniform distribution of variance 2 / (fan_in + fan_out).  Source: jax.nn.initializers.xavier_uniform."""
+    return Uniform(math.sqrt(6 / (fan_in + fan_out)))
+
+
 @dataclass(frozen=True)
 class Param:
-    """One array of weights.   decayed: weight decay acts on it also where it acts on kernels alone."""
+    """One array of weights.
+
+    decayed: weight decay acts on it also where it acts on kernels alone.
+    trained: False: a constant that is drawn once; it has no gradient and no slots, and nothing moves it.
+    """
 
     shape: Shape
     init: Init
     decayed: bool = False
+    trained: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +141,7 @@ class Family(Protocol):
     """The attributes that a module of backends/models/ has: what is known of models of one kind."""
 
     Spec: type[ModelSpec]
+    Config: type[Any]  # the fields of config.ModelConfig that models of this kind have
 
     def layers(self, spec: Any) -> Sequence[Layer]:
         """Every layer, in the order of the forward pass."""

@@ -1,5 +1,6 @@
-"""What a Mixer's spec says: its options, stated once, what YAML may say, and the spec with every size known.
+"""What the spec of a Mixer says, and of every model that is one block with another token mixing: ViT, gMLP, ResMLP.
 
+The options stand once; the config is what YAML may say, and in the spec every size is known.
 Source: arXiv 2105.01601, section 2 and Table 1; the options are those of its appendix A and of public code.
 """
 
@@ -8,49 +9,64 @@ from typing import Optional
 
 from backends.specs import ModelSpec, Rates, option
 
-TOKEN_MIXING = ("tied", "untied", "grouped", "grouped_views", "pooling", "identity")
-CHANNEL_MIXING = ("tied", "untied")
-POSITION_EMBEDDING = ("none", "learned")
+TOKEN_MIXING = (
+    "tied",
+    "untied",
+    "grouped",
+    "grouped_views",
+    "attention",
+    "gating",
+    "linear",
+    "pooling",
+    "identity",
+    "fourier",
+    "random",
+    "depthwise",
+    "shift",
+)
+CHANNEL_MIXING = ("tied", "untied", "none")
+POSITION_EMBEDDING = ("none", "learned", "sincos2d")
 ACTIVATION = ("gelu_tanh", "gelu", "relu")
+NORM = ("layer", "affine", "rms")
 
-# What a variant decides, and its numbers: (patch size, C, blocks, D_S, D_C).  Source: arXiv 2105.01601, Table 1.
-SIZES = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")
-VARIANTS = {
-    "S/32": (32, 512, 8, 256, 2048),
-    "S/16": (16, 512, 8, 256, 2048),
-    "B/32": (32, 768, 12, 384, 3072),
-    "B/16": (16, 768, 12, 384, 3072),
-    "L/32": (32, 1024, 24, 512, 4096),
-    "L/16": (16, 1024, 24, 512, 4096),
-    "H/14": (14, 1280, 32, 640, 5120),
-}
+SIZES = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")  # of the paper's table 1
 
 
 @dataclass(frozen=True)
 class MixerOptions(Rates):
     """What a config and a spec have in common. Dropout acts after the activation and the second Dense of each MLP."""
 
-    token_mixing: str = option("tied", allowed=TOKEN_MIXING)  # what mixes the tokens of a block
+    token_mixing: str | tuple[str, ...] = option("tied", allowed=TOKEN_MIXING)  # of all blocks, or a list, one each
     channel_mixing: str = option("tied", allowed=CHANNEL_MIXING)  # untied: an MLP for each token
     share_blocks: bool = option(False)  # one set of weights for all blocks
     position_embedding: str = option("none", allowed=POSITION_EMBEDDING)  # added behind the stem
-    activation: str = option("gelu_tanh", allowed=ACTIVATION)  # of both MLPs; gelu: the exact one
+    activation: str = option("gelu_tanh", allowed=ACTIVATION)  # of the MLPs; gelu: the exact one
     norm_epsilon: float = option(1e-6, low=1e-30, high=1.0)  # added to the variance in each norm
     pre_head_norm: bool = option(True)  # a norm between the last block and the mean over tokens
+    norm: str = option("layer", allowed=NORM, before="layer")  # affine: a scale and a bias alone, as in ResMLP
+    norm_place: str = option("pre", allowed=("pre", "post"), before="pre")  # post: of the sum with the skip-connection
+    layer_scale: float = option(0.0, low=0.0, high=10.0, before=0.0)  # first factors of the branches; 0: none
+    share_token_mixing: bool = option(False, before=False)  # one token mixing for all blocks
+    share_channel_mixing: bool = option(False, before=False)  # one channel MLP for all blocks
+    pool: str = option("mean", allowed=("mean", "cls"), before="mean")  # what enters the head: the mean, a class token
+    cls_position: bool = option(True, before=True)  # the class token has a position of its own; big_vision: false
+    representation: bool = option(False, before=False)  # a Dense layer and tanh before the head
+    stem: str = option("patches", allowed=("patches", "overlap"), before="patches")  # overlap: of 2 P - 1 pixels
+    kernel_size: int = option(3, low=1, high=99, before=3)  # of `depthwise`: tokens a side, an odd number
+    pyramid: tuple[int, ...] = option((), low=0, high=999, before=())  # blocks that halve the grid's side, from 0 on
+    init: str = option("mixer", allowed=("mixer", "vit"), before="mixer")  # initial values, as in the code of which
 
 
 @dataclass(frozen=True)
 class MixerConfig(MixerOptions):
-    """The model. Sizes that are left out come from `variant`, else from the paper's ratios D_S = C/2 and D_C = 4C."""
+    """Sizes that are left out have the paper's ratios D_S = C/2 and D_C = 4C."""
 
-    variant: Optional[str] = option(None, allowed=tuple(VARIANTS))  # sizes of the paper's table 1
-    num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
-    patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: near an eighth of the image's side
     hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
     num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S; none: half of C
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C; none: four times C
     token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it
+    num_heads: Optional[int] = option(None, low=1)  # of attention; none: C / 64
 
 
 @dataclass(frozen=True)
@@ -68,8 +84,39 @@ class MixerSpec(MixerOptions, MixerSizes):
     """One MLP-Mixer, every size known."""
 
     token_groups: int = 1  # G, of the two grouped forms
+    num_heads: int = option(1, before=1)  # of attention
+
+    @property
+    def num_patches(self) -> int:
+        """The number of patches of an image."""
+        return (self.image_size // self.patch_size) ** 2
 
     @property
     def num_tokens(self) -> int:
-        """S, the number of patches."""
-        return (self.image_size // self.patch_size) ** 2
+        """S of the first block: the patches, and the class token where there is one."""
+        return self.num_patches + (self.pool == "cls")
+
+    @property
+    def num_positions(self) -> int:
+        """Rows of the position embedding."""
+        return self.num_tokens if self.cls_position else self.num_patches
+
+    @property
+    def stem_size(self) -> int:
+        """Pixels a side of what each token is made from."""
+        return self.patch_size if self.stem == "patches" else 2 * self.patch_size - 1
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """The token mixing of each block."""
+        own = self.token_mixing
+        return (own,) * self.num_blocks if isinstance(own, str) else own
+
+    def mixing_of(self, i: int) -> str:
+        """The token mixing of block i."""
+        return self.operators[i]
+
+    def tokens_before(self, i: int) -> int:
+        """S of what comes into block i; of i = num_blocks, what goes out of the last one."""
+        side = (self.image_size // self.patch_size) >> sum(block < i for block in self.pyramid)
+        return side * side + (self.pool == "cls")

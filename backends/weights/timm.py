@@ -8,7 +8,8 @@ other arguments they hand on. They pass on no activation and no norm by name.
 import math
 from typing import Any
 
-from backends.models.mixer_spec import SIZES, VARIANTS, MixerSpec
+from backends.models.mixer_spec import MixerSpec
+from backends.models.variants import VARIANTS
 from backends.weights.formats import FORMATS
 
 NAMED = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16")  # of the paper's variants, those that timm has a name for
@@ -22,7 +23,7 @@ def architecture(model: MixerSpec) -> str | None:
     if any(getattr(model, name) != value for name, value in FORMATS["timm"].options.items()):
         return None
     sizes = [getattr(model, name) for name in FIXED]
-    of_named = {name: dict(zip(SIZES, VARIANTS[name], strict=True)) for name in NAMED}
+    of_named = {name: VARIANTS[name] for name in NAMED}
     named = (name for name, own in of_named.items() if [own[size] for size in FIXED] == sizes)
     return next((f"mixer_{name.replace('/', '').lower()}_224" for name in named), None)
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backends.errors import MixlabError, choices
-from backends.models.mixer_spec import VARIANTS
+from backends.models.variants import VARIANTS
 from experiments.design.ablation import COMMAND_LINE
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig

@@ -248,12 +248,11 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
 
 
 def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Iterator[GridTrial]:
-    base = fields.set_fields(TrialConfig(), ablation.base)
     baselines = _baselines(ablation)
     for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
         width: Point = {}
         if baseline is not None:
-            target = resolved(_config(base, baseline), cache, ablation.where, purpose).model
+            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose).model
             info = _describe(config.data, cache, ablation.where, purpose)
             told = f"{ablation.where}: matched: ({_label(point, ablation.implied(point))})"
             width = matched.solved(config, info, target, ablation.matched, told)
@@ -270,13 +269,13 @@ def _baselines(ablation: Ablation) -> Sequence[Point | None]:
 
 def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
     """Points of the grid, each with the config that it leads to; widths that are matched are not solved in it."""
-    base = fields.set_fields(TrialConfig(), ablation.base)
     for point in ablation.points:
-        yield point, _config(base, point)
+        yield point, _config(ablation, point)
 
 
-def _config(base: TrialConfig, point: Point) -> TrialConfig:
-    config: TrialConfig = fields.set_fields(base, laid_over({}, names.settings(point)))
+def _config(ablation: Ablation, point: Point) -> TrialConfig:
+    settings = laid_over(dict(ablation.base), names.settings(point))
+    config: TrialConfig = fields.set_fields(TrialConfig(), settings)
     return config
 
 

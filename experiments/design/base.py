@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
-from backends.models.mixer_spec import SIZES
+from backends.models.variants import VARIANTS
 from experiments.design.axes import Point, read_call
 from experiments.spec import fields
 from experiments.spec.expand import expand
@@ -23,7 +23,6 @@ MATCHED = "matched"
 IN_PLACE_OF = {
     "train.steps": ("train.epochs",),
     "train.epochs": ("train.steps",),
-    "model.variant": tuple(f"model.{size}" for size in SIZES),
 }
 
 
@@ -74,5 +73,7 @@ def is_field(key: str) -> bool:
 def laid_over(base: Point, values: Point) -> Point:
     """The base with some values set; settings that these replace are taken back."""
     set_here = [name for name, value in values.items() if value is not None]
-    taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ()) if other not in values]
-    return base | dict.fromkeys(taken_back) | values
+    taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ())]
+    if variant := values.get("model.variant"):
+        taken_back += [f"model.{field}" for field in VARIANTS[variant]]
+    return base | dict.fromkeys(name for name in taken_back if name not in values) | values

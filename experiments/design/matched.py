@@ -15,11 +15,12 @@ from typing import Any
 
 from backends.errors import MixlabError, choices
 from backends.models import FAMILIES, folds
+from backends.models.config import ModelConfig
 from backends.specs import ModelSpec
 from experiments.design.axes import Point
 from experiments.design.report_spec import ReportSpec, default
 from experiments.spec import fields
-from experiments.spec.config import ModelConfig, TrialConfig
+from experiments.spec.config import TrialConfig
 from experiments.spec.trial import DataInfo
 from experiments.spec.values import shown
 
@@ -122,7 +123,7 @@ def _closest(model: ModelConfig, info: DataInfo, quantity: str, width: str, want
 
     def number(times: int) -> int:
         own = fields.set_fields(model, {fields.short(width): step * times})
-        family = FAMILIES["mixer"]
+        family = FAMILIES[own.family]
         spec = family.make(own, info.image_size, info.image_channels, info.num_classes)
         return COUNTS[quantity](family.plain(spec))
 

@@ -3,13 +3,11 @@
 from dataclasses import dataclass, field
 from typing import Optional
 
-from backends.models.mixer_spec import MixerConfig
+from backends.models.config import ModelConfig
 from backends.specs import PRECISION, OptimizerSpec, option
 
 AUTO = "auto"
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
-
-ModelConfig = MixerConfig
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from backends.models.config import ModelConfig, with_variant
 from experiments.spec import values
 from experiments.spec.config import TrialConfig
 
@@ -108,13 +109,13 @@ def holder(name: str) -> tuple[type, str]:
 
 
 def set_fields(config: Any, settings: Mapping[str, Any]) -> Any:
-    """The config with some fields replaced, by dotted name."""
+    """The config with some fields replaced, by dotted name; a variant brings the fields that it stands for."""
     own = {name: value for name, value in settings.items() if "." not in name}
     sections = {name.partition(".")[0] for name in settings if "." in name}
     for section in sections:
         inner = {name.partition(".")[2]: value for name, value in settings.items() if name.startswith(f"{section}.")}
         own[section] = set_fields(getattr(config, section), inner)
-    return dataclasses.replace(config, **own)
+    return dataclasses.replace(config, **(with_variant(own) if isinstance(config, ModelConfig) else own))
 
 
 def short(name: str) -> str:

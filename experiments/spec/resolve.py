@@ -8,8 +8,9 @@ from typing import Any
 from backends import devices
 from backends.errors import MixlabError
 from backends.models import FAMILIES
+from backends.models.config import ModelConfig, foreign
 from backends.specs import ModelSpec
-from experiments.spec.config import AUTO, ModelConfig, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.trial import DataInfo, TrainSpec, Trial
 from experiments.spec.values import shown
 
@@ -52,7 +53,9 @@ def _check_replicas(text: str, where: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _resolve_model(model: ModelConfig, info: DataInfo, source: str, where: str) -> ModelSpec:
-    family = FAMILIES["mixer"]
+    family = FAMILIES[model.family]
+    for name in foreign(model, family.Config):
+        raise MixlabError(f"{where}: model.{name}: model.family {model.family!r} has no such field; leave it out")
     spec = family.make(model, info.image_size, info.image_channels, info.num_classes)
     for fault in family.faults(spec, model):
         raise MixlabError(f"{where}: {fault}")

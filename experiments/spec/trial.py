@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +54,8 @@ class Trial:
     def science(self) -> dict[str, Any]:
         """The hashed fields. Data counts by its content and the number of examples, not by where it lies."""
         data: dict[str, Any] = {name: getattr(self.data, name) for name in ("split_seed", "permutation")}
-        sections = {name: as_tree(getattr(self, name)) for name in ("model", "train", "info")}
-        data["augment"] = as_tree(self.data.augment)
+        sections = {name: _hashed(getattr(self, name)) for name in ("model", "train", "info")}
+        data["augment"] = _hashed(self.data.augment)
         return {"version": SPEC_VERSION, **sections, "backend": self.backend, "seed": self.seed, "data": data}
 
     @cached_property
@@ -95,6 +95,17 @@ def as_tree(config: Any) -> dict[str, Any]:
     """Nested mappings of a dataclass of numbers, words and dataclasses; six times faster than dataclasses.asdict."""
     values = [(name, getattr(config, name)) for name in type(config).__dataclass_fields__]
     return {name: as_tree(value) if hasattr(value, "__dataclass_fields__") else value for name, value in values}
+
+
+def _hashed(config: Any) -> dict[str, Any]:
+    """The fields that count for an id: all but those that came later and have the value of before; see option."""
+    tree, before = as_tree(config), _before(config.__class__)
+    return {name: value for name, value in tree.items() if name not in before or value != before[name]}
+
+
+@cache
+def _before(kind: Any) -> dict[str, Any]:
+    return {f.name: f.metadata["before"] for f in dataclasses.fields(kind) if "before" in f.metadata}
 
 
 def trial_from_json(fields: dict[str, Any]) -> Trial:

@@ -21,7 +21,7 @@ from experiments.spec.expand import expand
 from experiments.spec.scalars import SHOWN, TwoReadings, Unfit
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-CONTAINERS = {list: "a list", dict: "a mapping"}
+CONTAINERS = {list: "a list", tuple: "a list", dict: "a mapping"}
 
 
 def typed(kind: type, name: str, value: Any, where: str) -> Any:
@@ -108,9 +108,11 @@ class _Field:
                 return None
             if outer is list and isinstance(value, list):
                 return [self.converted(item, inner[0]) for item in value]
+            if outer is tuple and isinstance(value, (list, tuple)):
+                return tuple(self.converted(item, inner[0]) for item in value)
             if outer is dict and isinstance(value, dict):
                 return {str(key): self.converted(item, inner[1]) for key, item in value.items()}
-            if one in KINDS and value is not None and not isinstance(value, (list, dict)):
+            if one in KINDS and value is not None and not isinstance(value, (list, tuple, dict)):
                 return self._in_range(_scalar(value, one))
         raise Unfit("")
 
@@ -140,7 +142,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 def _kind(hint: Any) -> str:
     """A type in words: `a whole number`, `a list of text`."""
-    inner = get_args(hint)
+    inner = tuple(one for one in get_args(hint) if one is not ...)
     of = f" of {KINDS.get(inner[-1], 'such')}" if inner else ""
     return KINDS.get(hint) or CONTAINERS.get(get_origin(hint) or hint, "a mapping") + of
 

@@ -56,7 +56,7 @@ def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Array, name: str, c
 
 # Each value of the field is the name of its function.
 OPERATORS: dict[str, Callable[["TokenMixing", Array, str, Chance], Array]] = {
-    name: globals()[name] for name in TOKEN_MIXING
+    name: globals()[name] for name in TOKEN_MIXING if name in globals()
 }
 
 
@@ -67,4 +67,4 @@ class TokenMixing(nn.Module):
 
     @nn.compact
     def __call__(self, x_bsc: Array, name: str, chance: Chance) -> Array:
-        return OPERATORS[self.spec.token_mixing](self, x_bsc, name, chance)
+        return OPERATORS[str(self.spec.token_mixing)](self, x_bsc, name, chance)

@@ -57,7 +57,7 @@ def _mlp(mixing: "TokenMixing", operation: Operation, x_bsc: Tensor, name: str, 
 
 # Each value of the field is the name of its function.
 OPERATORS: dict[str, Callable[["TokenMixing", Tensor, str, Chance], Tensor]] = {
-    name: globals()[name] for name in TOKEN_MIXING
+    name: globals()[name] for name in TOKEN_MIXING if name in globals()
 }
 
 
@@ -67,4 +67,4 @@ class TokenMixing(Weights):
     spec: MixerSpec
 
     def forward(self, x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
-        return OPERATORS[self.spec.token_mixing](self, x_bsc, name, chance)
+        return OPERATORS[str(self.spec.token_mixing)](self, x_bsc, name, chance)
