@@ -44,23 +44,21 @@ MIXLAB = (sys.executable, "-m", "mixlab")  # with environment(), the code of thi
 TIMEOUT_S = 120.0  # of anything that is waited for; a machine under load is slow, and a test must still end
 
 # Files of few and long tests. They are begun first, so that no process is left with one of them at the end.
-LONG = set(
-    [
-        "test_kill",
-        "test_doctor",
-        "test_parity",
-        "test_memory_estimate",
-        "test_readmes",
-        "test_bench",
-        "test_trials_together",
-        "test_tune_run",
-        "test_halving_run",
-        "test_parity_faults",
-        "test_parity_terms",
-        "test_report_scale",
-        "test_replicas",
-    ]
-)
+LONG = {
+    "test_kill",
+    "test_doctor",
+    "test_parity",
+    "test_memory_estimate",
+    "test_readmes",
+    "test_bench",
+    "test_trials_together",
+    "test_tune_run",
+    "test_halving_run",
+    "test_parity_faults",
+    "test_parity_terms",
+    "test_report_scale",
+    "test_replicas",
+}
 
 TINY: dict[str, Any] = {
     "model": {"hidden_dim": 8, "num_blocks": 1, "patch_size": 4},
