@@ -3,10 +3,11 @@
 from flax import linen as nn
 
 from backends.jax.models.mixer import MlpMixer
+from backends.jax.models.resnet import Resnet
 from backends.models import name_of
 from backends.specs import ModelSpec
 
-MODELS = {"mixer": MlpMixer}
+MODELS = {"mixer": MlpMixer, "resnet": Resnet}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
