@@ -4,9 +4,11 @@ from torch import nn
 
 from backends.models import name_of
 from backends.specs import ModelSpec
+from backends.torch.models.convmixer import ConvMixer
+from backends.torch.models.metaformer import MetaFormer
 from backends.torch.models.mixer import MlpMixer
 
-MODELS = {"mixer": MlpMixer}
+MODELS = {"mixer": MlpMixer, "metaformer": MetaFormer, "convmixer": ConvMixer}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
