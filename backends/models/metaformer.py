@@ -1,4 +1,4 @@
-"""The MetaFormer in stages: PoolFormer, and the baselines that came after it; how its spec is made and told in words."""
+"""The MetaFormer in stages, PoolFormer and the later baselines: how its spec is made, and told in words."""
 
 from dataclasses import replace
 from itertools import islice

@@ -30,7 +30,7 @@ GROUP_EPSILON: Mapping[str, float] = {"poolformer": 1e-5, "baseline": 1e-6}
 
 def layers(spec: MetaFormerSpec) -> list[Layer]:
     """Every layer, in the order of the forward pass."""
-    image = (spec.image_size, spec.image_size, spec.image_channels)
+    image: Shape = (spec.image_size, spec.image_size, spec.image_channels)
     declared = _reduction(spec, "stem", "stem_norm", stem(spec), image, spec.dims[0])
     for stage in range(spec.num_stages):
         image = declared[-1].output

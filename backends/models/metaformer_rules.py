@@ -20,9 +20,10 @@ def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
         yield f"model.dims: expected as many numbers as there are stages: {stages}; got {len(spec.dims)}"
     if len(spec.mixers) != spec.num_stages:
         yield f"model.token_mixers: expected one word for all stages, or {stages}; got {len(spec.mixers)}"
-    if len(set(spec.scaled_stages)) < len(spec.scaled_stages) or max(spec.scaled_stages, default=0) >= spec.num_stages:
-        listed = ", ".join(map(str, spec.scaled_stages))
-        yield f"model.scaled_stages: expected numbers of stages from 0 to {spec.num_stages - 1}, each once, got [{listed}]"
+    scaled, last = spec.scaled_stages, spec.num_stages - 1
+    if len(set(scaled)) < len(scaled) or max(scaled, default=0) > last:
+        listed = ", ".join(map(str, scaled))
+        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{listed}]"
 
 
 def plain(spec: MetaFormerSpec) -> MetaFormerSpec:

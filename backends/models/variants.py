@@ -45,7 +45,7 @@ POOLFORMER = {
     "M36": ((6, 6, 18, 6), MEDIUM, 1e-6),
     "M48": ((8, 8, 24, 8), MEDIUM, 1e-6),
 }
-# C, blocks, patch size, kernel size, activation.  Source: arXiv 2201.09792, table 1; the last one: its code for CIFAR-10.
+# C, blocks, patch size, kernel size, activation.  Source: arXiv 2201.09792, table 1; 256/8: its code for CIFAR-10.
 CONVMIXER = {
     "1536/20": (1536, 20, 7, 9, "gelu"),
     "1024/20": (1024, 20, 14, 9, "gelu"),
