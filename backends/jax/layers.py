@@ -119,8 +119,9 @@ def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Array) -> Ar
     y_bsc = x_bsc.astype(layer.scale.dtype)
     y_bsc = y_bsc - y_bsc.mean(-1, keepdims=True)
     variance_bs1 = jnp.square(y_bsc).mean(-1, keepdims=True)
-    y_bsc = y_bsc * jax.lax.rsqrt(variance_bs1 + epsilon) * layer.scale + layer.bias
-    return y_bsc.astype(x_bsc.dtype)
+    y_bsc = y_bsc * jax.lax.rsqrt(variance_bs1 + epsilon) * layer.scale
+    bias_c = getattr(layer, "bias", None)  # some norms have none
+    return (y_bsc if bias_c is None else y_bsc + bias_c).astype(x_bsc.dtype)
 
 
 def affine(module: nn.Module, name: str, x_bsc: Array) -> Array:

@@ -3,11 +3,13 @@
 from types import MappingProxyType
 from typing import Any
 
-from backends.models import mixer, resnet
+from backends.models import convmixer, metaformer, mixer, resnet
 from backends.models.family import Family
 from backends.specs import ModelSpec
 
-FAMILIES: MappingProxyType[str, Family] = MappingProxyType({"mixer": mixer, "resnet": resnet})
+FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
+    {"mixer": mixer, "resnet": resnet, "metaformer": metaformer, "convmixer": convmixer}
+)
 
 
 def name_of(spec: ModelSpec) -> str:

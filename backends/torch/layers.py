@@ -134,7 +134,8 @@ def dense(module: nn.Module, name: str, operation: Operation, x: Tensor) -> Tens
 def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Tensor) -> Tensor:
     """Normalisation over the channels with centred variance; statistics in at least float32."""
     layer = weights(module, name)
-    y_bsc = F.layer_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, layer.bias, epsilon)
+    bias_c = getattr(layer, "bias", None)  # some norms have none
+    y_bsc = F.layer_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, bias_c, epsilon)
     return y_bsc.to(x_bsc.dtype)
 
 

@@ -101,9 +101,12 @@ def linear(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Ar
 
 def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
     """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
-    x_bhwc = grid(x_bsc)
-    mean_bhwc = nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False)
-    return tap((mean_bhwc - x_bhwc).reshape(x_bsc.shape), f"{name}/pooling", chance)
+    return tap(neighbours(grid(x_bsc)).reshape(x_bsc.shape), f"{name}/pooling", chance)
+
+
+def neighbours(x_bhwc: Array) -> Array:
+    """The mean of the 3 x 3 places around each, those outside not counted, minus the place itself."""
+    return nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False) - x_bhwc
 
 
 def identity(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:

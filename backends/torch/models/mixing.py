@@ -102,9 +102,14 @@ def linear(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> T
 
 def pooling(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
     """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
-    x_bchw = grid(x_bsc).permute(0, 3, 1, 2).contiguous()
+    return tap(neighbours(grid(x_bsc)).reshape(x_bsc.shape), f"{name}/pooling", chance)
+
+
+def neighbours(x_bhwc: Tensor) -> Tensor:
+    """The mean of the 3 x 3 places around each, those outside not counted, minus the place itself."""
+    x_bchw = x_bhwc.permute(0, 3, 1, 2).contiguous()
     mean_bchw = F.avg_pool2d(x_bchw, 3, stride=1, padding=1, count_include_pad=False)
-    return tap((mean_bchw - x_bchw).flatten(2).transpose(1, 2), f"{name}/pooling", chance)
+    return (mean_bchw - x_bchw).permute(0, 2, 3, 1)
 
 
 def identity(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
