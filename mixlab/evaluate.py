@@ -56,9 +56,10 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     weights = read_weights(arguments.weights, arguments)
+    weights, config = evaluation.fitted(weights, arguments.overrides)
     recipe_options = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
     recipe = recipes.find(recipes.Options(**recipe_options), weights, arguments.weights)
-    config = recipe.config(evaluation.read_data(arguments.overrides, weights.model))
+    config = recipe.config(config)
     if arguments.classes:
         weights = replace(weights, classes=class_order.read(arguments.classes))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))

@@ -94,8 +94,8 @@ def _weights(path: Path, content: Content, ema: bool, group: str | None, told: M
         given = ["ema"] * ema + ["group"] * (group is not None) + list(told)
         if given:
             raise NotAModel(
-                f"--{given[0].replace('_', '-')}: a file of the form {OWN!r} holds one model alone and tells all of it; "
-                f"leave the option out"
+                f"--{given[0].replace('_', '-')}: a file of the form {OWN!r} holds one model alone and tells all of "
+                f"it; leave the option out"
             )
         return _read_own(path, json.loads(metadata["mixlab"]))
     params, origin = select(content.arrays, ema, group)
