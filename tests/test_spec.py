@@ -36,6 +36,8 @@ WORDS = {
     "model.stem": ("patches", "overlap"),
     "model.init": ("mixer", "vit"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),
+    "model.metaformer": ("poolformer", "baseline"),
+    "model.token_mixers": ("pooling", "identity"),
     "data.interpolation": ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest"),
     "data.permutation": ("none", "patches", "pixels"),
     "data.layout": ("classes", "splits"),

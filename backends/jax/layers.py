@@ -114,8 +114,9 @@ def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Array) -> Ar
     y_bsc = x_bsc.astype(layer.scale.dtype)
     y_bsc = y_bsc - y_bsc.mean(-1, keepdims=True)
     variance_bs1 = jnp.square(y_bsc).mean(-1, keepdims=True)
-    y_bsc = y_bsc * jax.lax.rsqrt(variance_bs1 + epsilon) * layer.scale + layer.bias
-    return y_bsc.astype(x_bsc.dtype)
+    y_bsc = y_bsc * jax.lax.rsqrt(variance_bs1 + epsilon) * layer.scale
+    bias_c = getattr(layer, "bias", None)  # some norms have none
+    return (y_bsc if bias_c is None else y_bsc + bias_c).astype(x_bsc.dtype)
 
 
 def mlp(module: nn.Module, operation: Operation, activation: str, x: Array, name: str, chance: Chance) -> Array:
@@ -150,12 +151,12 @@ def _factors(x: Array, name: str, chance: Chance) -> Array:
     return kept.astype(x.dtype) * chance.dropout.factor.astype(x.dtype)
 
 
-def stochastic_depth(x_bsc: Array, name: str, chance: Chance) -> Array:
+def stochastic_depth(x: Array, name: str, chance: Chance) -> Array:
     """Multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
-        return x_bsc
-    factors_b11 = chance.branch_scales[chance.branches.index(name)][:, None, None].astype(x_bsc.dtype)
-    return tap(x_bsc * factors_b11, name, chance)
+        return x
+    factors_b = chance.branch_scales[chance.branches.index(name)].astype(x.dtype)
+    return tap(x * factors_b.reshape(-1, *[1] * (x.ndim - 1)), name, chance)
 
 
 def patches(images_bhwc: Array, size: int) -> Array:

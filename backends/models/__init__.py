@@ -3,11 +3,13 @@
 from types import MappingProxyType
 from typing import Any
 
-from backends.models import mixer
+from backends.models import convmixer, metaformer, mixer
 from backends.models.family import Family
 from backends.specs import ModelSpec
 
-FAMILIES: MappingProxyType[str, Family] = MappingProxyType({"mixer": mixer})
+FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
+    {"mixer": mixer, "metaformer": metaformer, "convmixer": convmixer}
+)
 
 
 def name_of(spec: ModelSpec) -> str:

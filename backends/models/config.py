@@ -3,21 +3,25 @@
 from dataclasses import dataclass, fields
 from typing import Any, Optional
 
+from backends.models.convmixer_spec import ConvMixerConfig
+from backends.models.metaformer_spec import MetaFormerConfig
 from backends.models.mixer_spec import MixerConfig
 from backends.models.variants import VARIANTS
 from backends.specs import option
 
-FAMILY = ("mixer",)  # what is one block with some token mixing; the others have modules of their own
+FAMILY = ("mixer", "metaformer", "convmixer")
 
 
 @dataclass(frozen=True)
-class ModelConfig(MixerConfig):
+class ModelConfig(ConvMixerConfig, MetaFormerConfig, MixerConfig):
     """The model. A field of another family than `family` stays at its default."""
 
-    family: str = option("mixer", allowed=FAMILY)  # what is one block with some token mixing
+    family: str = option("mixer", allowed=FAMILY)  # mixer: any model of one block with some token mixing
     variant: Optional[str] = option(None, allowed=tuple(VARIANTS))  # a published model: the fields that it stands for
     num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
-    patch_size: Optional[int] = option(None, low=1)  # pixels a side; none: near an eighth of the image's side
+    patch_size: Optional[int] = option(
+        None, low=1
+    )  # pixels a side; none: near an eighth of the image's, in a MetaFormer 4
 
 
 def with_variant(settings: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
-from backends.models.mixer_rules import default_patch_size, default_tokens_mlp_dim, faults, plain
+from backends.models.mixer_rules import USUAL, default_patch_size, default_tokens_mlp_dim, faults, plain
 from backends.models.mixer_spec import SIZES, MixerConfig, MixerOptions, MixerSpec
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
@@ -48,7 +48,7 @@ def make(config: ModelConfig, image_size: int, image_channels: int, num_classes:
         channels_mlp_dim=config.channels_mlp_dim or 4 * hidden,
         token_groups=config.token_groups or 1,
         num_heads=config.num_heads or max(1, hidden // HEAD_DIM),
-        **{f.name: getattr(config, f.name) for f in fields(MixerOptions)},
+        **{f.name: getattr(USUAL if getattr(config, f.name) is None else config, f.name) for f in fields(MixerOptions)},
     )
 
 

@@ -8,6 +8,7 @@ from backends.models import mixing
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
 from backends.models.mixer_spec import MixerOptions, MixerSpec
+from backends.specs import ModelSpec
 
 GROUPED = ("grouped", "grouped_views")
 USUAL = MixerOptions()
@@ -16,10 +17,7 @@ USUAL = MixerOptions()
 def faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
     """Sentences on what does not fit; each begins with the field."""
     if spec.image_size % spec.patch_size:
-        yield (
-            f"model.patch_size: {spec.patch_size} does not divide the image of {spec.image_size} pixels "
-            f"(data.image_size); allowed: {_listed(_divisors(spec.image_size))}"
-        )
+        yield from patch_fault(spec)
         return  # no grid of tokens
     if not isinstance(spec.token_mixing, str) and len(spec.token_mixing) != spec.num_blocks:
         yield (
@@ -32,6 +30,15 @@ def faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
     yield from _token_faults(spec)
     yield from _pyramid_faults(spec)
     yield from _sharing_faults(spec)
+
+
+def patch_fault(spec: ModelSpec) -> Iterator[str]:
+    """A sentence where the patches do not fill the image."""
+    if spec.image_size % spec.patch_size:
+        yield (
+            f"model.patch_size: {spec.patch_size} does not divide the image of {spec.image_size} pixels "
+            f"(data.image_size); allowed: {_listed(_divisors(spec.image_size))}"
+        )
 
 
 def _grouping_faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:

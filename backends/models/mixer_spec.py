@@ -61,6 +61,15 @@ class MixerOptions(Rates):
 class MixerConfig(MixerOptions):
     """Sizes that are left out have the paper's ratios D_S = C/2 and D_C = 4C."""
 
+    activation: Optional[str] = option(  # type: ignore[assignment]  # of the MLPs, of a ConvMixer's convolutions;
+        None, allowed=ACTIVATION
+    )  # gelu: the exact one; none: gelu_tanh, in a ConvMixer gelu
+    layer_scale: Optional[float] = option(  # type: ignore[assignment]  # first factors of the branches; 0: none;
+        None, low=0.0, high=10.0
+    )  # none: 0, in a PoolFormer 1e-5
+    kernel_size: Optional[int] = option(  # type: ignore[assignment]  # of `depthwise` and a ConvMixer: tokens a side,
+        None, low=1, high=99
+    )  # of the former an odd number; none: 3, in a ConvMixer 9
     hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
     num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S; none: half of C

@@ -36,7 +36,44 @@ def _vit(patch: int, sizes: tuple[int, ...]) -> dict[str, Any]:
     return {"patch_size": patch, **numbers, **options}
 
 
+# Blocks, channels, layer scale.  Source: arXiv 2111.11418, table 1; layer scale: timm, models/metaformer.py.
+SMALL, MEDIUM = (64, 128, 320, 512), (96, 192, 384, 768)
+POOLFORMER = {
+    "S12": ((2, 2, 6, 2), SMALL, 1e-5),
+    "S24": ((4, 4, 12, 4), SMALL, 1e-5),
+    "S36": ((6, 6, 18, 6), SMALL, 1e-6),
+    "M36": ((6, 6, 18, 6), MEDIUM, 1e-6),
+    "M48": ((8, 8, 24, 8), MEDIUM, 1e-6),
+}
+# C, blocks, patch size, kernel size, activation.  Source: arXiv 2201.09792, table 1; 256/8: its code for CIFAR-10.
+CONVMIXER = {
+    "1536/20": (1536, 20, 7, 9, "gelu"),
+    "1024/20": (1024, 20, 14, 9, "gelu"),
+    "768/32": (768, 32, 7, 7, "relu"),
+    "256/8": (256, 8, 2, 5, "gelu"),
+}
+
+
+def _poolformer(depths: tuple[int, ...], dims: tuple[int, ...], layer_scale: float) -> dict[str, Any]:
+    own = {"family": "metaformer", "metaformer": "poolformer", "patch_size": 4, "token_mixers": "pooling"}
+    return {**own, "depths": depths, "dims": dims, "layer_scale": layer_scale, "scaled_stages": ()}
+
+
+def _poolformer_v2(depths: tuple[int, ...], dims: tuple[int, ...]) -> dict[str, Any]:
+    """The block of the baselines with pooling.  Source: arXiv 2210.13452, table 1 and appendix A."""
+    own = {**_poolformer(depths, dims, 0.0), "metaformer": "baseline"}
+    return {**own, "scaled_stages": (2, 3)}
+
+
+def _convmixer(*sizes: Any) -> dict[str, Any]:
+    names = ("hidden_dim", "num_blocks", "patch_size", "kernel_size", "activation")
+    return {"family": "convmixer", **dict(zip(names, sizes, strict=True))}
+
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {name: dict(zip(SIZES, sizes, strict=True)) for name, sizes in MIXER.items()}
     | {f"ViT-{name}/{patch}": _vit(patch, sizes) for name, sizes in VIT.items() for patch in (32, 16, 14)}
+    | {f"PoolFormer-{name}": _poolformer(*sizes) for name, sizes in POOLFORMER.items()}
+    | {f"PoolFormerV2-{name}": _poolformer_v2(*sizes[:2]) for name, sizes in POOLFORMER.items()}
+    | {f"ConvMixer-{name}": _convmixer(*sizes) for name, sizes in CONVMIXER.items()}
 )

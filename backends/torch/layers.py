@@ -128,7 +128,8 @@ def dense(module: nn.Module, name: str, operation: Operation, x: Tensor) -> Tens
 def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Tensor) -> Tensor:
     """Normalisation over the channels with centred variance; statistics in at least float32."""
     layer = weights(module, name)
-    y_bsc = F.layer_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, layer.bias, epsilon)
+    bias_c = getattr(layer, "bias", None)  # some norms have none
+    y_bsc = F.layer_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, bias_c, epsilon)
     return y_bsc.to(x_bsc.dtype)
 
 
@@ -179,12 +180,12 @@ def _int32(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def stochastic_depth(x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+def stochastic_depth(x: Tensor, name: str, chance: Chance) -> Tensor:
     """Multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
-        return x_bsc
-    factors_b11 = chance.branch_scales[chance.branches.index(name)][:, None, None].to(x_bsc.dtype)
-    return tap(x_bsc * factors_b11, name, chance)
+        return x
+    factors_b = chance.branch_scales[chance.branches.index(name)].to(x.dtype)
+    return tap(x * factors_b.reshape(-1, *[1] * (x.ndim - 1)), name, chance)
 
 
 def again(block: nn.Module, *arguments: Any) -> Tensor:

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import inspect
 import io
+import re
 import textwrap
 import tokenize
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from experiments.spec.trial import DataInfo
 EXAMPLE = DataInfo(
     "", image_size=32, image_channels=3, num_classes=10, num_train=1000, num_validation=100, num_test=100
 )
+FOR_MYPY = re.compile(r"type: ignore\[\w+\]")
 BY_NAME, BY_CONTENT, BY_RESULT, NOT = "yes", "content", "resolved", "no"  # how an id depends on a field
 
 
@@ -87,7 +89,8 @@ def comments(kind: type) -> dict[str, str]:
 def _own_comments(source: str) -> dict[str, str]:
     """The comments on the lines of each field in the source of one dataclass: field -> text."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    by_line = {one.start[0]: one.string.lstrip("# ") for one in tokens if one.type == tokenize.COMMENT}
+    notes = [one for one in tokens if one.type == tokenize.COMMENT]
+    by_line = {one.start[0]: FOR_MYPY.sub("", one.string).lstrip("# ") for one in notes}
     (cls,) = ast.parse(source).body
     assert isinstance(cls, ast.ClassDef)
     texts = {}

@@ -2,13 +2,15 @@
 
 from flax import linen as nn
 
+from backends.jax.models.convmixer import ConvMixer
+from backends.jax.models.metaformer import MetaFormer
 from backends.jax.models.mixer import MlpMixer
 from backends.models import name_of
 from backends.specs import ModelSpec
 
-MODELS = {"mixer": MlpMixer}
+MODELS = {"mixer": MlpMixer, "metaformer": MetaFormer, "convmixer": ConvMixer}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
     """A module that takes (images, chance, dtype) and gives (logits, features)."""
-    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]
+    return MODELS[name_of(spec)](spec, remat)

@@ -40,9 +40,12 @@ def grouped_views(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance
 def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
     """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
     (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
-    x_bhwc = x_bsc.reshape(b, side, side, c)
-    mean_bhwc = nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False)
-    return tap((mean_bhwc - x_bhwc).reshape(b, s, c), f"{name}/pooling", chance)
+    return tap(neighbours(x_bsc.reshape(b, side, side, c)).reshape(b, s, c), f"{name}/pooling", chance)
+
+
+def neighbours(x_bhwc: Array) -> Array:
+    """The mean of the 3 x 3 places around each, those outside not counted, minus the place itself."""
+    return nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False) - x_bhwc
 
 
 def identity(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:

@@ -41,9 +41,14 @@ def grouped_views(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chanc
 def pooling(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
     """The mean of the 3 x 3 tokens around each, those outside not counted, minus the token itself."""
     (b, s, c), side = x_bsc.shape, round(x_bsc.shape[1] ** 0.5)
-    x_bchw = x_bsc.transpose(1, 2).reshape(b, c, side, side)
+    return tap(neighbours(x_bsc.reshape(b, side, side, c)).reshape(b, s, c), f"{name}/pooling", chance)
+
+
+def neighbours(x_bhwc: Tensor) -> Tensor:
+    """The mean of the 3 x 3 places around each, those outside not counted, minus the place itself."""
+    x_bchw = x_bhwc.permute(0, 3, 1, 2)
     mean_bchw = F.avg_pool2d(x_bchw, 3, stride=1, padding=1, count_include_pad=False)
-    return tap((mean_bchw - x_bchw).reshape(b, c, s).transpose(1, 2), f"{name}/pooling", chance)
+    return (mean_bchw - x_bchw).permute(0, 2, 3, 1)
 
 
 def identity(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
