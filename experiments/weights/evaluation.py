@@ -165,7 +165,7 @@ def _check_classes(weights: Weights, source: str, info: DataInfo) -> None:
     model = weights.model
     if info.num_classes != model.num_classes and not weights.classes:
         raise MixlabError(
-            f"{COMMAND_LINE}: data.source: expected {model.num_classes} classes, as the weights have outputs, but {source!r} has "
-            f"{info.num_classes}; name the classes of the weights with --classes, or take data of all "
+            f"{COMMAND_LINE}: data.source: expected {model.num_classes} classes, as the weights have outputs, but "
+            f"{source!r} has {info.num_classes}; name the classes of the weights with --classes, or take data of all "
             f"{model.num_classes}"
         )

@@ -89,7 +89,7 @@ def _checked(path: Path, pixels: Array) -> Array:
         raise MixlabError(f"{path}: expected finite pixels, got NaN or infinity")
     if low < -1 or high > 1:
         raise MixlabError(
-            f"{path}: expected floats in [-1, 1], got {low:g} to {high:g}; scale them, or give pixels of 0 to 255 as uint8"
+            f"{path}: expected floats in [-1, 1], got {low:g} to {high:g}; scale them, or give pixels as uint8"
         )
     return pixels if pixels.dtype in (np.float32, np.float64) else pixels.astype(np.float32)
 

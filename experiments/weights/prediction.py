@@ -76,8 +76,8 @@ def order(weights: Weights, trial: Trial | None, config: DataConfig | None) -> A
     trained, given = ((one.permutation, one.split_seed * (one.permutation != "none")) for one in (chosen, asked))
     if trained != given:
         raise MixlabError(
-            f"{COMMAND_LINE}: data.permutation: expected {trained[0]} with data.split_seed={trained[1]}, as the trial of "
-            f"these weights has it, got {given[0]} with {given[1]}"
+            f"{COMMAND_LINE}: data.permutation: expected {trained[0]} with data.split_seed={trained[1]}, as the trial "
+            f"of these weights has it, got {given[0]} with {given[1]}"
         )
     model = weights.model
     return data.pixel_order(trained[0], model.image_size, model.patch_size, trained[1])
