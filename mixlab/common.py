@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from experiments.design.ablation import Ablation, GridTrial
     from experiments.results.store import Store
     from experiments.results.unsealed import Contents
+    from experiments.weights.weight_files import Weights
 
 # Exit codes: a mistake of the user's; a trial that failed; stopped by Ctrl-C.
 USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
@@ -20,9 +21,12 @@ USER_ERROR, TRIAL_FAILED, STOPPED = 2, 1, 130
 COMMAND_LINE = "command line"  # where a mistake lies
 SHORTEST_ID = 4  # digits that name a trial in a command which cannot be taken back
 WEIGHTS = (
-    "a file of weights (.npz, .safetensors, .msgpack, .pth, .ckpt, .bin, ...) in the format official, timm, "
-    "lucidrains, lavish619, einops, jeonsworld, rishikksh20 or mixlab"
+    "a file of weights (.npz, .safetensors, .msgpack, .pth, .ckpt, .bin, ...) in a format that "
+    "experiments/weights/README.md lists"
 )
+
+
+TOLD = {"num_heads": "heads of attention", "image_size": "pixels a side of the images"}  # whole numbers
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -30,9 +34,20 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 
 def add_choice(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose one model of a file that holds several."""
+    """Add the options that choose one model of a file that holds several, and say what its arrays do not tell."""
     parser.add_argument("--ema", action="store_true", help="the average of the weights that lies beside them in FILE")
     parser.add_argument("--group", metavar="NAME", help="of several models in FILE, the one below this name")
+    for option, what in TOLD.items():
+        name = f"--{option.replace('_', '-')}"
+        parser.add_argument(name, type=int, metavar="N", help=f"{what}, where the arrays in FILE do not tell it")
+
+
+def read_weights(path: Path, arguments: argparse.Namespace) -> "Weights":
+    """The model of a file that the options of `add_choice` mean."""
+    from experiments.weights import weight_files
+
+    told = {name: getattr(arguments, name) for name in TOLD if getattr(arguments, name) is not None}
+    return weight_files.read(path, arguments.ema, arguments.group, told)
 
 
 def add_ablation(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-from mixlab.common import WEIGHTS, add_choice, add_store
+from mixlab.common import WEIGHTS, add_choice, add_store, read_weights
 
 HELP = "Print the accuracy of a file of weights on the test examples of a data set."
 EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax"
@@ -50,15 +50,16 @@ def command(arguments: argparse.Namespace) -> int:
     from backends.specs import RunSpec
     from experiments.results.metrics import LOSS, METRICS
     from experiments.results.store import Store
-    from experiments.weights import class_order, evaluation, recipes, weight_files
+    from experiments.weights import class_order, evaluation, recipes
 
     devices.read(arguments.device, "command line: --device")
     store = Store(arguments.store)
     store.check_folder()
-    weights = weight_files.read(arguments.weights, arguments.ema, arguments.group)
+    weights = read_weights(arguments.weights, arguments)
+    weights, config = evaluation.fitted(weights, arguments.overrides)
     recipe_options = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
     recipe = recipes.find(recipes.Options(**recipe_options), weights, arguments.weights)
-    config = recipe.config(evaluation.read_data(arguments.overrides, weights.model))
+    config = recipe.config(config)
     if arguments.classes:
         weights = replace(weights, classes=class_order.read(arguments.classes))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))

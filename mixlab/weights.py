@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from backends.errors import MixlabError
-from mixlab.common import WEIGHTS, add_choice
+from mixlab.common import WEIGHTS, add_choice, read_weights
 
 HELP = "Print what a file of weights holds, or convert it to another format."
 EXAMPLE = "mixlab weights convert Mixer-B_16.npz mixer_b16.safetensors --to timm"
@@ -29,7 +29,7 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import origin_lines, weights_lines
     from experiments.weights import weight_files
 
-    weights = weight_files.read(arguments.file, arguments.ema, arguments.group)
+    weights = read_weights(arguments.file, arguments)
     if arguments.action == "inspect":
         print("\n".join(weights_lines(weights)))
         return 0

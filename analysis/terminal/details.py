@@ -11,7 +11,7 @@ import yaml
 from analysis.table.layout import aligned
 from analysis.terminal.class_lines import class_lines
 from backends.errors import MixlabError, choices
-from backends.models import family_of, folds, read_spec
+from backends.models import family_of, folds, name_of, read_spec
 from backends.models.summary import model_summary
 from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
@@ -115,10 +115,12 @@ def weights_lines(weights: Weights) -> list[str]:
     types = sorted({str(x.dtype) for x in weights.params.values()})
     return [
         f"format      {weights.format}" + (f" ({layout.source})" if layout else ""),
+        f"family      {name_of(model)}",
         f"model       {variant}{family.sizes(model)}",
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
         f"options     {', '.join(family.options(model))}",
         f"parameters  {folds.count(model):,} ({', '.join(types)})",
+        *(f"assumed     {name} {getattr(model, name)}: {why}" for name, why in weights.assumed.items()),
         *origin_lines(weights),
     ]
 

@@ -1,41 +1,45 @@
-"""Weights of public Mixers to canonical names and back; the formats are the tables of backends/weights/formats.py.
+"""Weights of public models to canonical names and back; see backends/weights/formats.py.
 
 Nothing here reads a file; see experiments/weights/weight_files.py.
 """
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
-from backends.arrays import Array, State
-from backends.models import folds
-from backends.models.mixer_spec import MixerSpec
+from backends.arrays import Array, Shape, State
+from backends.models import family_of, folds, name_of
 from backends.specs import ModelSpec
-from backends.weights.formats import Format, Layout
-from backends.weights.recognition import NotAModel, recognise
+from backends.weights.form import Format, Found, NotAModel, Row
+from backends.weights.formats import FORMATS
+from backends.weights.recognition import recognise, some
+
+# Fields that change nothing of what a model computes from its weights, and those that two codes may compute
+# differently with the same weights.
+IDLE = ("family", "dropout", "stochastic_depth", "rescale", "init")
+FUNCTIONS = ("activation", "norm_epsilon")
 
 
-def to_canonical(arrays: Mapping[str, Array]) -> tuple[MixerSpec, State]:
-    """The model of arrays, and its parameters by canonical name, the same numbers in the same type.
+def to_canonical(
+    arrays: Mapping[str, Array], told: Mapping[str, Any] | None = None, noted: Mapping[str, Any] | None = None
+) -> tuple[Found, State]:
+    """The model of arrays, and its parameters by canonical name, the same numbers.
 
     Args:   arrays: as backends/weights/recognition.py selects them.
-    Raises: NotAModel: the names are of no known format, or the shapes do not make one model.
+            told: fields of the spec that the user says.   noted: those that the file says.
+    Raises: NotAModel: the names are of no known format, or the shapes do not make one model, or not what is told.
     """
-    form = recognise(arrays)
-    num_blocks = form.count_blocks(arrays)
-    table = form.table(num_blocks)
-    params = {canonical: _read(arrays[name], name, layout) for canonical, (name, layout) in table.items()}
-    model = _model(form, params, num_blocks)
-    for canonical, shape in folds.shapes(model).items():
-        name, layout = table[canonical]
-        if params[canonical].shape != shape:
-            fits = layout.write(np.broadcast_to(np.float32(0), shape)).shape
-            raise NotAModel(
-                f"its shapes do not make one model: by {table['stem/kernel'][0]!r} and the first block, expected "
-                f"{name!r} of {fits}, got {arrays[name].shape}"
-            )
-    return model, {name: params[name] for name in folds.shapes(model)}
+    form, told, noted = recognise(arrays), told or {}, noted or {}
+    rows = form.table(arrays)
+    params = {name: x for row in rows for name, x in zip(row.canonical, _read(row, arrays), strict=True)}
+    found = form.spec(form, form.reading(params, arrays, {**noted, **told}))
+    own = {name: value for name, value in noted.items() if name in form.options}
+    model = replace(found.model, **own)
+    _check_told(form, model, told)
+    _check_shapes(rows, model, arrays)
+    return replace(found, model=model), {name: params[name] for name in folds.shapes(model)}
 
 
 def from_canonical(model: ModelSpec, params: Mapping[str, Array], form: Format) -> State:
@@ -45,68 +49,123 @@ def from_canonical(model: ModelSpec, params: Mapping[str, Array], form: Format) 
     """
     if why := unlike(model, form):
         raise NotAModel(f"{why}; write it in the format 'mixlab'")
-    assert isinstance(model, MixerSpec)
-    table = form.table(model.num_blocks)
-    return {table[name][0]: np.ascontiguousarray(table[name][1].write(params[name])) for name in table}
+    return _written(model, params, form)
+
+
+def _written(model: ModelSpec, params: Mapping[str, Array], form: Format) -> State:
+    rows = form.table(params, canonical=True)
+    return {
+        name: np.ascontiguousarray(x)
+        for row in rows
+        for name, x in zip(row.own, row.layout.write(model, *(params[name] for name in row.canonical)), strict=True)
+    }
+
+
+def written_as(model: ModelSpec, code: str) -> Format:
+    """The format in which a code has a model: the first that has it, else the nearest of the model's family."""
+    of_code = [form for form in FORMATS.values() if code in (form.code, form.name)]
+    own = [form for form in of_code if form.family == name_of(model)] or of_code
+    apart = [form for form in own if not unlike(model, form)]
+    return apart[0] if apart else min(own, key=lambda form: len(list(_differing(family_of(model).plain(model), form))))
 
 
 def unlike(model: ModelSpec, form: Format) -> str:
     """What keeps a model from being written in a format, in words; empty where nothing does."""
-    if not isinstance(model, MixerSpec):
-        return f"its model is no Mixer, and the format {form.name!r} has Mixers alone"
-    plain = {"token_mixing": "tied", "channel_mixing": "tied", "share_blocks": False, "position_embedding": "none"}
-    plain["pre_head_norm"] = form.options.get("pre_head_norm", True)
-    for name, allowed in plain.items():
-        if getattr(model, name) != allowed:
-            return (
-                f"its model has {name} {getattr(model, name)!r}, and the format {form.name!r} holds models of {name} "
-                f"{allowed!r} alone"
-            )
-    return ""
+    if (family := name_of(model)) != form.family:
+        return f"its model is of the family {family!r}, and the format {form.name!r} holds {form.family!r} alone"
+    model = family_of(model).plain(model)
+    for name, allowed in _differing(model, form):
+        return (
+            f"its model has {name} {getattr(model, name)!r}, and the format {form.name!r} holds models of {name} "
+            f"{allowed!r} alone"
+        )
+    return _lost(model, form)
+
+
+def _differing(model: ModelSpec, form: Format) -> Iterator[tuple[str, Any]]:
+    """Options that are not those which all models of a format have, with what they have."""
+    usual = {f.name: f.default for f in fields(family_of(model).Config)}
+    for name in (f.name for f in fields(model)):
+        allowed = form.options.get(name, usual.get(name))
+        if name in (*IDLE, *FUNCTIONS, *form.reads, *form.asks) or allowed is None:
+            continue
+        same = getattr(model, name) == allowed or (name == "layer_scale" and getattr(model, name) > 0 < allowed)
+        if not same:
+            yield name, allowed
+
+
+def _lost(model: ModelSpec, form: Format) -> str:
+    """What of a model is not there when the format is read again, in words; empty where it is the same.
+
+    Two of its blocks tell it; all of them would be as many arrays as there are weights.
+    """
+    model = family_of(model).shallow(model, 2)
+    empty = {name: np.broadcast_to(np.float32(0), shape) for name, shape in folds.shapes(model).items()}
+    told = {name: getattr(model, name) for name in form.asks}
+    noted = {name: getattr(model, name) for name in form.options}
+    try:
+        again = to_canonical(_written(model, empty, form), told, noted)[0].model
+    except (NotAModel, KeyError) as error:
+        return f"its model has no place in the format {form.name!r}: {error}"
+    others = (f.name for f in fields(model) if f.name not in (*IDLE, "layer_scale"))
+    lost = [name for name in others if getattr(again, name) != getattr(model, name)]
+    return f"the format {form.name!r} does not keep its {lost[0]} {getattr(model, lost[0])!r}" if lost else ""
 
 
 def differences(model: ModelSpec, form: Format) -> list[str]:
     """Differences between what the code of a format and the model compute: `activation gelu, here gelu_tanh`."""
-    here = {name: getattr(model, name) for name in ("activation", "norm_epsilon")}
-    there = form.options
-    return [f"{name} {there[name]}, here {value}" for name, value in here.items() if there[name] != value]
+    here = {name: getattr(model, name) for name in FUNCTIONS if name in form.options}
+    return [f"{name} {form.options[name]}, here {value}" for name, value in here.items() if form.options[name] != value]
 
 
-def _read(array: Array, name: str, layout: Layout) -> Array:
-    """An array as the canonical form has it.
+def _read(row: Row, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
+    """The parameters of a row.
 
-    Raises: NotAModel: it is not of this layout, or holds what no parameter is.
+    Raises: NotAModel: its arrays are not of this layout, or hold what no parameter is.
     """
-    if array.dtype.kind != "f":
+    own = [arrays[name] for name in row.own]
+    for name, array, axes in zip(row.own, own, row.layout.axes, strict=True):
+        _check_array(name, array, axes)
+    try:
+        return row.layout.read(*own)
+    except ValueError as error:
+        shapes = ", ".join(f"{name!r} has shape {x.shape}" for name, x in zip(row.own, own, strict=True))
+        raise NotAModel(f"{shapes}, which does not fit its layer: {error}") from error
+
+
+def _check_array(name: str, array: Array, axes: int) -> None:
+    if array.dtype.kind not in ("f" if axes else "fiu"):  # without an axis: a count
         raise NotAModel(f"{name!r}: expected floating-point numbers, got {array.dtype}")
-    if array.ndim != layout.axes or 0 in array.shape:
-        raise NotAModel(f"{name!r}: expected {layout.axes} axes, none empty, got shape {array.shape}")
+    if array.ndim != axes or 0 in array.shape:
+        raise NotAModel(f"{name!r}: expected {axes} axes, none empty, got shape {array.shape}")
     if not np.isfinite(array).all():
         raise NotAModel(f"{name!r}: expected finite numbers, got NaN or infinity")
-    try:
-        return layout.read(array)
-    except ValueError as error:
-        raise NotAModel(f"{name!r} has shape {array.shape}, which does not fit its layer: {error}") from error
 
 
-def _model(form: Format, params: Mapping[str, Array], num_blocks: int) -> MixerSpec:
-    """The spec with the sizes of the stem, the first block and the head.
+def _check_told(form: Format, model: ModelSpec, told: Mapping[str, Any]) -> None:
+    for name, value in told.items():
+        if getattr(model, name, None) != value:
+            option, own = f"--{name.replace('_', '-')}", getattr(model, name, None)
+            says = f"its arrays say {own}" if own is not None else "its model has no such thing"
+            raise NotAModel(f"{option}: {says}, got {value}; leave it out")
 
-    Raises: NotAModel: the tokens make no square image.
+
+def _check_shapes(rows: list[Row], model: ModelSpec, arrays: Mapping[str, Array]) -> None:
+    """Check that the arrays are those of the model, all of them.
+
+    Raises: NotAModel: names the first array that is not.
     """
-    patch, _, channels, hidden = params["stem/kernel"].shape
-    tokens, tokens_dim = params["MixerBlock_0/token_mixing/Dense_0/kernel"].shape
-    side = math.isqrt(tokens)
-    if side * side != tokens:
-        raise NotAModel(f"expected a square number of tokens (1, 4, 9, ...) in its token mixing, got {tokens}")
-    return MixerSpec(
-        image_size=side * patch,
-        image_channels=channels,
-        num_classes=params["head/bias"].shape[0],
-        patch_size=patch,
-        hidden_dim=hidden,
-        num_blocks=num_blocks,
-        tokens_mlp_dim=tokens_dim,
-        channels_mlp_dim=params["MixerBlock_0/channel_mixing/Dense_0/bias"].shape[0],
-        **form.options,
-    )
+    shapes: Mapping[str, Shape] = folds.shapes(model)
+    known = {name for row in rows for name in row.canonical}
+    if strange := [row.own[0] for row in rows if not shapes.keys() >= set(row.canonical)]:
+        raise NotAModel(f"its arrays do not make one model: by the first block, it has {some(strange)} besides")
+    if missing := sorted(shapes.keys() - known):
+        raise NotAModel(f"its arrays do not make one model: by the first block, it lacks {some(missing)}")
+    for row in rows:
+        empty = [np.broadcast_to(np.float32(0), shapes[name]) for name in row.canonical]
+        for name, expected in zip(row.own, row.layout.write(model, *empty), strict=True):
+            if arrays[name].shape != expected.shape:
+                raise NotAModel(
+                    f"its shapes do not make one model: by {rows[0].own[0]!r} and the first block, expected "
+                    f"{name!r} of {expected.shape}, got {arrays[name].shape}"
+                )

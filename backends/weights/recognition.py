@@ -1,4 +1,4 @@
-"""Recognition of a Mixer among a file's arrays, and of its format: the names of a format, all below one prefix.
+"""Recognition of a model among a file's arrays, and of its format: the names of a format, all below one prefix.
 
 Files hold more: an average of the weights, the state of an optimizer, a loss. One model is taken by rules that can be
 told in a sentence, and what is taken, what lies beside it and what is left out is said; nothing is cut out in silence.
@@ -17,11 +17,8 @@ from functools import cached_property
 
 from backends.arrays import Array, State
 from backends.errors import choices
-from backends.weights.formats import FORMATS, Format
-
-
-class NotAModel(Exception):
-    """The error that arrays are not those of one Mixer in a known format. The text says how."""
+from backends.weights.form import Format, NotAModel
+from backends.weights.formats import FORMATS
 
 
 def _words(text: str) -> frozenset[str]:
@@ -71,7 +68,7 @@ class Candidate:
 
     @cached_property
     def table(self) -> set[str]:
-        return {name for name, _ in self.form.table(max(1, self.form.count_blocks(self.inner))).values()}
+        return {name for row in self.form.table(self.inner) for name in row.own}
 
     @property
     def missing(self) -> list[str]:
@@ -100,7 +97,7 @@ class Candidate:
 
     def beside(self, arrays: Mapping[str, Array]) -> list[str]:
         """Arrays in the same mapping, not below the prefix, that may be further layers."""
-        mapping, flat = self.prefix[: self.prefix.rfind("/") + 1], "/" in self.form.layers[1]
+        mapping, flat = self.prefix[: self.prefix.rfind("/") + 1], self.form.is_nested
         if flat:  # "/" parts layers too, so that only the usual words tell a mapping
             usual = [i for i, word in enumerate(self.words) if word in USUAL]
             mapping = "".join(f"{word}/" for word in self.words[: usual[-1] + 1]) if usual else ""
@@ -146,8 +143,7 @@ def candidates(names: Collection[str]) -> list[Candidate]:
     """Candidates: prefixes with names of a format's first block below them, except those of an optimizer's moments."""
     present, below = frozenset(names), []
     for form in FORMATS.values():
-        anchors = [own for canonical, (own, _) in form.table(1).items() if canonical.startswith("MixerBlock_0")]
-        ends = re.compile(rf"(|.*[./])(?:{'|'.join(map(re.escape, anchors))})")
+        ends = re.compile(rf"(|.*[./])(?:{'|'.join(map(re.escape, form.anchors()))})")
         prefixes = dict.fromkeys(match[1] for name in present if (match := ends.fullmatch(name)))
         for prefix in sorted(prefixes):
             inner = frozenset(name[len(prefix) :] for name in present if name.startswith(prefix))

@@ -13,6 +13,8 @@ import backends
 from backends.arrays import Array
 from backends.contract import ArrayDataset, Backend, Program
 from backends.errors import MixlabError
+from backends.models import family_of
+from backends.models.config import ModelConfig
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments import data
 from experiments.data import Splits
@@ -68,6 +70,32 @@ def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfi
     return config if config.image_size or model is None else replace(config, image_size=model.image_size)
 
 
+def fitted(weights: Weights, words: Sequence[str]) -> tuple[Weights, DataConfig]:
+    """The weights and the data for each other: images are of the model's size, or it is of theirs, where it has none.
+
+    Args:   words: see read_data.
+    Raises: MixlabError: the words have a mistake, or the model cannot take such images.
+    """
+    config = read_data(words)
+    weights = sized(weights, config.image_size) if config.image_size else weights
+    return weights, replace(config, image_size=config.image_size or weights.model.image_size)
+
+
+def sized(weights: Weights, side: int) -> Weights:
+    """The weights for images of this side, where no array tells the side; else the weights as they are.
+
+    Raises: MixlabError: the model cannot take them.
+    """
+    if "image_size" not in weights.assumed or side == weights.model.image_size:
+        return weights
+    model = replace(weights.model, image_size=side)
+    for fault in family_of(model).faults(model, ModelConfig()):
+        raise MixlabError(f"{COMMAND_LINE}: {fault}")
+    return replace(
+        weights, model=model, assumed={**weights.assumed, "image_size": "as the images are; no array tells it"}
+    )
+
+
 def evaluate(
     weights: Weights, config: DataConfig, recipe: Recipe, cache: Path, backend: str, run: RunSpec
 ) -> Evaluation:
@@ -78,7 +106,8 @@ def evaluate(
     """
     engine = backends.load(backend)
     info = data.describe(config, cache, COMMAND_LINE)
-    _check_fit(weights, config.source, info)
+    check_images(weights, info)
+    _check_classes(weights, config.source, info)
     splits = data.load(config, info, cache)
     if weights.classes:
         splits = class_order.renumbered(splits, weights.classes, weights.model.num_classes)
@@ -116,8 +145,8 @@ def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
     return Evaluation(metrics, len(splits.test))
 
 
-def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
-    """Check that data and model fit. Raises: MixlabError: they have other classes, channels or sizes."""
+def check_images(weights: Weights, info: DataInfo) -> None:
+    """Check that the model takes images of the data. Raises: MixlabError: they have other channels or sizes."""
     where, model = f"{COMMAND_LINE}: data", weights.model
     if info.image_size != model.image_size:
         raise MixlabError(
@@ -129,9 +158,14 @@ def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
             f"{where}.image_channels: expected {model.image_channels}, as the weights take, got images of "
             f"{info.image_channels}; convert the images with data.image_channels={model.image_channels}"
         )
+
+
+def _check_classes(weights: Weights, source: str, info: DataInfo) -> None:
+    """Check that the model has an output for each class. Raises: MixlabError: it has others."""
+    model = weights.model
     if info.num_classes != model.num_classes and not weights.classes:
         raise MixlabError(
-            f"{where}.source: expected {model.num_classes} classes, as the weights have outputs, but {source!r} has "
-            f"{info.num_classes}; name the classes of the weights with --classes, or take data of all "
+            f"{COMMAND_LINE}: data.source: expected {model.num_classes} classes, as the weights have outputs, but "
+            f"{source!r} has {info.num_classes}; name the classes of the weights with --classes, or take data of all "
             f"{model.num_classes}"
         )

@@ -21,9 +21,9 @@ from backends.errors import MixlabError, choices
 from backends.models import folds, read_spec
 from backends.specs import ModelSpec
 from backends.state import state_shapes
-from backends.weights.convert import differences, from_canonical, to_canonical
-from backends.weights.formats import FORMATS, Format
-from backends.weights.recognition import NotAModel, Origin, recognise, select
+from backends.weights.convert import differences, from_canonical, to_canonical, written_as
+from backends.weights.form import Format, NotAModel
+from backends.weights.recognition import Origin, recognise, select
 from experiments import files
 from experiments.results import checkpoint
 from experiments.results.kept import evaluated
@@ -47,6 +47,7 @@ class Weights:
 
     classes: names of the classes in the order of the logits, where the file tells them.   origin: their place in it.
     skipped: objects in the file that are no arrays, counted by kind.   settings: what the training script was told.
+    assumed: fields of the model that neither the file nor the user tells, and why each has its value.
     """
 
     format: str
@@ -56,17 +57,19 @@ class Weights:
     origin: Origin = field(default_factory=Origin)
     skipped: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, str] = field(default_factory=dict)
 
 
-def read(path: Path, ema: bool = False, group: str | None = None) -> Weights:
+def read(path: Path, ema: bool = False, group: str | None = None, told: Mapping[str, Any] | None = None) -> Weights:
     """The weights that a file holds.
 
     Args:   ema: take the average of the weights that lies beside them.   group: take the model below this prefix.
+            told: fields of the model that the file may not tell.
     Raises: MixlabError: one sentence on what is wrong with the file and what is allowed.
     """
     _check_readable(path)
     try:
-        return _weights(path, array_files.read(path), ema, group)
+        return _weights(path, array_files.read(path), ema, group, told or {})
     except (NotAModel, NotWeights) as error:
         part = "; it is one file of several, join them first" if PART_OF_SEVERAL.fullmatch(path.name) else ""
         raise MixlabError(f"{path}: {error}{part}") from error
@@ -83,24 +86,25 @@ def read(path: Path, ema: bool = False, group: str | None = None) -> Weights:
         raise _unreadable(path, error) from error
 
 
-def _weights(path: Path, content: Content, ema: bool, group: str | None) -> Weights:
+def _weights(path: Path, content: Content, ema: bool, group: str | None, told: Mapping[str, Any]) -> Weights:
     metadata = content.metadata
     if checkpoint.CHECKSUMS.keys() & metadata.keys() and "mixlab" not in metadata:
         raise NotAModel("its header is damaged; convert or fetch it again")
     if "mixlab" in metadata:
-        if ema or group:
+        given = ["ema"] * ema + ["group"] * (group is not None) + list(told)
+        if given:
             raise NotAModel(
-                f"{'--ema' if ema else '--group'}: a file of the form {OWN!r} holds one model alone; leave the option "
-                f"out"
+                f"--{given[0].replace('_', '-')}: a file of the form {OWN!r} holds one model alone and tells all of "
+                f"it; leave the option out"
             )
         return _read_own(path, json.loads(metadata["mixlab"]))
     params, origin = select(content.arrays, ema, group)
-    model, canonical = to_canonical(params)
-    settings = metadata or content.settings
     noted = json.loads(metadata.get(NOTED, "{}"))
-    written = {**asdict(model), **noted.get("options", {})}
-    classes = _classes({"model": written, "classes": noted.get("classes")})
-    return Weights(recognise(params).name, read_spec(written), canonical, classes, origin, content.skipped, settings)
+    options = {name: tuple(x) if isinstance(x, list) else x for name, x in noted.get("options", {}).items()}
+    found, canonical = to_canonical(params, told, options)
+    classes = _classes({"model": asdict(found.model), "classes": noted.get("classes")})
+    name, settings = recognise(params).name, metadata or content.settings
+    return Weights(name, found.model, canonical, classes, origin, content.skipped, settings, found.assumed)
 
 
 def noted_content(weights: Weights, form: Format) -> bytes:
@@ -108,7 +112,7 @@ def noted_content(weights: Weights, form: Format) -> bytes:
 
     Raises: NotAModel: the format has no such model.
     """
-    options = {name: getattr(weights.model, name) for name in form.options}
+    options = {name: getattr(weights.model, name) for name in (*form.options, *form.asks)}
     classes = {} if weights.classes is None else {"classes": list(weights.classes)}
     arrays = from_canonical(weights.model, weights.params, form)
     return bytes(save(arrays, metadata={NOTED: json.dumps({"options": options, **classes})}))
@@ -138,12 +142,13 @@ def write(path: Path, weights: Weights, target: str | None) -> tuple[str, list[s
         classes = {"classes": list(weights.classes)} if weights.classes is not None else {}
         content, notes = checkpoint.pack(weights.params, {"model": asdict(weights.model), **classes}), []
     else:
+        form = written_as(weights.model, target)
         try:
-            arrays = from_canonical(weights.model, weights.params, FORMATS[target])
+            arrays = from_canonical(weights.model, weights.params, form)
         except NotAModel as error:
             raise MixlabError(f"{path}: {error}") from error
         content = save(arrays) if path.suffix == ".safetensors" else _npz(arrays)
-        notes = differences(weights.model, FORMATS[target])
+        target, notes = form.name, differences(weights.model, form)
     try:
         files.replace(path, content)
     except OSError as error:

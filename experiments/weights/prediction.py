@@ -1,0 +1,125 @@
+"""Logits and features of images, from weights of any known format or of a trial."""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+import backends
+from backends.arrays import Array
+from backends.errors import MixlabError, choices
+from backends.specs import RunSpec
+from experiments import data, files
+from experiments.design.ablation import COMMAND_LINE
+from experiments.results import kept
+from experiments.results.store import Store
+from experiments.spec.config import DataConfig
+from experiments.spec.trial import Trial, trial_from_json
+from experiments.weights import class_order
+from experiments.weights.evaluation import check_images, opened
+from experiments.weights.image_files import LABELS, Images
+from experiments.weights.weight_files import Weights
+
+TRIAL = "trial:"  # in front of the first digits of a trial's id
+SPEC = "spec.json"
+
+
+def find(word: str, store: Store) -> Path:
+    """The file of weights that a word means: a path, a trial's folder, or `trial:` and the beginning of its id.
+
+    Raises: MixlabError: there is no such trial, or it kept no weights.
+    """
+    folder = Path(word)
+    if word.startswith(TRIAL):
+        store.check_folder()
+        folder = store.folder(store.find(word.removeprefix(TRIAL)))
+    elif not (folder / SPEC).is_file():
+        return folder
+    if (folder / kept.FILE).is_file():
+        return folder / kept.FILE
+    raise MixlabError(
+        f"{folder}: the trial has no {kept.FILE}: it is not done, or run.keep was none; run.keep=last keeps its weights"
+    )
+
+
+def trial_of(path: Path) -> Trial | None:
+    """The trial whose folder a file of weights lies in; None: it lies elsewhere."""
+    spec = path.with_name(SPEC)
+    return trial_from_json(json.loads(spec.read_text())) if spec.is_file() else None
+
+
+def of_source(weights: Weights, config: DataConfig, cache: Path) -> Images:
+    """The test examples of a data source, and their labels as the weights number them, where they name their classes.
+
+    Raises: MixlabError: there are none, or the model does not take them.
+    """
+    info = data.describe(config, cache, COMMAND_LINE)
+    check_images(weights, info)
+    splits = data.load(config, info, cache)
+    if weights.classes:
+        splits = class_order.renumbered(splits, weights.classes, weights.model.num_classes)
+    if not len(splits.test):
+        raise MixlabError(f"{COMMAND_LINE}: data.source: {config.source!r} has no test examples to predict")
+    return Images(np.asarray(splits.images[splits.test]), splits.labels[splits.test])
+
+
+def order(weights: Weights, trial: Trial | None, config: DataConfig | None) -> Array | None:
+    """The permutation of pixels that the weights were trained with, of a trial; else the one that the data asks for.
+
+    Raises: MixlabError: the data asks for another than the trial's.
+    """
+    chosen, asked = trial.data if trial else config, config or (trial.data if trial else None)
+    if chosen is None or asked is None:
+        return None
+    trained, given = ((one.permutation, one.split_seed * (one.permutation != "none")) for one in (chosen, asked))
+    if trained != given:
+        raise MixlabError(
+            f"{COMMAND_LINE}: data.permutation: expected {trained[0]} with data.split_seed={trained[1]}, as the trial "
+            f"of these weights has it, got {given[0]} with {given[1]}"
+        )
+    model = weights.model
+    return data.pixel_order(trained[0], model.image_size, model.patch_size, trained[1])
+
+
+def predict(
+    weights: Weights, images: Images, pixel_order: Array | None, backend: str, run: RunSpec, batch: int
+) -> dict[str, Array]:
+    """The arrays `logits` (n, k) and `features` (n, c) of all images, and `labels` where there are any.
+
+    Args:   batch: images at a time; the last ones are filled up to as many, so that one size is compiled.
+    Raises: MixlabError: the backend or the device is not there, or a number is not finite.
+    """
+    pixels, num = images.pixels, len(images.pixels)
+    size = min(batch, num)
+    program = opened(backends.load(backend), weights, np.asarray(pixels[:1]), pixel_order, run)
+    parts = []
+    for first in range(0, num, size):
+        rows = np.arange(first, min(first + size, num))
+        outputs = program.predict(pixels[np.resize(rows, size)])[0]
+        parts.append([x[: len(rows)] for x in (outputs.logits, outputs.features)])
+    logits, features = (np.concatenate(one) for one in zip(*parts, strict=True))
+    if not (np.isfinite(logits).all() and np.isfinite(features).all()):
+        raise MixlabError(f"{COMMAND_LINE}: the logits are not finite in {run.precision}; try --precision float64")
+    labels = {} if images.labels is None else {LABELS: images.labels}
+    return {"logits": logits, "features": features, **labels}
+
+
+def check_out(path: Path) -> None:
+    """Check that predictions can go there, before they are computed. Raises: MixlabError."""
+    if path.suffix != ".npz":
+        raise MixlabError(f"{COMMAND_LINE}: --out: expected an .npz file, got {str(path)!r}; {choices('', ['.npz'])}")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "it is a folder" if path.is_dir() else f"there is no folder {path.parent}; make it first"
+        raise MixlabError(f"{COMMAND_LINE}: --out: {path}: {what}")
+
+
+def write(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Write the arrays as an .npz, whole or not at all. Raises: MixlabError."""
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    try:
+        files.replace(path, buffer.getvalue())
+    except OSError as error:
+        raise MixlabError(f"{path}: it cannot be written ({error.strerror}); nothing was changed") from error
