@@ -32,8 +32,8 @@ def shapes(spec: ModelSpec) -> dict[str, Shape]:
 
 @lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
-    """Number of trainable numbers, the head included."""
-    return sum(math.prod(param.shape) for param in _params(spec).values())
+    """Number of trainable numbers, the head included; constants are not among them."""
+    return sum(math.prod(param.shape) for param in _params(spec).values() if param.trained)
 
 
 @lru_cache(maxsize=1024)
