@@ -115,7 +115,7 @@ def test_markdown_has_a_row_for_each_model_with_the_rung_that_is_nearest_to_its_
         Climbed(title, sides, "batches of 8", [], [{}, {}], rungs) for title, rungs in (("a", near), ("b", apart))
     ]
     assert parity_lines.markdown(ladders).splitlines() == [
-        "torch against jax; at 8.",
+        "torch against jax; batches of 8.",
         "",
         "| model | activations | gradients | nearest to its tolerance |",
         "| --- | --- | --- | --- |",
