@@ -66,7 +66,7 @@ def _name(layer: str, part: str) -> str:
 
 @lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
-    """Number of trained numbers, the head included."""
+    """Number of trained numbers, the head included; constants are not among them."""
     return sum(math.prod(shape) for shape in trained_shapes(spec).values())
 
 
