@@ -80,7 +80,7 @@ def read_report(tree: Any, asked: Grid, where: str) -> ReportSpec:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], KEYS)}")
     baseline = _baseline(tree.get("baseline") or {}, asked, f"{where}: baseline")
     rows, columns = _places(tree, baseline, asked, where)
-    metric = tree.get("metric", metrics.DEFAULT)
+    metric = metrics.full(tree.get("metric", metrics.DEFAULT))
     if metric not in metrics.names():
         raise MixlabError(
             f"{where}: metric: expected a metric, got {shown(metric)}; {choices(str(metric), metrics.names())}"
