@@ -183,7 +183,7 @@ def test_a_class_with_too_few_examples_is_named() -> None:
         np.zeros((22, 1, 1, 1), np.uint8), labels, np.arange(22, dtype=np.int32), *[np.zeros(0, np.int32)] * 2,
         classes=("cat", "dog", "owl"),
     )  # fmt: skip
-    with pytest.raises(MixlabError, match="a probe of 5 shots needs as many .* class 'dog' has 4; take fewer shots"):
+    with pytest.raises(MixlabError, match=r"a probe of 5 shots needs as many .* class 'dog' has 4; take fewer shots"):
         probe.draw(held, (1, 5), "run.probe_shots")
     assert probe.draw(held, (1,), "run.probe_shots") is not None and probe.draw(held, (), "") is None
 
