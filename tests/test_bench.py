@@ -181,7 +181,7 @@ def test_the_vits_of_others_have_the_parameters_of_ours_and_train(backend: str, 
 
     def parameters() -> list[Any]:
         arrays = found.module.parameters() if backend == "torch" else jax.tree.leaves(found.params)
-        return [np.array(one.detach() if backend == "torch" else one) for one in arrays]
+        return [np.array(one.detach().numpy() if backend == "torch" else one) for one in arrays]
 
     before = parameters()
     assert sum(one.size for one in before) == folds.count(trial.model)

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from analysis.figures import scaling
+from backends.models import folds
 from experiments.bench import tokens
-from experiments.bench.side import ABOUT, Side
+from experiments.bench.side import Side
 from tests.conftest import Ended
 
 Run = Callable[..., Ended]
@@ -50,14 +51,12 @@ def test_exponents_are_slopes_over_the_tokens_and_memory_is_above_that_of_four_t
     assert found.time.low == found.time.high == pytest.approx(2.0)
     assert found.memory_bytes == [12_000, 60_000, 252_000] and found.memory == pytest.approx(1.1, abs=0.02)
     assert found.work == pytest.approx(1.0, abs=0.05), "a Mixer's products are linear in the tokens"
-    # By hand: the stem 16 x 3 x 8, the block 2 x 8 x 4 and 2 x 8 x 32, each token; the head 8 x 10 of an image.
-    assert found.gflops[0] == pytest.approx(6 * 2 * (16 * (16 * 3 * 8 + 64 + 512) + 80) / 1e9)
+    # By hand: the stem 16 x 3 x 8, the block 2 x 8 x 4 and 2 x 8 x 512, each token; the head 8 x 10 of an image.
+    assert found.gflops[0] == pytest.approx(6 * 2 * (16 * (16 * 3 * 8 + 64 + 8192) + 80) / 1e9)
 
 
 def test_attention_is_quadratic_on_paper_and_the_others_are_linear() -> None:
     groups = tokens.plan(["torch"], tokens.MIXINGS, [256, 512], ("model.hidden_dim=8", *SMALL))
-    from backends.models import folds
-
     work = {
         group[0].setting.partition(",")[0]: [folds.forward_macs(side.trial.model) for side in group[1:]]
         for group in groups

@@ -176,6 +176,19 @@ def test_shots_that_no_probe_can_have_are_refused(changes: Any, words: str, tmp_
         planned(write_yaml(tmp_path / "one.yaml", base={**PROBED, **merged}), cache)
 
 
+def test_a_report_of_a_probe_that_nobody_asked_for_is_refused(tmp_path: Path, cache: Path) -> None:
+    asked = {
+        "base": {**PROBED, "run": {"probe_shots": 1}},
+        "report": {"metric": "best.validation.probe.5shot.accuracy"},
+    }
+    path = write_yaml(tmp_path / "one.yaml", **asked)
+    with pytest.raises(
+        MixlabError, match=r"5shot\.accuracy is measured where it is asked for; set run\.probe_shots to 5"
+    ):
+        load_ablation(path)
+    assert load_ablation(path, ["run.probe_shots=5"]).report.metric == "best.validation.probe.5shot.accuracy"
+
+
 def test_a_class_with_too_few_examples_is_named() -> None:
     labels = np.array([0] * 9 + [1] * 4 + [2] * 9, np.int32)
     held = data.Splits(

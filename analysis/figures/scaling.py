@@ -16,7 +16,7 @@ def draw(found: Sequence[Scaling]) -> Drawn:
     names = list(dict.fromkeys(one.backend for one in found))
     for one in found:
         place, row = mixings.index(one.mixing) % len(COLOURS), names.index(one.backend) % len(LINES)
-        look = {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[row]}
+        look: dict[str, Any] = {"color": COLOURS[place], "marker": MARKERS[place], "linestyle": LINES[row]}
         look |= {"markersize": 3.5, "linewidth": 1.1, "fillstyle": "none" if row else "full"}
         handles.append(_line(times, one, [1e3 * spread.median for spread in one.step_s], "ms", look, shown))
         _line(memories, one, [size / 2**20 for size in one.memory_bytes], "MiB", look, shown)

@@ -1,6 +1,7 @@
 """Models that are measured, as trials on random images."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from backends.bench import VIT
 from backends.errors import MixlabError, choices
@@ -13,7 +14,7 @@ from experiments.spec.resolve import resolve
 from experiments.spec.trial import DataInfo, Trial
 
 # P 4, C 128, D_S 64, D_C 512, 8 blocks reaches 90.8 % on CIFAR-10.
-CIFAR = {
+CIFAR: dict[str, Any] = {
     "model.patch_size": 4,
     "model.hidden_dim": 128,
     "model.tokens_mlp_dim": 64,
@@ -21,7 +22,8 @@ CIFAR = {
     "model.num_blocks": 8,
     "train.batch_size": 128,
 }
-SMALL = {"cifar": CIFAR, "cifar-vit": {**CIFAR, **{f"model.{name}": value for name, value in VIT.items()}}}
+CIFAR_VIT = CIFAR | {f"model.{name}": value for name, value in VIT.items()}
+SMALL = {"cifar": CIFAR, "cifar-vit": CIFAR_VIT}
 NAMES = (*SMALL, *VARIANTS)
 LARGE_BATCH = 16  # of the paper's models, at 224 pixels
 # The sizes of the data, and a step that has no part that the peers leave out.

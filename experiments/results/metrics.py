@@ -96,6 +96,11 @@ def full(name: str) -> str:
     return f"{LAST}.{TEST}.{name}" if name in tuple(every()) else name
 
 
+def shots_of(name: str) -> int | None:
+    """The shots of a probe; None: the metric is none of a probe. Args: name: of `names`."""
+    return next((shots for shots, one in PROBES.items() if one is parse(name).metric), None)
+
+
 def parse(name: str) -> Place:
     """Take a name apart. Args: name: of `names`."""
     when, split, metric = name.split(".", 2)
