@@ -114,6 +114,7 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
 
     Raises: KeyError, TypeError: it is no such tree.
     """
+    run: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in fields["run"].items()}
     data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**fields["data"]["augment"])})
     return Trial(
         model=read_spec(fields["model"]),
@@ -122,5 +123,5 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
         info=DataInfo(**fields["info"]),
         backend=fields["backend"],
         seed=fields["seed"],
-        run=RunConfig(**fields["run"]),
+        run=RunConfig(**run),
     )
