@@ -12,4 +12,4 @@ MODELS = {"mixer": MlpMixer, "resnet": Resnet}
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
     """A module that takes (images, chance, dtype) and gives (logits, features)."""
-    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]
+    return MODELS[name_of(spec)](spec, remat)
