@@ -150,12 +150,12 @@ def _factors(x: Array, name: str, chance: Chance) -> Array:
     return kept.astype(x.dtype) * chance.dropout.factor.astype(x.dtype)
 
 
-def stochastic_depth(x_bsc: Array, name: str, chance: Chance) -> Array:
+def stochastic_depth(x: Array, name: str, chance: Chance) -> Array:
     """Multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
-        return x_bsc
-    factors_b11 = chance.branch_scales[chance.branches.index(name)][:, None, None].astype(x_bsc.dtype)
-    return tap(x_bsc * factors_b11, name, chance)
+        return x
+    factors_b = chance.branch_scales[chance.branches.index(name)].astype(x.dtype)
+    return tap(x * factors_b.reshape(-1, *[1] * (x.ndim - 1)), name, chance)
 
 
 def patches(images_bhwc: Array, size: int) -> Array:

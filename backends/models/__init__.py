@@ -3,11 +3,11 @@
 from types import MappingProxyType
 from typing import Any
 
-from backends.models import mixer
+from backends.models import mixer, resnet
 from backends.models.family import Family
 from backends.specs import ModelSpec
 
-FAMILIES: MappingProxyType[str, Family] = MappingProxyType({"mixer": mixer})
+FAMILIES: MappingProxyType[str, Family] = MappingProxyType({"mixer": mixer, "resnet": resnet})
 
 
 def name_of(spec: ModelSpec) -> str:

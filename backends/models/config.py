@@ -4,14 +4,15 @@ from dataclasses import dataclass, fields
 from typing import Any, Optional
 
 from backends.models.mixer_spec import MixerConfig
+from backends.models.resnet_spec import ResnetConfig
 from backends.models.variants import VARIANTS
 from backends.specs import option
 
-FAMILY = ("mixer",)  # what is one block with some token mixing; the others have modules of their own
+FAMILY = ("mixer", "resnet")  # the first: what is one block with some token mixing
 
 
 @dataclass(frozen=True)
-class ModelConfig(MixerConfig):
+class ModelConfig(ResnetConfig, MixerConfig):
     """The model. A field of another family than `family` stays at its default."""
 
     family: str = option("mixer", allowed=FAMILY)  # what is one block with some token mixing

@@ -179,12 +179,12 @@ def _int32(value: int) -> int:
     return (value + 2**31) % 2**32 - 2**31
 
 
-def stochastic_depth(x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+def stochastic_depth(x: Tensor, name: str, chance: Chance) -> Tensor:
     """Multiply the branch of each example by the plan's factor."""
     if chance.branch_scales is None:
-        return x_bsc
-    factors_b11 = chance.branch_scales[chance.branches.index(name)][:, None, None].to(x_bsc.dtype)
-    return tap(x_bsc * factors_b11, name, chance)
+        return x
+    factors_b = chance.branch_scales[chance.branches.index(name)].to(x.dtype)
+    return tap(x * factors_b.reshape(-1, *[1] * (x.ndim - 1)), name, chance)
 
 
 def again(block: nn.Module, *arguments: Any) -> Tensor:

@@ -3,12 +3,13 @@
 from flax import linen as nn
 
 from backends.jax.models.mixer import MlpMixer
+from backends.jax.models.resnet import Resnet
 from backends.models import name_of
 from backends.specs import ModelSpec
 
-MODELS = {"mixer": MlpMixer}
+MODELS = {"mixer": MlpMixer, "resnet": Resnet}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
     """A module that takes (images, chance, dtype) and gives (logits, features)."""
-    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]
+    return MODELS[name_of(spec)](spec, remat)

@@ -5,10 +5,11 @@ from torch import nn
 from backends.models import name_of
 from backends.specs import ModelSpec
 from backends.torch.models.mixer import MlpMixer
+from backends.torch.models.resnet import Resnet
 
-MODELS = {"mixer": MlpMixer}
+MODELS = {"mixer": MlpMixer, "resnet": Resnet}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
     """A module that takes (images, chance, dtype) and gives (logits, features)."""
-    return MODELS[name_of(spec)](spec, remat)  # type: ignore[arg-type]
+    return MODELS[name_of(spec)](spec, remat)
