@@ -13,7 +13,7 @@ from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments.design import archive, tune
 from experiments.design.ablation import Ablation, GridTrial, load_ablation
-from experiments.design.report_spec import default
+from experiments.design.report_spec import asked
 from experiments.results import ceilings, unsealed
 from experiments.results.store import Store
 from experiments.spec.expand import expand
@@ -103,9 +103,7 @@ def objects(values: Iterable[Any]) -> pd.Series[Any]:
 
 def setting(planned: GridTrial, name: str, ablation: Ablation) -> Any:
     """The value of a field as the grid or the base gave it, else its default."""
-    if name in planned.settings:
-        return planned.settings[name]
-    return default(name, ablation.base)
+    return asked(name, planned.settings, ablation.base)
 
 
 def label_of(planned: GridTrial, ablation: Ablation) -> Label:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.design.ablation import Ablation
 from experiments.design.labels import FIELD, Labels, words
-from experiments.spec.fields import short, text
+from experiments.spec.fields import is_words, short, text
 
 if TYPE_CHECKING:  # a plan's comparisons need none
     import pandas as pd
@@ -116,7 +116,7 @@ def speaks_for_itself(ablation: Ablation, table: pd.DataFrame, name: str) -> boo
     rest = (key for key in keys(ablation) if key != name)
     others = {value_text(ablation, key, value) for key in rest for value in dict.fromkeys(table[key])}
     labelled = ablation.labels.get(name, {})
-    speaks = (isinstance(value, str) or text(value) in labelled for value in values)
+    speaks = (is_words(value) or text(value) in labelled for value in values)
     return all(speaks) and all(map(_is_word, own)) and not own & others
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from experiments.results import checkpoint, curves
 from experiments.results.states import TrialState, state
 from experiments.results.store import Store
+from experiments.spec.trial import with_later_fields
 
 Fields = Mapping[str, Any]  # by dotted name
 CODE = ("commit", "dirty", "snapshot")  # of an environment
@@ -46,7 +47,7 @@ def read(store: Store, trial_id: str) -> OneTrial:
     told = record.get("sessions") or progress.get("sessions") or own  # a trial that has saved nothing yet has none
     sessions = [one for one in told if isinstance(one, dict)]
     around = {**dict(flat(environment, "")), **_of_sessions(environment, sessions)}
-    fields = dict(flat(spec, ""))
+    fields = dict(flat(with_later_fields(spec), ""))
     is_data = {name: name.startswith(("data.", "info.")) for name in fields}
     return OneTrial(
         trial_id,

@@ -15,6 +15,7 @@ from experiments.design import archive
 from experiments.design.labels import Labels
 from experiments.results import metrics
 from experiments.results.store import CorruptRecord, OtherSchema, Store
+from experiments.spec.trial import with_later_fields
 
 NOT_SCIENCE = ("data.source",)  # where data lies; its content is compared
 Key = tuple[tuple[str, Any], ...]  # a trial's resolved fields
@@ -115,7 +116,7 @@ def value(record: dict[str, Any], metric: str) -> float:
 
 def key_of(record: dict[str, Any]) -> Key:
     """The resolved fields of a trial that can change its result."""
-    spec = {name: part for name, part in record["spec"].items() if name != "run"}
+    spec = {name: part for name, part in with_later_fields(record["spec"]).items() if name != "run"}
     return tuple((name, part) for name, part in flat(spec, "") if name not in NOT_SCIENCE)
 
 

@@ -9,19 +9,45 @@ from typing import Any
 
 import pytest
 
+from analysis import run_sets
 from backends.errors import MixlabError
 from backends.models import FAMILIES, read_spec
 from backends.models.config import ModelConfig, foreign, with_variant
 from backends.models.variants import VARIANTS
 from backends.specs import option
 from experiments.design.base import laid_over
+from experiments.design.report_spec import asked
 from experiments.spec import resolve
-from experiments.spec.trial import Trial, as_tree, trial_from_json, values_before
+from experiments.spec.trial import Trial, as_tree, trial_from_json, values_before, with_later_fields
 from tests.conftest import base, planned, write_yaml
 
 VIT = VARIANTS["ViT-S/16"]
 PICTURES = {"source": "synthetic", "image_size": 32, "num_examples": 40}
 SHORT = {"batch_size": 2, "steps": 1}
+
+
+# The fields of a Mixer's spec before models of other families, in its records since then.
+PAST = [
+    "image_size",
+    "image_channels",
+    "num_classes",
+    "patch_size",
+    "hidden_dim",
+    "num_blocks",
+    "tokens_mlp_dim",
+    "channels_mlp_dim",
+    "token_groups",
+    "token_mixing",
+    "channel_mixing",
+    "share_blocks",
+    "position_embedding",
+    "activation",
+    "norm_epsilon",
+    "pre_head_norm",
+    "dropout",
+    "stochastic_depth",
+    "rescale",
+]
 
 
 @pytest.fixture
@@ -99,6 +125,17 @@ def test_lists_of_a_store_are_the_lists_of_its_trial(trial: Any) -> None:
     assert trial_from_json(asdict(now)) == now
 
 
+def test_a_record_of_before_is_compared_by_the_values_that_its_trial_had(trial: Any) -> None:
+    now = trial(base())
+    spec = json.loads(json.dumps(as_tree(now)))
+    past = {**spec, "model": {name: part for name, part in spec["model"].items() if name in PAST}}
+    assert set(spec["model"]) - set(past["model"]) == set(values_before(type(now.model)))
+    assert dict(run_sets.key_of({"spec": past})) == dict(run_sets.key_of({"spec": spec}))
+    other = {**spec, "model": {**spec["model"], "norm": "rms"}}
+    assert dict(run_sets.key_of({"spec": past})) != dict(run_sets.key_of({"spec": other}))
+    assert with_later_fields({"model": None, "seed": 0}) == {"model": None, "seed": 0}  # of a damaged file
+
+
 # --- variants -----------------------------------------------------------------------------------------------------
 
 
@@ -148,6 +185,19 @@ def test_a_variant_of_the_base_is_left_by_null_and_changed_by_what_is_set_beside
     assert usual == trial({"data": PICTURES, "train": SHORT})
     by_grid = trial(given, grid={"model.token_mixing": ["tied"], "seed": [0]})
     assert (by_grid.model.token_mixing, by_grid.model.hidden_dim, by_grid.model.init) == ("tied", 192, "vit")
+
+
+def test_a_field_is_asked_for_as_the_point_its_variant_or_the_base_says() -> None:
+    below = {"model.token_mixing": "untied", "model.hidden_dim": 8}
+    assert asked("model.token_mixing", {"model.variant": "ViT-S/16"}, below) == "attention"
+    assert asked("model.token_mixing", {"model.variant": "ViT-S/16", "model.token_mixing": "tied"}, below) == "tied"
+    assert asked("model.token_mixing", {"model.variant": "S/16"}, below) == "untied"
+    assert asked("model.hidden_dim", {"model.variant": "S/16"}, below) == 512
+    assert asked("model.hidden_dim", {}, {**below, "model.variant": "S/16"}) == 8  # set beside it
+    taken_back = laid_over(below, {"model.variant": "ViT-S/16"})
+    assert asked("model.token_mixing", {}, taken_back) == "attention"
+    assert asked("model.token_mixing", {"model.variant": None}, taken_back) == "tied"
+    assert asked("model.norm", {}, {}) == "layer" and asked("axis.mixing", {}, {}) is None
 
 
 # --- families -----------------------------------------------------------------------------------------------------

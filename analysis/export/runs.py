@@ -29,6 +29,7 @@ from experiments.results import curves, metrics
 from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, SECONDS, SPLITS, STEP, STEP_LOSS, TEST, measured
 from experiments.results.states import HALTED, Halt, state
 from experiments.results.store import Store, stamp_of
+from experiments.spec.fields import text
 
 NUM_TRIALS = "trials"  # of the config of a mean: how many it is over
 
@@ -117,9 +118,10 @@ def _group(ablation: Ablation, label: Label) -> str:
 
 
 def _config(ablation: Ablation, planned: GridTrial) -> dict[str, Any]:
-    """The resolved fields by dotted name, and the names of settings by axis."""
+    """The resolved fields by dotted name, lists in words, and the names of settings by axis."""
     axes = {name: value for name, value in planned.settings.items() if name in ablation.named}
-    return {**resolved_fields(planned.trial), **axes}
+    resolved = resolved_fields(planned.trial)
+    return {name: text(value) if isinstance(value, tuple) else value for name, value in resolved.items()} | axes
 
 
 def _words(ablation: Ablation) -> dict[str, str]:

@@ -13,7 +13,7 @@ from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.report import Report
 from analysis.tuned import folded_text, point_text
 from experiments.design.choice import Choice, Tried, best
-from experiments.design.report_spec import default
+from experiments.design.report_spec import asked
 from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 
@@ -46,7 +46,7 @@ def draw(report: Report) -> Iterator[Drawn]:
 def _label(report: Report, choice: Choice) -> Label:
     """The first cell of a setting, which the table lacks where nothing is chosen."""
     point = choice.setting.members[0]
-    return tuple(point.get(name, default(name, report.ablation.base)) for name in keys(report.ablation))
+    return tuple(asked(name, point, report.ablation.base) for name in keys(report.ablation))
 
 
 def _line(report: Report, tuned: TuneSpec, choice: Choice, name: str) -> _Line:

@@ -17,6 +17,7 @@ from analysis.report import Report
 from analysis.table.render import FORMATS as TABLE_FORMATS
 from analysis.table.render import rendered_of
 from experiments.files import store_errors, write_json, write_whole
+from experiments.spec.fields import text
 
 PAGE, MARKDOWN = "report.html", "report.md"
 DRAWN = ".drawn.json"  # in the folder of figures: the files that reports wrote there
@@ -34,8 +35,9 @@ def write_reports(reports: Sequence[Report], folders: Sequence[Path], common: Pa
         rendered = rendered_of(report)
         for style, ending in TABLE_FORMATS.items():
             write_whole(folder / f"table.{ending}", rendered.text(style).encode())
-        write_whole(folder / "tidy.csv", report.frame.to_csv(index=False).encode())
-        write_whole(folder / "tidy.parquet", _parquet(report.frame))
+        told = _told(report.frame)
+        write_whole(folder / "tidy.csv", told.to_csv(index=False).encode())
+        write_whole(folder / "tidy.parquet", _parquet(told))
         _write_figures(figures, folder / "figures")
         parts.append(section(report, rendered))
         write_whole(folder / PAGE, page(parts[-1:], [figures], command).encode())
@@ -72,6 +74,15 @@ def _drawn(folder: Path) -> dict[str, str]:
 
 def _key(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _told(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with its lists as tables show them."""
+    told = frame.copy()
+    for name in told:
+        if pd.api.types.is_object_dtype(told[name]):
+            told[name] = told[name].map(lambda value: text(value) if isinstance(value, tuple) else value)
+    return told
 
 
 def _parquet(frame: pd.DataFrame) -> bytes:

@@ -23,6 +23,7 @@ from experiments.design.tune_spec import TuneSpec, check_places
 from experiments.files import write_whole
 from experiments.results import metrics
 from experiments.results.store import RESOLVED, TRIALS, Store
+from experiments.spec.fields import of_json
 from experiments.spec.trial import as_tree, trial_from_json
 
 FILE = RESOLVED
@@ -95,7 +96,7 @@ def to_tree(planned: GridTrial) -> dict[str, Any]:
 def from_tree(tree: Mapping[str, Any]) -> GridTrial:
     """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
     given = {name: tree[name] for name in ("tunes", "until", "pruned") if name in tree}
-    return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())), **given)
+    return GridTrial(trial_from_json(tree["spec"]), of_json(tree["settings"]), tuple(tree.get("implied", ())), **given)
 
 
 def _labels(trials: Sequence[GridTrial]) -> dict[str, str]:
@@ -152,7 +153,8 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
     """
     try:
         tree = json.loads(path.read_text())
-        fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
+        fields = {**tree["ablation"], "points": tuple(map(of_json, tree["ablation"]["points"]))}
+        fields["base"] = of_json(fields["base"])
         fields["overrides"] = tuple(fields.get("overrides", ()))
         fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
         parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
@@ -166,13 +168,14 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
     several = {name: tuple(fields.get(name, ())) for name in ("rows", "columns", "matched")}
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
-    return ReportSpec(**{**fields, **several, "equivalence": equivalence})
+    baseline = of_json(fields["baseline"])
+    return ReportSpec(**{**fields, **several, "baseline": baseline, "equivalence": equivalence})
 
 
 def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:
     if fields is None:
         return None
-    over = {name: tuple(values) for name, values in fields["over"].items()}
+    over = {name: tuple(of_json(dict(enumerate(values))).values()) for name, values in fields["over"].items()}
     halving = fields.get("halving")
     stages = Halving(tuple(halving["steps"]), halving["keep"]) if halving else None
     return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"]), "halving": stages})

@@ -1,6 +1,7 @@
 """Values of an axis, as YAML and the command line write them.
 
     [0.001, 0.01]              these
+    [tied, [tied, attention]]  these, in a field that may hold a list, one a block
     0.001                      this one
     log(1e-4, 1e-2, 5)         5 values, each the same multiple of the one before; both ends are among them
     uniform(0, 0.3)            drawn: each number between the ends is as likely as another
@@ -25,8 +26,8 @@ from typing import Any
 from backends.errors import MixlabError, choices
 from experiments import streams
 from experiments.spec import fields, scalars
-from experiments.spec.scalars import TwoReadings, Unfit
-from experiments.spec.values import is_free_text, is_whole, shown
+from experiments.spec.scalars import TwoReadings, Unfit, as_list
+from experiments.spec.values import is_free_text, is_list, is_whole, shown
 
 Point = dict[str, Any]  # field -> value, what one trial of a grid sets
 
@@ -69,6 +70,11 @@ def values(axis: Any, field: str, where: str) -> list[Any]:
     several = axis if isinstance(axis, list) else [axis]
     if not several:
         raise MixlabError(f"{where}: {field}: expected one value or several, got no values")
+    if is_list(*fields.holder(field)) and not any(isinstance(one, (list, tuple)) for one in several):
+        raise MixlabError(
+            f"{where}: {field}: a value of it is a list, and an axis a list of such; for this one value write "
+            f"[{as_list(', '.join(map(str, several)))}]"
+        )
     return [fields.typed({field: value}, where)[field] for value in several]
 
 

@@ -15,7 +15,7 @@ from backends.models.variants import VARIANTS
 from experiments.design.axes import Point, read_call
 from experiments.spec import fields
 from experiments.spec.expand import expand
-from experiments.spec.values import shown
+from experiments.spec.values import may_be_list, shown
 from experiments.spec.yaml_files import read_mapping
 
 MATCHED = "matched"
@@ -60,7 +60,8 @@ def fields_at_the_top(tree: Mapping[str, Any], where: str) -> Point:
     """The fields that stand in an ablation itself.  Raises: MixlabError: see fields.flatten."""
     own = fields.flatten({key: value for key, value in tree.items() if is_field(key)}, where)
     for name, value in own.items():
-        if isinstance(value, list) or (name in fields.names() and read_call(value, name)):
+        holds_list = name in fields.names() and may_be_list(*fields.holder(name))
+        if (isinstance(value, list) and not holds_list) or (name in fields.names() and read_call(value, name)):
             raise MixlabError(f"{where}: {name}: {shown(value)} is an axis; put it under 'grid'")
     return fields.typed(own, where)
 

@@ -4,6 +4,7 @@ labels:
   mixing: {tied 271: "tied, wide"}                      # of a value
   model.token_mixing: {_: token MLP, untied: per channel}   # `_`: of the field itself
   backend: framework                                    # short for {_: framework}
+  model.pyramid: {"[]": none, "[2]": in the middle}      # of values that are lists
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,9 +14,10 @@ from backends.errors import MixlabError, choices
 from experiments.design import names
 from experiments.design.axes import Point
 from experiments.design.names import AXIS
-from experiments.design.report_spec import default
+from experiments.design.report_spec import asked
 from experiments.spec import fields
-from experiments.spec.values import shown
+from experiments.spec.values import may_be_list, shown
+from experiments.spec.yaml_files import parse
 
 FIELD = "_"  # in place of a value: the field or the axis itself
 Labels = Mapping[str, Mapping[str, str]]  # words by field or axis, then by value
@@ -34,7 +36,7 @@ def read(tree: Any, base: Point, points: Sequence[Point], where: str) -> dict[st
     found = {}
     for name, own in tree.items():
         key = names.check_name(name, keys, where)
-        values = list(dict.fromkeys(fields.text(point.get(key, default(key, base))) for point in points))
+        values = list(dict.fromkeys(fields.text(asked(key, point, base)) for point in points))
         found[key] = _of_values({FIELD: own} if isinstance(own, str) else own, key, values, f"{where}: {name}")
     return found
 
@@ -61,7 +63,8 @@ def _text(key: str, value: str) -> str:
     if key.startswith(AXIS):
         return value
     try:
-        return fields.text(fields.typed({key: None if value == "null" else value}, "")[key])
+        typed: Any = parse(value, "") if value.startswith("[") and may_be_list(*fields.holder(key)) else value
+        return fields.text(fields.typed({key: None if value == "null" else typed}, "")[key])
     except MixlabError:
         return value
 

@@ -18,7 +18,7 @@ from backends.models import FAMILIES, folds
 from backends.models.config import ModelConfig
 from backends.specs import ModelSpec
 from experiments.design.axes import Point
-from experiments.design.report_spec import ReportSpec, default
+from experiments.design.report_spec import ReportSpec, asked
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.trial import DataInfo
@@ -82,7 +82,7 @@ def baselines(points: Sequence[Point], base: Point, report: ReportSpec, where: s
 
 def label(point: Point, base: Point, report: ReportSpec, instead: Mapping[str, Any]) -> tuple[Any, ...]:
     """What names the cell of a point in the table. Args: instead: values that stand in place of the point's own."""
-    own = {name: point.get(name, default(name, base)) for name in (*report.rows, *report.columns)}
+    own = {name: asked(name, point, base) for name in (*report.rows, *report.columns)}
     return tuple((own | dict(instead)).values())
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from backends.errors import MixlabError, choices
+from backends.models.variants import VARIANTS
 from experiments.design import grid, names
 from experiments.design.axes import Point
 from experiments.results import metrics
@@ -16,7 +17,7 @@ from experiments.spec import fields
 from experiments.spec.config import RunConfig, TrialConfig
 from experiments.spec.values import shown, typed
 
-SEED, BACKEND = "seed", "backend"
+SEED, BACKEND, VARIANT = "seed", "backend", "model.variant"
 QUANTITIES = ("parameters", "flops", "steps", "seconds")  # what compared settings may have in common
 
 
@@ -58,7 +59,7 @@ class Grid:
 
     def values(self, name: str) -> list[Any]:
         """The values of a field or an axis, in order of appearance."""
-        return list(dict.fromkeys(point.get(name, default(name, self.base)) for point in self.points))
+        return list(dict.fromkeys(asked(name, point, self.base) for point in self.points))
 
     def is_everywhere(self, axis: str) -> bool:
         return all(axis in point for point in self.points)
@@ -98,9 +99,8 @@ def read_report(tree: Any, asked: Grid, where: str) -> ReportSpec:
             baseline = {}
             break
         if value not in values:
-            raise MixlabError(
-                f"{where}: baseline: no trial has {told} {shown(value)}; {choices(value, map(str, values))}"
-            )
+            told_values = choices(fields.text(value), map(fields.text, values))
+            raise MixlabError(f"{where}: baseline: no trial has {told} {shown(value)}; {told_values}")
     return ReportSpec(rows, columns, metric, baseline, equivalence, matched)
 
 
@@ -174,11 +174,24 @@ def _is_placed(name: str, places: Sequence[str], asked: Grid) -> bool:
     return any(name in sets for axis, sets in asked.named.items() if axis in places)
 
 
+def asked(name: str, point: Point, base: Mapping[str, Any]) -> Any:
+    """The value of a field at a point of the grid: its own, that of its variant, the base's, else the default.
+
+    An axis of mappings that the point is not of has none.
+    """
+    if name in point or name.startswith(names.AXIS):
+        return point.get(name)
+    section, _, field = name.partition(".")
+    variants = [settings.get(VARIANT) for settings in (point, base) if VARIANT in settings]
+    stands_for = VARIANTS.get(variants[0] or "", {}) if variants and section == "model" else {}
+    taken_back = field in stands_for and (VARIANT in point or base.get(name) is None)
+    return stands_for[field] if taken_back else default(name, base)
+
+
 def default(name: str, base: Mapping[str, Any]) -> Any:
-    """The value of a field that the grid does not set: the base's, else the default. An axis of mappings has none."""
-    if name.startswith(names.AXIS):
-        return None
-    return base.get(name, fields.get_field(TrialConfig(), name))
+    """The value of a field that the grid does not set: the base's, else the default."""
+    usual = fields.get_field(TrialConfig(), name)
+    return usual if base.get(name) is None else base[name]
 
 
 def _check_measured(metric: str, asked: Grid, where: str) -> None:

@@ -131,8 +131,18 @@ def text(value: Any) -> str:
     """
     if isinstance(value, (list, tuple)):
         words = [text(one) for one in value]
-        return _runs(words) if value and all(isinstance(one, str) for one in value) else f"[{', '.join(words)}]"
+        return _runs(words) if is_words(tuple(value)) else f"[{', '.join(words)}]"
     return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def is_words(value: Any) -> bool:
+    """Whether a value is a word or a list of them."""
+    return isinstance(value, str) or (isinstance(value, tuple) and value != () and all(map(is_words, value)))
+
+
+def of_json(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields with their values as a file of JSON gives them: its lists are values of fields that hold lists."""
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
 
 
 def _runs(words: list[str]) -> str:

@@ -4,6 +4,7 @@ seed=3                       a number, a flag or a word, read as in YAML
 data.source=my set #2        a text field takes what follows `=` as it is
 data.source='[a, b]'         quotes around all of it, which the shell has left, fall away
 seed=[0,1,2]                 a list makes an axis; in a text field it has two items or more
+model.pyramid=[[2,4]]        a field that holds a list: this list in a list is one value, several are an axis
 data.subset=null             none
 """
 
@@ -31,7 +32,10 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return name, _unquoted(text)
     is_free = values.is_free_text(*fields.holder(name))
-    if axes and text.strip().startswith("["):
+    is_written_as_list = text.strip().startswith("[")
+    if is_written_as_list and values.may_be_list(*fields.holder(name)):
+        return name, _list_of_lists(name, text, where, axes)
+    if axes and is_written_as_list:
         return name, (_list_or_text if is_free else _list)(name, text, where)
     if axes and not is_free and "," in text and not _is_call(text):
         shown = values.shown(f"{name}={scalars.as_list(text)}")
@@ -66,6 +70,14 @@ def _unquoted(text: str) -> str:
     except MixlabError:
         return text
     return inside if isinstance(inside, str) else text
+
+
+def _list_of_lists(name: str, text: str, where: str, axes: bool) -> Any:
+    """The axis of a field that holds lists, or its one value, as a tuple: without axes every list is one."""
+    listed = _list(name, text, where)
+    if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], list):
+        return tuple(listed[0])
+    return listed if axes or not isinstance(listed, list) else tuple(listed)
 
 
 def _list(name: str, text: str, where: str) -> Any:

@@ -8,7 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from backends.models import read_spec
+from backends.models import FAMILIES, read_spec
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainOptions
 
@@ -107,6 +107,15 @@ def _hashed(config: Any) -> dict[str, Any]:
 def values_before(kind: Any) -> dict[str, Any]:
     """The fields of a dataclass that came later, each with the value at which it does not count for an id."""
     return {f.name: f.metadata["before"] for f in dataclasses.fields(kind) if "before" in f.metadata}
+
+
+def with_later_fields(spec: dict[str, Any]) -> dict[str, Any]:
+    """The tree of a trial as a file holds it, with the fields that came after it was written: they had these values."""
+    model, train = (spec.get(name) for name in ("model", "train"))
+    family = FAMILIES.get(model.get("family", "mixer")) if isinstance(model, dict) else None
+    later = {"model": values_before(family.Spec)} if family else {}
+    later |= {"train": values_before(TrainSpec)} if isinstance(train, dict) else {}
+    return spec | {name: {**own, **spec[name]} for name, own in later.items()}
 
 
 def trial_from_json(fields: dict[str, Any]) -> Trial:

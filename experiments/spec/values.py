@@ -58,7 +58,12 @@ def may_be_null(kind: type, name: str) -> bool:
 
 def may_be_list(kind: type, name: str) -> bool:
     """Whether a list is one value of a field."""
-    return any(get_origin(one) in (list, tuple) for one in _alternatives(_field(kind, name).hint))
+    return any(_is_list(one) for one in _alternatives(_field(kind, name).hint))
+
+
+def is_list(kind: type, name: str) -> bool:
+    """Whether a field holds nothing but lists."""
+    return all(_is_list(one) for one in _alternatives(_field(kind, name).hint))
 
 
 def bounds(kind: type, name: str) -> tuple[float | None, float | None]:
@@ -80,8 +85,12 @@ def is_whole(kind: type, name: str) -> bool:
 
 def shown(value: Any) -> str:
     """A value as an error sentence shows it, cut to SHOWN letters."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else repr(value)
+    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else _plain_repr(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}..."
+
+
+def _plain_repr(value: Any) -> str:
+    return repr(list(value) if isinstance(value, tuple) else value)
 
 
 @dataclass(frozen=True)
@@ -105,7 +114,7 @@ class _Field:
     def told(self, words: str) -> str:
         """What it may hold, in words. Args: words: those that it may be, in a row."""
         kinds = [one for one in _alternatives(self.hint) if one is not types.NoneType]
-        lists = [one for one in kinds if get_origin(one) in (list, tuple)]
+        lists = [one for one in kinds if _is_list(one)]
         text = " or ".join(map(_kind, kinds))
         if words:
             text = f"a list of words out of {words}" if kinds == lists else f"one of {words}"
@@ -153,6 +162,10 @@ def _field(kind: type, name: str) -> _Field:
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     """The types that an annotation allows: `int | None` allows two."""
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+def _is_list(hint: Any) -> bool:
+    return get_origin(hint) in (list, tuple)
 
 
 def _kind(hint: Any) -> str:
