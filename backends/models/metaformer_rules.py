@@ -6,12 +6,12 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.metaformer_spec import MetaFormerSpec
-from backends.models.mixer_rules import patch_fault
+from backends.models.patches import listed, patch_faults
 
 
 def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
     """Sentences on what does not fit; each begins with the field."""
-    yield from patch_fault(spec)
+    yield from patch_faults(spec)
     if not spec.depths:
         yield "model.depths: expected the number of blocks of each stage, got an empty list"
         return
@@ -22,8 +22,7 @@ def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
         yield f"model.token_mixers: expected one word for all stages, or {stages}; got {len(spec.mixers)}"
     scaled, last = spec.scaled_stages, spec.num_stages - 1
     if len(set(scaled)) < len(scaled) or max(scaled, default=0) > last:
-        listed = ", ".join(map(str, scaled))
-        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{listed}]"
+        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{listed(list(scaled))}]"
 
 
 def plain(spec: MetaFormerSpec) -> MetaFormerSpec:

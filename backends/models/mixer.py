@@ -6,8 +6,9 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
-from backends.models.mixer_rules import USUAL, default_patch_size, default_tokens_mlp_dim, faults, plain
+from backends.models.mixer_rules import USUAL, default_tokens_mlp_dim, faults, plain
 from backends.models.mixer_spec import SIZES, MixerConfig, MixerOptions, MixerSpec
+from backends.models.patches import default_patch_size
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
 

@@ -27,6 +27,20 @@ VIT = {
     "L": (1024, 24, 4096, 16),
     "H": (1280, 32, 5120, 16),
 }
+# Version, depth, width of BiT, arXiv 1912.11370: x1 is 64 channels.
+BIT = {
+    "BiT-R26x1": ("v2", 26, 64),
+    "BiT-R50x1": ("v2", 50, 64),
+    "BiT-R50x3": ("v2", 50, 192),
+    "BiT-R101x1": ("v2", 101, 64),
+    "BiT-R101x3": ("v2", 101, 192),
+    "BiT-R152x2": ("v2", 152, 128),
+    "BiT-R152x4": ("v2", 152, 256),
+    "BiT-V1-R26x1": ("v1", 26, 64),
+    "BiT-V1-R50x1": ("v1", 50, 64),
+}
+# Depth and width of ResNets for CIFAR, arXiv 1512.03385; here without batch norm: norms of as many groups as divide.
+CIFAR = {"ResNet-18": (18, 64), "ResNet-20": (20, 16)}
 
 
 def _vit(patch: int, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -34,6 +48,11 @@ def _vit(patch: int, sizes: tuple[int, ...]) -> dict[str, Any]:
     numbers = dict(zip(("hidden_dim", "num_blocks", "channels_mlp_dim", "num_heads"), sizes, strict=True))
     options = {"token_mixing": "attention", "position_embedding": "learned", "init": "vit"}
     return {"patch_size": patch, **numbers, **options}
+
+
+def _resnet(version: str, depth: int, width: int, root: str) -> dict[str, Any]:
+    sizes = {"version": version, "depth": depth, "width": width, "root": root}
+    return {"family": "resnet", **sizes, "norm_groups": min(32, width)}
 
 
 # Blocks, channels, layer scale.  Source: arXiv 2111.11418, table 1; layer scale: timm, models/metaformer.py.
@@ -73,6 +92,8 @@ def _convmixer(*sizes: Any) -> dict[str, Any]:
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {name: dict(zip(SIZES, sizes, strict=True)) for name, sizes in MIXER.items()}
     | {f"ViT-{name}/{patch}": _vit(patch, sizes) for name, sizes in VIT.items() for patch in (32, 16, 14)}
+    | {name: _resnet(*sizes, "imagenet") for name, sizes in BIT.items()}
+    | {name: _resnet("v1", *sizes, "cifar") for name, sizes in CIFAR.items()}
     | {f"PoolFormer-{name}": _poolformer(*sizes) for name, sizes in POOLFORMER.items()}
     | {f"PoolFormerV2-{name}": _poolformer_v2(*sizes[:2]) for name, sizes in POOLFORMER.items()}
     | {f"ConvMixer-{name}": _convmixer(*sizes) for name, sizes in CONVMIXER.items()}

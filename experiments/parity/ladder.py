@@ -11,7 +11,18 @@ from backends.specs import ModelSpec
 from backends.state import state_shapes
 from experiments.parity import own, terms
 from experiments.parity.checks import GRADIENT
-from experiments.parity.job import CHECKS, CHUNK_STEPS, COMPILE, LONG, REMAT, REPLICAS, WIDE, Job, spread_state
+from experiments.parity.job import (
+    CHECKS,
+    CHUNK_STEPS,
+    COMPILE,
+    LONG,
+    REMAT,
+    REPLICAS,
+    WIDE,
+    Job,
+    has_offset,
+    spread_state,
+)
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
 from experiments.parity.tolerances import EXACT, TABLE, tolerance
 from experiments.results.metrics import METRICS
@@ -69,8 +80,9 @@ class Ladder:
 
     @property
     def names(self) -> list[str]:
-        """The rungs that are climbed: `offset` in float64, and the checks that the job names."""
-        absent = set(CHECKS) - set(self.jobs[0].checks) | ({"offset"} if set(self.precisions) != {"float64"} else set())
+        """The rungs that are climbed: `offset` in float64 where a model has it, and the checks that the job names."""
+        offset = set(self.precisions) == {"float64"} and has_offset(self.model)
+        absent = set(CHECKS) - set(self.jobs[0].checks) | (set() if offset else {"offset"})
         return [name for name, file in RUNGS.items() if file not in absent]
 
     def climb(self) -> Iterator[Rung]:

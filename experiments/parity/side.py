@@ -19,13 +19,22 @@ from experiments.data import Splits
 from experiments.files import replace
 from experiments.parity import checks
 from experiments.parity.checks import Opened
-from experiments.parity.job import CHUNK_STEPS, Job, empty_optimizer, empty_plan, empty_state, read_jobs, spread_state
+from experiments.parity.job import (
+    CHUNK_STEPS,
+    OFFSET,
+    OFFSET_BIAS,
+    Job,
+    empty_optimizer,
+    empty_plan,
+    empty_state,
+    has_offset,
+    read_jobs,
+    spread_state,
+)
 from experiments.training.evaluate import evaluate
 from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
 
-# What is added to the stem's bias in a second forward pass, in float64: far from zero, E[x^2] - E[x]^2 loses digits.
-OFFSET = 300.0
 FILE_BYTES = 2**25  # of the parameters of some steps in one file
 FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
@@ -84,8 +93,9 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     state = spread_state(trial)
     program.load([state])
     yield "activations", program.activations([plan])[0]
-    if trial.train.precision == "float64":
-        program.load([{**state, "params/stem/bias": state["params/stem/bias"] + OFFSET}])
+    if trial.train.precision == "float64" and has_offset(trial.model):
+        bias = f"params/{OFFSET_BIAS}"
+        program.load([{**state, bias: state[bias] + OFFSET}])
         yield "offset", program.activations([plan])[0]
         program.load([state])
     # Before the step, which changes the state: all of these are of the same parameters.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from backends.models import folds
+from backends.models import FAMILIES, folds
 from backends.specs import ModelSpec
 from experiments.design import names
 from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
@@ -76,7 +76,8 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
     """
     batch_size = min(config.train.batch_size, BATCH_SIZE)
-    model: dict[str, Any] = {name: value for name, value in CHANCE.items() if not getattr(config.model, name)}
+    own = {f.name for f in dataclasses.fields(FAMILIES[config.model.family].Config)}
+    model: dict[str, Any] = {n: value for n, value in CHANCE.items() if n in own and not getattr(config.model, n)}
     augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
     train: dict[str, Any] = {
         "steps": num_steps,
