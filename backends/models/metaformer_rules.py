@@ -22,7 +22,8 @@ def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
         yield f"model.token_mixers: expected one word for all stages, or {stages}; got {len(spec.mixers)}"
     scaled, last = spec.scaled_stages, spec.num_stages - 1
     if len(set(scaled)) < len(scaled) or max(scaled, default=0) > last:
-        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{listed(list(scaled))}]"
+        got = listed(list(scaled))
+        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{got}]"
 
 
 def plain(spec: MetaFormerSpec) -> MetaFormerSpec:
