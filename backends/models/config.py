@@ -17,7 +17,7 @@ FAMILY = ("mixer", "resnet", "metaformer", "convmixer")
 class ModelConfig(ConvMixerConfig, MetaFormerConfig, ResnetConfig, MixerConfig):
     """The model. A field of another family than `family` stays at its default."""
 
-    family: str = option("mixer", allowed=FAMILY)  # mixer: any model of one block with some token mixing
+    family: str = option("mixer", allowed=FAMILY)  # mixer: what is one block with some token mixing
     variant: Optional[str] = option(None, allowed=tuple(VARIANTS))  # a published model: the fields that it stands for
     num_classes: Optional[int] = option(None, low=2)  # none: as many as the data has
     patch_size: Optional[int] = option(

@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.metaformer_spec import MetaFormerSpec
-from backends.models.patches import patch_faults
+from backends.models.patches import listed, patch_faults
 
 
 def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
@@ -22,8 +22,8 @@ def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
         yield f"model.token_mixers: expected one word for all stages, or {stages}; got {len(spec.mixers)}"
     scaled, last = spec.scaled_stages, spec.num_stages - 1
     if len(set(scaled)) < len(scaled) or max(scaled, default=0) > last:
-        listed = ", ".join(map(str, scaled))
-        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{listed}]"
+        got = listed(list(scaled))
+        yield f"model.scaled_stages: expected numbers of stages from 0 to {last}, each once, got [{got}]"
 
 
 def plain(spec: MetaFormerSpec) -> MetaFormerSpec:
