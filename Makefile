@@ -11,7 +11,7 @@ demo: .venv/installed  ## train the demo ablation, print its table and write its
 	$(BIN)/mixlab report experiments/ablations/demo.yaml
 
 test: .venv/installed-dev  ## the test suite, but for what needs Slurm: make test-slurm
-	$(BIN)/python -m pytest -m "not slurm and not targets" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not slurm and not targets" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 mutants: .venv/installed-dev  ## plant one-line faults, one after the other, and print those that no test sees
 	$(BIN)/python -m tests.mutants $(ONLY)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from experiments.results.metrics import LEARNING_RATE, METRICS, SPLITS, STEP, STEP_LOSS
+from experiments.results.metrics import LEARNING_RATE, SPLITS, STEP, STEP_LOSS, measured
 
 Point = Mapping[str, Any]
 Numbers = dict[
@@ -49,7 +49,7 @@ def _numbers(curve: Sequence[Point]) -> Iterator[tuple[int, dict[tuple[str, Any]
         values = {(STEP_LOSS, before): point.get(STEP_LOSS), (LEARNING_RATE, 0): point.get(LEARNING_RATE)}
         for split in SPLITS:
             found = point.get(split) or {}
-            values |= {(f"{split} {name}", 0): found.get(name) for name in METRICS}
+            values |= {(f"{split} {name}", 0): found.get(name) for name in measured([point])}
         yield point[STEP], values
         before = point[STEP]
 

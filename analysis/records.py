@@ -22,11 +22,11 @@ from experiments.results.metrics import (
     COSTS,
     FLOPS,
     LAST,
-    METRICS,
     SPLITS,
     STEP,
     STEP_LOSS,
     curve_columns,
+    every,
 )
 from experiments.results.shape import sound
 from experiments.results.states import state
@@ -142,7 +142,7 @@ def _curve(record: dict[str, Any]) -> "np.ndarray[Any, Any]":
         points = record.get("curve") or []
         for point in (points[place] for place in _places(len(points))):
             splits = [point[split] or {} for split in SPLITS]
-            rows.append([point[STEP], point[STEP_LOSS], *(part.get(name) for part in splits for name in METRICS)])
+            rows.append([point[STEP], point[STEP_LOSS], *(part.get(name) for part in splits for name in every())])
         return np.array(rows, np.float64).reshape(-1, len(curve_columns()))
     except (KeyError, TypeError, ValueError, AttributeError):
         return np.empty((0, len(curve_columns())))

@@ -1,7 +1,7 @@
 """Protocols of what a backend offers to `mixlab bench` and `mixlab doctor`: peers, ceilings of a machine, devices."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -25,16 +25,20 @@ class Measured(Protocol):
 
 @dataclass(frozen=True)
 class PeerInfo:
-    """Somebody else's Mixer, which computes what ours does where all options but the activation have their defaults."""
+    """Somebody else's model, which computes what ours does with its activation, its options, and else the defaults."""
 
     activation: str  # a value of model.activation
     how_to_get: str  # a command
+    options: Mapping[str, object] = field(default_factory=dict)  # fields of the model that its own differ in
+
+
+VIT = {"token_mixing": "attention", "position_embedding": "learned"}  # of a ViT that takes the mean over tokens
 
 
 class Peers(Protocol):
     """The attributes of the module `backends/<name>/peers.py`."""
 
-    PEERS: Mapping[str, PeerInfo]  # other people's Mixers by name
+    PEERS: Mapping[str, PeerInfo]  # other people's models by name
 
     def open_peer(
         self, name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None

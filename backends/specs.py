@@ -33,12 +33,23 @@ def option(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rates:
-    """Rates at which parts of a model are dropped while it trains; the choices of each step arrive in its plan."""
+class DropoutRate:
+    """The rate at which numbers are dropped while a model trains; the choices of each step arrive in its plan."""
 
     dropout: float = option(0.0, low=0.0, high=0.95)  # rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class BranchRates:
+    """The rate at which residual branches are dropped while a model trains; the choices arrive in the plan."""
+
     stochastic_depth: float = option(0.0, low=0.0, high=0.95)  # rate at the last block, rising linearly from 0
     rescale: bool = option(False)  # timm's form: one rate for all blocks, kept branches divided by the keep rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates(BranchRates, DropoutRate):
+    """Both rates; a family of models without dropout has the first alone."""
 
 
 @dataclass(frozen=True)

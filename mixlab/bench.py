@@ -1,6 +1,7 @@
 """The command `mixlab bench`."""
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,23 @@ from backends.errors import MixlabError
 from mixlab.common import add_ablation, add_overrides, add_store, data_cache, load
 
 HELP = "Measure a training step against the machine's limit and other people's code, or where a grid's time goes."
+FIGURES = (".svg", ".pdf", ".png")
 EXAMPLE = "mixlab bench step --config cifar --backend torch --peer timm"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(metavar="WHAT", required=True, dest="what")
     step = actions.add_parser("step", help="images/s, GFLOP/s, share of the matrix ceiling; against peers, a ratio")
-    step.add_argument("--config", default="cifar", help="cifar, or one of the paper's models: S/16, B/16, ... (cifar)")
+    step.add_argument(
+        "--config", default="cifar", help="cifar, cifar-vit, or a published model: S/16, ViT-S/16, ... (cifar)"
+    )
     step.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
-    step.add_argument("--peer", action="append", default=[], help="timm, timm-compile, lucidrains or official-flax")
+    step.add_argument(
+        "--peer",
+        action="append",
+        default=[],
+        help="timm, timm-compile, lucidrains, official-flax; of a ViT timm-vit, big_vision-vit",
+    )
     step.add_argument("--peer-path", type=Path, help="the clone of a peer that is no package")
     step.add_argument(
         "--versus", action="append", default=[], metavar="key=value", help="the same with another setting, as a ratio"
@@ -25,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--replicas", type=int, default=1, metavar="N", help="N trials as one program, against N trials one by one"
     )
+    tokens = actions.add_parser(
+        "tokens", help="step time and memory over image sizes, and their exponents in the tokens"
+    )
+    tokens.add_argument("--mixing", default="tied,attention,untied", help="(tied,attention,untied)")
+    tokens.add_argument("--sizes", default="32,48,64,96,128", help="pixels a side, at a fixed patch (32,48,64,96,128)")
+    tokens.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
+    tokens.add_argument("--figure", type=Path, metavar="SVG", help="draw it on logarithmic axes: .svg, .pdf or .png")
     limit = actions.add_parser("limit", help="the machine's matrix and memory ceilings")
     limit.add_argument("--store", type=Path, help="keep the ceiling in this results directory, for its reports")
     limit.add_argument("--backend", default="torch,jax", help="one or several, with commas (torch,jax)")
@@ -35,18 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--compile-cache", type=Path, help="folder of compiled programs, kept from one process to the next"
     )
-    for action in (step, limit, grid):
+    for action in (step, tokens, limit, grid):
         action.add_argument("--json", action="store_true", help="for scripts")
         action.add_argument("--out", type=Path, metavar="JSON", help="keep it in a file too")
     add_overrides(grid)
-    for action in (step, limit):
+    for action in (step, tokens, limit):
         action.add_argument("--precision", default="float32", help="float64, float32, tf32, bfloat16 (float32)")
         action.add_argument("--rounds", type=int, default=5, help="in each of which every side has its turn (5)")
         add_overrides(action)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    return {"step": _step, "limit": _limit, "grid": _grid}[arguments.what](arguments)
+    return {"step": _step, "tokens": _tokens, "limit": _limit, "grid": _grid}[arguments.what](arguments)
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -64,6 +80,33 @@ def _step(arguments: argparse.Namespace) -> int:
     with Console(stderr=True).status("begins") as status:
         measurements = step.measure(compared, rounds, status.update)
     return _show(arguments, measurements, bench_lines.step_lines(arguments.config, measurements))
+
+
+def _tokens(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis.terminal import bench_lines
+    from experiments.bench import tokens
+
+    names, rounds, figure = _backends(arguments.backend), _rounds(arguments.rounds), arguments.figure
+    if figure and figure.suffix not in FIGURES:
+        raise MixlabError(f"command line: --figure: expected a name that ends with {', '.join(FIGURES)}, got {figure}")
+    groups = tokens.plan(names, arguments.mixing.split(","), _sizes(arguments.sizes), _overrides(arguments))
+    with Console(stderr=True).status("begins") as status:
+        found = tokens.measure(groups, rounds, status.update)
+    if figure:
+        from analysis.figures import scaling
+        from experiments.files import write_whole
+
+        write_whole(figure, scaling.draw(found).files[figure.suffix[1:]])
+    return _show(arguments, found, bench_lines.tokens_lines(found))
+
+
+def _sizes(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(re.fullmatch(r"[1-9]\d{0,4}", word) for word in words):
+        raise MixlabError(f"command line: --sizes: expected whole numbers such as 32,64,128, got {text!r}")
+    return [int(word) for word in words]
 
 
 def _limit(arguments: argparse.Namespace) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 
-from experiments.results.metrics import DEFAULT
+from experiments.results.metrics import DEFAULT, full
 from mixlab.common import add_store, noting_a_look
 
 HELP = "Compare the same trials in two stores, or under two commits of the project; or the frameworks within one."
@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "a results directory, a commit of --store, or DIRECTORY@COMMIT"
     parser.add_argument("first", metavar="RUN_SET_A", help=words)
     parser.add_argument("second", metavar="RUN_SET_B", nargs="?", help="likewise; none: the frameworks of the first")
-    parser.add_argument("--metric", default=DEFAULT, help=f"(default: {DEFAULT})")
+    parser.add_argument("--metric", type=full, default=DEFAULT, help=f"(default: {DEFAULT})")
 
 
 def command(arguments: argparse.Namespace) -> int:

@@ -4,16 +4,20 @@ import argparse
 import os
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mixlab.common import WEIGHTS, add_choice, add_store, read_weights
+from mixlab.common import COMMAND_LINE, WEIGHTS, add_choice, add_store, read_weights
 
-HELP = "Print the accuracy of a file of weights on the test examples of a data set."
+HELP = "Print the accuracy of weights on the test examples of a data set."
 EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax"
+
+if TYPE_CHECKING:
+    from experiments.weights.evaluation import Evaluation, Probed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("--weights", type=Path, required=True, metavar="FILE", help=WEIGHTS)
+    parser.add_argument("--weights", required=True, metavar="FILE", help=f"{WEIGHTS}; or trial:ID, those it has kept")
     add_choice(parser)
     parser.add_argument(
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
@@ -21,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--classes", type=Path, metavar="FILE", help="the classes of the weights, a line each, in order"
     )
+    parser.add_argument(
+        "--probe",
+        action="store_true",
+        help="in place of the head, few-shot linear probes of the features, of any classes",
+    )
+    parser.add_argument("--shots", default="5", help="training examples of each class that a probe gets: 5, 1,5,10 (5)")
     _add_recipe(parser)
     parser.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="(default: float32)")
@@ -48,30 +58,55 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
     from backends import devices
     from backends.specs import RunSpec
-    from experiments.results.metrics import LOSS, METRICS
     from experiments.results.store import Store
-    from experiments.weights import class_order, evaluation, recipes
+    from experiments.spec.expand import expand
+    from experiments.weights import class_order, evaluation, of_trials, recipes
 
     devices.read(arguments.device, "command line: --device")
+    shots = evaluation.read_shots(arguments.shots)
     store = Store(arguments.store)
     store.check_folder()
-    weights = read_weights(arguments.weights, arguments)
-    weights, config = evaluation.fitted(weights, arguments.overrides)
+    path = of_trials.find(expand(arguments.weights, f"{COMMAND_LINE}: --weights"), store)
+    weights, config = evaluation.fitted(read_weights(path, arguments), arguments.overrides)
     recipe_options = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
-    recipe = recipes.find(recipes.Options(**recipe_options), weights, arguments.weights)
+    recipe = recipes.find(recipes.Options(**recipe_options), weights, path)
     config = recipe.config(config)
     if arguments.classes:
         weights = replace(weights, classes=class_order.read(arguments.classes))
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
-    result = evaluation.evaluate(weights, config, recipe, store.data, arguments.backend, run)
+    how = (weights, config, recipe, store.data, arguments.backend, run)
+    result = evaluation.probe(*how, shots) if arguments.probe else evaluation.evaluate(*how)
     print("\n".join(weights_lines(weights)))
     print(f"images      {recipe.line(config)}")
     print(f"test        {result.num_examples:,} examples of {config.source}")
-    print(f"classes     {result.classes}")
-    for name, value in result.metrics.items():
-        metric = METRICS[name]
-        unit = f"({evaluation.TEST_LOSS})" if metric is LOSS else metric.unit
-        print(f"{name:11} {metric.scale * value:.{metric.digits_alone}f} {unit}")
+    print("\n".join(_probe_lines(result) if isinstance(result, evaluation.Probed) else _head_lines(result)))
     for note in result.notes:
         print(f"note        {note}")
     return 0
+
+
+def _head_lines(result: "Evaluation") -> list[str]:
+    from experiments.results.metrics import LOSS, METRICS
+    from experiments.weights.evaluation import TEST_LOSS
+
+    lines = [f"classes     {result.classes}"]
+    for name, value in result.metrics.items():
+        metric = METRICS[name]
+        unit = f"({TEST_LOSS})" if metric is LOSS else metric.unit
+        lines.append(f"{name:11} {metric.scale * value:.{metric.digits_alone}f} {unit}")
+    return lines
+
+
+def _probe_lines(result: "Probed") -> list[str]:
+    """A line for each number of shots: the mean over seeds, and each."""
+    from statistics import fmean
+
+    from experiments.results.metrics import ACCURACY, probe_name
+    from experiments.training.probe import SEEDS
+
+    lines = []
+    for shots, each in result.each_seed.items():
+        mean, *alone = (f"{ACCURACY.scale * x:.{ACCURACY.digits_alone}f}" for x in (fmean(each), *each))
+        seeds = f"mean of seeds {', '.join(map(str, SEEDS))}: {', '.join(alone)}"
+        lines.append(f"{probe_name(shots)} {mean} {ACCURACY.unit} ({seeds})")
+    return lines

@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--with", dest="checks", action="append", default=[], metavar="CHECK", help="compile: also that"
     )
     parser.add_argument("--json", action="store_true", help="for scripts")
+    parser.add_argument("--markdown", action="store_true", help="a table, a row for each model")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="a picture of the divergence over depth and steps")
     add_overrides(parser)
 
@@ -68,7 +69,7 @@ def command(arguments: argparse.Namespace) -> int:
                 status.update(f"{title}: {rung.name} compared, model {len(climbed) + 1} of {len(planned)}")
                 rungs.append(rung)
             climbed.append(Climbed(title, sides, conditions(one.trial), not_covered(one), about, rungs))
-            if not arguments.json:
+            if not (arguments.json or arguments.markdown):
                 print("\n".join([*parity_lines.lines(climbed[-1]), ""]), flush=True)
     return _end(climbed, arguments)
 
@@ -79,6 +80,8 @@ def _end(ladders: "list[Climbed]", arguments: argparse.Namespace) -> int:
 
     if arguments.json:
         print(json.dumps([parity_lines.as_json(climbed) for climbed in ladders], allow_nan=False))
+    elif arguments.markdown:
+        print(parity_lines.markdown(ladders))
     elif len(ladders) > 1:
         print(parity_lines.summary(ladders))
     if arguments.plot:

@@ -37,7 +37,7 @@ def command(arguments: argparse.Namespace) -> int:
     from backends.specs import RunSpec
     from experiments.results.store import Store
     from experiments.spec.expand import expand
-    from experiments.weights import evaluation, image_files, prediction
+    from experiments.weights import evaluation, image_files, of_trials, prediction
 
     devices.read(arguments.device, f"{COMMAND_LINE}: --device")
     prediction.check_out(arguments.out)
@@ -46,7 +46,7 @@ def command(arguments: argparse.Namespace) -> int:
     if not arguments.overrides:
         raise MixlabError(f"{COMMAND_LINE}: IMAGES: expected a .npy or .npz file, or a source of data, got none")
     store = Store(arguments.store)
-    path = prediction.find(expand(arguments.weights, f"{COMMAND_LINE}: --weights"), store)
+    path = of_trials.find(expand(arguments.weights, f"{COMMAND_LINE}: --weights"), store)
     weights, config = read_weights(path, arguments), None
     if _is_file(arguments.overrides):
         source = Path(expand(arguments.overrides[0], f"{COMMAND_LINE}: IMAGES"))
@@ -57,7 +57,7 @@ def command(arguments: argparse.Namespace) -> int:
         weights, config = evaluation.fitted(weights, arguments.overrides)
         store.check_folder()
         images = prediction.of_source(weights, config, store.data)
-    order = prediction.order(weights, prediction.trial_of(path), config)
+    order = prediction.order(weights, of_trials.trial_of(path), config)
     run = RunSpec(arguments.device, arguments.precision, threads=len(os.sched_getaffinity(0)))
     arrays = prediction.predict(weights, images, order, arguments.backend, run, arguments.batch)
     prediction.write(arguments.out, arrays)

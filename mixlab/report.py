@@ -210,6 +210,7 @@ def _report(name: str, overrides: list[str], arguments: argparse.Namespace) -> "
     from experiments.results import metrics
 
     store, ablation, trials = find(name, overrides, arguments)
+    arguments.metric = metrics.full(arguments.metric)
     if arguments.metric and arguments.metric not in metrics.names():
         raise MixlabError(
             f"command line: --metric: expected a metric, got {arguments.metric!r}; "

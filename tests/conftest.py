@@ -43,6 +43,23 @@ ROOT = Path(__file__).parent.parent
 MIXLAB = (sys.executable, "-m", "mixlab")  # with environment(), the code of this tree whatever is installed
 TIMEOUT_S = 120.0  # of anything that is waited for; a machine under load is slow, and a test must still end
 
+# Files of few and long tests. They are begun first, so that no process is left with one of them at the end.
+LONG = {
+    "test_kill",
+    "test_doctor",
+    "test_parity",
+    "test_memory_estimate",
+    "test_readmes",
+    "test_bench",
+    "test_trials_together",
+    "test_tune_run",
+    "test_halving_run",
+    "test_parity_faults",
+    "test_parity_terms",
+    "test_report_scale",
+    "test_replicas",
+}
+
 TINY: dict[str, Any] = {
     "model": {"hidden_dim": 8, "num_blocks": 1, "patch_size": 4},
     "data": {"source": "synthetic", "image_size": 8, "image_channels": 1, "num_classes": 2, "num_examples": 60},
@@ -302,6 +319,10 @@ def files(store: Path) -> dict[str, tuple[int, int]]:
     """Every file of a store: its size and the time of its last change."""
     found = {path: path.stat() for path in store.rglob("*") if path.is_file()}
     return {path.relative_to(store).as_posix(): (stat.st_size, stat.st_mtime_ns) for path, stat in found.items()}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.stem not in LONG)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -172,6 +173,23 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
     assert not (before == found.module.head.bias).all()
 
 
+@pytest.mark.parametrize(("backend", "name"), [("torch", "timm-vit"), ("jax", "big_vision-vit")])
+def test_the_vits_of_others_have_the_parameters_of_ours_and_train(backend: str, name: str) -> None:
+    trial = config.trial("cifar-vit", [*SMALL, "model.num_heads=2"])
+    data = side.random_data(trial, 1)
+    found: Any = backends.load_peers(backend).open_peer(name, trial.model, trial.optimizer, data, RunSpec(), None)
+
+    def parameters() -> list[Any]:
+        arrays = found.module.parameters() if backend == "torch" else jax.tree.leaves(found.params)
+        return [np.array(one.detach().numpy() if backend == "torch" else one) for one in arrays]
+
+    before = parameters()
+    assert sum(one.size for one in before) == folds.count(trial.model)
+    found.train(2)
+    found.predict(1)
+    assert all(not np.array_equal(one, other) for one, other in zip(before, parameters(), strict=True))
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -179,6 +197,9 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
         (["--peer", "tim"], ["'tim'", "did you mean 'timm'"]),
         (["--peer", "official-flax"], ["expected a clone at --peer-path, got none", "git clone"]),
         (["--peer", "timm", "model.token_mixing=untied"], ["model.token_mixing=untied"]),
+        (["--peer", "timm", "model.token_mixing=attention"], ["timm has no model.token_mixing=attention, only tied"]),
+        (["--peer", "timm-vit"], ["timm-vit has no model.token_mixing=tied, only attention"]),
+        (["--config", "cifar-vit", "--peer", "big_vision-vit", "model.pool=cls"], ["no model.pool=cls, only mean"]),
         (["--peer", "timm", "train.optimizer=sgd"], ["no train.optimizer=sgd"]),
         (["--peer", "timm", "data.augment.crop=4"], ["no data.augment.crop=4"]),
         (["--peer", "timm", "--peer", "official-flax"], ["timm and official-flax", "activations"]),

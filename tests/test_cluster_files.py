@@ -459,7 +459,7 @@ def test_a_variant_is_known_by_its_sizes(tmp_path: Path) -> None:
         ("when: [{match: {model.token_mixing: untide}, time: 5}]", "got 'untide'; did you mean 'untied'?"),
         (
             "when: [{match: {model.variant: L16}, time: 5}]",
-            "model.variant: expected one of S/32, S/16, B/32, B/16, L/32, L/16, H/14 or null, got 'L16'",
+            "model.variant: expected one of S/32, S/16, B/32, B/16, L/32, L/16, H/14, ViT-Ti/32, ",
         ),
         ("when: [{match: {backend: pytorch}, time: 5}]", "backend: expected the name of a backend, got 'pytorch'"),
         ("when: [{match: {seed: 1}, gpu_type: h100}]", "when: gpu_type: 'h100' needs a number of GPUs"),

@@ -119,14 +119,6 @@ def test_bits_that_do_not_repeat_are_told_and_replicas_too(tmp_path: Path, fault
     assert verdicts["faulty: killed and resumed"].word == "differs"
 
 
-def test_bits_of_a_sound_backend_are_equal(tmp_path: Path, faulty: str) -> None:
-    verdicts = examine(tmp_path, faulty, "", "bits")
-    assert verdicts["faulty: the same trial twice"] == ok("equal")
-    assert verdicts["faulty: killed and resumed"].word == "ok"
-    assert re.fullmatch(r"killed at step 20, resumed at step 1\d: equal", verdicts["faulty: killed and resumed"].text)
-    assert verdicts["faulty: 4 replicas"].word == "ok"
-
-
 def test_replicas_that_part_from_the_trial_alone_differ(asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     record = {"replicas": bits.NUM_REPLICAS}
     monkeypatch.setattr(runs, "train", lambda *_: [record])

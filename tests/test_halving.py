@@ -92,7 +92,7 @@ def until(ablation: Ablation, folder: Path) -> dict[float, Any]:
         ({"steps": [0, 3]}, "expected steps above 0"),
         ({"steps": []}, "expected steps above 0"),
         ({"steps": 3}, "steps: expected a list"),
-        ({"steps": ["3.5"]}, "steps: expected a list of a whole number, got"),
+        ({"steps": ["3.5"]}, "steps: expected a list of whole numbers, got"),
         ({"steps": [4]}, "steps: expected multiples of train.evaluate_every (3) of (tuning: token_mixing=tied"),
         ({"steps": [5]}, "seed=100), got 5; such as 6"),
         ({"steps": [3, 12]}, "got 12; leave it out"),

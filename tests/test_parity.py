@@ -13,13 +13,16 @@ import numpy as np
 import pytest
 import yaml
 
+from analysis.terminal import parity_lines
+from analysis.terminal.parity_lines import Climbed
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import PRECISION
 from experiments.design.ablation import load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
-from experiments.parity.rungs import compare
-from experiments.parity.tolerances import ROUNDOFF, TABLE, tolerance
+from experiments.parity.pair import Side
+from experiments.parity.rungs import Difference, Rung, compare
+from experiments.parity.tolerances import ROUNDOFF, TABLE, Tolerance, tolerance
 from experiments.spec.config import TrialConfig
 from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
 from tests.test_cli import assert_mistake
@@ -97,6 +100,28 @@ def test_json_has_each_rung_with_its_numbers_and_both_sides(run: Run, tmp_path: 
         assert list(rungs) == [name for name in RUNGS if name not in ("offset", "compile", *once)]
         assert 0 < rungs["trajectory"]["relative"] <= rungs["trajectory"]["tolerance"]
         assert rungs["gradients"]["tensor"].split("/")[-1] in ("kernel", "bias", "scale")
+
+
+def test_markdown_has_a_row_for_each_model_with_the_rung_that_is_nearest_to_its_tolerance() -> None:
+    def rung(name: str, relative: float, limit: float) -> Rung:
+        made = Rung(name, Tolerance(limit, "a reason"))
+        made.note(Difference(name, (), relative, relative), name, "there")
+        return made
+
+    sides = (Side("torch"), Side("jax"))
+    near = [rung("activations", 1e-6, 1e-5), rung("gradients", 9e-5, 1e-4), rung("weights", 0.0, 0.0)]
+    apart = [rung("activations", 2e-5, 1e-5), rung("gradients", 1e-5, 1e-4)]
+    ladders = [
+        Climbed(title, sides, "batches of 8", [], [{}, {}], rungs) for title, rungs in (("a", near), ("b", apart))
+    ]
+    assert parity_lines.markdown(ladders).splitlines() == [
+        "torch against jax; batches of 8.",
+        "",
+        "| model | activations | gradients | nearest to its tolerance |",
+        "| --- | --- | --- | --- |",
+        "| a | 1.0e-06 | 9.0e-05 | gradients: 9.0e-05 of 1e-04 |",
+        "| b | 2.0e-05 | 1.0e-05 | they part first at activations: there |",
+    ]
 
 
 def test_the_first_line_and_json_say_what_is_not_covered(run: Run, tmp_path: Path) -> None:

@@ -289,7 +289,7 @@ def test_the_trial_that_the_readme_shows_is_one_of_the_demo(tmp_path: Path) -> N
 
 def test_the_table_of_fields_is_what_mixlab_fields_prints(capsys: pytest.CaptureFixture[str]) -> None:
     assert mixlab.main(["fields"]) == 0
-    assert capsys.readouterr().out in text_of("experiments/README.md"), "put in the table that `mixlab fields` prints"
+    assert capsys.readouterr().out in text_of("experiments/fields.md"), "put in the table that `mixlab fields` prints"
 
 
 def test_the_columns_of_the_tidy_frame_are_those_of_a_frame(tmp_path: Path, cache: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mixlab
+from backends.models import FAMILIES
 from experiments.spec import fields, reference
 from experiments.spec.config import TrialConfig
 from experiments.spec.reference import BY_CONTENT, BY_NAME, BY_RESULT, NOT, FieldRow, comments
@@ -17,8 +18,10 @@ ROWS = {row.name: row for row in reference.rows()}
 
 
 @pytest.fixture(scope="module")
-def trial() -> Trial:
-    return resolve(TrialConfig(), reference.EXAMPLE, "test")
+def trials() -> list[Trial]:
+    """A trial of each family."""
+    configs = [fields.set_fields(TrialConfig(), {"model.family": family}) for family in FAMILIES]
+    return [resolve(config, reference.EXAMPLE, "test") for config in configs]
 
 
 def changed(trial: Trial, name: str) -> Trial | None:
@@ -30,16 +33,17 @@ def changed(trial: Trial, name: str) -> Trial | None:
     if value is None and name.startswith(("model.", "train.")):
         return None
     other = not value if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else "another"
+    other = (*value, 1) if isinstance(value, tuple) else other
     return fields.set_fields(trial, {name: other})  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
-def test_an_id_changes_with_a_field_if_and_only_if_the_table_says_so(row: FieldRow, trial: Trial) -> None:
-    other = changed(trial, row.name)
+def test_an_id_changes_with_a_field_if_and_only_if_the_table_says_so(row: FieldRow, trials: list[Trial]) -> None:
+    others = [(one, other) for one in trials if (other := changed(one, row.name)) is not None]
     if row.in_id == BY_RESULT:
-        assert other is None  # what it stands for is in the trial, and it is not
+        assert not others  # what it stands for is in the trial, and it is not
     else:
-        assert other is not None and (other.id != trial.id) == (row.in_id == BY_NAME)
+        assert others and all((other.id != one.id) == (row.in_id == BY_NAME) for one, other in others)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, listed
 from backends.models.config import FAMILY
 from backends.models.mixer_spec import NORM, TOKEN_MIXING
 from backends.models.variants import MIXER, VARIANTS
@@ -57,6 +57,9 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "model.tokens_mlp_dim": (1, None),
     "model.channels_mlp_dim": (1, None),
     "model.token_groups": (1, None),
+    "model.num_heads": (1, None),
+    "model.kernel_size": (1, 99),
+    "model.layer_scale": (0.0, 10.0),
     "model.norm_epsilon": (1e-30, 1.0),
     "model.dropout": (0.0, 0.95),
     "model.stochastic_depth": (0.0, 0.95),
@@ -91,8 +94,14 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "run.threads": (0, None),
     "run.checkpoint_every_s": (0.0, None),
 }
+# Lowest and highest value in every field that is a list of numbers.
+LISTS = {"model.pyramid": (0, 999)}
 FLAGS = (
     "model.share_blocks",
+    "model.share_token_mixing",
+    "model.share_channel_mixing",
+    "model.cls_position",
+    "model.representation",
     "model.pre_head_norm",
     "model.rescale",
     "data.augment.flip",
@@ -149,7 +158,7 @@ def trial(tmp_path: Path, cache: Path) -> Iterator[Any]:
 
 
 def test_every_field_is_held_by_a_test() -> None:
-    assert sorted(fields.names()) == sorted((*WORDS, *LIMITS, *FLAGS, *TEXTS))
+    assert sorted(fields.names()) == sorted((*WORDS, *LIMITS, *LISTS, *FLAGS, *TEXTS))
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -184,8 +193,36 @@ def test_words_are_those_allowed_and_the_nearest_is_named(name: str) -> None:
     first = WORDS[name][-1]
     with pytest.raises(MixlabError) as caught:
         held(name, first + "x")
-    listed, null = ", ".join(WORDS[name]), " or null" if values.may_be_null(*fields.holder(name)) else ""
-    sentence(caught, f"{name}: expected one of {listed}{null}, got '{first}x'; did you mean {first!r}?")
+    holder = fields.holder(name)
+    more = ", or a list of them" if values.may_be_list(*holder) else ""
+    null = " or null" if values.may_be_null(*holder) else ""
+    sentence(
+        caught, f"{name}: expected one of {listed(WORDS[name])}{more}{null}, got '{first}x'; did you mean {first!r}?"
+    )
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_each_number_of_a_list_is_in_its_range(name: str) -> None:
+    low, high = LISTS[name]
+    assert fields.typed({name: [str(low), high]}, WHERE) == {name: (low, high)}
+    assert fields.typed({name: []}, WHERE) == {name: ()}
+    for wrong in ([low, high + 1], [low - 1], [0.5], ["many"], [[low]], [None], low, "many", None):
+        with pytest.raises(MixlabError) as caught:
+            held(name, wrong)
+        sentence(caught, f"{name}: expected a list of whole numbers (each at least {low}, at most {high}), got ")
+
+
+def test_each_word_of_a_list_is_one_of_the_words() -> None:
+    name = "model.token_mixing"
+    assert fields.typed({name: ["tied", "attention"]}, WHERE) == {name: ("tied", "attention")}
+    for wrong, end in (
+        (["tied", "atention"], "; did you mean 'attention'?"),
+        (["tied", 1], "['tied', 1]"),
+        ([[]], "[[]]"),
+    ):
+        with pytest.raises(MixlabError) as caught:
+            held(name, wrong)
+        assert sentence(caught, f"{name}: expected one of tied, ", ", or a list of them, got ").endswith(end)
 
 
 @pytest.mark.parametrize(
@@ -441,6 +478,8 @@ def changed(trial: Trial) -> Iterator[tuple[str, Trial]]:
 def other(value: Any) -> Any:
     if isinstance(value, bool):
         return not value
+    if isinstance(value, tuple):
+        return (*value, 7)
     return f"{value}x" if isinstance(value, str) else 7 if value is None else value + 1
 
 

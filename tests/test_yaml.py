@@ -141,7 +141,7 @@ def test_what_has_one_reading_is_read(name: str, scalar: str, value: Any) -> Non
         ("text", "{a: 1}", "expected text, got {'a': 1}"),
         ("words", "a b", "a list of text"),
         ("counts", "{a: 010}", "8 to YAML 1.1"),
-        ("counts", "3", "a mapping of a whole number"),
+        ("counts", "3", "a mapping of whole numbers"),
         ("command", "{a: b}", "text or a list of text"),
     ],
 )

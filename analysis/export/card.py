@@ -15,7 +15,7 @@ from backends.models import family_of, folds
 from backends.models.mixer_spec import MixerSpec
 from backends.weights import timm
 from experiments.data import hub
-from experiments.results.metrics import METRICS, TEST, VALIDATION
+from experiments.results.metrics import TEST, VALIDATION, every, measured
 from experiments.spec.config import DataConfig
 from experiments.spec.expand import as_typed
 from experiments.spec.trial import as_tree
@@ -113,14 +113,14 @@ def _body(model: Model, selection: Selection, how: Loading) -> Iterator[str]:
 def _measured(model: Model, selection: Selection) -> Iterator[str]:
     yield "## Numbers\n"
     numbers, info = _numbers(model, selection), model.trial.info
-    sizes = {VALIDATION: info.num_validation, TEST: info.num_test}
+    sizes, names = {VALIDATION: info.num_validation, TEST: info.num_test}, measured([numbers])
     rows = [
-        [split, f"{sizes[split]:,}", *(_text(name, numbers[split].get(name)) for name in METRICS)] for split in numbers
+        [split, f"{sizes[split]:,}", *(_text(name, numbers[split].get(name)) for name in names)] for split in numbers
     ]
     if not rows:
         yield paragraph("The trial had no validation examples.")
         return
-    yield "\n".join(markdown([["split", "examples", *METRICS], *rows])) + "\n"
+    yield "\n".join(markdown([["split", "examples", *names], *rows])) + "\n"
     yield paragraph(
         "These are numbers of one run (n = 1): they say nothing about how another seed would do. Validation examples "
         "are a part of the training split that was not trained on."
@@ -149,14 +149,14 @@ def _numbers(model: Model, selection: Selection) -> dict[str, dict[str, float]]:
     splits = (VALIDATION, TEST) if selection.test else (VALIDATION,)
     found = {split: model.metrics.get(split) or {} for split in splits}
     return {
-        split: {name: numbers[name] for name in METRICS if numbers.get(name) is not None}
+        split: {name: numbers[name] for name in every() if numbers.get(name) is not None}
         for split, numbers in found.items()
         if numbers
     }
 
 
 def _text(name: str, value: float | None) -> str:
-    metric = METRICS[name]
+    metric = every()[name]
     return "—" if value is None else f"{metric.text(value, more=1)} {metric.unit}"
 
 

@@ -26,7 +26,7 @@ from experiments.design import stages
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import BACKEND, SEED
 from experiments.results import curves, metrics
-from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, METRICS, SECONDS, SPLITS, STEP, STEP_LOSS, TEST
+from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, SECONDS, SPLITS, STEP, STEP_LOSS, TEST, measured
 from experiments.results.states import HALTED, Halt, state
 from experiments.results.store import Store, stamp_of
 
@@ -158,7 +158,8 @@ def _points(root: Path, trial_id: str, stamp: str, with_test: bool) -> Points:
 def _measured(point: Mapping[str, Any], with_test: bool) -> Iterator[tuple[str, float]]:
     splits = [split for split in SPLITS if with_test or split != TEST]
     named = {name: point.get(name) for name in (STEP_LOSS, LEARNING_RATE)}
-    named |= {f"{split}.{metric}": (point.get(split) or {}).get(metric) for split in splits for metric in METRICS}
+    names = measured([point])
+    named |= {f"{split}.{metric}": (point.get(split) or {}).get(metric) for split in splits for metric in names}
     yield from ((name, float(value)) for name, value in named.items() if value is not None and isfinite(value))
 
 

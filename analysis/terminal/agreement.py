@@ -22,9 +22,9 @@ SHARE_DIGITS = 2  # of a share in %
 
 
 def is_by_example(metric: str) -> bool:
-    """Tell whether a metric is the share of right examples, of a split whose predictions are kept."""
+    """Tell whether a metric is the share of examples whose predictions are right, of a split that keeps them."""
     place = metrics.parse(metric)
-    return place.metric.is_share and place.split in predictions.KEPT_SPLITS
+    return place.metric is metrics.ACCURACY and place.split in predictions.KEPT_SPLITS
 
 
 def of_runs(sides: tuple[RunSet, RunSet], ids: tuple[str, str], metric: str) -> Examples | None:

@@ -1,7 +1,7 @@
 """Results of the bench, for the terminal and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
 from analysis.table.layout import aligned
@@ -9,6 +9,7 @@ from backends.models import family_of, folds
 from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
+from experiments.bench.tokens import Scaling
 from experiments.machine.environment import environment
 from experiments.spec.trial import trial_from_json
 
@@ -65,6 +66,22 @@ def _ratio_lines(measurements: Sequence[Measurement]) -> list[str]:
     return ["", *sentences] if sentences else []
 
 
+def tokens_lines(found: Sequence[Scaling]) -> list[str]:
+    """A line for each image size of each side, then a sentence on the exponents of each side."""
+    rows = [["", "px", "tokens", "ms a step", "MiB", "GFLOP a step"]]
+    for one in found:
+        for i, size in enumerate(one.image_sizes):
+            step = "{:,.1f} [{:,.1f}, {:,.1f}]".format(*(1e3 * x for x in astuple(one.step_s[i])))
+            numbers = [f"{one.tokens[i]:,}", step, f"{one.memory_bytes[i] / 2**20:,.0f}", f"{one.gflops[i]:,.2f}"]
+            rows.append([f"{one.backend} {one.mixing}" * (i == 0), str(size), *numbers])
+    sentences = [
+        f"{one.backend} {one.mixing}: over the tokens S the step's time grows as S^{one.time}, its memory as "
+        f"{'no power' if one.memory is None else f'S^{one.memory:.2f}'}, its FLOPs as S^{one.work:.2f}"
+        for one in found
+    ]
+    return [*aligned(rows), "", *sentences]
+
+
 def grid_lines(name: str, times: GridTime) -> list[str]:
     """A line a phase, with its share of the workers' wall time."""
     whole = times.jobs * times.wall_s
@@ -83,5 +100,5 @@ def _whole(spread: Any) -> str:
 
 
 def as_json(what: str, results: Sequence[Any]) -> dict[str, Any]:
-    """The results, and the machine that they were measured on. Args: what: step, limit or grid."""
+    """The results, and the machine that they were measured on. Args: what: step, tokens, limit or grid."""
     return {"bench": what, "machine": environment(), "found": [asdict(one) for one in results]}

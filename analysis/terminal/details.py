@@ -17,7 +17,7 @@ from backends.specs import ModelSpec
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import some
 from experiments.results import curves, kept
-from experiments.results.metrics import LEARNING_RATE, METRICS, PREDICTED, SPLITS, STEP, STEP_LOSS, TEST
+from experiments.results.metrics import LEARNING_RATE, PREDICTED, SPLITS, STEP, STEP_LOSS, TEST, measured
 from experiments.results.shape import sound
 from experiments.results.states import state
 from experiments.results.store import Store
@@ -83,10 +83,11 @@ def _yaml(tree: Any) -> list[str]:
 
 
 def _curve(points: list[dict[str, Any]], splits: Sequence[str]) -> list[str]:
-    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in splits for name in METRICS))
+    names = measured(points)
+    heads = (STEP, LEARNING_RATE, STEP_LOSS, *(f"{split} {name}" for split in splits for name in names))
     layout = [[head.replace("_", " ") for head in heads]]
     for point in points:
-        numbers = [(point[split] or {}).get(name) for split in splits for name in METRICS]
+        numbers = [(point[split] or {}).get(name) for split in splits for name in names]
         cells = ["—" if number is None else f"{number:.4f}" for number in (point[STEP_LOSS], *numbers)]
         layout.append([str(point[STEP]), f"{point[LEARNING_RATE]:.3g}", *cells])
     return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]

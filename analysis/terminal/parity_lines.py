@@ -15,6 +15,7 @@ from experiments.parity.rungs import Rung
 HEAD = ["rung", "", "relative", "absolute", "tolerance", "where the difference is largest", "reason for the tolerance"]
 LEAST = 1e-18  # a difference of zero on a logarithmic axis
 MAX_LEGEND = 8
+SHOWN = ("activations", "loss", "gradients", "step", "trajectory")  # rungs that have a column in Markdown
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -95,6 +96,21 @@ def as_json(climbed: Climbed) -> dict[str, Any]:
         "passed": climbed.passed,
         "rungs": rungs,
     }
+
+
+def markdown(ladders: Sequence[Climbed]) -> str:
+    """A table in Markdown: a model a row, its largest differences, and how near to a tolerance any rung came."""
+    shown = [name for name in SHOWN if any(rung.name == name for rung in ladders[0].rungs)]
+    rows = [["model", *shown, "nearest to its tolerance"], ["---"] * (len(shown) + 2)]
+    for climbed in ladders:
+        largest = {rung.name: rung.largest.relative if rung.largest else 0.0 for rung in climbed.rungs}
+        limits = {rung.name: rung.tolerance.limit for rung in climbed.rungs if 0 < rung.tolerance.limit < math.inf}
+        name = max(limits, key=lambda name: largest[name] / limits[name])
+        nearest = f"{name}: {largest[name]:.1e} of {limits[name]:.0e}" if climbed.passed else _verdict(climbed.rungs)
+        rows.append([climbed.title, *(f"{largest[name]:.1e}" for name in shown), nearest])
+    conditions = {climbed.conditions for climbed in ladders}
+    head = f"{_sides(ladders[0])}{'' if len(conditions) > 1 else f'; {conditions.pop()}'}."
+    return "\n".join([head, "", *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 def check_plot(path: Path) -> None:

@@ -26,8 +26,9 @@ def convolution(
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         feature_group_count=groups,
     )
-    bias_o = getattr(layer, "bias", None)
-    return y_bhwc if bias_o is None else y_bhwc + bias_o.astype(x_bhwc.dtype)
+    if (bias_o := getattr(layer, "bias", None)) is not None:
+        y_bhwc += bias_o.astype(x_bhwc.dtype)
+    return y_bhwc
 
 
 def standardised(kernel_hwqo: Array, by: Standardisation) -> Array:

@@ -1,4 +1,4 @@
-"""The authors' Mixer in Flax, which `mixlab bench` times beside ours."""
+"""The authors' Mixer and ViT in Flax, which `mixlab bench` times beside ours."""
 
 import importlib.util
 from functools import cached_property, partial
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from backends.bench import PeerInfo
+from backends.bench import VIT, PeerInfo
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.jax.augment import scale
@@ -24,6 +24,7 @@ PEERS = {
     "official-flax": PeerInfo(
         "gelu_tanh", "git clone https://github.com/google-research/vision_transformer, named by --peer-path"
     ),
+    "big_vision-vit": PeerInfo("gelu_tanh", "pip install flax", VIT),
 }
 _FILE = "vit_jax/models_mixer.py"
 
@@ -31,14 +32,15 @@ _FILE = "vit_jax/models_mixer.py"
 def open_peer(
     name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """The Mixer of this table on one batch; see bench.Peers."""
+    """A model of this table on one batch; see bench.Peers."""
     set_numerics(run)
     check(run)
     if run.precision not in ("float32", "tf32"):
         raise MixlabError(
             f"bench: --peer {name}: expected float32 or tf32 for the authors' Flax model, got {run.precision}"
         )
-    return Peer(_official(model, name, path), optimizer, data, run)
+    module = _big_vision(model, name) if name == "big_vision-vit" else _official(model, name, path)
+    return Peer(module, optimizer, data, run)
 
 
 class Peer:
@@ -109,3 +111,15 @@ def _official(model: MixerSpec, name: str, path: Path | None) -> Any:
         tokens_mlp_dim=model.tokens_mlp_dim,
         channels_mlp_dim=model.channels_mlp_dim,
     )
+
+
+def _big_vision(model: MixerSpec, name: str) -> Any:
+    """The ViT of big_vision."""
+    try:
+        from backends.jax import peer_vit
+    except ModuleNotFoundError as error:
+        how = PEERS[name].how_to_get
+        raise MixlabError(
+            f"bench: --peer {name}: the package {error.name!r} is not installed; install it with: {how}"
+        ) from error
+    return peer_vit.VisionTransformer(model)

@@ -3,12 +3,12 @@
 from types import MappingProxyType
 from typing import Any
 
-from backends.models import convmixer, metaformer, mixer
+from backends.models import convmixer, metaformer, mixer, resnet
 from backends.models.family import Family
 from backends.specs import ModelSpec
 
 FAMILIES: MappingProxyType[str, Family] = MappingProxyType(
-    {"mixer": mixer, "metaformer": metaformer, "convmixer": convmixer}
+    {"mixer": mixer, "resnet": resnet, "metaformer": metaformer, "convmixer": convmixer}
 )
 
 

@@ -6,14 +6,15 @@ from typing import Any, Optional
 from backends.models.convmixer_spec import ConvMixerConfig
 from backends.models.metaformer_spec import MetaFormerConfig
 from backends.models.mixer_spec import MixerConfig
+from backends.models.resnet_spec import ResnetConfig
 from backends.models.variants import VARIANTS
 from backends.specs import option
 
-FAMILY = ("mixer", "metaformer", "convmixer")
+FAMILY = ("mixer", "resnet", "metaformer", "convmixer")
 
 
 @dataclass(frozen=True)
-class ModelConfig(ConvMixerConfig, MetaFormerConfig, MixerConfig):
+class ModelConfig(ConvMixerConfig, MetaFormerConfig, ResnetConfig, MixerConfig):
     """The model. A field of another family than `family` stays at its default."""
 
     family: str = option("mixer", allowed=FAMILY)  # mixer: any model of one block with some token mixing

@@ -8,7 +8,7 @@ from backends.models.config import ModelConfig
 from backends.models.convmixer_layers import layers
 from backends.models.convmixer_spec import ConvMixerConfig, ConvMixerSpec
 from backends.models.mixer import DEFAULT_BLOCKS, DEFAULT_DIM
-from backends.models.mixer_rules import default_patch_size, patch_fault
+from backends.models.patches import default_patch_size, patch_faults
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
 
@@ -50,7 +50,7 @@ def make(config: ModelConfig, image_size: int, image_channels: int, num_classes:
 
 def faults(spec: ConvMixerSpec, config: ModelConfig) -> Iterator[str]:
     """Sentences on what does not fit; each begins with the field."""
-    yield from patch_fault(spec)
+    yield from patch_faults(spec)
 
 
 def plain(spec: ConvMixerSpec) -> ConvMixerSpec:

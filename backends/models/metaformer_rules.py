@@ -6,12 +6,12 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.metaformer_spec import MetaFormerSpec
-from backends.models.mixer_rules import patch_fault
+from backends.models.patches import patch_faults
 
 
 def faults(spec: MetaFormerSpec, config: ModelConfig) -> Iterator[str]:
     """Sentences on what does not fit; each begins with the field."""
-    yield from patch_fault(spec)
+    yield from patch_faults(spec)
     if not spec.depths:
         yield "model.depths: expected the number of blocks of each stage, got an empty list"
         return

@@ -6,8 +6,9 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
-from backends.models.mixer_rules import USUAL, default_patch_size, default_tokens_mlp_dim, faults, plain
+from backends.models.mixer_rules import USUAL, default_tokens_mlp_dim, faults, plain
 from backends.models.mixer_spec import SIZES, MixerConfig, MixerOptions, MixerSpec
+from backends.models.patches import default_patch_size
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
 
@@ -73,7 +74,9 @@ def first_layers(spec: MixerSpec) -> dict[str, int | None]:
 def variant_of(spec: MixerSpec) -> str | None:
     """The variant whose fields a model has; None: none has. A Mixer is known by the sizes of the paper's table 1."""
     sizes = {name: getattr(spec, name) for name in SIZES}
-    return next((name for name, own in VARIANTS.items() if _is_variant(spec, own, sizes)), None)
+    fitting = {name: own for name, own in VARIANTS.items() if _is_variant(spec, own, sizes)}
+    # ViT-B/16 has the sizes of B/16 too: the one that names its token mixing is meant.
+    return max(fitting, key=lambda name: "token_mixing" in fitting[name], default=None)
 
 
 def _is_variant(spec: MixerSpec, own: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:

@@ -8,7 +8,7 @@ from backends.models import mixing
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
 from backends.models.mixer_spec import MixerOptions, MixerSpec
-from backends.specs import ModelSpec
+from backends.models.patches import divisors, listed, patch_faults
 
 GROUPED = ("grouped", "grouped_views")
 USUAL = MixerOptions()
@@ -16,8 +16,8 @@ USUAL = MixerOptions()
 
 def faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
     """Sentences on what does not fit; each begins with the field."""
-    if spec.image_size % spec.patch_size:
-        yield from patch_fault(spec)
+    if unfit := list(patch_faults(spec)):
+        yield from unfit
         return  # no grid of tokens
     if not isinstance(spec.token_mixing, str) and len(spec.token_mixing) != spec.num_blocks:
         yield (
@@ -32,26 +32,17 @@ def faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
     yield from _sharing_faults(spec)
 
 
-def patch_fault(spec: ModelSpec) -> Iterator[str]:
-    """A sentence where the patches do not fill the image."""
-    if spec.image_size % spec.patch_size:
-        yield (
-            f"model.patch_size: {spec.patch_size} does not divide the image of {spec.image_size} pixels "
-            f"(data.image_size); allowed: {_listed(_divisors(spec.image_size))}"
-        )
-
-
 def _grouping_faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
     groups, grouped = spec.token_groups, [name for name in GROUPED if name in spec.operators]
     if grouped and config.token_groups is None:
         yield (
             f"model.token_groups: model.token_mixing {grouped[0]!r} needs a number of groups; "
-            f"allowed: {_listed(_divisors(spec.hidden_dim))}"
+            f"allowed: {listed(divisors(spec.hidden_dim))}"
         )
     elif grouped and spec.hidden_dim % groups:
         yield (
             f"model.token_groups: {groups} does not divide model.hidden_dim {spec.hidden_dim}; "
-            f"allowed: {_listed(_divisors(spec.hidden_dim))}"
+            f"allowed: {listed(divisors(spec.hidden_dim))}"
         )
     if not grouped and groups != 1:
         yield (
@@ -65,7 +56,7 @@ def _width_faults(spec: MixerSpec) -> Iterator[str]:
     if "attention" in spec.operators and channels % spec.num_heads:
         yield (
             f"model.num_heads: {spec.num_heads} heads do not divide model.hidden_dim {channels}; "
-            f"allowed: {_listed(_divisors(channels))}"
+            f"allowed: {listed(divisors(channels))}"
         )
     if "gating" in spec.operators and spec.channels_mlp_dim % 2:
         yield (
@@ -168,22 +159,9 @@ def default_tokens_mlp_dim(hidden_dim: int) -> int:
     return max(1, hidden_dim // 2)
 
 
-def default_patch_size(image_size: int) -> int:
-    """The divisor of the image's side that is nearest to an eighth of it, and to 2 in small images."""
-    return min(_divisors(image_size), key=lambda size: abs(size - max(2.0, image_size / 8)))
-
-
-def _divisors(number: int) -> list[int]:
-    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
-
-
 def _list(spec: MixerSpec) -> str:
-    return f"[{_listed(list(spec.pyramid))}]"
+    return f"[{listed(list(spec.pyramid))}]"
 
 
 def _words(token_mixing: str | tuple[str, ...]) -> str:
     return repr(token_mixing) if isinstance(token_mixing, str) else f"[{', '.join(token_mixing)}]"
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))

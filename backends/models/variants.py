@@ -27,6 +27,33 @@ VIT = {
     "L": (1024, 24, 4096, 16),
     "H": (1280, 32, 5120, 16),
 }
+# Version, depth, width of BiT, arXiv 1912.11370: x1 is 64 channels.
+BIT = {
+    "BiT-R26x1": ("v2", 26, 64),
+    "BiT-R50x1": ("v2", 50, 64),
+    "BiT-R50x3": ("v2", 50, 192),
+    "BiT-R101x1": ("v2", 101, 64),
+    "BiT-R101x3": ("v2", 101, 192),
+    "BiT-R152x2": ("v2", 152, 128),
+    "BiT-R152x4": ("v2", 152, 256),
+    "BiT-V1-R26x1": ("v1", 26, 64),
+    "BiT-V1-R50x1": ("v1", 50, 64),
+}
+# Depth and width of ResNets for CIFAR, arXiv 1512.03385; here without batch norm: norms of as many groups as divide.
+CIFAR = {"ResNet-18": (18, 64), "ResNet-20": (20, 16)}
+# C; patches of 16 pixels, 30 blocks, D_C of 6 C before the gate halves it.
+# Source: arXiv 2105.08050, Table 1; the activation is that of timm, models/mlp_mixer.py.
+GMLP = {"Ti/16": 128, "S/16": 256, "B/16": 512}
+GMLP_BLOCKS, GMLP_RATIO = 30, 6
+# Patch size, C, blocks, first factors of the branches.  Source: facebookresearch/deit, resmlp_models.py; B24 at patches
+# of 16 pixels is in arXiv 2105.03404 alone. timm begins the factors of S12 at 1e-4.
+RESMLP = {
+    "S12": (16, 384, 12, 0.1),
+    "S24": (16, 384, 24, 1e-5),
+    "S36": (16, 384, 36, 1e-6),
+    "B24/16": (16, 768, 24, 1e-6),
+    "B24/8": (8, 768, 24, 1e-6),
+}
 
 
 def _vit(patch: int, sizes: tuple[int, ...]) -> dict[str, Any]:
@@ -34,6 +61,11 @@ def _vit(patch: int, sizes: tuple[int, ...]) -> dict[str, Any]:
     numbers = dict(zip(("hidden_dim", "num_blocks", "channels_mlp_dim", "num_heads"), sizes, strict=True))
     options = {"token_mixing": "attention", "position_embedding": "learned", "init": "vit"}
     return {"patch_size": patch, **numbers, **options}
+
+
+def _resnet(version: str, depth: int, width: int, root: str) -> dict[str, Any]:
+    sizes = {"version": version, "depth": depth, "width": width, "root": root}
+    return {"family": "resnet", **sizes, "norm_groups": min(32, width)}
 
 
 # Blocks, channels, layer scale.  Source: arXiv 2111.11418, table 1; layer scale: timm, models/metaformer.py.
@@ -70,10 +102,26 @@ def _convmixer(*sizes: Any) -> dict[str, Any]:
     return {"family": "convmixer", **dict(zip(names, sizes, strict=True))}
 
 
+def _gmlp(hidden: int) -> dict[str, Any]:
+    """The gMLP of the paper. Initial values but those of the gate are the Mixer's."""
+    sizes = {"patch_size": 16, "hidden_dim": hidden, "num_blocks": GMLP_BLOCKS, "channels_mlp_dim": GMLP_RATIO * hidden}
+    return {**sizes, "token_mixing": "gating", "activation": "gelu"}
+
+
+def _resmlp(patch: int, hidden: int, blocks: int, scale: float) -> dict[str, Any]:
+    """The ResMLP of the authors' code. Initial values but those of the branches' factors are the Mixer's."""
+    sizes = {"patch_size": patch, "hidden_dim": hidden, "num_blocks": blocks, "channels_mlp_dim": 4 * hidden}
+    return {**sizes, "token_mixing": "linear", "norm": "affine", "layer_scale": scale, "activation": "gelu"}
+
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {name: dict(zip(SIZES, sizes, strict=True)) for name, sizes in MIXER.items()}
     | {f"ViT-{name}/{patch}": _vit(patch, sizes) for name, sizes in VIT.items() for patch in (32, 16, 14)}
+    | {name: _resnet(*sizes, "imagenet") for name, sizes in BIT.items()}
+    | {name: _resnet("v1", *sizes, "cifar") for name, sizes in CIFAR.items()}
     | {f"PoolFormer-{name}": _poolformer(*sizes) for name, sizes in POOLFORMER.items()}
     | {f"PoolFormerV2-{name}": _poolformer_v2(*sizes[:2]) for name, sizes in POOLFORMER.items()}
     | {f"ConvMixer-{name}": _convmixer(*sizes) for name, sizes in CONVMIXER.items()}
+    | {f"gMLP-{name}": _gmlp(hidden) for name, hidden in GMLP.items()}
+    | {f"ResMLP-{name}": _resmlp(*sizes) for name, sizes in RESMLP.items()}
 )

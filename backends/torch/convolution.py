@@ -19,11 +19,11 @@ def convolution(
     kernel_hwqo = layer.kernel if by is None else standardised(layer.kernel, by)
     kernel_oqhw = kernel_hwqo.to(x_bhwc.dtype).permute(3, 2, 0, 1)
     x_bchw, padding = _padded(x_bhwc, window, 0.0)
-    # Without its bias: as a view, the sum of the bias's gradient is the same as elsewhere.
     y_bchw = F.conv2d(x_bchw, kernel_oqhw, None, window.stride, padding, groups=groups)
     y_bhwc = y_bchw.permute(0, 2, 3, 1)
-    bias_o = getattr(layer, "bias", None)
-    return y_bhwc if bias_o is None else y_bhwc + bias_o.to(x_bhwc.dtype)
+    if (bias_o := getattr(layer, "bias", None)) is not None:
+        y_bhwc += bias_o.to(x_bhwc.dtype)
+    return y_bhwc
 
 
 def standardised(kernel_hwqo: Tensor, by: Standardisation) -> Tensor:
@@ -37,10 +37,15 @@ def standardised(kernel_hwqo: Tensor, by: Standardisation) -> Tensor:
 
 def group_norm(module: nn.Module, name: str, groups: int, epsilon: float, x_bhwc: Tensor) -> Tensor:
     """Normalisation over the image and groups of neighbouring channels; statistics in at least float32."""
-    layer = weights(module, name)
-    x_bchw = x_bhwc.to(layer.scale.dtype).permute(0, 3, 1, 2)  # a view, which PyTorch's kernels take as it lies
+    layer, dtype = weights(module, name), x_bhwc.dtype
+    x_bhwc = x_bhwc.to(layer.scale.dtype)
+    # Centred here: far from zero PyTorch's kernel, which takes E[x^2] - E[x]^2 of images that lie channels last, loses
+    # digits. What is taken off changes neither the result nor its gradient.
+    mean_bg1 = x_bhwc.detach().mean((1, 2)).unflatten(1, (groups, -1)).mean(2, keepdim=True)
+    mean_b11c = mean_bg1.expand(-1, -1, x_bhwc.shape[3] // groups).flatten(1)[:, None, None]
+    x_bchw = (x_bhwc - mean_b11c).permute(0, 3, 1, 2)
     y_bchw = F.group_norm(x_bchw, groups, layer.scale, getattr(layer, "bias", None), epsilon)
-    return y_bchw.permute(0, 2, 3, 1).to(x_bhwc.dtype)
+    return y_bchw.permute(0, 2, 3, 1).to(dtype)
 
 
 def max_pool(window: Window, x_bhwc: Tensor) -> Tensor:

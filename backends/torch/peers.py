@@ -1,4 +1,4 @@
-"""Other people's Mixers in PyTorch, which `mixlab bench` times beside ours."""
+"""Other people's Mixers and ViT in PyTorch, which `mixlab bench` times beside ours."""
 
 import contextlib
 import importlib
@@ -15,11 +15,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from backends.bench import PeerInfo
+from backends.bench import VIT, PeerInfo
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import OptimizerSpec, RunSpec
+from backends.torch import peer_vit
 from backends.torch.augment import scale
 from backends.torch.device import check, open_device, peak_memory_bytes, set_numerics
 from backends.torch.program import DTYPES
@@ -29,16 +30,17 @@ PEERS = {
     "timm": PeerInfo("gelu", "pip install timm"),
     "timm-compile": PeerInfo("gelu", "pip install timm"),
     "lucidrains": PeerInfo("gelu", "pip install mlp-mixer-pytorch"),
+    "timm-vit": PeerInfo("gelu", "pip install timm", VIT),
 }
 
 
 def open_peer(
     name: str, model: MixerSpec, optimizer: OptimizerSpec, data: ArrayDataset, run: RunSpec, path: Path | None
 ) -> "Peer":
-    """A Mixer of this table on one batch; see bench.Peers."""
+    """A model of this table on one batch; see bench.Peers."""
     check(run)
     set_numerics(run)
-    make = _lucidrains if name == "lucidrains" else _timm
+    make = {"lucidrains": _lucidrains, "timm-vit": _timm_vit}.get(name, _timm)
     return Peer(make(model), name.endswith("-compile"), optimizer, data, run)
 
 
@@ -89,6 +91,26 @@ def _timm(model: MixerSpec) -> nn.Module:
     with _missing("timm"):
         mixer = import_timm("timm.models.mlp_mixer").MlpMixer
     return mixer(**arguments(model))
+
+
+def _timm_vit(model: MixerSpec) -> nn.Module:
+    """The ViT of timm, and where timm is not installed, the same written after it."""
+    if importlib.util.find_spec("timm") is None:
+        return peer_vit.VisionTransformer(model)
+    vit: nn.Module = import_timm("timm.models.vision_transformer").VisionTransformer(
+        img_size=model.image_size,
+        patch_size=model.patch_size,
+        in_chans=model.image_channels,
+        num_classes=model.num_classes,
+        embed_dim=model.hidden_dim,
+        depth=model.num_blocks,
+        num_heads=model.num_heads,
+        mlp_ratio=model.channels_mlp_dim / model.hidden_dim,
+        class_token=False,
+        global_pool="avg",
+        fc_norm=False,
+    )
+    return vit
 
 
 def import_timm(module: str) -> Any:

@@ -103,12 +103,12 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
 
 
 def mixer_of(trial: Trial) -> MixerSpec:
-    """The model of a trial that is measured beside other people's Mixers.
+    """The model of a trial that is measured beside other people's.
 
-    Raises: MixlabError: it is no Mixer.
+    Raises: MixlabError: it is none with a block of a Mixer.
     """
     if not isinstance(trial.model, MixerSpec):
-        raise MixlabError("bench: --peer: the peers are Mixers, and this model is none; leave --peer out")
+        raise MixlabError("bench: --peer: the peers are Mixers and ViTs, and this model is none; leave --peer out")
     return trial.model
 
 

@@ -23,9 +23,9 @@ CEILING_ROWS = 2048
 GPU_CEILING_ROWS = 8192
 Seconds = dict[str, list[list[float]]]  # by kind of work: those of each side, by round
 Tops = dict[str, dict[str, list[float]]]  # by kind of work and precision: GFLOP/s of the fastest product, by round
-# What a peer has no form of.
-MIXING = ("token_mixing", "channel_mixing", "share_blocks")
-MODEL_OPTIONS = (*MIXING, "position_embedding", "pre_head_norm", "dropout", "stochastic_depth")
+# Options of a model that need not be those of a peer: they change no time, or act where another is not its default.
+FREE = ("activation", "norm_epsilon", "init", "rescale", "cls_position", "kernel_size")
+MODEL_OPTIONS = tuple(one.name for one in fields(MixerOptions) if one.name not in FREE)
 TRAIN_OPTIONS = ("optimizer", "clip_norm", "loss", "label_smoothing", "ema_decay")
 FLOPS_PER_MAC = {TRAIN: 6, PREDICT: 2}
 
@@ -90,7 +90,8 @@ def sides(
             if mixer_of(other).activation == own:
                 others[setting] = replace(other, model=replace(mixer_of(other), activation=activation))
         trial = replace(trial, model=replace(mixer_of(trial), activation=activation))
-        _check_plain(trial, peer_names[0])
+        for name in peer_names:
+            _check_plain(trial, name, available[name][1])
     compared = [Side(name, replace(trial, backend=name)) for name in ours]
     if num_replicas > 1:
         compared += [replace(one, setting=f"{num_replicas} replicas", replicas=num_replicas) for one in compared]
@@ -100,17 +101,19 @@ def sides(
     return compared
 
 
-def _check_plain(trial: Trial, peer: str) -> None:
+def _check_plain(trial: Trial, peer: str, info: PeerInfo) -> None:
+    """Check that a trial is what a peer computes. Raises: MixlabError: names a field that the peer has otherwise."""
     augment = trial.data.augment
     for section, spec, default, names in (
-        ("model", trial.model, MixerOptions(), MODEL_OPTIONS),
+        ("model", trial.model, replace(MixerOptions(), **info.options), MODEL_OPTIONS),  # type: ignore[arg-type]
         ("train", trial.optimizer, OptimizerSpec(clip_norm=0.0), TRAIN_OPTIONS),
         ("data.augment", augment, type(augment)(), [field.name for field in fields(augment)]),
     ):
         for name in names:
             if getattr(spec, name) != getattr(default, name):
                 raise MixlabError(
-                    f"bench: --peer: {peer} has no {section}.{name}={getattr(spec, name)}; leave one of the two out"
+                    f"bench: --peer: {peer} has no {section}.{name}={getattr(spec, name)}, only "
+                    f"{getattr(default, name)}; leave one of the two out"
                 )
 
 

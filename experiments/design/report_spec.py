@@ -13,7 +13,7 @@ from experiments.design import grid, names
 from experiments.design.axes import Point
 from experiments.results import metrics
 from experiments.spec import fields
-from experiments.spec.config import TrialConfig
+from experiments.spec.config import RunConfig, TrialConfig
 from experiments.spec.values import shown, typed
 
 SEED, BACKEND = "seed", "backend"
@@ -80,11 +80,12 @@ def read_report(tree: Any, asked: Grid, where: str) -> ReportSpec:
         raise MixlabError(f"{where}: {shown(unknown[0])} is not a key of a report; {choices(unknown[0], KEYS)}")
     baseline = _baseline(tree.get("baseline") or {}, asked, f"{where}: baseline")
     rows, columns = _places(tree, baseline, asked, where)
-    metric = tree.get("metric", metrics.DEFAULT)
+    metric = metrics.full(tree.get("metric", metrics.DEFAULT))
     if metric not in metrics.names():
         raise MixlabError(
             f"{where}: metric: expected a metric, got {shown(metric)}; {choices(str(metric), metrics.names())}"
         )
+    _check_measured(metric, asked, f"{where}: metric")
     equivalence = _equivalence(tree.get("equivalence"), metric, asked, f"{where}: equivalence")
     matched = _matched(tree.get("matched"), f"{where}: matched")
     places = list(map(_told, (*rows, *columns)))
@@ -178,6 +179,13 @@ def default(name: str, base: Mapping[str, Any]) -> Any:
     if name.startswith(names.AXIS):
         return None
     return base.get(name, fields.get_field(TrialConfig(), name))
+
+
+def _check_measured(metric: str, asked: Grid, where: str) -> None:
+    """Raises: MixlabError: the metric is of a probe that no trial is asked for."""
+    shots, of_trials = metrics.shots_of(metric), asked.values("run.probe_shots")
+    if shots and not any(shots in RunConfig(probe_shots=one).shots for one in of_trials):
+        raise MixlabError(f"{where}: {metric} is measured where it is asked for; set run.probe_shots to {shots}")
 
 
 def _equivalence(tree: Any, metric: str, asked: Grid, where: str) -> EquivalenceSpec | None:

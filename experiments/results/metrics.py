@@ -1,13 +1,16 @@
 """The numbers that a trial ends with, by name: each stands here once, and is made in one place.
 
 A further metric is a row of METRICS and its function in MEASURES of training/evaluate.py. Records, frames, curves,
-tables, figures and the command line then know it. A further number of cost is a name here and its value in
-TrialRun.result.
+tables, figures and the command line then know it. Those of PROBES are measured where `run.probe_shots` asks for them;
+see training/probe.py. A further number of cost is a name here and its value in TrialRun.result.
 """
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from experiments.spec.config import SHOTS
 
 LAST, BEST = "last", "best"  # evaluations of a trial that its record holds apart from the curve
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
@@ -20,6 +23,7 @@ COSTS = ("images_per_s", "parameters", "peak_memory_bytes", *FLOPS)
 MEANS = ("parameters", "training_flops", "images_per_s")  # of COSTS, those that a cell of a table averages
 # Of a point of the curve beside its splits; STEP_LOSS is the mean over the steps since the point before.
 STEP, STEP_LOSS, LEARNING_RATE = "step", "loss", "learning_rate"
+EACH_SEED = "each_seed"  # of a point too: by split and metric, the numbers that a probe's accuracy is the mean of
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,14 @@ ACCURACY = Metric(
 )
 LOSS = Metric("loss", "nats", "nats", 1, 4, 6, higher_is_better=False, in_all_records=True)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (ACCURACY, LOSS)}
+
+
+def probe_name(shots: int) -> str:
+    """The metric of a few-shot probe: its accuracy, the mean over its seeds."""
+    return f"probe.{shots}shot.{ACCURACY.name}"
+
+
+PROBES = {one: replace(ACCURACY, name=probe_name(one), in_all_records=False) for one in SHOTS}  # by shots
 CHOOSES = ACCURACY  # the best evaluation is the first that is best in it on validation
 FINITE = LOSS  # where it is not, the trial has diverged
 DEFAULT = f"{LAST}.test.{ACCURACY.name}"  # of a report
@@ -61,17 +73,38 @@ class Place(NamedTuple):
     metric: Metric
 
 
+def every() -> dict[str, Metric]:
+    """All metrics by name: those of each evaluation, and those that are measured where they are asked for."""
+    return {**METRICS, **{one.name: one for one in PROBES.values()}}
+
+
+def measured(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the metrics to show of some points of curves: all of METRICS, and of the others those that are there."""
+    there = {name for point in points for split in SPLITS for name in point.get(split) or ()}
+    return tuple(name for name in every() if name in METRICS or name in there)
+
+
 def names() -> tuple[str, ...]:
     """Names of what a report may be of, which are columns of the frame: `last.test.accuracy`, ..."""
     return tuple(
-        f"{when}.{split}.{metric}" for when in (LAST, BEST) for split in reversed(SPLITS) for metric in METRICS
+        f"{when}.{split}.{metric}" for when in (LAST, BEST) for split in reversed(SPLITS) for metric in every()
     )
+
+
+def full(name: str) -> str:
+    """The whole name of a metric; one without evaluation and split, such as `accuracy`, is of the last one on test."""
+    return f"{LAST}.{TEST}.{name}" if name in tuple(every()) else name
+
+
+def shots_of(name: str) -> int | None:
+    """The shots of a probe; None: the metric is none of a probe. Args: name: of `names`."""
+    return next((shots for shots, one in PROBES.items() if one is parse(name).metric), None)
 
 
 def parse(name: str) -> Place:
     """Take a name apart. Args: name: of `names`."""
-    when, split, metric = name.split(".")
-    return Place(when, split, METRICS[metric])
+    when, split, metric = name.split(".", 2)
+    return Place(when, split, every()[metric])
 
 
 def sealed(name: str) -> str:
@@ -90,4 +123,4 @@ def on_validation(name: str) -> str:
 
 def curve_columns() -> tuple[str, ...]:
     """Columns of a curve as an array; NaN where a split has no examples, or the record lacks the metric."""
-    return (STEP, STEP_LOSS, *(f"{split}.{metric}" for split in SPLITS for metric in METRICS))
+    return (STEP, STEP_LOSS, *(f"{split}.{metric}" for split in SPLITS for metric in every()))

@@ -47,6 +47,7 @@ class Part:
 
 
 TEXT, WHOLE, FLAG, TREE = Part((str,)), Part((int,)), Part((bool,)), Part((dict,))
+SHARES = Part((list,), item=Part((int, float), most=1.0))
 TEXTS, SAID = Part((list,), item=TEXT), Part((dict,), item=Part((str, int, float, bool)))
 NUMBER = Part((int, float), (DONE,), null=True)
 ENVIRONMENT = {
@@ -57,13 +58,14 @@ ENVIRONMENT = {
     "backend": SAID,  # by the backend of itself
 }
 SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
+PROBE = {"shots": Part((list,), item=WHOLE), "seeds": Part((list,), item=WHOLE), "l2": Part((float,))}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
 DATA = {"source": TEXT, "kind": TEXT, "classes": TEXTS, "notes": TEXTS, "repeats": Part((dict,), parts=REPEATS)}
 
 
 def record_parts() -> Mapping[str, Part]:
     """The keys of a record."""
-    return _record_parts(tuple(metrics.METRICS.values()))
+    return _record_parts(tuple(metrics.every().values()))
 
 
 @lru_cache(maxsize=8)
@@ -84,6 +86,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         **dict.fromkeys((metrics.STEPS, *metrics.COSTS), NUMBER),
         "seconds": Part((dict,), (DONE,), parts=dict.fromkeys(metrics.SECONDS, NUMBER)),
         "metrics": Part((dict,), (DONE,), parts=dict.fromkeys((LAST, BEST), Part((dict,), (DONE,), parts=point))),
+        "probe": Part((dict,), parts=PROBE),
         "curve": Part((list,), item=Part((dict,), parts=point)),
     }
 
@@ -98,6 +101,7 @@ def _point(measured: tuple[Metric, ...]) -> dict[str, Part]:
         metrics.STEP: NUMBER,
         **dict.fromkeys((metrics.STEP_LOSS, metrics.LEARNING_RATE), Part((int, float), null=True)),
         **dict.fromkeys(metrics.SPLITS, Part((dict,), (DONE,), null=True, parts=numbers)),
+        metrics.EACH_SEED: Part((dict,), parts=dict.fromkeys(metrics.SPLITS, Part((dict,), item=SHARES))),
     }
 
 

@@ -7,6 +7,7 @@ from backends.models.config import ModelConfig
 from backends.specs import PRECISION, OptimizerSpec, option
 
 AUTO = "auto"
+SHOTS = (1, 5, 10, 25)  # examples of each class.  Source: google-research/big_vision, evaluators/fewshot_lsr.py
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 
 
@@ -79,8 +80,15 @@ class RunConfig:
     deterministic: bool = option(True)  # the same bits each time, also on a GPU
     checkpoint_every_s: float = option(60.0, low=0.0)  # seconds
     keep: str = option("last", allowed=("best", "last", "none"))  # weights of a trial that is done: weights.safetensors
+    probe_shots: Optional[int | tuple[int, ...]] = option(None, low=1)  # of probes beside evaluations: 1, 5, 10, 25
     compile_cache: Optional[str] = option(None, path=True)  # folder of compiled programs, shared by all; none: not kept
     data_cache: Optional[str] = option(None, path=True)  # folder of decoded images; none: `data` inside the store
+
+    @property
+    def shots(self) -> tuple[int, ...]:
+        """The shots of the probes in order, each once."""
+        asked = self.probe_shots or ()
+        return (asked,) if isinstance(asked, int) else tuple(sorted(set(asked)))
 
 
 @dataclass(frozen=True)

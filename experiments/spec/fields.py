@@ -1,6 +1,7 @@
 """Fields of a trial by dotted name: which there are, their types, and how to set one."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Mapping
 from functools import cache, lru_cache
@@ -124,8 +125,23 @@ def short(name: str) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as tables and labels show it: digits enough to tell two apart that differ in the ninth."""
+    """A value as tables and labels show it: digits enough to tell two apart that differ in the ninth.
+
+    A list of words is told by its runs: `10 tied + 2 attention`, `6 (tied + attention)`; one of numbers is `[2, 4]`.
+    """
+    if isinstance(value, (list, tuple)):
+        words = [text(one) for one in value]
+        return _runs(words) if value and all(isinstance(one, str) for one in value) else f"[{', '.join(words)}]"
     return f"{value:.9g}" if isinstance(value, float) else str(value)
+
+
+def _runs(words: list[str]) -> str:
+    """Words in their order, what repeats told once: `2 tied + attention`, `3 (tied + attention)`."""
+    length = next(n for n in range(1, len(words) + 1) if words == words[:n] * (len(words) // n))
+    if 1 < length < len(words):
+        return f"{len(words) // length} ({_runs(words[:length])})"
+    runs = [(word, len(list(run))) for word, run in itertools.groupby(words)]
+    return " + ".join(f"{number} {word}" if number > 1 or len(runs) == 1 else word for word, number in runs)
 
 
 def get_field(config: Any, name: str) -> Any:

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from backends.models import FAMILIES
 from experiments.spec import fields, values
 from experiments.spec.config import TrialConfig
 from experiments.spec.resolve import resolve
-from experiments.spec.trial import DataInfo
+from experiments.spec.trial import DataInfo, values_before
 
 EXAMPLE = DataInfo(
     "", image_size=32, image_channels=3, num_classes=10, num_train=1000, num_validation=100, num_test=100
@@ -37,8 +38,11 @@ class FieldRow:
 
 def rows() -> list[FieldRow]:
     """Every field, in the order of names()."""
-    science = resolve(TrialConfig(), EXAMPLE, "fields").science
-    hashed = set(_leaves(science))
+    trial = resolve(TrialConfig(), EXAMPLE, "fields")
+    hashed = set(_leaves(trial.science))
+    hashed |= {f"model.{f.name}" for family in FAMILIES.values() for f in dataclasses.fields(family.Spec)}
+    later = {name: values_before(type(fields.get_field(trial, name))) for name in ("train", "data.augment")}
+    hashed |= {f"{section}.{name}" for section, own in later.items() for name in own}
     return [_row(name, hashed) for name in fields.names()]
 
 

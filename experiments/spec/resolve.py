@@ -10,7 +10,7 @@ from backends.errors import MixlabError
 from backends.models import FAMILIES
 from backends.models.config import ModelConfig, foreign
 from backends.specs import ModelSpec
-from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.config import AUTO, SHOTS, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.trial import DataInfo, TrainSpec, Trial
 from experiments.spec.values import shown
 
@@ -42,7 +42,19 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
             f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
             f"the image of {info.image_size} pixels; lower it"
         )
+    _check_shots(config.run.shots, info, f"{where}: run.probe_shots")
     return Trial(model, data, train, info, config.backend, config.seed, config.run)
+
+
+def _check_shots(shots: tuple[int, ...], info: DataInfo, where: str) -> None:
+    """Raises: MixlabError: there is no probe of that name, or there are too few examples to train on."""
+    if strange := [one for one in shots if one not in SHOTS]:
+        raise MixlabError(f"{where}: expected some of {', '.join(map(str, SHOTS))}, got {strange[0]}")
+    if shots and shots[-1] * info.num_classes > info.num_train:
+        raise MixlabError(
+            f"{where}: {shots[-1]} examples of each of {info.num_classes} classes exceed the {info.num_train} training "
+            f"examples; take fewer shots or raise data.fraction"
+        )
 
 
 def _check_replicas(text: str, where: str) -> None:

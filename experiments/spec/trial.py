@@ -99,12 +99,13 @@ def as_tree(config: Any) -> dict[str, Any]:
 
 def _hashed(config: Any) -> dict[str, Any]:
     """The fields that count for an id: all but those that came later and have the value of before; see option."""
-    tree, before = as_tree(config), _before(config.__class__)
+    tree, before = as_tree(config), values_before(config.__class__)
     return {name: value for name, value in tree.items() if name not in before or value != before[name]}
 
 
 @cache
-def _before(kind: Any) -> dict[str, Any]:
+def values_before(kind: Any) -> dict[str, Any]:
+    """The fields of a dataclass that came later, each with the value at which it does not count for an id."""
     return {f.name: f.metadata["before"] for f in dataclasses.fields(kind) if "before" in f.metadata}
 
 
@@ -113,6 +114,7 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
 
     Raises: KeyError, TypeError: it is no such tree.
     """
+    run: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in fields["run"].items()}
     data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**fields["data"]["augment"])})
     return Trial(
         model=read_spec(fields["model"]),
@@ -121,5 +123,5 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
         info=DataInfo(**fields["info"]),
         backend=fields["backend"],
         seed=fields["seed"],
-        run=RunConfig(**fields["run"]),
+        run=RunConfig(**run),
     )

@@ -22,6 +22,7 @@ from experiments.spec.scalars import SHOWN, TwoReadings, Unfit
 
 KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 CONTAINERS = {list: "a list", tuple: "a list", dict: "a mapping"}
+SEVERAL = {int: "whole numbers", float: "numbers"}
 
 
 def typed(kind: type, name: str, value: Any, where: str) -> Any:
@@ -45,13 +46,19 @@ def typed(kind: type, name: str, value: Any, where: str) -> Any:
 
 
 def allowed_values(kind: type, name: str) -> str:
-    """What a field may hold, in words: its type, its range, its words."""
-    return str(_field(kind, name))
+    """What a field may hold, in words: its type, its range, all of its words."""
+    field = _field(kind, name)
+    return field.told(", ".join(field.words))
 
 
 def may_be_null(kind: type, name: str) -> bool:
     """Whether a field may hold None."""
     return _field(kind, name).may_be_null
+
+
+def may_be_list(kind: type, name: str) -> bool:
+    """Whether a list is one value of a field."""
+    return any(get_origin(one) in (list, tuple) for one in _alternatives(_field(kind, name).hint))
 
 
 def bounds(kind: type, name: str) -> tuple[float | None, float | None]:
@@ -93,12 +100,20 @@ class _Field:
         return types.NoneType in _alternatives(self.hint)
 
     def __str__(self) -> str:
-        text = " or ".join(_kind(one) for one in _alternatives(self.hint) if one is not types.NoneType)
-        if self.words:
-            text = f"one of {listed(self.words)}"
+        return self.told(listed(self.words))
+
+    def told(self, words: str) -> str:
+        """What it may hold, in words. Args: words: those that it may be, in a row."""
+        kinds = [one for one in _alternatives(self.hint) if one is not types.NoneType]
+        lists = [one for one in kinds if get_origin(one) in (list, tuple)]
+        text = " or ".join(map(_kind, kinds))
+        if words:
+            text = f"a list of words out of {words}" if kinds == lists else f"one of {words}"
+            text += ", or a list of them" if lists and kinds != lists else ""
         ends = (("least", self.low), ("most", self.high))
         bounds = ", ".join(f"at {end} {bound:.9g}" for end, bound in ends if bound is not None)
-        return text + (f" ({bounds})" if bounds else "") + (" or null" if self.may_be_null else "")
+        each = "each " if kinds == lists else ""
+        return text + (f" ({each}{bounds})" if bounds else "") + (" or null" if self.may_be_null else "")
 
     def converted(self, value: Any, hint: Any) -> Any:
         """A value in the type of an annotation, in range.  Raises: Unfit; TwoReadings."""
@@ -143,7 +158,7 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def _kind(hint: Any) -> str:
     """A type in words: `a whole number`, `a list of text`."""
     inner = tuple(one for one in get_args(hint) if one is not ...)
-    of = f" of {KINDS.get(inner[-1], 'such')}" if inner else ""
+    of = f" of {(KINDS | SEVERAL).get(inner[-1], 'such')}" if inner else ""
     return KINDS.get(hint) or CONTAINERS.get(get_origin(hint) or hint, "a mapping") + of
 
 

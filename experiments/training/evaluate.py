@@ -1,22 +1,29 @@
 """The metrics of a trained model on examples, and what it says of each."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, Program
 from experiments.data import Splits
-from experiments.results.metrics import ACCURACY, LOSS, METRICS
+from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES
+from experiments.training.probe import SEEDS, LinearProbe, Probes, Shots
 
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """scores: each of METRICS by name.   classes: the smallest unsigned type (n,), what `predicted` gives."""
+    """The numbers of one evaluation, and what it said.
+
+    scores: each of METRICS by name, and of PROBES those that are asked for.
+    classes: the smallest unsigned type (n,), what `predicted` gives.
+    each_seed: of the probes by name, the accuracy of each of SEEDS; the score is their mean.
+    """
 
     scores: dict[str, float]
     classes: Array
+    each_seed: dict[str, list[float]] = field(default_factory=dict)
 
 
 def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
@@ -27,14 +34,40 @@ def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dic
     return evaluate_each(program, splits, indices, loss)[0].scores
 
 
-def evaluate_each(program: Program, splits: Splits, indices: Array, loss: str) -> list[Evaluation]:
-    """Evaluate each replica of a program, as `evaluate` does one trial."""
-    batches, labels = [_predict(program, splits.images, part) for part in _batches(indices)], splits.labels[indices]
-    of_replicas = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-    return [
-        Evaluation({name: MEASURES[name](logits, labels, loss) for name in METRICS}, predicted(logits))
-        for logits in of_replicas
-    ]
+def evaluate_each(
+    program: Program, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = ()
+) -> list[Evaluation]:
+    """Evaluate each replica of a program, as `evaluate` does one trial.  Args: probes: of `fit_probes`."""
+    labels = splits.labels[indices]
+    said = _predicted(program, splits.images, indices, probes)
+    return [_evaluation(logits, by_probe, labels, loss) for logits, by_probe in said]
+
+
+def fit_probes(program: Program, splits: Splits, shots: Shots | None) -> list[Probes]:
+    """The probes on the features that each replica of a program has now; none where no shots are asked for."""
+    if shots is None:
+        return []
+    parts = [_predict(program, splits.images, part) for part in _batches(shots.examples)]
+    return [shots.probes(np.concatenate([features for _, features in one])) for one in zip(*parts, strict=True)]
+
+
+def probed(program: Program, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
+    """The accuracy of a model's probes with each of SEEDS, by shots, over the examples at `indices`."""
+    ((_, said),) = _predicted(program, splits.images, indices, fit_probes(program, splits, shots))
+    return probe_scores(said, splits.labels[indices])
+
+
+def probe_scores(said: Mapping[tuple[int, int], Array], labels: Array) -> dict[int, list[float]]:
+    """The accuracy of the probes with each of SEEDS, by shots.  Args: said: classes (n,) by shots and seed."""
+    every = dict.fromkeys(shots for shots, _ in said)
+    return {shots: [float(np.mean(said[shots, seed] == labels)) for seed in SEEDS] for shots in every}
+
+
+def _evaluation(logits: Array, by_probe: Mapping[tuple[int, int], Array], labels: Array, loss: str) -> Evaluation:
+    scores = {name: MEASURES[name](logits, labels, loss) for name in METRICS}
+    each_seed = {PROBES[shots].name: each for shots, each in probe_scores(by_probe, labels).items()}
+    means = {name: float(np.mean(each)) for name, each in each_seed.items()}
+    return Evaluation({**scores, **means}, predicted(logits), each_seed)
 
 
 def predicted(logits: Array) -> Array:
@@ -67,7 +100,34 @@ def _batches(indices: Array) -> list[Array]:
     return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
 
 
-def _predict(program: Program, images: Array, indices: Array) -> list[Array]:
-    """Logits (n, k) of each replica, in float64; a short batch is filled up to the one size that is compiled."""
-    filled = np.resize(indices, PREDICT_BATCH)
-    return [one.logits[: len(indices)].astype(np.float64) for one in program.predict(images[filled])]
+def _predicted(
+    program: Program, images: Array, indices: Array, probes: Sequence[Probes]
+) -> list[tuple[Array, dict[tuple[int, int], Array]]]:
+    """Of each replica the logits (n, k), and the classes (n,) that each probe says; features are not kept."""
+    parts = []
+    for part in _batches(indices):
+        outputs = _predict(program, images, part)
+        parts.append(
+            [(logits, _said(features, probes[i] if probes else {})) for i, (logits, features) in enumerate(outputs)]
+        )
+    found = []
+    for one in zip(*parts, strict=True):
+        said = {key: np.concatenate([classes[key] for _, classes in one]) for key in one[0][1]}
+        found.append((np.concatenate([logits for logits, _ in one]), said))
+    return found
+
+
+def _said(features: Array, probes: Mapping[tuple[int, int], LinearProbe]) -> dict[tuple[int, int], Array]:
+    return {key: probe.predicted(features) for key, probe in probes.items()}
+
+
+def _predict(program: Program, images: Array, indices: Array) -> list[tuple[Array, Array]]:
+    """Logits (n, k) and features (n, d) of each replica, in float64.
+
+    A short batch is filled up to the one size that is compiled.
+    """
+    filled, num = np.resize(indices, PREDICT_BATCH), len(indices)
+    return [
+        (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
+        for one in program.predict(images[filled])
+    ]

@@ -15,7 +15,8 @@ from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
 from experiments.results.metrics import SPLITS
-from experiments.training.evaluate import Evaluation, evaluate_each
+from experiments.training import probe
+from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
@@ -50,11 +51,13 @@ class Loop:
 
         Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
               until: the step at which they pause, an evaluation's; None: to the end.
+        Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
         self.trial = runs[0].trial  # for what is the same in all
         self.last_step = until or self.trial.num_steps
         self.saved_at, self.step_s = time.monotonic(), 0.0
+        self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
@@ -139,10 +142,11 @@ class Loop:
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         points: list[Point] = [dict.fromkeys(subsets) for _ in self.runs]
+        probes = fit_probes(self.program, self.splits, self.shots)
         for name, indices in subsets.items():
             of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
-                of_runs = [*evaluate_each(self.program, self.splits, indices, self.trial.train.loss)]
+                of_runs = [*evaluate_each(self.program, self.splits, indices, self.trial.train.loss, probes)]
             points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)

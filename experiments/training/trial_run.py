@@ -15,9 +15,10 @@ from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.results import checkpoint, curves, first_layers, kept, predictions
 from experiments.results.claims import Claim, ClaimLost
-from experiments.results.metrics import BEST, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
+from experiments.results.metrics import BEST, EACH_SEED, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
+from experiments.training import probe
 from experiments.training.evaluate import Evaluation
 from experiments.training.events import Evaluated, Noted, Stepped, Tell
 from experiments.training.plan import learning_rates
@@ -111,7 +112,9 @@ class TrialRun:
             raise Diverged(progress.step)
         since = progress.step - (progress.curve[-1]["step"] if progress.curve else 0)
         loss, rate = progress.loss_sum / since, float(learning_rates(self.trial.train, progress.step - 1, 1)[0])
-        progress.curve.append({STEP: progress.step, STEP_LOSS: loss, LEARNING_RATE: rate, **scores})
+        each_seed = {split: one.each_seed for split, one in point.items() if one and one.each_seed}
+        probed = {EACH_SEED: each_seed} if each_seed else {}
+        progress.curve.append({STEP: progress.step, STEP_LOSS: loss, LEARNING_RATE: rate, **scores, **probed})
         progress.loss_sum = 0.0
         said = {split: one.classes for split, one in point.items() if one and split in predictions.KEPT_SPLITS}
         self.said = {step: x for step, x in {**self.said, progress.step: said}.items() if step in self._steps_to_keep}
@@ -191,6 +194,7 @@ class TrialRun:
             "training_flops": folds.training_flops(trial.model, images),
             "peak_memory_bytes": peak_memory_bytes,
             "metrics": {**dict.fromkeys((LAST, BEST)), **self._named_points},
+            **({"probe": probe.about(trial.run.shots)} if trial.run.shots else {}),
             "notes": self.notes,
             "curve": progress.curve,
         }

@@ -26,6 +26,8 @@ from experiments.spec.overrides import read_override
 from experiments.spec.trial import DataInfo
 from experiments.spec.values import shown
 from experiments.training.evaluate import evaluate as evaluate_program
+from experiments.training.evaluate import probed
+from experiments.training.probe import draw
 from experiments.weights import class_order
 from experiments.weights.recipes import Recipe
 from experiments.weights.weight_files import Weights
@@ -42,6 +44,22 @@ class Evaluation:
     num_examples: int
     classes: str = ""
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """The accuracy of probes by shots, with each of their seeds; a number of test examples, notes on the data."""
+
+    each_seed: Mapping[int, Sequence[float]]
+    num_examples: int
+    notes: tuple[str, ...] = ()
+
+
+def read_shots(text: str) -> tuple[int, ...]:
+    """The whole numbers of a text such as `5` or `1,5,10`, in order.  Raises: MixlabError: it has another form."""
+    if not re.fullmatch(r"[1-9]\d{0,5}(,[1-9]\d{0,5})*", text):
+        raise MixlabError(f"{COMMAND_LINE}: --shots: expected whole numbers such as 5 or 1,5,10, got {shown(text)}")
+    return tuple(sorted(set(map(int, text.split(",")))))
 
 
 def read_data(words: Sequence[str], model: ModelSpec | None = None) -> DataConfig:
@@ -106,8 +124,7 @@ def evaluate(
     """
     engine = backends.load(backend)
     info = data.describe(config, cache, COMMAND_LINE)
-    check_images(weights, info)
-    _check_classes(weights, config.source, info)
+    _check_fit(weights, config.source, info)
     splits = data.load(config, info, cache)
     if weights.classes:
         splits = class_order.renumbered(splits, weights.classes, weights.model.num_classes)
@@ -118,6 +135,28 @@ def evaluate(
     result = _evaluate(program, replace(splits, images=images), run.precision)
     whose = class_order.line(splits.classes, weights.classes)
     return replace(result, classes=whose, notes=tuple(data.notes(config, info, cache)))
+
+
+def probe(
+    weights: Weights, config: DataConfig, recipe: Recipe, cache: Path, backend: str, run: RunSpec, shots: Sequence[int]
+) -> Probed:
+    """The accuracy of few-shot probes on the test examples; the head of the weights has no part in it.
+
+    Args:   shots: examples of each class, one or several. Others: as of `evaluate`.
+    Raises: MixlabError: the backend is not there, the images do not fit the model, or a class has too few examples.
+    """
+    engine = backends.load(backend)
+    info = data.describe(config, cache, COMMAND_LINE)
+    check_images(weights, info)
+    splits = data.load(config, info, cache)
+    drawn = draw(splits, shots, f"{COMMAND_LINE}: --shots")
+    assert drawn is not None
+    model, images = weights.model, np.asarray(splits.images[:1])
+    order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
+    program = opened(engine, weights, images, order, run)
+    prepared: Any = recipe.images(splits.images)
+    each_seed = probed(program, replace(splits, images=prepared), splits.test, drawn)
+    return Probed(each_seed, len(splits.test), tuple(data.notes(config, info, cache)))
 
 
 def opened(engine: Backend, weights: Weights, images: Array, pixel_order: Array | None, run: RunSpec) -> Program:
@@ -145,6 +184,18 @@ def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
     return Evaluation(metrics, len(splits.test))
 
 
+def _check_fit(weights: Weights, source: str, info: DataInfo) -> None:
+    """Check that data and model fit. Raises: MixlabError: they have other classes, channels or sizes."""
+    check_images(weights, info)
+    model = weights.model
+    if info.num_classes != model.num_classes and not weights.classes:
+        raise MixlabError(
+            f"{COMMAND_LINE}: data.source: expected {model.num_classes} classes, as the weights have outputs, but "
+            f"{source!r} has {info.num_classes}; name the classes of the weights with --classes, take data of all "
+            f"{model.num_classes}, or measure features alone with --probe"
+        )
+
+
 def check_images(weights: Weights, info: DataInfo) -> None:
     """Check that the model takes images of the data. Raises: MixlabError: they have other channels or sizes."""
     where, model = f"{COMMAND_LINE}: data", weights.model
@@ -157,15 +208,4 @@ def check_images(weights: Weights, info: DataInfo) -> None:
         raise MixlabError(
             f"{where}.image_channels: expected {model.image_channels}, as the weights take, got images of "
             f"{info.image_channels}; convert the images with data.image_channels={model.image_channels}"
-        )
-
-
-def _check_classes(weights: Weights, source: str, info: DataInfo) -> None:
-    """Check that the model has an output for each class. Raises: MixlabError: it has others."""
-    model = weights.model
-    if info.num_classes != model.num_classes and not weights.classes:
-        raise MixlabError(
-            f"{COMMAND_LINE}: data.source: expected {model.num_classes} classes, as the weights have outputs, but "
-            f"{source!r} has {info.num_classes}; name the classes of the weights with --classes, or take data of all "
-            f"{model.num_classes}"
         )

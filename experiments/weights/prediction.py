@@ -1,7 +1,6 @@
 """Logits and features of images, from weights of any known format or of a trial."""
 
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,41 +12,12 @@ from backends.errors import MixlabError, choices
 from backends.specs import RunSpec
 from experiments import data, files
 from experiments.design.ablation import COMMAND_LINE
-from experiments.results import kept
-from experiments.results.store import Store
 from experiments.spec.config import DataConfig
-from experiments.spec.trial import Trial, trial_from_json
+from experiments.spec.trial import Trial
 from experiments.weights import class_order
 from experiments.weights.evaluation import check_images, opened
 from experiments.weights.image_files import LABELS, Images
 from experiments.weights.weight_files import Weights
-
-TRIAL = "trial:"  # in front of the first digits of a trial's id
-SPEC = "spec.json"
-
-
-def find(word: str, store: Store) -> Path:
-    """The file of weights that a word means: a path, a trial's folder, or `trial:` and the beginning of its id.
-
-    Raises: MixlabError: there is no such trial, or it kept no weights.
-    """
-    folder = Path(word)
-    if word.startswith(TRIAL):
-        store.check_folder()
-        folder = store.folder(store.find(word.removeprefix(TRIAL)))
-    elif not (folder / SPEC).is_file():
-        return folder
-    if (folder / kept.FILE).is_file():
-        return folder / kept.FILE
-    raise MixlabError(
-        f"{folder}: the trial has no {kept.FILE}: it is not done, or run.keep was none; run.keep=last keeps its weights"
-    )
-
-
-def trial_of(path: Path) -> Trial | None:
-    """The trial whose folder a file of weights lies in; None: it lies elsewhere."""
-    spec = path.with_name(SPEC)
-    return trial_from_json(json.loads(spec.read_text())) if spec.is_file() else None
 
 
 def of_source(weights: Weights, config: DataConfig, cache: Path) -> Images:

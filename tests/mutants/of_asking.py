@@ -14,7 +14,8 @@ FAULTS: dict[str, list[Row]] = {
         ("known.setdefault((axis, name), point) != point", "False", "asking -k cannot_be_meant"),
     ],
     "experiments/design/base.py": [
-        ("if other not in values]", "if False]", "ablation -k epochs"),
+        ("for name in taken_back if name not in values", "for name in taken_back if False", "ablation -k epochs"),
+        ("in VARIANTS[variant]]", "in ()]", "later_fields -k takes_back"),
     ],
     "experiments/design/matched.py": [
         ("if number(middle) < wanted else", "if number(middle) <= 2 * wanted else", "matched"),

@@ -5,10 +5,11 @@ from flax import linen as nn
 from backends.jax.models.convmixer import ConvMixer
 from backends.jax.models.metaformer import MetaFormer
 from backends.jax.models.mixer import MlpMixer
+from backends.jax.models.resnet import Resnet
 from backends.models import name_of
 from backends.specs import ModelSpec
 
-MODELS = {"mixer": MlpMixer, "metaformer": MetaFormer, "convmixer": ConvMixer}
+MODELS = {"mixer": MlpMixer, "resnet": Resnet, "metaformer": MetaFormer, "convmixer": ConvMixer}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:

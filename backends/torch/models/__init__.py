@@ -7,8 +7,9 @@ from backends.specs import ModelSpec
 from backends.torch.models.convmixer import ConvMixer
 from backends.torch.models.metaformer import MetaFormer
 from backends.torch.models.mixer import MlpMixer
+from backends.torch.models.resnet import Resnet
 
-MODELS = {"mixer": MlpMixer, "metaformer": MetaFormer, "convmixer": ConvMixer}
+MODELS = {"mixer": MlpMixer, "resnet": Resnet, "metaformer": MetaFormer, "convmixer": ConvMixer}
 
 
 def make(spec: ModelSpec, remat: bool) -> nn.Module:
