@@ -3,9 +3,9 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from backends.errors import MixlabError, choices, counted, show_chain
 
@@ -26,7 +26,13 @@ WEIGHTS = (
 )
 
 
-TOLD = {"num_heads": "heads of attention", "image_size": "pixels a side of the images"}  # whole numbers
+# What arrays may not tell of a model: how it is said, and what it is.
+TOLD: dict[str, tuple[Callable[[str], Any], str, str]] = {
+    "num_heads": (int, "N", "heads of attention"),
+    "image_size": (int, "N", "pixels a side of the images"),
+    "activation": (str, "WORD", "gelu, gelu_tanh or relu"),
+    "token_mixers": (lambda text: tuple(text.split(",")), "WORDS", "of a MetaFormer, of all stages or one a stage"),
+}
 
 
 def add_store(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +43,9 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     """Add the options that choose one model of a file that holds several, and say what its arrays do not tell."""
     parser.add_argument("--ema", action="store_true", help="the average of the weights that lies beside them in FILE")
     parser.add_argument("--group", metavar="NAME", help="of several models in FILE, the one below this name")
-    for option, what in TOLD.items():
+    for option, (read, metavar, what) in TOLD.items():
         name = f"--{option.replace('_', '-')}"
-        parser.add_argument(name, type=int, metavar="N", help=f"{what}, where the arrays in FILE do not tell it")
+        parser.add_argument(name, type=read, metavar=metavar, help=f"{what}, where the arrays in FILE do not tell it")
 
 
 def read_weights(path: Path, arguments: argparse.Namespace) -> "Weights":

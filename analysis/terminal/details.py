@@ -121,6 +121,7 @@ def weights_lines(weights: Weights) -> list[str]:
         f"input       {model.image_size} x {model.image_size} x {model.image_channels}, {model.num_classes} classes",
         f"options     {', '.join(family.options(model))}",
         f"parameters  {folds.count(model):,} ({', '.join(types)})",
+        *([f"note        {layout.note}"] if layout and layout.note else []),
         *(f"assumed     {name} {getattr(model, name)}: {why}" for name, why in weights.assumed.items()),
         *origin_lines(weights),
     ]

@@ -144,7 +144,7 @@ def _check_array(name: str, array: Array, axes: int) -> None:
 
 def _check_told(form: Format, model: ModelSpec, told: Mapping[str, Any]) -> None:
     for name, value in told.items():
-        if getattr(model, name, None) != value:
+        if getattr(model, name, None) not in (value, *(value if isinstance(value, tuple) else ())):
             option, own = f"--{name.replace('_', '-')}", getattr(model, name, None)
             says = f"its arrays say {own}" if own is not None else "its model has no such thing"
             raise NotAModel(f"{option}: {says}, got {value}; leave it out")

@@ -71,6 +71,7 @@ class Format:
     options: fields of the spec that its code sets, and its arrays do not tell.
     reads: further fields of the spec that its arrays tell, or that change nothing here.
     asks: fields of the spec that some of its files do not tell, so that the user may.
+    note: what reading it changes, in words.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Format:
     code: str = ""
     reads: tuple[str, ...] = ()
     asks: tuple[str, ...] = ()
+    note: str = ""
 
     def table(self, names: Collection[str], canonical: bool = False) -> list[Row]:
         """The rules at each place of the model that has these names. Args: canonical: they are canonical, not own."""

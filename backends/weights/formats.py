@@ -4,6 +4,7 @@ A further format is a table in the module of its family. Sizes are read from sha
 (activation, epsilon of the norms, final norm, dropout) comes with the format, or is asked for.
 """
 
-from backends.weights import mixers, mlps, vits
+from backends.weights import convmixers, metaformers, mixers, mlps, vits
 
-FORMATS = {form.name: form for form in (*mixers.FORMATS, *vits.FORMATS, *mlps.FORMATS)}
+MODULES = (mixers, vits, mlps, metaformers, convmixers)
+FORMATS = {form.name: form for module in MODULES for form in module.FORMATS}

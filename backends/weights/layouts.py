@@ -41,6 +41,12 @@ def _without(x: Array, ones: int) -> Array:
     return x.reshape(x.shape[ones:])
 
 
+def _pointwise(x: Array) -> Array:
+    if x.shape[2:] != (1, 1):
+        raise ValueError("it is a product at each place, with a window of 1 x 1")
+    return x[:, :, 0, 0].T
+
+
 def _same(x: Array) -> Array:
     return x
 
@@ -62,6 +68,7 @@ LINEAR = single(2, np.transpose, np.transpose)  # (out, in)
 CONV1D = single(3, lambda x: x.squeeze(2).T, lambda x: x.T[:, :, None])  # (out, in, 1)
 CONV2D = single(4, lambda x: x.transpose(2, 3, 1, 0), lambda x: x.transpose(3, 2, 0, 1))  # (out, in, h, w)
 PATCHES = single(2, _read_patches, lambda x: x.reshape(-1, x.shape[3]).T)  # (C, P P c)
+POINTWISE = single(4, _pointwise, lambda x: x.T[:, :, None, None])  # (out, in, 1, 1)
 CHANNELS = leading(2, 1)  # (1, 1, C)
 POSITIONS = leading(1, 2)  # (1, S, C)
 
@@ -90,3 +97,27 @@ FUSED = Layout(
     lambda m, *parts: (np.concatenate([part.T for part in parts]),),
 )
 FUSED_BIAS = Layout((1,), lambda x: tuple(_thirds(x)), lambda m, *parts: (np.concatenate(parts),))
+
+
+# A batch norm with its stored statistics and its count of batches, which is an affine when it predicts.
+EPSILON = 1e-5  # added to the variance.  Source: torch.nn.BatchNorm2d
+
+
+def _fold(weight: Array, bias: Array, mean: Array, variance: Array, count: Array) -> Arrays:
+    """The scale and bias, in float64 as far as the statistics change them."""
+    if (variance.astype(np.float64) <= -EPSILON).any():
+        raise ValueError("a variance is not negative")
+    root = np.sqrt(variance.astype(np.float64) + EPSILON)
+    if (root == 1).all() and not mean.any():
+        return weight, bias
+    scale = weight / root
+    return scale, bias - mean * scale
+
+
+def _unfold(model: Any, scale: Array, bias: Array) -> Arrays:
+    """Statistics that change nothing: a mean of 0, and in float64 a variance and EPSILON that are 1."""
+    variance = np.full(scale.shape, 1 - EPSILON)
+    return scale, bias, np.zeros(scale.shape, scale.dtype), variance, np.array(0, np.int64)
+
+
+BATCH_NORM = Layout((1, 1, 1, 1, 0), _fold, _unfold)

@@ -5,7 +5,7 @@ from functools import partial
 
 from backends.arrays import Array
 from backends.weights.form import Format, Found, Reading, Rule
-from backends.weights.isotropic import heads, of_any_image, of_tokens
+from backends.weights.isotropic import of_any_image, of_tokens
 from backends.weights.layouts import (
     CHANNELS,
     CONV2D,
@@ -21,6 +21,7 @@ from backends.weights.layouts import (
     VECTOR,
 )
 from backends.weights.mixers import FLAX, layer
+from backends.weights.told import heads
 
 BLOCK, OWN = "MixerBlock_{block}", "Transformer/encoderblock_{block}"
 VIT = {"token_mixing": "attention", "init": "vit"}
