@@ -209,9 +209,12 @@ def test_layer_scale_is_a_factor_of_the_branch_and_not_of_the_skip(operator: str
     i = of.spec.operators.index(operator)
     name, y = of.block(operator)
     inner = [layer.name for layer in folds.layers(of.spec) if layer.name.startswith(f"{name}/") and not layer.branch]
-    before_it = [one for one in inner if not one.endswith("layer_scale")]
-    scaled = (of[before_it[-1]] if before_it else y) * of.params[f"{name}/layer_scale/scale"]
-    close(of[name], of[_before(of, i)] + scaled)
+    last = [one for one in inner if not one.endswith("layer_scale")][-1:]
+    y = of[last[0]] if last else y
+    if operator.startswith("grouped"):  # row s G + g of column j is channel j G + g of token s
+        groups = of.spec.token_groups
+        y = y.reshape(BATCH, S, groups, C // groups).transpose(0, 1, 3, 2).reshape(BATCH, S, C)
+    close(of[name], of[_before(of, i)] + y * of.params[f"{name}/layer_scale/scale"])
 
 
 def _before(of: Computed, i: int) -> str:

@@ -17,6 +17,7 @@ from torch import Tensor
 from backends import torch as torch_backend
 from backends.models import folds, tables
 from backends.torch import layers as torch_layers
+from backends.torch import program as torch_train
 from backends.torch.layers import tap, weights
 from backends.torch.models import mixer as torch_mixer
 from backends.torch.models import mixing as torch_mixing
@@ -155,10 +156,13 @@ def gate_epsilon(patch: pytest.MonkeyPatch) -> None:
 @fault("layer scale on the skip-connection", "gating", f"{MIXING}/layer_scale")
 def scaled_skip(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch_mixing, "layer_scale", lambda module, x, name, chance: tap(x, name, chance))
-    branch = MixerBlock._branch
 
     def changed(self: Any, x: Tensor, i: int, part: str, block: str, chance: Any) -> Tensor:
-        return branch(self, x * weights(self.get_submodule(part), "layer_scale").scale, i, part, block, chance)
+        module, name = self.get_submodule(part), f"{block}/{part}"
+        y = torch_layers.stochastic_depth(
+            module(self._norm(x, i, block, chance), name, chance), f"{name}/stochastic_depth", chance
+        )
+        return tap(weights(module, "layer_scale").scale * x + y, name, chance)
 
     patch.setattr(MixerBlock, "_branch", changed)
 
@@ -204,6 +208,18 @@ def centred_affine(patch: pytest.MonkeyPatch) -> None:
 @fault("rows for columns of the random matrix", "random", f"{MIXING}/random")
 def columns(patch: pytest.MonkeyPatch) -> None:
     operator("random", lambda x, mixing: weights(mixing, "random").matrix.T @ x)(patch)
+
+
+@fault("constant matrix trained", "random", f"params/{MIXING}/random/matrix: torch trains it", rung="step")
+def trained_constant(patch: pytest.MonkeyPatch) -> None:
+    train = torch_train.TorchProgram.train
+
+    def changed(self: Any, plans: Any) -> Any:
+        found = train(self, plans)
+        self.constants = self.constants * (1 - 1e-4)  # as weight decay does
+        return found
+
+    patch.setattr(torch_train.TorchProgram, "train", changed)
 
 
 @fault("sines left out", "fourier", f"{MIXING}/fourier")

@@ -142,7 +142,7 @@ class Ladder:
 
     def _backwards(self, rung: str, model: ModelSpec, a: State, b: State, place: Place) -> Rung:
         # In the chain rule's order: the last parameter's gradient depends on the fewest operations.
-        names = list(reversed(folds.shapes(model)))
+        names = list(reversed(folds.trained_shapes(model)))
         return self._rung(rung).fill(a, b, names, place, gradient_scales((a, b), names, self.precisions))
 
     def _norm(self, a: State, b: State) -> Rung:
@@ -153,6 +153,8 @@ class Ladder:
         rung, plan, gradients = self._rung("step"), self._read("plan")[0], self._read("gradients")
 
         def place(name: str) -> str:
+            if name.removeprefix("params/") in folds.constant_shapes(self.model):
+                return f"{name}: {own.moved(self.jobs, (a, b), name)} trains it, and it is a constant"
             sides = zip(self.jobs, gradients, (a, b), strict=True)
             forms = [f"{job.trial.backend} {terms.explain(own.case(job, plan, *arrays))}" for job, *arrays in sides]
             return f"{name}: {'; '.join(forms)}"

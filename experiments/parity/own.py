@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from backends.arrays import State
-from backends.state import decayed_params
+from backends.models import folds
+from backends.state import decayed_params, state_shapes
 from experiments.parity import terms
 from experiments.parity.checks import BEFORE, EXPECTED, FOUND
 from experiments.parity.formula import Step
@@ -20,9 +21,9 @@ from experiments.parity.job import (
     empty_state,
     spread_state,
 )
-from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves
+from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves, size
 from experiments.parity.terms import Case
-from experiments.parity.tolerances import ONE_WAY, tolerance
+from experiments.parity.tolerances import KEPT, ONE_WAY, ROUNDOFF, tolerance
 from experiments.training.plan import learning_rates
 
 Sides = tuple[State, State]
@@ -42,9 +43,25 @@ def case(job: Job, plan: State, gradient: State, after: State) -> Case:
     """
     rates = learning_rates(job.trial.train, job.first_step - 1, 3)  # of the step before, of the step, of the step after
     kernels = frozenset(name for name, decays in decayed_params(job.trial.model, "kernels").items() if decays)
+    before, after = (_trained(job, state) for state in (spread_state(job.trial), after))
     right = Step(job.trial.optimizer, float(rates[1]), plan["moment_corrections"][0], job.first_step + 1, kernels)
     around = float(rates[0]), float(rates[2])
-    return Case(right, around, job.trial.train.precision, spread_state(job.trial), gradient, after)
+    return Case(right, around, job.trial.train.precision, before, gradient, after)
+
+
+def _trained(job: Job, state: State) -> State:
+    """A state without its constants, which no step moves."""
+    names = state_shapes(job.trial.model, job.trial.optimizer)
+    constants = {f"params/{name}" for name in folds.constant_shapes(job.trial.model)}
+    return {name: state[name] for name in names if name not in constants}
+
+
+def moved(jobs: tuple[Job, Job], after: Sides, name: str) -> str:
+    """The backends whose step has changed an array of the spread state, in words."""
+    before = spread_state(jobs[0].trial)[name]
+    rounding = 2 * max(ROUNDOFF[KEPT[job.trial.train.precision]] for job in jobs) * size(before)
+    sides = zip(jobs, after, strict=True)
+    return " and ".join(job.trial.backend for job, state in sides if size(state[name] - before) > rounding)
 
 
 def empty_case(job: Job, plan: State, gradient: State, after: State) -> Case:
@@ -53,7 +70,7 @@ def empty_case(job: Job, plan: State, gradient: State, after: State) -> Case:
     right = replace(usual.right, spec=empty_optimizer(job.trial.optimizer), rate=EMPTY_RATE)
     # The neighbours' rates keep their ratio to the step's own: a side that takes one of them is known by that ratio.
     before, after_it = (EMPTY_RATE * rate / usual.right.rate for rate in usual.rates)
-    return replace(usual, right=right, rates=(before, after_it), before=empty_state(job.trial))
+    return replace(usual, right=right, rates=(before, after_it), before=_trained(job, empty_state(job.trial)))
 
 
 def formula(jobs: tuple[Job, Job], read: Callable[[Job, str], State]) -> tuple[Rung, Rung]:
