@@ -8,9 +8,9 @@ from functools import lru_cache
 from math import prod
 
 from backends.models.family import Layer
-from backends.models.folds import count, layers
+from backends.models.folds import count, layers, shapes
 from backends.specs import ModelSpec, OptimizerSpec
-from backends.state import slots
+from backends.state import state_size
 
 STEP, EVALUATION, SAVING = "a step", "an evaluation", "loading or saving its state"
 DRAWN = 8  # bytes of a number of the state on the host, before it is rounded
@@ -82,8 +82,8 @@ def needs(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> list[Need]:
     data = facts.data_copies * work.data_bytes
     in_step = facts.dropout if model.dropout else facts.step
     master, _ = _bytes(work.precision)
-    params = work.num_replicas * count(model)
-    state = params * master * (1 + len(slots(optimizer)))
+    params = work.num_replicas * sum(map(prod, shapes(model).values()))
+    state = work.num_replicas * master * state_size(model, optimizer)
     peaks = [
         Need(STEP, state, round(in_step * _step_bytes(model, work)), data),
         Need(EVALUATION, state, round(facts.evaluation * _evaluation_bytes(model, work)), data),

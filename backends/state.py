@@ -1,4 +1,9 @@
-"""The training state: names and shapes of its arrays, and the arrays that it begins with."""
+"""The training state: names and shapes of its arrays, and the arrays that it begins with.
+
+A parameter that is not trained is in `params/` alone: it has no slots, and no step moves it.
+"""
+
+from math import prod
 
 import numpy as np
 
@@ -10,19 +15,36 @@ from backends.specs import ModelSpec, OptimizerSpec
 
 def state_shapes(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, Shape]:
     """Shape of each array of a training state: `params/<name>`, then `<slot>/<name>` for each slot."""
-    groups = ("params", *slots(optimizer))
-    return {f"{group}/{name}": shape for group in groups for name, shape in folds.shapes(model).items()}
+    arrays = groups(model, optimizer).items()
+    return {f"{group}/{name}": shape for group, named in arrays for name, shape in named.items()}
+
+
+def groups(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, dict[str, Shape]]:
+    """Shapes of the arrays of `params` and of each slot, by parameter name."""
+    return {"params": folds.shapes(model)} | dict.fromkeys(slots(optimizer), folds.trained_shapes(model))
+
+
+def state_size(model: ModelSpec, optimizer: OptimizerSpec) -> int:
+    """How many numbers a training state has."""
+    return sum(map(prod, state_shapes(model, optimizer).values()))
 
 
 def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
-    """Names of the arrays that are kept beside each parameter: its moments, and its average where there is one."""
+    """Names of the arrays that are kept beside each trained parameter: its moments, and its average if there is one."""
     moments = ("first_moment", "second_moment") if optimizer.optimizer == "adamw" else ("momentum",)
     return (*moments, "average") if optimizer.ema_decay else moments
 
 
+def evaluated_arrays(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, str]:
+    """The array of the state that evaluations read for each parameter: its average where one is kept."""
+    group = "average" if optimizer.ema_decay else "params"
+    return {name: f"{group if param.trained else 'params'}/{name}" for name, param in folds.params(model).items()}
+
+
 def decayed_params(model: ModelSpec, decay: str) -> dict[str, bool]:
-    """Whether weight decay acts on each parameter: on kernels only, or on all."""
-    return {name: decay == "all" or param.decayed for name, param in folds.params(model).items()}
+    """Whether weight decay acts on each trained parameter: on kernels only, or on all."""
+    trained = {name: param for name, param in folds.params(model).items() if param.trained}
+    return {name: decay == "all" or param.decayed for name, param in trained.items()}
 
 
 def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -> State:
@@ -35,6 +57,7 @@ def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -
     state = {f"params/{name}": value for name, value in params.items()}
     for slot in slots(optimizer):
         # A zero for all places of an array: as many as those of the parameters would be twice or thrice their memory.
-        zeros = {name: np.broadcast_to(0.0, value.shape) for name, value in params.items()}
-        state |= {f"{slot}/{name}": value for name, value in (params if slot == "average" else zeros).items()}
+        trained = {name: params[name] for name in folds.trained_shapes(model)}
+        zeros = {name: np.broadcast_to(0.0, value.shape) for name, value in trained.items()}
+        state |= {f"{slot}/{name}": value for name, value in (trained if slot == "average" else zeros).items()}
     return state

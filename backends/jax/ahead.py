@@ -4,7 +4,7 @@ A function is compiled for shapes. So it can be compiled, and its memory is know
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jax.typing import DTypeLike
 
-from backends.arrays import Array
+from backends.arrays import Array, Shape
 from backends.contract import PREDICT_BATCH, DataSize
 from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
@@ -21,7 +21,7 @@ from backends.jax.layers import Dropout
 from backends.models.folds import shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec
-from backends.state import slots
+from backends.state import groups
 
 # Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
 CHUNK_STEPS = 32
@@ -71,18 +71,17 @@ class Sizes:
         """The arguments of Traced.train on a device, as shapes."""
         chunk = padded(steps([self.plan] * self.num_replicas, self.dtype))
         numbers = (chunk, scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
-        state = {group: self._params(device) for group in ("params", *slots(self.optimizer))}
+        arrays = groups(self.model, self.optimizer).items()
+        state = {group: self._arrays(shapes, device) for group, shapes in arrays}
         return (state, self._data(device), *on(device, numbers))
 
     def predict(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.predict for the images of an evaluation, on a device, as shapes."""
         pixels = _shape((PREDICT_BATCH, self._num_values), self.data.dtype, device)
-        return self._params(device), pixels, self._data(device).pixel_order
+        return self._arrays(shapes(self.model), device), pixels, self._data(device).pixel_order
 
-    def _params(self, device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
-        return {
-            name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes(self.model).items()
-        }
+    def _arrays(self, shapes: Mapping[str, Shape], device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
+        return {name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes.items()}
 
     @property
     def _num_values(self) -> int:

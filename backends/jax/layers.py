@@ -15,7 +15,7 @@ from flax import struct
 from jax import Array
 
 from backends.dropout import ELEMENT, FIRST, SECOND, SITE
-from backends.models.folds import shapes
+from backends.models.folds import shapes, uses
 from backends.specs import ModelSpec
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -64,8 +64,9 @@ class Weights(nn.Module):
     def __call__(self) -> dict[str, Array]:
         """The layer's own parameters, by the last part of their names."""
         prefix = "".join(f"{name}/" for name in self.path)
-        own = {name.removeprefix(prefix): shape for name, shape in shapes(self.spec).items() if name.startswith(prefix)}
-        return {part: self.param(part, nn.initializers.zeros, shape) for part, shape in own.items() if "/" not in part}
+        read = {own.removeprefix(prefix): held for own, held in uses(self.spec).items() if own.startswith(prefix)}
+        own = {part: shapes(self.spec)[held] for part, held in read.items() if "/" not in part}
+        return {part: self.param(part, nn.initializers.zeros, shape) for part, shape in own.items()}
 
 
 def weights(module: nn.Module, name: str) -> SimpleNamespace:
@@ -73,10 +74,14 @@ def weights(module: nn.Module, name: str) -> SimpleNamespace:
     return SimpleNamespace(**Weights(module.spec, name=name)())
 
 
+def over_tokens(matrix_ds: Array, x_bsc: Array) -> Array:
+    """A product with one matrix over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
+    return jnp.broadcast_to(matrix_ds, (len(x_bsc), *matrix_ds.shape)) @ x_bsc
+
+
 def dense_tokens(x_bsc: Array, kernel_sd: Array, bias_d: Array) -> Array:
     """One Dense over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
-    kernel_bds = jnp.broadcast_to(kernel_sd.T, (len(x_bsc), *kernel_sd.T.shape))
-    return kernel_bds @ x_bsc + bias_d[:, None]
+    return over_tokens(kernel_sd.T, x_bsc) + bias_d[:, None]
 
 
 def dense_tokens_untied(x_bsc: Array, kernel_csd: Array, bias_cd: Array) -> Array:
@@ -116,6 +121,32 @@ def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Array) -> Ar
     variance_bs1 = jnp.square(y_bsc).mean(-1, keepdims=True)
     y_bsc = y_bsc * jax.lax.rsqrt(variance_bs1 + epsilon) * layer.scale + layer.bias
     return y_bsc.astype(x_bsc.dtype)
+
+
+def affine(module: nn.Module, name: str, x_bsc: Array) -> Array:
+    """A scale and a bias for each channel, in at least float32."""
+    layer = weights(module, name)
+    return (x_bsc.astype(layer.scale.dtype) * layer.scale + layer.bias).astype(x_bsc.dtype)
+
+
+def rms_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Array) -> Array:
+    """Division by the root mean square over the channels; statistics in at least float32."""
+    layer = weights(module, name)
+    y_bsc = x_bsc.astype(layer.scale.dtype)
+    square_bs1 = jnp.square(y_bsc).mean(-1, keepdims=True)
+    return (y_bsc * jax.lax.rsqrt(square_bs1 + epsilon) * layer.scale).astype(x_bsc.dtype)
+
+
+def norm(module: nn.Module, name: str, kind: str, epsilon: float, x_bsc: Array) -> Array:
+    """The norm that `model.norm` names."""
+    if kind == "affine":
+        return affine(module, name, x_bsc)
+    return (rms_norm if kind == "rms" else layer_norm)(module, name, epsilon, x_bsc)
+
+
+def layer_scale(module: nn.Module, x_bsc: Array, name: str, chance: Chance) -> Array:
+    """Multiply each channel of a branch by its factor."""
+    return tap(x_bsc * weights(module, "layer_scale").scale.astype(x_bsc.dtype), name, chance)
 
 
 def mlp(module: nn.Module, operation: Operation, activation: str, x: Array, name: str, chance: Chance) -> Array:

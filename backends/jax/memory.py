@@ -10,7 +10,7 @@ import numpy as np
 from backends.contract import PREDICT_BATCH
 from backends.jax.ahead import Sizes
 from backends.models import folds
-from backends.state import slots
+from backends.state import state_size
 
 # A program's memory on a CPU, in units of its arrays; measured 1.03 to 1.18: analysis/results/memory.md.
 HOLES = 1.1
@@ -71,5 +71,4 @@ def _scratch_bytes(sizes: Sizes, batch_size: int) -> int:
 
 def _saving_bytes(sizes: Sizes) -> int:
     """The state three times, as a checkpoint is made: on the device, as the host's arrays, as the bytes of a file."""
-    numbers = sizes.num_replicas * folds.count(sizes.model) * (1 + len(slots(sizes.optimizer)))
-    return 3 * numbers * np.dtype(sizes.dtype).itemsize
+    return 3 * sizes.num_replicas * state_size(sizes.model, sizes.optimizer) * np.dtype(sizes.dtype).itemsize

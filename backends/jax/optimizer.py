@@ -32,7 +32,7 @@ def apply_gradient(
         gradient = optax.tree.scale(scalars["clip_norm"] / jnp.maximum(norm, scalars["clip_norm"]), gradient)
     direction = adamw if spec.optimizer == "adamw" else sgd
     update, moments = direction(spec, scalars, state, gradient, corrections)
-    params = state["params"]
+    params = {name: state["params"][name] for name in gradient}  # the others are constants
     if spec.weight_decay:
         decay = optax.add_decayed_weights(scalars["weight_decay"], mask=decayed)
         update, _ = decay.update(update, decay.init(params), params)
@@ -40,7 +40,7 @@ def apply_gradient(
     if spec.ema_decay:
         step = optax.tree.scale(scalars["1 - ema_decay"], optax.tree.sub(params, state["average"]))
         moments["average"] = optax.tree.add(state["average"], step)
-    return {"params": params, **moments}, norm
+    return {"params": state["params"] | params, **moments}, norm
 
 
 def adamw(

@@ -22,10 +22,10 @@ from backends.jax.device import check, flags_for, free_memory_bytes, open_device
 from backends.jax.layers import Chance, Dropout
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
-from backends.models.folds import branches, dropout_sites, shapes
+from backends.models.folds import branches, dropout_sites, spread, trained_shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import decayed_params, slots
+from backends.state import decayed_params, groups
 
 # Before the first array, else no float64 exists. Each array here has an explicit type: all precisions share a process.
 jax.config.update("jax_enable_x64", True)
@@ -66,9 +66,9 @@ class JaxProgram:
             group: {
                 # One by one, so that the host holds no second state beside the one that it was given.
                 name: self._put(np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master))
-                for name in shapes(self.model)
+                for name in named
             }
-            for group in ("params", *slots(self.optimizer))
+            for group, named in groups(self.model, self.optimizer).items()
         }
 
     def states(self) -> list[State]:
@@ -110,7 +110,7 @@ class JaxProgram:
 
     def predict(self, images: Array) -> list[Predictions]:
         pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1))
-        params = self.state["average" if self.optimizer.ema_decay else "params"]
+        params = self.state["params"] | self.state.get("average", {})  # constants have no average
         logits, features = jax.device_get(self._call(self.traced.predict, params, pixels, self.data.pixel_order))
         return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
 
@@ -205,15 +205,15 @@ class Traced:
     def loss_and_gradient(
         self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
     ) -> tuple[jax.Array, Any]:
-        """Loss () of one replica's batch, and its gradient by name."""
+        """Loss () of one replica's batch, and its gradient by the names of trained parameters."""
         images_bhwc, targets_bk = self.batch(data, step, scalars)
         chance = self.chance(step, dropout)
 
-        def replica_loss(params: Any) -> jax.Array:
-            logits_bk, _ = self.forward(params, images_bhwc, chance, self.remat)
+        def replica_loss(trained: Any) -> jax.Array:
+            logits_bk, _ = self.forward(params | trained, images_bhwc, chance, self.remat)
             return loss(self.optimizer, logits_bk, targets_bk)
 
-        return jax.value_and_grad(replica_loss)(params)
+        return jax.value_and_grad(replica_loss)({name: params[name] for name in trained_shapes(self.model)})
 
     def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
@@ -231,7 +231,7 @@ class Traced:
         """Logits (b, k) and features (b, c)."""
         _, compute, products = DTYPES[self.precision]
         with jax.default_matmul_precision(products):
-            variables = {"params": unflatten_dict(params, sep="/")}
+            variables = {"params": unflatten_dict(spread(self.model, params), sep="/")}
             return make(self.model, remat).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
 
 

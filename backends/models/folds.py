@@ -1,12 +1,16 @@
 """What is known of a model without running it: folds over its layers."""
 
 import math
+from collections.abc import Mapping
 from functools import lru_cache
+from typing import TypeVar
 
 from backends.arrays import Shape
 from backends.models import family_of
 from backends.models.family import Layer, Param
 from backends.specs import ModelSpec
+
+T = TypeVar("T")
 
 
 @lru_cache(maxsize=1024)
@@ -30,10 +34,40 @@ def shapes(spec: ModelSpec) -> dict[str, Shape]:
     return {name: param.shape for name, param in _params(spec).items()}
 
 
+def trained_shapes(spec: ModelSpec) -> dict[str, Shape]:
+    """Shape of each parameter that training moves: all but the constants."""
+    return {name: param.shape for name, param in _params(spec).items() if param.trained}
+
+
+def constant_shapes(spec: ModelSpec) -> dict[str, Shape]:
+    """Shape of each parameter that is drawn once, and that nothing moves."""
+    return {name: param.shape for name, param in _params(spec).items() if not param.trained}
+
+
+@lru_cache(maxsize=1024)
+def uses(spec: ModelSpec) -> dict[str, str]:
+    """The parameter that each layer reads under each name of its own; of a layer with other's weights another's name.
+
+    `MixerBlock_1/token_mixing/Dense_0/kernel` reads that of `MixerBlock_0` where blocks share their token mixing.
+    """
+    parts = {layer.name: tuple(layer.params) for layer in layers(spec)}
+    read = [(layer.name, layer.weights or layer.name) for layer in layers(spec)]
+    return {_name(own, part): _name(holder, part) for own, holder in read for part in parts[holder]}
+
+
+def spread(spec: ModelSpec, params: Mapping[str, T]) -> dict[str, T]:
+    """Parameters under each name that a layer reads them by; see `uses`."""
+    return {own: params[holder] for own, holder in uses(spec).items()}
+
+
+def _name(layer: str, part: str) -> str:
+    return "/".join(filter(None, (layer, part)))
+
+
 @lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
-    """Number of trainable numbers, the head included."""
-    return sum(math.prod(param.shape) for param in _params(spec).values())
+    """Number of trained numbers, the head included."""
+    return sum(math.prod(shape) for shape in trained_shapes(spec).values())
 
 
 @lru_cache(maxsize=1024)

@@ -89,7 +89,7 @@ def _block(spec: MixerSpec, i: int) -> list[Layer]:
     operator = spec.mixing_of(i)
     inner = mixing.OPERATORS[operator](place, f"{name}/token_mixing")
     declared = _branch(spec, f"{name}/token_mixing", 0, inner, place.tokens, place.outputs)
-    if spec.channel_mixing != "none" and operator not in mixing.WHOLE:
+    if not mixing.is_alone(spec, operator):
         inner = _channel_mixing(spec, f"{name}/channel_mixing", place.outputs)
         declared += _branch(spec, f"{name}/channel_mixing", 1, inner, place.outputs, place.outputs)
     return [replace(_shared(spec, layer, i), block=name) for layer in declared]

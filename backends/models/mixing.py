@@ -14,7 +14,8 @@ from backends.models.layers import activation, dense, dropout, layer_norm, mlp
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 
 HINT = "the layout of its kernel, its bias, or the grouping of channels"
-GATE_STD = 1e-6  # of the gate's kernel at the beginning.  Source: timm, models/mlp_mixer.py, SpatialGatingUnit
+# Of the gate's norm, and of its kernel at the beginning.  Source: timm, models/mlp_mixer.py, SpatialGatingUnit
+GATE_EPSILON, GATE_STD = 1e-5, 1e-6
 
 
 @dataclass(frozen=True)
@@ -196,4 +197,8 @@ OPERATORS: dict[str, Callable[[Place, str], list[Layer]]] = {name: globals()[nam
 WHOLE = ("gating",)  # whole blocks: no channel mixing follows them
 ON_GRID = ("pooling", "depthwise", "shift")  # the tokens are places in a square, so that there is no class token
 SHRINKING = ("tied", "untied", "grouped", "grouped_views", "linear")  # they can give fewer tokens than they take
-WITH_MLP = ("tied", "untied", "grouped", "grouped_views", "gating")
+
+
+def is_alone(spec: MixerSpec, operator: str) -> bool:
+    """Whether no channel mixing follows an operator."""
+    return spec.channel_mixing == "none" or operator in WHOLE

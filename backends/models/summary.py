@@ -14,7 +14,7 @@ class LayerSummary:
 
     name: str  # canonical
     shape: Shape  # of its output for one image
-    parameters: int  # 0: they are another layer's
+    parameters: int  # that are trained; 0: they are another layer's, or a constant
 
 
 def model_summary(model: ModelSpec) -> list[LayerSummary]:
@@ -23,7 +23,9 @@ def model_summary(model: ModelSpec) -> list[LayerSummary]:
     Where blocks share their weights, the first has them.
     """
     return [
-        LayerSummary(layer.name, layer.output, sum(math.prod(param.shape) for param in layer.params.values()))
+        LayerSummary(
+            layer.name, layer.output, sum(math.prod(param.shape) for param in layer.params.values() if param.trained)
+        )
         for layer in layers(model)
         if layer.params or layer.weights
     ]

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from backends.dropout import ELEMENT, FIRST, SECOND, SITE
-from backends.models.folds import shapes
+from backends.models.folds import shapes, uses
 from backends.specs import ModelSpec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -38,6 +38,7 @@ class Chance:
     dropout_key: Tensor | None = None  # int32, the bits of the plan's uint32
     dropout_rate: float = 0.0
     taps: dict[str, Tensor] | None = None  # values of this pass by layer, in its order
+    together: bool = False  # the pass is one of several that vmap makes one
 
 
 def tap(x: Tensor, name: str, chance: Chance) -> Tensor:
@@ -53,12 +54,12 @@ class Weights(nn.Module):
     def __init__(self, spec: ModelSpec, name: str):
         super().__init__()
         self.spec = spec
-        for canonical, shape in shapes(spec).items():
-            layer, _, part = canonical.removeprefix(f"{name}/").rpartition("/")
-            if not canonical.startswith(f"{name}/"):
+        for own, held in uses(spec).items():
+            layer, _, part = own.removeprefix(f"{name}/").rpartition("/")
+            if not own.startswith(f"{name}/"):
                 continue
             if not layer:
-                self.register_parameter(part, nn.Parameter(torch.empty(shape)))  # each call brings its numbers
+                self.register_parameter(part, nn.Parameter(torch.empty(shapes(spec)[held])))  # each call brings numbers
             elif not hasattr(self, layer):
                 self.add_module(layer, Weights(spec, f"{name}/{layer}"))
 
@@ -68,9 +69,14 @@ def weights(module: nn.Module, name: str) -> Any:
     return getattr(module, name)
 
 
+def over_tokens(matrix_ds: Tensor, x_bsc: Tensor) -> Tensor:
+    """A product with one matrix over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
+    return matrix_ds.expand(x_bsc.shape[0], -1, -1) @ x_bsc
+
+
 def dense_tokens(x_bsc: Tensor, kernel_sd: Tensor, bias_d: Tensor) -> Tensor:
     """One Dense over the tokens, shared by all channels: (b, s, c) -> (b, d, c)."""
-    y_bdc = kernel_sd.T.expand(x_bsc.shape[0], -1, -1) @ x_bsc
+    y_bdc = over_tokens(kernel_sd.T, x_bsc)
     y_bdc += bias_d[:, None]  # in place, here and below: a pass over memory less
     return y_bdc
 
@@ -130,6 +136,30 @@ def layer_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Tensor) -> T
     layer = weights(module, name)
     y_bsc = F.layer_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, layer.bias, epsilon)
     return y_bsc.to(x_bsc.dtype)
+
+
+def affine(module: nn.Module, name: str, x_bsc: Tensor) -> Tensor:
+    """A scale and a bias for each channel, in at least float32."""
+    layer = weights(module, name)
+    return torch.addcmul(layer.bias, x_bsc.to(layer.scale.dtype), layer.scale).to(x_bsc.dtype)
+
+
+def rms_norm(module: nn.Module, name: str, epsilon: float, x_bsc: Tensor) -> Tensor:
+    """Division by the root mean square over the channels; statistics in at least float32."""
+    layer = weights(module, name)
+    return F.rms_norm(x_bsc.to(layer.scale.dtype), layer.scale.shape, layer.scale, epsilon).to(x_bsc.dtype)
+
+
+def norm(module: nn.Module, name: str, kind: str, epsilon: float, x_bsc: Tensor) -> Tensor:
+    """The norm that `model.norm` names."""
+    if kind == "affine":
+        return affine(module, name, x_bsc)
+    return (rms_norm if kind == "rms" else layer_norm)(module, name, epsilon, x_bsc)
+
+
+def layer_scale(module: nn.Module, x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
+    """Multiply each channel of a branch by its factor."""
+    return tap(x_bsc * weights(module, "layer_scale").scale.to(x_bsc.dtype), name, chance)
 
 
 def mlp(module: nn.Module, operation: Operation, activation: str, x: Tensor, name: str, chance: Chance) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from backends.arrays import Array
 from backends.errors import MixlabError
 from backends.graphs import IMAGES, LOGITS
+from backends.models.folds import spread
 from backends.specs import ModelSpec
 from backends.torch.augment import scale
 from backends.torch.layers import Chance
@@ -59,7 +60,7 @@ class Predictor(nn.Module):
         self.spec = model
         with torch.device("meta"):
             self.model = make(model.structure(), remat=False)
-        for name, array in params.items():
+        for name, array in spread(model, params).items():
             parent, _, part = name.replace("/", ".").rpartition(".")
             values = nn.Parameter(torch.tensor(array, dtype=torch.float32), requires_grad=False)
             setattr(self.model.get_submodule(parent), part, values)

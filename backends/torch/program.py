@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.models.folds import branches, dropout_sites, shapes
+from backends.models.folds import branches, constant_shapes, dropout_sites, spread, trained_shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
@@ -28,6 +29,7 @@ from backends.torch.device import (
     set_numerics,
 )
 from backends.torch.layers import Chance
+from backends.torch.layout import Layout
 from backends.torch.models import make
 from backends.torch.optimizer import apply_gradient
 
@@ -51,8 +53,9 @@ def loss(spec: OptimizerSpec, logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
 class TorchProgram:
     """A model in PyTorch; see contract.Program.
 
-    Parameters and slots are flat arrays (replicas, n), so that the optimizer makes one pass over them and not one for
-    each parameter. Decayed parameters are first: weight decay acts on one slice.
+    Trained parameters and slots are flat arrays (replicas, n), so that the optimizer makes one pass over them and not
+    one for each parameter. Decayed parameters are first: weight decay acts on one slice. The other parameters, which
+    are constants, are a flat array of their own.
     """
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
@@ -63,30 +66,29 @@ class TorchProgram:
         self.data = place(dataset, self.device)
         self.compile_s = 0.0
         decayed = decayed_params(model, optimizer.decay)
-        self.shapes = {name: shapes(model)[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
-        self.sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
-        self.num_decayed = sum(size for size, name in zip(self.sizes, self.shapes, strict=True) if decayed[name])
+        shapes = trained_shapes(model)
+        self.trained = Layout({name: shapes[name] for name in sorted(decayed, key=lambda name: not decayed[name])})
+        self.num_decayed = Layout({name: shapes[name] for name in decayed if decayed[name]}).size
+        self.constant = Layout(constant_shapes(model))
         # Without the rates, which come with each step: trials that differ in them share what is compiled.
         self.forward = _forward(model.structure(), run.compile, run.remat)
         self.state: dict[str, Tensor] = {}
+        self.constants = torch.empty((0, self.constant.size))
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        for group in ("params", *slots(self.optimizer)):
-            # Rounded parameter by parameter: the states may be of twice the precision, and as large as the device's.
-            flat = torch.empty((len(states), sum(self.sizes)), dtype=self.master)
-            for row, state in zip(flat, states, strict=True):
-                for name, values in self._named(row).items():
-                    values.copy_(torch.tensor(state[f"{group}/{name}"]))
-            self.state[group] = flat.to(self.device)
+        groups = ("params", *slots(self.optimizer))
+        self.state = {group: self.trained.flat(states, group, self.master).to(self.device) for group in groups}
+        self.constants = self.constant.flat(states, "params", self.master).to(self.device)
 
     def states(self) -> list[State]:
-        arrays = {group: self._named(flat.T).items() for group, flat in self.state.items()}
+        held = [(group, self.trained.named(flat.T)) for group, flat in self.state.items()]
+        held.append(("params", self.constant.named(self.constants.T)))
         return [
             {
                 # Copied: on a CPU the array is the program's own, which the next step overwrites.
                 f"{group}/{name}": array[..., replica].cpu().numpy().copy()
-                for group, named in arrays.items()
-                for name, array in named
+                for group, named in held
+                for name, array in named.items()
             }
             for replica in range(self._num_replicas)
         ]
@@ -106,18 +108,18 @@ class TorchProgram:
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         steps = self._steps(plans)
         _, gradient = self._gradient({name: array[0] for name, array in steps.items()}, plans)
-        return [{name: array.cpu().numpy() for name, array in self._named(row).items()} for row in gradient]
+        return [{name: array.cpu().numpy() for name, array in self.trained.named(row).items()} for row in gradient]
 
     @torch.no_grad()
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         # The plain forward pass: a compiled one would be compiled anew to note its values.
         steps, forward = self._steps(plans), _forward(self.model.structure())
         replicas = []
-        for replica, flat in enumerate(self.state["params"]):
+        for replica, params in enumerate(self._params("params")):
             step = {name: array[0, replica] for name, array in steps.items()}
             images_bhwc, targets_bk = self._batch(step)
             taps = {"images": images_bhwc, "targets": targets_bk}
-            logits_bk, _ = forward(self._named(flat), images_bhwc, self._chance(step, plans, taps), self.compute)
+            logits_bk, _ = forward(params, images_bhwc, self._chance(step, plans, taps), self.compute)
             taps["loss"] = loss(self.optimizer, logits_bk, targets_bk)
             replicas.append({name: x.double().cpu().numpy() for name, x in taps.items()})
         return replicas
@@ -130,9 +132,9 @@ class TorchProgram:
         data = Data(pixels, pixels, self.data.pixel_order)  # gather reads no labels
         pixels = scale(gather(data, {"examples": torch.arange(len(pixels), device=self.device)}), self.master)
         images_bhwc = pixels.reshape(-1, side, side, channels)
-        rows = self.state["average" if self.optimizer.ema_decay else "params"]
+        each = self._params("average" if self.optimizer.ema_decay else "params")
         with self._compiling("predict", len(images)):
-            outputs = [self.forward(self._named(row), images_bhwc, Chance(), self.compute) for row in rows]
+            outputs = [self.forward(params, images_bhwc, Chance(), self.compute) for params in each]
         return [Predictions(logits.cpu().numpy(), features.cpu().numpy()) for logits, features in outputs]
 
     def peak_memory_bytes(self) -> int | None:
@@ -151,13 +153,10 @@ class TorchProgram:
     def _num_replicas(self) -> int:
         return len(self.state["params"])
 
-    def _named(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views of a flat array (n, ...) by parameter name."""
-        parts = flat.split(self.sizes)
-        return {
-            name: part.reshape(*shape, *flat.shape[1:])
-            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
-        }
+    def _params(self, group: str) -> list[dict[str, Tensor]]:
+        """What each replica's forward pass reads, by name.  Args: group: `params`, or `average` of those trained."""
+        rows = zip(self.state[group], self.constants, strict=True)
+        return [self.trained.named(flat) | self.constant.named(constants) for flat, constants in rows]
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
         """The plans' arrays on the device: (steps, replicas, ...)."""
@@ -183,18 +182,22 @@ class TorchProgram:
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) of one step's batch, and its gradient (replicas, n)."""
 
-        def replica_loss(flat: Tensor, step: dict[str, Tensor]) -> Tensor:
-            images_bhwc, targets_bk = self._batch(step)
-            logits_bk, _ = self.forward(self._named(flat), images_bhwc, self._chance(step, plans), self.compute)
-            return loss(self.optimizer, logits_bk, targets_bk)
-
         flat = self.state["params"].detach().requires_grad_()
         # A single replica goes without vmap, whose batched sums round in another order; remat does not work in vmap.
-        if len(flat) == 1 or self.run.remat:
-            each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
-            losses = torch.stack([replica_loss(*one) for one in zip(flat, each, strict=True)])
+        together = len(flat) > 1 and not self.run.remat
+
+        def replica_loss(flat: Tensor, constants: Tensor, step: dict[str, Tensor]) -> Tensor:
+            images_bhwc, targets_bk = self._batch(step)
+            params = self.trained.named(flat) | self.constant.named(constants)
+            chance = replace(self._chance(step, plans), together=together)
+            logits_bk, _ = self.forward(params, images_bhwc, chance, self.compute)
+            return loss(self.optimizer, logits_bk, targets_bk)
+
+        if together:
+            losses = torch.vmap(replica_loss)(flat, self.constants, step)
         else:
-            losses = torch.vmap(replica_loss)(flat, step)
+            each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
+            losses = torch.stack([replica_loss(*one) for one in zip(flat, self.constants, each, strict=True)])
         # Each loss depends on its own row alone: the gradient of the sum holds the gradient of each.
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient
@@ -210,7 +213,8 @@ def _forward(model: ModelSpec, compiled: bool = False, remat: bool = False) -> C
         module = make(model, remat)
 
     def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
-        return torch.func.functional_call(module, {name.replace("/", "."): p for name, p in params.items()}, arguments)
+        named = {name.replace("/", "."): x for name, x in spread(model, params).items()}
+        return torch.func.functional_call(module, named, arguments)
 
     # Not dynamic: a run calls it with two shapes, those of training and of prediction, and each is compiled for itself.
     return torch.compile(forward, dynamic=False) if compiled else forward

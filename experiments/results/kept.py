@@ -16,6 +16,7 @@ from typing import Any
 
 from backends.arrays import Array, State
 from backends.models import folds
+from backends.state import evaluated_arrays
 from experiments.files import write_whole
 from experiments.results import checkpoint
 from experiments.spec.trial import Trial
@@ -26,8 +27,7 @@ SAVED = re.compile(r"(?:best|predictions)-(\d+)\.safetensors(?:\.gz)?")  # what 
 
 def evaluated(trial: Trial, state: Mapping[str, Array]) -> State:
     """The parameters that evaluations use, by canonical name. Args: state: of training, by state name."""
-    group = "average" if trial.optimizer.ema_decay else "params"
-    return {name: state[f"{group}/{name}"] for name in folds.shapes(trial.model)}
+    return {name: state[array] for name, array in evaluated_arrays(trial.model, trial.optimizer).items()}
 
 
 def save_best(folder: Path, trial: Trial, classes: Sequence[str], state: Mapping[str, Array], step: int) -> None:

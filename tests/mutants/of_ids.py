@@ -64,12 +64,18 @@ FAULTS: dict[str, list[Row]] = {
         ("round(epochs * (", "int(epochs * (", "spec -k part_of_an_epoch"),
         ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
     ],
-    "backends/models/mixer.py": [
+    "backends/models/mixer_rules.py": [
         ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
         ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
-        ("if _token_shapes(spec) ==", "if _token_shapes(spec) !=", "equivalent_trials"),
-        ("channels_dim or 4 * hidden", "channels_dim or 2 * hidden", "spec -k left_out"),
+        (
+            "if _shapes(spec) == _shapes(replace(spec, tokens_mlp_dim",
+            "if not _shapes(replace(spec, tokens_mlp_dim",
+            "equivalent_trials",
+        ),
         ("max(1, hidden_dim // 2)", "max(1, hidden_dim // 4)", "spec -k left_out"),
+    ],
+    "backends/models/mixer.py": [
+        ("channels_mlp_dim or 4 * hidden", "channels_mlp_dim or 2 * hidden", "spec -k left_out"),
     ],
     "backends/models/folds.py": [
         ("if layer.drops)", ")", "backends_agree -k always_had"),

@@ -52,7 +52,11 @@ FAULTS: dict[str, list[Row]] = {
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
     ],
     "backends/models/mixer.py": [
-        ("if its_sizes == sizes", "if its_sizes[:2] == sizes[:2]", "cluster_files -k known_by_its_sizes"),
+        (
+            "return own == sizes or",
+            "return own['patch_size'] == sizes['patch_size'] or",
+            "cluster_files -k known_by_its_sizes",
+        ),
     ],
     "slurm/options.py": [
         ('MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")', 'MEMORY = ("mem", "mem-per-cpu")', "cluster_files"),

@@ -31,8 +31,10 @@ FAULTS: dict[str, list[Row]] = {
         ("if not is_to_go(aside):", "if False:", "claims -k gets_better"),
         ("return identity(path) == ours", "return False", "claims -k answer_was_lost"),
     ],
+    "backends/state.py": [
+        ('group = "average" if optimizer.ema_decay else "params"', 'group = "params"', "keep -k numbers_are_of"),
+    ],
     "experiments/results/kept.py": [
-        ('"average" if trial.optimizer.ema_decay else "params"', '"params"', "keep -k numbers_are_of"),
         ("int(match[1]) > after", "int(match[1]) < after", "keep -k did_not_come"),
         ("int(match[1]) not in but and ", "", "keep -k checkpoint_before"),
         ('{"kept": "last", "step": trial.num_steps}', '{"kept": "last", "step": 0}', "keep -k shown"),

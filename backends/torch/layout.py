@@ -1,0 +1,41 @@
+"""Parameters side by side in one flat array."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from backends.arrays import Array, Shape
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parameters of a flat array, in their order."""
+
+    shapes: Mapping[str, Shape]  # by name
+
+    @property
+    def size(self) -> int:
+        """The length of the array."""
+        return sum(map(prod, self.shapes.values()))
+
+    def named(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views of a flat array (n, ...) by parameter name."""
+        parts = flat.split([prod(shape) for shape in self.shapes.values()])
+        return {
+            name: part.reshape(*shape, *flat.shape[1:])
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
+
+    def flat(self, states: Sequence[Mapping[str, Array]], group: str, dtype: torch.dtype) -> Tensor:
+        """The arrays `group/name` of some states, (states, n).
+
+        They are rounded parameter by parameter: the states may be of twice the precision, and as large as the device's.
+        """
+        flat = torch.empty((len(states), self.size), dtype=dtype)
+        for row, state in zip(flat, states, strict=True):
+            for name, values in self.named(row).items():
+                values.copy_(torch.tensor(state[f"{group}/{name}"]))
+        return flat
