@@ -5,7 +5,7 @@ is not `needed`, so that records which were written before stay readable.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -136,14 +136,16 @@ def _faults(tree: Any, parts: Mapping[str, Part], status: str, whole: bool, wher
         yield from (f"{where}{name}" for name in held if name not in parts)
 
 
-def sound(record: Mapping[str, Any], path: str) -> Any:
+def sound(record: Mapping[str, Any], path: str | Sequence[str]) -> Any:
     """The value of a record at a path of declared keys, such as `environment.host`; None if it is not as declared.
+
+    Args:   path: as keys one by one, where one of them has a dot in it.
 
     Raises: KeyError: no such key is declared.
     """
     tree: Any = {**record}
     part = Part((dict,), parts=record_parts())
-    for name in path.split("."):
+    for name in path.split(".") if isinstance(path, str) else path:
         part = part.parts[name] if part.parts else part.item or TREE
         tree = tree.get(name)
         if tree is None or not part.holds(tree):
