@@ -4,7 +4,6 @@ import argparse
 import os
 from pathlib import Path
 
-from backends.contract import PREDICT_BATCH
 from backends.errors import MixlabError
 from mixlab.common import COMMAND_LINE, WEIGHTS, add_choice, add_store, read_weights
 
@@ -25,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], metavar="IMAGES", help=IMAGES)
     parser.add_argument("--out", type=Path, required=True, metavar="OUT", help="the .npz file to write")
     parser.add_argument("--array", metavar="NAME", help="of several arrays in an .npz, the images (default: images)")
-    parser.add_argument("--batch", type=int, default=PREDICT_BATCH, metavar="N", help="images at a time (default: 256)")
+    parser.add_argument("--batch", type=int, default=256, metavar="N", help="images at a time (default: 256)")
     parser.add_argument("--backend", default="torch", help="torch, jax or an installed one (default: torch)")
     parser.add_argument("--precision", choices=("float32", "float64"), default="float32", help="(default: float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ..., tpu (default: auto)")
