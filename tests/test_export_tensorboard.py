@@ -16,7 +16,7 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from analysis.export.graph import graph_of, inputs_of
 from analysis.export.tensorboard import PART
-from backends.models import folds
+from backends.models import FAMILIES, folds
 from backends.models.config import ModelConfig
 from backends.models.mixer import make
 from backends.models.mixer_spec import CHANNEL_MIXING, TOKEN_MIXING
@@ -169,16 +169,17 @@ def test_the_graph_is_that_of_the_declared_layers(token_mixing: str, channel_mix
     config = ModelConfig(
         token_mixing=token_mixing, channel_mixing=channel_mixing, token_groups=groups, hidden_dim=8, num_blocks=2
     )
+    trained = sum(math.prod(p.shape) for p in folds.params(make(config, 8, 3, 10)).values() if p.trained)
     spec = make(config, 8, 3, 10)
     graph = GraphDef.FromString(graph_of(spec).SerializeToString())
     nodes = {node.name: node for node in graph.node}
     assert list(nodes) == ["images", *(layer.name for layer in folds.layers(spec))] and len(nodes) == len(graph.node)
     layers = list(nodes.values())[1:]
-    assert sum(node.attr["num_parameters"].i for node in layers) == folds.count(spec)
+    assert sum(node.attr["num_parameters"].i for node in layers) == trained
     assert sum(node.attr["multiply_accumulates_per_image"].i for node in layers) == folds.forward_macs(spec)
     shapes = [math.prod(size.dim[i].size for i in range(len(size.dim))) for node in layers for size in
               (value.shape for name, value in node.attr.items() if name.startswith("parameter "))]  # fmt: skip
-    assert sum(shapes) == folds.count(spec)
+    assert sum(shapes) == sum(map(math.prod, folds.shapes(spec).values()))
     assert [size.size for size in nodes["head"].attr["_output_shapes"].list.shape[0].dim] == [-1, 10]
 
 
@@ -194,6 +195,49 @@ def test_edges_follow_the_forward_pass_and_its_skip_connections() -> None:
         "MixerBlock_1/token_mixing": "MixerBlock_0/channel_mixing",
         "MixerBlock_1/channel_mixing": "MixerBlock_1/token_mixing",
     }
+
+
+def edges(config: ModelConfig) -> dict[str, list[str]]:
+    """The inputs of each layer of a model of 8 pixels, by its name."""
+    spec = FAMILIES[config.family].make(config, 8, 3, 10)
+    layers = folds.layers(spec)
+    return dict(zip((layer.name for layer in layers), inputs_of(layers), strict=True))
+
+
+def test_heads_and_gates_take_what_they_are_of() -> None:
+    name = "MixerBlock_0/token_mixing"
+    inputs = edges(ModelConfig(token_mixing=("attention", "gating"), hidden_dim=8, num_blocks=2))
+    assert [inputs[f"{name}/{part}"] for part in ("query", "key", "value")] == [["MixerBlock_0/LayerNorm_0"]] * 3
+    assert inputs[f"{name}/heads"] == [f"{name}/{part}" for part in ("query", "key", "value")]
+    assert inputs[f"{name}/out"] == [f"{name}/heads"]
+    gate = "MixerBlock_1/token_mixing"
+    assert inputs[f"{gate}/gated"] == [f"{gate}/dropout_0", f"{gate}/gate"]
+    assert inputs[gate] == [f"{gate}/stochastic_depth", "MixerBlock_0/channel_mixing"]
+
+
+def test_a_pyramid_skips_by_its_mean_and_a_norm_behind_the_sum_is_what_the_next_branch_begins_with() -> None:
+    name = "MixerBlock_1/token_mixing"
+    inputs = edges(ModelConfig(pyramid=(1,), hidden_dim=8, num_blocks=2))
+    assert inputs[f"{name}/skip"] == ["MixerBlock_0/channel_mixing"]
+    assert inputs[name] == [f"{name}/stochastic_depth", f"{name}/skip"]
+    assert inputs["MixerBlock_1/channel_mixing"][1] == name
+    post = edges(ModelConfig(norm_place="post", pool="cls", position_embedding="learned", hidden_dim=8, num_blocks=2))
+    sums = ("MixerBlock_0/token_mixing", "MixerBlock_0/channel_mixing", "MixerBlock_1/token_mixing")
+    norms = ["position_embedding", "MixerBlock_0/LayerNorm_0", "MixerBlock_0/LayerNorm_1"]
+    assert [post[name][1] for name in sums] == norms
+    assert (post["cls_token"], post["position_embedding"]) == (["stem"], ["cls_token"])
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])
+def test_a_unit_of_a_resnet_adds_its_projection_or_what_came_in(version: str) -> None:
+    inputs = edges(ModelConfig(family="resnet", version=version, depth=(2,), unit="bottleneck", width=8, norm_groups=2))
+    first, second = "block1/unit01", "block1/unit02"
+    came_in = "relu_root" if version == "v1" else f"{first}/relu1"
+    assert inputs[f"{first}/conv1"] == inputs[f"{first}/conv_proj"] == [came_in]
+    projected = f"{first}/gn_proj" if version == "v1" else f"{first}/conv_proj"
+    assert inputs[f"{first}/sum"] == [f"{first}/stochastic_depth", projected]
+    skipped = f"{first}/relu" if version == "v1" else f"{first}/sum"
+    assert inputs[f"{second}/sum"] == [f"{second}/stochastic_depth", skipped]
 
 
 def test_shared_weights_are_counted_once_and_say_whose_they_are() -> None:

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -213,3 +214,76 @@ def test_a_mistake_in_a_base_is_told_with_its_place(
 def test_a_base_alone_is_one_trial_in_which_nothing_is_matched(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(yaml.safe_dump({**WIDE, "matched": {"parameters": D_C}}))
     assert load_base(tmp_path / "base.yaml").matched == {}
+
+
+# --- every operator and family ----------------------------------------------------------------------------------------
+
+HEADS, GROUPS = "model.num_heads", "model.token_groups"
+OPERATORS = {  # with what it needs, and what divides C
+    "untied": ({}, 1),
+    "grouped": ({GROUPS: 6}, 6),
+    "grouped_views": ({GROUPS: 6}, 6),
+    "attention": ({HEADS: 5}, 5),
+    "gating": ({}, 1),
+    "linear": ({}, 1),
+    "pooling": ({}, 1),
+    "identity": ({}, 1),
+    "fourier": ({}, 1),
+    "random": ({}, 1),
+    "depthwise": ({}, 1),
+    "shift": ({}, 4),
+}
+LARGE = base(model={"hidden_dim": 480, "patch_size": 2, "channels_mlp_dim": 960, "num_blocks": 2})
+
+
+@pytest.mark.parametrize("quantity", ["parameters", "flops"])
+@pytest.mark.parametrize("operator", OPERATORS)
+def test_the_channels_of_every_operator_are_solved_so_that_what_must_divide_them_does(
+    asked: Any, operator: str, quantity: str
+) -> None:
+    needs, divisor = OPERATORS[operator]
+    grid = {"mixing": [{MIXING: "tied"}, {MIXING: operator, **needs, "name": "other"}]}
+    found = asked(base=LARGE, grid=grid, report={"baseline": {"mixing": "tied"}}, matched={quantity: C})
+    models = [one.trial.model for one in found]
+    numbers = [counted(model, quantity) for model in models]
+    assert abs(numbers[1] / numbers[0] - 1) <= 0.01 and models[1].hidden_dim % divisor == 0
+    assert models[1].token_mixing == operator and found[1].settings[C] == models[1].hidden_dim
+
+
+def counted(model: Any, quantity: str) -> int:
+    """By hand: constants are no parameters."""
+    if quantity == "flops":
+        return folds.forward_macs(model)
+    params = folds.params(model).values()
+    return sum(int(np.prod(param.shape)) for param in params if param.trained)
+
+
+def test_the_units_of_a_gate_are_even(asked: Any) -> None:
+    grid = {MIXING: ["tied", "gating"]}
+    for hidden in (481, 483, 487):
+        given = base(model={**LARGE["model"], "hidden_dim": hidden})
+        found = asked(base=given, grid=grid, matched={"parameters": D_C})
+        assert found[1].settings[D_C] % 2 == 0
+
+
+RESNET = {"model.family": "resnet", "model.depth": 20, "model.norm_groups": 2, "name": "resnet"}
+
+
+def test_the_width_of_a_resnet_is_solved_in_groups_of_its_norms(asked: Any) -> None:
+    given = {name: value for name, value in LARGE.items() if name != "model"}
+    grid = {"kind": [{C: 400, "name": "mixer"}, RESNET]}
+    found = asked(base=given, grid=grid, report={"baseline": {"kind": "mixer"}}, matched={"parameters": "model.width"})
+    numbers = [counted(one.trial.model, "parameters") for one in found]
+    assert abs(numbers[1] / numbers[0] - 1) <= 0.01 and found[1].settings["model.width"] % 2 == 0
+
+
+def test_a_model_that_does_not_fit_is_told_as_without_matching(asked: Any) -> None:
+    text = refused(asked, grid={MIXING: ["tied", "depthwise"], "model.kernel_size": 4}, matched={"parameters": C})
+    assert "model.kernel_size: expected an odd number" in text
+
+
+def test_a_width_of_another_family_changes_nothing_and_is_told(asked: Any) -> None:
+    given = {name: value for name, value in LARGE.items() if name != "model"}
+    grid = {"kind": [{D_C: 1600, "name": "mixer"}, RESNET]}
+    text = refused(asked, base=given, grid=grid, report={"baseline": {"kind": "mixer"}}, matched={"parameters": C})
+    assert "any width gives model.family resnet " in text and "; model.width can be solved, and is " in text

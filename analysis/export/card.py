@@ -11,16 +11,30 @@ import yaml
 
 from analysis.export.weights import Model, Selection
 from analysis.table.layout import markdown, paragraph, plain
-from backends.models import family_of, folds
+from backends.models import family_of, folds, name_of
 from backends.models.mixer_spec import MixerSpec
+from backends.models.variants import MIXER
 from backends.weights import timm
 from experiments.data import hub
 from experiments.results.metrics import TEST, VALIDATION, every, measured
+from experiments.spec import fields
 from experiments.spec.config import DataConfig
 from experiments.spec.expand import as_typed
 from experiments.spec.trial import as_tree
 
 TASK = "image-classification"
+# What a model is, and the hub's word for it: by its family, of blocks with token mixing by the one that all have.
+FAMILIES = {
+    "resnet": ("A ResNet as in BiT (arXiv 1912.11370)", "resnet"),
+    "metaformer": ("A MetaFormer (arXiv 2111.11418)", "metaformer"),
+    "convmixer": ("A ConvMixer (arXiv 2201.09792)", "convmixer"),
+}
+MIXERS = ("An MLP-Mixer (arXiv 2105.01601)", "mlp-mixer")
+OPERATORS = dict.fromkeys(("tied", "untied", "grouped", "grouped_views"), MIXERS) | {
+    "attention": ("A ViT (arXiv 2010.11929)", "vit"),
+    "gating": ("A model of gMLP's blocks (arXiv 2105.08050)", "gmlp"),
+    "linear": ("A model of ResMLP's token mixing (arXiv 2105.03404)", "resmlp"),
+}
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ def _metadata(model: Model, selection: Selection, how: Loading) -> str:
     data = ModelCardData(
         library_name="timm" if how.in_timm else "mixlab",
         pipeline_tag=TASK,
-        tags=[TASK, "mlp-mixer", "mixlab", *(["timm"] * how.in_timm)],
+        tags=[TASK, _kind(model)[1], "mixlab", *(["timm"] * how.in_timm)],
         datasets=[source] if is_on_hub else None,
         model_name=_name(model, selection),
         eval_results=results or None,
@@ -92,10 +106,11 @@ def _metadata(model: Model, selection: Selection, how: Loading) -> str:
 
 def _body(model: Model, selection: Selection, how: Loading) -> Iterator[str]:
     spec, family = model.weights.model, family_of(model.weights.model)
-    variant = f"Mixer-{name}, " if (name := family.variant_of(spec)) else ""
+    name = family.variant_of(spec)
+    variant = f"{name if name not in MIXER else f'Mixer-{name}'}, " if name else ""
     yield f"# {plain(_name(model, selection))}\n"
     yield paragraph(
-        f"An MLP-Mixer (arXiv 2105.01601): {variant}{family.sizes(spec)}, {', '.join(family.options(spec))}; "
+        f"{_kind(model)[0]}: {variant}{family.sizes(spec)}, {', '.join(family.options(spec))}; "
         f"{folds.count(spec):,} parameters. Mixlab trained it as trial {model.trial.id}; these are the weights of its "
         f"{model.when} evaluation, at step {model.step:,} of {model.trial.num_steps:,}{_averaged(model)}."
     )
@@ -162,6 +177,17 @@ def _text(name: str, value: float | None) -> str:
 
 def _name(model: Model, selection: Selection) -> str:
     return f"{selection.name or 'mixer'}-{model.trial.id}"
+
+
+def _kind(model: Model) -> tuple[str, str]:
+    """What the model is, and the hub's word for it."""
+    spec = model.weights.model
+    if not isinstance(spec, MixerSpec):
+        return FAMILIES[name_of(spec)]
+    kinds = {OPERATORS.get(one, (f"A MetaFormer with token mixing {one} (arXiv 2111.11418)", "metaformer"))
+             for one in spec.operators}  # fmt: skip
+    mixed = f"A hybrid of token mixing {fields.text(spec.token_mixing)} (arXiv 2111.11418)", "metaformer"
+    return kinds.pop() if len(kinds) == 1 else mixed
 
 
 def _averaged(model: Model) -> str:

@@ -62,11 +62,11 @@ def _weights(model: Model) -> bytes:
 def config(model: Model) -> dict[str, Any]:
     """The content of config.json: timm's keys, and below `mixlab` what Mixlab knows."""
     spec, classes = model.weights.model, model.weights.classes
-    assert isinstance(spec, MixerSpec)
     names = {} if classes is None else {"label_names": list(classes)}
     own = {"trial": model.trial.id, "model": asdict(spec), "data": _scaling(model)}
     if unlike(model):
         return {"architecture": OWN_CLASS, "num_classes": spec.num_classes, **names, "mixlab": own}
+    assert isinstance(spec, MixerSpec)  # which is all that the format has
     name = timm.architecture(spec)
     return {
         "architecture": name or TIMM_CLASS,

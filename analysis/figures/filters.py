@@ -1,4 +1,6 @@
-"""The first layers of a trained Mixer as images: token-mixing units with their nearest inverse, and the stem.
+"""The first layers of a trained model, where its token mixing has a kernel over the tokens, as images.
+
+Token-mixing units stand beside their nearest inverse; below is the stem.
 
 Source: arXiv 2105.01601, figures 5 and 6: units in pairs of opposite phase, low frequency first.
 """
@@ -37,7 +39,7 @@ def draw(report: Report) -> Iterator[Drawn]:
 
 def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    units = _images(kept[TOKEN_MIXING], side)
+    units = _images(kept[TOKEN_MIXING][_first_patch(trial) :], side)
     order = paired(units)[:MAX_UNITS]
     stem = np.moveaxis(kept[STEM], -1, 0)[:MAX_UNITS]
     stem = stem if stem.shape[-1] in (1, 3) else stem.mean(-1)
@@ -50,7 +52,9 @@ def _draw(kept: dict[str, Any], trial: Any) -> Drawn:
     for ax in axes:
         ax.axis("off")
     match = correlations(units)[order[: len(order) // 2 * 2 : 2], order[1::2]]
-    channel = " of the first channel" if trial["model.token_mixing"] == "untied" else ""
+    mixing = trial["model.token_mixing"]
+    first = mixing[0] if isinstance(mixing, tuple) else mixing  # of the first block
+    channel = " of the first channel" if first == "untied" else ""
     likeness = f" Correlation with the inverse: {np.mean(match):.2f} on average." if len(match) else ""
     layer = f"the first token-mixing layer{channel} over the {side} x {side} tokens"
     is_best = CHOOSES in trial and not math.isnan(trial[CHOOSES] or math.nan)
@@ -67,7 +71,13 @@ def _fits(kept: dict[str, Any], trial: Any) -> bool:
     """Tell whether the file holds what a model of this size has."""
     stem, kernel = kept.get(STEM), kept.get(TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    return stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2 and len(kernel) >= side**2
+    is_whole = stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2
+    return is_whole and len(kernel) >= side**2 + _first_patch(trial)
+
+
+def _first_patch(trial: Any) -> int:
+    """The row of the first patch: behind that of a class token, where there is one."""
+    return int(trial.get("model.pool", "mean") == "cls")
 
 
 def _images(kernel: Any, side: int) -> Any:

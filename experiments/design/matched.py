@@ -6,7 +6,8 @@ It may stand in a base, of whatever depth, for all ablations on it; what is near
 
 The baseline of a setting is that of the report: it has the values of report.baseline, and the setting's own otherwise.
 What is counted are the trained parameters, or the multiply-accumulates of the forward pass of one image, of the layers
-as they are declared. The trial is the one that has this width written by hand: its id is the same.
+as they are declared. The trial is the one that has this width written by hand: its id is the same. Where a width must
+be a multiple of something (of heads, of groups of channels, of 4), the nearest one that the family takes is solved.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +29,13 @@ WITHIN = 0.01  # of the baseline's number
 WIDEST = 2**20
 COUNTS: Mapping[str, Callable[[ModelSpec], int]] = {"parameters": folds.count, "flops": folds.forward_macs}
 NOUNS = {"parameters": "parameters", "flops": "multiply-accumulates an image"}
-WIDTHS = {"model.tokens_mlp_dim": "D_S", "model.channels_mlp_dim": "D_C", "model.hidden_dim": "C"}
+NEAR = 1024  # how far from the closest width one is looked for that its family takes
+WIDTHS = {
+    "model.tokens_mlp_dim": "D_S",
+    "model.channels_mlp_dim": "D_C",
+    "model.hidden_dim": "C",
+    "model.width": "of a ResNet",
+}
 
 
 def read(tree: Any, points: Sequence[Point], report: ReportSpec, where: str) -> dict[str, str]:
@@ -95,9 +102,7 @@ def solved(config: TrialConfig, info: DataInfo, target: ModelSpec, matched: Mapp
     wanted = COUNTS[quantity](target)
     best, number = _closest(config.model, info, quantity, width, wanted)
     if abs(number - wanted) > WITHIN * wanted:
-        closest = (
-            f"the closest, {best}, gives" if best else f"any width gives model.token_mixing {config.model.token_mixing}"
-        )
+        closest = f"the closest, {best}, gives" if best else f"any width gives {_words(config.model)}"
         another = _another(config.model, info, quantity, width, wanted)
         raise MixlabError(
             f"{where}: no {width} gives {wanted:,} {NOUNS[quantity]}, those of the baseline, within {WITHIN:.0%}; "
@@ -115,25 +120,39 @@ def _another(model: ModelConfig, info: DataInfo, quantity: str, width: str, want
     return "nor does another width: leave the setting out, as with 'exclude', or change the baseline"
 
 
+def _words(model: ModelConfig) -> str:
+    """What a model is that a width does not change."""
+    mixing = f"model.token_mixing {fields.text(model.token_mixing)}"
+    return mixing if model.family == "mixer" else f"model.family {model.family}"
+
+
 @lru_cache(maxsize=1024)
 def _closest(model: ModelConfig, info: DataInfo, quantity: str, width: str, wanted: int) -> tuple[int, int]:
     """The width that comes closest, 0 where it changes nothing, and its number, which only rises with the width."""
-    # Groups of channels divide C.
-    step = model.token_groups or 1 if width == "model.hidden_dim" else 1
+    family = FAMILIES[model.family]
 
-    def number(times: int) -> int:
-        own = fields.set_fields(model, {fields.short(width): step * times})
-        family = FAMILIES[own.family]
-        spec = family.make(own, info.image_size, info.image_channels, info.num_classes)
-        return COUNTS[quantity](family.plain(spec))
+    def spec_of(size: int) -> tuple[ModelSpec, ModelConfig]:
+        own = fields.set_fields(model, {fields.short(width): size})
+        return family.make(own, info.image_size, info.image_channels, info.num_classes), own
 
-    if number(1) == number(WIDEST):  # the width changes nothing of this operator
-        return 0, number(1)
-    low, high = 1, 1
+    def number(size: int) -> int:
+        return COUNTS[quantity](family.plain(spec_of(size)[0]))
+
+    def fits(size: int) -> bool:
+        return next(iter(family.faults(*spec_of(size))), None) is None
+
+    least = next(filter(fits, range(1, NEAR)), None)
+    if least is None:  # something else is wrong with the model, which is told where it is resolved
+        return 0, wanted
+    if number(least) == number(WIDEST):  # the width changes nothing of this model
+        return 0, number(least)
+    low, high = least, least
     while number(high) < wanted and high < WIDEST:
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if number(middle) < wanted else (low, middle)
-    best = min((low, high), key=lambda times: (abs(number(times) - wanted), times))
-    return step * best, number(best)
+    around = (range(low, max(0, low - NEAR), -1), range(high, high + NEAR))
+    taken = [size for side in around if (size := next(filter(fits, side), None)) is not None]
+    best = min(taken or (low, high), key=lambda size: (abs(number(size) - wanted), size))
+    return best, number(best)
