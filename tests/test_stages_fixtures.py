@@ -18,7 +18,8 @@ from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from tests import timm_stages as timm
 
 SGD = OptimizerSpec("sgd")
-# Both sides compute in float64; what is left is the order of sums. Seen: see MARGINS
+# Both sides compute in float64; what is left is the order of sums. Seen: logits 7.2e-16,
+# features 1.9e-15, loss 4.4e-16, gradients 5.8e-16, of numbers of order 1.
 TOLERANCE = 1e-12
 
 
