@@ -31,6 +31,12 @@ def shapes(spec: ModelSpec) -> dict[str, Shape]:
 
 
 @lru_cache(maxsize=1024)
+def idle(spec: ModelSpec) -> frozenset[str]:
+    """Parameters whose gradient is zero in exact arithmetic, so that rounding alone moves them."""
+    return frozenset(name for name, param in _params(spec).items() if param.idle)
+
+
+@lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
     """Number of trainable numbers, the head included."""
     return sum(math.prod(param.shape) for param in _params(spec).values())
