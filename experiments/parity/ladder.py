@@ -167,7 +167,7 @@ class Ladder:
 
     def _moves(self, rung: Rung, a: State, b: State, before: State, steps: int = 1) -> dict[str, float]:
         """The sizes that differences of trained states are set against, from `before` on; see rungs.moves."""
-        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps)
+        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps, folds.idle(self.model))
 
     def _evaluation(self, a: State, b: State) -> Rung:
         # In a coarse precision, rounding turns near ties over: then a share of right answers says nothing.
