@@ -4,7 +4,7 @@ A further format is a table in the module of its family. Sizes are read from sha
 (activation, epsilon of the norms, final norm, dropout) comes with the format, or is asked for.
 """
 
-from backends.weights import convmixers, metaformers, mixers, mlps, vits
+from backends.weights import bits, convmixers, metaformers, mixers, mlps, vits
 
-MODULES = (mixers, vits, mlps, metaformers, convmixers)
+MODULES = (mixers, vits, mlps, metaformers, convmixers, bits)
 FORMATS = {form.name: form for module in MODULES for form in module.FORMATS}

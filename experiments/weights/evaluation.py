@@ -15,6 +15,7 @@ from backends.contract import ArrayDataset, Backend, Program
 from backends.errors import MixlabError
 from backends.models import family_of
 from backends.models.config import ModelConfig
+from backends.models.patches import default_patch_size
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments import data
 from experiments.data import Splits
@@ -106,12 +107,12 @@ def sized(weights: Weights, side: int) -> Weights:
     """
     if "image_size" not in weights.assumed or side == weights.model.image_size:
         return weights
-    model = replace(weights.model, image_size=side)
+    patch = default_patch_size(side) if "patch_size" in weights.assumed else weights.model.patch_size
+    model = replace(weights.model, image_size=side, patch_size=patch)
     for fault in family_of(model).faults(model, ModelConfig()):
         raise MixlabError(f"{COMMAND_LINE}: {fault}")
-    return replace(
-        weights, model=model, assumed={**weights.assumed, "image_size": "as the images are; no array tells it"}
-    )
+    why = "as the images are; no array tells it"
+    return replace(weights, model=model, assumed={**weights.assumed, "image_size": why})
 
 
 def evaluate(
