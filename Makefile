@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-studies test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
+.PHONY: demo test mutants test-memory test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
 	gpu gpu-rehearsal slurm-up slurm-down parity lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
@@ -24,6 +24,9 @@ test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid 
 
 test-studies: .venv/installed-dev  ## 4,000 simulated studies of each of 56 kinds: coverage, errors and power (about 15 minutes)
 	MIXLAB_STUDIES=4000 $(BIN)/python -m pytest tests/test_simulated_studies.py -s
+
+test-golden: .venv/installed-dev  ## every golden weight of ViT, gMLP and ResMLP in every way: gradients and steps of JAX too
+	MIXLAB_GOLDEN=long $(BIN)/python -m pytest tests/test_golden_blocks.py
 
 test-timm: .venv/installed-dev  ## exported models as timm itself loads them; without torchvision, which a Mixer does not need
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
