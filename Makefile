@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-studies test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
-	gpu gpu-rehearsal slurm-up slurm-down parity lint format clean
+.PHONY: demo test mutants test-memory test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
+	gpu gpu-rehearsal slurm-up slurm-down parity parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -24,6 +24,9 @@ test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid 
 
 test-studies: .venv/installed-dev  ## 4,000 simulated studies of each of 56 kinds: coverage, errors and power (about 15 minutes)
 	MIXLAB_STUDIES=4000 $(BIN)/python -m pytest tests/test_simulated_studies.py -s
+
+test-golden: .venv/installed-dev  ## every golden weight of ViT, gMLP and ResMLP in every way: gradients and steps of JAX too
+	MIXLAB_GOLDEN=long $(BIN)/python -m pytest tests/test_golden_blocks.py
 
 test-timm: .venv/installed-dev  ## exported models as timm itself loads them; without torchvision, which a Mixer does not need
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
@@ -66,15 +69,21 @@ slurm-up:  ## a real Slurm of four virtual nodes inside SLURM_DIR; it says how t
 slurm-down:  ## stop it and remove SLURM_DIR
 	$(PYTHON) -m slurm.testbed.down $(SLURM_DIR) --purge
 
-# The tolerances are for 200 steps; STEPS=5 BLOCKS=1 with the models of another file is a short form.
+# The tolerances are for 200 steps; STEPS=5 BLOCKS=1 with the models of another file is a short form. Options have 2 blocks:
+# one of them names the token mixing of each.
 PARITY ?= experiments/parity/options.yaml
 STEPS ?= 200
 BLOCKS ?= 2
 
-parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers (about 20 minutes)
+parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers (about 25 minutes)
 
 parity-%: .venv/installed
 	$(BIN)/mixlab parity $(PARITY) --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
+
+parity-tables: .venv/installed  ## the tables of analysis/results/parity_operators.md: small models, 20 steps (about 10 minutes)
+	for precision in float64 float32; do \
+	  $(BIN)/mixlab parity $(PARITY) --pair torch:$$precision,jax:$$precision --steps 20 --markdown model.hidden_dim=16; \
+	done
 
 DEVICE ?= auto
 DOCTOR ?= --minutes 8

@@ -27,6 +27,7 @@ POSITION_STD = 0.02  # of the position embedding, before the cut.  Source: googl
 NORMS: dict[str, Callable[[str, Shape], Layer]] = {"layer": layer_norm, "affine": affine, "rms": rms_norm}
 NORM_NAMES = {"layer": "LayerNorm", "affine": "Affine", "rms": "RMSNorm"}  # in a block; _0 and _1 are added
 PRE_HEAD = {"layer": "pre_head_layer_norm", "affine": "pre_head_affine", "rms": "pre_head_rms_norm"}
+POOL_HINTS = {"mean": "the mean over tokens", "cls": "the place of the class token"}
 
 
 def layers(spec: MixerSpec) -> list[Layer]:
@@ -41,7 +42,7 @@ def layers(spec: MixerSpec) -> list[Layer]:
         *_first_tokens(spec),
         *(layer for i in range(spec.num_blocks) for layer in _block(spec, i)),
         *[NORMS[spec.norm](PRE_HEAD[spec.norm], last)] * spec.pre_head_norm,
-        Layer("features" if not spec.representation else "pooled", (channels,), hint="the mean over tokens"),
+        Layer("features" if not spec.representation else "pooled", (channels,), hint=POOL_HINTS[spec.pool]),
         *_representation(spec),
         dense("head", channels, spec.num_classes, (spec.num_classes,), init=ZEROS),
     ]
@@ -100,6 +101,8 @@ def _branch(spec: MixerSpec, name: str, i: int, inner: list[Layer], tokens: int,
     before, after = (tokens, spec.hidden_dim), (outputs, spec.hidden_dim)
     block = name.rpartition("/")[0]
     is_post, norm = spec.norm_place == "post", f"{block}/{NORM_NAMES[spec.norm]}_{i}"
+    if is_post and inner:
+        inner = [replace(inner[0], hint=f"{inner[0].hint}, or a norm in front of it"), *inner[1:]]
     return [
         *[NORMS[spec.norm](norm, before)] * (not is_post),
         *inner,

@@ -6,7 +6,7 @@ same name.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from backends.arrays import Shape
 from backends.models.family import ONES, ZEROS, Layer, Normal, Param, RandomRows, lecun, xavier
@@ -105,7 +105,7 @@ def gating(place: Place, name: str) -> list[Layer]:
         dense(f"{name}/Dense_0", channels, units, (tokens, units), positions=tokens),
         activation(f"{name}/activation", place.spec.activation, (tokens, units)),
         dropout(f"{name}/dropout_0", (tokens, units)),
-        layer_norm(f"{name}/gate_norm", half),
+        replace(layer_norm(f"{name}/gate_norm", half), hint="which half gates, or epsilon"),
         gate,
         Layer(f"{name}/gated", half, hint="which half gates"),
         dense(f"{name}/Dense_1", half[1], channels, place.shape, positions=tokens),
@@ -147,7 +147,7 @@ def random(place: Place, name: str) -> list[Layer]:
     """
     tokens, channels = place.shape
     matrix = Param((tokens, tokens), RandomRows(), trained=False)
-    macs, hint = tokens * tokens * channels, "rows for columns, or it is trained"
+    macs, hint = tokens * tokens * channels, "rows or columns of its matrix"
     return [Layer(f"{name}/random", place.shape, {"matrix": matrix}, macs=macs, hint=hint)]
 
 

@@ -11,6 +11,7 @@ from tests.mutants import (
     of_exports,
     of_halving,
     of_ids,
+    of_operators,
     of_pixels,
     of_planning,
     of_reports,
@@ -36,5 +37,6 @@ PARTS = (
     of_tuning,
     of_halving,
     of_planning,
+    of_operators,
 )
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)
