@@ -28,7 +28,7 @@ from experiments.results.claims import Claim
 from experiments.results.record import make_record
 from experiments.results.shape import faults
 from experiments.results.store import Store
-from experiments.spec.config import SHOTS
+from experiments.spec.shots import SHOTS
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import probe
 from experiments.training.loop import Loop

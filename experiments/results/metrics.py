@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from experiments.spec.config import SHOTS
+from experiments.spec.shots import SHOTS
 
 LAST, BEST = "last", "best"  # evaluations of a trial that its record holds apart from the curve
 TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")

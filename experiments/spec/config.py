@@ -7,7 +7,6 @@ from backends.models.config import ModelConfig
 from backends.specs import PRECISION, OptimizerSpec, option
 
 AUTO = "auto"
-SHOTS = (1, 5, 10, 25)  # examples of each class.  Source: google-research/big_vision, evaluators/fewshot_lsr.py
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 
 

@@ -10,7 +10,8 @@ from backends.errors import MixlabError
 from backends.models import FAMILIES
 from backends.models.config import ModelConfig, foreign
 from backends.specs import ModelSpec
-from experiments.spec.config import AUTO, SHOTS, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.shots import SHOTS
 from experiments.spec.trial import DataInfo, TrainSpec, Trial
 from experiments.spec.values import shown
 
