@@ -75,7 +75,8 @@ def tokens_lines(found: Sequence[Scaling]) -> list[str]:
             numbers = [f"{one.tokens[i]:,}", step, f"{one.memory_bytes[i] / 2**20:,.0f}", f"{one.gflops[i]:,.2f}"]
             rows.append([f"{one.backend} {one.mixing}" * (i == 0), str(size), *numbers])
     sentences = [
-        f"{one.backend} {one.mixing}: over the tokens S the step's time grows as S^{one.time}, its memory as "
+        f"{one.backend} {one.mixing}: over the tokens S the step's time grows as S^{one.time}, at the end as "
+        f"S^{one.time_at_end}, its memory as "
         f"{'no power' if one.memory is None else f'S^{one.memory:.2f}'}, its FLOPs as S^{one.work:.2f}"
         for one in found
     ]

@@ -33,7 +33,7 @@ class Scaling:
 
     memory_bytes: the peak, less that of the same model on an image of four tokens; of the process, on a GPU of its
     arrays. time, memory, work: exponents of the step's seconds (in each round), its memory and its FLOPs; None: the
-    memory does not grow.
+    memory does not grow. time_at_end: of the seconds between the two largest sizes, where a quadratic term is most.
     """
 
     backend: str
@@ -44,6 +44,7 @@ class Scaling:
     memory_bytes: list[int]
     gflops: list[float]
     time: Spread
+    time_at_end: Spread
     memory: float | None
     work: float
     spec: dict[str, Any]  # of the smallest size
@@ -103,12 +104,18 @@ def _scaling(group: Sequence[Side], num_rounds: int, say: Callable[[str], None])
         step_s=[Spread.of(own) for own in seconds],
         memory_bytes=memory,
         gflops=gflops,
-        time=Spread.of([exponent(tokens, of_round) for of_round in zip(*seconds, strict=True)]),
+        time=_exponents(tokens, seconds),
+        time_at_end=_exponents(tokens[-2:], seconds[-2:]),
         memory=exponent(tokens, memory) if min(memory) > 0 else None,
         work=exponent(tokens, gflops),
         spec=as_tree(group[1].trial),
         about=abouts[1],
     )
+
+
+def _exponents(tokens: Sequence[int], seconds: Sequence[Sequence[float]]) -> Spread:
+    """The exponent in each round.  Args: seconds: for each size, by round."""
+    return Spread.of([exponent(tokens, of_round) for of_round in zip(*seconds, strict=True)])
 
 
 def exponent(tokens: Sequence[float], values: Sequence[float]) -> float:

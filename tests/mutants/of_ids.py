@@ -9,7 +9,15 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/training/evaluate.py": [
         ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
-        ("logits[: len(indices)]", "logits[: len(indices) - 1]", "curve"),
+        ("one.logits[:num]", "one.logits[: num - 1]", "curve"),
+        ("np.mean(said[shots, seed] == labels)", "np.mean(said[shots, 0] == labels)", "probe -k each_evaluation"),
+    ],
+    "experiments/training/probe.py": [
+        ("order[:shots] for order in orders", "order[-shots:] for order in orders", "probe -k authors"),
+        ("wide.std(0, keepdims=True) + EPSILON", "wide.std(0, keepdims=True)", "probe -k authors"),
+        ("[labels] - 1.0", "[labels]", "probe -k authors"),
+        ("train = np.sort(splits.train)", "train = splits.train", "probe -k each_evaluation"),
+        ("< max(shots)", "< min(shots)", "probe -k too_few"),
     ],
     "experiments/results/curves.py": [
         ("return better(curve, key=", "return better(reversed(curve), key=", "keep -k equal_validation"),
