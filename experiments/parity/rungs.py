@@ -1,7 +1,7 @@
 """A rung's verdict, and how two tensors, or two states of many, are compared for it."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -99,14 +99,20 @@ def gradient_scales(sides: tuple[State, State], names: Iterable[str], precisions
 
 
 def moves(
-    sides: tuple[State, State], before: State, precisions: Sequence[str], limit: float, steps: int = 1
+    sides: tuple[State, State],
+    before: State,
+    precisions: Sequence[str],
+    limit: float,
+    steps: int = 1,
+    idle: Collection[str] = (),
 ) -> dict[str, float]:
     """Sizes that differences of a state are set against: how far each tensor has moved, and its rounding.
 
     Each step rounds anew, so that the roundings of many add up as the root of their number. A tensor that has moved
     little beside the others of its group is set against a share of the most that one has.
 
-    Args: limit: the tolerance; rounding is divided by it, so that it passes.    steps: from `before` to both sides.
+    Args:   limit: the tolerance; rounding is divided by it, so that it passes.    steps: from `before` to both sides.
+            idle: parameters whose gradient is rounding alone; see tolerances.IDLE. The share is then all that one has.
     """
     moved = {name: max(size(side[name] - before[name]) for side in sides) for name in sides[0]}
     most: dict[str, float] = {}
@@ -115,6 +121,7 @@ def moves(
         most[group] = max(most.get(group, 0.0), move)
     kept = 2 * math.sqrt(steps) * max(ROUNDOFF[KEPT[precision]] for precision in precisions) / limit
     return {
-        name: max(move, STILL * most[name.partition("/")[0]]) + kept * size(sides[0][name])
+        name: max(move, (1.0 if name.partition("/")[2] in idle else STILL) * most[name.partition("/")[0]])
+        + kept * size(sides[0][name])
         for name, move in moved.items()
     }
