@@ -50,16 +50,11 @@ def shifted(x_bhwc: Tensor, axis: int, step: int) -> Tensor:
 
 def table(make: Callable[..., Array], *sizes: int, like: Tensor) -> Tensor:
     """A table of backends/models/tables.py, in the precision and on the device of a tensor."""
-    if torch.compiler.is_exporting():  # a constant of the graph that is traced, and no tensor to keep
+    if torch.compiler.is_compiling():  # it is traced, and there is no tensor to keep
         return torch.from_numpy(make(*sizes)).to(like.device, like.dtype)
-    return _constant(make, sizes, like.dtype, like.device)
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _constant(make: Callable[..., Array], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return _kept(make, sizes, dtype, device)
+    return _table(make, sizes, like.dtype, like.device)
 
 
 @lru_cache(maxsize=64)
-def _kept(make: Callable[..., Array], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+def _table(make: Callable[..., Array], sizes: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.from_numpy(make(*sizes)).to(device, dtype)
