@@ -21,7 +21,7 @@ from experiments.design.ablation import load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
 from experiments.parity.pair import Side
-from experiments.parity.rungs import Difference, Rung, compare
+from experiments.parity.rungs import Difference, Rung, compare, moves
 from experiments.parity.tolerances import ROUNDOFF, TABLE, Tolerance, tolerance
 from experiments.spec.config import TrialConfig
 from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
@@ -277,6 +277,15 @@ def test_a_difference_is_relative_to_the_largest_element_and_has_an_index() -> N
     assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), scale=1e-3).relative == pytest.approx(1e-6)
     assert compare("x", np.zeros(2), np.array([0.0, 1e-9])).relative == 1
     assert compare("x", np.zeros(2), np.array([0.0, 1e-9]), scale=0.0).relative == np.inf
+
+
+def test_a_parameter_whose_gradient_is_rounding_alone_is_set_against_the_largest_move_of_all() -> None:
+    names = ("params/key/bias", "params/out/bias")
+    before = {name: np.zeros(2) for name in names}
+    after = {names[0]: np.array([1e-3, 0.0]), names[1]: np.array([1.0, 0.0])}
+    usual, idle = (moves((after, after), before, ("float64",) * 2, 1.0, idle=one) for one in ((), {"key/bias"}))
+    assert usual[names[0]] == pytest.approx(0.1) and idle[names[0]] == pytest.approx(1.0)
+    assert usual[names[1]] == idle[names[1]]
 
 
 def test_every_rung_has_a_tolerance_for_every_pair_of_precisions() -> None:

@@ -103,14 +103,12 @@ class Param:
 
     decayed: weight decay acts on it also where it acts on kernels alone.
     trained: False: a constant that is drawn once; it has no gradient and no slots, and nothing moves it.
-    idle: its gradient is zero in exact arithmetic, so that rounding alone moves it.
     """
 
     shape: Shape
     init: Init
     decayed: bool = False
     trained: bool = True
-    idle: bool = False
 
 
 @dataclass(frozen=True, eq=False)

@@ -65,12 +65,6 @@ def _name(layer: str, part: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def idle(spec: ModelSpec) -> frozenset[str]:
-    """Parameters whose gradient is zero in exact arithmetic, so that rounding alone moves them."""
-    return frozenset(name for name, param in _params(spec).items() if param.idle)
-
-
-@lru_cache(maxsize=1024)
 def count(spec: ModelSpec) -> int:
     """Number of trained numbers, the head included; constants are not among them."""
     return sum(math.prod(shape) for shape in trained_shapes(spec).values())

@@ -80,7 +80,7 @@ def _branch(spec: MetaFormerSpec, stage: int, name: str, i: int, inner: list[Lay
     factors = replace(layer_scale(f"{name}/residual_scale", image, 1.0), hint="the place of the factors")
     norm = group_norm(f"{name.rpartition('/')[0]}/GroupNorm_{i}", image, bias=not spec.is_baseline)
     return [
-        _idle_bias(norm) if inner and inner[0].name.endswith("/pooling") else norm,
+        norm,
         *inner,
         *[layer_scale(f"{name}/layer_scale", image, spec.layer_scale)] * (spec.layer_scale > 0),
         stochastic_depth(f"{name}/stochastic_depth", image),
@@ -109,12 +109,6 @@ def _begun(layer: Layer, kernel: Init) -> Layer:
     """The layer with these initial values of its kernel, where it has one."""
     params = {part: replace(param, init=kernel) if part == "kernel" else param for part, param in layer.params.items()}
     return replace(layer, params=params)
-
-
-def _idle_bias(norm: Layer) -> Layer:
-    """The norm before pooling, which takes a constant off: its bias changes nothing."""
-    params = {part: replace(param, idle=part == "bias") for part, param in norm.params.items()}
-    return replace(norm, params=params)
 
 
 def _without_bias(layer: Layer) -> Layer:

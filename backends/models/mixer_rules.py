@@ -166,7 +166,7 @@ def _shapes(spec: MixerSpec) -> list[object]:
 
 def default_num_heads(hidden_dim: int) -> int:
     """The divisor of C that is nearest to C / 64, as ViT has it."""
-    return min(_divisors(hidden_dim), key=lambda heads: abs(heads - hidden_dim / HEAD_DIM))
+    return min(divisors(hidden_dim), key=lambda heads: abs(heads - hidden_dim / HEAD_DIM))
 
 
 def default_tokens_mlp_dim(hidden_dim: int) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from functools import cached_property
 
 from safetensors.numpy import load
 
@@ -23,8 +24,8 @@ from experiments.parity.job import (
     has_offset,
     spread_state,
 )
-from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves
-from experiments.parity.tolerances import EXACT, TABLE, tolerance
+from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves, size
+from experiments.parity.tolerances import EXACT, IDLE, TABLE, tolerance
 from experiments.results.metrics import METRICS
 
 # Rung -> the file that holds it. The order is that of causes, so that the first rung which fails is the place to look
@@ -167,7 +168,17 @@ class Ladder:
 
     def _moves(self, rung: Rung, a: State, b: State, before: State, steps: int = 1) -> dict[str, float]:
         """The sizes that differences of trained states are set against, from `before` on; see rungs.moves."""
-        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps, folds.idle(self.model))
+        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps, self._idle)
+
+    @cached_property
+    def _idle(self) -> set[str]:
+        """Parameters whose gradient is rounding alone on both sides."""
+        sides = self._read("gradients")
+        share = max(IDLE[precision] for precision in self.precisions)
+        limits = [share * max(map(size, side.values())) for side in sides]
+        return {
+            name for name in sides[0] if all(size(side[name]) < low for side, low in zip(sides, limits, strict=True))
+        }
 
     def _evaluation(self, a: State, b: State) -> Rung:
         # In a coarse precision, rounding turns near ties over: then a share of right answers says nothing.

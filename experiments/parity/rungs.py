@@ -113,7 +113,7 @@ def moves(
     moves, by steps that AdamW makes as large as others, against the whole.
 
     Args:   limit: the tolerance; rounding is divided by it, so that it passes.    steps: from `before` to both sides.
-            idle: parameters that rounding alone moves, see family.Param.
+            idle: parameters whose gradient is rounding alone; see tolerances.IDLE. The share is then all that one has.
     """
     moved = {name: max(size(side[name] - before[name]) for side in sides) for name in sides[0]}
     most: dict[str, float] = {}

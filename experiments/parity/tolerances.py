@@ -90,6 +90,11 @@ WIDE = 2
 # Least size that a gradient's differences are set against, as a share of the largest gradient of all: one that is small
 # beside the others is a sum that cancels, and has fewer digits.
 FLOOR = {"float64": 1e-3, "float32": 1e-3, "tf32": 0.1, "bfloat16": 0.1}
+# A gradient that is this small beside the largest one is nothing but rounding: that of a key's bias, which the softmax
+# takes off, and of a norm's bias in front of pooling, are zero in exact arithmetic. AdamW divides such a gradient by
+# its own size, so that each side takes steps of its own, of a share of the rate; seen in float32: 1.3e-4 of the
+# largest move of all after 20 steps of a ViT of 16 channels, which is 1.3e-3 of the share below.
+IDLE = {"float64": 2.0**-48, "float32": 2.0**-20, "tf32": 2.0**-8, "bfloat16": 2.0**-6}
 STILL = 0.1  # the same for how far a tensor has moved: the first gradients behind a head of zeros are nearly nothing
 
 
