@@ -1,9 +1,11 @@
 """Values that are lists: one a block, or of numbers. How they are written, read back, named and shown."""
 
 import csv
+import dataclasses
 import json
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from analysis.terminal.diff import diff_lines
 from backends.errors import MixlabError
 from experiments.design import archive
 from experiments.design.ablation import load_ablation
+from experiments.spec import values as values_of
 from experiments.spec.fields import text
 from experiments.spec.overrides import read_override
 from slurm.cluster_keys import cluster_from, tree_of
@@ -99,6 +102,22 @@ def test_of_a_list_and_its_plain_word_there_is_one_trial(tmp_path: Path, cache: 
     assert ids[0] == ids[1]
     with pytest.raises(MixlabError, match=r"repeats the trial \(seed=0 token_mixing=identity\)"):
         planned(path, cache, f"{MIXING}=[identity,[identity,identity]]")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Of each kind that holds a list."""
+
+    blocks: tuple[int, ...] = ()
+    stages: Optional[tuple[int, ...]] = None
+    depth: int | tuple[int, ...] = 1
+    width: int = 1
+
+
+def test_a_field_is_known_to_hold_lists_and_nothing_else() -> None:
+    names = [f.name for f in dataclasses.fields(Fields)]
+    assert [name for name in names if values_of.is_list(Fields, name)] == ["blocks", "stages"]
+    assert [name for name in names if values_of.may_be_list(Fields, name)] == ["blocks", "stages", "depth"]
 
 
 # --- as they are kept and shown -----------------------------------------------------------------------------------

@@ -30,6 +30,8 @@ def changed(trial: Trial, name: str) -> Trial | None:
         value = fields.get_field(trial, name)
     except AttributeError:
         return None
+    if name.startswith("model.") and fields.short(name) not in (f.name for f in dataclasses.fields(trial.model)):
+        return None  # a property
     if value is None and name.startswith(("model.", "train.")):
         return None
     other = not value if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else "another"

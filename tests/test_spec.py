@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from backends.errors import MixlabError, listed
-from backends.models.config import FAMILY
+from backends.models import FAMILIES
+from backends.models.config import FAMILY, ModelConfig
 from backends.models.mixer_spec import NORM, TOKEN_MIXING
 from backends.models.variants import MIXER, VARIANTS
 from experiments.spec import fields, values
@@ -35,6 +36,9 @@ WORDS = {
     "model.pool": ("mean", "cls"),
     "model.stem": ("patches", "overlap"),
     "model.init": ("mixer", "vit"),
+    "model.version": ("v1", "v2"),
+    "model.root": ("imagenet", "cifar"),
+    "model.unit": ("bottleneck", "basic"),
     "model.activation": ("gelu_tanh", "gelu", "relu"),
     "model.metaformer": ("poolformer", "baseline"),
     "model.token_mixers": ("pooling", "identity"),
@@ -58,6 +62,8 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "model.channels_mlp_dim": (1, None),
     "model.token_groups": (1, None),
     "model.num_heads": (1, None),
+    "model.width": (1, None),
+    "model.norm_groups": (1, None),
     "model.kernel_size": (1, 99),
     "model.layer_scale": (0.0, 10.0),
     "model.norm_epsilon": (1e-30, 1.0),
@@ -96,6 +102,8 @@ LIMITS: dict[str, tuple[Any, Any]] = {
 }
 # Lowest and highest value in every field that is a list of numbers.
 LISTS = {"model.pyramid": (0, 999)}
+# Of those that are a number or such a list.
+NUMBERS_OR_LISTS = {"model.depth": (1, 1000)}
 FLAGS = (
     "model.share_blocks",
     "model.share_token_mixing",
@@ -158,7 +166,7 @@ def trial(tmp_path: Path, cache: Path) -> Iterator[Any]:
 
 
 def test_every_field_is_held_by_a_test() -> None:
-    assert sorted(fields.names()) == sorted((*WORDS, *LIMITS, *LISTS, *FLAGS, *TEXTS))
+    assert sorted(fields.names()) == sorted((*WORDS, *LIMITS, *LISTS, *NUMBERS_OR_LISTS, *FLAGS, *TEXTS))
 
 
 @pytest.mark.parametrize("name", LIMITS)
@@ -210,6 +218,17 @@ def test_each_number_of_a_list_is_in_its_range(name: str) -> None:
         with pytest.raises(MixlabError) as caught:
             held(name, wrong)
         sentence(caught, f"{name}: expected a list of whole numbers (each at least {low}, at most {high}), got ")
+
+
+@pytest.mark.parametrize("name", NUMBERS_OR_LISTS)
+def test_a_number_and_each_of_a_list_are_in_their_range(name: str) -> None:
+    low, high = NUMBERS_OR_LISTS[name]
+    assert fields.typed({name: str(low)}, WHERE) == {name: low}
+    assert fields.typed({name: [low, str(high)]}, WHERE) == {name: (low, high)}
+    for wrong in (low - 1, high + 1, [low, high + 1], [[low]], "many"):
+        with pytest.raises(MixlabError) as caught:
+            held(name, wrong)
+        sentence(caught, f"{name}: expected a whole number or a list of whole numbers (at least {low}, at most {high})")
 
 
 def test_each_word_of_a_list_is_one_of_the_words() -> None:
@@ -486,6 +505,12 @@ def other(value: Any) -> Any:
 def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     resolved = trial(base())
     ids = {name: one.id for name, one in changed(resolved)}
+    for family in FAMILY[1:]:
+        model = FAMILIES[family].make(ModelConfig(family=family), 8, 1, 2)
+        of_family = {name: one.id for name, one in changed(dataclasses.replace(resolved, model=model))}
+        own = {name: key for name, key in of_family.items() if name.startswith("model.")}
+        assert len(set(own.values())) == len(own) and not set(own.values()) & set(ids.values())
+        ids |= {name: key for name, key in own.items() if name not in ids}
     # Each field of the spec is one of these; how data was asked for counts by what came of it, in `info`.
     asked = {name for name in fields.names() if not name.startswith("run.")} - {"model.variant"}
     assert asked <= set(ids)

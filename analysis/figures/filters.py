@@ -71,8 +71,9 @@ def _fits(kept: dict[str, Any], trial: Any) -> bool:
     """Tell whether the file holds what a model of this size has."""
     stem, kernel = kept.get(STEM), kept.get(TOKEN_MIXING)
     side = int(trial["info.image_size"]) // int(trial["model.patch_size"])
-    is_whole = stem is not None and kernel is not None and stem.ndim == 4 and kernel.ndim == 2
-    return is_whole and len(kernel) >= side**2 + _first_patch(trial)
+    if stem is None or kernel is None or stem.ndim != 4 or kernel.ndim != 2:
+        return False
+    return len(kernel) >= side**2 + _first_patch(trial)
 
 
 def _first_patch(trial: Any) -> int:

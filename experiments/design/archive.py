@@ -175,7 +175,7 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
 def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:
     if fields is None:
         return None
-    over = {name: tuple(of_json(dict(enumerate(values))).values()) for name, values in fields["over"].items()}
+    over = {name: tuple(of_json({name: one})[name] for one in values) for name, values in fields["over"].items()}
     halving = fields.get("halving")
     stages = Halving(tuple(halving["steps"]), halving["keep"]) if halving else None
     return TuneSpec(**{**fields, "over": over, "seeds": tuple(fields["seeds"]), "halving": stages})

@@ -70,7 +70,7 @@ def values(axis: Any, field: str, where: str) -> list[Any]:
     several = axis if isinstance(axis, list) else [axis]
     if not several:
         raise MixlabError(f"{where}: {field}: expected one value or several, got no values")
-    if is_list(*fields.holder(field)) and not any(isinstance(one, (list, tuple)) for one in several):
+    if is_list(*fields.holder(field)) and not any(isinstance(one, (list, tuple)) or one is None for one in several):
         raise MixlabError(
             f"{where}: {field}: a value of it is a list, and an axis a list of such; for this one value write "
             f"[{as_list(', '.join(map(str, several)))}]"

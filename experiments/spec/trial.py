@@ -103,9 +103,13 @@ def _hashed(config: Any) -> dict[str, Any]:
     return {name: value for name, value in tree.items() if name not in before or value != before[name]}
 
 
-@cache
 def values_before(kind: Any) -> dict[str, Any]:
     """The fields of a dataclass that came later, each with the value at which it does not count for an id."""
+    return _values_before(kind)
+
+
+@cache
+def _values_before(kind: Any) -> dict[str, Any]:
     return {f.name: f.metadata["before"] for f in dataclasses.fields(kind) if "before" in f.metadata}
 
 

@@ -62,8 +62,8 @@ def may_be_list(kind: type, name: str) -> bool:
 
 
 def is_list(kind: type, name: str) -> bool:
-    """Whether a field holds nothing but lists."""
-    return all(_is_list(one) for one in _alternatives(_field(kind, name).hint))
+    """Whether a field holds nothing but lists, or None."""
+    return all(_is_list(one) for one in _alternatives(_field(kind, name).hint) if one is not types.NoneType)
 
 
 def bounds(kind: type, name: str) -> tuple[float | None, float | None]:

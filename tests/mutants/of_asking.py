@@ -22,8 +22,8 @@ FAULTS: dict[str, list[Row]] = {
         ("if abs(number - wanted) > WITHIN * wanted:", "if False:", "matched -k cannot_be_matched"),
         ("if other != width and best and abs", "if not best and abs", "matched -k in_place_of_another"),
         ("(own | dict(instead))", "(own | {})", "matched -k as_many"),
-        ("model.token_groups or 1 if", "1 if", "matched -k groups_divide"),
-        ('if number(1) == number(WIDEST):', "if False:", "matched -k changes_nothing"),
+        ("next(filter(fits, side), None)", "next(iter(side), None)", "matched -k groups_divide"),
+        ('if number(least) == number(WIDEST):', "if False:", "matched -k changes_nothing"),
     ],
     "experiments/design/report_spec.py": [
         (" and not own & set(sets)]", "]", "asking -k no_row_by_itself"),

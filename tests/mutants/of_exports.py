@@ -52,7 +52,7 @@ FAULTS: dict[str, list[Row]] = {
         ),
     ],
     "analysis/export/graph.py": [
-        ("[before, trunk] if ends_branch else [before]", "[before]", "export_tensorboard -k skip"),
+        ("[branch, shortcut or trunk]", "[branch]", "export_tensorboard -k skip"),
         ("        if layer.weights:\n", "        if False:\n", "export_tensorboard -k shared"),
     ],
     "analysis/export/wandb.py": [
