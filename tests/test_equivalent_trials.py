@@ -56,6 +56,7 @@ COMPILED: list[Pair] = [
     ({"token_mixing": "pooling", "tokens_mlp_dim": 3}, {}, {"token_mixing": "pooling"}, {}),
     ({}, {"optimizer": "sgd", "momentum": 0.0, "nesterov": True}, {}, {"optimizer": "sgd", "momentum": 0.0}),
 ]
+IDLE = {"activation": "relu", "dropout": 0.1, "tokens_mlp_dim": 3, "channels_mlp_dim": 6, "init": "vit"}
 SAME: list[Pair] = [
     *COMPILED,
     ({}, {"schedule": "constant", "warmup_steps": 1}, {}, {"schedule": "constant"}),
@@ -64,11 +65,43 @@ SAME: list[Pair] = [
     ({}, {"schedule": "linear", "warmup_steps": 1, "steps": 1}, {}, {"steps": 1}),
     ({}, {"schedule": "linear", "warmup_steps": 1, "steps": 2}, {}, {"schedule": "constant", "steps": 2}),
     ({}, {"evaluate_train_examples": NUM_TRAIN}, {}, {}),
+    ({"share_token_mixing": True, "share_channel_mixing": True}, {}, {}, {}),
+    (
+        {"share_blocks": True, "share_token_mixing": True, "num_blocks": 2},
+        {},
+        {"share_blocks": True, "num_blocks": 2},
+        {},
+    ),
+    (
+        {"token_mixing": "shift", "share_token_mixing": True, "num_blocks": 2},
+        {},
+        {"token_mixing": "shift", "num_blocks": 2},
+        {},
+    ),
+    ({"norm": "affine", "norm_epsilon": 1e-5}, {}, {"norm": "affine"}, {}),
+    ({"num_heads": 2, "kernel_size": 5, "cls_position": False}, {}, {}, {}),
+    ({"token_mixing": ("tied", "tied"), "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
+    ({"token_mixing": "gating", "tokens_mlp_dim": 3, "channel_mixing": "untied"}, {}, {"token_mixing": "gating"}, {}),
+    (
+        {"token_mixing": "shift", "channel_mixing": "none", **IDLE},
+        {},
+        {"token_mixing": "shift", "channel_mixing": "none"},
+        {},
+    ),
+    ({"patch_size": 1, "stem": "overlap"}, {}, {"patch_size": 1}, {}),
     ({}, {"evaluate_train_examples": NUM_TRAIN + 1}, {}, {}),
 ]
 # Each is another training, though it is near one that is not.
 OTHER: list[Pair] = [
     ({"share_blocks": True, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
+    ({"share_token_mixing": True, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
+    ({"share_channel_mixing": True, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
+    ({"norm": "rms", "norm_epsilon": 1e-5}, {}, {"norm": "rms"}, {}),
+    ({"token_mixing": "attention", "num_heads": 2}, {}, {"token_mixing": "attention"}, {}),
+    ({"token_mixing": "gating", "channels_mlp_dim": 6}, {}, {"token_mixing": "gating"}, {}),
+    ({"token_mixing": "gating", "dropout": 0.1}, {}, {"token_mixing": "gating"}, {}),
+    ({"stem": "overlap"}, {}, {}, {}),
+    ({"init": "vit"}, {}, {}, {}),
     ({"stochastic_depth": 0.5, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
     ({"stochastic_depth": 0.5, "rescale": True}, {}, {}, {}),
     ({"token_mixing": "grouped", "token_groups": 2}, {}, {}, {}),

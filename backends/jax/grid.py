@@ -23,7 +23,7 @@ def windows(images_bhwc: Array, size: int, stride: int) -> Array:
     padded = jnp.pad(images_bhwc, [(0, 0), (before, after), (before, after), (0, 0)])
     pixels = np.arange(num)[:, None] * stride + np.arange(size)
     parts = padded[:, pixels][:, :, :, pixels].swapaxes(2, 3)
-    return parts.reshape(len(padded), num * num, -1)
+    return parts.reshape(padded.shape[0], num * num, -1)
 
 
 def grid(x_bsc: Array) -> Array:

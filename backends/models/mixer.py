@@ -6,7 +6,7 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
-from backends.models.mixer_rules import default_patch_size, default_tokens_mlp_dim, faults, plain
+from backends.models.mixer_rules import default_num_heads, default_patch_size, default_tokens_mlp_dim, faults, plain
 from backends.models.mixer_spec import SIZES, MixerConfig, MixerOptions, MixerSpec
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
@@ -28,7 +28,6 @@ __all__ = [  # a Family
 Spec: type[ModelSpec] = MixerSpec
 Config: type[Any] = MixerConfig
 DEFAULT_DIM, DEFAULT_BLOCKS = 64, 4
-HEAD_DIM = 64  # channels of a head of attention.  Source: ViT's variants
 WITH_D_S = ("tied", "untied", "grouped", "grouped_views")
 RATES = ("dropout", "stochastic_depth", "rescale")
 STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"  # what figures draw
@@ -47,7 +46,7 @@ def make(config: ModelConfig, image_size: int, image_channels: int, num_classes:
         tokens_mlp_dim=config.tokens_mlp_dim or default_tokens_mlp_dim(hidden),
         channels_mlp_dim=config.channels_mlp_dim or 4 * hidden,
         token_groups=config.token_groups or 1,
-        num_heads=config.num_heads or max(1, hidden // HEAD_DIM),
+        num_heads=config.num_heads or default_num_heads(hidden),
         **{f.name: getattr(config, f.name) for f in fields(MixerOptions)},
     )
 

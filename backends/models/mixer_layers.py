@@ -25,6 +25,7 @@ from backends.models.mixer_spec import MixerSpec
 
 POSITION_STD = 0.02  # of the position embedding, before the cut.  Source: google-research/vision_transformer
 NORMS: dict[str, Callable[[str, Shape], Layer]] = {"layer": layer_norm, "affine": affine, "rms": rms_norm}
+POOL_HINT = {"mean": "the mean over tokens", "cls": "which token is the class token"}
 NORM_NAMES = {"layer": "LayerNorm", "affine": "Affine", "rms": "RMSNorm"}  # in a block; _0 and _1 are added
 PRE_HEAD = {"layer": "pre_head_layer_norm", "affine": "pre_head_affine", "rms": "pre_head_rms_norm"}
 
@@ -41,7 +42,7 @@ def layers(spec: MixerSpec) -> list[Layer]:
         *_first_tokens(spec),
         *(layer for i in range(spec.num_blocks) for layer in _block(spec, i)),
         *[NORMS[spec.norm](PRE_HEAD[spec.norm], last)] * spec.pre_head_norm,
-        Layer("features" if not spec.representation else "pooled", (channels,), hint="the mean over tokens"),
+        Layer("pooled" if spec.representation else "features", (channels,), hint=POOL_HINT[spec.pool]),
         *_representation(spec),
         dense("head", channels, spec.num_classes, (spec.num_classes,), init=ZEROS),
     ]

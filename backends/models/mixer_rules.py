@@ -9,8 +9,10 @@ from backends.models.config import ModelConfig
 from backends.models.mixer_layers import layers
 from backends.models.mixer_spec import MixerOptions, MixerSpec
 
+HEAD_DIM = 64  # channels of a head of attention.  Source: ViT's variants
 GROUPED = ("grouped", "grouped_views")
 USUAL = MixerOptions()
+MAY_BE_IDLE = ("stem", "init", "share_blocks", "share_token_mixing", "share_channel_mixing")
 
 
 def faults(spec: MixerSpec, config: ModelConfig) -> Iterator[str]:
@@ -127,13 +129,19 @@ def plain(spec: MixerSpec) -> MixerSpec:
         same["channels_mlp_dim"] = 4 * spec.hidden_dim
     if not any(layer.name.endswith("/activation") for layer in layers(spec)):
         same["activation"] = USUAL.activation
-    if spec.num_blocks == 1 or spec.share_blocks:
-        same |= {"share_token_mixing": False, "share_channel_mixing": False}
-    if spec.num_blocks == 1:
-        same["share_blocks"] = False
+    if not any(layer.drops for layer in layers(spec)):
+        same["dropout"] = USUAL.dropout
+    same |= {name: getattr(USUAL, name) for name in MAY_BE_IDLE if _is_idle(spec, name)}
     if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
         same |= {"stochastic_depth": 0.0, "rescale": False}
     return replace(spec, **same)
+
+
+def _is_idle(spec: MixerSpec, name: str) -> bool:
+    """Whether the layers and their first weights are the same with a field's default."""
+    usual = replace(spec, **{name: getattr(USUAL, name)})
+    one, other = ([(layer.output, layer.weights, layer.params) for layer in layers(of)] for of in (spec, usual))
+    return one == other
 
 
 def _plain_mixing(spec: MixerSpec) -> dict[str, Any]:
@@ -148,12 +156,19 @@ def _plain_mixing(spec: MixerSpec) -> dict[str, Any]:
         same["channel_mixing"] = "none"
     if spec.pool != "cls" or spec.position_embedding == "none":
         same["cls_position"] = USUAL.cls_position
+    if spec.norm == "affine":
+        same["norm_epsilon"] = USUAL.norm_epsilon
     return same
 
 
 def _shapes(spec: MixerSpec) -> list[object]:
     """The shapes of what the blocks compute, and of their parameters."""
     return [(layer.output, *(param.shape for param in layer.params.values())) for layer in layers(spec)]
+
+
+def default_num_heads(hidden_dim: int) -> int:
+    """The divisor of C that is nearest to C / 64, as ViT has it."""
+    return min(_divisors(hidden_dim), key=lambda heads: abs(heads - hidden_dim / HEAD_DIM))
 
 
 def default_tokens_mlp_dim(hidden_dim: int) -> int:

@@ -66,7 +66,7 @@ class MixerConfig(MixerOptions):
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S; none: half of C
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C; none: four times C
     token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it
-    num_heads: Optional[int] = option(None, low=1)  # of attention; none: C / 64
+    num_heads: Optional[int] = option(None, low=1)  # of attention; none: near C / 64
 
 
 @dataclass(frozen=True)

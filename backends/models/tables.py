@@ -1,7 +1,5 @@
 """Constant tables of numbers that layers multiply with or add: made once in float64, and rounded by each framework."""
 
-from functools import lru_cache
-
 import numpy as np
 
 from backends.arrays import Array
@@ -9,13 +7,11 @@ from backends.arrays import Array
 TEMPERATURE = 10_000.0  # of sincos2d: the ratio of its longest wave to its shortest
 
 
-@lru_cache(maxsize=64)
 def cosines(size: int) -> Array:
     """The real part of the unnormalised Fourier transform, (size, size)."""
     return np.asarray(np.cos(_angles(size)))
 
 
-@lru_cache(maxsize=64)
 def sines(size: int) -> Array:
     """The imaginary part of the unnormalised Fourier transform, with the opposite sign, (size, size)."""
     return np.asarray(np.sin(_angles(size)))
@@ -26,7 +22,6 @@ def _angles(size: int) -> Array:
     return 2 * np.pi * (np.outer(places, places) % size) / size  # whole turns are taken off before the rounding
 
 
-@lru_cache(maxsize=64)
 def sincos2d(side: int, channels: int) -> Array:
     """Positions in a grid of side x side tokens as waves: (tokens, channels), of the column first, then of the row.
 

@@ -23,7 +23,7 @@ def windows(images_bhwc: Tensor, size: int, stride: int) -> Tensor:
     padded = F.pad(images_bhwc, (0, 0, before, after, before, after))
     pixels = torch.arange(num, device=padded.device)[:, None] * stride + torch.arange(size, device=padded.device)
     parts = padded[:, pixels][:, :, :, pixels].transpose(2, 3)
-    return parts.reshape(len(padded), num * num, -1)
+    return parts.reshape(padded.shape[0], num * num, -1)
 
 
 def grid(x_bsc: Tensor) -> Tensor:
@@ -50,7 +50,7 @@ def shifted(x_bhwc: Tensor, axis: int, step: int) -> Tensor:
 
 def table(make: Callable[..., Array], *sizes: int, like: Tensor) -> Tensor:
     """A table of backends/models/tables.py, in the precision and on the device of a tensor."""
-    if torch.compiler.is_compiling():  # what is traced is a constant there, and no tensor to keep
+    if torch.compiler.is_compiling():  # it is traced, and there is no tensor to keep
         return torch.from_numpy(make(*sizes)).to(like.device, like.dtype)
     return _table(make, sizes, like.dtype, like.device)
 

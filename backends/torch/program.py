@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.models.folds import branches, constant_shapes, dropout_sites, spread, trained_shapes
+from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
@@ -211,9 +211,10 @@ def _forward(model: ModelSpec, compiled: bool = False, remat: bool = False) -> C
     """(parameters by name, images, chance, dtype) -> (logits, features), made once for each structure."""
     with torch.device("meta"):  # without memory: each call brings its own parameters
         module = make(model, remat)
+    read = {own.replace("/", "."): held for own, held in uses(model).items()}
 
     def forward(params: dict[str, Tensor], *arguments: Any) -> Any:
-        named = {name.replace("/", "."): x for name, x in spread(model, params).items()}
+        named = {own: params[held] for own, held in read.items()}
         return torch.func.functional_call(module, named, arguments)
 
     # Not dynamic: a run calls it with two shapes, those of training and of prediction, and each is compiled for itself.

@@ -73,7 +73,7 @@ FAULTS: dict[str, list[Row]] = {
         ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
     ],
     "backends/models/mixer_rules.py": [
-        ("if spec.num_blocks == 1:", "if spec.num_blocks <= 2:", "equivalent_trials -k look_alike"),
+        ("layer.weights, layer.params)", "layer.params)", "equivalent_trials -k look_alike"),
         ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
         (
             "if _shapes(spec) == _shapes(replace(spec, tokens_mlp_dim",

@@ -126,7 +126,7 @@ class MlpMixer(nn.Module):
         return self._with_cls(x_bsc, chance) if is_cls and not has_position else x_bsc
 
     def _with_cls(self, x_bsc: Tensor, chance: Chance) -> Tensor:
-        token_b1c = self.cls_token.to(x_bsc.dtype).expand(len(x_bsc), 1, -1)
+        token_b1c = self.cls_token.to(x_bsc.dtype).expand(x_bsc.shape[0], 1, -1)
         return tap(torch.cat([token_b1c, x_bsc], 1), "cls_token", chance)
 
     def _features(self, x_bsc: Tensor, chance: Chance) -> Tensor:
