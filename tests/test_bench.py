@@ -174,7 +174,11 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(("backend", "name"), [("torch", "timm-vit"), ("jax", "big_vision-vit")])
-def test_the_vits_of_others_have_the_parameters_of_ours_and_train(backend: str, name: str) -> None:
+def test_the_vits_of_others_have_the_parameters_of_ours_and_train(
+    backend: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in [one for one in sys.modules if one.partition(".")[0] == "timm"]:
+        monkeypatch.delitem(sys.modules, module)  # the stand-in of another test
     trial = config.trial("cifar-vit", [*SMALL, "model.num_heads=2"])
     data = side.random_data(trial, 1)
     found: Any = backends.load_peers(backend).open_peer(name, trial.model, trial.optimizer, data, RunSpec(), None)
