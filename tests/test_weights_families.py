@@ -15,6 +15,8 @@ import pytest
 import backends
 from backends.arrays import Array
 from backends.errors import MixlabError
+from backends.models import folds
+from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
 from backends.weights import convert, recognition
 from backends.weights.form import NotAModel
@@ -116,6 +118,7 @@ def test_what_is_read_is_written_with_the_same_bits(name: str) -> None:
 @pytest.mark.parametrize("name", ["vision_transformer-vit", "vision_transformer-linen", "timm-vit"])
 def test_a_class_token_with_a_position_of_its_own_goes_into_the_formats_that_have_it(name: str) -> None:
     weights = read("vit_learn_small")
+    assert isinstance(weights.model, MixerSpec)
     model = dataclasses.replace(weights.model, pool="cls")
     params = {**weights.params, "cls_token": np.arange(32, dtype=np.float32)}
     table = np.concatenate([np.ones((1, 32), np.float32), weights.params["position_embedding"]])
@@ -193,15 +196,15 @@ def test_what_is_nearly_right_is_refused(
 
 
 def test_heads_of_a_fused_product_are_those_of_public_models_of_its_width_and_it_is_said() -> None:
+    base = read("timm_vit_small").model
+    assert isinstance(base, MixerSpec)
     for width, heads in ((1280, 16), (192, 3), (448, 7)):
-        model = dataclasses.replace(
-            read("timm_vit_small").model, hidden_dim=width, num_heads=1, num_blocks=1, channels_mlp_dim=4
-        )
-        model = dataclasses.replace(model, num_classes=2)
-        params = {key: np.zeros(shape, np.float32) for key, shape in convert.folds.shapes(model).items()}
+        model = dataclasses.replace(base, hidden_dim=width, tokens_mlp_dim=width // 2, num_heads=1, num_blocks=1)
+        params = {key: np.zeros(shape, np.float32) for key, shape in folds.shapes(model).items()}
         arrays = convert.from_canonical(model, params, FORMATS["timm-vit"])
         found, _ = convert.to_canonical(arrays)
-        assert found.model.num_heads == heads and "--num-heads" in found.assumed["num_heads"]  # type: ignore[attr-defined]
+        assert found.model == dataclasses.replace(model, num_heads=heads)
+        assert "--num-heads" in found.assumed["num_heads"]
 
 
 def test_weights_without_a_size_take_that_of_the_images_and_others_keep_theirs() -> None:

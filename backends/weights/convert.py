@@ -67,7 +67,8 @@ def written_as(model: ModelSpec, code: str) -> Format:
     own = [form for form in of_code if form.family == name_of(model)] or of_code
     plain = family_of(model).plain(model)
     alike = [form for form in own if not unlike(model, form)]
-    return alike[0] if alike else min(own, key=lambda form: len(list(_differing(plain, form))))
+    nearest: Format = min(alike[:1] or own, key=lambda form: len(list(_differing(plain, form))))
+    return nearest
 
 
 def unlike(model: ModelSpec, form: Format) -> str:
