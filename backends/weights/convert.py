@@ -55,7 +55,7 @@ def from_canonical(model: ModelSpec, params: Mapping[str, Array], form: Format) 
 def _written(model: ModelSpec, params: Mapping[str, Array], form: Format) -> State:
     rows = form.table(params, canonical=True)
     return {
-        name: np.ascontiguousarray(x)
+        name: np.asarray(x, order="C")
         for row in rows
         for name, x in zip(row.own, row.layout.write(model, *(params[name] for name in row.canonical)), strict=True)
     }
@@ -65,8 +65,10 @@ def written_as(model: ModelSpec, code: str) -> Format:
     """The format in which a code has a model: the first that has it, else the nearest of the model's family."""
     of_code = [form for form in FORMATS.values() if code in (form.code, form.name)]
     own = [form for form in of_code if form.family == name_of(model)] or of_code
-    apart = [form for form in own if not unlike(model, form)]
-    return apart[0] if apart else min(own, key=lambda form: len(list(_differing(family_of(model).plain(model), form))))
+    plain = family_of(model).plain(model)
+    alike = [form for form in own if not unlike(model, form)]
+    nearest: Format = min(alike[:1] or own, key=lambda form: len(list(_differing(plain, form))))
+    return nearest
 
 
 def unlike(model: ModelSpec, form: Format) -> str:

@@ -141,6 +141,7 @@ def _pattern(template: str) -> re.Pattern[str]:
 def _expanded(rule: Rule, places: list[dict[str, int]], names: Collection[str], canonical: bool) -> Iterator[Row]:
     """The rows of a rule; those of an optional one where any of its names is there."""
     for place in places:
-        row = Row(*(tuple(name.format(**place) for name in side) for side in (rule.canonical, rule.own)), rule.layout)
+        known, own = (tuple(name.format(**place) for name in side) for side in (rule.canonical, rule.own))
+        row = Row(known, own, rule.layout)
         if not rule.optional or any(name in names for name in (row.canonical if canonical else row.own)):
             yield row
