@@ -48,9 +48,10 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
     from backends import devices
     from backends.specs import RunSpec
+    from experiments import evaluation
     from experiments.results.metrics import LOSS, METRICS
     from experiments.results.store import Store
-    from experiments.weights import class_order, evaluation, recipes, weight_files
+    from experiments.weights import class_order, recipes, weight_files
 
     devices.read(arguments.device, "command line: --device")
     store = Store(arguments.store)

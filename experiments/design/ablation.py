@@ -34,19 +34,20 @@ import backends
 from backends.errors import MixlabError, choices
 from experiments import data
 from experiments.data import Purpose
-from experiments.design import grid, labels, matched, names, overridden
+from experiments.design import grid, labels, matched, names, overridden, starts
 from experiments.design.axes import Point
 from experiments.design.base import MATCHED, fields_at_the_top, is_field, laid_over, matched_over, read_base
 from experiments.design.grid import Sampling
 from experiments.design.names import Axes
 from experiments.design.report_spec import Grid, ReportSpec, read_report
 from experiments.design.tune_spec import TuneSpec, check_places, read_tune
+from experiments.results.store import Store
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed
 from experiments.spec.resolve import resolve
 from experiments.spec.scalars import SHOWN
-from experiments.spec.trial import DataInfo, Trial
+from experiments.spec.trial import DataInfo, Start, Trial
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
@@ -211,15 +212,18 @@ def _question(question: Any, where: str) -> str:
     return question or ""
 
 
-def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+def trials(
+    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
+) -> list[GridTrial]:
     """Every trial of the grid, resolved against its data.
 
     Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
+            store: with the trials whose weights others begin from.
     Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
-            data that must be prepared first.
+            data that must be prepared first, weights that are not there.
     """
     by_id: dict[str, GridTrial] = {}
-    for planned in resolved_points(ablation, cache, purpose):
+    for planned in resolved_points(ablation, cache, purpose, store):
         if (key := planned.trial.id) in by_id:
             raise MixlabError(
                 f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[key].label}): "
@@ -229,10 +233,12 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     return list(by_id.values())
 
 
-def resolved_points(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+def resolved_points(
+    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
+) -> list[GridTrial]:
     """The trial of each point, also where two of them resolve to one. Raises: MixlabError: as `trials`."""
     try:
-        return list(_resolved_points(ablation, cache, purpose))
+        return list(_resolved_points(ablation, cache, purpose, store))
     except data.NotPrepared as error:
         raise error.prepared_by(prepare_command(ablation, cache)) from error
 
@@ -247,16 +253,16 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
     return f"{words} run.data_cache={as_typed(cache)}"
 
 
-def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Iterator[GridTrial]:
+def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose, store: Store | None) -> Iterator[GridTrial]:
     baselines = _baselines(ablation)
     for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
         width: Point = {}
         if baseline is not None:
-            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose).model
+            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose, store).model
             info = _describe(config.data, cache, ablation.where, purpose)
             told = f"{ablation.where}: matched: ({_label(point, ablation.implied(point))})"
             width = matched.solved(config, info, target, ablation.matched, told)
-        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
+        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose, store)
         yield GridTrial(trial, point | width, ablation.implied(point))
 
 
@@ -284,13 +290,21 @@ def data_configs(ablation: Ablation) -> list[DataConfig]:
     return list(dict.fromkeys(config.data for _, config in configs(ablation)))
 
 
-def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> Trial:
-    """Raises: MixlabError: fields that do not fit each other or the data."""
+def resolved(
+    config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING, store: Store | None = None
+) -> Trial:
+    """Raises: MixlabError: fields that do not fit each other, the data, or the weights that it begins from."""
     try:
         backends.check(config.backend)
     except MixlabError as error:
         raise MixlabError(f"{where}: {error}") from error
-    return resolve(config, _describe(config.data, cache, where, purpose), where)
+    return resolve(config, _describe(config.data, cache, where, purpose), where, start_of(config, store, where))
+
+
+def start_of(config: TrialConfig, store: Store | None, where: str) -> Start | None:
+    """The weights that a trial begins from; None: drawn ones. Raises: MixlabError: they are not there."""
+    text = config.train.init_from
+    return None if text is None else starts.look_up(text, config.seed, store, where)
 
 
 @lru_cache(maxsize=256)
