@@ -16,6 +16,7 @@ from backends.errors import MixlabError, choices
 from experiments.design import labels as labelling
 from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.chain import Stage
 from experiments.design.halving import Halving
 from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
 from experiments.design.report_spec import as_tree as report_tree
@@ -26,6 +27,7 @@ from experiments.results.store import RESOLVED, TRIALS, Store
 from experiments.spec.trial import as_tree, trial_from_json
 
 FILE = RESOLVED
+GIVEN = ("tunes", "until", "pruned", "stage", "aside")  # of a GridTrial; what has its default is left out
 
 
 def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
@@ -79,12 +81,14 @@ def _asked(ablation: Ablation) -> dict[str, Any]:
     tree = asdict(ablation)
     if ablation.tune and ablation.tune.halving is None:
         del tree["tune"]["halving"]  # as before there was such a key
+    if not ablation.stages:
+        del tree["stages"], tree["report"]["stage"]
     return {**tree, "points": list(ablation.points)}
 
 
 def to_tree(planned: GridTrial) -> dict[str, Any]:
     """A trial of a grid as nested mappings."""
-    more = {"implied": planned.implied, "tunes": planned.tunes, "until": planned.until, "pruned": planned.pruned}
+    more = {name: getattr(planned, name) for name in ("implied", *GIVEN)}
     return {
         "settings": planned.settings,
         **{name: one for name, one in more.items() if one},
@@ -94,7 +98,7 @@ def to_tree(planned: GridTrial) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> GridTrial:
     """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
-    given = {name: tree[name] for name in ("tunes", "until", "pruned") if name in tree}
+    given = {name: tree[name] for name in GIVEN if name in tree}
     return GridTrial(trial_from_json(tree["spec"]), tree["settings"], tuple(tree.get("implied", ())), **given)
 
 
@@ -155,7 +159,8 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         fields = {**tree["ablation"], "points": tuple(tree["ablation"]["points"])}
         fields["overrides"] = tuple(fields.get("overrides", ()))
         fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
-        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
+        stages = {"stages": tuple(map(_stage, fields.get("stages", ())))}
+        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune")), **stages}
         return Ablation(**{**fields, **parts}), [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
@@ -167,6 +172,11 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
     if fields["metric"] not in metrics.names():
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
     return ReportSpec(**{**fields, **several, "equivalence": equivalence})
+
+
+def _stage(fields: dict[str, Any]) -> Stage:
+    several = {name: tuple(fields[name]) for name in ("points", "starts")}
+    return Stage(**{**fields, **several, "named": {axis: tuple(own) for axis, own in fields["named"].items()}})
 
 
 def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:

@@ -99,7 +99,7 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
 
 def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
     """How many trials of the table are not among these, since their value is not chosen."""
-    return len(ablation.points) - sum(not planned.tunes for planned in trials)
+    return len(ablation.points) - sum(planned.in_table for planned in trials)
 
 
 def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[Choice]:

@@ -45,6 +45,14 @@ def of_trial(store: Store, trial_id: str, which: str | None = None) -> Start:
     return Start(name_of(trial_id, str(about["kept"])), stored(store, trial_id).model)
 
 
+def why_never(trial: Trial, store: Store) -> str:
+    """A sentence on why a trial cannot begin, although its start is done; empty: it can, or is done."""
+    start_id, which = trial.start_id, (trial.train.init_from or "").partition("/")[2]
+    if start_id is None or store.recorded_status(start_id) != "done" or store.recorded_status(trial.id) == "done":
+        return ""
+    return why_not(store, start_id, which)
+
+
 def why_not(store: Store, trial_id: str, which: str | None = None) -> str:
     """A sentence on why nothing can begin from a trial's weights now; empty: something can. Args: of of_trial."""
     record = store.sound_record(trial_id)
