@@ -16,7 +16,7 @@ from backends.errors import MixlabError, choices
 from experiments.design import labels as labelling
 from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
-from experiments.design.chain import Stage
+from experiments.design.chain import Stage, of_table
 from experiments.design.halving import Halving
 from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
 from experiments.design.report_spec import as_tree as report_tree
@@ -141,12 +141,22 @@ def labels(store: Store) -> dict[str, dict[str, str]]:
 
 def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:
     """A resolved ablation, whose report is changed as the words say.  Raises: MixlabError."""
-    grid_read = Grid(ablation.points, dict(ablation.base), ablation.named)
-    report = read_report(
-        overridden.with_report(report_tree(ablation.report), words), grid_read, overridden.COMMAND_LINE
-    )
-    check_places(ablation.tune, (), report, ablation.matched, overridden.COMMAND_LINE)
-    return replace(ablation, report=report)
+    where, tree = overridden.COMMAND_LINE, overridden.with_report(report_tree(ablation.report), words)
+    if stage := of_table(ablation.stages, tree, where):
+        shared = {
+            axis: own for axis, own in ablation.named.items() if not any(axis in s.named for s in ablation.stages)
+        }
+        ablation = replace(ablation, base=stage.base, points=stage.points, named={**shared, **stage.named})
+    report = read_report(tree, Grid(ablation.points, dict(ablation.base), ablation.named), where)
+    check_places(ablation.tune, (), report, ablation.matched, where)
+    return replace(ablation, report=replace(report, stage=stage.name if stage else ""))
+
+
+def as_laid_out(ablation: Ablation, trials: Sequence[GridTrial]) -> list[GridTrial]:
+    """The trials, each with whether it is of the stage that the table is of, where the ablation has stages."""
+    if not ablation.stages:
+        return list(trials)
+    return [replace(planned, aside=planned.stage != ablation.report.stage) for planned in trials]
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
