@@ -66,7 +66,7 @@ def trials_frame(
 
     trial_results = results(ablation.name, trials, store) if trial_results is None else trial_results
     measured = ceilings.known(store)
-    tuning, trials = tuned.texts(ablation, trials, store), [planned for planned in trials if not planned.tunes]
+    tuning, trials = tuned.texts(ablation, trials, store), [planned for planned in trials if planned.in_table]
     contents = {planned.trial.id: planned.trial.info.content for planned in trials}
     added = unsealed.added(store, ablation.name, contents)
     report, tuned_fields = ablation.report, ablation.tune.over if ablation.tune else ()

@@ -134,7 +134,10 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
     store, is_file = Store(arguments.store), word.endswith(".json")
     ablation, trials = archive.read(Path(expand(word, where))) if is_file else archive.recall(store, word)
     trials = tune.known(ablation, trials, store) if is_file else trials
-    return store, archive.laid_out(ablation, overrides) if overrides else ablation, trials
+    if not overrides:
+        return store, ablation, trials
+    laid_out = archive.laid_out(ablation, overrides)
+    return store, laid_out, archive.as_laid_out(laid_out, trials)
 
 
 def load_or_recall(arguments: argparse.Namespace) -> "tuple[Store, Ablation, list[GridTrial]]":

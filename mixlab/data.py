@@ -64,9 +64,9 @@ def _prepared(source: str, about: "About", cache: Path) -> str:
 
 def _asked(arguments: argparse.Namespace, store: "Store") -> "tuple[Path, str, list[DataConfig]]":
     """The cache, what errors begin with, and the data."""
+    from experiments import evaluation
     from experiments.design import ablation as ablations
     from experiments.spec.expand import expand
-    from experiments.weights import evaluation
 
     if arguments.source.endswith((".yaml", ".yml")):
         path = Path(expand(arguments.source, f"{ablations.COMMAND_LINE}: ablation"))
@@ -77,10 +77,10 @@ def _asked(arguments: argparse.Namespace, store: "Store") -> "tuple[Path, str, l
 
 
 def _show(arguments: argparse.Namespace) -> int:
+    from experiments import evaluation
     from experiments.data.contents import contents
     from experiments.design.ablation import COMMAND_LINE
     from experiments.results.store import Store
-    from experiments.weights import evaluation
 
     store = Store(arguments.store)
     store.check_folder()

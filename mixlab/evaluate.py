@@ -12,7 +12,7 @@ HELP = "Print the accuracy of weights on the test examples of a data set."
 EXAMPLE = "mixlab evaluate --weights Mixer-B_16.npz path/to/imagenet --backend jax"
 
 if TYPE_CHECKING:
-    from experiments.weights.evaluation import Evaluation, Probed
+    from experiments.evaluation import Evaluation, Probed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,9 +58,10 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
     from backends import devices
     from backends.specs import RunSpec
+    from experiments import evaluation
     from experiments.results.store import Store
     from experiments.spec.expand import expand
-    from experiments.weights import class_order, evaluation, of_trials, recipes
+    from experiments.weights import class_order, of_trials, recipes
 
     devices.read(arguments.device, "command line: --device")
     shots = evaluation.read_shots(arguments.shots)
@@ -86,8 +87,8 @@ def command(arguments: argparse.Namespace) -> int:
 
 
 def _head_lines(result: "Evaluation") -> list[str]:
+    from experiments.evaluation import TEST_LOSS
     from experiments.results.metrics import LOSS, METRICS
-    from experiments.weights.evaluation import TEST_LOSS
 
     lines = [f"classes     {result.classes}"]
     for name, value in result.metrics.items():

@@ -160,7 +160,7 @@ def _selection(arguments: argparse.Namespace) -> "tuple[Store, Selection]":
     if is_file or word in store.ablations() or not any(key.startswith(word) for key in store.trial_ids()):
         store, ablation, trials = find(word, arguments.overrides, arguments)
         _unseal(arguments, store, ablation, trials)
-        labels = {planned.trial.id: planned.label for planned in trials if not planned.tunes}
+        labels = {planned.trial.id: planned.label for planned in trials if planned.in_table}
         return store, Selection(labels, ablation.name, ablation.question, test=arguments.test)
     if arguments.overrides:
         raise MixlabError(f"{COMMAND_LINE}: {arguments.overrides[0]!r}: a trial has no field to set; leave it out")

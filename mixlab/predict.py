@@ -34,9 +34,10 @@ def command(arguments: argparse.Namespace) -> int:
     from analysis.terminal.details import weights_lines
     from backends import devices
     from backends.specs import RunSpec
+    from experiments import evaluation, prediction
     from experiments.results.store import Store
     from experiments.spec.expand import expand
-    from experiments.weights import evaluation, image_files, of_trials, prediction
+    from experiments.weights import image_files, of_trials
 
     devices.read(arguments.device, f"{COMMAND_LINE}: --device")
     prediction.check_out(arguments.out)

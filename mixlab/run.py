@@ -76,6 +76,8 @@ def command(arguments: argparse.Namespace) -> int:
         print("\n".join([_dry_run(known), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
+    if arguments.only is not None:
+        _check_starts(chosen, store)
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
         devices.check_backend(device, arguments.resume_on or backend, "command line: --devices")
     console = Console(stderr=True)
@@ -104,12 +106,22 @@ def command(arguments: argparse.Namespace) -> int:
         failed |= summary.failed
     for sentence in _choices(ablation, trials, store):
         print(f"mixlab: {sentence}", file=sys.stderr)
-    in_table = [planned for planned in trials if not planned.tunes]
+    in_table = [planned for planned in trials if planned.in_table]
     if in_table:
         print(_table(ablation, trials, store))
     asked = in_table if is_whole else chosen
     waiting = is_whole and tune.num_waiting(ablation, trials) > 0
     return TRIAL_FAILED if waiting or any(_has_failed(planned, failed, store) for planned in asked) else 0
+
+
+def _check_starts(trials: "list[GridTrial]", store: "Store") -> None:
+    """Raises: MixlabError: a trial that is named begins from the weights of one that is not done, nor named."""
+    ids = {planned.trial.id for planned in trials}
+    for planned in trials:
+        start = planned.trial.start_id
+        if start and start not in ids and store.recorded_status(start) != "done":
+            told = f"{planned.trial.id} ({planned.label}) begins from the weights of trial {start}, which is not done"
+            raise MixlabError(f"command line: --only: {told}; run that first: --only {start}")
 
 
 def _has_failed(planned: "GridTrial", failed: dict[str, str], store: "Store") -> bool:

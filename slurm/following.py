@@ -87,10 +87,10 @@ def _send_next(folder: Path) -> None:
         _note(folder, NEXT, REFUSED)
         raise client.SlurmError("slurm: sbatch is not in the container of the cluster file")
     tuning = {one.trial.id for one in archive.read(folder / archive.FILE)[1] if one.tunes}
-    _send(folder, NEXT, ledger.next_name(folder), _jobs_of(Store(folder.parents[3]), tuning))
+    _send(folder, NEXT, ledger.next_name(folder), jobs_of(Store(folder.parents[3]), tuning))
 
 
-def _jobs_of(store: Store, trial_ids: Collection[str]) -> list[str]:
+def jobs_of(store: Store, trial_ids: Collection[str]) -> list[str]:
     """Numbers of the arrays, of any submission, that have these trials and that Slurm has."""
     places = ledger.places(list(ledger.all_arrays(store)))
     arrays = list(dict.fromkeys(places[key].array for key in sorted(trial_ids) if key in places))

@@ -132,7 +132,8 @@ class Work:
         """Train what is left; returns the exit code."""
         # What this pack recorded as failed stays so over its requeues. An older failure is one that somebody has sent
         # to be tried again.
-        todo = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
+        left = [one for one in pending(self.trials, self.store, print) if not self._has_failed_here(one.trial.id)]
+        todo = [one for one in left if not self._waits(one)]
         console = Console(file=sys.stdout, width=200)
         reporter = PackReporter(console, len(todo), self.attempts)
         run = LocalRun(todo, self.store, self.cache, self._pool(), reporter)
@@ -140,7 +141,16 @@ class Work:
             step = checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
             if idle := self.attempts.given_up(planned.trial.id, step, self.cluster):
                 run.give_up(planned, idle)
-        return self.end(run.run())
+        return self.end(run.run()) or int(len(todo) < len(left))
+
+    def _waits(self, planned: GridTrial) -> bool:
+        """Tell whether a trial begins from one that has not ended: it was lost, and both are to be sent again."""
+        start = planned.trial.start_id
+        waits = start is not None and self.store.recorded_status(start) is None
+        if waits:
+            told = f"it begins from the weights of trial {start}, which has not ended; submit both again"
+            print(f"mixlab: {planned.trial.id} not begun: {told}", flush=True)
+        return waits
 
     @cached_property
     def attempts(self) -> Attempts:

@@ -131,7 +131,8 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
         for array, packs in zip(planned, packed, strict=True):
             batch = Batch(folder / "slurm", array.name, request.ask(packs[0], code))
             files = [str(array.pack_file(index).absolute()) for index in range(len(array.packs))]
-            job = batch.submit([PackJob(file) for file in files], hold=True)
+            after = _jobs_before(request.store, packs)
+            job = batch.submit([PackJob(file) for file in files], hold=True, after=after)
             array.become(job=job, state="held")
     except MixlabError:
         for array in ledger.arrays(folder):  # all or nothing: a grid half of which is refused is not what was asked
@@ -143,6 +144,13 @@ def _send(request: Request, folder: Path, packed: list[list[Pack]], code: Path) 
         name = request.ablation.name
         request.warn(f"{name} had other trials here before: status, report and retry of {name} go by this form now")
     return release(folder, request.warn)
+
+
+def _jobs_before(store: Store, packs: list[Pack]) -> list[str]:
+    """Numbers of the jobs, of any submission, that train what these packs begin from. Raises: SlurmSilent."""
+    starts = {one.trial.start_id for pack in packs for one in pack.trials}
+    left = [start for start in starts if start is not None and store.recorded_status(start) != "done"]
+    return following.jobs_of(store, left) if left else []
 
 
 def _prepare(request: Request, folder: Path, packed: list[list[Pack]], code: Path) -> list[ledger.Array]:

@@ -9,9 +9,9 @@ import pytest
 from backends.errors import MixlabError
 from backends.models.mixer_spec import MixerSpec
 from experiments.design.ablation import load_ablation
+from experiments.evaluation import read_data
 from experiments.spec import fields
 from experiments.spec.overrides import read_override
-from experiments.weights.evaluation import read_data
 from mixlab import main
 from tests.conftest import Ended, base, write_yaml
 

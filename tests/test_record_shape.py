@@ -25,17 +25,21 @@ def written(tmp_path_factory: pytest.TempPathFactory, quick_package: Path) -> di
         "error": {"train": {"label_smoothing": 0.25}},
         "diverged": {"train": {"learning_rate": 5.0, "warmup_steps": 0}},
         "none": {"model": {"hidden_dim": 2**20}},
+        "begun": {},  # from the weights of the first one
     }
     found = {}
     for name, changes in ways.items():
+        if name == "begun":
+            (weights,) = (folder / "done").glob("trials/*/weights.safetensors")
+            changes = {"train": {"init_from": str(weights)}}
         path = write_yaml(folder / f"{name}.yaml", base=base(backend="quick", **changes), grid={"seed": [0]})
         ended = command(folder, "run", str(path), "--store", name, PYTHONPATH=str(quick_package))
         (found[name],) = records(folder / name).values()
-        assert (found[name]["status"] == "done") == (name in ("done", "untested")), ended.err
+        assert (found[name]["status"] == "done") == (name in ("done", "untested", "begun")), ended.err
     return found
 
 
-@pytest.mark.parametrize("way", ["done", "untested", "error", "diverged", "none"])
+@pytest.mark.parametrize("way", ["done", "untested", "error", "diverged", "none", "begun"])
 def test_what_is_written_is_what_is_declared(written: dict[str, dict[str, Any]], way: str) -> None:
     assert list(faults(written[way], whole=True)) == []
 

@@ -11,13 +11,13 @@ import torch
 import backends
 from backends.contract import ArrayDataset
 from backends.specs import RunSpec
-from experiments import data
+from experiments import data, evaluation
 from experiments.design.ablation import COMMAND_LINE
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.training.loop import Loop
 from experiments.training.trial_run import TrialRun
-from experiments.weights import evaluation, weight_files
+from experiments.weights import weight_files
 from tests.conftest import Ended, base, command, planned, write_yaml
 from tests.test_cli import assert_mistake
 from tests.test_weights import FILES, FIXTURES, SGD, random_model

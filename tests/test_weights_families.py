@@ -21,7 +21,8 @@ from backends.specs import RunSpec
 from backends.weights import convert, recognition
 from backends.weights.form import NotAModel
 from backends.weights.formats import FORMATS
-from experiments.weights import evaluation, prediction, weight_files
+from experiments import evaluation, prediction
+from experiments.weights import weight_files
 from experiments.weights.image_files import Images
 from experiments.weights.weight_files import Weights
 

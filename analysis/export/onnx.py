@@ -17,9 +17,8 @@ from backends.arrays import Array
 from backends.errors import MixlabError, first_line
 from backends.graphs import IMAGES, LOGITS
 from backends.specs import RunSpec
-from experiments import data, streams
+from experiments import data, evaluation, streams
 from experiments.results.store import Store
-from experiments.weights import evaluation
 
 WRITER = "torch"  # the backend that writes graphs; weights of every backend have the same names and meaning
 NUM_EXAMPLES = 16

@@ -2,7 +2,8 @@
 
 The names are those of the tidy frame: `validation.accuracy` of a curve, `last.validation.accuracy` at its end, fields
 by their dotted names. The run of a cell is the mean over its trials that are done, as in the table, at each evaluation
-that all of them have. A trial that tunes is in the group `tuning` and in no cell.
+that all of them have. A trial that tunes is in the group `tuning` and in no cell; those of
+other stages than the table's are left out.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def read_runs(
     asked: Asked = Asked(),  # noqa: B008
 ) -> Runs:
     """The runs of an ablation as the store has it now. Raises: StoreError: a record cannot be read at all."""
+    trials = [planned for planned in trials if not planned.aside]
     results = records.results(ablation.name, trials, store)
     source = _Source(ablation, store, asked, _words(ablation), stages.halts(ablation, trials, store))
     of_trials = [_of_trial(source, planned, results[planned.trial.id].values) for planned in trials]

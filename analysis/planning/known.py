@@ -47,7 +47,7 @@ class Known:
     @cached_property
     def table(self) -> list[GridTrial]:
         """The trials of the table, also those that wait."""
-        return [planned for planned in self.whole if not planned.tunes]
+        return [planned for planned in self.whole if planned.in_table]
 
     @property
     def costs_vary(self) -> bool:

@@ -137,6 +137,18 @@ class Layer:
         return {"/".join(filter(None, (self.name, part))): param for part, param in self.params.items()}
 
 
+class Misfit(ValueError):
+    """The error that a model cannot begin from another one's weights; its text is one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Change:
+    """What becomes of a parameter where a model begins from another one's weights; see transfer.py."""
+
+    how: str  # in words
+    make: Callable[[Array], Array] = lambda array: array  # from the weights' array, float64
+
+
 class Family(Protocol):
     """The attributes that a module of backends/models/ has: what is known of models of one kind."""
 

@@ -18,14 +18,16 @@
     labels: {mixing: {grouped 4: "grouped by four"}}   # words for reports; see labels.py
     report: {rows: [model.num_blocks], columns: [mixing, backend], metric: last.test.accuracy}
     tune: ...                            # fields whose value is chosen for each setting; see tune_spec.py
+    stages: ...                          # trials that begin from the weights of others; see chain.py
 
 A grid may also be a list of such mappings: the trials of each, one after the other.
 """
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,29 +36,36 @@ import backends
 from backends.errors import MixlabError, choices
 from experiments import data
 from experiments.data import Purpose
-from experiments.design import grid, labels, matched, names, overridden
+from experiments.design import grid, labels, matched, names, overridden, starts
 from experiments.design.axes import Point
 from experiments.design.base import MATCHED, fields_at_the_top, is_field, laid_over, matched_over, read_base
+from experiments.design.chain import STAGES, Shared, Stage, check_alone, of_table
+from experiments.design.chain import read as read_stages
 from experiments.design.grid import Sampling
 from experiments.design.names import Axes
 from experiments.design.report_spec import Grid, ReportSpec, read_report
 from experiments.design.tune_spec import TuneSpec, check_places, read_tune
+from experiments.results.starts import name_of, why_never, will_keep
+from experiments.results.store import Store
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.expand import as_typed
 from experiments.spec.resolve import resolve
 from experiments.spec.scalars import SHOWN
-from experiments.spec.trial import DataInfo, Trial
+from experiments.spec.trial import DataInfo, Start, Trial
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
 COMMAND_LINE = "command line"
-KEYS = ("name", "question", "base", "grid", "samples", "samples_seed", "exclude", "matched", "labels", "report", "tune")
+KEYS = (
+    *("name", "question", "base", "grid", "samples", "samples_seed", "exclude", "matched", "labels", "report", "tune"),
+    STAGES,
+)
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """A question and its trials."""
+    """A question and its trials; where it has stages, `base` and `points` are those of the table's."""
 
     name: str
     question: str
@@ -70,6 +79,7 @@ class Ablation:
     labels: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # field or axis -> value -> words; see labels
     matched: Mapping[str, str] = field(default_factory=dict)  # parameters or flops -> the width that is solved
     tune: TuneSpec | None = None
+    stages: tuple[Stage, ...] = ()  # all of them, with the table's
 
     @cached_property
     def varying(self) -> frozenset[str]:
@@ -107,11 +117,18 @@ class GridTrial:
     tunes: bool = False  # it chooses the value of tuned fields, and is not in the table
     until: int | None = None  # the step to which it is trained for now, where tuning is by halving; None: to its end
     pruned: bool = False  # it is trained no further than this, and its value is not chosen
+    stage: str = ""  # of the ablation's stages, where it has some
+    aside: bool = False  # it is of another stage than the table
+
+    @property
+    def in_table(self) -> bool:
+        """Whether the table has a number of it, or will have."""
+        return not self.tunes and not self.aside
 
     @property
     def label(self) -> str:
         words = _label(self.settings, self.implied)
-        return f"tuning: {words}" if self.tunes else words
+        return ": ".join(filter(None, ("tuning" if self.tunes else self.stage, words))) if words else self.stage
 
 
 def _label(point: Point, implied: Sequence[str]) -> str:
@@ -136,14 +153,24 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
         )
     below = matched_over(read_base(tree.get("base"), path.parent, f"{where}: base"), tree, where)
     base = laid_over(below.fields, fields_at_the_top(tree, where))
-    axes = grid.read_axes(tree.get("grid"), where, grid.read_sampling(tree, Sampling(), where))
+    check_alone(tree, below.matched, where)
+    sampling = grid.read_sampling(tree, Sampling(), where)
+    is_chain = tree.get(STAGES) is not None and not tree.get("grid")  # then the grid may be empty
+    axes: list[Axes] = [{}] if is_chain else grid.read_axes(tree.get("grid"), where, sampling)
     named, written_points = names.named(axes), grid.products(axes, where)
     rules = grid.read_rules(tree.get("exclude") or [], written_points, named, where)
     words = labels.read(tree.get("labels"), base, written_points, f"{where}: labels")
     _check_words(overrides, axes)
-    base = laid_over(base, overridden.apply(axes, overrides))
+    single = overridden.apply(axes, overrides)
     where = _with(path, overrides)
     points = grid.exclude(grid.products(axes, where), rules, where)
+    stages = read_stages(tree.get(STAGES), Shared(base, points, single, path.parent), where)
+    base, table = (
+        laid_over(base, single),
+        of_table(stages, overridden.with_report(tree.get("report"), overrides), where),
+    )
+    if table:
+        base, points, named = dict(table.base), list(table.points), {**named, **table.named}
     text += "".join(f"# override: {override}\n" for override in overrides)
     grid_read = Grid(tuple(points), base, named, tuple(overridden.names_of(overrides, tuple(named))))
     report = read_report(overridden.with_report(tree.get("report"), overrides), grid_read, where)
@@ -151,7 +178,8 @@ def load_ablation(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     solved = matched.read(below.matched, points, report, below.matched_where)
     tune = read_tune(tree.get("tune"), base, points, where)
     check_places(tune, grid_read.overridden, report, solved, where)
-    whole = (tuple(overrides), named, words, solved, tune)
+    report = replace(report, stage=table.name if table else "")
+    whole = (tuple(overrides), named, words, solved, tune, stages)
     return Ablation(name, question, text, base, tuple(points), report, where, *whole)
 
 
@@ -182,7 +210,7 @@ def load_base(path: Path, overrides: Sequence[str] = ()) -> Ablation:
     Raises: as `load_ablation`.
     """
     keys = read_mapping(path)
-    if "grid" in keys:
+    if "grid" in keys or STAGES in keys:
         return load_ablation(path, overrides)
     if extra := [key for key in keys if key in KEYS and key not in ("base", MATCHED)]:
         raise MixlabError(f"{path}: expected a base, or an ablation with its 'grid', got {extra[0]!r} without a grid")
@@ -211,15 +239,18 @@ def _question(question: Any, where: str) -> str:
     return question or ""
 
 
-def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+def trials(
+    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
+) -> list[GridTrial]:
     """Every trial of the grid, resolved against its data.
 
     Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
+            store: with the trials whose weights others begin from.
     Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
-            data that must be prepared first.
+            data that must be prepared first, weights that are not there.
     """
     by_id: dict[str, GridTrial] = {}
-    for planned in resolved_points(ablation, cache, purpose):
+    for planned in resolved_points(ablation, cache, purpose, store):
         if (key := planned.trial.id) in by_id:
             raise MixlabError(
                 f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[key].label}): "
@@ -229,10 +260,12 @@ def trials(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING)
     return list(by_id.values())
 
 
-def resolved_points(ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
+def resolved_points(
+    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
+) -> list[GridTrial]:
     """The trial of each point, also where two of them resolve to one. Raises: MixlabError: as `trials`."""
     try:
-        return list(_resolved_points(ablation, cache, purpose))
+        return list(_resolved_points(ablation, cache, purpose, store))
     except data.NotPrepared as error:
         raise error.prepared_by(prepare_command(ablation, cache)) from error
 
@@ -247,17 +280,49 @@ def prepare_command(ablation: Ablation, cache: Path) -> str:
     return f"{words} run.data_cache={as_typed(cache)}"
 
 
-def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose) -> Iterator[GridTrial]:
+def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose, store: Store | None) -> Iterator[GridTrial]:
+    if ablation.stages:
+        yield from _of_stages(ablation, cache, purpose, store)
+        return
     baselines = _baselines(ablation)
     for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
         width: Point = {}
         if baseline is not None:
-            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose).model
+            start = start_of(_config(ablation, baseline), store, ablation.where)
+            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose, start).model
             info = _describe(config.data, cache, ablation.where, purpose)
             told = f"{ablation.where}: matched: ({_label(point, ablation.implied(point))})"
             width = matched.solved(config, info, target, ablation.matched, told)
-        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose)
+        start = start_of(config, store, ablation.where)
+        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose, start)
         yield GridTrial(trial, point | width, ablation.implied(point))
+
+
+def _of_stages(ablation: Ablation, cache: Path, purpose: Purpose, store: Store | None) -> Iterator[GridTrial]:
+    """The trials of each stage; those that begin from others say so in their ids."""
+    found: dict[str, list[Trial]] = {}
+    for stage in ablation.stages:
+        alone = replace(
+            ablation, base=stage.base, points=stage.points, stages=(), named={**ablation.named, **stage.named}
+        )
+        own = found.setdefault(stage.name, [])
+        for (point, config), place in itertools.zip_longest(configs(alone), stage.starts):
+            begun = found[stage.start][place] if stage.start else None
+            where = f"{ablation.where}: {STAGES}: {stage.name}"
+            start = _kept(begun, stage, where) if begun else start_of(config, store, where)
+            trial = resolved(config, cache, where, purpose, start)
+            if begun and store and (why := why_never(trial, store)):
+                raise MixlabError(f"{where}: ({_label(point, alone.implied(point))}): {why}")
+            own.append(trial)
+            aside = stage.name != ablation.report.stage
+            yield GridTrial(trial, point, alone.implied(point), stage=stage.name, aside=aside)
+
+
+def _kept(begun: Trial, stage: Stage, where: str) -> Start:
+    """The weights that a trial of a stage will keep, for one that begins from them."""
+    if (which := will_keep(begun)) is None:
+        raise MixlabError(f"{where}: from: the trials of {stage.start!r} keep no weights; set run.keep there to last")
+    return Start(name_of(begun.id, which), begun.model)
 
 
 def _baselines(ablation: Ablation) -> Sequence[Point | None]:
@@ -284,13 +349,24 @@ def data_configs(ablation: Ablation) -> list[DataConfig]:
     return list(dict.fromkeys(config.data for _, config in configs(ablation)))
 
 
-def resolved(config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> Trial:
-    """Raises: MixlabError: fields that do not fit each other or the data."""
+def resolved(
+    config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING, start: Start | None = None
+) -> Trial:
+    """The trial of a config.  Args: start: what its train.init_from leads to.
+
+    Raises: MixlabError: fields that do not fit each other, the data, or the weights that it begins from.
+    """
     try:
         backends.check(config.backend)
     except MixlabError as error:
         raise MixlabError(f"{where}: {error}") from error
-    return resolve(config, _describe(config.data, cache, where, purpose), where)
+    return resolve(config, _describe(config.data, cache, where, purpose), where, start)
+
+
+def start_of(config: TrialConfig, store: Store | None, where: str) -> Start | None:
+    """The weights that a trial begins from; None: drawn ones. Raises: MixlabError: they are not there."""
+    text = config.train.init_from
+    return None if text is None else starts.look_up(text, config.seed, store, where)
 
 
 @lru_cache(maxsize=256)

@@ -16,6 +16,7 @@ from backends.errors import MixlabError, choices
 from experiments.design import labels as labelling
 from experiments.design import overridden, tune
 from experiments.design.ablation import Ablation, GridTrial
+from experiments.design.chain import Stage, of_table
 from experiments.design.halving import Halving
 from experiments.design.report_spec import EquivalenceSpec, Grid, ReportSpec, read_report
 from experiments.design.report_spec import as_tree as report_tree
@@ -27,6 +28,7 @@ from experiments.spec.fields import of_json
 from experiments.spec.trial import as_tree, trial_from_json
 
 FILE = RESOLVED
+GIVEN = ("tunes", "until", "pruned", "stage", "aside")  # of a GridTrial; what has its default is left out
 
 
 def keep(store: Store, ablation: Ablation, trials: Sequence[GridTrial]) -> bool:
@@ -80,12 +82,14 @@ def _asked(ablation: Ablation) -> dict[str, Any]:
     tree = asdict(ablation)
     if ablation.tune and ablation.tune.halving is None:
         del tree["tune"]["halving"]  # as before there was such a key
+    if not ablation.stages:
+        del tree["stages"], tree["report"]["stage"]
     return {**tree, "points": list(ablation.points)}
 
 
 def to_tree(planned: GridTrial) -> dict[str, Any]:
     """A trial of a grid as nested mappings."""
-    more = {"implied": planned.implied, "tunes": planned.tunes, "until": planned.until, "pruned": planned.pruned}
+    more = {name: getattr(planned, name) for name in ("implied", *GIVEN)}
     return {
         "settings": planned.settings,
         **{name: one for name, one in more.items() if one},
@@ -95,7 +99,7 @@ def to_tree(planned: GridTrial) -> dict[str, Any]:
 
 def from_tree(tree: Mapping[str, Any]) -> GridTrial:
     """The trial of a tree that `to_tree` gave.  Raises: KeyError, TypeError: it is no such tree."""
-    given = {name: tree[name] for name in ("tunes", "until", "pruned") if name in tree}
+    given = {name: tree[name] for name in GIVEN if name in tree}
     return GridTrial(trial_from_json(tree["spec"]), of_json(tree["settings"]), tuple(tree.get("implied", ())), **given)
 
 
@@ -138,12 +142,22 @@ def labels(store: Store) -> dict[str, dict[str, str]]:
 
 def laid_out(ablation: Ablation, words: Sequence[str]) -> Ablation:
     """A resolved ablation, whose report is changed as the words say.  Raises: MixlabError."""
-    grid_read = Grid(ablation.points, dict(ablation.base), ablation.named)
-    report = read_report(
-        overridden.with_report(report_tree(ablation.report), words), grid_read, overridden.COMMAND_LINE
-    )
-    check_places(ablation.tune, (), report, ablation.matched, overridden.COMMAND_LINE)
-    return replace(ablation, report=report)
+    where, tree = overridden.COMMAND_LINE, overridden.with_report(report_tree(ablation.report), words)
+    if stage := of_table(ablation.stages, tree, where):
+        shared = {
+            axis: own for axis, own in ablation.named.items() if not any(axis in s.named for s in ablation.stages)
+        }
+        ablation = replace(ablation, base=stage.base, points=stage.points, named={**shared, **stage.named})
+    report = read_report(tree, Grid(ablation.points, dict(ablation.base), ablation.named), where)
+    check_places(ablation.tune, (), report, ablation.matched, where)
+    return replace(ablation, report=replace(report, stage=stage.name if stage else ""))
+
+
+def as_laid_out(ablation: Ablation, trials: Sequence[GridTrial]) -> list[GridTrial]:
+    """The trials, each with whether it is of the stage that the table is of, where the ablation has stages."""
+    if not ablation.stages:
+        return list(trials)
+    return [replace(planned, aside=planned.stage != ablation.report.stage) for planned in trials]
 
 
 def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
@@ -157,7 +171,8 @@ def read(path: Path) -> tuple[Ablation, list[GridTrial]]:
         fields["base"] = of_json(fields["base"])
         fields["overrides"] = tuple(fields.get("overrides", ()))
         fields["named"] = {axis: tuple(own) for axis, own in fields.get("named", {}).items()}
-        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune"))}
+        stages = {"stages": tuple(map(_stage, fields.get("stages", ())))}
+        parts = {"report": _report(fields["report"]), "tune": _tune(fields.get("tune")), **stages}
         return Ablation(**{**fields, **parts}), [from_tree(one) for one in tree["trials"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
@@ -170,6 +185,11 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
         raise ValueError(f"report.metric: {fields['metric']!r} is not known")
     baseline = of_json(fields["baseline"])
     return ReportSpec(**{**fields, **several, "baseline": baseline, "equivalence": equivalence})
+
+
+def _stage(fields: dict[str, Any]) -> Stage:
+    several = {name: tuple(fields[name]) for name in ("points", "starts")}
+    return Stage(**{**fields, **several, "named": {axis: tuple(own) for axis, own in fields["named"].items()}})
 
 
 def _tune(fields: dict[str, Any] | None) -> TuneSpec | None:

@@ -12,7 +12,7 @@ def contents(ablation: Ablation, trials: Sequence[GridTrial]) -> dict[str, str]:
 
     Args: trials: with all that tune.
     """
-    table = (planned for planned in trials if not planned.tunes)
+    table = (planned for planned in trials if planned.in_table)
     return {planned.trial.id: planned.trial.info.content for planned in (*possible(ablation, trials), *table)}
 
 

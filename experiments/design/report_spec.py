@@ -39,9 +39,10 @@ class ReportSpec:
     baseline: Mapping[str, Any] = field(default_factory=dict)
     equivalence: EquivalenceSpec | None = None
     matched: tuple[str, ...] = ()  # of QUANTITIES: those that compared settings should have in common
+    stage: str = ""  # whose trials the table has, where the ablation has stages
 
 
-KEYS = ("rows", "columns", "metric", "baseline", "equivalence", "matched")
+KEYS = ("rows", "columns", "metric", "baseline", "equivalence", "matched", "stage")
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def as_tree(spec: ReportSpec) -> dict[str, Any]:
         "baseline": {_told(name): value for name, value in spec.baseline.items()},
         "equivalence": between,
         "matched": list(spec.matched),
+        **({"stage": spec.stage} if spec.stage else {}),
     }
 
 
@@ -169,7 +171,7 @@ def _usual_rows(columns: Sequence[str], baseline: Mapping[str, Any], asked: Grid
 
 def _is_placed(name: str, places: Sequence[str], asked: Grid) -> bool:
     """Whether no cell can average over a field or an axis: it, or what it varies with, is a row or a column."""
-    if name in (*places, SEED) or name in asked.named:  # an axis varies with its fields, which are looked at too
+    if name in (*places, SEED) or asked.named.get(name):  # an axis varies with its fields, which are looked at too
         return True
     return any(name in sets for axis, sets in asked.named.items() if axis in places)
 

@@ -26,6 +26,6 @@ def _grid(store: Store, name: str, shown: Set[str]) -> Contents:
     """The trials of an ablation; none where its table has none of those that are shown, or its file is damaged."""
     with contextlib.suppress(MixlabError):
         ablation, trials = archive.recall(store, name)
-        if any(one.trial.id in shown for one in trials if not one.tunes):
+        if any(one.trial.id in shown for one in trials if one.in_table):
             return contents(ablation, trials)
     return {}

@@ -13,7 +13,7 @@ from backends.errors import MixlabError
 from experiments.data import Purpose
 from experiments.design import ablation as ablations
 from experiments.design import choice as choices
-from experiments.design import stages
+from experiments.design import stages, starts
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
 from experiments.design.choice import ByPoint, Choice, Setting, combinations, key, tuning_points
@@ -48,10 +48,16 @@ def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Pur
             step of halving is no evaluation of a trial.
     """
     if ablation.tune is None:
-        return ablations.trials(ablation, cache, purpose)
-    _check_table(ablation, ablation.tune, cache, purpose)
+        return ablations.trials(ablation, cache, purpose, store)
+    for _, config in ablations.configs(ablation):
+        if starts.follows_seed(config.train.init_from):
+            raise MixlabError(
+                f"{ablation.where}: train.init_from: {config.train.init_from} is the trial of the same seed, and tune "
+                f"has seeds of its own; name one, such as seed=0 in its brackets"
+            )
+    _check_table(ablation, ablation.tune, cache, purpose, store)
     points = [point for setting in settings(ablation) for point in tuning_points(ablation.tune, setting)]
-    resolved = ablations.resolved_points(replace(ablation, points=tuple(points)), cache, purpose)
+    resolved = ablations.resolved_points(replace(ablation, points=tuple(points)), cache, purpose, store)
     tuning = [replace(planned, tunes=True) for planned in resolved]
     if unseen := next((planned for planned in tuning if not planned.trial.info.num_validation), None):
         raise MixlabError(
@@ -62,18 +68,17 @@ def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Pur
     return known(ablation, tuning, store)
 
 
-def _check_table(ablation: Ablation, tune: TuneSpec, cache: Path, purpose: Purpose) -> None:
+def _check_table(ablation: Ablation, tune: TuneSpec, cache: Path, purpose: Purpose, store: Store) -> None:
     """Check the table's trials at the values that are tried, before anything is trained.
 
     Raises: MixlabError: as ablation.trials; two of them are the same whatever is chosen.
     """
     for value in combinations(tune):
         at_value = replace(ablation, points=tuple(_at(ablation.points, value)))
-        if len({planned.trial.id for planned in ablations.resolved_points(at_value, cache, purpose)}) == len(
-            ablation.points
-        ):
+        found = ablations.resolved_points(at_value, cache, purpose, store)
+        if len({planned.trial.id for planned in found}) == len(ablation.points):
             return
-    ablations.trials(at_value, cache, purpose)
+    ablations.trials(at_value, cache, purpose, store)
 
 
 def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[GridTrial]:
@@ -94,7 +99,7 @@ def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list
 
 def num_waiting(ablation: Ablation, trials: Sequence[GridTrial]) -> int:
     """How many trials of the table are not among these, since their value is not chosen."""
-    return len(ablation.points) - sum(not planned.tunes for planned in trials)
+    return len(ablation.points) - sum(planned.in_table for planned in trials)
 
 
 def choose(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[Choice]:
@@ -116,13 +121,20 @@ def expected_steps(ablation: Ablation, trials: Sequence[GridTrial], store: Store
 
 
 def table_at(ablation: Ablation, setting: Setting, value: Point, tuning: ByPoint) -> Iterator[GridTrial]:
-    """The table's trials of a setting. Their data, and the width that is matched, are those of its tuning trials."""
+    """The table's trials of a setting.
+
+    Their data, the weights that they begin from, and the width that is matched, are those of its tuning trials.
+    """
     assert ablation.tune is not None
     first = choices.trials_of(ablation.tune, setting, value, tuning)[0]
     width = {name: first.settings[name] for name in ablation.matched.values() if name in first.settings}
     points = tuple(point | width for point in _at(setting.members, value))
     for point, config in ablations.configs(replace(ablation, points=points)):
-        yield GridTrial(resolve(config, first.trial.info, ablation.where), point, ablation.implied(point))
+        drawn = replace(config, train=replace(config.train, init_from=None))
+        trial = resolve(drawn, first.trial.info, ablation.where)
+        train = replace(trial.train, init_from=first.trial.train.init_from)
+        begun = replace(trial, train=train, start_file=first.trial.start_file)
+        yield GridTrial(begun, point, ablation.implied(point))
 
 
 def _at(points: Sequence[Point], value: Point) -> Iterator[Point]:

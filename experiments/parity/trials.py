@@ -90,6 +90,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "label_smoothing": config.train.label_smoothing or 0.1,
         "ema_decay": config.train.ema_decay or 0.9,
         "evaluate_every": None,
+        "init_from": None,  # drawn weights show every fault that others would, and are there on every machine
     }
     data = dataclasses.replace(
         config.data, augment=AugmentConfig(**{**dataclasses.asdict(config.data.augment), "flip": True, **augment})

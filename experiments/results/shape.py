@@ -82,6 +82,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         **dict.fromkeys(("started", "finished"), Part((int, float))),
         "data": Part((dict,), parts=DATA),
         "replicas": WHOLE,
+        "start": TEXT,  # what the weights of elsewhere are that it began from, and what became of them
         "sessions": Part((list,), (DONE,), item=Part((dict,), parts=SESSION)),
         **dict.fromkeys((metrics.STEPS, *metrics.COSTS), NUMBER),
         "seconds": Part((dict,), (DONE,), parts=dict.fromkeys(metrics.SECONDS, NUMBER)),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from backends.errors import BackendMissing, Diverged, MixlabError, show_chain
 from experiments.files import FULL
+from experiments.training.transfer import NoStart
 
 CAUSES = {
     "out_of_memory": "the device's or the machine's memory was full",
@@ -13,6 +14,7 @@ CAUSES = {
     "node_lost": "the node, or what runs jobs on it, went away",
     "import_error": "a framework is missing or does not load, for every other trial too",
     "data_missing": "the data cannot be read, or is not what it was",
+    "start_missing": "the weights that it begins from are not there, or are others",
     "disk_full": "nothing can be written to the store",
     "killed": "the process was killed by a signal",
     "cancelled": "somebody cancelled it",
@@ -44,7 +46,7 @@ class Failure:
 def failure(error: BaseException) -> Failure:
     """The class of an error and one line of it."""
     show_chain(error)
-    own = isinstance(error, (MixlabError, Diverged, DoesNotFit))
+    own = isinstance(error, (MixlabError, Diverged, DoesNotFit, NoStart))
     line = (str(error).splitlines() or [""])[0]
     return Failure(cause_of(error), line if own else f"{type(error).__name__}: {line}")
 
@@ -55,6 +57,8 @@ def cause_of(error: BaseException) -> str:
         return "diverged"
     if isinstance(error, DataMissing):
         return "data_missing"
+    if isinstance(error, NoStart):
+        return "start_missing"
     if isinstance(error, (BackendMissing, ImportError)):
         return "import_error"
     if any(isinstance(one, OSError) and one.errno in FULL for one in (error, error.__cause__)):

@@ -8,8 +8,9 @@ It is 1 unless asked for: a replica's numbers are those of the trial alone up to
 and belong to the same id. On one core, a step of 8 took this share of the CPU time of 8 steps: C 16, 2 blocks 0.30 in
 torch and 0.58 in jax; C 64, 4 blocks 0.66 and 0.88. In jax a program of several is compiled for each number of them.
 
-What differs between replicas is only in arrays: seed and initial weights, learning rate, schedule, warm-up, the rate of
-stochastic depth where it is on. All else must be equal; so must the step that they go on from.
+What differs between replicas is only in arrays: seed and initial weights, also those of elsewhere, learning rate,
+schedule, warm-up, the rate of stochastic depth where it is on. All else must be equal; so must the step that they go on
+from.
 """
 
 from dataclasses import replace
@@ -32,8 +33,8 @@ def common(trial: Trial) -> Trial:
     model = replace(
         trial.model.structure(), dropout=trial.model.dropout, stochastic_depth=float(trial.model.stochastic_depth > 0)
     )
-    train = replace(trial.train, learning_rate=0.0, schedule="constant", warmup_steps=0)
-    return replace(trial, model=model, train=train, seed=0)
+    train = replace(trial.train, learning_rate=0.0, schedule="constant", warmup_steps=0, init_from=None)
+    return replace(trial, model=model, train=train, seed=0, start_file=None)
 
 
 def number(trial: Trial, free_bytes: int | None) -> int:

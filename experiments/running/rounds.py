@@ -1,4 +1,8 @@
-"""What a run trains, round after round: where fields are tuned, the trials of the table follow from records."""
+"""What a run trains, round after round.
+
+Where fields are tuned, the trials of the table follow from records. A trial that begins from another one's weights
+waits until that one has ended; if it has failed, so does what begins from it, with a sentence that names it.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -17,14 +21,20 @@ def rounds(
     round also where it has nothing to train.
     """
     known, given = list(trials), set[tuple[str, int | None]]()
-    todo = pending(known, store, warn)
+    left = pending(known, store, warn)
     while True:
+        todo = ready(left)
         yield known, todo
-        if ablation.tune is None:
+        if ablation.tune is None and len(todo) == len(left):
             return
         before, given = known, given | {(planned.trial.id, planned.until) for planned in todo}
         known = tune.known(ablation, before, store)
-        left = pending(known, store, warn)
-        todo = [planned for planned in left if (planned.trial.id, planned.until) not in given]
-        if not todo and len(known) == len(before):
+        left = [one for one in pending(known, store, warn) if (one.trial.id, one.until) not in given]
+        if not left and len(known) == len(before):
             return
+
+
+def ready(trials: Sequence[GridTrial]) -> list[GridTrial]:
+    """Those of the trials to train that begin from the weights of none of them."""
+    ids = {planned.trial.id for planned in trials}
+    return [planned for planned in trials if planned.trial.start_id not in ids]

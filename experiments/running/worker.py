@@ -33,6 +33,7 @@ from experiments.running.events import Ended, Event, How, Noted, Returned, Spent
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
 from experiments.spec.trial import Trial
 from experiments.training.loop import Loop, Paused, Stopped
+from experiments.training.transfer import NoStart, check
 from experiments.training.trial_run import TrialRun
 
 # Memory that is free, in units of what a trial needs, from which on holes in it do no harm: each worker may take up to
@@ -164,8 +165,19 @@ class Worker:
             self._let_go(one, as_recorded(trial.id, record))
         elif until is not None and curves.has_come_to(self.store, trial.id, until):
             self._let_go(one, Ended(trial.id, "paused"))
+        elif why := self._no_start(trial):
+            self._end(one, why)
         else:
             return one
+        return None
+
+    def _no_start(self, trial: Trial) -> NoStart | None:
+        """Why a trial that has not begun cannot: before its data is read and its program compiled for nothing."""
+        try:
+            if not self.store.can_go_on(trial.id):
+                check(trial, self.store)
+        except NoStart as error:
+            return error
         return None
 
     def _train(self, trial: Trial, until: int | None) -> None:
@@ -192,7 +204,7 @@ class Worker:
         for one in list(self.in_hand):
             try:
                 run, state = self._restored(one, splits)
-            except MixlabError as error:
+            except (MixlabError, NoStart) as error:
                 self._end(one, error)
                 continue
             by_step.setdefault(run.progress.step, []).append((run, state))
@@ -245,7 +257,7 @@ class Worker:
             return Ended(key, "error", failure(error))
         if error is not None:
             failed = failure(error)
-            is_expected = isinstance(error, (Diverged, DoesNotFit))
+            is_expected = isinstance(error, (Diverged, DoesNotFit, NoStart))
             trace = {} if is_expected else {"traceback": "".join(traceback.format_exception(error))}
         outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
         with self._spending("record"):

@@ -56,6 +56,7 @@ class TrainOptions(OptimizerSpec):
     batch_size: int = option(128, low=1)  # examples a step
     precision: str = option("float32", allowed=PRECISION)  # of products; float32 is IEEE's, tf32 is asked for by name
     evaluate_train_examples: int = option(2000, low=1)  # training examples, without augmentation, in each evaluation
+    init_from: Optional[str] = option(None, path=True, before=None)  # FILE, trial:ID or ablation:NAME(seed=0 ...)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,12 @@ from backends import devices
 from backends.errors import MixlabError
 from backends.models import FAMILIES
 from backends.models.config import ModelConfig, foreign
+from backends.models.family import Misfit
+from backends.models.transfer import transfer
 from backends.specs import ModelSpec
 from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.shots import SHOTS
-from experiments.spec.trial import DataInfo, TrainSpec, Trial
+from experiments.spec.trial import DataInfo, Start, TrainSpec, Trial
 from experiments.spec.values import shown
 
 DEFAULT_EPOCHS = 20
@@ -28,13 +30,14 @@ IDLE = (
 )
 
 
-def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
+def resolve(config: TrialConfig, info: DataInfo, where: str, start: Start | None = None) -> Trial:
     """Fill in every value that was left out, and check the fields against each other and the data.
 
+    Args:   start: what train.init_from leads to.
     Raises: MixlabError: names the fields that do not fit.
     """
     model = _resolve_model(config.model, info, config.data.source, where)
-    train = _resolve_train(config.train, info, where)
+    train = _begun(_resolve_train(config.train, info, where), model, start, where)
     data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
     devices.check_backend(config.run.device, config.backend, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
@@ -44,7 +47,24 @@ def resolve(config: TrialConfig, info: DataInfo, where: str) -> Trial:
             f"the image of {info.image_size} pixels; lower it"
         )
     _check_shots(config.run.shots, info, f"{where}: run.probe_shots")
-    return Trial(model, data, train, info, config.backend, config.seed, config.run)
+    file = start.file if start else None
+    return Trial(model, data, train, info, config.backend, config.seed, config.run, file)
+
+
+def _begun(train: TrainSpec, model: ModelSpec, start: Start | None, where: str) -> TrainSpec:
+    """The training with the name of what it begins from.
+
+    Raises: MixlabError: the model cannot begin from these weights, or nothing is looked up here.
+    """
+    if start is None and train.init_from is not None:
+        raise MixlabError(f"{where}: train.init_from: {train.init_from!r} is not looked up here; leave it out")
+    if start is None:
+        return train
+    try:
+        transfer(start.model, model)
+    except Misfit as error:
+        raise MixlabError(f"{where}: train.init_from: {start.name}: {error}") from error
+    return dataclasses.replace(train, init_from=start.name)
 
 
 def _check_shots(shots: tuple[int, ...], info: DataInfo, where: str) -> None:

@@ -29,9 +29,18 @@ class DataInfo:
     num_test: int
 
 
+@dataclass(frozen=True)
+class Start:
+    """Weights that a trial begins from."""
+
+    name: str  # by their content, as ids have it: `file:<hash of the arrays>`, `trial:<id>/last` or `trial:<id>/best`
+    model: ModelSpec  # theirs
+    file: str | None = None  # absolute path; None: they are those that a trial of the store has kept
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainSpec(TrainOptions):
-    """The optimization of a trial, every number known."""
+    """The optimization of a trial, every number known; `init_from` is the name of a Start."""
 
     steps: int
     evaluate_every: int  # steps
@@ -49,6 +58,7 @@ class Trial:
     backend: str
     seed: int
     run: RunConfig
+    start_file: str | None = None  # where the file of weights lies that it begins from, if it does from a file
 
     @property
     def science(self) -> dict[str, Any]:
@@ -63,6 +73,12 @@ class Trial:
         """First 12 hexadecimal digits of the SHA-256 of the hashed fields as canonical JSON."""
         text = json.dumps(self.science, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def start_id(self) -> str | None:
+        """The trial whose kept weights this one begins from; None: it begins from none's."""
+        kind, _, name = (self.train.init_from or "").partition(":")
+        return name.partition("/")[0] if kind == "trial" else None
 
     @property
     def num_steps(self) -> int:
@@ -137,4 +153,5 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
         backend=fields["backend"],
         seed=fields["seed"],
         run=RunConfig(**run),
+        start_file=fields.get("start_file"),
     )

@@ -23,6 +23,7 @@ from experiments.training.evaluate import Evaluation
 from experiments.training.events import Evaluated, Noted, Stepped, Tell
 from experiments.training.plan import learning_rates
 from experiments.training.start import initial_state
+from experiments.training.transfer import begun_state
 
 Point = Mapping[str, Evaluation | None]  # by split; None: it has no examples
 
@@ -36,6 +37,7 @@ class Progress:
     curve: list[dict[str, Any]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
     sessions: list[dict[str, Any]] = field(default_factory=list)  # of each process: see TrialRun.begin
+    start: str | None = None  # a line on the weights of elsewhere that it began from
 
 
 class TrialRun:
@@ -60,7 +62,10 @@ class TrialRun:
         self.checkpoint_s, self.last_loss = 0.0, 0.0
 
     def restore(self) -> State:
-        """The state of the last checkpoint that is whole, or else the initial one; the progress becomes that of it."""
+        """The state of the last checkpoint that is whole, or else the initial one; the progress becomes that of it.
+
+        Raises: NoStart: the weights of elsewhere that it begins from are not there.
+        """
         state, last = None, self.folder / CHECKPOINT
         shapes = state_shapes(self.trial.model, self.trial.optimizer)
         for path in (last, checkpoint.before(last)):
@@ -82,7 +87,14 @@ class TrialRun:
         self.write_curve()
         for note in self.notes:
             self.tell(Noted(self.trial.id, note))
-        return state or initial_state(self.trial)
+        return state or self._first_state()
+
+    def _first_state(self) -> State:
+        if self.trial.train.init_from is None:
+            return initial_state(self.trial)
+        state, self.progress.start = begun_state(self.trial, self.store)
+        self.tell(Noted(self.trial.id, f"trial {self.trial.id} {self.progress.start}"))
+        return state
 
     def begin(self, num_replicas: int) -> None:
         """Note that this process goes on with the trial, with how many trials as one program."""
@@ -145,7 +157,10 @@ class TrialRun:
         """Write a checkpoint. Raises: StoreError."""
         for step in self.said.keys() - self.saved:
             predictions.save(self.folder, step, self.said[step])
-        checkpoint.write(self.folder / CHECKPOINT, state, asdict(self.progress))
+        progress = asdict(self.progress)
+        if self.progress.start is None:
+            del progress["start"]  # an earlier version of Mixlab knows no such key
+        checkpoint.write(self.folder / CHECKPOINT, state, progress)
         before, self.saved = self.saved, self._steps_to_keep  # of the two checkpoints that are there now
         kept.drop_saved(self.folder, but=before | self.saved)
 
@@ -184,6 +199,7 @@ class TrialRun:
         images = progress.step * trial.train.batch_size
         return {
             "steps": progress.step,
+            **({"start": progress.start} if progress.start else {}),
             "sessions": progress.sessions,
             # the most that trained with it, itself counted: where it is 1, the bits are those of the trial alone
             "replicas": max((session.get("replicas", 1) for session in progress.sessions), default=1),

@@ -12,10 +12,10 @@ from backends.errors import MixlabError, choices
 from backends.specs import RunSpec
 from experiments import data, files
 from experiments.design.ablation import COMMAND_LINE
+from experiments.evaluation import check_images, opened
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import Trial
 from experiments.weights import class_order
-from experiments.weights.evaluation import check_images, opened
 from experiments.weights.image_files import LABELS, Images
 from experiments.weights.weight_files import Weights
 
