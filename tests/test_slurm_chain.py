@@ -1,4 +1,4 @@
-"""A chain of stages on a real Slurm: what begins from others waits for them, also where these go back into the queue."""
+"""A chain of stages on a real Slurm: what begins from others waits, also where these go back into the queue."""
 
 import pytest
 
