@@ -101,9 +101,14 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "run.checkpoint_every_s": (0.0, None),
 }
 # Lowest and highest value in every field that is a list of numbers.
-LISTS = {"model.pyramid": (0, 999)}
+LISTS: dict[str, tuple[int, int | None]] = {
+    "model.pyramid": (0, 999),
+    "model.depths": (1, 1000),
+    "model.dims": (1, None),
+    "model.scaled_stages": (0, 999),
+}
 # Of those that are a number or such a list.
-NUMBERS_OR_LISTS = {"model.depth": (1, 1000)}
+NUMBERS_OR_LISTS: dict[str, tuple[int, int | None]] = {"model.depth": (1, 1000), "run.probe_shots": (1, None)}
 FLAGS = (
     "model.share_blocks",
     "model.share_token_mixing",
@@ -131,6 +136,7 @@ TEXTS = (
     "run.replicas",
     "run.data_cache",
     "run.compile_cache",
+    "train.init_from",
 )
 # Of TINY with every size given, on the data of "synthetic-1". Another id needs another SPEC_VERSION, or a new field.
 GOLDEN_ID = "175dc057ce63"
@@ -212,23 +218,29 @@ def test_words_are_those_allowed_and_the_nearest_is_named(name: str) -> None:
 @pytest.mark.parametrize("name", LISTS)
 def test_each_number_of_a_list_is_in_its_range(name: str) -> None:
     low, high = LISTS[name]
-    assert fields.typed({name: [str(low), high]}, WHERE) == {name: (low, high)}
+    most = high or 10**6
+    may_be_null = values.may_be_null(*fields.holder(name))
+    assert fields.typed({name: [str(low), most]}, WHERE) == {name: (low, most)}
     assert fields.typed({name: []}, WHERE) == {name: ()}
-    for wrong in ([low, high + 1], [low - 1], [0.5], ["many"], [[low]], [None], low, "many", None):
+    beyond, ends = ([[low, high + 1]], f", at most {high}") if high else ([], "")
+    null = " or null" if may_be_null else ""
+    for wrong in (*beyond, [low - 1], [0.5], ["many"], [[low]], [None], low, "many", *([] if may_be_null else [None])):
         with pytest.raises(MixlabError) as caught:
             held(name, wrong)
-        sentence(caught, f"{name}: expected a list of whole numbers (each at least {low}, at most {high}), got ")
+        sentence(caught, f"{name}: expected a list of whole numbers (each at least {low}{ends}){null}, got ")
 
 
 @pytest.mark.parametrize("name", NUMBERS_OR_LISTS)
 def test_a_number_and_each_of_a_list_are_in_their_range(name: str) -> None:
     low, high = NUMBERS_OR_LISTS[name]
+    most = high or 10**6
     assert fields.typed({name: str(low)}, WHERE) == {name: low}
-    assert fields.typed({name: [low, str(high)]}, WHERE) == {name: (low, high)}
-    for wrong in (low - 1, high + 1, [low, high + 1], [[low]], "many"):
+    assert fields.typed({name: [low, str(most)]}, WHERE) == {name: (low, most)}
+    beyond, ends = ([high + 1, [low, high + 1]], f", at most {high}") if high else ([], "")
+    for wrong in (low - 1, *beyond, [[low]], "many"):
         with pytest.raises(MixlabError) as caught:
             held(name, wrong)
-        sentence(caught, f"{name}: expected a whole number or a list of whole numbers (at least {low}, at most {high})")
+        sentence(caught, f"{name}: expected a whole number or a list of whole numbers (at least {low}{ends})")
 
 
 def test_each_word_of_a_list_is_one_of_the_words() -> None:
@@ -470,6 +482,7 @@ def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, n
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
     values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best", "run.replicas": "auto"}
+    values |= {"run.probe_shots": 1}
     resolved = trial(base(), f"{name}={values[name]}")
     assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
 

@@ -39,7 +39,7 @@ FAULTS: dict[str, list[Row]] = {
         ("replicas.common(planned.trial), planned.until)", "replicas.common(planned.trial))", "halving -k one_stage"),
     ],
     "experiments/running/rounds.py": [
-        ("(planned.trial.id, planned.until) not in given", "planned.trial.id not in dict(given)",
+        ("(one.trial.id, one.until) not in given", "one.trial.id not in dict(given)",
          "halving_run -k knows_the_stages"),
     ],
     "experiments/running/worker.py": [

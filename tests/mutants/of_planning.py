@@ -4,7 +4,7 @@ from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
     "analysis/planning/known.py": [
-        ("in self.whole if not planned.tunes]", "in self.whole]", "plan_tuned -k none_of_the_table"),
+        ("in self.whole if planned.in_table]", "in self.whole]", "plan_tuned -k none_of_the_table"),
     ],
     "analysis/planning/spread.py": [
         ("else metrics.sealed(metric)", "else metric", "spread -k until_a_report"),

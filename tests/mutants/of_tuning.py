@@ -40,7 +40,7 @@ FAULTS: dict[str, list[Row]] = {
         ("if request.keeps_newer and not archive", "if request.keeps_newer or not archive", "following -k newer_form"),
     ],
     "experiments/running/rounds.py": [
-        ("if not todo and len(known) == len(before):", "if True:", "tune_run -k each_command"),
+        ("if not left and len(known) == len(before):", "if True:", "tune_run -k each_command"),
     ],
     "analysis/tuned.py": [
         ("if value not in ends or", "if value in ends or", "tune_run -k at_an_edge"),
