@@ -28,7 +28,7 @@ from experiments.weights import start_file, weight_files
 from tests.conftest import base, results, write_yaml
 
 Run = dict[str, Any]
-ALIKE = 1e-10  # both frameworks in float64, over 6 steps. Seen: 3e-16
+ALIKE = 1e-10  # both frameworks in float64, over 6 steps.
 
 
 @dataclass
