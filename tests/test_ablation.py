@@ -401,7 +401,8 @@ def test_each_ablation_of_the_project_resolves(path: Path, cache: Path) -> None:
     ablation = load_ablation(path)
     found = trials(ablation, cache)
     assert ablation.name == path.stem and ablation.question.endswith("?")
-    assert {one.trial.backend for one in found} == {"torch", "jax"} and len(found) == len(ablation.points)
+    assert {one.trial.backend for one in found} == {"torch", "jax"}
+    assert len([one for one in found if one.in_table]) == len(ablation.points)
 
 
 def test_the_project_ships_the_ablations_that_it_promises() -> None:

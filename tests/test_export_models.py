@@ -52,6 +52,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "grouped_views": {"token_groups": 2, "activation": "gelu", "norm_epsilon": 0.1},
     "pooling": {"pre_head_norm": False, "image_size": 12, "image_channels": 3, "num_classes": 3},
     "identity": {"data": {"permutation": "patches"}, "train": {"ema_decay": 0.0, "precision": "bfloat16"}},
+    "attention": {"num_heads": 2, "pool": "cls"},
+    "gating": {},
+    "linear": {"norm": "affine", "layer_scale": 0.1},
+    "fourier": {"norm_place": "post"},
+    "random": {"norm": "rms"},
+    "depthwise": {"position_embedding": "sincos2d"},
+    "shift": {"channel_mixing": "none"},
 }
 # float32 against float64, on logits of order 1; seen: 1.4e-6. The nearest wrong graph, without the permutation or with
 # the other GELU, is off by more than 1e-4.

@@ -73,7 +73,7 @@ def test_a_wrong_answer_is_asked_for_again(answer: Any, tmp_path: Path) -> None:
         "answer: expected two different values or more, such as tied, untied, got '2'",
         "answer: model.num_blocks: expected a whole number",
         "got '2, 2'",
-        "answer: 'smal' is no base; allowed: cifar10, small; did you mean 'small'?",
+        "answer: 'smal' is no base; allowed: cifar10, finetune, imagenet, small; did you mean 'small'?",
         "answer: expected a number of seeds from 1 to 999, got '0'",
     ):
         assert sentence in " ".join(ended.err.split())

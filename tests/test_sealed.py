@@ -42,7 +42,7 @@ def extended(folder: Path, **grid: list[Any]) -> Path:
 
 @pytest.mark.parametrize("name", metrics.names())
 def test_only_a_metric_of_test_is_sealed(name: str) -> None:
-    when, split, metric = name.split(".")
+    when, split, metric = name.split(".", 2)
     assert metrics.sealed(name) == (f"{when}.validation.{metric}" if split == "test" else name)
 
 

@@ -113,9 +113,6 @@ def test_gradients_are_timms(loaded: Loaded) -> None:
     (found,) = loaded.program.gradients([loaded.plan])
     expected = loaded.case.gradients(timm.below(loaded.file, "grads"), timm.below(loaded.file, "state_dict"))
     assert set(found) == set(expected)
-    # Rounding alone makes these, and of those that some rounding makes there are no others.
-    noise = {name for name, gradient in expected.items() if np.abs(gradient).max() < 1e-15}
-    assert folds.idle(loaded.case.spec) == noise
     for name, gradient in expected.items():
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=TOLERANCE, err_msg=name)
 

@@ -106,7 +106,13 @@ def pooling(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> A
 
 def neighbours(x_bhwc: Array) -> Array:
     """The mean of the 3 x 3 places around each, those outside not counted, minus the place itself."""
-    return nn.avg_pool(x_bhwc, (3, 3), padding="SAME", count_include_pad=False) - x_bhwc
+
+    def sums(x: Array) -> Array:
+        return nn.pooling.pool(x, 0.0, jax.lax.add, (3, 3), (1, 1), "SAME")
+
+    # Not nn.avg_pool, whose counts are of float64 where that is allowed, and make all that follows float64.
+    wide_bhwc = x_bhwc.astype(jnp.promote_types(x_bhwc.dtype, jnp.float32))
+    return (sums(wide_bhwc) / sums(jnp.ones_like(wide_bhwc))).astype(x_bhwc.dtype) - x_bhwc
 
 
 def identity(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
