@@ -158,7 +158,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "path" / "to" / "their" / "runs").mkdir(parents=True)
-    np.save(tmp_path / "images.npy", np.zeros((2, 16, 16, 3), np.uint8))
+    np.save(tmp_path / "images.npy", np.zeros((2, 32, 32, 3), np.uint8))
     (tmp_path / "my_cluster.yaml").write_text(cluster_of_the_readme())
     shutil.copy(OFFICIAL, tmp_path / "Mixer-B_16.npz")
     write_timm(tmp_path)
