@@ -139,7 +139,7 @@ def test_a_graph_says_what_it_takes_and_what_it_is_of(graphs: tuple[Store, Path]
     assert (out.name, out.type.tensor_type.elem_type) == ("logits", onnx.TensorProto.FLOAT)
     about = {one.key: one.value for one in made.metadata_props}
     assert about["mixlab.trial"] == of.id and about["mixlab.weights"] == f"last, of step {of.num_steps}"
-    assert json.loads(about["mixlab.model"]) == dataclasses.asdict(of.model)
+    assert json.loads(about["mixlab.model"]) == json.loads(json.dumps(dataclasses.asdict(of.model)))
     assert json.loads(about["mixlab.classes"]) == CLASSES
     assert (
         re.fullmatch(r"[0-9a-f]{40}", about["mixlab.commit"])

@@ -191,6 +191,8 @@ def typed(words: list[str]) -> list[str]:
     if words[:2] == ["bench", "grid"]:
         words += ["model.num_blocks=1", "train.steps=2", "train.warmup_steps=1", "train.batch_size=8"]
         words += ["data.num_examples=200"]
+    elif words[:2] == ["bench", "tokens"]:
+        words += ["--sizes", "8,16", "--rounds", "1", "--backend", "torch", *SMALL_MIXER]
     elif words[0] == "bench":
         words += ["--rounds", "1", "--backend", "torch", *(SMALL_MIXER if words[1] == "step" else [])]
     return words
