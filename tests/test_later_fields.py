@@ -17,7 +17,8 @@ from backends.models.variants import VARIANTS
 from backends.specs import option
 from experiments.design.base import laid_over
 from experiments.design.report_spec import asked
-from experiments.spec import resolve
+from experiments.spec import fields, resolve
+from experiments.spec.config import TrialConfig
 from experiments.spec.trial import Trial, as_tree, trial_from_json, values_before, with_later_fields
 from tests.conftest import base, planned, write_yaml
 
@@ -226,3 +227,18 @@ def test_a_field_of_another_family_is_one_sentence(trial: Any, monkeypatch: pyte
     said = str(caught.value)
     assert said.endswith("model.token_mixing: model.family 'mixer' has no such field; leave it out")
     assert len(said.splitlines()) == 1 and "one.yaml with model.token_mixing=untied: " in said
+
+
+def test_a_family_takes_back_what_a_base_says_of_another() -> None:
+    below = {"model.hidden_dim": 16, "model.tokens_mlp_dim": 8, "model.patch_size": 4, "train.steps": 3}
+    narrow = laid_over(below, {"model.family": "resnet"})
+    assert narrow == {**below, "model.family": "resnet", "model.hidden_dim": None, "model.tokens_mlp_dim": None}
+    kept = laid_over(below, {"model.family": "convmixer"})  # which has a hidden_dim
+    assert (kept["model.hidden_dim"], kept["model.tokens_mlp_dim"]) == (16, None)
+    named = laid_over({"model.variant": "ViT-S/16"}, {"model.family": "resnet"})
+    assert named == {"model.variant": None, "model.family": "resnet"}
+    back = laid_over({"model.family": "resnet", "model.depth": 20}, {"model.variant": "S/16"})
+    config = fields.set_fields(TrialConfig(), back).model
+    assert (config.family, config.depth, config.num_blocks) == ("mixer", TrialConfig().model.depth, 8)
+    beside = laid_over({}, {"model.family": "resnet", "model.hidden_dim": 16})
+    assert beside["model.hidden_dim"] == 16  # refused where the trial is resolved: both are said here

@@ -38,6 +38,11 @@ def with_variant(settings: dict[str, Any]) -> dict[str, Any]:
 
 def foreign(config: ModelConfig, own: type) -> list[str]:
     """Fields that are set and that the family does not have.   own: the family's Config."""
+    usual = ModelConfig()
+    return [name for name in of_others(own) if getattr(config, name) != getattr(usual, name)]
+
+
+def of_others(own: type) -> list[str]:
+    """Fields that other families have, and this one has not.   own: the family's Config."""
     shared = {"family", "variant", "num_classes", "patch_size", *(f.name for f in fields(own))}
-    others, usual = [f.name for f in fields(config) if f.name not in shared], ModelConfig()
-    return [name for name in others if getattr(config, name) != getattr(usual, name)]
+    return [f.name for f in fields(ModelConfig) if f.name not in shared]

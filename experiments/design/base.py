@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError
+from backends.models import FAMILIES
+from backends.models.config import ModelConfig, of_others
 from backends.models.variants import VARIANTS
 from experiments.design.axes import Point, read_call
 from experiments.spec import fields
@@ -76,5 +78,22 @@ def laid_over(base: Point, values: Point) -> Point:
     set_here = [name for name, value in values.items() if value is not None]
     taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ())]
     if variant := values.get("model.variant"):
-        taken_back += [f"model.{field}" for field in VARIANTS[variant]]
+        taken_back += [f"model.{field}" for field in ("family", *VARIANTS[variant])]
+    taken_back += _of_other_families(base, values)
     return base | dict.fromkeys(name for name in taken_back if name not in values) | values
+
+
+def _of_other_families(base: Point, values: Point) -> list[str]:
+    """What the base says of a model, and the family that is named here has not."""
+    variant = values.get("model.variant")
+    family = values.get("model.family") or (_family_of(variant) if variant else None)
+    if not family:
+        return []
+    others = {f"model.{name}" for name in of_others(FAMILIES[family].Config)}
+    if (below := base.get("model.variant")) and _family_of(below) != family:
+        others.add("model.variant")
+    return [name for name in base if name in others]
+
+
+def _family_of(variant: str) -> str:
+    return str(VARIANTS[variant].get("family", ModelConfig().family))

@@ -15,7 +15,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/design/base.py": [
         ("for name in taken_back if name not in values", "for name in taken_back if False", "ablation -k epochs"),
-        ("in VARIANTS[variant]]", "in ()]", "later_fields -k takes_back"),
+        ("in (\"family\", *VARIANTS[variant])]", "in ()]", "later_fields -k takes_back"),
     ],
     "experiments/design/matched.py": [
         ("if number(middle) < wanted else", "if number(middle) <= 2 * wanted else", "matched"),
