@@ -148,6 +148,14 @@ def test_the_papers_files_of_bit_are_those_of_big_vision_by_other_names() -> Non
     [
         (changed("timm_vit_small"), {}, ("do not tell the number of heads", "--num-heads N")),
         (changed("timm_vit_small"), {"num_heads": 5}, ("--num-heads: expected a divisor of its 32 channels, got 5",)),
+        (changed("timm_vit_small"), {"num_heads": -4}, ("--num-heads: expected 1 or more, got -4",)),
+        (changed("convmixer_small"), {"image_size": -32}, ("--image-size: expected 1 or more, got -32",)),
+        (changed("convmixer_small"), {"activation": "gelo"}, ("--activation: expected one of", "did you mean 'gelu'?")),
+        (
+            changed("poolformer_v1_small"),
+            {"token_mixers": MIXERS},
+            ("--token-mixers: its arrays say pooling, got identity,pooling,pooling; leave it out",),
+        ),
         (changed("vit_learn_small"), {"num_heads": 8}, ("--num-heads: its arrays say 4, got 8; leave it out",)),
         (changed("timm_vit_small", reg_token=np.ones((1, 4, 32))), {"num_heads": 4}, ("'timm-vit'", "has 'reg_token'")),
         (changed("timm_vit_small", norm__bias=None), {"num_heads": 4}, ("'timm-vit'", "lacks 'norm.bias'")),
