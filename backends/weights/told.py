@@ -28,7 +28,8 @@ def check_told(told: Mapping[str, Any]) -> None:
         if told.get(name, 1) < 1:
             raise NotAModel(f"{option(name)}: expected 1 or more, got {told[name]}")
     if (activation := told.get("activation", ACTIVATION[0])) not in ACTIVATION:
-        raise NotAModel(f"--activation: expected one of {', '.join(ACTIVATION)}, got {activation!r}{nearest(activation, ACTIVATION)}")
+        near = nearest(activation, ACTIVATION)
+        raise NotAModel(f"--activation: expected one of {', '.join(ACTIVATION)}, got {activation!r}{near}")
 
 
 def image_side(reading: Reading, patch: int) -> tuple[int, dict[str, str]]:
