@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from backends.errors import nearest
-from backends.models.mixer_spec import ACTIVATION
+from backends.models.shared_config import ACTIVATION
 from backends.models.variants import VIT
 from backends.weights.form import NotAModel, Reading
 
