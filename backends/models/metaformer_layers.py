@@ -96,10 +96,9 @@ def _channel_mixing(spec: MetaFormerSpec, name: str, image: Shape) -> list[Layer
     if not spec.is_baseline:
         return [_begun(layer, kernel) for layer in declared]
     scalars = {"scale": Param((1,), ONES), "bias": Param((1,), ZEROS)}
-    changed = {"activation": scalars}
     return [
-        replace(layer, params=changed[part], hint="StarReLU: its square, its factor, or its summand")
-        if (part := layer.name.rpartition("/")[2]) in changed
+        replace(layer, params=scalars, hint="StarReLU: its square, its factor, or its summand")
+        if layer.name.endswith("/activation")
         else _without_bias(_begun(layer, kernel))
         for layer in declared
     ]

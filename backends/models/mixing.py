@@ -196,7 +196,8 @@ def _mlp(place: Place, name: str, copies: int = 0, groups: int = 1) -> list[Laye
 OPERATORS: dict[str, Callable[[Place, str], list[Layer]]] = {name: globals()[name] for name in TOKEN_MIXING}
 WHOLE = ("gating",)  # whole blocks: no channel mixing follows them
 ON_GRID = ("pooling", "depthwise", "shift")  # the tokens are places in a square, so that there is no class token
-SHRINKING = ("tied", "untied", "grouped", "grouped_views", "linear")  # they can give fewer tokens than they take
+WITH_D_S = ("tied", "untied", "grouped", "grouped_views")  # MLPs over tokens
+SHRINKING = (*WITH_D_S, "linear")  # they can give fewer tokens than they take
 
 
 def is_alone(spec: MixerSpec, operator: str) -> bool:

@@ -103,7 +103,7 @@ class Unit:
 class ResnetSpec(ResnetOptions, ResnetSizes):
     """One ResNet, every size known."""
 
-    family: str = field(default="resnet", kw_only=True, metadata={"before": "mixer"})
+    family: str = field(default="resnet", kw_only=True)
 
     @property
     def by(self) -> Standardisation:
@@ -146,7 +146,7 @@ class ResnetSpec(ResnetOptions, ResnetSizes):
         small, middle = self._window(1, 1), self._window(3, stride)
         # The stride is that of the first 3 x 3 convolution.
         windows = (small, middle, small) if self.unit == "bottleneck" else (middle, self._window(3, 1))
-        projection = self._window(1, stride) if inputs != outputs or stride > 1 else None
+        projection = self._window(1, stride) if inputs != outputs else None
         return Unit(stage + 1, place + 1, inner, outputs, windows, projection)
 
     def _outputs(self, stage: int) -> int:
