@@ -303,3 +303,18 @@ def test_heads_that_are_left_out_divide_the_channels(hidden: int) -> None:
     spec = mixer.make(config, 8, 2, 3)
     assert hidden % spec.num_heads == 0 and family_of(spec) is mixer
     assert spec.num_heads == max(1, hidden // 64) or hidden in (96, 100)
+
+
+def test_the_plain_words_of_a_class_token_without_a_position_fit_each_other() -> None:
+    for position in ("learned", "sincos2d"):
+        spec = small(pool="cls", position_embedding=position, cls_position=False)
+        assert mixer.plain(spec).cls_position is False and not list(mixer.faults(mixer.plain(spec), ModelConfig()))
+
+
+def test_a_model_is_no_mixer_of_a_published_size_by_its_size_alone() -> None:
+    sizes = {"patch_size": 32, "hidden_dim": 512, "num_blocks": 8}
+    named = {
+        operator: mixer.variant_of(mixer.make(ModelConfig(token_mixing=operator, **sizes), 224, 3, 10))
+        for operator in ("tied", "untied", "attention", "linear", "pooling")
+    }
+    assert named == {"tied": "S/32", "untied": "S/32", "attention": None, "linear": None, "pooling": None}

@@ -89,6 +89,14 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(
     assert not (folder / "out.npz").exists()
 
 
+def test_labels_that_are_not_one_for_each_image_are_not_taken(run: Run, folder: Path) -> None:
+    images = np.load(folder / "good.npy")
+    np.savez(folder / "odd.npz", images=images, labels=np.zeros(len(images) + 1, np.int32))
+    assert run(*PREDICT, "odd.npz", "--out", "out.npz").code == 0
+    with np.load(folder / "out.npz") as made:
+        assert set(made) == {"logits", "features"}
+
+
 def test_an_output_that_cannot_be_written_is_refused_first(run: Run, folder: Path) -> None:
     assert_mistake(run(*PREDICT, "good.npy", "--out", "out.csv"), "--out: expected an .npz file, got 'out.csv'")
     assert_mistake(run(*PREDICT, "good.npy", "--out", "absent/out.npz"), "there is no folder absent")
