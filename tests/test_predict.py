@@ -32,7 +32,8 @@ def folder(tmp_path: Path) -> Path:
     np.save(tmp_path / "good.npy", images)
     np.save(tmp_path / "pixels.npy", pixels)
     np.save(tmp_path / "nan.npy", np.where(images == images.max(), np.nan, images))
-    np.save(tmp_path / "wide.npy", 2 * images)
+    np.save(tmp_path / "low.npy", images - 1)
+    np.save(tmp_path / "high.npy", images + 1)
     np.save(tmp_path / "whole.npy", pixels.astype(np.int64))
     np.save(tmp_path / "first.npy", images.transpose(0, 3, 1, 2))
     np.save(tmp_path / "flat.npy", images[..., 0])
@@ -67,7 +68,8 @@ def test_a_data_source_gives_its_test_examples_with_their_labels(run: Run, folde
     ("words", "parts"),
     [
         (("nan.npy",), ("nan.npy: expected finite pixels, got NaN",)),
-        (("wide.npy",), ("wide.npy: expected floats in [-1, 1], got",)),
+        (("low.npy",), ("low.npy: expected floats in [-1, 1], got -",)),
+        (("high.npy",), ("high.npy: expected floats in [-1, 1], got ",)),
         (("whole.npy",), ("expected pixels of uint8, or floats in [-1, 1], got int64",)),
         (("first.npy",), ("expected images of 16 x 16 x 3", "got 3 x 16 x 16", "transpose(0, 2, 3, 1)")),
         (("flat.npy",), ("expected images (number, height, width, channels), got shape (4, 16, 16)",)),

@@ -129,6 +129,7 @@ def test_a_class_token_with_a_position_of_its_own_goes_into_the_formats_that_hav
     found, back = convert.to_canonical(arrays, told, noted)
     assert found.model == model and back["position_embedding"].tobytes() == table.tobytes()
     assert "position" in convert.unlike(model, FORMATS["big_vision-vit"])  # where it has none
+    assert convert.written_as(model, "official").name == "vision_transformer-vit"
 
 
 def test_the_papers_files_of_bit_are_those_of_big_vision_by_other_names() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from backends.arrays import Shape
-from backends.models.convolution import Window, convolution, group_norm
+from backends.models.convolution import Window, convolution, group_norm, image_of
 from backends.models.family import ONES, ZEROS, Init, Layer, Normal, Param
 from backends.models.layers import addition, dense, layer_norm, layer_scale, mlp, stochastic_depth
 from backends.models.metaformer_spec import MetaFormerSpec
@@ -30,8 +30,7 @@ GROUP_EPSILON: Mapping[str, float] = {"poolformer": 1e-5, "baseline": 1e-6}
 
 def layers(spec: MetaFormerSpec) -> list[Layer]:
     """Every layer, in the order of the forward pass."""
-    image: Shape = (spec.image_size, spec.image_size, spec.image_channels)
-    declared = _reduction(spec, "stem", "stem_norm", stem(spec), image, spec.dims[0])
+    declared = _reduction(spec, "stem", "stem_norm", stem(spec), image_of(spec), spec.dims[0])
     for stage in range(spec.num_stages):
         image = declared[-1].output
         if spec.is_halved(stage):

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
-from backends.arrays import Shape
 from backends.models.convolution import Standardisation, Window
 from backends.specs import BranchRates, ModelSpec, option
 
@@ -155,8 +154,3 @@ class ResnetSpec(ResnetOptions, ResnetSizes):
     def _window(self, size: int, stride: int) -> Window:
         """V1 pads as XLA's SAME does; V2 pads both sides alike."""
         return Window(size, stride, None if self.is_v1 else size // 2)
-
-
-def image_of(spec: ResnetSpec) -> Shape:
-    """The shape of an image."""
-    return spec.image_size, spec.image_size, spec.image_channels
