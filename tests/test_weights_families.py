@@ -240,6 +240,16 @@ def test_what_published_models_of_these_sizes_have_is_taken_and_said(monkeypatch
     assert found.model == dataclasses.replace(poolformer, layer_scale=1e-6)  # type: ignore[call-arg]
 
 
+def test_a_convmixer_of_float32_comes_back_as_it_was_written() -> None:
+    weights, form = read("convmixer_small"), FORMATS["timm-convmixer"]
+    params = {key: x.astype(np.float32) for key, x in weights.params.items()}
+    arrays = convert.from_canonical(weights.model, params, form)
+    _, back = convert.to_canonical(arrays, {"image_size": 32})
+    assert {key: (x.dtype, x.tobytes()) for key, x in back.items()} == {
+        key: (x.dtype, x.tobytes()) for key, x in params.items()
+    }
+
+
 def test_weights_without_a_size_take_that_of_the_images_and_others_keep_theirs() -> None:
     found, params = convert.to_canonical(own("convmixer_small"))
     weights = Weights("timm-convmixer", found.model, params, assumed=found.assumed)
