@@ -46,6 +46,10 @@ class BranchRates:
     stochastic_depth: float = option(0.0, low=0.0, high=0.95)  # rate at the last block, rising linearly from 0
     rescale: bool = option(False)  # timm's form: one rate for all blocks, kept branches divided by the keep rate
 
+    def drops_none_of(self, num_blocks: int) -> bool:
+        """Whether all branches of so many blocks are always kept: without `rescale` the first block's rate is 0."""
+        return not self.stochastic_depth or (num_blocks == 1 and not self.rescale)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rates(BranchRates, DropoutRate):

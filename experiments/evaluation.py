@@ -24,7 +24,7 @@ from experiments.results.metrics import FINITE
 from experiments.spec import fields
 from experiments.spec.config import DataConfig, TrialConfig
 from experiments.spec.overrides import read_override
-from experiments.spec.trial import DataInfo
+from experiments.spec.trial import DataInfo, Trial
 from experiments.spec.values import shown
 from experiments.training.evaluate import evaluate as evaluate_program
 from experiments.training.evaluate import probed
@@ -209,4 +209,14 @@ def check_images(weights: Weights, info: DataInfo) -> None:
         raise MixlabError(
             f"{where}.image_channels: expected {model.image_channels}, as the weights take, got images of "
             f"{info.image_channels}; convert the images with data.image_channels={model.image_channels}"
+        )
+
+
+def check_permutation(trial: Trial, config: DataConfig) -> None:
+    """Check that the data permutes pixels as the trial of the weights did. Raises: MixlabError: it does not."""
+    trained, given = ((one.permutation, one.split_seed * (one.permutation != "none")) for one in (trial.data, config))
+    if trained != given:
+        raise MixlabError(
+            f"{COMMAND_LINE}: data.permutation: expected {trained[0]} with data.split_seed={trained[1]}, as the trial "
+            f"of these weights has it, got {given[0]} with {given[1]}"
         )

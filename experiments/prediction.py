@@ -12,7 +12,7 @@ from backends.errors import MixlabError, choices
 from backends.specs import RunSpec
 from experiments import data, files
 from experiments.design.ablation import COMMAND_LINE
-from experiments.evaluation import check_images, opened
+from experiments.evaluation import check_images, check_permutation, opened
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import Trial
 from experiments.weights import class_order
@@ -40,17 +40,12 @@ def order(weights: Weights, trial: Trial | None, config: DataConfig | None) -> A
 
     Raises: MixlabError: the data asks for another than the trial's.
     """
-    chosen, asked = trial.data if trial else config, config or (trial.data if trial else None)
-    if chosen is None or asked is None:
+    if trial and config:
+        check_permutation(trial, config)
+    chosen, model = trial.data if trial else config, weights.model
+    if chosen is None:
         return None
-    trained, given = ((one.permutation, one.split_seed * (one.permutation != "none")) for one in (chosen, asked))
-    if trained != given:
-        raise MixlabError(
-            f"{COMMAND_LINE}: data.permutation: expected {trained[0]} with data.split_seed={trained[1]}, as the trial "
-            f"of these weights has it, got {given[0]} with {given[1]}"
-        )
-    model = weights.model
-    return data.pixel_order(trained[0], model.image_size, model.patch_size, trained[1])
+    return data.pixel_order(chosen.permutation, model.image_size, model.patch_size, chosen.split_seed)
 
 
 def predict(

@@ -69,6 +69,8 @@ def command(arguments: argparse.Namespace) -> int:
     store.check_folder()
     path = of_trials.find(expand(arguments.weights, f"{COMMAND_LINE}: --weights"), store)
     weights, config = evaluation.fitted(read_weights(path, arguments), arguments.overrides)
+    if (trial := of_trials.trial_of(path)) is not None:
+        evaluation.check_permutation(trial, config)
     recipe_options = {name: getattr(arguments, name) for name in recipes.Options.__dataclass_fields__}
     recipe = recipes.find(recipes.Options(**recipe_options), weights, path)
     config = recipe.config(config)

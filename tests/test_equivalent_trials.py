@@ -98,6 +98,13 @@ OTHER: list[Pair] = [
     ({"share_channel_mixing": True, "num_blocks": 2}, {}, {"num_blocks": 2}, {}),
     ({"norm": "rms", "norm_epsilon": 1e-5}, {}, {"norm": "rms"}, {}),
     ({"token_mixing": "attention", "num_heads": 2}, {}, {"token_mixing": "attention"}, {}),
+    ({"token_mixing": "depthwise", "kernel_size": 5}, {}, {"token_mixing": "depthwise"}, {}),
+    (
+        {"token_mixing": ("tied", "gating"), "num_blocks": 2, "channel_mixing": "none"},
+        {},
+        {"token_mixing": ("tied", "gating"), "num_blocks": 2},
+        {},
+    ),
     ({"token_mixing": "gating", "channels_mlp_dim": 6}, {}, {"token_mixing": "gating"}, {}),
     ({"token_mixing": "gating", "dropout": 0.1}, {}, {"token_mixing": "gating"}, {}),
     ({"stem": "overlap"}, {}, {}, {}),

@@ -15,7 +15,8 @@ import pytest
 from backends.contract import DataSize
 from backends.jax import ahead
 from backends.jax.program import DTYPES, Traced
-from backends.models.mixer_spec import ACTIVATION, CHANNEL_MIXING, POSITION_EMBEDDING, TOKEN_MIXING
+from backends.models.mixer_spec import CHANNEL_MIXING, POSITION_EMBEDDING, TOKEN_MIXING
+from backends.models.shared_config import ACTIVATION
 from backends.specs import DECAY, LOSS, OPTIMIZER, PRECISION
 from experiments import data
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig

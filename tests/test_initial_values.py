@@ -11,8 +11,11 @@ import pytest
 from scipy import stats
 
 from backends.arrays import Array
+from backends.models.convmixer_spec import ConvMixerSpec
+from backends.models.metaformer_spec import MetaFormerSpec
 from backends.models.mixer_spec import MixerSpec
-from backends.specs import OptimizerSpec
+from backends.models.resnet_spec import ResnetSpec
+from backends.specs import ModelSpec, OptimizerSpec
 from backends.state import draw_state
 from experiments import streams
 
@@ -26,7 +29,11 @@ def uniforms(name: str, shape: tuple[int, ...], seed: int = 0) -> Array:
 
 def initial(**fields: Any) -> dict[str, Array]:
     """Initial parameters of a model of 64 tokens and 64 channels, by name."""
-    spec = MixerSpec(**{**SIZES, **fields})
+    return initial_of(MixerSpec(**{**SIZES, **fields}))
+
+
+def initial_of(spec: ModelSpec) -> dict[str, Array]:
+    """Initial parameters of a model, by name."""
     state = draw_state(spec, OptimizerSpec(), uniforms)
     return {name.removeprefix("params/"): x for name, x in state.items() if name.startswith("params/")}
 
@@ -147,3 +154,26 @@ def test_blocks_that_share_begin_with_one_set_of_weights() -> None:
 def test_a_class_token_begins_at_zero() -> None:
     params = initial(pool="cls", position_embedding="learned")
     assert not params["cls_token"].any() and params["position_embedding"].shape == (S + 1, C)
+
+
+@pytest.mark.parametrize("metaformer", ["poolformer", "baseline"])
+def test_every_kernel_of_a_metaformer_begins_normal_with_one_deviation(metaformer: str) -> None:
+    """Source: timm, models/metaformer.py, _init_weights."""
+    params = initial_of(MetaFormerSpec(32, 3, 10, 4, metaformer=metaformer, depths=(1, 1), dims=(16, 32)))
+    kernels = {name: x for name, x in params.items() if name.endswith("/kernel")}
+    assert len(kernels) == 7
+    assert all(drawn_from(x / 0.02, stats.norm) > LEAST_P for x in kernels.values())
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        ConvMixerSpec(16, 3, 10, 4, 16, 1, 3),
+        ResnetSpec(16, 3, 10, 4, (1,), 16, "cifar", "basic", 16),
+        MixerSpec(**SIZES),
+    ],
+    ids=["convmixer", "resnet", "mixer"],
+)
+def test_a_head_begins_at_zero_and_other_kernels_do_not(spec: ModelSpec) -> None:
+    kernels = {name: x for name, x in initial_of(spec).items() if name.endswith("/kernel")}
+    assert [name for name, x in kernels.items() if not x.any()] == ["head/kernel"]

@@ -211,9 +211,10 @@ def test_a_field_is_asked_for_as_the_point_its_variant_or_the_base_says() -> Non
 
 @dataclass(frozen=True)
 class Narrow:
-    """The config of a family that has this one field."""
+    """The config of a family that has these two fields."""
 
     hidden_dim: int | None = None
+    num_blocks: int | None = None
 
 
 def test_a_field_of_another_family_is_one_sentence(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -228,6 +228,22 @@ def test_an_operator_computes_what_its_paper_says(operator: str, passed: tuple[S
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE * scale)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float32", "float64"])
+def test_pooling_stays_in_the_precision_of_its_tokens(precision: str) -> None:
+    import jax.numpy as jnp
+    import torch
+
+    from backends.jax.models.mixing import neighbours as in_jax
+    from backends.torch.models.mixing import neighbours as in_torch
+
+    x = np.random.default_rng(0).normal(size=(2, 3, 3, 4)).astype(np.float32)
+    jax_x, torch_x = jnp.asarray(x, precision), torch.from_numpy(x).to(getattr(torch, precision))
+    ours, theirs = in_jax(jax_x), in_torch(torch_x)
+    assert ours.dtype == jax_x.dtype and theirs.dtype == torch_x.dtype
+    tolerance = {"bfloat16": 0.03, "float32": 1e-6, "float64": 1e-14}[precision]  # some roundings of numbers below 4
+    np.testing.assert_allclose(np.asarray(ours, float), theirs.double().numpy(), rtol=0, atol=tolerance)
+
+
 def test_the_tables_of_fourier_are_the_transform_also_for_many_tokens() -> None:
     for size in (1, 2, 7, 196):
         transform = np.fft.fft(np.eye(size))

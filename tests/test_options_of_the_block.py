@@ -20,7 +20,6 @@ C, SIDE = 8, 4
 S = SIDE * SIDE
 SMALL = MixerSpec(8, 2, 3, 2, C, 2, 5, 6)
 TOLERANCE = 1e-12  # of values of order 1 in float64. Seen: 4e-15.
-EPSILON = 1e-6
 
 
 def small(**fields: Any) -> MixerSpec:
@@ -82,13 +81,13 @@ def block_input(taps: State, i: int) -> Array:
 # Norms and branches
 
 
-def normed(x: Array, params: State, name: str) -> Array:
+def normed(x: Array, params: State, name: str, epsilon: float = 1e-6) -> Array:
     if name.endswith(("Affine_0", "pre_head_affine")):
         return np.asarray(x * params[f"{name}/scale"] + params[f"{name}/bias"])
     if name.endswith(("RMSNorm_0", "pre_head_rms_norm")):
-        return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + EPSILON) * params[f"{name}/scale"])
+        return np.asarray(x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * params[f"{name}/scale"])
     centred = x - x.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon)
     return np.asarray(scaled * params[f"{name}/scale"] + params[f"{name}/bias"])
 
 
@@ -101,11 +100,11 @@ def normed(x: Array, params: State, name: str) -> Array:
     ],
 )
 def test_a_norm_has_its_formula_in_blocks_and_before_the_head(norm: str, name: str, last: str, backend: str) -> None:
-    spec = small(norm=norm)
+    spec = small(norm=norm, norm_epsilon=0.1)
     params = drawn(spec)
     taps = forward(backend, spec, params)
-    assert_equal(taps[f"MixerBlock_1/{name}"], normed(block_input(taps, 1), params, f"MixerBlock_1/{name}"))
-    assert_equal(taps[last], normed(taps["MixerBlock_1/channel_mixing"], params, last))
+    assert_equal(taps[f"MixerBlock_1/{name}"], normed(block_input(taps, 1), params, f"MixerBlock_1/{name}", 0.1))
+    assert_equal(taps[last], normed(taps["MixerBlock_1/channel_mixing"], params, last, 0.1))
 
 
 def test_a_post_norm_is_of_the_sum_and_feeds_what_follows(backend: str) -> None:
@@ -215,6 +214,7 @@ def test_a_representation_is_a_dense_layer_and_tanh_before_the_head(backend: str
     taps = forward(backend, spec, params)
     pooled = taps["pre_head_layer_norm"].mean(1)
     features = np.tanh(pooled @ params["representation/kernel"] + params["representation/bias"])
+    assert_equal(taps["pooled"], pooled)
     assert_equal(taps["features"], features)
     assert_equal(taps["head"], features @ params["head/kernel"] + params["head/bias"])
 
@@ -226,6 +226,9 @@ def test_a_block_of_a_pyramid_halves_the_side_and_its_skip_is_the_mean_of_four(o
     grid = taps["stem"].reshape(2, SIDE, SIDE, C)
     skip = np.stack([grid[:, i : i + 2, j : j + 2].mean((1, 2)) for i in (0, 2) for j in (0, 2)], 1)
     assert_equal(taps["MixerBlock_0/token_mixing/skip"], skip)
+    if operator != "grouped":  # whose last layer has G rows for a token
+        last = "Dense_0" if operator == "linear" else "Dense_1"
+        assert_equal(taps["MixerBlock_0/token_mixing"], skip + taps[f"MixerBlock_0/token_mixing/{last}"])
     assert taps["MixerBlock_0/token_mixing"].shape == taps["MixerBlock_1/channel_mixing"].shape == (2, S // 4, C)
     own = {layer.name: layer.output for layer in folds.layers(spec)}
     assert all(own[name] == x.shape[1:] for name, x in taps.items())
@@ -303,3 +306,18 @@ def test_heads_that_are_left_out_divide_the_channels(hidden: int) -> None:
     spec = mixer.make(config, 8, 2, 3)
     assert hidden % spec.num_heads == 0 and family_of(spec) is mixer
     assert spec.num_heads == max(1, hidden // 64) or hidden in (96, 100)
+
+
+def test_the_plain_words_of_a_class_token_without_a_position_fit_each_other() -> None:
+    for position in ("learned", "sincos2d"):
+        spec = small(pool="cls", position_embedding=position, cls_position=False)
+        assert mixer.plain(spec).cls_position is False and not list(mixer.faults(mixer.plain(spec), ModelConfig()))
+
+
+def test_a_model_is_no_mixer_of_a_published_size_by_its_size_alone() -> None:
+    sizes = {"patch_size": 32, "hidden_dim": 512, "num_blocks": 8}
+    named = {
+        operator: mixer.variant_of(mixer.make(ModelConfig(token_mixing=operator, **sizes), 224, 3, 10))
+        for operator in ("tied", "untied", "attention", "linear", "pooling")
+    }
+    assert named == {"tied": "S/32", "untied": "S/32", "attention": None, "linear": None, "pooling": None}

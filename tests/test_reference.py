@@ -3,11 +3,13 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import mixlab
 from backends.models import FAMILIES
+from backends.models.config import ModelConfig
 from experiments.spec import fields, reference
 from experiments.spec.config import TrialConfig
 from experiments.spec.reference import BY_CONTENT, BY_NAME, BY_RESULT, NOT, FieldRow, comments
@@ -37,6 +39,25 @@ def changed(trial: Trial, name: str) -> Trial | None:
     other = not value if isinstance(value, bool) else value + 1 if isinstance(value, (int, float)) else "another"
     other = (*value, 1) if isinstance(value, tuple) else other
     return fields.set_fields(trial, {name: other})  # type: ignore[no-any-return]
+
+
+def another(field: Any) -> Any:
+    """A value of a field that is not its default."""
+    if words := field.metadata["allowed"]:
+        return next(word for word in words if word != field.default)
+    if isinstance(field.default, bool):
+        return not field.default
+    kind = str(field.type)
+    return (2, 1) if "tuple" in kind else 0.25 if "float" in kind else 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_set_comes_into_the_spec_of_the_family(family: str) -> None:
+    of, base = FAMILIES[family], {"family": family, **({"depth": (1, 1)} if family == "resnet" else {})}
+    for field in dataclasses.fields(of.Config):
+        value = another(field)
+        spec = of.make(ModelConfig(**base | {field.name: value}), 32, 3, 10)
+        assert getattr(spec, field.name) == value, field.name
 
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
@@ -75,6 +96,7 @@ def test_every_field_has_a_row_with_its_default_and_its_comment() -> None:
     assert [ROWS[name].default for name in ("run.deterministic", "model.num_blocks", "seed")] == ["true", "null", "0"]
     unsaid = [name for name, row in ROWS.items() if not row.meaning and not row.allowed.startswith(("one of", "true"))]
     assert len(unsaid) < 15  # whose name is all that there is to say
+    assert not [name for name, row in ROWS.items() if name.startswith("model.") and not row.meaning]
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,7 @@ def test_small_images_take_the_small_root_and_a_depth_says_its_units() -> None:
         16,
     )
     assert (large.root, large.unit, large.depth, large.width) == ("imagenet", "bottleneck", (3, 4, 6, 3), 64)
+    assert [made(image_size=side).root for side in (63, 64)] == ["cifar", "imagenet"]
     assert made(depth=18).unit == "basic" and made(depth=(1, 1)).unit == "bottleneck"
 
 
@@ -253,3 +254,5 @@ def test_a_rate_that_never_acts_makes_no_second_trial() -> None:
     one = made(depth=(1,), stochastic_depth=0.3)
     assert FAMILIES["resnet"].plain(one) == made(depth=(1,))
     assert FAMILIES["resnet"].plain(made(depth=(2,), rescale=True)) == made(depth=(2,))
+    for acts in (made(depth=(1,), stochastic_depth=0.3, rescale=True), made(depth=(2,), stochastic_depth=0.3)):
+        assert FAMILIES["resnet"].plain(acts) == acts

@@ -1,5 +1,6 @@
 """MetaFormers and ConvMixers as they are declared: counts and products of published sizes, defaults, and refusals."""
 
+import dataclasses
 from itertools import pairwise
 from typing import Any
 
@@ -148,6 +149,34 @@ def test_few_blocks_are_taken_from_the_stages_in_turn() -> None:
     assert [one.depths for one in given] == [(1,), (1, 1), (1, 2, 1), (1, 3, 2)]  # type: ignore[attr-defined]
     assert [one.scaled_stages for one in given] == [(), (1,), (1, 2), (1, 2)]  # type: ignore[attr-defined]
     assert [len(folds.branches(one)) for one in given] == [2, 4, 8, 12]
+
+
+def test_few_blocks_of_a_convmixer_are_its_first() -> None:
+    spec = ConvMixerSpec(32, 3, 7, 4, 16, 3, 5)
+    given = [FAMILIES["convmixer"].shallow(spec, num) for num in (1, 2, 9)]
+    assert [len(folds.branches(one)) for one in given] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("kernel_size", [1, 4, 5])
+def test_a_convmixer_has_as_many_places_behind_a_kernel_of_any_size(kernel_size: int) -> None:
+    spec = ConvMixerSpec(32, 3, 7, 4, 16, 1, kernel_size)
+    outputs = {layer.name: layer.output for layer in folds.layers(spec)}
+    assert outputs["ConvMixerBlock_0/token_mixing/depthwise"] == outputs["stem"] == (8, 8, 16)
+
+
+@pytest.mark.parametrize(
+    ("spec", "of_more"),
+    [
+        (ConvMixerSpec(32, 3, 7, 4, 16, 1, 5), {"num_blocks": 2}),
+        (MetaFormerSpec(32, 3, 7, 4, depths=(1,), dims=(8,)), {"depths": (2,)}),
+    ],
+    ids=["convmixer", "metaformer"],
+)
+def test_a_rate_that_never_acts_makes_no_second_trial(spec: ModelSpec, of_more: dict[str, Any]) -> None:
+    plain, dropped = family_of(spec).plain, dataclasses.replace(spec, stochastic_depth=0.3)
+    assert plain(dropped) == plain(dataclasses.replace(spec, rescale=True)) == spec
+    for acts in (dataclasses.replace(dropped, rescale=True), dataclasses.replace(dropped, **of_more)):
+        assert plain(acts) == acts
 
 
 def test_depth_of_a_branch_rises_over_all_stages() -> None:

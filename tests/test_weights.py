@@ -190,6 +190,7 @@ def test_official_to_timm_and_back_is_exact(tmp_path: Path, suffix: str) -> None
         {"token_mixing": "untied"},
         {"token_mixing": "grouped_views", "token_groups": 2},
         {"channel_mixing": "untied", "share_blocks": True},
+        {"layer_scale": 0.1},
         {"position_embedding": "learned", "pre_head_norm": False, "activation": "relu", "norm_epsilon": 3e-4},
     ],
     ids=str,

@@ -18,7 +18,7 @@ from backends.errors import MixlabError
 from backends.models import folds
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
-from backends.weights import convert, recognition
+from backends.weights import convert, convmixers, metaformers, recognition
 from backends.weights.form import NotAModel
 from backends.weights.formats import FORMATS
 from experiments import evaluation, prediction
@@ -129,6 +129,7 @@ def test_a_class_token_with_a_position_of_its_own_goes_into_the_formats_that_hav
     found, back = convert.to_canonical(arrays, told, noted)
     assert found.model == model and back["position_embedding"].tobytes() == table.tobytes()
     assert "position" in convert.unlike(model, FORMATS["big_vision-vit"])  # where it has none
+    assert convert.written_as(model, "official").name == "vision_transformer-vit"
 
 
 def test_the_papers_files_of_bit_are_those_of_big_vision_by_other_names() -> None:
@@ -148,6 +149,14 @@ def test_the_papers_files_of_bit_are_those_of_big_vision_by_other_names() -> Non
     [
         (changed("timm_vit_small"), {}, ("do not tell the number of heads", "--num-heads N")),
         (changed("timm_vit_small"), {"num_heads": 5}, ("--num-heads: expected a divisor of its 32 channels, got 5",)),
+        (changed("timm_vit_small"), {"num_heads": -4}, ("--num-heads: expected 1 or more, got -4",)),
+        (changed("convmixer_small"), {"image_size": -32}, ("--image-size: expected 1 or more, got -32",)),
+        (changed("convmixer_small"), {"activation": "gelo"}, ("--activation: expected one of", "did you mean 'gelu'?")),
+        (
+            changed("poolformer_v1_small"),
+            {"token_mixers": MIXERS},
+            ("--token-mixers: its arrays say pooling, got identity,pooling,pooling; leave it out",),
+        ),
         (changed("vit_learn_small"), {"num_heads": 8}, ("--num-heads: its arrays say 4, got 8; leave it out",)),
         (changed("timm_vit_small", reg_token=np.ones((1, 4, 32))), {"num_heads": 4}, ("'timm-vit'", "has 'reg_token'")),
         (changed("timm_vit_small", norm__bias=None), {"num_heads": 4}, ("'timm-vit'", "lacks 'norm.bias'")),
@@ -208,10 +217,46 @@ def test_heads_of_a_fused_product_are_those_of_public_models_of_its_width_and_it
         assert "--num-heads" in found.assumed["num_heads"]
 
 
+def test_a_class_token_and_one_patch_are_two_positions() -> None:
+    base = read("timm_vit_small").model
+    assert isinstance(base, MixerSpec)
+    model = dataclasses.replace(base, image_size=base.patch_size, pool="cls", cls_position=True, num_blocks=1)
+    params = {key: np.zeros(shape, np.float32) for key, shape in folds.shapes(model).items()}
+    arrays = convert.from_canonical(model, params, FORMATS["timm-vit"])
+    assert arrays["pos_embed"].shape == (1, 2, 32)
+    assert convert.to_canonical(arrays, {"num_heads": 4})[0].model == model
+
+
+def test_what_published_models_of_these_sizes_have_is_taken_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    convmixer, poolformer = read("convmixer_small").model, read("poolformer_v1_small").model
+    sizes = (convmixer.hidden_dim, convmixer.num_blocks, convmixer.patch_size, convmixer.kernel_size)  # type: ignore[attr-defined]
+    monkeypatch.setattr(convmixers, "ACTIVATIONS", {sizes: "relu"})
+    found, _ = convert.to_canonical(own("convmixer_small"))
+    assert found.model == dataclasses.replace(convmixer, image_size=224, activation="relu")  # type: ignore[call-arg]
+    assert "published model" in found.assumed["activation"]
+    small = {"depths": poolformer.depths, "dims": poolformer.dims, "layer_scale": 1e-6}  # type: ignore[attr-defined]
+    monkeypatch.setattr(metaformers, "VARIANTS", {"small": small})
+    found, _ = convert.to_canonical(own("poolformer_v1_small"), {"image_size": 32})
+    assert found.model == dataclasses.replace(poolformer, layer_scale=1e-6)  # type: ignore[call-arg]
+
+
+def test_a_convmixer_of_float32_comes_back_as_it_was_written() -> None:
+    weights, form = read("convmixer_small"), FORMATS["timm-convmixer"]
+    params = {key: x.astype(np.float32) for key, x in weights.params.items()}
+    arrays = convert.from_canonical(weights.model, params, form)
+    _, back = convert.to_canonical(arrays, {"image_size": 32})
+    assert {key: (x.dtype, x.tobytes()) for key, x in back.items()} == {
+        key: (x.dtype, x.tobytes()) for key, x in params.items()
+    }
+
+
 def test_weights_without_a_size_take_that_of_the_images_and_others_keep_theirs() -> None:
     found, params = convert.to_canonical(own("convmixer_small"))
     weights = Weights("timm-convmixer", found.model, params, assumed=found.assumed)
     assert weights.model.image_size == 224 and evaluation.sized(weights, 32).model.image_size == 32
+    resnet, params = convert.to_canonical(own("bit_v1_small"))
+    small = evaluation.sized(Weights("big_vision-bit", resnet.model, params, assumed=resnet.assumed), 50)
+    assert small.model.image_size == 50 and 50 % small.model.patch_size == 0  # its patches are no part of it
     with pytest.raises(MixlabError, match="4 does not divide the image of 30 pixels"):
         evaluation.sized(weights, 30)
     assert evaluation.sized(read("gmlp_small"), 32).model.image_size == 16

@@ -14,6 +14,7 @@ import optax
 from backends.bench import VIT, PeerInfo
 from backends.contract import ArrayDataset
 from backends.errors import MixlabError
+from backends.jax import peer_vit
 from backends.jax.augment import scale
 from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
 from backends.jax.program import DTYPES
@@ -39,8 +40,8 @@ def open_peer(
         raise MixlabError(
             f"bench: --peer {name}: expected float32 or tf32 for the authors' Flax model, got {run.precision}"
         )
-    module = _big_vision(model, name) if name == "big_vision-vit" else _official(model, name, path)
-    return Peer(module, optimizer, data, run)
+    of_vit = name == "big_vision-vit"
+    return Peer(peer_vit.VisionTransformer(model) if of_vit else _official(model, name, path), optimizer, data, run)
 
 
 class Peer:
@@ -111,15 +112,3 @@ def _official(model: MixerSpec, name: str, path: Path | None) -> Any:
         tokens_mlp_dim=model.tokens_mlp_dim,
         channels_mlp_dim=model.channels_mlp_dim,
     )
-
-
-def _big_vision(model: MixerSpec, name: str) -> Any:
-    """The ViT of big_vision."""
-    try:
-        from backends.jax import peer_vit
-    except ModuleNotFoundError as error:
-        how = PEERS[name].how_to_get
-        raise MixlabError(
-            f"bench: --peer {name}: the package {error.name!r} is not installed; install it with: {how}"
-        ) from error
-    return peer_vit.VisionTransformer(model)

@@ -5,26 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 from backends.models.config import ModelConfig
-from backends.models.convmixer_layers import layers
+from backends.models.convmixer_layers import layers as layers
 from backends.models.convmixer_spec import ConvMixerConfig, ConvMixerSpec
 from backends.models.mixer import DEFAULT_BLOCKS, DEFAULT_DIM
 from backends.models.patches import default_patch_size, patch_faults
-from backends.models.variants import VARIANTS
+from backends.models.variants import variant_of as variant_of
 from backends.specs import ModelSpec
-
-__all__ = [  # a Family
-    "Config",
-    "Spec",
-    "faults",
-    "first_layers",
-    "layers",
-    "make",
-    "options",
-    "plain",
-    "shallow",
-    "sizes",
-    "variant_of",
-]
 
 Spec: type[ModelSpec] = ConvMixerSpec
 Config: type[Any] = ConvMixerConfig
@@ -54,10 +40,8 @@ def faults(spec: ConvMixerSpec, config: ModelConfig) -> Iterator[str]:
 
 
 def plain(spec: ConvMixerSpec) -> ConvMixerSpec:
-    """The same model in its plainest words: without `rescale` the only block is never dropped."""
-    if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
-        return replace(spec, stochastic_depth=0.0, rescale=False)
-    return spec
+    """The same model in its plainest words: without rates of stochastic depth that change nothing."""
+    return replace(spec, stochastic_depth=0.0, rescale=False) if spec.drops_none_of(spec.num_blocks) else spec
 
 
 def shallow(spec: ConvMixerSpec, num_blocks: int) -> ConvMixerSpec:
@@ -68,12 +52,6 @@ def shallow(spec: ConvMixerSpec, num_blocks: int) -> ConvMixerSpec:
 def first_layers(spec: ConvMixerSpec) -> dict[str, int | None]:
     """The stem."""
     return {"stem/kernel": None}
-
-
-def variant_of(spec: ConvMixerSpec) -> str | None:
-    """The published variant that has all sizes of a model; None: none has."""
-    own = {name: stands_for for name, stands_for in VARIANTS.items() if stands_for.get("family") == spec.family}
-    return next((name for name, of in own.items() if all(getattr(spec, f) == value for f, value in of.items())), None)
 
 
 def sizes(spec: ConvMixerSpec) -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 
 from backends.arrays import Shape
 from backends.models.convmixer_spec import ConvMixerSpec
-from backends.models.convolution import Window, convolution
+from backends.models.convolution import Window, convolution, image_of
 from backends.models.family import ZEROS, Layer
 from backends.models.layers import activation, addition, affine, dense, dropout, stochastic_depth
 
@@ -29,7 +29,7 @@ def layers(spec: ConvMixerSpec) -> list[Layer]:
     Initial kernels are the Mixer's, not PyTorch's, whose variance is a third of theirs: no batch norm undoes it.
     """
     channels, window = spec.hidden_dim, stem(spec)
-    convolved = convolution("stem", window, (spec.image_size, spec.image_size, spec.image_channels), channels)
+    convolved = convolution("stem", window, image_of(spec), channels)
     image = convolved.output
     return [
         convolved,

@@ -8,6 +8,7 @@ from math import prod
 
 from backends.arrays import Shape
 from backends.models.family import ONES, ZEROS, Init, Layer, Param, lecun
+from backends.specs import ModelSpec
 
 CONVOLUTION_HINT = "the layout of its kernel, its stride, or on which side it pads"
 STANDARDISED_HINT = f"{CONVOLUTION_HINT}; or how its kernel is standardised: epsilon, or the formula of the variance"
@@ -52,6 +53,11 @@ class Standardisation:
 
     epsilon: float
     in_root: bool  # it is added to the variance, not to its root
+
+
+def image_of(spec: ModelSpec) -> Shape:
+    """The shape (h, w, c) of a model's images."""
+    return spec.image_size, spec.image_size, spec.image_channels
 
 
 def convolution(

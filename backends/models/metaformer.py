@@ -5,25 +5,12 @@ from itertools import islice
 from typing import Any
 
 from backends.models.config import ModelConfig
-from backends.models.metaformer_layers import layers
-from backends.models.metaformer_rules import faults, plain
+from backends.models.metaformer_layers import layers as layers
+from backends.models.metaformer_rules import faults as faults
+from backends.models.metaformer_rules import plain as plain
 from backends.models.metaformer_spec import MetaFormerConfig, MetaFormerSpec
-from backends.models.variants import VARIANTS
+from backends.models.variants import variant_of as variant_of
 from backends.specs import ModelSpec
-
-__all__ = [  # a Family
-    "Config",
-    "Spec",
-    "faults",
-    "first_layers",
-    "layers",
-    "make",
-    "options",
-    "plain",
-    "shallow",
-    "sizes",
-    "variant_of",
-]
 
 Spec: type[ModelSpec] = MetaFormerSpec
 Config: type[Any] = MetaFormerConfig
@@ -72,12 +59,6 @@ def shallow(spec: MetaFormerSpec, num_blocks: int) -> MetaFormerSpec:
 def first_layers(spec: MetaFormerSpec) -> dict[str, int | None]:
     """The stem."""
     return {"stem/kernel": None}
-
-
-def variant_of(spec: MetaFormerSpec) -> str | None:
-    """The published variant that has all sizes of a model; None: none has."""
-    own = {name: stands_for for name, stands_for in VARIANTS.items() if stands_for.get("family") == spec.family}
-    return next((name for name, of in own.items() if all(getattr(spec, f) == value for f, value in of.items())), None)
 
 
 def sizes(spec: MetaFormerSpec) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from backends.arrays import Shape
-from backends.models.convolution import Window, convolution, group_norm
+from backends.models.convolution import Window, convolution, group_norm, image_of
 from backends.models.family import ONES, ZEROS, Init, Layer, Normal, Param
 from backends.models.layers import addition, dense, layer_norm, layer_scale, mlp, stochastic_depth
 from backends.models.metaformer_spec import MetaFormerSpec
@@ -30,8 +30,7 @@ GROUP_EPSILON: Mapping[str, float] = {"poolformer": 1e-5, "baseline": 1e-6}
 
 def layers(spec: MetaFormerSpec) -> list[Layer]:
     """Every layer, in the order of the forward pass."""
-    image: Shape = (spec.image_size, spec.image_size, spec.image_channels)
-    declared = _reduction(spec, "stem", "stem_norm", stem(spec), image, spec.dims[0])
+    declared = _reduction(spec, "stem", "stem_norm", stem(spec), image_of(spec), spec.dims[0])
     for stage in range(spec.num_stages):
         image = declared[-1].output
         if spec.is_halved(stage):
@@ -96,10 +95,9 @@ def _channel_mixing(spec: MetaFormerSpec, name: str, image: Shape) -> list[Layer
     if not spec.is_baseline:
         return [_begun(layer, kernel) for layer in declared]
     scalars = {"scale": Param((1,), ONES), "bias": Param((1,), ZEROS)}
-    changed = {"activation": scalars}
     return [
-        replace(layer, params=changed[part], hint="StarReLU: its square, its factor, or its summand")
-        if (part := layer.name.rpartition("/")[2]) in changed
+        replace(layer, params=scalars, hint="StarReLU: its square, its factor, or its summand")
+        if layer.name.endswith("/activation")
         else _without_bias(_begun(layer, kernel))
         for layer in declared
     ]

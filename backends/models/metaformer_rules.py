@@ -30,6 +30,6 @@ def plain(spec: MetaFormerSpec) -> MetaFormerSpec:
     """The same model in its plainest words, where several say the same; see the rules of a Mixer."""
     same: dict[str, Any] = {"scaled_stages": tuple(sorted(spec.scaled_stages))}
     same["token_mixers"] = spec.mixers[0] if len(set(spec.mixers)) == 1 else spec.mixers
-    if not spec.stochastic_depth or (sum(spec.depths) == 1 and not spec.rescale):
+    if spec.drops_none_of(sum(spec.depths)):
         same |= {"stochastic_depth": 0.0, "rescale": False}
     return replace(spec, **same)

@@ -6,6 +6,7 @@ Source: PoolFormer, arXiv 2111.11418; the baselines, arXiv 2210.13452; public co
 from dataclasses import dataclass, field
 from typing import Optional
 
+from backends.models.shared_config import LayerScaleConfig
 from backends.specs import ModelSpec, Rates, option
 
 TOKEN_MIXERS = ("pooling", "identity")
@@ -23,15 +24,12 @@ class MetaFormerOptions(Rates):
 
 
 @dataclass(frozen=True)
-class MetaFormerConfig(MetaFormerOptions):
+class MetaFormerConfig(MetaFormerOptions, LayerScaleConfig):
     """What is left out is as in the public code of the block."""
 
-    layer_scale: Optional[float] = option(  # first factors of the branches; 0: none;
-        None, low=0.0, high=10.0
-    )  # none: 0, in a PoolFormer 1e-5
-    scaled_stages: Optional[tuple[int, ...]] = option(  # stages of a MetaFormer, from 0 on, whose skip-connections have
+    scaled_stages: Optional[tuple[int, ...]] = option(
         None, low=0, high=999
-    )  # factors; none: in a baseline the third and later ones
+    )  # stages of a MetaFormer, from 0 on, whose skip-connections have factors; none: a baseline's from the third on
 
 
 @dataclass(frozen=True)

@@ -5,31 +5,19 @@ from dataclasses import fields, replace
 from typing import Any
 
 from backends.models.config import ModelConfig
-from backends.models.mixer_layers import layers
-from backends.models.mixer_rules import USUAL, default_num_heads, default_tokens_mlp_dim, faults, plain
+from backends.models.mixer_layers import layers as layers
+from backends.models.mixer_rules import USUAL, default_num_heads, default_tokens_mlp_dim
+from backends.models.mixer_rules import faults as faults
+from backends.models.mixer_rules import plain as plain
 from backends.models.mixer_spec import SIZES, MixerConfig, MixerOptions, MixerSpec
+from backends.models.mixing import WITH_D_S
 from backends.models.patches import default_patch_size
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
 
-__all__ = [  # a Family
-    "Config",
-    "Spec",
-    "faults",
-    "first_layers",
-    "layers",
-    "make",
-    "options",
-    "plain",
-    "shallow",
-    "sizes",
-    "variant_of",
-]
-
 Spec: type[ModelSpec] = MixerSpec
 Config: type[Any] = MixerConfig
 DEFAULT_DIM, DEFAULT_BLOCKS = 64, 4
-WITH_D_S = ("tied", "untied", "grouped", "grouped_views")
 RATES = ("dropout", "stochastic_depth", "rescale")
 STEM, TOKEN_MIXING = "stem/kernel", "MixerBlock_0/token_mixing/Dense_0/kernel"  # what figures draw
 
@@ -73,15 +61,15 @@ def first_layers(spec: MixerSpec) -> dict[str, int | None]:
 def variant_of(spec: MixerSpec) -> str | None:
     """The variant whose fields a model has; None: none has. A Mixer is known by the sizes of the paper's table 1."""
     sizes = {name: getattr(spec, name) for name in SIZES}
-    fitting = {name: own for name, own in VARIANTS.items() if _is_variant(spec, own, sizes)}
-    # ViT-B/16 has the sizes of B/16 too: the one that names its token mixing is meant.
-    return max(fitting, key=lambda name: "token_mixing" in fitting[name], default=None)
+    return next((name for name, own in VARIANTS.items() if _is_variant(spec, own, sizes)), None)
 
 
 def _is_variant(spec: MixerSpec, own: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
     if own.get("family", "mixer") != "mixer":
         return False
-    return own == sizes or ("token_mixing" in own and all(getattr(spec, name) == value for name, value in own.items()))
+    if "token_mixing" in own:
+        return all(getattr(spec, name) == value for name, value in own.items())
+    return own == sizes and set(spec.operators) <= set(WITH_D_S)
 
 
 def sizes(spec: MixerSpec) -> str:

@@ -116,8 +116,7 @@ def plain(spec: MixerSpec) -> MixerSpec:
     """The same model in its plainest words, where several say the same.
 
     One group is the tied MLP; its learned views are weights of their own. What changes nothing has its default: D_S and
-    heads of operators without them, a list of equal words, `rescale` without stochastic depth. Without `rescale` the
-    rate of stochastic depth rises from 0 at the first block, so that the only block is never dropped.
+    heads of operators without them, a list of equal words, `rescale` without stochastic depth.
     """
     spec = replace(spec, **_plain_mixing(spec))
     same: dict[str, Any] = {}
@@ -130,7 +129,7 @@ def plain(spec: MixerSpec) -> MixerSpec:
     if not any(layer.drops for layer in layers(spec)):
         same["dropout"] = USUAL.dropout
     same |= {name: getattr(USUAL, name) for name in MAY_BE_IDLE if _is_idle(spec, name)}
-    if not spec.stochastic_depth or (spec.num_blocks == 1 and not spec.rescale):
+    if spec.drops_none_of(spec.num_blocks):
         same |= {"stochastic_depth": 0.0, "rescale": False}
     return replace(spec, **same)
 

@@ -7,6 +7,7 @@ Source: arXiv 2105.01601, section 2 and Table 1; the options are those of its ap
 from dataclasses import dataclass
 from typing import Optional
 
+from backends.models.shared_config import ACTIVATION, BlocksConfig, LayerScaleConfig
 from backends.specs import ModelSpec, Rates, option
 
 TOKEN_MIXING = (
@@ -26,52 +27,46 @@ TOKEN_MIXING = (
 )
 CHANNEL_MIXING = ("tied", "untied", "none")
 POSITION_EMBEDDING = ("none", "learned", "sincos2d")
-ACTIVATION = ("gelu_tanh", "gelu", "relu")
 NORM = ("layer", "affine", "rms")
 
 SIZES = ("patch_size", "hidden_dim", "num_blocks", "tokens_mlp_dim", "channels_mlp_dim")  # of the paper's table 1
 
 
 @dataclass(frozen=True)
-class MixerOptions(Rates):
+class SharedOptions(Rates):
     """What a config and a spec have in common. Dropout acts after the activation and the second Dense of each MLP."""
 
     token_mixing: str | tuple[str, ...] = option("tied", allowed=TOKEN_MIXING)  # of all blocks, or a list, one each
     channel_mixing: str = option("tied", allowed=CHANNEL_MIXING)  # untied: an MLP for each token
     share_blocks: bool = option(False)  # one set of weights for all blocks
     position_embedding: str = option("none", allowed=POSITION_EMBEDDING)  # added behind the stem
-    activation: str = option("gelu_tanh", allowed=ACTIVATION)  # of the MLPs; gelu: the exact one
     norm_epsilon: float = option(1e-6, low=1e-30, high=1.0)  # added to the variance in each norm
     pre_head_norm: bool = option(True)  # a norm between the last block and the mean over tokens
     norm: str = option("layer", allowed=NORM, before="layer")  # affine: a scale and a bias alone, as in ResMLP
     norm_place: str = option("pre", allowed=("pre", "post"), before="pre")  # post: of the sum with the skip-connection
-    layer_scale: float = option(0.0, low=0.0, high=10.0, before=0.0)  # first factors of the branches; 0: none
     share_token_mixing: bool = option(False, before=False)  # one token mixing for all blocks
     share_channel_mixing: bool = option(False, before=False)  # one channel MLP for all blocks
     pool: str = option("mean", allowed=("mean", "cls"), before="mean")  # what enters the head: the mean, a class token
     cls_position: bool = option(True, before=True)  # the class token has a position of its own; big_vision: false
     representation: bool = option(False, before=False)  # a Dense layer and tanh before the head
     stem: str = option("patches", allowed=("patches", "overlap"), before="patches")  # overlap: of 2 P - 1 pixels
-    kernel_size: int = option(3, low=1, high=99, before=3)  # of `depthwise`: tokens a side, an odd number
     pyramid: tuple[int, ...] = option((), low=0, high=999, before=())  # blocks that halve the grid's side, from 0 on
     init: str = option("mixer", allowed=("mixer", "vit"), before="mixer")  # initial values, as in the code of which
 
 
 @dataclass(frozen=True)
-class MixerConfig(MixerOptions):
+class MixerOptions(SharedOptions):
+    """All options of a spec, those too that a config may leave open."""
+
+    activation: str = option("gelu_tanh", allowed=ACTIVATION)  # of the MLPs; gelu: the exact one
+    layer_scale: float = option(0.0, before=0.0)  # first factors of the branches; 0: none
+    kernel_size: int = option(3, before=3)  # of `depthwise`: tokens a side
+
+
+@dataclass(frozen=True)
+class MixerConfig(SharedOptions, LayerScaleConfig, BlocksConfig):
     """Sizes that are left out have the paper's ratios D_S = C/2 and D_C = 4C."""
 
-    activation: Optional[str] = option(  # type: ignore[assignment]  # of the MLPs, of a ConvMixer's convolutions;
-        None, allowed=ACTIVATION
-    )  # gelu: the exact one; none: gelu_tanh, in a ConvMixer gelu
-    layer_scale: Optional[float] = option(  # type: ignore[assignment]  # first factors of the branches; 0: none;
-        None, low=0.0, high=10.0
-    )  # none: 0, in a PoolFormer 1e-5
-    kernel_size: Optional[int] = option(  # type: ignore[assignment]  # of `depthwise` and a ConvMixer: tokens a side,
-        None, low=1, high=99
-    )  # of the former an odd number; none: 3, in a ConvMixer 9
-    hidden_dim: Optional[int] = option(None, low=1)  # C; none: 64
-    num_blocks: Optional[int] = option(None, low=1, high=1000)  # none: 4
     tokens_mlp_dim: Optional[int] = option(None, low=1)  # D_S; none: half of C
     channels_mlp_dim: Optional[int] = option(None, low=1)  # D_C; none: four times C
     token_groups: Optional[int] = option(None, low=1)  # G, of the grouped forms of token mixing, which need it

@@ -14,11 +14,11 @@ from backends.arrays import Array
 from backends.models import folds
 from backends.models.family import Change, Misfit
 from backends.models.mixer_spec import MixerSpec
+from backends.models.mixing import WITH_D_S
 
 # What the shapes of parameters follow from beside the resolution; and what gives the same shapes another meaning.
 ALIKE = ("patch_size", "image_channels", "hidden_dim", "num_blocks", "channels_mlp_dim", "pyramid", "channel_mixing")
 MEANING = ("token_mixing", "token_groups", "num_heads")
-WITH_D_S = ("tied", "untied", "grouped", "grouped_views")
 OF_MLP = {
     "Dense_0/kernel": ("in", "hidden"),
     "Dense_0/bias": ("hidden",),

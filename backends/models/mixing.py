@@ -7,9 +7,11 @@ same name.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import isqrt
 
 from backends.arrays import Shape
-from backends.models.family import ONES, ZEROS, Layer, Normal, Param, RandomRows, lecun, xavier
+from backends.models.convolution import Window, convolution
+from backends.models.family import ONES, Layer, Normal, Param, RandomRows, lecun, xavier
 from backends.models.layers import activation, dense, dropout, layer_norm, mlp
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 
@@ -153,18 +155,11 @@ def random(place: Place, name: str) -> list[Layer]:
 
 def depthwise(place: Place, name: str) -> list[Layer]:
     """A convolution k x k over the grid for each channel, zeros outside.  Source: ConvMixer, arXiv 2201.09792."""
-    (tokens, channels), size = place.shape, place.spec.kernel_size
-    kernel = Param((size, size, 1, channels), lecun(size * size), decayed=True)
-    return [
-        Layer(
-            f"{name}/depthwise",
-            place.shape,
-            {"kernel": kernel, "bias": Param((channels,), ZEROS)},
-            macs=tokens * size * size * channels,
-            kept=tokens * channels,
-            hint="the layout of its kernel, a turned kernel, or what lies outside",
-        )
-    ]
+    (tokens, channels), window = place.shape, Window(place.spec.kernel_size)
+    grid = (isqrt(tokens), isqrt(tokens), channels)
+    hint = "the layout of its kernel, a turned kernel, or what lies outside"
+    convolved = convolution(f"{name}/depthwise", window, grid, channels, groups=channels, hint=hint)
+    return [replace(convolved, output=place.shape)]
 
 
 def shift(place: Place, name: str) -> list[Layer]:
@@ -196,7 +191,8 @@ def _mlp(place: Place, name: str, copies: int = 0, groups: int = 1) -> list[Laye
 OPERATORS: dict[str, Callable[[Place, str], list[Layer]]] = {name: globals()[name] for name in TOKEN_MIXING}
 WHOLE = ("gating",)  # whole blocks: no channel mixing follows them
 ON_GRID = ("pooling", "depthwise", "shift")  # the tokens are places in a square, so that there is no class token
-SHRINKING = ("tied", "untied", "grouped", "grouped_views", "linear")  # they can give fewer tokens than they take
+WITH_D_S = ("tied", "untied", "grouped", "grouped_views")  # MLPs over tokens
+SHRINKING = (*WITH_D_S, "linear")  # they can give fewer tokens than they take
 
 
 def is_alone(spec: MixerSpec, operator: str) -> bool:

@@ -5,25 +5,12 @@ from typing import Any
 
 from backends.models.config import ModelConfig
 from backends.models.patches import default_patch_size
-from backends.models.resnet_layers import layers
-from backends.models.resnet_rules import faults, plain
+from backends.models.resnet_layers import layers as layers
+from backends.models.resnet_rules import faults as faults
+from backends.models.resnet_rules import plain as plain
 from backends.models.resnet_spec import DEPTHS, ResnetConfig, ResnetOptions, ResnetSpec
 from backends.models.variants import VARIANTS
 from backends.specs import ModelSpec
-
-__all__ = [  # a Family
-    "Config",
-    "Spec",
-    "faults",
-    "first_layers",
-    "layers",
-    "make",
-    "options",
-    "plain",
-    "shallow",
-    "sizes",
-    "variant_of",
-]
 
 Spec: type[ModelSpec] = ResnetSpec
 Config: type[Any] = ResnetConfig

@@ -9,10 +9,10 @@ from dataclasses import replace
 from itertools import chain
 
 from backends.arrays import Shape
-from backends.models.convolution import STANDARDISED_HINT, Window, convolution, group_norm, max_pool, relu
+from backends.models.convolution import STANDARDISED_HINT, Window, convolution, group_norm, image_of, max_pool, relu
 from backends.models.family import ONES, ZEROS, Layer
 from backends.models.layers import addition, dense, stochastic_depth
-from backends.models.resnet_spec import ResnetSpec, Unit, image_of
+from backends.models.resnet_spec import ResnetSpec, Unit
 
 PROJECTION_HINT = f"{STANDARDISED_HINT}; or what it projects"
 

@@ -31,10 +31,5 @@ def faults(spec: ResnetSpec, config: ModelConfig) -> Iterator[str]:
 
 
 def plain(spec: ResnetSpec) -> ResnetSpec:
-    """The same model in its plainest words: what changes nothing has its default.
-
-    Without `rescale` the rate of stochastic depth rises from 0 at the first unit, so that the only one is kept.
-    """
-    if not spec.stochastic_depth or (sum(spec.depth) == 1 and not spec.rescale):
-        return replace(spec, stochastic_depth=0.0, rescale=False)
-    return spec
+    """The same model in its plainest words: without rates of stochastic depth that change nothing."""
+    return replace(spec, stochastic_depth=0.0, rescale=False) if spec.drops_none_of(sum(spec.depth)) else spec

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Optional
 
-from backends.arrays import Shape
 from backends.models.convolution import Standardisation, Window
 from backends.specs import BranchRates, ModelSpec, option
 
@@ -103,7 +102,7 @@ class Unit:
 class ResnetSpec(ResnetOptions, ResnetSizes):
     """One ResNet, every size known."""
 
-    family: str = field(default="resnet", kw_only=True, metadata={"before": "mixer"})
+    family: str = field(default="resnet", kw_only=True)
 
     @property
     def by(self) -> Standardisation:
@@ -146,7 +145,7 @@ class ResnetSpec(ResnetOptions, ResnetSizes):
         small, middle = self._window(1, 1), self._window(3, stride)
         # The stride is that of the first 3 x 3 convolution.
         windows = (small, middle, small) if self.unit == "bottleneck" else (middle, self._window(3, 1))
-        projection = self._window(1, stride) if inputs != outputs or stride > 1 else None
+        projection = self._window(1, stride) if inputs != outputs else None
         return Unit(stage + 1, place + 1, inner, outputs, windows, projection)
 
     def _outputs(self, stage: int) -> int:
@@ -155,8 +154,3 @@ class ResnetSpec(ResnetOptions, ResnetSizes):
     def _window(self, size: int, stride: int) -> Window:
         """V1 pads as XLA's SAME does; V2 pads both sides alike."""
         return Window(size, stride, None if self.is_v1 else size // 2)
-
-
-def image_of(spec: ResnetSpec) -> Shape:
-    """The shape of an image."""
-    return spec.image_size, spec.image_size, spec.image_channels

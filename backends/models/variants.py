@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from backends.models.mixer_spec import SIZES
+from backends.specs import ModelSpec
 
 # Patch size, C, blocks, D_S, D_C.  Source: arXiv 2105.01601, Table 1.
 MIXER = {
@@ -125,3 +126,9 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     | {f"gMLP-{name}": _gmlp(hidden) for name, hidden in GMLP.items()}
     | {f"ResMLP-{name}": _resmlp(*sizes) for name, sizes in RESMLP.items()}
 )
+
+
+def variant_of(spec: ModelSpec) -> str | None:
+    """The variant of a spec's family that it has all fields of; None: there is none."""
+    own = ((name, of) for name, of in VARIANTS.items() if of.get("family") == spec.family)
+    return next((name for name, of in own if all(getattr(spec, f) == value for f, value in of.items())), None)

@@ -4,7 +4,7 @@ Nothing here reads a file; see experiments/weights/weight_files.py.
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields, replace
+from dataclasses import MISSING, fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from backends.specs import ModelSpec
 from backends.weights.form import Format, Found, NotAModel, Row
 from backends.weights.formats import FORMATS
 from backends.weights.recognition import recognise, some
+from backends.weights.told import check_told, in_words, option
 
 # Fields that change nothing of what a model computes from its weights, and those that two codes may compute
 # differently with the same weights.
@@ -32,6 +33,7 @@ def to_canonical(
     Raises: NotAModel: the names are of no known format, or the shapes do not make one model, or not what is told.
     """
     form, told, noted = recognise(arrays), told or {}, noted or {}
+    check_told(told)
     rows = form.table(arrays)
     params = {name: x for row in rows for name, x in zip(row.canonical, _read(row, arrays), strict=True)}
     found = form.spec(form, form.reading(params, arrays, {**noted, **told}))
@@ -86,10 +88,9 @@ def unlike(model: ModelSpec, form: Format) -> str:
 
 def _differing(model: ModelSpec, form: Format) -> Iterator[tuple[str, Any]]:
     """Options that are not those which all models of a format have, with what they have."""
-    usual = {f.name: f.default for f in fields(family_of(model).Config)}
-    for name in (f.name for f in fields(model)):
-        allowed = form.options.get(name, usual.get(name))
-        if name in (*IDLE, *FUNCTIONS, *form.reads, *form.asks) or allowed is None:
+    for f in fields(model):
+        name, allowed = f.name, form.options.get(f.name, f.default)
+        if name in (*IDLE, *FUNCTIONS, *form.reads, *form.asks) or allowed is MISSING:  # a size, which arrays tell
             continue
         same = getattr(model, name) == allowed or (name == "layer_scale" and getattr(model, name) > 0 < allowed)
         if not same:
@@ -146,10 +147,10 @@ def _check_array(name: str, array: Array, axes: int) -> None:
 
 def _check_told(form: Format, model: ModelSpec, told: Mapping[str, Any]) -> None:
     for name, value in told.items():
-        if getattr(model, name, None) not in (value, *(value if isinstance(value, tuple) else ())):
-            option, own = f"--{name.replace('_', '-')}", getattr(model, name, None)
-            says = f"its arrays say {own}" if own is not None else "its model has no such thing"
-            raise NotAModel(f"{option}: {says}, got {value}; leave it out")
+        own = getattr(model, name, None)
+        if own != value and not (isinstance(value, tuple) and set(value) == {own}):
+            says = f"its arrays say {in_words(own)}" if own is not None else "its model has no such thing"
+            raise NotAModel(f"{option(name)}: {says}, got {in_words(value)}; leave it out")
 
 
 def _check_shapes(rows: list[Row], model: ModelSpec, arrays: Mapping[str, Array]) -> None:

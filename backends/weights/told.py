@@ -1,10 +1,35 @@
 """What arrays do not tell of a model: said by the user, or taken as public models have it, and then told aloud."""
 
+from collections.abc import Mapping
+from typing import Any
+
+from backends.errors import nearest
+from backends.models.shared_config import ACTIVATION
 from backends.models.variants import VIT
 from backends.weights.form import NotAModel, Reading
 
 USUAL_SIDE = 224  # pixels, of public models
 HEAD_DIM = 64  # channels of a head, of public ViTs of other widths than those of big_vision
+
+
+def option(name: str) -> str:
+    """How the user says a field of the spec: `--num-heads`."""
+    return f"--{name.replace('_', '-')}"
+
+
+def in_words(value: Any) -> str:
+    """A value as the user says it: the words of a list with commas."""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def check_told(told: Mapping[str, Any]) -> None:
+    """Check what is said for itself. Raises: NotAModel: it is no number or word that any model has."""
+    for name in ("num_heads", "image_size"):
+        if told.get(name, 1) < 1:
+            raise NotAModel(f"{option(name)}: expected 1 or more, got {told[name]}")
+    if (activation := told.get("activation", ACTIVATION[0])) not in ACTIVATION:
+        near = nearest(activation, ACTIVATION)
+        raise NotAModel(f"--activation: expected one of {', '.join(ACTIVATION)}, got {activation!r}{near}")
 
 
 def image_side(reading: Reading, patch: int) -> tuple[int, dict[str, str]]:

@@ -107,7 +107,7 @@ def _read_timm(form: Format, reading: Reading) -> Found:
     is_scaled = "MixerBlock_0/token_mixing/layer_scale/scale" in reading.params
     rows = len(reading.params["position_embedding"])
     known: dict[str, object] = {"num_heads": number, "layer_scale": LAYER_SCALE * is_scaled}
-    found = _with_positions(form, reading, rows == 2 or math.isqrt(rows) ** 2 != rows, known)
+    found = _with_positions(form, reading, math.isqrt(rows) ** 2 != rows, known)
     return Found(found.model, {**found.assumed, **assumed})
 
 

@@ -31,6 +31,16 @@ def find(word: str, store: Store) -> Path:
 
 
 def trial_of(path: Path) -> Trial | None:
-    """The trial whose folder a file of weights lies in; None: it lies elsewhere."""
+    """The trial whose folder a file of weights lies in; None: it lies elsewhere.
+
+    Raises: MixlabError: a file of that name lies beside it, and is of no trial.
+    """
     spec = path.with_name(SPEC)
-    return trial_from_json(json.loads(spec.read_text())) if spec.is_file() else None
+    if not spec.is_file():
+        return None
+    try:
+        return trial_from_json(json.loads(spec.read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise MixlabError(
+            f"{spec}: it cannot be read as a trial's spec ({error}), and lies beside {path.name}; move one of them"
+        ) from error

@@ -86,9 +86,12 @@ FAULTS: dict[str, list[Row]] = {
         ("round(epochs * (", "int(epochs * (", "spec -k part_of_an_epoch"),
         ("-(-steps // DEFAULT_EVALUATIONS)", "max(1, steps // DEFAULT_EVALUATIONS)", "spec -k ten_times"),
     ],
+    "backends/specs.py": [
+        ("(num_blocks == 1 and not self.rescale)", "num_blocks == 1", "equivalent_trials -k look_alike"),
+    ],
     "backends/models/mixer_rules.py": [
         ("layer.weights, layer.params)", "layer.params)", "equivalent_trials -k look_alike"),
-        ("spec.num_blocks == 1 and not spec.rescale", "spec.num_blocks == 1", "equivalent_trials -k look_alike"),
+        ('if "depthwise" not in operators:', "if True:", "equivalent_trials -k look_alike"),
         ("== _shapes(replace(spec, tokens", "!= _shapes(replace(spec, tokens", "equivalent_trials"),
         ("max(1, hidden_dim // 2)", "max(1, hidden_dim // 4)", "spec -k left_out"),
     ],

@@ -9,20 +9,21 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "backends/models/tables.py": [
         ("np.linspace(0, 1, channels // 4)", "np.linspace(0, 1, channels // 4 + 1)[:-1]", "golden_blocks -k sincos2d"),
-        ("np.mgrid[:side, :side])", "np.mgrid[:side, :side][::-1])", "block_axes -k sincos2d"),
+        ("np.mgrid[:side, :side])", "np.mgrid[:side, :side][::-1])", "options_of_the_block -k sincos2d"),
     ],
     "backends/models/folds.py": [
         ("items() if param.trained}", "items()}", "operator_counts -k constant"),
     ],
     "backends/models/mixer.py": [
-        ('key=lambda name: "token_mixing" in fitting[name]', "key=lambda name: 0", "variants -k formula"),
+        ("and set(spec.operators) <= set(WITH_D_S)", "", "options_of_the_block -k published_size"),
+        ('if "token_mixing" in own:', "if False:", "variants -k formula"),
     ],
     "backends/models/family.py": [
         ("exponentials.sum(-1, keepdims=True)", "exponentials.sum(0, keepdims=True)", "initial_values -k softmax"),
         ("math.sqrt(6 / (fan_in + fan_out))", "math.sqrt(3 / (fan_in + fan_out))", "initial_values -k xavier"),
     ],
     "backends/torch/grid.py": [
-        ("before, num = stride // 2", "before, num = (size - stride) // 2", "block_axes -k overlapping"),
+        ("before, num = stride // 2", "before, num = (size - stride) // 2", "options_of_the_block -k overlapping"),
     ],
     "experiments/parity/own.py": [
         ("if size(state[name] - before) > rounding", "if True", "operator_faults -k constant"),

@@ -52,7 +52,7 @@ FAULTS: dict[str, list[Row]] = {
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
     ],
     "backends/models/mixer.py": [
-        ("return own == sizes or", "return len(own) == len(sizes) or", "cluster_files -k known_by_its_sizes"),
+        ("return own == sizes and", "return len(own) == len(sizes) and", "cluster_files -k known_by_its_sizes"),
     ],
     "slurm/options.py": [
         ('MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")', 'MEMORY = ("mem", "mem-per-cpu")', "cluster_files"),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from backends.jax.convolution import convolution
 from backends.jax.grid import grid, shifted, table
 from backends.jax.layers import (
     ACTIVATIONS,
@@ -29,6 +30,7 @@ from backends.jax.layers import (
     weights,
 )
 from backends.models import tables
+from backends.models.convolution import Window
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 from backends.models.mixing import GATE_EPSILON
 
@@ -138,13 +140,9 @@ def random(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Ar
 
 def depthwise(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:
     """A convolution k x k over the grid for each channel, zeros outside."""
-    layer, x_bhwc = weights(mixing, "depthwise"), grid(x_bsc)
-    kernel_kk1c, bias_c = (x.astype(x_bsc.dtype) for x in (layer.kernel, layer.bias))
-    forms = ("NHWC", "HWIO", "NHWC")
-    y_bhwc = jax.lax.conv_general_dilated(
-        x_bhwc, kernel_kk1c, (1, 1), "SAME", dimension_numbers=forms, feature_group_count=kernel_kk1c.shape[-1]
-    )
-    return tap((y_bhwc + bias_c).reshape(x_bsc.shape), f"{name}/depthwise", chance)
+    window, channels = Window(mixing.spec.kernel_size), x_bsc.shape[-1]
+    y_bhwc = convolution(mixing, "depthwise", window, grid(x_bsc), channels)
+    return tap(y_bhwc.reshape(x_bsc.shape), f"{name}/depthwise", chance)
 
 
 def shift(mixing: "TokenMixing", x_bsc: Array, name: str, chance: Chance) -> Array:

@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from backends.models import tables
+from backends.models.convolution import Window
 from backends.models.mixer_spec import TOKEN_MIXING, MixerSpec
 from backends.models.mixing import GATE_EPSILON
+from backends.torch.convolution import convolution
 from backends.torch.grid import grid, shifted, table
 from backends.torch.layers import (
     ACTIVATIONS,
@@ -135,10 +137,9 @@ def random(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> T
 
 def depthwise(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
     """A convolution k x k over the grid for each channel, zeros outside."""
-    layer, x_bchw = weights(mixing, "depthwise"), grid(x_bsc).permute(0, 3, 1, 2)
-    kernel_c1kk, bias_c = (x.to(x_bsc.dtype) for x in (layer.kernel.permute(3, 2, 0, 1), layer.bias))
-    y_bchw = F.conv2d(x_bchw, kernel_c1kk, bias_c, padding="same", groups=len(kernel_c1kk))
-    return tap(y_bchw.flatten(2).transpose(1, 2), f"{name}/depthwise", chance)
+    window, channels = Window(mixing.spec.kernel_size), x_bsc.shape[-1]
+    y_bhwc = convolution(mixing, "depthwise", window, grid(x_bsc), channels)
+    return tap(y_bhwc.reshape(x_bsc.shape), f"{name}/depthwise", chance)
 
 
 def shift(mixing: "TokenMixing", x_bsc: Tensor, name: str, chance: Chance) -> Tensor:
