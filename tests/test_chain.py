@@ -8,6 +8,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design import ablation, archive
+from experiments.design import trials as resolving
 from experiments.design.ablation import GridTrial
 from experiments.results import kept
 from experiments.results.store import Store
@@ -35,7 +36,7 @@ def write(folder: Path, stages: Any = STAGES, **keys: Any) -> Path:
 
 def planned(folder: Path, cache: Path, *words: str, **keys: Any) -> list[GridTrial]:
     whole = ablation.load_ablation(write(folder, **keys), words)
-    return ablation.trials(whole, cache, store=Store(folder / "runs"))
+    return resolving.trials(whole, cache, store=Store(folder / "runs"))
 
 
 def of_stage(trials: list[GridTrial], name: str) -> list[GridTrial]:
@@ -89,9 +90,14 @@ def test_the_table_is_of_the_last_stage_or_of_the_one_that_is_named(tmp_path: Pa
     assert {one.trial.num_steps for one in trials} == {9}
 
 
+def test_the_data_of_all_stages_is_prepared(tmp_path: Path) -> None:
+    found = resolving.data_configs(ablation.load_ablation(write(tmp_path)))
+    assert [config.num_classes for config in found] == [2, 3]
+
+
 def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path) -> None:
     whole, store = ablation.load_ablation(write(tmp_path)), Store(tmp_path / "runs")
-    trials = ablation.trials(whole, cache, store=store)
+    trials = resolving.trials(whole, cache, store=store)
     archive.keep(store, whole, trials)
     assert archive.recall(store, "chain") == (whole, trials)
 
@@ -105,6 +111,14 @@ def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path) -> Non
         (
             {"stages": {"a": {}, "b": {"from": "a", "train.init_from": "x"}}},
             r"b: train.init_from: .*begin from those of",
+        ),
+        (
+            {"stages": {"a": {}, "b": {"from": "a", "grid": {"train.init_from": ["x"]}}}},
+            r"b: train.init_from: .*begin from those of",
+        ),
+        (
+            {"stages": {"a": {}, "b": {"matched": {"parameters": "model.hidden_dim"}}}},
+            r"stages: b: matched: it cannot stand beside stages",
         ),
         ({"stages": {"a": {"run.keep": "none"}, "b": {"from": "a"}}}, r"the trials of 'a' keep no weights"),
         ({"stages": {"a": {}, "b": {"from": "a", "model.hidden_dim": 16}}}, r"b: train.init_from: .*model.hidden_dim"),
@@ -175,6 +189,27 @@ def test_the_start_that_failed_fails_what_begins_from_it_and_a_kill_between_lose
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
     (Store(tmp_path / "cut").folder(ids["pretrain"]) / kept.FILE).unlink()
     assert run("run", path, "--store", "cut").code == 0  # all is done, and nothing begins from it
+
+
+def test_trials_that_are_named_together_wait_for_each_other_too(
+    run: Callable[..., Ended], cache: Path, tmp_path: Path
+) -> None:
+    stages = {"pretrain": {"data.num_classes": 3}, "finetune": {"from": "pretrain"}}  # by structure the other way round
+    trials = planned(tmp_path, cache, stages=stages, grid={"seed": list(range(40))})
+    pairs = zip(of_stage(trials, "pretrain"), of_stage(trials, "finetune"), strict=True)
+    seed, digit = next((one.trial.seed, one.trial.id[0]) for one, two in pairs if one.trial.id[0] == two.trial.id[0])
+    path = str(write(tmp_path, stages=stages, grid={"seed": [seed]}))
+    ended = run("run", path, "--only", digit)
+    assert ended.code == 0, ended.err
+    assert [record["status"] for record in records(tmp_path / "runs").values()] == ["done", "done"]
+
+
+def test_a_stage_that_fails_beside_the_table_is_told_by_the_exit_code(
+    run: Callable[..., Ended], quick: Path, tmp_path: Path
+) -> None:
+    boom = {"from": "pretrain", "train.label_smoothing": 0.25}  # the backend raises an error
+    path = write(tmp_path, stages={"pretrain": {}, "boom": boom}, grid={"seed": [0]}, report={"stage": "pretrain"})
+    assert run("run", str(path)).code == 1
 
 
 # --- on Slurm -----------------------------------------------------------------------------------------------------

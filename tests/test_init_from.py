@@ -16,6 +16,7 @@ from backends.errors import MixlabError
 from backends.models import folds
 from backends.state import state_shapes
 from experiments.design import ablation, archive
+from experiments.design import trials as resolving
 from experiments.machine.environment import ROOT
 from experiments.results import kept
 from experiments.results.store import Store
@@ -49,7 +50,7 @@ class Room:
         """The trials of an ablation on this store, which is kept in its archive."""
         own = base(**{"backend": "quick", "run": {"device": "cpu", "threads": 1, "keep": keep}, **keys})
         whole = ablation.load_ablation(write_yaml(self.folder / f"{name}.yaml", base=own, grid=grid or {"seed": [0]}))
-        planned = ablation.trials(whole, self.cache, store=self.store)
+        planned = resolving.trials(whole, self.cache, store=self.store)
         archive.keep(self.store, whole, planned)
         return [one.trial for one in planned]
 
@@ -200,6 +201,8 @@ def test_the_trial_of_an_ablation_with_these_settings_is_taken(room: Room) -> No
     for text, sentence in {
         "ablation:deep(model.num_blocks=3)": r"no trial of it has model.num_blocks=3 seed=0; the nearest is \w+ \(",
         "ablation:deep": r"2 trials of it have seed=0, such as \w+ \(.*; add model.num_blocks",
+        "ablation:deep(train.init_from=null)": r"2 trials of it have",
+        "ablation:deep(model.num_blocks=null)": r"no trial of it has model.num_blocks=None seed=0",
         "ablation:dep": r"has no ablation 'dep'; .*did you mean 'deep'",
         "ablation:deep(seed:0)": r"expected settings such as model.num_blocks=4, parted by spaces, got 'seed:0'",
         "ablation:deep(model.blocks=1)": r"'model.blocks' is not a field",

@@ -22,7 +22,8 @@ from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.design import archive
-from experiments.design.ablation import GridTrial, load_ablation, trials
+from experiments.design.ablation import GridTrial, load_ablation
+from experiments.design.trials import trials
 from experiments.results import metrics
 from experiments.results.claims import Claim
 from experiments.results.record import make_record
