@@ -15,7 +15,7 @@ from backends.arrays import State
 from backends.errors import MixlabError
 from backends.models import folds
 from backends.state import state_shapes
-from experiments.design import ablation, archive
+from experiments.design import ablation, archive, tune
 from experiments.design import trials as resolving
 from experiments.machine.environment import ROOT
 from experiments.results import kept
@@ -210,6 +210,28 @@ def test_the_trial_of_an_ablation_with_these_settings_is_taken(room: Room) -> No
     }.items():
         with pytest.raises(MixlabError, match=sentence):
             room.trial(text)
+
+
+def test_what_is_tuned_and_the_table_at_what_is_chosen_begin_from_the_same(room: Room, done: Trial) -> None:
+    def written(init_from: str, **over: Any) -> Any:
+        own = base(backend="quick", run={"device": "cpu", "threads": 1}, train={"init_from": init_from})
+        tuned = {"over": {"train.learning_rate": [0.01, 0.02], **over}, "seeds": [9]}
+        path = write_yaml(room.folder / "t.yaml", base=own, grid={"seed": [0, 1]}, tune=tuned)
+        return ablation.load_ablation(path)
+
+    whole = written(f"trial:{done.id}")
+    tuning = tune.trials(whole, room.cache, room.store)
+    room.train(*[one.trial for one in tuning])
+    table = [one.trial for one in tune.known(whole, tuning, room.store) if not one.tunes]
+    assert [one.start_id for one in table] == [done.id] * 2 and {one.trial.start_id for one in tuning} == {done.id}
+    rate = {"learning_rate": table[0].train.learning_rate}
+    assert table == room.trials(train={"init_from": f"trial:{done.id}", **rate}, grid={"seed": [0, 1]})
+    for one in (
+        written("ablation:a"),
+        written(f"trial:{done.id}", **{"train.init_from": ["ablation:a", "ablation:b"]}),
+    ):
+        with pytest.raises(MixlabError, match=r"ablation:a is the trial of the same seed, and tune has seeds of its"):
+            tune.trials(one, room.cache, room.store)
 
 
 # --- what is wrong is said, and nothing begins afresh -------------------------------------------------------------
