@@ -95,11 +95,22 @@ def test_the_data_of_all_stages_is_prepared(tmp_path: Path) -> None:
     assert [config.num_classes for config in found] == [2, 3]
 
 
-def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path) -> None:
-    whole, store = ablation.load_ablation(write(tmp_path)), Store(tmp_path / "runs")
+@pytest.mark.parametrize("mixing", [["tied", "untied"], [["tied", "identity"], ["identity", "tied"]]])
+def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path, mixing: Any) -> None:
+    grid = {"model.token_mixing": mixing, "seed": [0]}
+    stages = {"pretrain": {"model.pyramid": []}, "finetune": {"from": "pretrain"}}
+    path = write(tmp_path, grid=grid, stages=stages, base=base(backend="quick", model={"num_blocks": 2}))
+    whole, store = ablation.load_ablation(path), Store(tmp_path / "runs")
     trials = resolving.trials(whole, cache, store=store)
     archive.keep(store, whole, trials)
     assert archive.recall(store, "chain") == (whole, trials)
+    assert archive.laid_out(whole, ["report.stage=pretrain"]).report.stage == "pretrain"
+
+
+def test_the_weights_that_begin_a_stage_are_those_that_will_be_kept(tmp_path: Path, cache: Path) -> None:
+    for part, which in ((0.5, "best"), (0.0, "last")):  # without validation there is no best
+        trials = planned(tmp_path, cache, "run.keep=best", f"data.validation_fraction={part}")
+        assert {(one.trial.train.init_from or "").partition("/")[2] for one in of_stage(trials, "finetune")} == {which}
 
 
 @pytest.mark.parametrize(
@@ -189,6 +200,9 @@ def test_the_start_that_failed_fails_what_begins_from_it_and_a_kill_between_lose
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
     (Store(tmp_path / "cut").folder(ids["pretrain"]) / kept.FILE).unlink()
     assert run("run", path, "--store", "cut").code == 0  # all is done, and nothing begins from it
+    (Store(tmp_path / "cut").folder(ids["finetune"]) / "record.json").unlink()
+    ended = run("run", path, "--store", "cut", "--dry-run")
+    assert ended.code == 2 and f"trial {ids['pretrain']} has no weights: they were removed" in ended.err
 
 
 def test_trials_that_are_named_together_wait_for_each_other_too(

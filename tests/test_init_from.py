@@ -20,7 +20,8 @@ from experiments.design import trials as resolving
 from experiments.machine.environment import ROOT
 from experiments.results import kept
 from experiments.results.store import Store
-from experiments.running.events import Ended, Event, Noted, Stepped
+from experiments.running import replicas
+from experiments.running.events import Ended, Event, Noted, Spent, Stepped
 from experiments.running.worker import Worker, WorkerSpec
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training.start import drawn_state, initial_state
@@ -96,6 +97,7 @@ def done(room: Room) -> Trial:
 def test_a_trial_begins_from_the_kept_weights_of_another(room: Room, done: Trial) -> None:
     trial = room.trial(f"trial:{done.id[:6]}")
     assert trial.train.init_from == f"trial:{done.id}/last" and trial.start_id == done.id
+    assert replicas.common(trial) == replicas.common(room.trial())  # one program may train both
     state, said = begun_state(trial, room.store)
     for name, array in room.params(done).items():
         assert np.array_equal(state[f"params/{name}"], array)
@@ -276,7 +278,10 @@ def test_what_is_gone_or_changed_since_planning_fails_the_trial_with_a_sentence(
     else:
         others = {name: array + 1 for name, array in room.params(done).items()}
         weight_files.write(path, replace(weight_files.read(path), params=others), "mixlab")
+    room.events.clear()
     ended = room.train(trial)
+    spent = {phase for event in room.events if isinstance(event, Spent) for phase in event.seconds}
+    assert ("data" in spent) == (damage not in ("gone", "other"))  # these are seen before anything is read for it
     sentences = {
         "gone": "has no weights: they were removed",
         "damaged": "checksum does not match",

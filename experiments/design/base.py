@@ -77,4 +77,4 @@ def laid_over(base: Point, values: Point) -> Point:
     taken_back = [other for name in set_here for other in IN_PLACE_OF.get(name, ())]
     if variant := values.get("model.variant"):
         taken_back += [f"model.{field}" for field in VARIANTS[variant]]
-    return base | dict.fromkeys(name for name in taken_back if name not in values) | values
+    return base | dict.fromkeys(taken_back) | values

@@ -84,7 +84,7 @@ def _archived(store: Store, name: str) -> list[Archived]:
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, store.ablations())}")
     try:
         told = [one for one in json.loads(path.read_text())["trials"] if not one.get("tunes")]
-        trials = [({**_stage(one), **one["settings"]}, trial_from_json(one["spec"])) for one in told]
+        trials = [({**_stage(one), **fields.of_json(one["settings"])}, trial_from_json(one["spec"])) for one in told]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
     if not trials:
