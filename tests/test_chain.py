@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,10 +12,14 @@ from experiments.design import ablation, archive
 from experiments.design import trials as resolving
 from experiments.design.ablation import GridTrial
 from experiments.results import kept
+from experiments.results.record import make_record
 from experiments.results.store import Store
 from experiments.running.rounds import ready, rounds
 from slurm import packing, submission
+from slurm.cluster import ClusterSpec
+from slurm.job import Work
 from slurm.needs import Needs
+from slurm.request import Request
 from tests.conftest import Ended, base, records, results, write_yaml
 
 STAGES: dict[str, Any] = {
@@ -245,7 +250,35 @@ def test_stages_are_arrays_of_their_own_and_the_later_ones_depend_on_the_jobs_of
         return ["7"]
 
     monkeypatch.setattr(submission.following, "jobs_of", jobs_of)
-    store = Store(tmp_path / "runs")
+    store, first = Store(tmp_path / "runs"), trials[0].trial
+    failed = {"status": "failed", "reason": "error", "cause": "error"}  # as before it was sent again
+    store.begin(first, {})
+    store.finish(first.id, make_record(first, failed, {}, 1.0, None))
     assert [submission._jobs_before(store, array) for array in arrays] == [[], ["7"]]
     assert asked == [{one.trial.id for one in trials[:4]}]
     assert [pack.level for pack in packing.packs(trials[4:], lambda one: Needs(pack=9))] == [0]
+    sent: list[Any] = []
+
+    class Sent:
+        def __init__(self, *about: Any) -> None: ...
+
+        def submit(self, jobs: Any, hold: bool, after: Any) -> str:
+            sent.append(after)
+            return str(len(sent))
+
+    monkeypatch.setattr(submission, "Batch", Sent)
+    monkeypatch.setattr(submission, "release", lambda folder, warn: None)
+    request = Request(ablation.load_ablation(tmp_path / "chain.yaml"), trials, ClusterSpec(), store, cache)
+    submission._send(request, store.ablation("chain"), arrays, tmp_path)
+    assert sent == [[], ["7"]]
+
+
+def test_what_begins_from_a_lost_trial_is_not_begun_by_a_job(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = planned(tmp_path, cache, grid={"seed": [0]})
+    work: Any = SimpleNamespace(store=Store(tmp_path / "runs"))
+    assert [Work._waits(work, one) for one in trials] == [False, True]
+    assert f"{trials[1].trial.id} not begun: it begins from the weights of trial {trials[0].trial.id}" in (
+        capsys.readouterr().out
+    )
