@@ -13,7 +13,7 @@ from analysis.records import Result, results
 from backends.errors import MixlabError
 from experiments.design import archive, tune
 from experiments.design.ablation import Ablation, GridTrial, load_ablation
-from experiments.design.report_spec import asked
+from experiments.design.asked import asked
 from experiments.results import ceilings, unsealed
 from experiments.results.store import Store
 from experiments.spec.expand import expand

@@ -66,12 +66,13 @@ def _asked(arguments: argparse.Namespace, store: "Store") -> "tuple[Path, str, l
     """The cache, what errors begin with, and the data."""
     from experiments import evaluation
     from experiments.design import ablation as ablations
+    from experiments.design.trials import data_configs
     from experiments.spec.expand import expand
 
     if arguments.source.endswith((".yaml", ".yml")):
         path = Path(expand(arguments.source, f"{ablations.COMMAND_LINE}: ablation"))
         ablation = ablations.load_ablation(path, arguments.overrides)
-        return data_cache(ablation, store), ablation.where, ablations.data_configs(ablation)
+        return data_cache(ablation, store), ablation.where, data_configs(ablation)
     config = evaluation.read_data([arguments.source, *arguments.overrides])
     return store.data, ablations.COMMAND_LINE, [config]
 

@@ -61,22 +61,21 @@ def command(arguments: argparse.Namespace) -> int:
 
     from backends import devices
     from experiments.design import archive, tune
-    from experiments.running import local
     from experiments.running.rounds import rounds
 
     jobs = _jobs(arguments)
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     # A trial that is named is trained to its end, also one that halving has pruned.
     chosen = trials if arguments.only is None else [replace(one, until=None) for one in _only(trials, arguments.only)]
+    is_whole, alone = arguments.only is None, replace(ablation, tune=None)  # what is named is in no stage of halving
     if arguments.dry_run:
         from analysis.planning.known import Known
 
-        alone = replace(ablation, tune=None)  # a trial that is named is in no stage
-        known = Known.of(ablation, trials, store) if arguments.only is None else Known(alone, chosen, store)
+        known = Known.of(ablation, trials, store) if is_whole else Known(alone, chosen, store)
         print("\n".join([_dry_run(known), *waiting_lines(ablation, trials)]))
         return 0
     store.check_writable()
-    if arguments.only is not None:
+    if not is_whole:
         _check_starts(chosen, store)
     for device, backend in itertools.product(arguments.devices, {planned.trial.backend for planned in chosen}):
         devices.check_backend(device, arguments.resume_on or backend, "command line: --devices")
@@ -89,8 +88,8 @@ def command(arguments: argparse.Namespace) -> int:
         print(f"mixlab: {line}", file=sys.stderr)
     # The table's imports take half a second, which is free while the workers import their frameworks.
     threading.Thread(target=importlib.import_module, args=("analysis.table.sealed",), daemon=True).start()
-    is_whole = arguments.only is None
-    each = rounds(ablation, trials, store, warn) if is_whole else [(trials, local.pending(chosen, store, warn))]
+    named = ((trials, todo) for _, todo in rounds(alone, chosen, store, warn))
+    each = rounds(ablation, trials, store, warn) if is_whole else named
     failed: dict[str, str] = {}
     said: dict[str, str] = {}  # setting -> what was pruned
     for trials, todo in each:
@@ -109,7 +108,7 @@ def command(arguments: argparse.Namespace) -> int:
     in_table = [planned for planned in trials if planned.in_table]
     if in_table:
         print(_table(ablation, trials, store))
-    asked = in_table if is_whole else chosen
+    asked = [planned for planned in trials if not planned.tunes] if is_whole else chosen
     waiting = is_whole and tune.num_waiting(ablation, trials) > 0
     return TRIAL_FAILED if waiting or any(_has_failed(planned, failed, store) for planned in asked) else 0
 

@@ -27,6 +27,7 @@ import yaml
 
 import mixlab
 from experiments.design import ablation
+from experiments.design import trials as resolving
 from experiments.design.ablation import GridTrial
 from slurm.testbed.cluster import Cluster
 from slurm.testbed.config import Options
@@ -205,7 +206,7 @@ def base(**values: Any) -> dict[str, Any]:
 
 
 def planned(path: Path, cache: Path, *overrides: str) -> list[GridTrial]:
-    return ablation.trials(ablation.load_ablation(path, overrides), cache)
+    return resolving.trials(ablation.load_ablation(path, overrides), cache)
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
-from experiments.design.ablation import Ablation, load_ablation, trials
+from experiments.design.ablation import Ablation, load_ablation
 from experiments.design.names import settings
+from experiments.design.trials import trials
 from experiments.results.metrics import DEFAULT
 from tests.conftest import TINY, base, planned, write_yaml
 

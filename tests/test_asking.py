@@ -9,8 +9,9 @@ import yaml
 
 from backends.errors import MixlabError
 from experiments.design import archive
-from experiments.design.ablation import Ablation, load_ablation, load_base, trials
+from experiments.design.ablation import Ablation, load_ablation, load_base
 from experiments.design.names import settings
+from experiments.design.trials import trials
 from experiments.results.store import Store
 from slurm.cluster_file import read_cluster, stored_cluster
 from slurm.cluster_keys import tree_of

@@ -21,6 +21,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design import ablation
+from experiments.design import trials as resolving
 from experiments.results.store import Store
 from slurm import client, cluster_keys, job, ledger, options, submission
 from slurm.batch import Ask, Batch
@@ -97,7 +98,7 @@ def noted(tools: Path, name: str) -> list[str]:
 def request(folder: Path, cluster: ClusterSpec, **keys: Any) -> Request:
     whole = ablation.load_ablation(write_yaml(folder / "a.yaml", **keys))
     cache = folder / "data"
-    return Request(whole, ablation.trials(whole, cache), cluster, Store(folder / "runs"), cache)
+    return Request(whole, resolving.trials(whole, cache), cluster, Store(folder / "runs"), cache)
 
 
 def scripts(asked: Request) -> list[str]:

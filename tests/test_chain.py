@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from backends.errors import MixlabError
 from experiments.design import ablation, archive
+from experiments.design import trials as resolving
 from experiments.design.ablation import GridTrial
 from experiments.results import kept
+from experiments.results.record import make_record
 from experiments.results.store import Store
 from experiments.running.rounds import ready, rounds
 from slurm import packing, submission
+from slurm.cluster import ClusterSpec
+from slurm.job import Work
 from slurm.needs import Needs
+from slurm.request import Request
 from tests.conftest import Ended, base, records, results, write_yaml
 
 STAGES: dict[str, Any] = {
@@ -35,7 +41,7 @@ def write(folder: Path, stages: Any = STAGES, **keys: Any) -> Path:
 
 def planned(folder: Path, cache: Path, *words: str, **keys: Any) -> list[GridTrial]:
     whole = ablation.load_ablation(write(folder, **keys), words)
-    return ablation.trials(whole, cache, store=Store(folder / "runs"))
+    return resolving.trials(whole, cache, store=Store(folder / "runs"))
 
 
 def of_stage(trials: list[GridTrial], name: str) -> list[GridTrial]:
@@ -89,11 +95,27 @@ def test_the_table_is_of_the_last_stage_or_of_the_one_that_is_named(tmp_path: Pa
     assert {one.trial.num_steps for one in trials} == {9}
 
 
-def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path) -> None:
-    whole, store = ablation.load_ablation(write(tmp_path)), Store(tmp_path / "runs")
-    trials = ablation.trials(whole, cache, store=store)
+def test_the_data_of_all_stages_is_prepared(tmp_path: Path) -> None:
+    found = resolving.data_configs(ablation.load_ablation(write(tmp_path)))
+    assert [config.num_classes for config in found] == [2, 3]
+
+
+@pytest.mark.parametrize("mixing", [["tied", "untied"], [["tied", "identity"], ["identity", "tied"]]])
+def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path, mixing: Any) -> None:
+    grid = {"model.token_mixing": mixing, "seed": [0]}
+    stages = {"pretrain": {"model.pyramid": []}, "finetune": {"from": "pretrain"}}
+    path = write(tmp_path, grid=grid, stages=stages, base=base(backend="quick", model={"num_blocks": 2}))
+    whole, store = ablation.load_ablation(path), Store(tmp_path / "runs")
+    trials = resolving.trials(whole, cache, store=store)
     archive.keep(store, whole, trials)
     assert archive.recall(store, "chain") == (whole, trials)
+    assert archive.laid_out(whole, ["report.stage=pretrain"]).report.stage == "pretrain"
+
+
+def test_the_weights_that_begin_a_stage_are_those_that_will_be_kept(tmp_path: Path, cache: Path) -> None:
+    for part, which in ((0.5, "best"), (0.0, "last")):  # without validation there is no best
+        trials = planned(tmp_path, cache, "run.keep=best", f"data.validation_fraction={part}")
+        assert {(one.trial.train.init_from or "").partition("/")[2] for one in of_stage(trials, "finetune")} == {which}
 
 
 @pytest.mark.parametrize(
@@ -105,6 +127,14 @@ def test_a_chain_comes_back_from_the_archive(tmp_path: Path, cache: Path) -> Non
         (
             {"stages": {"a": {}, "b": {"from": "a", "train.init_from": "x"}}},
             r"b: train.init_from: .*begin from those of",
+        ),
+        (
+            {"stages": {"a": {}, "b": {"from": "a", "grid": {"train.init_from": ["x"]}}}},
+            r"b: train.init_from: .*begin from those of",
+        ),
+        (
+            {"stages": {"a": {}, "b": {"matched": {"parameters": "model.hidden_dim"}}}},
+            r"stages: b: matched: it cannot stand beside stages",
         ),
         ({"stages": {"a": {"run.keep": "none"}, "b": {"from": "a"}}}, r"the trials of 'a' keep no weights"),
         ({"stages": {"a": {}, "b": {"from": "a", "model.hidden_dim": 16}}}, r"b: train.init_from: .*model.hidden_dim"),
@@ -175,6 +205,30 @@ def test_the_start_that_failed_fails_what_begins_from_it_and_a_kill_between_lose
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
     (Store(tmp_path / "cut").folder(ids["pretrain"]) / kept.FILE).unlink()
     assert run("run", path, "--store", "cut").code == 0  # all is done, and nothing begins from it
+    (Store(tmp_path / "cut").folder(ids["finetune"]) / "record.json").unlink()
+    ended = run("run", path, "--store", "cut", "--dry-run")
+    assert ended.code == 2 and f"trial {ids['pretrain']} has no weights: they were removed" in ended.err
+
+
+def test_trials_that_are_named_together_wait_for_each_other_too(
+    run: Callable[..., Ended], cache: Path, tmp_path: Path
+) -> None:
+    stages = {"pretrain": {"data.num_classes": 3}, "finetune": {"from": "pretrain"}}  # by structure the other way round
+    trials = planned(tmp_path, cache, stages=stages, grid={"seed": list(range(40))})
+    pairs = zip(of_stage(trials, "pretrain"), of_stage(trials, "finetune"), strict=True)
+    seed, digit = next((one.trial.seed, one.trial.id[0]) for one, two in pairs if one.trial.id[0] == two.trial.id[0])
+    path = str(write(tmp_path, stages=stages, grid={"seed": [seed]}))
+    ended = run("run", path, "--only", digit)
+    assert ended.code == 0, ended.err
+    assert [record["status"] for record in records(tmp_path / "runs").values()] == ["done", "done"]
+
+
+def test_a_stage_that_fails_beside_the_table_is_told_by_the_exit_code(
+    run: Callable[..., Ended], quick: Path, tmp_path: Path
+) -> None:
+    boom = {"from": "pretrain", "train.label_smoothing": 0.25}  # the backend raises an error
+    path = write(tmp_path, stages={"pretrain": {}, "boom": boom}, grid={"seed": [0]}, report={"stage": "pretrain"})
+    assert run("run", str(path)).code == 1
 
 
 # --- on Slurm -----------------------------------------------------------------------------------------------------
@@ -196,7 +250,35 @@ def test_stages_are_arrays_of_their_own_and_the_later_ones_depend_on_the_jobs_of
         return ["7"]
 
     monkeypatch.setattr(submission.following, "jobs_of", jobs_of)
-    store = Store(tmp_path / "runs")
+    store, first = Store(tmp_path / "runs"), trials[0].trial
+    failed = {"status": "failed", "reason": "error", "cause": "error"}  # as before it was sent again
+    store.begin(first, {})
+    store.finish(first.id, make_record(first, failed, {}, 1.0, None))
     assert [submission._jobs_before(store, array) for array in arrays] == [[], ["7"]]
     assert asked == [{one.trial.id for one in trials[:4]}]
     assert [pack.level for pack in packing.packs(trials[4:], lambda one: Needs(pack=9))] == [0]
+    sent: list[Any] = []
+
+    class Sent:
+        def __init__(self, *about: Any) -> None: ...
+
+        def submit(self, jobs: Any, hold: bool, after: Any) -> str:
+            sent.append(after)
+            return str(len(sent))
+
+    monkeypatch.setattr(submission, "Batch", Sent)
+    monkeypatch.setattr(submission, "release", lambda folder, warn: None)
+    request = Request(ablation.load_ablation(tmp_path / "chain.yaml"), trials, ClusterSpec(), store, cache)
+    submission._send(request, store.ablation("chain"), arrays, tmp_path)
+    assert sent == [[], ["7"]]
+
+
+def test_what_begins_from_a_lost_trial_is_not_begun_by_a_job(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trials = planned(tmp_path, cache, grid={"seed": [0]})
+    work: Any = SimpleNamespace(store=Store(tmp_path / "runs"))
+    assert [Work._waits(work, one) for one in trials] == [False, True]
+    assert f"{trials[1].trial.id} not begun: it begins from the weights of trial {trials[0].trial.id}" in (
+        capsys.readouterr().out
+    )

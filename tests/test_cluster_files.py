@@ -8,6 +8,7 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design import ablation
+from experiments.design import trials as resolving
 from experiments.design.ablation import GridTrial
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import read_cluster, stored_cluster
@@ -345,7 +346,7 @@ def test_a_variable_that_is_not_set_is_named(tmp_path: Path, monkeypatch: pytest
 
 def trials_of(folder: Path, **keys: Any) -> tuple[ablation.Ablation, list[GridTrial]]:
     whole = ablation.load_ablation(write_yaml(folder / "a.yaml", **keys))
-    return whole, ablation.trials(whole, folder)
+    return whole, resolving.trials(whole, folder)
 
 
 def test_later_layers_win_key_by_key(tmp_path: Path) -> None:

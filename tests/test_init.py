@@ -9,7 +9,8 @@ import pytest
 
 from backends.errors import MixlabError
 from experiments.design import first
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation
+from experiments.design.trials import trials
 from tests.conftest import ROOT, planned
 
 

@@ -15,11 +15,13 @@ from backends.arrays import State
 from backends.errors import MixlabError
 from backends.models import folds
 from backends.state import state_shapes
-from experiments.design import ablation, archive
+from experiments.design import ablation, archive, tune
+from experiments.design import trials as resolving
 from experiments.machine.environment import ROOT
 from experiments.results import kept
 from experiments.results.store import Store
-from experiments.running.events import Ended, Event, Noted, Stepped
+from experiments.running import replicas
+from experiments.running.events import Ended, Event, Noted, Spent, Stepped
 from experiments.running.worker import Worker, WorkerSpec
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training.start import drawn_state, initial_state
@@ -49,7 +51,7 @@ class Room:
         """The trials of an ablation on this store, which is kept in its archive."""
         own = base(**{"backend": "quick", "run": {"device": "cpu", "threads": 1, "keep": keep}, **keys})
         whole = ablation.load_ablation(write_yaml(self.folder / f"{name}.yaml", base=own, grid=grid or {"seed": [0]}))
-        planned = ablation.trials(whole, self.cache, store=self.store)
+        planned = resolving.trials(whole, self.cache, store=self.store)
         archive.keep(self.store, whole, planned)
         return [one.trial for one in planned]
 
@@ -95,6 +97,7 @@ def done(room: Room) -> Trial:
 def test_a_trial_begins_from_the_kept_weights_of_another(room: Room, done: Trial) -> None:
     trial = room.trial(f"trial:{done.id[:6]}")
     assert trial.train.init_from == f"trial:{done.id}/last" and trial.start_id == done.id
+    assert replicas.common(trial) == replicas.common(room.trial())  # one program may train both
     state, said = begun_state(trial, room.store)
     for name, array in room.params(done).items():
         assert np.array_equal(state[f"params/{name}"], array)
@@ -200,6 +203,8 @@ def test_the_trial_of_an_ablation_with_these_settings_is_taken(room: Room) -> No
     for text, sentence in {
         "ablation:deep(model.num_blocks=3)": r"no trial of it has model.num_blocks=3 seed=0; the nearest is \w+ \(",
         "ablation:deep": r"2 trials of it have seed=0, such as \w+ \(.*; add model.num_blocks",
+        "ablation:deep(train.init_from=null)": r"2 trials of it have",
+        "ablation:deep(model.num_blocks=null)": r"no trial of it has model.num_blocks=None seed=0",
         "ablation:dep": r"has no ablation 'dep'; .*did you mean 'deep'",
         "ablation:deep(seed:0)": r"expected settings such as model.num_blocks=4, parted by spaces, got 'seed:0'",
         "ablation:deep(model.blocks=1)": r"'model.blocks' is not a field",
@@ -207,6 +212,28 @@ def test_the_trial_of_an_ablation_with_these_settings_is_taken(room: Room) -> No
     }.items():
         with pytest.raises(MixlabError, match=sentence):
             room.trial(text)
+
+
+def test_what_is_tuned_and_the_table_at_what_is_chosen_begin_from_the_same(room: Room, done: Trial) -> None:
+    def written(init_from: str, **over: Any) -> Any:
+        own = base(backend="quick", run={"device": "cpu", "threads": 1}, train={"init_from": init_from})
+        tuned = {"over": {"train.learning_rate": [0.01, 0.02], **over}, "seeds": [9]}
+        path = write_yaml(room.folder / "t.yaml", base=own, grid={"seed": [0, 1]}, tune=tuned)
+        return ablation.load_ablation(path)
+
+    whole = written(f"trial:{done.id}")
+    tuning = tune.trials(whole, room.cache, room.store)
+    room.train(*[one.trial for one in tuning])
+    table = [one.trial for one in tune.known(whole, tuning, room.store) if not one.tunes]
+    assert [one.start_id for one in table] == [done.id] * 2 and {one.trial.start_id for one in tuning} == {done.id}
+    rate = {"learning_rate": table[0].train.learning_rate}
+    assert table == room.trials(train={"init_from": f"trial:{done.id}", **rate}, grid={"seed": [0, 1]})
+    for one in (
+        written("ablation:a"),
+        written(f"trial:{done.id}", **{"train.init_from": ["ablation:a", "ablation:b"]}),
+    ):
+        with pytest.raises(MixlabError, match=r"ablation:a is the trial of the same seed, and tune has seeds of its"):
+            tune.trials(one, room.cache, room.store)
 
 
 # --- what is wrong is said, and nothing begins afresh -------------------------------------------------------------
@@ -251,7 +278,10 @@ def test_what_is_gone_or_changed_since_planning_fails_the_trial_with_a_sentence(
     else:
         others = {name: array + 1 for name, array in room.params(done).items()}
         weight_files.write(path, replace(weight_files.read(path), params=others), "mixlab")
+    room.events.clear()
     ended = room.train(trial)
+    spent = {phase for event in room.events if isinstance(event, Spent) for phase in event.seconds}
+    assert ("data" in spent) == (damage not in ("gone", "other"))  # these are seen before anything is read for it
     sentences = {
         "gone": "has no weights: they were removed",
         "damaged": "checksum does not match",

@@ -15,8 +15,9 @@ from backends.models import FAMILIES, read_spec
 from backends.models.config import ModelConfig, foreign, with_variant
 from backends.models.variants import VARIANTS
 from backends.specs import option
+from experiments.design.ablation import load_ablation
+from experiments.design.asked import asked
 from experiments.design.base import laid_over
-from experiments.design.report_spec import asked
 from experiments.spec import fields, resolve
 from experiments.spec.config import TrialConfig
 from experiments.spec.trial import Trial, as_tree, trial_from_json, values_before, with_later_fields
@@ -204,6 +205,31 @@ def test_a_field_is_asked_for_as_the_point_its_variant_or_the_base_says() -> Non
     assert asked("model.token_mixing", {}, taken_back) == "attention"
     assert asked("model.token_mixing", {"model.variant": None}, taken_back) == "tied"
     assert asked("model.norm", {}, {}) == "layer" and asked("axis.mixing", {}, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "usual"),
+    [
+        ({}, ("gelu_tanh", 0.0, 3)),
+        ({"model.family": "convmixer"}, ("gelu", None, 9)),
+        ({"model.variant": "PoolFormer-S36"}, (None, 1e-6, None)),
+        ({"model.family": "metaformer", "model.metaformer": "poolformer"}, (None, 1e-5, None)),
+    ],
+)
+def test_an_option_that_is_left_out_is_what_the_family_makes_of_it(given: Any, usual: Any) -> None:
+    names = ("model.activation", "model.layer_scale", "model.kernel_size")
+    assert tuple(asked(name, given, {}) for name in names) == usual
+    assert tuple(asked(name, {}, {**dict.fromkeys(names), **given}) for name in names) == usual
+    assert asked("model.num_heads", given, {}) is None  # of the sizes it depends on others
+
+
+def test_a_baseline_may_be_what_a_mapping_leaves_out(tmp_path: Path) -> None:
+    mixing = [{"name": "usual", "model.token_mixing": "tied"}, {"name": "exact", "model.activation": "gelu"}]
+    report = {"rows": ["model.token_mixing", "model.activation"], "baseline": {"model.activation": "gelu_tanh"}}
+    path = write_yaml(tmp_path / "a.yaml", base=base(), grid={"mixing": mixing}, report=report)
+    assert load_ablation(path).report.baseline == {"model.activation": "gelu_tanh"}
+    with pytest.raises(MixlabError, match=r"no trial has model.activation 'relu'; allowed: gelu_tanh, gelu"):
+        load_ablation(path, ["report.baseline.model.activation=relu"])
 
 
 # --- families -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@ import yaml
 
 from backends.errors import MixlabError
 from backends.models import folds
-from experiments.design.ablation import load_ablation, load_base, trials
+from experiments.design.ablation import load_ablation, load_base
+from experiments.design.trials import trials
 from tests.conftest import base, planned, write_yaml
 
 BLOCKS, MIXING, D_S, D_C, C = (

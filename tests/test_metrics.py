@@ -20,7 +20,8 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
 from experiments.design import archive
-from experiments.design.ablation import GridTrial, load_ablation, trials
+from experiments.design.ablation import GridTrial, load_ablation
+from experiments.design.trials import trials
 from experiments.machine.environment import ROOT
 from experiments.results import metrics
 from experiments.results.claims import Claim

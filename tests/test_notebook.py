@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 from analysis.cells import cells
 from analysis.frame import load
 from experiments.design import archive
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation
+from experiments.design.trials import trials
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from tests.conftest import ROOT

@@ -13,7 +13,8 @@ from analysis.planning.known import Known
 from analysis.planning.known import training_flops as flops
 from analysis.terminal import plan_lines
 from analysis.terminal.shows_lines import Asked
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation
+from experiments.design.trials import trials
 from experiments.results import ceilings
 from experiments.results.metrics import SPLITS
 from experiments.results.record import RECORD_SCHEMA

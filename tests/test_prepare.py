@@ -19,7 +19,7 @@ from backends.errors import MixlabError
 from experiments import data
 from experiments.data import decoded, fingerprints, known, limits, pictures
 from experiments.data.limits import NotPrepared, Purpose
-from experiments.design import ablation
+from experiments.design import trials
 from experiments.design.ablation import load_ablation
 from experiments.machine import memory
 from tests.conftest import Ended, base, environment, fresh_cache, write_yaml
@@ -65,7 +65,7 @@ def mixlab(run: Mixlab, fake: Any, tmp_path: Path, quick: Path) -> Mixlab:
     (tmp_path / "cluster.yaml").write_text("cpus: 1\n")
 
     def mixlab(*words: str) -> Ended:
-        ablation._describe.cache_clear()
+        trials._describe.cache_clear()
         return run(*words, *(SUBMIT if words[0] == "submit" else ()))
 
     return mixlab

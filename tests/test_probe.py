@@ -7,7 +7,8 @@ fixtures/fewshot_small.npz holds random features, and what evaluators/fewshot_ls
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,7 +23,8 @@ from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits
 from experiments.design import archive
-from experiments.design.ablation import GridTrial, load_ablation, trials
+from experiments.design.ablation import GridTrial, load_ablation
+from experiments.design.trials import trials
 from experiments.results import metrics
 from experiments.results.claims import Claim
 from experiments.results.record import make_record
@@ -31,6 +33,7 @@ from experiments.results.store import Store
 from experiments.spec.shots import SHOTS
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import probe
+from experiments.training.evaluate import evaluate_each, fit_probes
 from experiments.training.loop import Loop
 from experiments.training.trial_run import TrialRun
 from tests.conftest import Ended, base, planned, write_yaml
@@ -189,13 +192,32 @@ def test_a_report_of_a_probe_that_nobody_asked_for_is_refused(tmp_path: Path, ca
     assert load_ablation(path, ["run.probe_shots=5"]).report.metric == "best.validation.probe.5shot.accuracy"
 
 
-def test_a_class_with_too_few_examples_is_named() -> None:
-    labels = np.array([0] * 9 + [1] * 4 + [2] * 9, np.int32)
-    held = data.Splits(
+def held_back(labels: Any, num_train: int) -> Splits:
+    """Examples of three classes, each of which is one pixel that says its place; those behind `num_train` are test."""
+    places = np.arange(len(labels), dtype=np.int32)
+    return data.Splits(
         dataclasses.make_dataclass("About", [("num_classes", int)])(3),  # type: ignore[arg-type]
-        np.zeros((22, 1, 1, 1), np.uint8), labels, np.arange(22, dtype=np.int32), *[np.zeros(0, np.int32)] * 2,
-        classes=("cat", "dog", "owl"),
+        places.astype(np.uint8).reshape(-1, 1, 1, 1), np.asarray(labels, np.int32),
+        places[:num_train], np.zeros(0, np.int32), places[num_train:], classes=("cat", "dog", "owl"),
     )  # fmt: skip
+
+
+def test_each_replica_is_probed_by_a_probe_of_its_own() -> None:
+    said = np.eye(3)[np.arange(60) % 3]
+    of_replicas = (said, np.roll(said, 1, axis=1))
+
+    def predict(images: Any) -> list[Any]:
+        return [SimpleNamespace(logits=own[images.ravel()], features=own[images.ravel()]) for own in of_replicas]
+
+    splits, program = held_back(np.arange(60) % 3, 30), cast(Program, SimpleNamespace(predict=predict))
+    probes = fit_probes(program, splits, probe.draw(splits, (5,), ""))
+    found = [one.scores for one in evaluate_each(program, splits, splits.test, "softmax", probes)]
+    assert [one["probe.5shot.accuracy"] for one in found] == [1.0, 1.0]
+    assert [one["accuracy"] for one in found] == [1.0, 0.0]
+
+
+def test_a_class_with_too_few_examples_is_named() -> None:
+    held = held_back([0] * 9 + [1] * 4 + [2] * 9, 22)
     with pytest.raises(MixlabError, match=r"a probe of 5 shots needs as many .* class 'dog' has 4; take fewer shots"):
         probe.draw(held, (1, 5), "run.probe_shots")
     assert probe.draw(held, (1,), "run.probe_shots") is not None and probe.draw(held, (), "") is None

@@ -18,7 +18,8 @@ import mixlab
 from backends.models import folds
 from experiments.bench import limit, step
 from experiments.design import archive
-from experiments.design.ablation import GridTrial, load_ablation, trials
+from experiments.design.ablation import GridTrial, load_ablation
+from experiments.design.trials import trials
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from slurm.cluster_file import read_cluster

@@ -16,7 +16,8 @@ from scipy import stats
 from analysis.frame import trials_frame
 from analysis.table.layout import aligned, markdown
 from analysis.table.render import cells, render
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation
+from experiments.design.trials import trials
 from experiments.results.claims import Claim
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store

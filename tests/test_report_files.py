@@ -24,7 +24,8 @@ from analysis.report import Report, make_report
 from analysis.table import trends
 from analysis.table.render import render_cells
 from experiments.design import archive
-from experiments.design.ablation import load_ablation, trials
+from experiments.design.ablation import load_ablation
+from experiments.design.trials import trials
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from tests.conftest import command, write_yaml

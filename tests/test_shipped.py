@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.design import ablation
+from experiments.design import trials as resolving
 from tests.conftest import ROOT
 
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
@@ -18,6 +19,6 @@ def test_a_shipped_ablation_opens_with_what_it_asks_and_can_be_planned(path: Pat
     found = ablation.load_ablation(path)
     assert found.name == path.stem
     assert found.question in lines[0]
-    planned = ablation.trials(found, tmp_path)
+    planned = resolving.trials(found, tmp_path)
     assert {p.trial.backend for p in planned} == {"torch", "jax"}
     assert len({p.trial.seed for p in planned}) >= 3

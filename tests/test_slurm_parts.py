@@ -407,11 +407,12 @@ def test_jobs_of_one_node_take_different_cores(monkeypatch: pytest.MonkeyPatch) 
 
 def test_an_ablation_comes_back_from_the_store(tmp_path: Path, cache: Path) -> None:
     from experiments.design import ablation
+    from experiments.design import trials as resolving
 
     report = {"columns": ["backend"], "baseline": {"backend": "torch"}, "equivalence": {"margin": 0.01}}
     path = write_yaml(tmp_path / "a.yaml", grid={"backend": ["torch", "jax"], "seed": [0, 1]}, report=report)
     whole = ablation.load_ablation(path)
-    trials = ablation.trials(whole, cache)
+    trials = resolving.trials(whole, cache)
     store = Store(tmp_path / "runs")
     archive.keep(store, whole, trials)
     path.unlink()

@@ -12,8 +12,8 @@ from analysis.figures.sweep import MOST_ROWS, Axis, file_name
 from analysis.labels import Label, field_text, keys, setting_text, value_text
 from analysis.report import Report
 from analysis.tuned import folded_text, point_text
+from experiments.design.asked import asked
 from experiments.design.choice import Choice, Tried, best
-from experiments.design.report_spec import asked
 from experiments.design.tune_spec import TuneSpec
 from experiments.results import metrics
 

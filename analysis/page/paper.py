@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.design.ablation import Ablation
-from experiments.design.report_spec import default
+from experiments.design.asked import default
 
 # Of values of one field against each other, such as a Mixer against a ViT.
 # Source: arXiv 2105.01601, section 3.3 and Table 3.

@@ -23,20 +23,15 @@
 A grid may also be a list of such mappings: the trials of each, one after the other.
 """
 
-import itertools
 import re
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import backends
 from backends.errors import MixlabError, choices
-from experiments import data
-from experiments.data import Purpose
-from experiments.design import grid, labels, matched, names, overridden, starts
+from experiments.design import grid, labels, matched, names, overridden
 from experiments.design.axes import Point
 from experiments.design.base import MATCHED, fields_at_the_top, is_field, laid_over, matched_over, read_base
 from experiments.design.chain import STAGES, Shared, Stage, check_alone, of_table
@@ -45,14 +40,9 @@ from experiments.design.grid import Sampling
 from experiments.design.names import Axes
 from experiments.design.report_spec import Grid, ReportSpec, read_report
 from experiments.design.tune_spec import TuneSpec, check_places, read_tune
-from experiments.results.starts import name_of, why_never, will_keep
-from experiments.results.store import Store
 from experiments.spec import fields
-from experiments.spec.config import DataConfig, TrialConfig
-from experiments.spec.expand import as_typed
-from experiments.spec.resolve import resolve
 from experiments.spec.scalars import SHOWN
-from experiments.spec.trial import DataInfo, Start, Trial
+from experiments.spec.trial import Trial
 from experiments.spec.values import shown
 from experiments.spec.yaml_files import parse_mapping, read_mapping, read_text
 
@@ -94,6 +84,14 @@ class Ablation:
     def implied(self, point: Point) -> tuple[str, ...]:
         """The fields of a point that the names of its axes stand for."""
         return tuple(name for axis, own in self.named.items() if axis in point for name in own if name in point)
+
+    def label(self, point: Point) -> str:
+        """The settings of a point in a line."""
+        return _label(point, self.implied(point))
+
+    def of_stage(self, stage: Stage) -> "Ablation":
+        """The grid of a stage, as an ablation without stages."""
+        return replace(self, base=stage.base, points=stage.points, stages=(), named={**self.named, **stage.named})
 
     @property
     def axes(self) -> dict[str, list[Any]]:
@@ -237,138 +235,3 @@ def _question(question: Any, where: str) -> str:
     if question is not None and not isinstance(question, str):
         raise MixlabError(f"{where}: expected text, got {shown(question)}; put it in quotes")
     return question or ""
-
-
-def trials(
-    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
-) -> list[GridTrial]:
-    """Every trial of the grid, resolved against its data.
-
-    Args:   cache: folder of decoded images.   purpose: decides how much data may be decoded for it.
-            store: with the trials whose weights others begin from.
-    Raises: MixlabError: fields that do not fit each other or the data, a trial that repeats,
-            data that must be prepared first, weights that are not there.
-    """
-    by_id: dict[str, GridTrial] = {}
-    for planned in resolved_points(ablation, cache, purpose, store):
-        if (key := planned.trial.id) in by_id:
-            raise MixlabError(
-                f"{ablation.where}: grid: the trial ({planned.label}) repeats the trial ({by_id[key].label}): "
-                f"both resolve to {key}; leave one of them out, as with 'exclude'"
-            )
-        by_id[key] = planned
-    return list(by_id.values())
-
-
-def resolved_points(
-    ablation: Ablation, cache: Path, purpose: Purpose = Purpose.PLANNING, store: Store | None = None
-) -> list[GridTrial]:
-    """The trial of each point, also where two of them resolve to one. Raises: MixlabError: as `trials`."""
-    try:
-        return list(_resolved_points(ablation, cache, purpose, store))
-    except data.NotPrepared as error:
-        raise error.prepared_by(prepare_command(ablation, cache)) from error
-
-
-def prepare_command(ablation: Ablation, cache: Path) -> str:
-    """What decodes the data of an ablation into this cache."""
-    words = shlex.join(["mixlab", "data", "prepare", ablation.file, *ablation.overrides])
-    if ablation.base.get("run.data_cache") or cache == Path("runs", "data"):
-        return words
-    if cache.name == "data":
-        return f"{words} --store {as_typed(cache.parent)}"
-    return f"{words} run.data_cache={as_typed(cache)}"
-
-
-def _resolved_points(ablation: Ablation, cache: Path, purpose: Purpose, store: Store | None) -> Iterator[GridTrial]:
-    if ablation.stages:
-        yield from _of_stages(ablation, cache, purpose, store)
-        return
-    baselines = _baselines(ablation)
-    for (point, config), baseline in zip(configs(ablation), baselines, strict=True):
-        width: Point = {}
-        if baseline is not None:
-            start = start_of(_config(ablation, baseline), store, ablation.where)
-            target = resolved(_config(ablation, baseline), cache, ablation.where, purpose, start).model
-            info = _describe(config.data, cache, ablation.where, purpose)
-            told = f"{ablation.where}: matched: ({_label(point, ablation.implied(point))})"
-            width = matched.solved(config, info, target, ablation.matched, told)
-        start = start_of(config, store, ablation.where)
-        trial = resolved(fields.set_fields(config, width), cache, ablation.where, purpose, start)
-        yield GridTrial(trial, point | width, ablation.implied(point))
-
-
-def _of_stages(ablation: Ablation, cache: Path, purpose: Purpose, store: Store | None) -> Iterator[GridTrial]:
-    """The trials of each stage; those that begin from others say so in their ids."""
-    found: dict[str, list[Trial]] = {}
-    for stage in ablation.stages:
-        alone = replace(
-            ablation, base=stage.base, points=stage.points, stages=(), named={**ablation.named, **stage.named}
-        )
-        own = found.setdefault(stage.name, [])
-        for (point, config), place in itertools.zip_longest(configs(alone), stage.starts):
-            begun = found[stage.start][place] if stage.start else None
-            where = f"{ablation.where}: {STAGES}: {stage.name}"
-            start = _kept(begun, stage, where) if begun else start_of(config, store, where)
-            trial = resolved(config, cache, where, purpose, start)
-            if begun and store and (why := why_never(trial, store)):
-                raise MixlabError(f"{where}: ({_label(point, alone.implied(point))}): {why}")
-            own.append(trial)
-            aside = stage.name != ablation.report.stage
-            yield GridTrial(trial, point, alone.implied(point), stage=stage.name, aside=aside)
-
-
-def _kept(begun: Trial, stage: Stage, where: str) -> Start:
-    """The weights that a trial of a stage will keep, for one that begins from them."""
-    if (which := will_keep(begun)) is None:
-        raise MixlabError(f"{where}: from: the trials of {stage.start!r} keep no weights; set run.keep there to last")
-    return Start(name_of(begun.id, which), begun.model)
-
-
-def _baselines(ablation: Ablation) -> Sequence[Point | None]:
-    """The point that each point is matched to, if to any."""
-    if not ablation.matched:
-        return [None] * len(ablation.points)
-    return matched.baselines(ablation.points, dict(ablation.base), ablation.report, ablation.where)
-
-
-def configs(ablation: Ablation) -> Iterator[tuple[Point, TrialConfig]]:
-    """Points of the grid, each with the config that it leads to; widths that are matched are not solved in it."""
-    for point in ablation.points:
-        yield point, _config(ablation, point)
-
-
-def _config(ablation: Ablation, point: Point) -> TrialConfig:
-    settings = laid_over(dict(ablation.base), names.settings(point))
-    config: TrialConfig = fields.set_fields(TrialConfig(), settings)
-    return config
-
-
-def data_configs(ablation: Ablation) -> list[DataConfig]:
-    """The data of its trials, each once."""
-    return list(dict.fromkeys(config.data for _, config in configs(ablation)))
-
-
-def resolved(
-    config: TrialConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING, start: Start | None = None
-) -> Trial:
-    """The trial of a config.  Args: start: what its train.init_from leads to.
-
-    Raises: MixlabError: fields that do not fit each other, the data, or the weights that it begins from.
-    """
-    try:
-        backends.check(config.backend)
-    except MixlabError as error:
-        raise MixlabError(f"{where}: {error}") from error
-    return resolve(config, _describe(config.data, cache, where, purpose), where, start)
-
-
-def start_of(config: TrialConfig, store: Store | None, where: str) -> Start | None:
-    """The weights that a trial begins from; None: drawn ones. Raises: MixlabError: they are not there."""
-    text = config.train.init_from
-    return None if text is None else starts.look_up(text, config.seed, store, where)
-
-
-@lru_cache(maxsize=256)
-def _describe(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> DataInfo:
-    return data.describe(config, cache, where, purpose)

@@ -188,7 +188,8 @@ def _report(fields: dict[str, Any]) -> ReportSpec:
 
 
 def _stage(fields: dict[str, Any]) -> Stage:
-    several = {name: tuple(fields[name]) for name in ("points", "starts")}
+    points, starts = tuple(map(of_json, fields["points"])), tuple(fields["starts"])
+    several = {"base": of_json(fields["base"]), "points": points, "starts": starts}
     return Stage(**{**fields, **several, "named": {axis: tuple(own) for axis, own in fields["named"].items()}})
 
 

@@ -80,7 +80,7 @@ def laid_over(base: Point, values: Point) -> Point:
     if variant := values.get("model.variant"):
         taken_back += [f"model.{field}" for field in ("family", *VARIANTS[variant])]
     taken_back += _of_other_families(base, values)
-    return base | dict.fromkeys(name for name in taken_back if name not in values) | values
+    return base | dict.fromkeys(taken_back) | values
 
 
 def _of_other_families(base: Point, values: Point) -> list[str]:

@@ -21,11 +21,11 @@ from experiments.design import grid, names
 from experiments.design.axes import Point
 from experiments.design.base import laid_over, read_base
 from experiments.design.names import AXIS
+from experiments.design.starts import FIELD as INIT_FROM
 from experiments.spec import fields
 from experiments.spec.values import shown
 
 STAGES, FROM, GRID, STAGE = "stages", "from", "grid", "stage"
-INIT_FROM = "train.init_from"
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,16 @@ def _stage(name: str, tree: Mapping[str, Any], shared: Shared, above: Mapping[st
     if start is not None and start not in above:
         raise MixlabError(f"{where}: {FROM}: expected a stage above it, got {shown(start)}; {choices(start, above)}")
     told = {key: value for key, value in tree.items() if key not in (FROM, GRID)}
-    own = read_base(told, shared.folder, where).fields
+    below = read_base(told, shared.folder, where)
+    check_alone({STAGES: name}, below.matched, where)
+    own = below.fields
     if twice := [key for key in own if any(key in point for point in shared.points)]:
         raise MixlabError(f"{where}: {twice[0]} is an axis of the grid, which is over all stages; leave it out of one")
     base = laid_over(laid_over(shared.base, own), shared.overrides)
-    if start is not None and base.get(INIT_FROM) is not None:
-        raise MixlabError(f"{where}: {INIT_FROM}: its trials begin from those of {start!r}; leave it out")
     axes = grid.read_axes(tree[GRID], where) if GRID in tree else [{}]
+    is_told = base.get(INIT_FROM) is not None or any(INIT_FROM in point for point in grid.products(axes, where))
+    if start is not None and is_told:
+        raise MixlabError(f"{where}: {INIT_FROM}: its trials begin from those of {start!r}; leave it out")
     if over := [
         key for key in shared.overrides if any(key in point for ax in axes for ps in ax.values() for point in ps)
     ]:

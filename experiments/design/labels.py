@@ -12,9 +12,9 @@ from typing import Any
 
 from backends.errors import MixlabError, choices
 from experiments.design import names
+from experiments.design.asked import asked
 from experiments.design.axes import Point
 from experiments.design.names import AXIS
-from experiments.design.report_spec import asked
 from experiments.spec import fields
 from experiments.spec.values import may_be_list, shown
 from experiments.spec.yaml_files import parse

@@ -18,8 +18,9 @@ from backends.errors import MixlabError, choices
 from backends.models import FAMILIES, folds
 from backends.models.config import ModelConfig
 from backends.specs import ModelSpec
+from experiments.design.asked import asked
 from experiments.design.axes import Point
-from experiments.design.report_spec import ReportSpec, asked
+from experiments.design.report_spec import ReportSpec
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.trial import DataInfo

@@ -9,15 +9,15 @@ from functools import cached_property
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from backends.models.variants import VARIANTS
 from experiments.design import grid, names
+from experiments.design.asked import asked
 from experiments.design.axes import Point
 from experiments.results import metrics
 from experiments.spec import fields
-from experiments.spec.config import RunConfig, TrialConfig
+from experiments.spec.config import RunConfig
 from experiments.spec.values import shown, typed
 
-SEED, BACKEND, VARIANT = "seed", "backend", "model.variant"
+SEED, BACKEND = "seed", "backend"
 QUANTITIES = ("parameters", "flops", "steps", "seconds")  # what compared settings may have in common
 
 
@@ -174,26 +174,6 @@ def _is_placed(name: str, places: Sequence[str], asked: Grid) -> bool:
     if name in (*places, SEED) or asked.named.get(name):  # an axis varies with its fields, which are looked at too
         return True
     return any(name in sets for axis, sets in asked.named.items() if axis in places)
-
-
-def asked(name: str, point: Point, base: Mapping[str, Any]) -> Any:
-    """The value of a field at a point of the grid: its own, that of its variant, the base's, else the default.
-
-    An axis of mappings that the point is not of has none.
-    """
-    if name in point or name.startswith(names.AXIS):
-        return point.get(name)
-    section, _, field = name.partition(".")
-    variants = [settings.get(VARIANT) for settings in (point, base) if VARIANT in settings]
-    stands_for = VARIANTS.get(variants[0] or "", {}) if variants and section == "model" else {}
-    taken_back = field in stands_for and (VARIANT in point or base.get(name) is None)
-    return stands_for[field] if taken_back else default(name, base)
-
-
-def default(name: str, base: Mapping[str, Any]) -> Any:
-    """The value of a field that the grid does not set: the base's, else the default."""
-    usual = fields.get_field(TrialConfig(), name)
-    return usual if base.get(name) is None else base[name]
 
 
 def _check_measured(metric: str, asked: Grid, where: str) -> None:

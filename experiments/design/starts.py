@@ -12,7 +12,7 @@ from experiments.results import starts
 from experiments.results.starts import TRIAL
 from experiments.results.store import RESOLVED, Store
 from experiments.spec import fields
-from experiments.spec.scalars import plain
+from experiments.spec.overrides import read_override
 from experiments.spec.trial import Start, Trial, trial_from_json
 from experiments.weights import start_file
 
@@ -84,7 +84,7 @@ def _archived(store: Store, name: str) -> list[Archived]:
         raise MixlabError(f"store: {store.root} has no ablation {name!r}; {choices(name, store.ablations())}")
     try:
         told = [one for one in json.loads(path.read_text())["trials"] if not one.get("tunes")]
-        trials = [({**_stage(one), **one["settings"]}, trial_from_json(one["spec"])) for one in told]
+        trials = [({**_stage(one), **fields.of_json(one["settings"])}, trial_from_json(one["spec"])) for one in told]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MixlabError(f"store: {path} is damaged ({error}); run or submit the ablation's YAML again") from error
     if not trials:
@@ -107,8 +107,7 @@ def _settings(text: str, trials: list[Archived]) -> dict[str, Any]:
         if name in axes:
             asked[name] = value
         else:
-            fields.check_name(name, "settings")
-            asked |= fields.typed({name: plain(value)}, "settings")
+            asked |= fields.typed(dict([read_override(word, "settings", axes=False)]), "settings")
     return asked
 
 
@@ -117,8 +116,8 @@ def _num_same(one: Archived, asked: Mapping[str, Any]) -> int:
     settings, trial = one
 
     def has(name: str, value: Any) -> bool:
-        own = (settings.get(name), settings.get(f"{AXIS}{name}"), _resolved(trial, name))
-        return value in own
+        given = [settings[key] for key in (name, f"{AXIS}{name}") if key in settings]
+        return value in (*given, _resolved(trial, name))
 
     return sum(has(name, value) for name, value in asked.items())
 

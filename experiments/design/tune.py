@@ -11,9 +11,9 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments.data import Purpose
-from experiments.design import ablation as ablations
 from experiments.design import choice as choices
 from experiments.design import stages, starts
+from experiments.design import trials as resolving
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.axes import Point
 from experiments.design.choice import ByPoint, Choice, Setting, combinations, key, tuning_points
@@ -43,21 +43,22 @@ def setting_of(ablation: Ablation, point: Point) -> Point:
 def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Purpose.PLANNING) -> list[GridTrial]:
     """The trials of an ablation that are known by now: see `known`. Without `tune`, all of the grid.
 
-    Args:   cache, purpose: of ablation.trials.
-    Raises: MixlabError: as ablation.trials, of every value that is tried; a data set has no validation examples; a
+    Args:   cache, purpose: of trials.trials.
+    Raises: MixlabError: as trials.trials, of every value that is tried; a data set has no validation examples; a
             step of halving is no evaluation of a trial.
     """
     if ablation.tune is None:
-        return ablations.trials(ablation, cache, purpose, store)
-    for _, config in ablations.configs(ablation):
-        if starts.follows_seed(config.train.init_from):
+        return resolving.trials(ablation, cache, purpose, store)
+    told = [config.train.init_from for _, config in resolving.configs(ablation)]
+    for text in (*told, *ablation.tune.over.get(starts.FIELD, ())):
+        if starts.follows_seed(text):
             raise MixlabError(
-                f"{ablation.where}: train.init_from: {config.train.init_from} is the trial of the same seed, and tune "
-                f"has seeds of its own; name one, such as seed=0 in its brackets"
+                f"{ablation.where}: {starts.FIELD}: {text} is the trial of the same seed, and tune has seeds of its "
+                f"own; name one, such as seed=0 in its brackets"
             )
     _check_table(ablation, ablation.tune, cache, purpose, store)
     points = [point for setting in settings(ablation) for point in tuning_points(ablation.tune, setting)]
-    resolved = ablations.resolved_points(replace(ablation, points=tuple(points)), cache, purpose, store)
+    resolved = resolving.resolved_points(replace(ablation, points=tuple(points)), cache, purpose, store)
     tuning = [replace(planned, tunes=True) for planned in resolved]
     if unseen := next((planned for planned in tuning if not planned.trial.info.num_validation), None):
         raise MixlabError(
@@ -71,14 +72,14 @@ def trials(ablation: Ablation, cache: Path, store: Store, purpose: Purpose = Pur
 def _check_table(ablation: Ablation, tune: TuneSpec, cache: Path, purpose: Purpose, store: Store) -> None:
     """Check the table's trials at the values that are tried, before anything is trained.
 
-    Raises: MixlabError: as ablation.trials; two of them are the same whatever is chosen.
+    Raises: MixlabError: as trials.trials; two of them are the same whatever is chosen.
     """
     for value in combinations(tune):
         at_value = replace(ablation, points=tuple(_at(ablation.points, value)))
-        found = ablations.resolved_points(at_value, cache, purpose, store)
+        found = resolving.resolved_points(at_value, cache, purpose, store)
         if len({planned.trial.id for planned in found}) == len(ablation.points):
             return
-    ablations.trials(at_value, cache, purpose, store)
+    resolving.trials(at_value, cache, purpose, store)
 
 
 def known(ablation: Ablation, trials: Sequence[GridTrial], store: Store) -> list[GridTrial]:
@@ -129,7 +130,7 @@ def table_at(ablation: Ablation, setting: Setting, value: Point, tuning: ByPoint
     first = choices.trials_of(ablation.tune, setting, value, tuning)[0]
     width = {name: first.settings[name] for name in ablation.matched.values() if name in first.settings}
     points = tuple(point | width for point in _at(setting.members, value))
-    for point, config in ablations.configs(replace(ablation, points=points)):
+    for point, config in resolving.configs(replace(ablation, points=points)):
         drawn = replace(config, train=replace(config.train, init_from=None))
         trial = resolve(drawn, first.trial.info, ablation.where)
         train = replace(trial.train, init_from=first.trial.train.init_from)

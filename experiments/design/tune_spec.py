@@ -25,9 +25,10 @@ from typing import Any
 
 from backends.errors import MixlabError, choices, nearest
 from experiments.design import axes
+from experiments.design.asked import default
 from experiments.design.axes import Point
 from experiments.design.halving import Halving, read_halving
-from experiments.design.report_spec import BACKEND, SEED, ReportSpec, default
+from experiments.design.report_spec import BACKEND, SEED, ReportSpec
 from experiments.results import metrics
 from experiments.spec import fields
 from experiments.spec.values import shown

@@ -8,7 +8,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments.bench.grid import Silent
-from experiments.design import ablation
+from experiments.design import ablation, trials
 from experiments.design.ablation import GridTrial
 from experiments.doctor.check import Asked
 from experiments.machine.environment import ROOT
@@ -25,7 +25,7 @@ def small_trials(backend: str, asked: Asked, overrides: Sequence[str] = ()) -> l
     # On two threads such a model is no faster, and far slower where other programs use the cores.
     own = [f"backend={backend}", f"run.device={asked.device}", "run.threads=1"]
     base = ablation.load_base(BASE, [*own, *overrides])
-    return ablation.trials(base, _cache(asked))
+    return trials.trials(base, _cache(asked))
 
 
 class Killer:

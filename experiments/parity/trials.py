@@ -11,7 +11,8 @@ from backends.errors import MixlabError, choices
 from backends.models import FAMILIES, folds
 from backends.specs import ModelSpec
 from experiments.design import names
-from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial, configs, resolved
+from experiments.design.ablation import COMMAND_LINE, Ablation, GridTrial
+from experiments.design.trials import configs, resolved
 from experiments.parity.job import (
     CHECKS,
     CHUNK_STEPS,

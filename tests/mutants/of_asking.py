@@ -14,7 +14,7 @@ FAULTS: dict[str, list[Row]] = {
         ("known.setdefault((axis, name), point) != point", "False", "asking -k cannot_be_meant"),
     ],
     "experiments/design/base.py": [
-        ("for name in taken_back if name not in values", "for name in taken_back if False", "ablation -k epochs"),
+        ("base | dict.fromkeys(taken_back) | values", "base | values", "ablation -k epochs"),
         ("in (\"family\", *VARIANTS[variant])]", "in ()]", "later_fields -k takes_back"),
     ],
     "experiments/design/matched.py": [
