@@ -20,7 +20,8 @@ PREDICT_BATCH = 256  # images in a call of `predict` of an evaluation
 class ArrayDataset:
     """Training examples as arrays.
 
-    images: uint8 (n, h, w, c), or float (n, h, w, c) already scaled.   labels: int32 (n,).
+    images: uint8 (n, h, w, c), or float (n, h, w, c) already scaled; (0, h, w, c): they come with each plan.
+    labels: int32 (n,).
     pixel_order: int32 (h*w,), the source of each pixel of the permuted image, or None.
     """
 

@@ -17,6 +17,8 @@ class StepPlan:
     moment_corrections  float64 (n, 2)    1 / (1 - b1^t), 1 / (1 - b2^t)
     examples            int32 (n, b)      indices into the data set
     crops               int32 (n, b, 2)   shift of rows and columns in pixels; what comes from outside is black
+    pixels              uint8 (k, b, h, w, c)   the examples' images, where the data set holds none; k >= n, and what is
+                                      beyond n is not looked at, so that one number of steps is compiled
     flips               bool (n, b)       mirror left and right, before the crop
     mixup_partners      int32 (n, b)      position in the batch of the example that is mixed in
     mixup_weights       float64 (n,)      weight of the example itself
@@ -29,6 +31,7 @@ class StepPlan:
     learning_rate: Array
     moment_corrections: Array
     examples: Array
+    pixels: Array | None = None
     crops: Array | None = None
     flips: Array | None = None
     mixup_partners: Array | None = None

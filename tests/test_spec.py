@@ -493,18 +493,21 @@ def changed(trial: Trial) -> Iterator[tuple[str, Trial]]:
         part = getattr(trial, section)
         for f in dataclasses.fields(part):
             value = getattr(part, f.name)
-            if dataclasses.is_dataclass(value):
-                for inner in dataclasses.fields(value):
-                    new = dataclasses.replace(value, **{inner.name: other(getattr(value, inner.name))})
-                    yield (
-                        f"{section}.{f.name}.{inner.name}",
-                        dataclasses.replace(trial, **{section: dataclasses.replace(part, **{f.name: new})}),
-                    )
-            else:
-                new = dataclasses.replace(part, **{f.name: other(value)})
-                yield f"{section}.{f.name}", dataclasses.replace(trial, **{section: new})
+            for inner, new in changed_values(value):
+                changed_part = dataclasses.replace(part, **{f.name: new})
+                yield f"{section}.{f.name}{inner}", dataclasses.replace(trial, **{section: changed_part})
     yield "backend", dataclasses.replace(trial, backend="jax")
     yield "seed", dataclasses.replace(trial, seed=1)
+
+
+def changed_values(value: Any) -> Iterator[tuple[str, Any]]:
+    """The value with one field changed, for each of its fields, which may have fields too; else another value."""
+    if not dataclasses.is_dataclass(value):
+        yield "", other(value)
+        return
+    for f in dataclasses.fields(value):
+        for inner, new in changed_values(getattr(value, f.name)):
+            yield f".{f.name}{inner}", dataclasses.replace(value, **{f.name: new})
 
 
 def other(value: Any) -> Any:
@@ -529,7 +532,7 @@ def test_every_scientific_field_changes_the_id(trial: Any) -> None:
     assert asked <= set(ids)
     hashed = ("data.split_seed", "data.permutation", "data.augment.")
     by_content = {name: ids.pop(name) for name in list(ids) if name.startswith("data.") and not name.startswith(hashed)}
-    assert len(by_content) == 18 and set(by_content.values()) == {resolved.id}
+    assert len(by_content) == 20 and set(by_content.values()) == {resolved.id}
     assert resolved.id not in ids.values() and len(set(ids.values())) == len(ids)
 
 

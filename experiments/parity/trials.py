@@ -26,7 +26,7 @@ from experiments.parity.job import (
     WIDE,
     WIDE_CLASSES,
 )
-from experiments.spec.config import AugmentConfig, TrialConfig
+from experiments.spec.config import TrialConfig
 from experiments.spec.trial import Trial
 
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
@@ -94,7 +94,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "init_from": None,  # drawn weights show every fault that others would, and are there on every machine
     }
     data = dataclasses.replace(
-        config.data, augment=AugmentConfig(**{**dataclasses.asdict(config.data.augment), "flip": True, **augment})
+        config.data, augment=dataclasses.replace(config.data.augment, **{"flip": True, **augment})
     )
     return dataclasses.replace(
         config,

@@ -8,15 +8,39 @@ from backends.specs import PRECISION, OptimizerSpec, option
 
 AUTO = "auto"
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
+MIXUP = ("drawn", "authors")
+INCEPTION = ("tf", "torchvision")
+RANDAUGMENT = ("big_vision", "fixed", "torchvision")
+STORAGE = (AUTO, "memory", "disk", "encoded")
+# What all trials had of it before it was there, as an id has it.
+NO_RANDAUGMENT = {"num": 0, "magnitude": 10.0, "style": "big_vision"}
+
+
+@dataclass(frozen=True)
+class RandAugmentConfig:
+    """RandAugment: some operations on each image, one after the other, each drawn anew.  Source: arXiv 1909.13719."""
+
+    num: int = option(0, low=0, high=16)  # operations on each image; 0: off
+    magnitude: float = option(10.0, low=0.0, high=30.0)  # of the operations, in tenths of their largest; may pass 10
+    style: str = option("big_vision", allowed=RANDAUGMENT)  # of which code; fixed: big_vision's, its contrast mended
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Changes to training images, drawn anew for each step."""
+    """Changes to training images, drawn anew for each step. What came later counts for an id where it is on."""
 
     flip: bool = option(False)  # mirror left and right with probability 1/2
     crop: int = option(0, low=0)  # pixels of black padding on each side before a random crop to the image's size
     mixup: float = option(0.0, low=0.0, high=10.0)  # alpha of Beta(alpha, alpha); 0: off
+    mixup_style: str = option("drawn", allowed=MIXUP, before="drawn")  # the partner; authors: the next, at most half of it
+    cutmix: float = option(0.0, low=0.0, high=10.0, before=0.0)  # alpha; beside mixup each step draws one of both; 0: off
+    inception: Optional[str] = option(None, allowed=INCEPTION, before=None)  # a random area, resized, in whose form
+    inception_area: Optional[float] = option(None, low=0.0, high=1.0, before=None)  # the least share; none: its form's
+    randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig, metadata={"before": NO_RANDAUGMENT})
+    color_jitter: float = option(0.0, low=0.0, high=1.0, before=0.0)  # of brightness, contrast and saturation; 0: off
+    three_augment: bool = option(False, before=False)  # grey, solarized or blurred: DeiT III's, one of them each
+    erasing: float = option(0.0, low=0.0, high=1.0, before=0.0)  # probability of a grey box in an image; 0: off
+    repeat: int = option(1, low=1, high=16, before=1)  # times that a batch holds each of its examples
 
 
 @dataclass(frozen=True)
@@ -43,6 +67,8 @@ class DataConfig:
     test_fraction: float = option(0.2, low=0.01, high=0.9)  # of the training split, where the source has no test split
     split_seed: int = option(0, low=0)  # of splits, subsets and the permutation: the same for all seeds of a trial
     permutation: str = option("none", allowed=("none", "patches", "pixels"))  # one for all images
+    storage: str = option(AUTO, allowed=STORAGE)  # where images are read from while training; auto: memory if they fit
+    labels_real: Optional[str] = option(None, path=True)  # a file with all right classes of each test example; see data
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 

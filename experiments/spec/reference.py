@@ -24,6 +24,8 @@ EXAMPLE = DataInfo(
 FOR_MYPY = re.compile(r"type: ignore\[\w+\]")
 BY_NAME, BY_CONTENT, BY_RESULT, NOT = "yes", "content", "resolved", "no"  # how an id depends on a field
 
+WHERE_FROM = ("data.storage", "data.labels_real")  # they change neither images nor labels
+
 
 @dataclass(frozen=True)
 class FieldRow:
@@ -42,7 +44,7 @@ def rows() -> list[FieldRow]:
     hashed = set(_leaves(trial.science))
     hashed |= {f"model.{f.name}" for family in FAMILIES.values() for f in dataclasses.fields(family.Spec)}
     later = {name: values_before(type(fields.get_field(trial, name))) for name in ("train", "data.augment")}
-    hashed |= {f"{section}.{name}" for section, own in later.items() for name in own}
+    hashed |= {f"{section}.{name}" for section, own in later.items() for name in _leaves(own) + list(own)}
     return [_row(name, hashed) for name in fields.names()]
 
 
@@ -62,6 +64,8 @@ def _in_id(name: str, hashed: set[str]) -> str:
     Fields of data act through the decoded images and labels, those of other hashed sections through what they become.
     """
     section = name.partition(".")[0]
+    if name in WHERE_FROM:
+        return NOT
     if name in hashed:
         return BY_NAME
     if not any(other.startswith(f"{section}.") for other in hashed):

@@ -10,7 +10,7 @@ from typing import Any
 
 from backends.models import FAMILIES, read_spec
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from experiments.spec.config import AugmentConfig, DataConfig, RunConfig, TrainOptions
+from experiments.spec.config import AugmentConfig, DataConfig, RandAugmentConfig, RunConfig, TrainOptions
 
 # Part of every id: raise it when the same spec would train to another result.
 SPEC_VERSION = 2
@@ -144,7 +144,9 @@ def trial_from_json(fields: dict[str, Any]) -> Trial:
     Raises: KeyError, TypeError: it is no such tree.
     """
     run: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in fields["run"].items()}
-    data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**fields["data"]["augment"])})
+    augment = dict(fields["data"]["augment"])
+    augment["randaugment"] = RandAugmentConfig(**augment.get("randaugment", {}))
+    data = DataConfig(**{**fields["data"], "augment": AugmentConfig(**augment)})
     return Trial(
         model=read_spec(fields["model"]),
         data=data,
