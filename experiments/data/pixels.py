@@ -1,4 +1,4 @@
-"""Images by their number, as they lie in memory, in a file of arrays, or encoded; any number of threads may read at once."""
+"""Images by their number, as they lie in memory, in a file of arrays, or encoded. Any number of threads may read."""
 
 import os
 from pathlib import Path
@@ -79,5 +79,6 @@ def read_at(file: int, num_bytes: int, offset: int, path: Path) -> bytes:
     except OSError as error:
         raise DataLost(f"data: {path} cannot be read ({error.strerror}); bring it back") from error
     if len(data) != num_bytes:
-        raise DataLost(f"data: {path} ends at byte {offset + len(data):,}, expected {offset + num_bytes:,}; bring it back")
+        expected = f"expected byte {offset + num_bytes:,}"
+        raise DataLost(f"data: {path} ends at byte {offset + len(data):,}, {expected}; bring it back")
     return data

@@ -32,8 +32,8 @@ class AugmentConfig:
     flip: bool = option(False)  # mirror left and right with probability 1/2
     crop: int = option(0, low=0)  # pixels of black padding on each side before a random crop to the image's size
     mixup: float = option(0.0, low=0.0, high=10.0)  # alpha of Beta(alpha, alpha); 0: off
-    mixup_style: str = option("drawn", allowed=MIXUP, before="drawn")  # the partner; authors: the next, at most half of it
-    cutmix: float = option(0.0, low=0.0, high=10.0, before=0.0)  # alpha; beside mixup each step draws one of both; 0: off
+    mixup_style: str = option("drawn", allowed=MIXUP, before="drawn")  # authors: the next one in, by half at most
+    cutmix: float = option(0.0, low=0.0, high=10.0, before=0.0)  # alpha; beside mixup a step draws one; 0: off
     inception: Optional[str] = option(None, allowed=INCEPTION, before=None)  # a random area, resized, in whose form
     inception_area: Optional[float] = option(None, low=0.0, high=1.0, before=None)  # the least share; none: its form's
     randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig, metadata={"before": NO_RANDAUGMENT})
