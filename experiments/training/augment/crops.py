@@ -14,7 +14,6 @@ from experiments.training.augment.draws import between, log_between, whole
 from experiments.training.augment.pillow import from_pillow, to_pillow
 
 TRIES = {"tf": 100, "torchvision": 10}
-AREA = {"tf": 0.05, "torchvision": 0.08}  # the least share of the image
 ASPECT_TF = (0.75, 1.33)
 ASPECT_TORCHVISION = (3 / 4, 4 / 3)
 
@@ -105,5 +104,5 @@ def resized(image: Array, part: Box, size: int) -> Array:
     Returns: uint8 (size, size, c).
     """
     edges = (part.left, part.top, part.left + part.width, part.top + part.height)
-    # The whole image, though the weights reach not far beyond the part: Pillow chooses by its sides which axis is first.
+    # The whole image, though the weights do not reach far: Pillow chooses by its sides which axis comes first.
     return from_pillow(to_pillow(image).resize((size, size), Image.Resampling.BILINEAR, box=edges))
