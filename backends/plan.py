@@ -22,6 +22,9 @@ class StepPlan:
     flips               bool (n, b)       mirror left and right, before the crop
     mixup_partners      int32 (n, b)      position in the batch of the example that is mixed in
     mixup_weights       float64 (n,)      weight of the example itself
+    cutmix_boxes        int32 (n, 4)      first and last row and column, the last ones not in it, that come from the
+                                      partner; an empty box: none
+    target_weights      float64 (n,)      weight of the example's own target; None: mixup_weights
     branch_scales       float64 (n, branches, b)   factor of each residual branch, in the order of folds.branches
     dropout_keys        uint32 (n,)       key of the dropout hash, see dropout.py
     dropout_rate        float             probability of zeroing an element
@@ -36,6 +39,8 @@ class StepPlan:
     flips: Array | None = None
     mixup_partners: Array | None = None
     mixup_weights: Array | None = None
+    cutmix_boxes: Array | None = None
+    target_weights: Array | None = None
     branch_scales: Array | None = None
     dropout_keys: Array | None = None
     dropout_rate: float | None = None

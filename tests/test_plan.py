@@ -53,13 +53,13 @@ CUTS = [[20], [1] * 20, [7, 6, 7], [19, 1], [1, 5, 13, 1]]
 @pytest.mark.parametrize("seed", [0, 11])
 def test_chunks_join_to_the_plan_of_the_whole(lengths: list[int], seed: int) -> None:
     """Over the ends of three epochs, and of the warm-up."""
-    trial = make_trial(seed=seed)
+    trial = make_trial(seed=seed, augment={**AUGMENT, "cutmix": 0.5})
     whole = plan(trial, 0, 20)
     starts = np.cumsum([0, *lengths[:-1]])
     parts = [plan(trial, int(first), num) for first, num in zip(starts, lengths, strict=True)]
     assert [part.first_step for part in parts] == starts.tolist() and [part.num_steps for part in parts] == lengths
     together = joined(parts)
-    assert set(together) == {f.name for f in dataclasses.fields(StepPlan)} - {"first_step", "dropout_rate"}
+    assert set(together) == {f.name for f in dataclasses.fields(StepPlan)} - {"first_step", "dropout_rate", "pixels"}
     for name, array in whole.arrays().items():
         assert array.dtype == together[name].dtype
         np.testing.assert_array_equal(together[name], array, err_msg=name)

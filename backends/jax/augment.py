@@ -1,4 +1,4 @@
-"""A training batch on the device: crop, flip and input permutation, then mixup.
+"""A training batch on the device: crop, flip and input permutation, then mixup or cutmix.
 
 PyTorch's gathers each pixel by its own index. Compiled for a TPU, that reads 70 times the bytes and copies the data set
 into another layout first; so whole images and rows are gathered here, which a CPU does as fast. The bits are the same.
@@ -90,14 +90,27 @@ def permuted(pixels: Array, order: Array | None) -> Array:
 def batch(
     data: Data, step: dict[str, Array], num_classes: int, smoothing: Array, dtype: DTypeLike
 ) -> tuple[Array, Array]:
-    """Images (b, h, w, channels) and targets (b, k) of one step, after augmentation and mixup."""
+    """Images (b, h, w, channels) and targets (b, k) of one step, after augmentation, mixup and cutmix."""
     pixels = scale(gather(data, step), dtype)
     side = round(pixels.shape[1] ** 0.5)
     images = pixels.reshape(len(pixels), side, side, -1)
     labels, classes = data.labels[step["examples"]], jnp.arange(num_classes, dtype=jnp.int32)
     targets = (labels[:, None] == classes).astype(dtype) * (1 - smoothing) + smoothing / num_classes
     if "mixup_partners" in step:
-        weight, partners = step["mixup_weights"], step["mixup_partners"]
-        images = weight * images + (1 - weight) * images[partners]
+        partners, name = step["mixup_partners"], "target_weights" if "target_weights" in step else "mixup_weights"
+        images, weight = mixed(images, images[partners], step), step[name]
         targets = weight * targets + (1 - weight) * targets[partners]
     return images, targets
+
+
+def mixed(images: Array, others: Array, step: dict[str, Array]) -> Array:
+    """Images (b, h, w, channels) with a share of the others mixed in, or a box of them set in."""
+    if "mixup_weights" in step:
+        weight = step["mixup_weights"]
+        images = weight * images + (1 - weight) * others
+    if "cutmix_boxes" in step:
+        place = jnp.arange(images.shape[1], dtype=jnp.int32)
+        top, bottom, left, right = step["cutmix_boxes"]
+        inside = ((place >= top) & (place < bottom))[:, None] & (place >= left) & (place < right)
+        images = jnp.where(inside[..., None], others, images)
+    return images

@@ -1,4 +1,4 @@
-"""A training batch on the device: one gather for crop, flip and input permutation, then mixup."""
+"""A training batch on the device: one gather for crop, flip and input permutation, then mixup or cutmix."""
 
 from dataclasses import dataclass
 
@@ -45,14 +45,27 @@ def gather(data: Data, step: dict[str, Tensor]) -> Tensor:
 def batch(
     data: Data, step: dict[str, Tensor], num_classes: int, smoothing: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Images (b, h, w, channels) and targets (b, k) of one step, after augmentation and mixup."""
+    """Images (b, h, w, channels) and targets (b, k) of one step, after augmentation, mixup and cutmix."""
     pixels = scale(gather(data, step), dtype)
     side = round(pixels.shape[1] ** 0.5)
     images = pixels.reshape(len(pixels), side, side, -1)
     labels, classes = data.labels[step["examples"]], torch.arange(num_classes, device=pixels.device)
     targets = (labels[:, None] == classes).to(dtype) * (1 - smoothing) + smoothing / num_classes
     if "mixup_partners" in step:
-        weight, partners = step["mixup_weights"].to(dtype), step["mixup_partners"]
-        images = weight * images + (1 - weight) * images[partners]
+        partners, name = step["mixup_partners"], "target_weights" if "target_weights" in step else "mixup_weights"
+        images, weight = mixed(images, images[partners], step), step[name].to(dtype)
         targets = weight * targets + (1 - weight) * targets[partners]
     return images, targets
+
+
+def mixed(images: Tensor, others: Tensor, step: dict[str, Tensor]) -> Tensor:
+    """Images (b, h, w, channels) with a share of the others mixed in, or a box of them set in."""
+    if "mixup_weights" in step:
+        weight = step["mixup_weights"].to(images.dtype)
+        images = weight * images + (1 - weight) * others
+    if "cutmix_boxes" in step:
+        place = torch.arange(images.shape[1], device=images.device)
+        top, bottom, left, right = step["cutmix_boxes"].unbind()
+        inside = ((place >= top) & (place < bottom))[:, None] & (place >= left) & (place < right)
+        images = torch.where(inside[..., None], others, images)
+    return images

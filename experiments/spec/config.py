@@ -9,7 +9,7 @@ from backends.specs import PRECISION, OptimizerSpec, option
 AUTO = "auto"
 INTERPOLATION = ("bilinear", "bicubic", "lanczos", "box", "hamming", "nearest")  # Pillow's filters
 MIXUP = ("drawn", "authors")
-INCEPTION = ("tf", "torchvision")
+INCEPTION_AREA = {"tf": 0.05, "torchvision": 0.08}  # the least share of an image, where none is given
 RANDAUGMENT = ("big_vision", "fixed", "torchvision")
 STORAGE = (AUTO, "memory", "disk", "encoded")
 # What all trials had of it before it was there, as an id has it.
@@ -34,7 +34,9 @@ class AugmentConfig:
     mixup: float = option(0.0, low=0.0, high=10.0)  # alpha of Beta(alpha, alpha); 0: off
     mixup_style: str = option("drawn", allowed=MIXUP, before="drawn")  # authors: the next one in, by half at most
     cutmix: float = option(0.0, low=0.0, high=10.0, before=0.0)  # alpha; beside mixup a step draws one; 0: off
-    inception: Optional[str] = option(None, allowed=INCEPTION, before=None)  # a random area, resized, in whose form
+    inception: Optional[str] = option(
+        None, allowed=tuple(INCEPTION_AREA), before=None
+    )  # a random area, resized, in whose form
     inception_area: Optional[float] = option(None, low=0.0, high=1.0, before=None)  # the least share; none: its form's
     randaugment: RandAugmentConfig = field(default_factory=RandAugmentConfig, metadata={"before": NO_RANDAUGMENT})
     color_jitter: float = option(0.0, low=0.0, high=1.0, before=0.0)  # of brightness, contrast and saturation; 0: off

@@ -12,6 +12,7 @@ from backends.models.config import ModelConfig, foreign
 from backends.models.family import Misfit
 from backends.models.transfer import transfer
 from backends.specs import ModelSpec
+from experiments.spec.augmentation import resolve_augment
 from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.shots import SHOTS
 from experiments.spec.trial import DataInfo, Start, TrainSpec, Trial
@@ -38,14 +39,11 @@ def resolve(config: TrialConfig, info: DataInfo, where: str, start: Start | None
     """
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _begun(_resolve_train(config.train, info, where), model, start, where)
-    data = dataclasses.replace(config.data, image_size=info.image_size, image_channels=info.image_channels)
+    augment = resolve_augment(config.data.augment, info.image_size, train.batch_size, where)
+    sizes = {"image_size": info.image_size, "image_channels": info.image_channels}
+    data = dataclasses.replace(config.data, augment=augment, **sizes)
     devices.check_backend(config.run.device, config.backend, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
-    if data.augment.crop > info.image_size:
-        raise MixlabError(
-            f"{where}: data.augment.crop: {data.augment.crop} pixels of padding exceed "
-            f"the image of {info.image_size} pixels; lower it"
-        )
     _check_shots(config.run.shots, info, f"{where}: run.probe_shots")
     file = start.file if start else None
     return Trial(model, data, train, info, config.backend, config.seed, config.run, file)

@@ -10,6 +10,7 @@ from backends.models import folds
 from backends.plan import StepPlan
 from experiments import streams
 from experiments.spec.trial import TrainSpec, Trial
+from experiments.training.augment.mixing import mixing
 
 
 def learning_rates(train: TrainSpec, first_step: int, num_steps: int) -> Array:
@@ -44,8 +45,7 @@ def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) ->
         examples=examples[_order(trial, len(examples), first_step, num_steps)],
         crops=_crops(*draw, train.batch_size, augment.crop) if augment.crop else None,
         flips=_flips(*draw, train.batch_size) if augment.flip else None,
-        mixup_partners=_partners(*draw, train.batch_size) if augment.mixup else None,
-        mixup_weights=streams.betas(trial.seed, "mixup_weights", *draw[1:], augment.mixup) if augment.mixup else None,
+        **mixing(trial, first_step, num_steps),
         branch_scales=_branch_scales(trial, first_step, num_steps) if model.stochastic_depth else None,
         dropout_keys=_dropout_keys(*draw) if model.dropout else None,
         dropout_rate=model.dropout if model.dropout else None,
@@ -53,13 +53,18 @@ def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) ->
 
 
 def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> Array:
-    """Positions (num_steps, b) among the training examples; what fills no batch of an epoch is left out of it."""
-    batch, steps = trial.train.batch_size, range(first_step, first_step + num_steps)
-    per_epoch = num_examples // batch
+    """Positions (num_steps, b) among the training examples; what fills no batch of an epoch is left out of it.
+
+    With `repeat`, a batch holds b / repeat examples, one after the other, and then the same ones again: an epoch of the
+    order is `repeat` times as long in steps, and each example is still in it once.
+    """
+    repeat = trial.data.augment.repeat
+    num, steps = trial.train.batch_size // repeat, range(first_step, first_step + num_steps)
+    per_epoch = num_examples // num
     rows = []
     for step in steps:
         epoch, i = divmod(step, per_epoch)
-        rows.append(_epoch_order(trial.seed, epoch, num_examples)[i * batch : (i + 1) * batch])
+        rows.append(np.tile(_epoch_order(trial.seed, epoch, num_examples)[i * num : (i + 1) * num], repeat))
     return np.stack(rows)
 
 
@@ -77,11 +82,6 @@ def _crops(seed: int, first: int, num: int, batch: int, padding: int) -> Array:
 def _flips(seed: int, first: int, num: int, batch: int) -> Array:
     """Whether each example is mirrored, bool (num, batch)."""
     return np.asarray(streams.uniforms(seed, "flips", first, num, (batch,)) < 0.5)
-
-
-def _partners(seed: int, first: int, num: int, batch: int) -> Array:
-    """The position in the batch of each example's mixup partner, int32 (num, batch)."""
-    return streams.permutations(seed, "mixup_partners", first, num, batch)
 
 
 def _dropout_keys(seed: int, first: int, num: int) -> Array:
