@@ -42,7 +42,8 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     cache, where, configs = _asked(arguments, store)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is half-made is put away
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # Slurm warns with one of the last two
+        signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what is half-made is put away
     if folders:
         return _into(folders[0], arguments, cache, where, configs)
     if option := next((name for name in NEEDS_OUT if getattr(arguments, name)), None):
@@ -64,12 +65,37 @@ def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, c
     if len(configs) != 1:
         raise MixlabError(f"{where}: its trials have {len(configs)} data sets; name one source and its fields")
     config, form = _form(arguments, configs[0])
+    out = Path(expand(folder, f"{COMMAND_LINE}: OUT")).absolute()
+    if arguments.cluster:
+        return _send(out, arguments, config.source)
     jobs = arguments.jobs or len(os.sched_getaffinity(0))
     if jobs < 1:
         raise MixlabError(f"{COMMAND_LINE}: --jobs: expected 1 or more, got {jobs}")
-    out = Path(expand(folder, f"{COMMAND_LINE}: OUT")).absolute()
     held = prepare(Request(config, out, form, jobs, cache, where), source_tree(config.source, where))
     print(f"{config.source}: {_held(held.description)} in {out}", flush=True)
+    return 0
+
+
+def _send(out: Path, arguments: argparse.Namespace, source: str) -> int:
+    """Have a job of a cluster do it, and say how to follow it."""
+    from experiments.data.tree import place
+    from experiments.results.store import Store
+    from slurm import preparation
+    from slurm.client import SlurmError
+    from slurm.cluster_file import read_cluster
+
+    if arguments.jobs:
+        raise MixlabError(f"{COMMAND_LINE}: --jobs: a job has the cores that the cluster file gives; leave it out")
+    words = ["data", "prepare", arguments.source, str(out), *arguments.overrides]
+    words += [f"--resize={arguments.resize}"] * bool(arguments.resize) + ["--keep"] * arguments.keep
+    words += [f"--encode={arguments.encode}"] * bool(arguments.encode) + [f"--store={arguments.store.absolute()}"]
+    folders = [out.parent, *([place(source)] if place(source).exists() else [])]
+    try:
+        job, log = preparation.send(read_cluster(arguments.cluster), Store(arguments.store), words, folders)
+    except SlurmError as error:
+        raise MixlabError(f"{arguments.cluster}: {error}; mixlab cluster check says what the cluster has") from error
+    print(f"job {job} prepares {source} in {out}; it has ended well when {out / 'about.json'} is there")
+    print(f"next: squeue -j {job}; tail -F {log}/{job}_0_log.err; scancel {job}, after which the same command goes on")
     return 0
 
 

@@ -388,7 +388,7 @@ def begun(folder: Path, source: Path) -> "subprocess.Popen[str]":
         "import mixlab\n"
         "from experiments.data import preparing, staging\n"
         "if __name__ == '__main__':\n"
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a shell ignores it for what is in the background
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
         "    staging.SYNC_S = -1.0\n"
         "    preparing.Bar.advance = lambda self, number: time.sleep(0.5)\n"
         f"    sys.exit(mixlab.main({words!r}))\n"

@@ -200,7 +200,8 @@ def keep_memory() -> None:
 
 def _begin() -> None:
     """Begin a process: its parent alone answers to a terminal, and it does not outlive its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     keep_memory()
     parent = multiprocessing.parent_process()
