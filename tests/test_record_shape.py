@@ -20,7 +20,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, quick_package: Path) -> di
 
     folder = tmp_path_factory.mktemp("written")
     ways = {
-        "done": {"run": {"probe_shots": [1, 5, 10, 25]}, "data": {"num_examples": 120}},
+        "done": {"run": {"probe_shots": [1, 5, 10, 25]}, "data": {"num_examples": 120, "storage": "disk"}},
         "untested": {"data": {"validation_fraction": 0.0}},
         "error": {"train": {"label_smoothing": 0.25}},
         "diverged": {"train": {"learning_rate": 5.0, "warmup_steps": 0}},
