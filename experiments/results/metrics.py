@@ -1,8 +1,9 @@
 """The numbers that a trial ends with, by name: each stands here once, and is made in one place.
 
 A further metric is a row of METRICS and its function in MEASURES of training/evaluate.py. Records, frames, curves,
-tables, figures and the command line then know it. Those of PROBES are measured where `run.probe_shots` asks for them;
-see training/probe.py. A further number of cost is a name here and its value in TrialRun.result.
+tables, figures and the command line then know it. Those of SOME are measured where the data allows them, those of
+PROBES where `run.probe_shots` asks for them; see training/probe.py. A further number of cost is a name here and its
+value in TrialRun.result.
 """
 
 import math
@@ -54,6 +55,9 @@ ACCURACY = Metric(
 )
 LOSS = Metric("loss", "nats", "nats", 1, 4, 6, higher_is_better=False, in_all_records=True)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (ACCURACY, LOSS)}
+TOP5 = replace(ACCURACY, name="top5", in_all_records=False)  # of more than five classes
+REAL = replace(ACCURACY, name="real", in_all_records=False)  # by all right classes of data.labels_real
+SOME = {metric.name: metric for metric in (TOP5, REAL)}  # of METRICS' kind, where the data allows them
 
 
 def probe_name(shots: int) -> str:
@@ -77,7 +81,7 @@ class Place(NamedTuple):
 
 def every() -> dict[str, Metric]:
     """All metrics by name: those of each evaluation, and those that are measured where they are asked for."""
-    return {**METRICS, **{one.name: one for one in PROBES.values()}}
+    return {**METRICS, **SOME, **{one.name: one for one in PROBES.values()}}
 
 
 def measured(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
