@@ -9,6 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared, real
@@ -50,6 +52,10 @@ class Splits:
     def pixels(self) -> Pixels:
         """The images as they are stored, one by one."""
         return InMemory(self.images) if self.stored is None else self.stored
+
+    def right_of(self, indices: Array) -> Array | None:
+        """All right classes of each example, bool (b, classes); None: they are not the test examples, or not known."""
+        return self.right if self.right is not None and np.array_equal(indices, self.test) else None
 
 
 def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> DataInfo:

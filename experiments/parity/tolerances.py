@@ -31,7 +31,7 @@ ONE_WAY = Tolerance(math.inf, "nothing was compared: neither side has another wa
 ROUNDED = "rounded once from the same float64"
 SUMS = "sums in another order, through every block"
 LATER = "each step's rounding passes through all later ones"
-# Of that many normal numbers, the smallest is about the largest divided by their number: its gradient has 14 digits fewer.
+# Of that many normal numbers, the smallest is about the largest divided by their number: it has 14 binary digits fewer.
 DIVIDED = "AdamW divides each of 2^14 gradients by its own size: 2^-24 times 2^14, and a few steps of it"
 OWN = "the same gradient, computed by two calls"
 ARITHMETIC = "elementwise arithmetic on a side's own moments"
