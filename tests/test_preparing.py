@@ -22,7 +22,7 @@ from PIL import Image
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import preparing, progress, room, staging, treating
+from experiments.data import fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
 from experiments.data.fingerprints import source_tree
 from experiments.data.prepared import Prepared
 from experiments.data.room import Request
@@ -346,7 +346,57 @@ def test_arrays_and_built_in_sources_are_prepared_too(tmp_path: Path, cache: Pat
     assert "names.txt" not in names(tmp_path / "array")
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_decoder_that_gives_other_pixels_is_refused(
+    tmp_path: Path, cache: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    monkeypatch.setattr(prepared, "decoders", lambda: {"pillow": "1.2", "libjpeg": "6b"})
+    if same:
+        describe_and_load(config(tmp_path / "out", image_size=8), cache)
+        return
+    decode = pixels.decode
+    monkeypatch.setattr(pixels, "decode", lambda content, channels: decode(content, channels) ^ 1)
+    with pytest.raises(MixlabError, match=r"Pillow 1.2 with libjpeg 6b decodes image 0 to other pixels than Pillow \d"):
+        describe_and_load(config(tmp_path / "out", image_size=8), cache)
+
+
+def test_a_listing_asks_what_it_asked_before_it_was_hashed_part_by_part(tmp_path: Path, source: Path) -> None:
+    """Notes of before stay in use."""
+    (source / "b" / 'a "b".txt').touch()
+    tree = source_tree(str(source), WHERE)
+    assert tree is not None
+    question = ["folder", str(source.resolve()), [[name, *told] for name, told in tree.all_files()]]
+    assert fingerprints._files_question(tree).digest == memo.hashed(question)
+    assert memo.hashed(question)[:24] in str(memo._path(tmp_path, fingerprints._files_question(tree)))
+
+
 # The command
+
+
+def test_prepared_data_is_shown_without_its_images(
+    run: Callable[..., Ended], tmp_path: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    monkeypatch.setattr(pixels, "decode", None)
+    words = ("data", "show", "out")
+    ended = run(*words)
+    assert ended.code == 0, ended.err
+    assert "prepared    as files of images, 0.0" in ended.out and f"made with   source {jpegs}, form keep" in ended.out
+    assert "splits      train 101; trained on train, test examples are cut from it" in ended.out
+    assert "images      9 of 9 x 8 RGB" in ended.out and "0       a      60" in ended.out
+    assert "a trial cannot use it yet: command line: data.image_size" in ended.out
+    assert "8 of 8 validation examples (100.0%) equal a training example" in run(*words, "data.image_size=8").out
+
+
+def test_a_sheet_of_prepared_data_decodes_what_it_shows(
+    run: Callable[..., Ended], tmp_path: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    read: list[int] = []
+    monkeypatch.setattr(pixels.Framed, "read", lambda self, number: (read.append(number), noise(1, 8, 8, 3)[0])[1])
+    assert run("data", "show", "out", "data.image_size=8", "--sheet", "s.png").code == 0
+    assert sorted(set(read)) == [*range(8), *range(60, 68)]
 
 
 def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Path, source: Path, jpegs: Path) -> None:

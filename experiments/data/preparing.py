@@ -21,7 +21,7 @@ from experiments.data.description import FORMAT, IMAGES, Description
 from experiments.data.fingerprints import check_is_there, listing
 from experiments.data.known import About
 from experiments.data.pictures import Decoder
-from experiments.data.pixels import decode
+from experiments.data.pixels import decode, decoders
 from experiments.data.prepared import HASHES, LABELS, NAMES, OFFSETS, SIZES, Prepared, find
 from experiments.data.progress import Bar
 from experiments.data.raw import RawSource
@@ -57,9 +57,6 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
 
 def _recipe(request: Request, fingerprint: str, is_files: bool) -> dict[str, Any]:
     """All that decides what is written."""
-    import PIL
-    from PIL import features
-
     config = request.config
     names: tuple[str, ...] = (*known.COMMON_FIELDS, *known.LATER_FIELDS)
     names += known.SYNTHETIC_FIELDS if config.source == "synthetic" else ()
@@ -69,8 +66,7 @@ def _recipe(request: Request, fingerprint: str, is_files: bool) -> dict[str, Any
         **{name: getattr(config, name) for name in names},
         "form": request.form,
         "jpeg": treating.JPEG if request.form == "jpeg" else None,
-        "pillow": PIL.__version__,
-        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        **decoders(),
         "decoding": known.LAYOUT,
     }
 
