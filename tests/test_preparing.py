@@ -27,7 +27,7 @@ from experiments.data.fingerprints import source_tree
 from experiments.data.prepared import Prepared
 from experiments.data.room import Request
 from experiments.machine.environment import ROOT
-from tests.conftest import Ended, environment, fresh_cache
+from tests.conftest import Ended, base, environment, fresh_cache, records, write_yaml
 from tests.prepared_sets import as_png, write
 from tests.reading import noise, unpacked
 from tests.sources import WHERE, config, describe_and_load
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_kept_are_kept_as_png_and_counted(tmp_path: Path, c
     exif[0x0112] = 6
     made = [
         (clear, "PNG", {}), (Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG", {}),
-        (Image.fromarray(IMAGES[1]), "GIF", {"save_all": True, "append_images": [Image.fromarray(IMAGES[2])]}),
+        (Image.fromarray(IMAGES[1]), "PNG", {"save_all": True, "append_images": [Image.fromarray(IMAGES[2])]}),
         (Image.fromarray(IMAGES[3]), "BMP", {}), (Image.fromarray(noise(1, 6, 9, 3)[0]), "JPEG", {"exif": exif}),
         (Image.fromarray(IMAGES[4]).convert("CMYK"), "JPEG", {}), (Image.fromarray(IMAGES[5]).convert("P"), "PNG", {}),
     ]  # fmt: skip
@@ -217,6 +217,8 @@ def test_after_a_kill_it_goes_on_where_it_was(
     whole = prepare(folder, tmp_path / "whole", form, **fields)
     assert stopped(2 * treating.CHUNK, kill, form, folder, tmp_path / "out", **fields) == signal.SIGKILL
     assert not (tmp_path / "out").exists()
+    for path in (tmp_path / ".out.preparing").glob("[ir][mo]*.*"):  # images and rows that were not safe yet
+        path.write_bytes(path.read_bytes() + b"a part of another image")
     treated: list[int] = []
     chunk = treating.Treatment.chunk
 
@@ -369,6 +371,33 @@ def test_a_listing_asks_what_it_asked_before_it_was_hashed_part_by_part(tmp_path
     question = ["folder", str(source.resolve()), [[name, *told] for name, told in tree.all_files()]]
     assert fingerprints._files_question(tree).digest == memo.hashed(question)
     assert memo.hashed(question)[:24] in str(memo._path(tmp_path, fingerprints._files_question(tree)))
+
+
+def test_what_is_prepared_is_neither_prepared_anew_nor_copied(
+    run: Callable[..., Ended], tmp_path: Path, source: Path
+) -> None:
+    prepare(source, tmp_path / "out")
+    assert "out: 101 images of 6 x 6 x 3 in 2 classes" in run("data", "prepare", "out").out
+    assert not list(tmp_path.glob("runs/data/*/images.npy"))
+    with pytest.raises(MixlabError, match="out' is prepared already, and read as it is"):
+        prepare(tmp_path / "out", tmp_path / "other")
+
+
+@pytest.mark.parametrize("form", ["array", "png"])
+def test_a_trial_of_a_source_and_of_its_prepared_data_is_one(
+    run: Callable[..., Ended], tmp_path: Path, quick: Path, source: Path, form: str
+) -> None:
+    tree = {**base(backend="quick"), "data": {"source": str(source)}}
+    tree["model"] = {"hidden_dim": 8, "num_blocks": 1, "patch_size": 2}
+    write_yaml(tmp_path / "a.yaml", base=tree)
+    prepare(source, tmp_path / "out", form)
+    assert run("run", "a.yaml", f"data.source={tmp_path / 'out'}").code == 0
+    trained = records(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "out")
+    planned = run("plan", "a.yaml").out
+    assert planned.startswith(f"a: {len(trained)} trials: {len(trained)} done"), planned
+    assert [one["data"]["classes"] for one in trained.values()] == [["a", "b"]] * len(trained)
+    assert all(one["data"]["repeats"] for one in trained.values())
 
 
 # The command

@@ -38,6 +38,11 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
     Args:   tree: the files of the source; None: it is built in or comes from the hub.
     Raises: MixlabError: names the field at fault, or what is in the way.
     """
+    if find(request.config.source, request.where):
+        raise MixlabError(
+            f"{request.where}: data.source: {request.config.source!r} is prepared already, and read as it is; to have "
+            f"it in another form, prepare the source that it was made of"
+        )
     check_is_there(request.config, tree, request.cache, request.where)
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
@@ -108,7 +113,7 @@ class _Making:
         staging.open(IMAGES[self.request.kind], shape)
         self._read_back()
         bar = Bar(f"preparing {self.request.config.source}", total, done)
-        with Workers(treatment, self.request.jobs) as workers, bar, staging.syncing():
+        with Workers(treatment, self.request.jobs) as workers, bar, staging.safely():
             for made in workers.made(islice(self._items(), done, None)):
                 self._hash(made)
                 workers.wants_pixels = self.stream is not None

@@ -95,7 +95,6 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/data/staging.py": [
         ('if held["question"] == self.question:', "if True:", "preparing -k begun_anew"),
         ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "preparing -k second_process"),
-        ("file.truncate(end)", "pass", "preparing -k goes_on_where"),
     ],
     "experiments/data/treating.py": [
         ("and not opening.may_be_transparent(image)", "", "preparing -k cannot_be_kept"),
