@@ -30,7 +30,7 @@ from experiments.machine.environment import ROOT
 from tests.conftest import Ended, base, environment, fresh_cache, records, write_yaml
 from tests.prepared_sets import as_png, write
 from tests.reading import noise, unpacked
-from tests.sources import WHERE, config, describe_and_load
+from tests.sources import WHERE, config, describe_and_load, parquet_folder
 
 cache = fresh_cache
 SIDE = 6
@@ -331,6 +331,17 @@ def ending(made: Any) -> Any:
         return made(self, killing())
 
     return and_kill
+
+
+def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Path) -> None:
+    folder = parquet_folder(tmp_path / "set", num_train=40, num_test=9)
+    first, right = describe_and_load(config(folder), cache)
+    for form in ("array", "keep"):
+        assert stopped(treating.CHUNK, kill, form, folder, tmp_path / form) == signal.SIGKILL
+        prepare(folder, tmp_path / form, form)
+        info, splits = describe_and_load(config(tmp_path / form), cache)
+        assert info == first and np.array_equal(splits.test, right.test) and len(splits.test) == 9
+        assert np.array_equal(np.asarray(splits.images), right.images)
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, source: Path) -> None:
