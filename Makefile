@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale bench doctor \
+.PHONY: demo test mutants test-memory test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
 	gpu gpu-rehearsal slurm-up slurm-down parity parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
@@ -47,6 +47,9 @@ slurm-soak: .venv/installed-dev  ## 300 trials under random faults for ten minut
 
 slurm-scale: .venv/installed-dev  ## seconds and memory of 10,000 trials, and of a job's start
 	MIXLAB_SLURM=long $(BIN)/python -m pytest tests/test_slurm_scale.py -s
+
+data-scale: .venv/installed-dev  ## seconds and memory of planning 1.3 million files or images, and prepare against a bare decoder
+	MIXLAB_DATA_SCALE=1 $(BIN)/python -m pytest tests/test_data_scale.py -s
 
 report-scale: .venv/installed-dev  ## seconds and memory of a report over 10,000 trials
 	MIXLAB_REPORT_SCALE=1 $(BIN)/python -m pytest tests/test_report_scale.py -s

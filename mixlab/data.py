@@ -80,6 +80,7 @@ def _lines(source: str, content: "Contents", show_all: bool) -> list[str]:
     return [
         f"source      {source}",
         f"kind        {content.kind}",
+        *(f"{name:<12}{line}" for name, line in zip(("prepared", "made with"), content.form, strict=False)),
         f"splits      {', '.join(parts)}; trained on {content.train}, {tested}",
         f"images      {', '.join(sizes)}{f' and {len(images) - ENDS:,} other sizes' if len(images) > ENDS else ''}",
         f"classes     {len(content.classes):,}, in this order",
@@ -103,5 +104,5 @@ def _decoded(config: "DataConfig", store: "Store", given: list[str], sheet: Path
     if sheet:
         splits, facts = data.load(config, info, store.data), data.facts(config, info, store.data)
         train = splits.about.num_train
-        contact_sheet.write(sheet, splits.images[:train], splits.labels[:train], facts.classes)
+        contact_sheet.write(sheet, splits.images, splits.labels[:train], facts.classes)
     return data.notes(config, info, store.data)

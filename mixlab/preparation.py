@@ -49,8 +49,12 @@ def command(arguments: argparse.Namespace) -> int:
     if option := next((name for name in NEEDS_OUT if getattr(arguments, name)), None):
         raise MixlabError(f"{COMMAND_LINE}: --{option} needs a folder, as in: mixlab data prepare SOURCE OUT")
     from experiments import data
+    from experiments.data import prepared
 
     for config in configs:
+        if held := prepared.find(config.source, where):
+            print(f"{config.source}: {_held(held.description)}, prepared already", flush=True)
+            continue
         print(_prepared(config.source, data.prepare(config, cache, where), cache), flush=True)
     return 0
 

@@ -238,6 +238,8 @@ def test_the_job_of_the_report_asks_for_no_gpu_whatever_the_options_say(tools: P
     found = asked(batch.text(1))
     assert (found["gres"], found["mem"], found["cpus-per-task"]) == ("tmp:5G", "2048M", "1")
     assert found["partition"] == "p" and found["reservation"] == "r" and "mem-per-gpu" not in found
+    by_core = cluster_from({**given, "sbatch": {"mem-per-cpu": "9G"}}, "c.yaml")
+    assert "mem-per-cpu" not in asked(Batch(tools / "slurm", "r", Ask.small(by_core, tools / "s", ())).text(1))
     assert "/jax/python -u" in batch.text(1)
     assert "mem" not in asked(
         Batch(tools / "slurm", "r", Ask.small(cluster_from({"memory_gb": None}, "c"), tools / "s", ())).text(1)

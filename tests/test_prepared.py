@@ -76,6 +76,10 @@ def test_images_of_several_sizes_are_framed_when_they_are_read(tmp_path: Path, c
     assert np.array_equal(np.asarray(splits.images), right)
     assert np.array_equal(splits.images[np.array([3, 1])], right[[3, 1]])
     assert np.array_equal(splits.images[2:4], right[2:4]) and np.array_equal(splits.images[-1], right[-1])
+    mask = np.arange(15) % 4 == 1
+    assert np.array_equal(splits.images[mask], right[mask]) and np.array_equal(splits.images[np.int64(2)], right[2])
+    with pytest.raises(IndexError):
+        splits.images[np.array([15])]
     assert splits.pixels.shape is None and np.array_equal(splits.pixels.read(4), images[4])
     others = [{"image_size": 6}, {"shorter_side": 7}, {"interpolation": "box"}]
     fields = {"image_size": 7, "shorter_side": 8, "interpolation": "bicubic"}

@@ -22,15 +22,15 @@ from PIL import Image
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import preparing, progress, room, staging, treating
+from experiments.data import fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
 from experiments.data.fingerprints import source_tree
 from experiments.data.prepared import Prepared
 from experiments.data.room import Request
 from experiments.machine.environment import ROOT
-from tests.conftest import Ended, environment, fresh_cache
+from tests.conftest import Ended, base, environment, fresh_cache, records, write_yaml
 from tests.prepared_sets import as_png, write
 from tests.reading import noise, unpacked
-from tests.sources import WHERE, config, describe_and_load
+from tests.sources import WHERE, config, describe_and_load, parquet_folder
 
 cache = fresh_cache
 SIDE = 6
@@ -146,7 +146,7 @@ def test_files_that_cannot_be_kept_are_kept_as_png_and_counted(tmp_path: Path, c
     exif[0x0112] = 6
     made = [
         (clear, "PNG", {}), (Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG", {}),
-        (Image.fromarray(IMAGES[1]), "GIF", {"save_all": True, "append_images": [Image.fromarray(IMAGES[2])]}),
+        (Image.fromarray(IMAGES[1]), "PNG", {"save_all": True, "append_images": [Image.fromarray(IMAGES[2])]}),
         (Image.fromarray(IMAGES[3]), "BMP", {}), (Image.fromarray(noise(1, 6, 9, 3)[0]), "JPEG", {"exif": exif}),
         (Image.fromarray(IMAGES[4]).convert("CMYK"), "JPEG", {}), (Image.fromarray(IMAGES[5]).convert("P"), "PNG", {}),
     ]  # fmt: skip
@@ -217,6 +217,8 @@ def test_after_a_kill_it_goes_on_where_it_was(
     whole = prepare(folder, tmp_path / "whole", form, **fields)
     assert stopped(2 * treating.CHUNK, kill, form, folder, tmp_path / "out", **fields) == signal.SIGKILL
     assert not (tmp_path / "out").exists()
+    for path in (tmp_path / ".out.preparing").glob("[ir][mo]*.*"):  # images and rows that were not safe yet
+        path.write_bytes(path.read_bytes() + b"a part of another image")
     treated: list[int] = []
     chunk = treating.Treatment.chunk
 
@@ -331,6 +333,17 @@ def ending(made: Any) -> Any:
     return and_kill
 
 
+def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Path) -> None:
+    folder = parquet_folder(tmp_path / "set", num_train=40, num_test=9)
+    first, right = describe_and_load(config(folder), cache)
+    for form in ("array", "keep"):
+        assert stopped(treating.CHUNK, kill, form, folder, tmp_path / form) == signal.SIGKILL
+        prepare(folder, tmp_path / form, form)
+        info, splits = describe_and_load(config(tmp_path / form), cache)
+        assert info == first and np.array_equal(splits.test, right.test) and len(splits.test) == 9
+        assert np.array_equal(np.asarray(splits.images), right.images)
+
+
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, source: Path) -> None:
     (source / "b" / "070.png").write_bytes(b"none")
     with pytest.raises(MixlabError, match=r"image 70 of split 'train', .*b/070.png, cannot be read \(cannot identify"):
@@ -346,7 +359,84 @@ def test_arrays_and_built_in_sources_are_prepared_too(tmp_path: Path, cache: Pat
     assert "names.txt" not in names(tmp_path / "array")
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_a_decoder_that_gives_other_pixels_is_refused(
+    tmp_path: Path, cache: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch, same: bool
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    monkeypatch.setattr(prepared, "decoders", lambda: {"pillow": "1.2", "libjpeg": "6b"})
+    if same:
+        describe_and_load(config(tmp_path / "out", image_size=8), cache)
+        return
+    decode = pixels.decode
+    monkeypatch.setattr(pixels, "decode", lambda content, channels: decode(content, channels) ^ 1)
+    with pytest.raises(MixlabError, match=r"Pillow 1.2 with libjpeg 6b decodes image 0 to other pixels than Pillow \d"):
+        describe_and_load(config(tmp_path / "out", image_size=8), cache)
+
+
+def test_a_listing_asks_what_it_asked_before_it_was_hashed_part_by_part(tmp_path: Path, source: Path) -> None:
+    """Notes of before stay in use."""
+    (source / "b" / 'a "b".txt').touch()
+    tree = source_tree(str(source), WHERE)
+    assert tree is not None
+    question = ["folder", str(source.resolve()), [[name, *told] for name, told in tree.all_files()]]
+    assert fingerprints._files_question(tree).digest == memo.hashed(question)
+    assert memo.hashed(question)[:24] in str(memo._path(tmp_path, fingerprints._files_question(tree)))
+
+
+def test_what_is_prepared_is_neither_prepared_anew_nor_copied(
+    run: Callable[..., Ended], tmp_path: Path, source: Path
+) -> None:
+    prepare(source, tmp_path / "out")
+    assert "out: 101 images of 6 x 6 x 3 in 2 classes" in run("data", "prepare", "out").out
+    assert not list(tmp_path.glob("runs/data/*/images.npy"))
+    with pytest.raises(MixlabError, match="out' is prepared already, and read as it is"):
+        prepare(tmp_path / "out", tmp_path / "other")
+
+
+@pytest.mark.parametrize("form", ["array", "png"])
+def test_a_trial_of_a_source_and_of_its_prepared_data_is_one(
+    run: Callable[..., Ended], tmp_path: Path, quick: Path, source: Path, form: str
+) -> None:
+    tree = {**base(backend="quick"), "data": {"source": str(source)}}
+    tree["model"] = {"hidden_dim": 8, "num_blocks": 1, "patch_size": 2}
+    write_yaml(tmp_path / "a.yaml", base=tree)
+    prepare(source, tmp_path / "out", form)
+    assert run("run", "a.yaml", f"data.source={tmp_path / 'out'}").code == 0
+    trained = records(tmp_path / "runs")
+    shutil.rmtree(tmp_path / "out")
+    planned = run("plan", "a.yaml").out
+    assert planned.startswith(f"a: {len(trained)} trials: {len(trained)} done"), planned
+    assert [one["data"]["classes"] for one in trained.values()] == [["a", "b"]] * len(trained)
+    assert all(one["data"]["repeats"] for one in trained.values())
+
+
 # The command
+
+
+def test_prepared_data_is_shown_without_its_images(
+    run: Callable[..., Ended], tmp_path: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    monkeypatch.setattr(pixels, "decode", None)
+    words = ("data", "show", "out")
+    ended = run(*words)
+    assert ended.code == 0, ended.err
+    assert "prepared    as files of images, 0.0" in ended.out and f"made with   source {jpegs}, form keep" in ended.out
+    assert "splits      train 101; trained on train, test examples are cut from it" in ended.out
+    assert "images      9 of 9 x 8 RGB" in ended.out and "0       a      60" in ended.out
+    assert "a trial cannot use it yet: command line: data.image_size" in ended.out
+    assert "8 of 8 validation examples (100.0%) equal a training example" in run(*words, "data.image_size=8").out
+
+
+def test_a_sheet_of_prepared_data_decodes_what_it_shows(
+    run: Callable[..., Ended], tmp_path: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(jpegs, tmp_path / "out", "keep")
+    read: list[int] = []
+    monkeypatch.setattr(pixels.Framed, "read", lambda self, number: (read.append(number), noise(1, 8, 8, 3)[0])[1])
+    assert run("data", "show", "out", "data.image_size=8", "--sheet", "s.png").code == 0
+    assert sorted(set(read)) == [*range(8), *range(60, 68)]
 
 
 def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Path, source: Path, jpegs: Path) -> None:

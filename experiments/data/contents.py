@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.arrays import Array
+from experiments.data import prepared
 from experiments.data.fingerprints import check_is_there, source_tree
 from experiments.data.numbering import index_of, number
 from experiments.data.raw import Found, Raw, RawSplit
@@ -39,6 +40,7 @@ class Contents:
     """The contents of a source.
 
     train, test: the splits that a trial would take; test None: its examples are cut from the training split.
+    form: of prepared data, how its images are stored and how it was made; empty: of another source.
     """
 
     kind: str
@@ -47,6 +49,7 @@ class Contents:
     train: str
     test: str | None
     notes: tuple[str, ...]
+    form: tuple[str, ...] = ()
 
 
 def contents(config: DataConfig, cache: Path, where: str) -> Contents:
@@ -55,6 +58,8 @@ def contents(config: DataConfig, cache: Path, where: str) -> Contents:
     Args:   cache: folder of decoded images, in which what comes from the hub is kept.
     Raises: MixlabError: the source cannot be read, or can be read in two ways.
     """
+    if held := prepared.find(config.source, where):
+        return _of_prepared(held)
     tree = source_tree(config.source, where)
     check_is_there(config, tree, cache, where)
     found = find(config, tree, cache / HUB_FOLDER, where)
@@ -63,6 +68,20 @@ def contents(config: DataConfig, cache: Path, where: str) -> Contents:
     notes = (*(tree.notes() if tree else ()), *source.notes)
     test = source.test.name if source.test else None
     return Contents(found.kind, source.classes, tuple(splits), source.train.name, test, notes)
+
+
+def _of_prepared(held: prepared.Prepared) -> Contents:
+    """What the small files of prepared data say; no image is read."""
+    own, recipe, labels, sizes = held.description, held.description.recipe, held.labels, held.sizes
+    train, test = str(recipe.get("train_split") or "train"), str(recipe.get("test_split") or "test")
+    splits = []
+    for name, part in ((train, slice(own.num_train)), (test, slice(own.num_train, own.num))):
+        if len(labels[part]):
+            found, numbers = np.unique(sizes[part], axis=0, return_counts=True)
+            words = [(f"{width} x {height}", MODES[own.image_channels]) for height, width in found.tolist()]
+            images = Counter(dict(zip(words, numbers.tolist(), strict=True)))
+            splits.append(SplitContents(name, np.bincount(labels[part], minlength=own.num_classes), 0, images))
+    return Contents(own.kind, own.classes, tuple(splits), train, test if own.num_test else None, own.notes, held.told())
 
 
 def _of_split(split: RawSplit, found: Found, classes: tuple[str, ...]) -> SplitContents:

@@ -144,14 +144,20 @@ class Framed:
 
     def __getitem__(self, index: Any) -> Array:
         """The images (b, size, size, channels) of a slice or of an array of numbers; of one number, one image."""
-        numbers = np.arange(len(self))[index]
-        if numbers.ndim == 0:
-            return self.read(int(numbers))
+        places = range(len(self))
+        if isinstance(index, slice):
+            numbers = list(places[index])
+        elif np.ndim(index) == 0:
+            return self.read(places[int(index)])
+        else:
+            chosen = np.asarray(index)
+            chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
+            numbers = [places[number] for number in chosen.tolist()]
         images = np.empty((len(numbers), *self.shape[1:]), np.uint8)
 
         def fill(first: int) -> None:
             for row in range(first, min(first + TOGETHER, len(numbers))):
-                images[row] = self.read(int(numbers[row]))
+                images[row] = self.read(numbers[row])
 
         if len(numbers) <= TOGETHER:
             fill(0)
@@ -165,6 +171,14 @@ class Framed:
             raise ValueError("framed images are made when they are read")
         images = self[:]
         return images if dtype is None else images.astype(dtype)
+
+
+def decoders() -> dict[str, str]:
+    """Versions of what decodes images: of JPEG, another one may give other pixels."""
+    import PIL
+    from PIL import features
+
+    return {"pillow": PIL.__version__, "libjpeg": str(features.version("libjpeg_turbo") or features.version("jpg"))}
 
 
 def decode(content: bytes, channels: int) -> Array:

@@ -23,9 +23,10 @@ import numpy as np
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.builtin import BUILT_IN
+from experiments.data.checks import digest_of
 from experiments.data.description import FORMAT, IMAGES, Description, described
 from experiments.data.known import About, Facts
-from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels
+from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels, decoders
 from experiments.data.tree import place
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
@@ -62,6 +63,15 @@ class Prepared:
         text = json.dumps([own.content, *(getattr(config, name) for name in FRAMING)])
         content = hashlib.sha256(text.encode()).hexdigest()[:24]
         return About(content, *counts, config.image_size, own.image_channels)
+
+    def told(self) -> tuple[str, ...]:
+        """Lines on how it is stored and how it was made."""
+        own = self.description
+        num_bytes = sum(own.files.values())
+        fields = {name: value for name, value in own.recipe.items() if name not in ("fingerprint", "decoding")}
+        given = [f"{name} {value}" for name, value in fields.items() if value != getattr(DataConfig, name, None)]
+        recipe = ", ".join([*given, f"mixlab {own.mixlab}"])
+        return f"{NOTES_OF_FORM[own.form]}, {num_bytes / 2**20:,.2f} MiB, content {own.content}", recipe
 
     @property
     def facts(self) -> Facts:
@@ -100,9 +110,23 @@ class Prepared:
             if own.form == "array":
                 return OnDisk(path)
             shape = (own.image_size, own.image_size, own.image_channels) if own.image_size else None
-            return Encoded(path, self._array(OFFSETS, (own.num + 1,), np.int64), own.image_channels, shape)
+            encoded = Encoded(path, self._array(OFFSETS, (own.num + 1,), np.int64), own.image_channels, shape)
         except (OSError, ValueError) as error:
             raise self._damaged(path.name, str(error)) from error
+        self._check_decoder(encoded)
+        return encoded
+
+    def _check_decoder(self, pixels: Encoded) -> None:
+        """Check by the first image that another decoder than that of the recipe gives the same pixels."""
+        made, here = {name: self.description.recipe.get(name) for name in ("pillow", "libjpeg")}, decoders()
+        if made["pillow"] is None or made == here:
+            return
+        if int.from_bytes(digest_of(pixels.read(0))[:8], "little") != self.hashes[0]:
+            told = [f"Pillow {one['pillow']} with libjpeg {one['libjpeg']}" for one in (here, made)]
+            raise MixlabError(
+                f"{self.where}: data.source: {self.folder}: {told[0]} decodes image 0 to other pixels than {told[1]}, "
+                f"with which it was prepared; install those, or prepare it anew"
+            )
 
     def images(self, config: DataConfig, pixels: Pixels) -> Any:
         """The images as evaluations take them: a memory map, or framed when they are read."""

@@ -21,7 +21,7 @@ from experiments.data.description import FORMAT, IMAGES, Description
 from experiments.data.fingerprints import check_is_there, listing
 from experiments.data.known import About
 from experiments.data.pictures import Decoder
-from experiments.data.pixels import decode
+from experiments.data.pixels import decode, decoders
 from experiments.data.prepared import HASHES, LABELS, NAMES, OFFSETS, SIZES, Prepared, find
 from experiments.data.progress import Bar
 from experiments.data.raw import RawSource
@@ -38,6 +38,11 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
     Args:   tree: the files of the source; None: it is built in or comes from the hub.
     Raises: MixlabError: names the field at fault, or what is in the way.
     """
+    if find(request.config.source, request.where):
+        raise MixlabError(
+            f"{request.where}: data.source: {request.config.source!r} is prepared already, and read as it is; to have "
+            f"it in another form, prepare the source that it was made of"
+        )
     check_is_there(request.config, tree, request.cache, request.where)
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
@@ -57,9 +62,6 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
 
 def _recipe(request: Request, fingerprint: str, is_files: bool) -> dict[str, Any]:
     """All that decides what is written."""
-    import PIL
-    from PIL import features
-
     config = request.config
     names: tuple[str, ...] = (*known.COMMON_FIELDS, *known.LATER_FIELDS)
     names += known.SYNTHETIC_FIELDS if config.source == "synthetic" else ()
@@ -69,8 +71,7 @@ def _recipe(request: Request, fingerprint: str, is_files: bool) -> dict[str, Any
         **{name: getattr(config, name) for name in names},
         "form": request.form,
         "jpeg": treating.JPEG if request.form == "jpeg" else None,
-        "pillow": PIL.__version__,
-        "libjpeg": features.version("libjpeg_turbo") or features.version("jpg"),
+        **decoders(),
         "decoding": known.LAYOUT,
     }
 
@@ -112,7 +113,7 @@ class _Making:
         staging.open(IMAGES[self.request.kind], shape)
         self._read_back()
         bar = Bar(f"preparing {self.request.config.source}", total, done)
-        with Workers(treatment, self.request.jobs) as workers, bar, staging.syncing():
+        with Workers(treatment, self.request.jobs) as workers, bar, staging.safely():
             for made in workers.made(islice(self._items(), done, None)):
                 self._hash(made)
                 workers.wants_pixels = self.stream is not None

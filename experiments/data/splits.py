@@ -146,6 +146,8 @@ def prepare(config: DataConfig, cache: Path, where: str) -> About:
     Raises: MixlabError: names the field at fault.
     """
     info = describe(config, cache, where, Purpose.PREPARING)
+    if held := prepared.find(config.source, where):
+        return held.about(config)
     try:
         entry = decoded.find(cache, info.content)
         if entry is None:

@@ -10,6 +10,7 @@ import fcntl
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -55,6 +56,9 @@ class Staging:
         except BlockingIOError as error:
             os.close(self.lock)
             raise MixlabError(f"{self.where}: {self.out} is being prepared by another process; wait for it") from error
+        except OSError:
+            told = "cannot be locked on this file system: see to it that no two processes prepare it"
+            print(f"mixlab: {self.out} {told}", file=sys.stderr, flush=True)
         self.files: list[Any] = []
         return self
 
@@ -150,10 +154,14 @@ class Staging:
             raise self._failed(error) from error
 
     @contextmanager
-    def syncing(self) -> Iterator[None]:
-        """Make safe what is written when it ends, however it does."""
+    def safely(self) -> Iterator[None]:
+        """Make safe what is written when it ends, however it does.  Raises: MixlabError: the disk is full."""
         try:
             yield
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            raise self._failed(error) from error
         finally:
             with suppress(OSError):
                 self.sync()

@@ -143,7 +143,11 @@ def chunks(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 class Workers:
-    """Processes that treat images, in order; one alone is this one."""
+    """Processes that treat images, in order; one alone is this one.
+
+    Two threads took 0.93 ms of the CPU for a JPEG of 500 pixels, two processes 1.05; but of that 0.2 ms hold the
+    interpreter's lock, so threads would come to their end at five cores. A decoder that crashes ends its process alone.
+    """
 
     def __init__(self, treatment: Treatment, jobs: int):
         self.treatment, self.jobs = treatment, jobs

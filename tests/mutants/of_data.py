@@ -78,6 +78,36 @@ FAULTS: dict[str, list[Row]] = {
         ("    noted = noted_fingerprint(config, tree, cache)\n", "    noted = None\n", "prepare -k neither_pixels_nor"),
         ("if error.about:", "if False:", "prepare -k not_opened_again"),
     ],
+    # Prepared data.
+    "experiments/data/prepared.py": [
+        ("return not (as_made or unchanged)", "return not unchanged", "prepared -k another_frame"),
+        ("return not (as_made or unchanged)", "return not as_made", "prepared -k another_frame"),
+        ("if value != made[name]:", "if False:", "prepared -k cannot_be_others"),
+        ("if found != expected:", "if found < expected:", "prepared -k damaged"),
+        ("if number > FORMAT:", "if False:", "prepared -k damaged"),
+        ("is None or made == here:", "is None or True:", "preparing -k gives_other_pixels"),
+    ],
+    "experiments/data/preparing.py": [
+        ("islice(self._items(), done, None)", "self._items()", "preparing -k goes_on_where"),
+        ("self._read_back()\n        bar", "bar", "preparing -k goes_on_where"),
+        ("if self.stream and not all(one.height", "if False and not all(one.height", "preparing -k ends_with_another"),
+    ],
+    "experiments/data/staging.py": [
+        ('if held["question"] == self.question:', "if True:", "preparing -k begun_anew"),
+        ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "preparing -k second_process"),
+    ],
+    "experiments/data/treating.py": [
+        ("and not opening.may_be_transparent(image)", "", "preparing -k cannot_be_kept"),
+        ("and not several\n", "\n", "preparing -k cannot_be_kept"),
+        ('and not opening.is_deep(b"", image)\n', "\n", "preparing -k cannot_be_kept"),
+        ("    parent.join()\n    os._exit(1)", "    parent.join()", "preparing -k signal"),
+    ],
+    "experiments/data/room.py": [
+        ("if needed > free:", "if False:", "preparing -k without_room"),
+    ],
+    "experiments/data/pixels.py": [
+        ("if len(data) != num_bytes:", "if False:", "prepared -k cut_off_after"),
+    ],
     "experiments/data/checks.py": [
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
         ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),

@@ -62,7 +62,8 @@ FAULTS: dict[str, list[Row]] = {
             'GPUS = ("gpus", "gpus-per-node", "gres")',
             "cluster_files",
         ),
-        ("name not in (*GPUS, *MEMORY,", "name not in (*GPUS,", "batch_scripts -k job_of_the_report"),
+        ("if name not in MEMORY}", "}", "batch_scripts -k job_of_the_report"),
+        ("without = (*GPUS, ", "without = (", "prepare_job -k no_gpu"),
     ],
     "slurm/cluster_keys.py": [
         ("            typed[key] = None", "            pass", "cluster_files -k layers_win or comes_back"),
