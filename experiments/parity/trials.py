@@ -26,7 +26,7 @@ from experiments.parity.job import (
     WIDE,
     WIDE_CLASSES,
 )
-from experiments.spec.config import TrialConfig
+from experiments.spec.config import AugmentConfig, TrialConfig
 from experiments.spec.trial import Trial
 
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
@@ -59,7 +59,8 @@ class Planned:
 
     @property
     def wide_batch(self) -> int:
-        return wide_batch(self.trial.model, self.batch_size)
+        size = wide_batch(self.trial.model, self.batch_size)
+        return size - size % self.trial.data.augment.repeat
 
 
 def read_checks(names: Sequence[str]) -> tuple[str, ...]:
@@ -76,10 +77,14 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     The learning rate follows the square root of the batch size: at the rate of a large batch, the noise of a small one
     makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
     """
-    batch_size = min(config.train.batch_size, BATCH_SIZE)
+    given = config.data.augment
+    batch_size = min(config.train.batch_size, max(BATCH_SIZE // given.repeat, 1) * given.repeat)
     own = {f.name for f in dataclasses.fields(FAMILIES[config.model.family].Config)}
     model: dict[str, Any] = {n: value for n, value in CHANCE.items() if n in own and not getattr(config.model, n)}
-    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
+    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(given, n)}
+    augment["flip"] = True
+    if given.inception:  # in place of a crop with padding
+        del augment["crop"]
     train: dict[str, Any] = {
         "steps": num_steps,
         "epochs": None,
@@ -93,9 +98,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "evaluate_every": None,
         "init_from": None,  # drawn weights show every fault that others would, and are there on every machine
     }
-    data = dataclasses.replace(
-        config.data, augment=dataclasses.replace(config.data.augment, **{"flip": True, **augment})
-    )
+    data = dataclasses.replace(config.data, augment=dataclasses.replace(given, **augment))
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **model),
@@ -107,10 +110,11 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
 def conditions(trial: Trial) -> str:
     """How the sides train a trial, in words: its numbers that the ladder may have changed."""
     train, augment = trial.train, trial.data.augment
+    crop = f"inception crop ({augment.inception})" if augment.inception else f"crop {augment.crop}"
     return (
         f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
         f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
-        f"crop {augment.crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
+        f"{crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
         f"average {train.ema_decay:g}"
     )
 
@@ -126,7 +130,8 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
         trial = resolved(whole(config, num_steps), cache, ablation.where)
         # Two trials with this key run the same operations: other images or numbers show no other fault.
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
-        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
+        data = (trial.data.permutation, *augmented(trial.data.augment))
+        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, *data)
         own = names.settings(point)
         settings = {name: value for name, value in own.items() if name not in ("seed", "backend")}
         chosen.setdefault(key, GridTrial(trial, settings))
@@ -142,6 +147,13 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
         planned.append(Planned(one, batches[key], tuple(wanted)))
         seen |= values
     return planned
+
+
+def augmented(augment: AugmentConfig) -> tuple[Any, ...]:
+    """What of an augmentation is another operation: which of its parts are on, without their numbers."""
+    style = augment.randaugment.style if augment.randaugment.num else None
+    on = (augment.cutmix > 0, augment.color_jitter > 0, augment.three_augment, augment.erasing > 0)
+    return (augment.mixup_style, augment.inception, style, *on, augment.repeat)
 
 
 def wide_batch(model: ModelSpec, batch_size: int) -> int:
