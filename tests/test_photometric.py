@@ -117,16 +117,17 @@ def images(num: int = 8) -> list[Array]:
         {"randaugment": RandAugmentConfig(1)},
         {"color_jitter": 0.1},
         {"three_augment": True},
-        {"erasing": 0.1},
+        {"erasing": 0.9},
     ],
     ids=lambda on: next(iter(on)),
 )
 def test_each_part_needs_the_host_and_changes_pixels(on: dict[str, Any]) -> None:
     assert host.needed(AugmentConfig(**on))
     prepare, square = prepared(AugmentConfig(**on)), IMAGE[:16, :16]
-    drawn = [prepare.apply(square, prepare.draws(step), row) for step in range(10) for row in range(8)]
-    assert any(not np.array_equal(one, square) for one in drawn)
-    assert len({one.tobytes() for one in drawn}) > 2
+    for step in range(3):
+        drawn = [prepare.apply(square, prepare.draws(step), row) for row in range(8)]
+        assert any(not np.array_equal(one, square) for one in drawn)
+        assert len({one.tobytes() for one in drawn}) > 2  # the rows of a batch have draws of their own
 
 
 def test_what_the_device_does_needs_no_host() -> None:

@@ -4,16 +4,11 @@ from tests.mutants.fault import Row
 
 FAULTS: dict[str, list[Row]] = {
     "experiments/training/augment/crops.py": [
-        ("ASPECT_TF = (0.75, 1.33)", "ASPECT_TF = (0.75, 4 / 3)", "crops -k sides_of"),
+        ("ASPECT_TF = (0.75, 1.33)", "ASPECT_TF = (0.75, 4 / 3)", "crops -k aspects_of_tens"),
         ("between(*ASPECT_TF, u_aspect)", "log_between(*ASPECT_TF, u_aspect)", "crops -k sides_of"),
         ("log_between(*ASPECT_TORCHVISION, u_aspect)", "between(*ASPECT_TORCHVISION, u_aspect)", "crops -k sides_of"),
         ("h += whole(high - h + 1, u)", "h += whole(high - h, u)", "crops -k sides_of"),
         ("    h += h * round(h * aspect) < least_area\n", "", "crops -k sides_of"),
-        (
-            "w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))",
-            "h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))",
-            "crops -k sides_of",
-        ),
         ("between(least, 1.0, u_area)", "between(least, 1.0, u_area) ** 2", "crops -k sides_of"),
         ("Box(whole(height - h, place[0])", "Box(whole(height - h + 1, place[0])", "crops -k places"),
         ("whole(width - w + 1, place[1])", "whole(width - w, place[1])", "crops -k places"),
@@ -55,9 +50,9 @@ FAULTS: dict[str, list[Row]] = {
         (
             "np.nextafter(np.float32(0.5), np.float32(0))",
             "np.float32(0.5)",
-            "randaugment -k small_and_grey or geometry",
+            "randaugment -k below_half_way",
         ),
-        ("min(255, height * width // 256)", "min(255, height * width // 255)", "randaugment -k contrast"),
+        ("min(255, height * width // 256)", "128", "randaugment -k contrast"),
         ("threshold % 256 > LEVELS", "threshold > LEVELS", "randaugment -k solarize"),
         ("min(max(8 - bits, 0), 7)", "min(max(8 - bits, 0), 8)", "randaugment -k posterize"),
         ("columns[:, 2:] + 4 * own) // 13", "columns[:, 2:] + 4 * own) // 12", "randaugment -k enhancements"),
@@ -94,7 +89,7 @@ FAULTS: dict[str, list[Row]] = {
         ("dtype=np.int32), -1)", "dtype=np.int32), 1)", "mixing -k authors_mixup"),
         ("np.maximum(weights, 1 - weights)", "weights", "mixing -k authors_mixup"),
         ("CUTMIX_SHARE = 0.5", "CUTMIX_SHARE = 0.6", "mixing -k each_step_draws"),
-        ("np.sqrt(1 - kept)", "np.sqrt(kept)", "mixing -k boxes_of_cutmix"),
+        ("np.sqrt(1 - kept)", "(1 - kept)", "mixing -k boxes_of_cutmix"),
         ("np.minimum(centre + half, size)", "np.minimum(centre + half + 1, size)", "mixing -k boxes_of_cutmix"),
         ("1 - area / size**2", "kept", "mixing -k what_is_left"),
         ("np.where(cut, 1.0, arrays", "np.where(cut, 0.0, arrays", "mixing -k each_step_draws"),
