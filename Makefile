@@ -69,20 +69,23 @@ slurm-up:  ## a real Slurm of four virtual nodes inside SLURM_DIR; it says how t
 slurm-down:  ## stop it and remove SLURM_DIR
 	$(PYTHON) -m slurm.testbed.down $(SLURM_DIR) --purge
 
-# The tolerances are for 200 steps; STEPS=5 BLOCKS=1 with the models of another file is a short form. Options have 2 blocks:
-# one of them names the token mixing of each.
-PARITY ?= experiments/parity/options.yaml
+# The tolerances are for 200 steps; STEPS=5 SETTINGS=model.num_blocks=1 with the models of another file is a short form.
+FAMILIES := experiments/parity/resnet.yaml experiments/parity/stages.yaml
+PARITY ?= experiments/parity/options.yaml $(FAMILIES)
 STEPS ?= 200
-BLOCKS ?= 2
+SETTINGS ?=
 
-parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers (about 25 minutes)
+parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, and every family (about 30 minutes)
 
 parity-%: .venv/installed
-	$(BIN)/mixlab parity $(PARITY) --pair torch:$*,jax:$* model.num_blocks=$(BLOCKS) --steps $(STEPS)
+	failed=0; for file in $(PARITY); do \
+	  $(BIN)/mixlab parity $$file --pair torch:$*,jax:$* $(SETTINGS) --steps $(STEPS) || failed=1; \
+	done; exit $$failed
 
-parity-tables: .venv/installed  ## the tables of analysis/results/parity_operators.md: small models, 20 steps (about 10 minutes)
+parity-tables: .venv/installed  ## the tables of analysis/results/parity_operators.md: options at a small size (about 15 minutes)
 	for precision in float64 float32; do \
-	  $(BIN)/mixlab parity $(PARITY) --pair torch:$$precision,jax:$$precision --steps 20 --markdown model.hidden_dim=16; \
+	  $(BIN)/mixlab parity experiments/parity/options.yaml --pair torch:$$precision,jax:$$precision --steps 20 --markdown model.hidden_dim=16; \
+	  for file in $(FAMILIES); do $(BIN)/mixlab parity $$file --pair torch:$$precision,jax:$$precision --markdown; done; \
 	done
 
 DEVICE ?= auto

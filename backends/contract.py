@@ -14,6 +14,7 @@ from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 
 PREDICT_BATCH = 256  # images in a call of `predict` of an evaluation
+MAX_PIXEL_STEPS = 32  # of StepPlan.pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +38,7 @@ class DataSize:
     num_examples: int
     dtype: str  # of the images: uint8, float32, ...
     has_pixel_order: bool
+    pixel_steps: int = 0  # k of StepPlan.pixels, where images come with each plan; 0: they are in the data set
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,10 @@ class Program(Protocol):
         """The state of each replica, in copies that later steps leave as they are."""
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        """Take the optimizer steps of the plans, one plan for each replica; all have as many steps."""
+        """Take the optimizer steps of the plans, one plan for each replica; all have as many steps.
+
+        With pixels they have MAX_PIXEL_STEPS at most. The arrays may be written again once it has returned.
+        """
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""

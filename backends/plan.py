@@ -1,5 +1,6 @@
 """The plan of some optimizer steps: all that two frameworks could else do differently by chance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -16,9 +17,9 @@ class StepPlan:
     learning_rate       float64 (n,)
     moment_corrections  float64 (n, 2)    1 / (1 - b1^t), 1 / (1 - b2^t)
     examples            int32 (n, b)      indices into the data set
-    crops               int32 (n, b, 2)   shift of rows and columns in pixels; what comes from outside is black
     pixels              uint8 (k, b, h, w, c)   the examples' images, where the data set holds none; k >= n, and what is
                                       beyond n is not looked at, so that one number of steps is compiled
+    crops               int32 (n, b, 2)   shift of rows and columns in pixels; what comes from outside is black
     flips               bool (n, b)       mirror left and right, before the crop
     mixup_partners      int32 (n, b)      position in the batch of the example that is mixed in
     mixup_weights       float64 (n,)      weight of the example itself
@@ -53,3 +54,11 @@ class StepPlan:
         """The per-step arrays that are on, by field name; the leading axis of each is the step."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
+
+
+def stacked_arrays(plans: Sequence[StepPlan]) -> dict[str, Array]:
+    """The arrays of several plans by field name, (steps, replicas, ...); of one plan without a copy."""
+    named = [plan.arrays() for plan in plans]
+    if len(named) == 1:
+        return {name: array[:, None] for name, array in named[0].items()}
+    return {name: np.stack([one[name] for one in named], 1) for name in named[0]}

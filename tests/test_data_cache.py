@@ -120,7 +120,7 @@ DECODING = {
     "interpolation": "nearest", "image_channels": 3,
 }  # fmt: skip
 SYNTHETIC = {"num_classes": 3, "num_examples": 9, "split_seed": 1}
-AFTERWARDS = {"fraction", "validation_fraction", "test_fraction", "permutation", "augment"}
+AFTERWARDS = {"fraction", "validation_fraction", "test_fraction", "permutation", "storage", "labels_real", "augment"}
 
 
 def test_each_field_that_makes_other_arrays_is_a_question_of_its_own() -> None:

@@ -19,7 +19,7 @@ from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
 from backends.jax.layers import Dropout
 from backends.models.folds import shapes
-from backends.plan import StepPlan
+from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec
 from backends.state import groups
 
@@ -38,14 +38,16 @@ def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
 def steps(plans: Sequence[StepPlan], dtype: DTypeLike) -> dict[str, Array]:
     """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64."""
     assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-    stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+    stacked = stacked_arrays(plans)
     return {name: array.astype(dtype) if array.dtype == np.float64 else array for name, array in stacked.items()}
 
 
 def padded(steps: dict[str, Array]) -> dict[str, Array]:
-    """The steps, and zeros up to CHUNK_STEPS, which the compiled loop does not reach."""
+    """The steps, and zeros up to CHUNK_STEPS, which the compiled loop does not reach; pixels have their own length."""
     return {
-        name: np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
+        name: array
+        if name == "pixels"
+        else np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
         for name, array in steps.items()
     }
 
@@ -69,7 +71,11 @@ class Sizes:
 
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
-        chunk = padded(steps([self.plan] * self.num_replicas, self.dtype))
+        chunk: dict[str, Any] = padded(steps([self.plan] * self.num_replicas, self.dtype))
+        if self.data.pixel_steps:
+            side, channels = self.model.image_size, self.model.image_channels
+            batch = (self.num_replicas, self.plan.examples.shape[1], side, side, channels)
+            chunk["pixels"] = _shape((self.data.pixel_steps, *batch), self.data.dtype, device)
         numbers = (chunk, scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
         arrays = groups(self.model, self.optimizer).items()
         state = {group: self._arrays(shapes, device) for group, shapes in arrays}
@@ -90,7 +96,7 @@ class Sizes:
     def _data(self, device: jax.Device) -> Data:
         num, order = self.data.num_examples, None
         rows, width = row_shape(self._num_values, device.platform)
-        images = _shape((num * rows, width), self.data.dtype, device)
+        images = _shape((0 if self.data.pixel_steps else num * rows, width), self.data.dtype, device)
         if self.data.has_pixel_order:
             order = _shape((self.model.image_size**2,), np.int32, device)
         side, channels = self.model.image_size, self.model.image_channels

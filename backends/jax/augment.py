@@ -50,7 +50,8 @@ def scale(pixels: Array, dtype: DTypeLike) -> Array:
 def gather(data: Data, step: dict[str, Array]) -> Array:
     """Pixels (b, h*w, channels) of the step's examples after flip, crop and input permutation, in that order."""
     side, channels = data.side, data.channels
-    pixels = _examples(data, step["examples"]).reshape(-1, side, side * channels)
+    pixels = step["pixels"] if "pixels" in step else _examples(data, step["examples"])
+    pixels = pixels.reshape(-1, side, side * channels)
     rows = columns = jnp.arange(side, dtype=jnp.int32)[None]
     inside = None
     if "crops" in step:

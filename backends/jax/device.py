@@ -1,5 +1,6 @@
 """Devices, numerics, and the data on the device."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -149,7 +150,7 @@ def place(dataset: ArrayDataset, device: jax.Device) -> Data:
 
 def _in_rows(images: Array, platform: str) -> Array:
     """The images (n, h, w, channels) as Data keeps them."""
-    flat = images.reshape(len(images), -1)
+    flat = images.reshape(len(images), math.prod(images.shape[1:]))
     rows, width = row_shape(flat.shape[1], platform)
     if rows * width > flat.shape[1]:
         flat = np.pad(flat, [(0, 0), (0, rows * width - flat.shape[1])])

@@ -87,7 +87,9 @@ class JaxProgram:
         steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
         for first in range(0, num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, num_steps - first)
-            chunk = ahead.padded({name: array[first : first + num] for name, array in steps.items()})
+            chunk = ahead.padded(
+                {name: array if name == "pixels" else array[first : first + num] for name, array in steps.items()}
+            )
             arguments = (self.data, self._put(chunk), self.scalars, self._dropout(plans), np.int32(num))
             self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])

@@ -24,6 +24,10 @@ def scale(pixels: Tensor, dtype: torch.dtype) -> Tensor:
 
 def gather(data: Data, step: dict[str, Tensor]) -> Tensor:
     """Pixels (b, h*w, channels) of the step's examples after flip, crop and input permutation, in that order."""
+    if "pixels" in step:  # they are a data set of b images
+        own = step["pixels"].flatten(1, 2)
+        data = Data(own, data.labels, data.pixel_order)
+        step = {**step, "examples": torch.arange(len(own), device=own.device)}
     num_pixels = data.images.shape[1]
     side = round(num_pixels**0.5)
     order = data.pixel_order

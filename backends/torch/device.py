@@ -74,7 +74,8 @@ _placed: list[tuple[ArrayDataset, torch.device, Data]] = []  # the last data set
 def place(dataset: ArrayDataset, device: torch.device) -> Data:
     """The data set on the device, copied there unless it is the one that was placed last."""
     if not (_placed and _placed[0][0] is dataset and _placed[0][1] == device):
-        images, labels = dataset.images.reshape(len(dataset.images), -1, dataset.images.shape[-1]), dataset.labels
+        num, height, width, channels = dataset.images.shape
+        images, labels = dataset.images.reshape(num, height * width, channels), dataset.labels
         order = None if dataset.pixel_order is None else torch.tensor(dataset.pixel_order, device=device).long()
         placed = Data(torch.tensor(images, device=device), torch.tensor(labels, device=device).long(), order)
         _placed[:] = [(dataset, device, placed)]

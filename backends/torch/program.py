@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
 from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
-from backends.plan import StepPlan
+from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
 from backends.torch.augment import Data, batch, gather, scale
@@ -97,7 +97,7 @@ class TorchProgram:
         steps, losses, norms = self._steps(plans), [], []
         for i in range(plans[0].num_steps):
             with self._compiling("train", plans[0].examples.shape[1]):
-                step_losses, gradient = self._gradient({name: array[i] for name, array in steps.items()}, plans)
+                step_losses, gradient = self._gradient(self._step(steps, i), plans)
             rate, corrections = (steps[name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
             norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
             losses.append(step_losses)
@@ -107,7 +107,7 @@ class TorchProgram:
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         steps = self._steps(plans)
-        _, gradient = self._gradient({name: array[0] for name, array in steps.items()}, plans)
+        _, gradient = self._gradient(self._step(steps, 0), plans)
         return [{name: array.cpu().numpy() for name, array in self.trained.named(row).items()} for row in gradient]
 
     @torch.no_grad()
@@ -116,7 +116,7 @@ class TorchProgram:
         steps, forward = self._steps(plans), _forward(self.model.structure())
         replicas = []
         for replica, params in enumerate(self._params("params")):
-            step = {name: array[0, replica] for name, array in steps.items()}
+            step = {name: array[replica] for name, array in self._step(steps, 0).items()}
             images_bhwc, targets_bk = self._batch(step)
             taps = {"images": images_bhwc, "targets": targets_bk}
             logits_bk, _ = forward(params, images_bhwc, self._chance(step, plans, taps), self.compute)
@@ -159,13 +159,18 @@ class TorchProgram:
         return [self.trained.named(flat) | self.constant.named(constants) for flat, constants in rows]
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
-        """The plans' arrays on the device: (steps, replicas, ...)."""
+        """The plans' arrays: (steps, replicas, ...); on the device, but for pixels, which come there step by step."""
         set_numerics(self.run)  # flags of the process, which another program may have changed
         assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-        stacked = {name: np.stack([plan.arrays()[name] for plan in plans], 1) for name in plans[0].arrays()}
+        stacked = stacked_arrays(plans)
         if "dropout_keys" in stacked:
             stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)  # torch has hardly any uint32 arithmetic
-        return {name: torch.from_numpy(array).to(self.device) for name, array in stacked.items()}
+        arrays = {name: torch.from_numpy(array) for name, array in stacked.items()}
+        return {name: array if name == "pixels" else array.to(self.device) for name, array in arrays.items()}
+
+    def _step(self, steps: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+        """The arrays of one of the steps on the device: (replicas, ...)."""
+        return {name: array[i].to(self.device) for name, array in steps.items()}
 
     def _batch(self, step: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Images (b, h, w, channels) and targets (b, k) of one replica's step."""

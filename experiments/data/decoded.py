@@ -33,7 +33,7 @@ from experiments.data.tree import Tree
 from experiments.files import replace
 from experiments.spec.config import DataConfig
 
-HASHES = "hashes.npy"  # of each image, in an entry
+IMAGES, LABELS, HASHES = "images.npy", "labels.npy", "hashes.npy"  # files of an entry; hashes are of each image
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
 
 
@@ -139,8 +139,8 @@ def _write_entry(
     watch = Watch(labels)
     images = tracked(watch.through(decoder.images()), len(labels), f"decoding {decoder.config.source} ")
     digest = hashlib.sha256(json.dumps(dataclasses.astuple(about)).encode())
-    _write_array(made / "images.npy", (len(labels), size, size, channels), np.uint8, images, digest)
-    _write_array(made / "labels.npy", labels.shape, np.int32, [labels], digest)
+    _write_array(made / IMAGES, (len(labels), size, size, channels), np.uint8, images, digest)
+    _write_array(made / LABELS, labels.shape, np.int32, [labels], digest)
     _write_array(made / HASHES, labels.shape, np.uint64, [watch.hashes], hashlib.sha256())
     about = dataclasses.replace(about, content=digest.hexdigest()[:24])
     replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
@@ -163,7 +163,7 @@ def _write_array(path: Path, shape: tuple[int, ...], dtype: Any, parts: Iterable
 def _read(folder: Path) -> Entry:
     """The entry in a folder.  Raises: ValueError, TypeError, EOFError: it is damaged."""
     about = About(**json.loads((folder / "about.json").read_text("utf-8")))
-    images, labels = (_map(folder / name) for name in ("images.npy", "labels.npy"))
+    images, labels = (_map(folder / name) for name in (IMAGES, LABELS))
     num = about.num_train + about.num_test
     if images.shape != (num, about.image_size, about.image_size, about.image_channels) or labels.shape != (num,):
         raise ValueError(f"{folder} is damaged")

@@ -7,6 +7,9 @@ is resized to the square, and its ratio is not kept.
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.spec.config import DataConfig
 
@@ -39,3 +42,25 @@ def frame(image: "Image", size: int, config: DataConfig) -> "Image":
         image = image.resize((width, height), resampling)
     left, top = round((width - size) / 2), round((height - size) / 2)
     return image.crop((left, top, left + size, top + size))
+
+
+def frame_array(pixels: Array, size: int, config: DataConfig) -> Array:
+    """As `frame`, of uint8 (h, w, channels) to (size, size, channels)."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return np.asarray(frame(image, size, config)).reshape(size, size, pixels.shape[-1])
+
+
+def upright(image: "Image") -> "Image":
+    """An image of 8 bits without transparency, turned as its camera noted, in grey, a palette or red, green, blue."""
+    from PIL import ImageOps
+
+    ImageOps.exif_transpose(image, in_place=True)
+    return image if image.mode in ("1", "L", "P", "RGB") else image.convert("RGB")
+
+
+def as_array(image: "Image", channels: int) -> Array:
+    """The pixels uint8 (h, w, channels): colour becomes grey by Pillow's "L" (ITU-R 601)."""
+    width, height = image.size
+    return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)

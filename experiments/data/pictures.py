@@ -15,7 +15,7 @@ import numpy as np
 from backends.arrays import Array
 from backends.errors import MixlabError, first_line
 from experiments.data import depth
-from experiments.data.framing import frame
+from experiments.data.framing import frame, upright
 from experiments.data.raw import Raw, RawSource, Split
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
@@ -135,10 +135,9 @@ class Decoder:
 
         if image.mode == "F":
             raise ValueError("pixels of mode F have no fixed range")
-        transparent = _may_be_transparent(image)
+        if not _may_be_transparent(image):
+            return upright(image)
         ImageOps.exif_transpose(image, in_place=True)
-        if not transparent:
-            return image if image.mode in ("1", "L", "P", "RGB") else image.convert("RGB")
         pixels = np.asarray(image.convert("RGBA"))
         if pixels[..., 3].min() == 255:
             return image.convert("L" if image.mode in GREY_MODES else "RGB")

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from backends.arrays import Array, Shape
-from backends.errors import MixlabError
+from backends.errors import MixlabError, first_line
+from experiments.data import framing
+from experiments.spec.config import DataConfig
 
 
 class DataLost(MixlabError):
@@ -72,6 +74,97 @@ class OnDisk:
             os.close(self.file)
 
 
+class Encoded:
+    """Images as the bytes of image files, one after the other in one file, each decoded when it is read.
+
+    Args:   offsets: int64 (n + 1,), where each begins, and the end.    channels: 1 or 3, of each image.
+            shape: (h, w, c) of each image; None: they have several sizes.
+    Raises: OSError: the file cannot be opened.
+    """
+
+    form = "encoded"
+
+    def __init__(self, path: Path, offsets: Array, channels: int, shape: Shape | None):
+        self.path, self.offsets, self.channels, self.shape = path, offsets, channels, shape
+        self.file = os.open(path, os.O_RDONLY)
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def read(self, number: int) -> Array:
+        try:
+            image = decode(self.encoded(number), self.channels)
+        except DataLost:
+            raise
+        except Exception as error:  # Pillow's decoders raise many types
+            why = first_line(error).split(" <_io.BytesIO")[0]
+            raise DataLost(f"data: image {number} of {self.path} cannot be decoded ({why}); bring it back") from error
+        if self.shape is not None and image.shape != self.shape:
+            found = " x ".join(map(str, image.shape))
+            raise DataLost(f"data: image {number} of {self.path} is of {found}, not as it was; bring it back")
+        return image
+
+    def encoded(self, number: int) -> bytes:
+        """The bytes of one image's file.  Raises: DataLost."""
+        start, end = self.offsets[number : number + 2].tolist()
+        return read_at(self.file, end - start, start, self.path)
+
+    def __del__(self) -> None:
+        if hasattr(self, "file"):
+            os.close(self.file)
+
+
+class Framed:
+    """Images as squares of one size, as evaluations index them; each is read and framed when it is asked for.
+
+    Args: config: how they are framed; None: they are squares of this size already.
+    """
+
+    dtype = np.dtype(np.uint8)
+    ndim = 4
+
+    def __init__(self, pixels: Pixels, size: int, channels: int, config: DataConfig | None = None):
+        self.pixels, self.config = pixels, config
+        self.shape = (len(pixels), size, size, channels)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def read(self, number: int) -> Array:
+        """One image, uint8 (size, size, channels).  Raises: DataLost."""
+        image = self.pixels.read(number)
+        return image if self.config is None else framing.frame_array(image, self.shape[1], self.config)
+
+    def __getitem__(self, index: Any) -> Array:
+        """The images (b, size, size, channels) of a slice or of an array of numbers; of one number, one image."""
+        numbers = np.arange(len(self))[index]
+        if numbers.ndim == 0:
+            return self.read(int(numbers))
+        images = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for row, number in enumerate(numbers.tolist()):
+            images[row] = self.read(number)
+        return images
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        if copy is False:
+            raise ValueError("framed images are made when they are read")
+        images = self[:]
+        return images if dtype is None else images.astype(dtype)
+
+
+def decode(content: bytes, channels: int) -> Array:
+    """The pixels uint8 (h, w, channels) of an image file of 8 bits a channel without transparency.
+
+    Raises: many types, as Pillow's decoders do.
+    """
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(content)) as image:
+        return framing.as_array(framing.upright(image), channels)
+
+
 def read_at(file: int, num_bytes: int, offset: int, path: Path) -> bytes:
     """Read some bytes of an open file.  Raises: DataLost: they are not there, or cannot be read."""
     try:
@@ -79,6 +172,6 @@ def read_at(file: int, num_bytes: int, offset: int, path: Path) -> bytes:
     except OSError as error:
         raise DataLost(f"data: {path} cannot be read ({error.strerror}); bring it back") from error
     if len(data) != num_bytes:
-        expected = f"expected byte {offset + num_bytes:,}"
-        raise DataLost(f"data: {path} ends at byte {offset + len(data):,}, {expected}; bring it back")
+        end, expected = os.fstat(file).st_size, f"expected byte {offset + num_bytes:,} or more"
+        raise DataLost(f"data: {path} ends at byte {end:,}, {expected}; bring it back")
     return data

@@ -6,40 +6,47 @@ Every choice is drawn from `split_seed`, so all seeds of a trial see the same ex
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import checks, decoded, framing, known, limits, memo
+from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared
 from experiments.data.builtin import BUILT_IN
 from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, noted_fingerprint, source_tree
 from experiments.data.known import About, Facts
 from experiments.data.limits import NotPrepared, Purpose
 from experiments.data.pictures import background
+from experiments.data.pixels import InMemory, OnDisk, Pixels
 from experiments.data.tree import Tree
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import DataInfo
-from experiments.streams import words
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
     """Examples as arrays, and which of them are for what.
 
-    images: uint8 (n, h, w, c), memory-mapped: every example of the source, the training split first.
+    images: uint8 (n, h, w, c): every example of the source, the training split first, framed as the trial asks; an
+            array, or a pixels.Framed, which reads what is indexed.
+    stored: the same images as they are stored, of any size; None: as `images` holds them.
     labels: int32 (n,).   train, validation, test: int32 indices into both.
     train is in nested order: with a smaller `fraction` it is a prefix of this one.
     classes: names in the order of their numbers; empty where they are not known.
     """
 
     about: About
-    images: Array
+    images: Any
     labels: Array
     train: Array
     validation: Array
     test: Array
     classes: tuple[str, ...] = ()
+    stored: Pixels | None = None
+
+    @property
+    def pixels(self) -> Pixels:
+        """The images as they are stored, one by one."""
+        return InMemory(self.images) if self.stored is None else self.stored
 
 
 def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> DataInfo:
@@ -59,7 +66,7 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
         about = _find_out(config, cache, where, purpose)
     except OSError as error:
         raise _cache_error(cache, error, where) from error
-    counts = _counts(config, about, where)
+    counts = drawing.counts(config, about, where)
     return DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
 
 
@@ -70,22 +77,34 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     """
     where = "this trial"
     config = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
+    held = prepared.find(config.source, where)
+    if held and held.about(config).content == info.content:
+        pixels, labels, about = held.pixels(), held.labels, held.about(config)
+        images, classes = held.images(config, pixels), held.facts.classes
+    else:
+        entry = _entry(config, info, cache, where, bool(held))
+        images, labels, about = entry.images, entry.labels, entry.about
+        pixels, classes = OnDisk(cache / info.content / decoded.IMAGES), facts(config, info, cache).classes
+    train, validation, test = drawing.split(config, about, labels, where)
+    assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
+    return Splits(about, images, labels, train, validation, test, classes, pixels)
+
+
+def _entry(config: DataConfig, info: DataInfo, cache: Path, where: str, is_prepared: bool) -> decoded.Entry:
+    """The decoded images of the cache; a source that can be read is decoded anew where they are lost."""
     try:
         entry = decoded.find(cache, info.content)
-        if entry is None:
+        if entry is None and not is_prepared:
             _read_anew(config, source_tree(config.source, where), cache, where, Purpose.TRAINING)
             entry = decoded.find(cache, info.content)
-            if entry is None:
-                raise MixlabError(
-                    f"{where}: data.source: the content of {config.source!r} is not what it was when the trial was "
-                    f"planned; bring it back, or plan the trial anew"
-                )
     except OSError as error:
         raise _cache_error(cache, error, where) from error
-    train, validation, test = _split(config, entry.about, entry.labels, where)
-    assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
-    classes = facts(config, info, cache).classes
-    return Splits(entry.about, entry.images, entry.labels, train, validation, test, classes)
+    if entry is None:
+        raise MixlabError(
+            f"{where}: data.source: the content of {config.source!r} is not what it was when the trial was "
+            f"planned; bring it back, or plan the trial anew"
+        )
+    return entry
 
 
 def prepare(config: DataConfig, cache: Path, where: str) -> About:
@@ -118,6 +137,10 @@ def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> 
     last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
+    if held := prepared.find(config.source, where):
+        about = held.about(config)
+        known.remember_place(cache, config, about, held.facts)
+        return about
     tree = source_tree(config.source, where)
     # First by what a listing tells, as reading all files of a large source for its fingerprint takes minutes.
     noted = noted_fingerprint(config, tree, cache)
@@ -172,74 +195,25 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
     if (counted := memo.recall_as(checks.Repeats, cache, question)) is not None:
         return counted
     try:
-        entry = decoded.find(cache, info.content)
-        if entry is None:
+        held = _hashed(config, info, cache, where)
+        if held is None:
             return None
-        parts = _split(config, entry.about, entry.labels, where)
-        counted = checks.repeats(decoded.hashes(cache, entry), *parts)
+        about, labels, hashes = held
+        counted = checks.repeats(hashes, *drawing.split(config, about, labels, where))
         memo.remember(cache, question, dataclasses.asdict(counted))
         return counted
     except OSError as error:
         raise _cache_error(cache, error, where) from error
 
 
-def _counts(config: DataConfig, about: About, where: str) -> tuple[int, int, int]:
-    """Numbers of examples to train on, to validate on and to test on.
-
-    Raises: MixlabError: a fraction leaves nothing to train or to test on.
-    """
-    num_test = about.num_test or round(config.test_fraction * about.num_train)
-    rest = about.num_train if about.num_test else about.num_train - num_test
-    num_validation = round(config.validation_fraction * rest)
-    what = f"of {about.num_train} examples in the training split"
-    if num_test == 0:
-        raise MixlabError(
-            f"{where}: data.test_fraction: {config.test_fraction} {what} leaves none to test on; raise it"
-        )
-    if rest == 0:
-        raise MixlabError(
-            f"{where}: data.test_fraction: {config.test_fraction} {what} leaves none to train on; lower it"
-        )
-    if rest == num_validation:
-        raise MixlabError(
-            f"{where}: data.validation_fraction: {config.validation_fraction} {what} leaves none to train on; lower it"
-        )
-    num_train = max(1, round(config.fraction * (rest - num_validation)))
-    return num_train, num_validation, num_test
-
-
-def _split(config: DataConfig, about: About, labels: Array, where: str) -> tuple[Array, Array, Array]:
-    """Indices, int32, to train on, to validate on and to test on."""
-    num_train, num_validation, num_test = _counts(config, about, where)
-    rest, total = np.arange(about.num_train, dtype=np.int32), about.num_train + about.num_test
-    if about.num_test:
-        test = np.arange(about.num_train, total, dtype=np.int32)
-    else:
-        test, rest = _cut(rest, labels, num_test, config.split_seed, "data/test")
-    validation, rest = _cut(rest, labels, num_validation, config.split_seed, "data/validation")
-    train = _nested(rest, labels, config.split_seed, "data/train")[:num_train]
-    return train, validation, test
-
-
-def _cut(indices: Array, labels: Array, num: int, seed: int, purpose: str) -> tuple[Array, Array]:
-    """`num` of the indices, by class, and those that are left; both ascending."""
-    order = _nested(indices, labels, seed, purpose)
-    return np.sort(order[:num]), np.sort(order[num:])
-
-
-def _nested(indices: Array, labels: Array, seed: int, purpose: str) -> Array:
-    """The indices in an order of which each prefix holds the classes in about the shares of the whole.
-
-    The example of rank r among the n of its class, in random order, stands at (r + 1/2) / n; ties are drawn.
-    """
-    keys, ties = words(seed, purpose, 0, 2, len(indices))
-    classes = labels[indices]
-    by_class = np.lexsort((keys, classes))
-    _, first, nums = np.unique(classes[by_class], return_index=True, return_counts=True)
-    rank = np.arange(len(indices)) - np.repeat(first, nums)
-    position = (rank + 0.5) / np.repeat(nums, nums)
-    order: Array = indices[by_class[np.lexsort((ties, position))]]
-    return order
+def _hashed(config: DataConfig, info: DataInfo, cache: Path, where: str) -> tuple[About, Array, Array] | None:
+    """What the examples are, their labels, and their hashes; None where the images are gone."""
+    full = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
+    held = prepared.find(config.source, where)
+    if held and held.about(full).content == info.content:
+        return held.about(full), held.labels, held.hashes
+    entry = decoded.find(cache, info.content)
+    return None if entry is None else (entry.about, entry.labels, decoded.hashes(cache, entry))
 
 
 def _cache_error(cache: Path, error: OSError, where: str) -> MixlabError:

@@ -1,6 +1,7 @@
 """One side of the ladder: what a backend computes of each trial, written into the trial's folder file by file."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -92,10 +93,11 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     yield "plan", plan.arrays()
     state = spread_state(trial)
     program.load([state])
-    yield "activations", program.activations([plan])[0]
+    values = program.activations([plan])[0]
+    yield "activations", values
     if trial.train.precision == "float64" and has_offset(trial.model):
         bias = f"params/{OFFSET_BIAS}"
-        program.load([{**state, bias: state[bias] + OFFSET}])
+        program.load([{**state, bias: state[bias] + OFFSET * _power(values["stem"].std())}])
         yield "offset", program.activations([plan])[0]
         program.load([state])
     # Before the step, which changes the state: all of these are of the same parameters.
@@ -107,6 +109,11 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     program.load([initial_state(trial)])
     program.train([whole_plan(trial, splits, 0, min(CHUNK_STEPS, job.num_steps))])
     yield "chunk", _parameters(program)
+
+
+def _power(number: float) -> float:
+    """The next power of two, which rounding does not change: each side measures its own number."""
+    return 2.0 ** round(math.log2(number))
 
 
 def _empty_step(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:

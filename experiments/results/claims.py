@@ -73,9 +73,9 @@ class Claim:
     def token(self) -> str:
         return str(self.said["token"])
 
-    def say(self, step: int, num_steps: int, loss: float, images_per_s: float) -> None:
-        """Let the next heartbeats tell status how far the trial is."""
-        now = {"step": step, "steps": num_steps, "loss": loss, "images_per_s": images_per_s}
+    def say(self, step: int, num_steps: int, loss: float, images_per_s: float, waiting: float = 0.0) -> None:
+        """Let the next heartbeats tell status how far the trial is.  Args: waiting: see Stepped."""
+        now = {"step": step, "steps": num_steps, "loss": loss, "images_per_s": images_per_s, "waiting": waiting}
         self.said = self.said | now  # a new object: the thread that beats may be reading the old one
 
     def is_held(self) -> bool:

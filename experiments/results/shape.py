@@ -58,6 +58,7 @@ ENVIRONMENT = {
     "backend": SAID,  # by the backend of itself
 }
 SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
+SECONDS = {**dict.fromkeys(metrics.SECONDS, NUMBER), metrics.WAIT_SECONDS: Part((int, float))}
 PROBE = {"shots": Part((list,), item=WHOLE), "seeds": Part((list,), item=WHOLE), "l2": Part((float,))}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
 DATA = {"source": TEXT, "kind": TEXT, "classes": TEXTS, "notes": TEXTS, "repeats": Part((dict,), parts=REPEATS)}
@@ -85,7 +86,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         "start": TEXT,  # what the weights of elsewhere are that it began from, and what became of them
         "sessions": Part((list,), (DONE,), item=Part((dict,), parts=SESSION)),
         **dict.fromkeys((metrics.STEPS, *metrics.COSTS), NUMBER),
-        "seconds": Part((dict,), (DONE,), parts=dict.fromkeys(metrics.SECONDS, NUMBER)),
+        "seconds": Part((dict,), (DONE,), parts=SECONDS),
         "metrics": Part((dict,), (DONE,), parts=dict.fromkeys((LAST, BEST), Part((dict,), (DONE,), parts=point))),
         "probe": Part((dict,), parts=PROBE),
         "curve": Part((list,), item=Part((dict,), parts=point)),

@@ -13,6 +13,7 @@ class Stepped:
     num_steps: int  # of the whole training
     loss: float  # of the last step
     images_per_s: float  # of this trial by the clock, whatever trains with it; 0: not measured, as the chunk compiled
+    waiting: float = 0.0  # share of the time of its last steps in which the device waited for pixels
 
 
 @dataclass(frozen=True)

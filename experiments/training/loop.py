@@ -8,21 +8,25 @@ many trained together. How far they may part is the parity ladder's rung `replic
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
-from experiments.results.metrics import SPLITS
+from experiments.data.pixels import DataLost, Pixels
+from experiments.results.metrics import SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
+from experiments.training.feed import Feed, Feeds
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
 MAX_CHUNK_STEPS = 1024
+WAIT_S = 0.25  # between two looks at whether to stop, while the device waits for pixels
 
 
 class Stopped(Exception):
@@ -46,11 +50,15 @@ class Loop:
         program: Program,
         splits: Splits,
         until: int | None = None,
+        source: Pixels | None = None,
+        num_threads: int = 1,
     ):
         """Bring trials onto a program.
 
         Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
               until: the step at which they pause, an evaluation's; None: to the end.
+              source: where pixels are read from as they are trained on; None: the program has the images.
+              num_threads: of each trial, that make its pixels.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
@@ -59,6 +67,10 @@ class Loop:
         self.saved_at, self.step_s = time.monotonic(), 0.0
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
+        self.feeds, self.waited_s, self.waiting = Feeds([]), 0.0, 0.0
+        if source is not None:
+            span = (splits.train, self.step, self.last_step, num_threads)
+            self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
         """Train to the last step, or to that of a pause.
@@ -68,15 +80,19 @@ class Loop:
                 Diverged, ClaimLost, StoreError: its own.
         Raises: what the program raises: it concerns all trials that have not left.
         """
+        try:
+            yield from self._run(should_stop)
+        finally:
+            self.feeds.close()
+
+    def _run(self, should_stop: Callable[[], bool]) -> Leaving:
         if should_stop() and self.step < self.last_step:
             yield from self._leave(Stopped())  # nothing is new, and the first chunk may take long to compile
         for run in self.runs:
             run.begin(len(self.runs))
         while self.runs and self.step < self.last_step:
-            yield from self._each(TrialRun.take, self._train(self._chunk()))
-            if self.runs and (self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps):
-                yield from self._evaluate()
-            yield from self._each(TrialRun.say, [self._images_per_s] * len(self.runs))
+            if (yield from self._is_fed(num_steps := self._chunk(), should_stop)):
+                yield from self._advance(num_steps)
             stops = should_stop() and bool(self.runs) and self.step < self.last_step
             if stops or time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 yield from self._save()
@@ -87,6 +103,19 @@ class Loop:
         if self.runs:
             yield from self._each(TrialRun.keep, self.program.states())
         yield from self._leave(None)
+
+    def _advance(self, num_steps: int) -> Leaving:
+        """Train some steps, and evaluate where it is time to."""
+        try:
+            metrics = self._train(num_steps)
+        except DataLost as error:  # no step was taken: what was trained so far is worth keeping
+            yield from self._save()
+            yield from self._leave(error)
+            return
+        yield from self._each(TrialRun.take, metrics)
+        if self.runs and (self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps):
+            yield from self._evaluate()
+        yield from self._say()
 
     @property
     def step(self) -> int:
@@ -114,6 +143,8 @@ class Loop:
     def _drop(self, ended: dict[int, Exception | None]) -> Leaving:
         """Take trials out of the program, by their places."""
         leaving = [(self.runs[i], error) for i, error in ended.items()]
+        for run, _ in leaving:
+            self.feeds.close(run.trial.id)
         stay = [i for i in range(len(self.runs)) if i not in ended]
         if stay and ended:
             states = self.program.states()
@@ -121,20 +152,38 @@ class Loop:
         self.runs = [self.runs[i] for i in stay]
         yield from leaving
 
+    def _is_fed(self, num_steps: int, should_stop: Callable[[], bool]) -> Generator[Any, None, bool]:
+        """Wait for the pixels of the next steps, until somebody asks to stop; tells whether they are there."""
+        if not self.feeds.feeds:
+            return True
+        start, compiled, is_fed = time.monotonic(), self.program.compile_s, False
+        while self.runs and not (is_fed := self.feeds.wait(num_steps, WAIT_S)) and not should_stop():
+            self.waiting = 1.0
+            yield from self._say()
+        self.waited_s = self._spend(WAIT_SECONDS, start, compiled)
+        return is_fed and bool(self.runs)
+
+    def _say(self) -> Leaving:
+        said = (self._images_per_s, self.waiting)
+        yield from self._each(lambda run, values: run.say(*values), [said] * len(self.runs))
+
     def _chunk(self) -> int:
         """Steps until the next evaluation or the end, at most half a second's worth."""
         every = self.trial.train.evaluate_every
         until = min(every - self.step % every, self.last_step - self.step)
         affordable = int(CHUNK_S / self.step_s) if self.step_s else 1
-        return max(1, min(until, affordable, MAX_CHUNK_STEPS))
+        return max(1, min(until, affordable, self.feeds.chunk or MAX_CHUNK_STEPS))
 
     def _train(self, num_steps: int) -> list[StepMetrics]:
         plans = [step_plan(run.trial, self.splits.train, self.step, num_steps) for run in self.runs]
+        pixels = [self.feeds.take(run.trial.id, num_steps) for run in self.runs]
+        plans = [replace(plan, pixels=own) for plan, own in zip(plans, pixels, strict=True)]
         start, compiled = time.monotonic(), self.program.compile_s
         metrics = self.program.train(plans)
-        seconds = self._spend("train", start, compiled)
+        seconds = self.waited_s + self._spend("train", start, compiled)
         # a chunk that compiled says nothing of what a step takes
         self.step_s = seconds / num_steps if self.program.compile_s == compiled else 0.0
+        self.waiting = self.waited_s / seconds if seconds else 0.0
         return metrics
 
     def _evaluate(self) -> Leaving:
@@ -170,6 +219,6 @@ class Loop:
         compile_s = self.program.compile_s - compiled
         seconds = time.monotonic() - start - compile_s
         for run in self.runs:
-            run.progress.seconds[what] += seconds / len(self.runs)
+            run.progress.seconds[what] = run.progress.seconds.get(what, 0.0) + seconds / len(self.runs)
             run.progress.seconds["compile"] += compile_s / len(self.runs)
         return seconds

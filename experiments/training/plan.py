@@ -42,7 +42,7 @@ def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) ->
         first_step=first_step,
         learning_rate=learning_rates(train, first_step, num_steps),
         moment_corrections=1 / (1 - np.array([[train.b1, train.b2]]) ** t),
-        examples=examples[_order(trial, len(examples), first_step, num_steps)],
+        examples=step_examples(trial, examples, first_step, num_steps),
         crops=_crops(*draw, train.batch_size, augment.crop) if augment.crop else None,
         flips=_flips(*draw, train.batch_size) if augment.flip else None,
         **mixing(trial, first_step, num_steps),
@@ -50,6 +50,12 @@ def step_plan(trial: Trial, examples: Array, first_step: int, num_steps: int) ->
         dropout_keys=_dropout_keys(*draw) if model.dropout else None,
         dropout_rate=model.dropout if model.dropout else None,
     )
+
+
+def step_examples(trial: Trial, examples: Array, first_step: int, num_steps: int) -> Array:
+    """The examples of each step as indices into the images, int32 (num_steps, b)."""
+    chosen: Array = examples[_order(trial, len(examples), first_step, num_steps)]
+    return chosen
 
 
 def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> Array:

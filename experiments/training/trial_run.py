@@ -15,7 +15,17 @@ from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.results import checkpoint, curves, first_layers, kept, predictions
 from experiments.results.claims import Claim, ClaimLost
-from experiments.results.metrics import BEST, EACH_SEED, FINITE, LAST, LEARNING_RATE, SECONDS, STEP, STEP_LOSS
+from experiments.results.metrics import (
+    BEST,
+    EACH_SEED,
+    FINITE,
+    LAST,
+    LEARNING_RATE,
+    SECONDS,
+    STEP,
+    STEP_LOSS,
+    WAIT_SECONDS,
+)
 from experiments.results.store import CHECKPOINT, Store
 from experiments.spec.trial import Trial
 from experiments.training import probe
@@ -38,6 +48,11 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(SECONDS, 0.0))
     sessions: list[dict[str, Any]] = field(default_factory=list)  # of each process: see TrialRun.begin
     start: str | None = None  # a line on the weights of elsewhere that it began from
+
+    @property
+    def trained_s(self) -> float:
+        """Seconds of training by the clock: those of the steps, and those that the device waited for pixels."""
+        return self.seconds["train"] + self.seconds.get(WAIT_SECONDS, 0.0)
 
 
 class TrialRun:
@@ -146,10 +161,11 @@ class TrialRun:
         lines = "".join(f"{_json_line(point)}\n" for point in self.progress.curve)
         write_whole(self.folder / curves.FILE, lines.encode())
 
-    def say(self, images_per_s: float) -> None:
+    def say(self, images_per_s: float, waiting: float = 0.0) -> None:
         """Tell how far the trial is. Raises: ClaimLost."""
-        stepped = Stepped(self.trial.id, self.progress.step, self.trial.num_steps, self.last_loss, images_per_s)
-        self.claim.say(stepped.step, stepped.num_steps, stepped.loss, stepped.images_per_s)
+        step, num_steps = self.progress.step, self.trial.num_steps
+        stepped = Stepped(self.trial.id, step, num_steps, self.last_loss, images_per_s, waiting)
+        self.claim.say(stepped.step, stepped.num_steps, stepped.loss, stepped.images_per_s, stepped.waiting)
         self.tell(stepped)
         self.check_claim()
 
@@ -204,7 +220,7 @@ class TrialRun:
             # the most that trained with it, itself counted: where it is 1, the bits are those of the trial alone
             "replicas": max((session.get("replicas", 1) for session in progress.sessions), default=1),
             "seconds": progress.seconds,
-            "images_per_s": images / progress.seconds["train"] if progress.seconds["train"] else None,
+            "images_per_s": images / trained_s if (trained_s := progress.trained_s) else None,
             "parameters": folds.count(trial.model),
             "forward_flops_per_image": 2 * macs,
             "training_flops": folds.training_flops(trial.model, images),

@@ -56,7 +56,7 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/data/permutation.py": [
         ('"data/patches", 0', '"patches", 0', "golden -k same_losses"),
     ],
-    "experiments/data/splits.py": [
+    "experiments/data/drawing.py": [
         ('"data/train")[:num_train]', '"data/training")[:num_train]', GOLDEN),
         ('split_seed, "data/test")', 'split_seed, "test")', GOLDEN),
         ('split_seed, "data/validation")', 'split_seed, "validation")', GOLDEN),

@@ -20,7 +20,6 @@ FAULTS: dict[str, list[Row]] = {
             "for split in self.source.splits[:1]:\n            for row,",
             "pixels -k of_all_splits",
         ),
-        ("ImageOps.exif_transpose(image, in_place=True)", "ImageOps.exif_transpose(image)", "data -k turned_as"),
         ('"L;4": 17', '"L;4": 16', "pixels -k at_every_depth"),
         ("coloured = len(set(self.background)) > 1", "coloured = False", "pixels -k background"),
     ],
@@ -39,6 +38,7 @@ FAULTS: dict[str, list[Row]] = {
         ("ImageOps.exif_transpose(image, in_place=True)", "ImageOps.exif_transpose(image)", "pixels -k turned"),
     ],
     "experiments/data/framing.py": [
+        ("ImageOps.exif_transpose(image, in_place=True)", "ImageOps.exif_transpose(image)", "data -k turned_as"),
         ("round((width - size) / 2), round((height - size) / 2)", "0, round((height - size) / 2)", "evaluate_recipe"),
         ("config.shorter_side * side // short for", "config.shorter_side for", "evaluate_recipe"),
     ],

@@ -1,0 +1,216 @@
+"""Prepared data: a folder that `mixlab data prepare SOURCE OUT` writes, that anyone can move,
+and that is read in place.
+
+about.json   what it is: see Description
+images.npy   form array: uint8 (n, size, size, channels), the training split first
+images.bin   form encoded: the bytes of JPEG and PNG files, one after the other, with offsets.npy int64 (n + 1,) and
+             sizes.npy uint16 (n, 2), height and width
+labels.npy   int32 (n,)
+hashes.npy   uint64 (n,), equal for equal images
+names.txt    names of the examples, one a line, where the source has them
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.arrays import Array
+from backends.errors import MixlabError
+from experiments.data.builtin import BUILT_IN
+from experiments.data.description import FORMAT, IMAGES, Description, described
+from experiments.data.known import About, Facts
+from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels
+from experiments.data.tree import place
+from experiments.spec.config import DataConfig
+from experiments.spec.values import shown
+
+ABOUT = "about.json"
+LABELS, HASHES, NAMES, OFFSETS, SIZES = "labels.npy", "hashes.npy", "names.txt", "offsets.npy", "sizes.npy"
+FILES = (*IMAGES.values(), LABELS, HASHES, NAMES, OFFSETS, SIZES)
+FRAMING = ("image_size", "shorter_side", "interpolation")
+# Fields that decided what the images are: a trial gives them as the recipe has them, or leaves them out.
+MADE_BY = ("subset", "train_split", "test_split", "image_column", "label_column", "layout", "background", "bits")
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A prepared folder whose description is read; where: what an error begins with."""
+
+    folder: Path
+    description: Description
+    where: str
+
+    def about(self, config: DataConfig) -> About:
+        """What a trial gets of it; framed on reading, its content is a hash over the set's own and the framing.
+
+        Raises: MixlabError: a field asks for something that the set was not made with.
+        """
+        self._check_made_by(config)
+        own = self.description
+        counts = (own.num_train, own.num_test, own.num_classes)
+        if not self._is_framed(config):
+            assert own.image_size is not None
+            return About(own.content, *counts, own.image_size, own.image_channels)
+        assert config.image_size is not None
+        text = json.dumps([own.content, *(getattr(config, name) for name in FRAMING)])
+        content = hashlib.sha256(text.encode()).hexdigest()[:24]
+        return About(content, *counts, config.image_size, own.image_channels)
+
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.description.kind, self.description.classes, self.description.notes)
+
+    @cached_property
+    def labels(self) -> Array:
+        return self._array(LABELS, (self.description.num,), np.int32)
+
+    @cached_property
+    def hashes(self) -> Array:
+        return self._array(HASHES, (self.description.num,), np.uint64)
+
+    @cached_property
+    def sizes(self) -> Array:
+        """Height and width of each image, (n, 2)."""
+        own = self.description
+        if own.form == "array":
+            return np.broadcast_to(np.array([own.image_size] * 2), (own.num, 2))
+        return self._array(SIZES, (own.num, 2), np.uint16)
+
+    @cached_property
+    def names(self) -> list[str] | None:
+        """Names of the examples; None: the source had none."""
+        if NAMES not in self.description.files:
+            return None
+        names = (self.folder / NAMES).read_text("utf-8").split("\n")[:-1]
+        if len(names) != self.description.num:
+            raise self._damaged(NAMES, f"it holds {len(names):,} names of {self.description.num:,}")
+        return names
+
+    def pixels(self) -> Pixels:
+        """The images as they are stored."""
+        own, path = self.description, self.folder / IMAGES[self.description.form]
+        try:
+            if own.form == "array":
+                return OnDisk(path)
+            shape = (own.image_size, own.image_size, own.image_channels) if own.image_size else None
+            return Encoded(path, self._array(OFFSETS, (own.num + 1,), np.int64), own.image_channels, shape)
+        except (OSError, ValueError) as error:
+            raise self._damaged(path.name, str(error)) from error
+
+    def images(self, config: DataConfig, pixels: Pixels) -> Any:
+        """The images as evaluations take them: a memory map, or framed when they are read."""
+        if self._is_framed(config):
+            assert config.image_size is not None
+            return Framed(pixels, config.image_size, self.description.image_channels, config)
+        if isinstance(pixels, OnDisk):
+            return np.load(pixels.path, mmap_mode="r")
+        assert self.description.image_size is not None
+        return Framed(pixels, self.description.image_size, self.description.image_channels)
+
+    def _is_framed(self, config: DataConfig) -> bool:
+        """Whether a trial wants the images in another frame than they are stored in."""
+        own = self.description
+        if config.image_size is None and own.image_size is None:
+            smallest = int(self.sizes.min())
+            raise MixlabError(
+                f"{self.where}: data.image_size: the images of {self.folder} are of several sizes; give a size that "
+                f"all are resized to, such as {smallest}"
+            )
+        if config.image_size is None or own.image_size is None:
+            return own.image_size is None
+        as_made = all(getattr(config, name) == own.recipe.get(name) for name in FRAMING)
+        unchanged = config.image_size == own.image_size and config.shorter_side in (None, own.image_size)
+        return not (as_made or unchanged)
+
+    def _check_made_by(self, config: DataConfig) -> None:
+        own = self.description
+        asked = {name: getattr(config, name) for name in MADE_BY if getattr(config, name) != getattr(DataConfig, name)}
+        made = {name: own.recipe.get(name) for name in asked}
+        if config.image_channels:
+            asked["image_channels"], made["image_channels"] = config.image_channels, own.image_channels
+        for name, value in asked.items():
+            if value != made[name]:
+                raise MixlabError(
+                    f"{self.where}: data.{name}: {self.folder} was prepared with {shown(made[name])}, got "
+                    f"{shown(value)}; leave it out, or prepare the source anew with it"
+                )
+
+    def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
+        """The array of a small file, whole: of a memory map, a file that is cut off later would be a bus error."""
+        try:
+            array: Array = np.load(self.folder / name)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged(name, str(error)) from error
+        if array.shape != shape or array.dtype != dtype:
+            raise self._damaged(name, f"expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
+        return array
+
+    def _damaged(self, name: str, why: str) -> MixlabError:
+        return damaged(self.folder, name, why, self.where)
+
+
+def find(source: str, where: str) -> Prepared | None:
+    """The prepared folder of this name; None: it is none. Its description is read, and its files are looked at.
+
+    Raises: MixlabError: it is damaged, or a newer Mixlab made it.
+    """
+    folder = place(source)
+    if source in BUILT_IN:
+        return None
+    try:
+        text = (folder / ABOUT).read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        if not _has_files(folder):
+            return None
+        raise damaged(folder, ABOUT, str(error), where) from error
+    try:
+        held = json.loads(text)
+        if not isinstance(held, dict) or "form" not in held:
+            return None  # something else: a decoded entry of a cache, or a file of the user's own
+        _check_format(folder, held.get("format"), where)
+        description = described(held)
+    except (ValueError, TypeError) as error:
+        if not _has_files(folder):
+            return None
+        raise damaged(folder, ABOUT, str(error), where) from error
+    _check_files(folder, description.files, where)
+    return Prepared(folder, description, where)
+
+
+def damaged(folder: Path, name: str, why: str, where: str) -> MixlabError:
+    return MixlabError(
+        f"{where}: data.source: the prepared data {folder} is damaged: {name}: {why}; copy it anew, or prepare it anew"
+    )
+
+
+def _check_format(folder: Path, number: Any, where: str) -> None:
+    if not isinstance(number, int):
+        raise ValueError(f"expected a format number, got {shown(number)}")
+    if number > FORMAT:
+        raise MixlabError(
+            f"{where}: data.source: {folder} was prepared by a newer Mixlab (format {number}, this one reads up to "
+            f"{FORMAT}); update Mixlab, or prepare it anew"
+        )
+
+
+def _check_files(folder: Path, files: Mapping[str, int], where: str) -> None:
+    """Check that each file is there and as long as it was. Raises: MixlabError."""
+    for name, expected in files.items():
+        try:
+            found = (folder / name).stat().st_size
+        except OSError as error:
+            raise damaged(folder, name, error.strerror or str(error), where) from error
+        if found != expected:
+            raise damaged(folder, name, f"expected {expected:,} bytes, got {found:,}", where)
+
+
+def _has_files(folder: Path) -> bool:
+    return any((folder / name).exists() for name in FILES)

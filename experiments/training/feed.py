@@ -1,0 +1,203 @@
+"""The pixels of a trial's steps, read, decoded and augmented by threads ahead of the device.
+
+Which examples a step has, and all that is drawn for them, follows from the seed and the step's number alone: any thread
+makes any part of any step, the bytes are the same whatever the number of threads, and a run goes on at any step without
+reading those before it. Threads serve, as decoders, resizing and reading let others run; they end with the process,
+also where a read never returns.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from backends.arrays import Array
+from backends.contract import MAX_PIXEL_STEPS
+from experiments.data.pixels import Pixels
+from experiments.spec.trial import Trial
+from experiments.training import host
+from experiments.training.augment.draws import Draws
+from experiments.training.plan import step_examples
+
+CHUNK_BYTES = 128 * 2**20  # of what one call of `train` gets, but for one step at least
+AHEAD_BYTES = 2 * CHUNK_BYTES  # of what is made ahead, but for two steps at least
+PART = 16  # images of a step that a thread makes at a time
+
+
+@dataclass(frozen=True)
+class Room:
+    """How many steps are held at a time, and the bytes that they take."""
+
+    step_bytes: int
+
+    @classmethod
+    def of(cls, trial: Trial) -> "Room":
+        return cls(trial.train.batch_size * trial.info.image_size**2 * trial.info.image_channels)
+
+    @property
+    def chunk(self) -> int:
+        """Steps that one call of `train` takes at most; k of StepPlan.pixels."""
+        return max(1, min(MAX_PIXEL_STEPS, CHUNK_BYTES // self.step_bytes))
+
+    @property
+    def ahead(self) -> int:
+        """Steps that are made ahead."""
+        return max(2, min(4 * MAX_PIXEL_STEPS, AHEAD_BYTES // self.step_bytes))
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of both, in the memory of the host, whatever the size of the data set."""
+        return (self.chunk + self.ahead) * self.step_bytes
+
+
+@dataclass
+class Slot:
+    """One step in the making. left: parts that are not made yet."""
+
+    step: int
+    examples: Array
+    pixels: Array
+    left: int
+    host: host.HostAugment
+    drawing: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def _draws(self) -> Draws:
+        return self.host.draws(self.step)
+
+    def fill(self, source: Pixels, rows: range) -> None:
+        """Make some rows of the batch.  Raises: DataLost, and what an augmentation raises."""
+        with self.drawing:
+            draws = self._draws
+        for row in rows:
+            self.pixels[row] = self.host.apply(source.read(int(self.examples[row])), draws, row)
+
+
+class Feed:
+    """The pixels of one trial, in the order of its steps."""
+
+    def __init__(
+        self, trial: Trial, source: Pixels, examples: Array, first_step: int, last_step: int, num_threads: int = 1
+    ):
+        """Begin to make the pixels of the steps from first_step on, up to last_step.
+
+        Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+        """
+        self.trial, self.source, self.examples = trial, source, examples
+        self.room, self.host = Room.of(trial), host.of(trial)
+        side, channels = trial.info.image_size, trial.info.image_channels
+        self.shape = (trial.train.batch_size, side, side, channels)
+        self.chunk = np.zeros((self.room.chunk, *self.shape), np.uint8)
+        self.parts = [range(i, min(i + PART, self.shape[0])) for i in range(0, self.shape[0], PART)]
+        self.slots: dict[int, Slot] = {}
+        self.free: list[Array] = []  # arrays of steps that were taken
+        self.step, self.next_step, self.next_part, self.last_step = first_step, first_step, 0, last_step
+        self.error: BaseException | None = None
+        self.is_closed = False
+        self.changed = threading.Condition()
+        for i in range(num_threads):
+            threading.Thread(target=self._work, name=f"feed {trial.id} {i}", daemon=True).start()
+
+    def wait(self, num_steps: int, seconds: float) -> bool:
+        """Wait until so many steps can be taken, or their failure is known; False: the seconds are over before."""
+        with self.changed:
+            return self.changed.wait_for(lambda: self.error is not None or self._are_made(num_steps), seconds)
+
+    def take(self, num_steps: int) -> Array:
+        """The pixels of the next steps, uint8 (k, b, h, w, c); a later call writes over them.
+
+        Raises: DataLost, or what else a thread met.
+        """
+        while not self.wait(num_steps, 1.0):
+            pass
+        with self.changed:
+            if not self._are_made(num_steps):
+                assert self.error is not None
+                raise self.error
+            slots = [self.slots.pop(self.step + i) for i in range(num_steps)]
+        for i, slot in enumerate(slots):
+            self.chunk[i] = slot.pixels
+        with self.changed:
+            self.free += [slot.pixels for slot in slots]
+            self.step += num_steps
+            self.changed.notify_all()
+        return self.chunk
+
+    def close(self) -> None:
+        """Let the threads end, each after the image that it reads."""
+        with self.changed:
+            self.is_closed = True
+            self.slots.clear()
+            self.free.clear()
+            self.changed.notify_all()
+
+    def _are_made(self, num_steps: int) -> bool:
+        steps = range(self.step, self.step + num_steps)
+        return all(step in self.slots and not self.slots[step].left for step in steps)
+
+    def _work(self) -> None:
+        try:
+            while task := self._task():
+                slot, rows = task
+                slot.fill(self.source, rows)
+                with self.changed:
+                    slot.left -= 1
+                    self.changed.notify_all()
+        except BaseException as error:  # whatever it is, who waits for the pixels has to know it
+            with self.changed:
+                self.error = self.error or error
+                self.changed.notify_all()
+
+    def _task(self) -> tuple[Slot, range] | None:
+        """The next part of a step to be made; None: there is none any more."""
+        with self.changed:
+            self.changed.wait_for(lambda: self._is_over or self.next_step < self.step + self.room.ahead)
+            if self._is_over:
+                return None
+            slot = self.slots.get(self.next_step) or self._new_slot(self.next_step)
+            rows = self.parts[self.next_part]
+            self.next_part += 1
+            if self.next_part == len(self.parts):
+                self.next_step, self.next_part = self.next_step + 1, 0
+            return slot, rows
+
+    @property
+    def _is_over(self) -> bool:
+        return self.is_closed or self.error is not None or self.next_step >= self.last_step
+
+    def _new_slot(self, step: int) -> Slot:
+        (numbers,) = step_examples(self.trial, self.examples, step, 1)
+        pixels = self.free.pop() if self.free else np.empty(self.shape, np.uint8)
+        self.slots[step] = slot = Slot(step, numbers, pixels, len(self.parts), self.host)
+        return slot
+
+
+class Feeds:
+    """The feeds of trials that train as one program, by the trial."""
+
+    def __init__(self, feeds: Sequence[Feed]):
+        self.feeds = {feed.trial.id: feed for feed in feeds}
+
+    @property
+    def chunk(self) -> int | None:
+        """Steps of one call at most; None: no trial has a feed."""
+        return min((feed.room.chunk for feed in self.feeds.values()), default=None)
+
+    def wait(self, num_steps: int, seconds: float) -> bool:
+        """Wait until so many steps of all can be taken; False: the seconds are over before."""
+        until = time.monotonic() + seconds
+        return all(feed.wait(num_steps, max(0.0, until - time.monotonic())) for feed in self.feeds.values())
+
+    def take(self, trial_id: str, num_steps: int) -> Array | None:
+        """See Feed.take; None: the trial has no feed."""
+        feed = self.feeds.get(trial_id)
+        return feed.take(num_steps) if feed else None
+
+    def close(self, *trial_ids: str) -> None:
+        """Close the feeds of some trials, or of all."""
+        for trial_id in trial_ids or list(self.feeds):
+            if feed := self.feeds.pop(trial_id, None):
+                feed.close()
