@@ -83,8 +83,9 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     model: dict[str, Any] = {n: value for n, value in CHANCE.items() if n in own and not getattr(config.model, n)}
     augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(given, n)}
     augment["flip"] = True
-    if given.inception:  # in place of a crop with padding
-        del augment["crop"]
+    # An inception crop is in place of one with padding; beside cutmix, mixup would leave it half of the steps.
+    for name in [n for n, other in (("crop", given.inception), ("mixup", given.cutmix)) if other]:
+        augment.pop(name, None)
     train: dict[str, Any] = {
         "steps": num_steps,
         "epochs": None,
