@@ -34,6 +34,7 @@ from experiments.files import replace
 from experiments.spec.config import DataConfig
 
 IMAGES, LABELS, HASHES = "images.npy", "labels.npy", "hashes.npy"  # files of an entry; hashes are of each image
+AT_ONCE = 256  # images that are read together
 ABANDONED_S = 3600.0  # an entry in the making that nobody has touched for so long was left by a kill
 
 
@@ -114,6 +115,28 @@ def build(config: DataConfig, tree: Tree | None, cache: Path, purpose: Purpose, 
         if find(cache, about.content) is None:
             _publish(made, cache / about.content)
         return about, Facts(source.kind, source.classes, (*source.notes, *notes))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def keep(cache: Path, about: About, images: Any, labels: Array) -> None:
+    """Publish images that were decoded elsewhere as an entry; where another process was first, its entry stays.
+
+    Args:   images: uint8 (n, h, w, c), or what is indexed as such an array is.
+    Raises: OSError: the cache cannot be written.
+    """
+    _sweep(cache)
+    staging = cache / f".new-{uuid.uuid4().hex}"
+    made, watch = staging / "entry", Watch(labels)
+    parts = (image for first in range(0, len(images), AT_ONCE) for image in images[first : first + AT_ONCE])
+    try:
+        made.mkdir(parents=True)
+        _write_array(made / IMAGES, images.shape, np.uint8, watch.through(parts), hashlib.sha256())
+        _write_array(made / LABELS, labels.shape, np.int32, [labels], hashlib.sha256())
+        _write_array(made / HASHES, labels.shape, np.uint64, [watch.hashes], hashlib.sha256())
+        replace(made / "about.json", json.dumps(dataclasses.asdict(about)).encode())
+        if find(cache, about.content) is None:
+            _publish(made, cache / about.content)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

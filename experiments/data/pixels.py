@@ -1,6 +1,8 @@
 """Images by their number, as they lie in memory, in a file of arrays, or encoded. Any number of threads may read."""
 
 import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,6 +12,8 @@ from backends.arrays import Array, Shape
 from backends.errors import MixlabError, first_line
 from experiments.data import framing
 from experiments.spec.config import DataConfig
+
+TOGETHER = 16  # images of an evaluation that a thread reads
 
 
 class DataLost(MixlabError):
@@ -29,13 +33,16 @@ class Pixels(Protocol):
 
 
 class InMemory:
-    """Images of one size that are in memory.  Args: images: uint8 (n, h, w, c)."""
+    """Images that are in memory.
+
+    Args: images: uint8 (n, h, w, c); of several sizes a list of uint8 (h, w, c).
+    """
 
     form = "array"
 
-    def __init__(self, images: Array):
+    def __init__(self, images: Array | Sequence[Array]):
         self.images = images
-        self.shape: Shape | None = images.shape[1:]
+        self.shape: Shape | None = images.shape[1:] if isinstance(images, np.ndarray) else None
 
     def __len__(self) -> int:
         return len(self.images)
@@ -141,8 +148,16 @@ class Framed:
         if numbers.ndim == 0:
             return self.read(int(numbers))
         images = np.empty((len(numbers), *self.shape[1:]), np.uint8)
-        for row, number in enumerate(numbers.tolist()):
-            images[row] = self.read(number)
+
+        def fill(first: int) -> None:
+            for row in range(first, min(first + TOGETHER, len(numbers))):
+                images[row] = self.read(int(numbers[row]))
+
+        if len(numbers) <= TOGETHER:
+            fill(0)
+        else:
+            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+                list(pool.map(fill, range(0, len(numbers), TOGETHER)))
         return images
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:

@@ -61,7 +61,14 @@ SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG
 SECONDS = {**dict.fromkeys(metrics.SECONDS, NUMBER), metrics.WAIT_SECONDS: Part((int, float))}
 PROBE = {"shots": Part((list,), item=WHOLE), "seeds": Part((list,), item=WHOLE), "l2": Part((float,))}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
-DATA = {"source": TEXT, "kind": TEXT, "classes": TEXTS, "notes": TEXTS, "repeats": Part((dict,), parts=REPEATS)}
+DATA = {
+    "source": TEXT,
+    "kind": TEXT,
+    "storage": TEXT,
+    "classes": TEXTS,
+    "notes": TEXTS,
+    "repeats": Part((dict,), parts=REPEATS),
+}
 
 
 def record_parts() -> Mapping[str, Part]:

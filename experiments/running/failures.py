@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from backends.errors import BackendMissing, Diverged, MixlabError, show_chain
+from experiments.data.pixels import DataLost
 from experiments.files import FULL
 from experiments.training.transfer import NoStart
 
@@ -55,7 +56,7 @@ def cause_of(error: BaseException) -> str:
     """The class of an error. Frameworks say that memory is out by a name or a word, each by its own."""
     if isinstance(error, Diverged):
         return "diverged"
-    if isinstance(error, DataMissing):
+    if isinstance(error, (DataMissing, DataLost)):
         return "data_missing"
     if isinstance(error, NoStart):
         return "start_missing"

@@ -8,7 +8,10 @@ from backends.models import folds
 from backends.specs import RunSpec
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
+from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
+from experiments.training import host
+from experiments.training.feed import Room
 from experiments.training.plan import step_plan
 
 GIB = 2**30
@@ -19,17 +22,21 @@ def needed_bytes(trial: Trial) -> int:
     return need(trial, _on_host(trial)).total
 
 
-def need(trial: Trial, on_host: bool, is_placed: bool = False, num_replicas: int = 1) -> Need:
+def need(
+    trial: Trial, on_host: bool, is_placed: bool = False, num_replicas: int = 1, streams: bool | None = None
+) -> Need:
     """What a trial needs at its peak, by its model's layers.
 
     Args: on_host: it runs on the CPU.    is_placed: its images lie on the device already.
+          streams: pixels come as it trains; None: as `data.storage` says, and auto by the memory that is there.
     """
+    streams = does_stream(trial) if streams is None else streams
     work = Work(
         trial.train.precision,
         trial.train.batch_size,
         PREDICT_BATCH,
         remat=trial.run.remat,
-        data_bytes=0 if is_placed else _data_bytes(trial),
+        data_bytes=0 if is_placed and not streams else data_bytes(trial, num_replicas, streams),
         num_replicas=num_replicas,
         backend=trial.backend,
         on_host=on_host,
@@ -48,9 +55,23 @@ def num_decoded(trial: Trial) -> int:
     return round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
 
 
-def _data_bytes(trial: Trial) -> int:
+def _decoded_bytes(trial: Trial) -> int:
     """Bytes of the decoded images."""
     return num_decoded(trial) * trial.info.image_size**2 * trial.info.image_channels
+
+
+def does_stream(trial: Trial) -> bool:
+    """Whether pixels come as it trains, as far as it can be told without the data."""
+    asked = trial.data.storage
+    if host.needed(trial.data.augment) or asked in ("disk", "encoded"):
+        return True
+    return asked == AUTO and _decoded_bytes(trial) > memory.available_bytes()
+
+
+def data_bytes(trial: Trial, num_replicas: int = 1, streams: bool | None = None) -> int:
+    """Bytes of all images, or of the pixels of the steps that are held at a time; see `need`."""
+    streams = does_stream(trial) if streams is None else streams
+    return num_replicas * Room.of(trial).num_bytes if streams else _decoded_bytes(trial)
 
 
 def known_bytes(
@@ -60,26 +81,34 @@ def known_bytes(
 
     Args: examples: int32 (n,), the training examples as indices into the images.
     """
-    size = DataSize(len(dataset.images), str(dataset.images.dtype), dataset.pixel_order is not None)
+    streams = not len(dataset.images)
+    steps = Room.of(trial).chunk if streams else 0
+    size = DataSize(len(dataset.labels), str(dataset.images.dtype), dataset.pixel_order is not None, steps)
     plan = step_plan(trial, examples, 0, 1)
     return backend.memory_bytes(trial.model, trial.optimizer, size, plan, run, num_replicas)
 
 
 def check(
-    trial: Trial, free_bytes: int | None, is_placed: bool = False, known: int | None = None, num_replicas: int = 1
+    trial: Trial,
+    free_bytes: int | None,
+    is_placed: bool = False,
+    known: int | None = None,
+    num_replicas: int = 1,
+    streams: bool = False,
 ) -> int:
     """Hold the estimate of what a trial needs against the memory that is there.
 
     Args:    free_bytes: of its device; None: it uses the machine's own.
              is_placed: its images lie on the device already.
              known: see `known_bytes`; None: the layers' estimate counts.
+             streams: pixels come as it trains.
     Returns: the estimate.
     Raises:  DoesNotFit: gives both numbers.
     """
     memory.give_back()
     free = memory.available_bytes() if free_bytes is None else free_bytes
-    estimate = need(trial, free_bytes is None, is_placed, num_replicas)
-    needed = estimate.total if known is None else known - is_placed * _data_bytes(trial)
+    estimate = need(trial, free_bytes is None, is_placed, num_replicas, streams)
+    needed = estimate.total if known is None else known - (is_placed and not streams) * _decoded_bytes(trial)
     if free >= needed:
         return needed
     # A compiled program gives a sum alone: what the layers say of its parts may be far from it.

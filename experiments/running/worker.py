@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,20 @@ from backends.contract import ArrayDataset, Program
 from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
-from experiments.data import Splits, limits
+from experiments.data import Splits
 from experiments.files import StoreError
 from experiments.machine import malloc, memory
 from experiments.results import checkpoint, curves
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running import fit, replicas
+from experiments.running import fit, replicas, storage
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
 from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
+from experiments.running.storage import Stored
+from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
+from experiments.training import host
 from experiments.training.loop import Loop, Paused, Stopped
 from experiments.training.transfer import NoStart, check
 from experiments.training.trial_run import TrialRun
@@ -85,6 +88,7 @@ class Worker:
     def __init__(self, spec: WorkerSpec, stop: threading.Event, send: Callable[[Event], None]):
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
+        self.stored: tuple[Any, Stored] | None = None  # the images of the last trial
         self.datasets: dict[Any, ArrayDataset] = {}
         self.placed: ArrayDataset | None = None  # what lies on the device
         self.needed_bytes = 0  # the estimate by which the last trial was admitted
@@ -182,16 +186,17 @@ class Worker:
 
     def _train(self, trial: Trial, until: int | None) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        program, self.about, splits = self._open(trial)
+        program, self.about, stored = self._open(trial)
         with self._spending("data"):
-            self.source = data.in_record(trial.data, trial.info, self.spec.cache)
+            held = data.in_record(trial.data, trial.info, self.spec.cache)
+            self.source = {**held, "storage": stored.storage}
         self.peak_bytes = program.peak_memory_bytes
-        by_step = self._restored_by_step(splits)
+        by_step = self._restored_by_step(stored.splits)
         for one in self.in_hand:  # by what was compiled to know the memory that they need
             if one.run:
                 one.run.progress.seconds["compile"] += program.compile_s / len(self.in_hand)
         for step in list(by_step):  # several where a checkpoint is damaged that looked whole
-            loop = self._loaded(by_step.pop(step), program, splits, until)
+            loop = self._loaded(by_step.pop(step), program, stored, until)
             for run in loop.runs:
                 if run.trial.id != trial.id and not self.stop.is_set():
                     self._tell_start(run.trial)
@@ -210,12 +215,14 @@ class Worker:
             by_step.setdefault(run.progress.step, []).append((run, state))
         return by_step
 
-    @staticmethod
-    def _loaded(together: list[tuple[TrialRun, State]], program: Program, splits: Splits, until: int | None) -> Loop:
+    def _loaded(
+        self, together: list[tuple[TrialRun, State]], program: Program, stored: Stored, until: int | None
+    ) -> Loop:
         """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
         runs, states = zip(*together, strict=True)
         together.clear()
-        return Loop(runs, states, program, splits, until)
+        threads = max(1, self.run_spec(runs[0].trial).threads // len(runs))
+        return Loop(runs, states, program, stored.splits, until, stored.source, threads)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -280,22 +287,32 @@ class Worker:
         finally:
             self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
 
-    def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Splits]:
-        with self._spending("data"):
-            splits = self._load(trial)
-            dataset = self._dataset(trial, splits)
+    def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Stored]:
         with self._spending("import"):
             backend, run = backends.load(self.spec.backend), self.run_spec(trial)
+        free = backend.free_memory_bytes(run)
+        with self._spending("data"):
+            stored = self._stored(trial, free)
+            dataset = self._dataset(trial, stored)
         number = max(1, len(self.in_hand))
-        known = fit.known_bytes(backend, trial, dataset, splits.train, run, number)
-        free, is_placed = backend.free_memory_bytes(run), dataset is self.placed
-        self.needed_bytes = fit.check(trial, free, is_placed, known, number)
+        known = fit.known_bytes(backend, trial, dataset, stored.splits.train, run, number)
+        is_placed = dataset is self.placed
+        self.needed_bytes = fit.check(trial, free, is_placed, known, number, stored.source is not None)
         memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat, self.room * self.needed_bytes <= memory.available_bytes())
         with self._spending("open"):
             program = backend.open(trial.model, trial.optimizer, dataset, run)
         self.placed = dataset
-        return program, {"name": self.spec.backend, **backend.about(run)}, splits
+        return program, {"name": self.spec.backend, **backend.about(run)}, stored
+
+    def _stored(self, trial: Trial, free_bytes: int | None) -> Stored:
+        """The images of a trial, where it reads them from; trials of the same images share them."""
+        splits, key = self._load(trial), (trial.info.content, host.needed(trial.data.augment))
+        if not (self.stored and self.stored[0] == key and trial.data.storage in (AUTO, self.stored[1].storage)):
+            how, self.stored = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
+            self.stored = (key, storage.stored(trial, splits, how, self.spec.cache))
+        held = self.stored[1]
+        return replace(held, splits=replace(splits, images=held.splits.images))
 
     def _load(self, trial: Trial) -> Splits:
         try:
@@ -310,14 +327,15 @@ class Worker:
         device = self.spec.device.partition(":")[0] if self.spec.device else None
         return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache)
 
-    def _dataset(self, trial: Trial, splits: Splits) -> ArrayDataset:
+    def _dataset(self, trial: Trial, stored: Stored) -> ArrayDataset:
         """The same object for trials of the same images, so that a backend places them on its device once."""
         model, config = trial.model, trial.data
         order_key = (config.permutation, model.patch_size, config.split_seed) if config.permutation != "none" else None
-        key = (trial.info.content, order_key)
+        splits, streams = stored.splits, stored.source is not None
+        key = (trial.info.content, order_key, streams)
         if key not in self.datasets:
-            limits.check_memory(splits.about, config.source, f"trial {trial.id}")
             self.datasets.clear()
             order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
-            self.datasets[key] = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
+            images = np.empty((0, *splits.images.shape[1:]), np.uint8) if streams else np.asarray(splits.images)
+            self.datasets[key] = ArrayDataset(images, np.asarray(splits.labels), order)
         return self.datasets[key]

@@ -1,7 +1,10 @@
 """The metrics of a trained model on examples, and what it says of each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +50,7 @@ def fit_probes(program: Program, splits: Splits, shots: Shots | None) -> list[Pr
     """The probes on the features that each replica of a program has now; none where no shots are asked for."""
     if shots is None:
         return []
-    parts = [_predict(program, splits.images, part) for part in _batches(shots.examples)]
+    parts = list(_predicted_parts(program, splits.images, shots.examples))
     return [shots.probes(np.concatenate([features for _, features in one])) for one in zip(*parts, strict=True)]
 
 
@@ -101,15 +104,13 @@ def _batches(indices: Array) -> list[Array]:
 
 
 def _predicted(
-    program: Program, images: Array, indices: Array, probes: Sequence[Probes]
+    program: Program, images: Any, indices: Array, probes: Sequence[Probes]
 ) -> list[tuple[Array, dict[tuple[int, int], Array]]]:
     """Of each replica the logits (n, k), and the classes (n,) that each probe says; features are not kept."""
-    parts = []
-    for part in _batches(indices):
-        outputs = _predict(program, images, part)
-        parts.append(
-            [(logits, _said(features, probes[i] if probes else {})) for i, (logits, features) in enumerate(outputs)]
-        )
+    parts = [
+        [(logits, _said(features, probes[i] if probes else {})) for i, (logits, features) in enumerate(outputs)]
+        for outputs in _predicted_parts(program, images, indices)
+    ]
     found = []
     for one in zip(*parts, strict=True):
         said = {key: np.concatenate([classes[key] for _, classes in one]) for key in one[0][1]}
@@ -121,13 +122,20 @@ def _said(features: Array, probes: Mapping[tuple[int, int], LinearProbe]) -> dic
     return {key: probe.predicted(features) for key, probe in probes.items()}
 
 
-def _predict(program: Program, images: Array, indices: Array) -> list[tuple[Array, Array]]:
-    """Logits (n, k) and features (n, d) of each replica, in float64.
+def _predicted_parts(program: Program, images: Any, indices: Array) -> Iterator[list[tuple[Array, Array]]]:
+    """Of each batch, logits (n, k) and features (n, d) of each replica, in float64.
 
-    A short batch is filled up to the one size that is compiled.
+    A short batch is filled up to the one size that is compiled. The next one is read while the device has this one.
     """
-    filled, num = np.resize(indices, PREDICT_BATCH), len(indices)
-    return [
-        (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
-        for one in program.predict(images[filled])
-    ]
+    parts = _batches(indices)
+    with ThreadPoolExecutor(1) as reader:
+        reading = [reader.submit(images.__getitem__, np.resize(part, PREDICT_BATCH)) for part in parts[:1]]
+        for part, following in zip_longest(parts, parts[1:]):
+            pixels = reading.pop().result()
+            if following is not None:
+                reading.append(reader.submit(images.__getitem__, np.resize(following, PREDICT_BATCH)))
+            num = len(part)
+            yield [
+                (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
+                for one in program.predict(pixels)
+            ]
