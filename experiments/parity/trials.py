@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.contract import MAX_PIXEL_STEPS
 from backends.errors import MixlabError, choices
 from backends.models import FAMILIES, folds
 from backends.specs import ModelSpec
@@ -28,6 +29,7 @@ from experiments.parity.job import (
 )
 from experiments.spec.config import AugmentConfig, TrialConfig
 from experiments.spec.trial import Trial
+from experiments.training import host
 
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
 CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}
@@ -165,7 +167,8 @@ def wide_batch(model: ModelSpec, batch_size: int) -> int:
 
 def _steps_of_a_call(one: Planned) -> int:
     """The most steps that one call takes in a trial's rungs."""
-    return LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+    most = LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+    return min(most, MAX_PIXEL_STEPS) if host.needed(one.trial.data.augment) else most
 
 
 def not_covered(one: Planned) -> list[str]:
