@@ -39,7 +39,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str, start: Start | None
     """
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _begun(_resolve_train(config.train, info, where), model, start, where)
-    augment = resolve_augment(config.data.augment, info.image_size, train.batch_size, where)
+    augment = resolve_augment(config.data.augment, (info.image_size, info.image_channels), train.batch_size, where)
     data = dataclasses.replace(
         config.data, image_size=info.image_size, image_channels=info.image_channels, augment=augment
     )

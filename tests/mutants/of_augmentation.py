@@ -83,7 +83,6 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/training/host.py": [
         ('draws["randaugment"][row]', 'draws["randaugment"][0]', "photometric -k each_part"),
         ("if augment.erasing else 0", "if False else 0", "photometric -k each_part or whichever_others"),
-        ("return bool(num_draws(augment))", "return augment.inception is not None", "photometric -k each_part"),
     ],
     "experiments/training/augment/mixing.py": [
         ("dtype=np.int32), -1)", "dtype=np.int32), 1)", "mixing -k authors_mixup"),
@@ -98,7 +97,11 @@ FAULTS: dict[str, list[Row]] = {
         ("num_examples // num\n", "num_examples // trial.train.batch_size\n", "mixing -k so_many_times"),
         ("num : (i + 1) * num], repeat))", "num : (i + 1) * num], 1).repeat(repeat))", "mixing -k so_many_times"),
     ],
+    "experiments/spec/config.py": [
+        ("self.three_augment or self.erasing", "self.three_augment", "photometric -k each_part"),
+    ],
     "experiments/spec/augmentation.py": [
+        ("augment.on_host and channels == 2", "False", "photometric -k do_not_fit"),
         ("if augment.crop and augment.inception:", "if False:", "photometric -k do_not_fit"),
         ("batch_size % augment.repeat:", "batch_size % 1:", "photometric -k do_not_fit"),
         ("if not augment.randaugment.num:", "if False:", "photometric -k change_nothing"),
