@@ -1,9 +1,7 @@
 """The metrics of a trained model on examples, and what it says of each."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,10 @@ from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, Program
 from experiments.data import Splits
 from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES
+from experiments.training.feed import batches
 from experiments.training.probe import SEEDS, LinearProbe, Probes, Shots
+
+Read = Callable[[Any, Array, int], Iterator[Array]]  # batches of images, see feed.batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,25 +39,25 @@ def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dic
 
 
 def evaluate_each(
-    program: Program, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = ()
+    program: Program, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = (), read: Read = batches
 ) -> list[Evaluation]:
     """Evaluate each replica of a program, as `evaluate` does one trial.  Args: probes: of `fit_probes`."""
     labels = splits.labels[indices]
-    said = _predicted(program, splits.images, indices, probes)
+    said = _predicted(program, splits.images, indices, probes, read)
     return [_evaluation(logits, by_probe, labels, loss) for logits, by_probe in said]
 
 
-def fit_probes(program: Program, splits: Splits, shots: Shots | None) -> list[Probes]:
+def fit_probes(program: Program, splits: Splits, shots: Shots | None, read: Read = batches) -> list[Probes]:
     """The probes on the features that each replica of a program has now; none where no shots are asked for."""
     if shots is None:
         return []
-    parts = list(_predicted_parts(program, splits.images, shots.examples))
+    parts = list(_predicted_parts(program, splits.images, shots.examples, read))
     return [shots.probes(np.concatenate([features for _, features in one])) for one in zip(*parts, strict=True)]
 
 
 def probed(program: Program, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
     """The accuracy of a model's probes with each of SEEDS, by shots, over the examples at `indices`."""
-    ((_, said),) = _predicted(program, splits.images, indices, fit_probes(program, splits, shots))
+    ((_, said),) = _predicted(program, splits.images, indices, fit_probes(program, splits, shots), batches)
     return probe_scores(said, splits.labels[indices])
 
 
@@ -98,18 +99,13 @@ def mean_loss(logits: Array, labels: Array, loss: str) -> float:
 MEASURES: dict[str, Callable[[Array, Array, str], float]] = {ACCURACY.name: accuracy, LOSS.name: mean_loss}
 
 
-def _batches(indices: Array) -> list[Array]:
-    """The indices in parts of PREDICT_BATCH, the last one as short as it is."""
-    return [indices[i : i + PREDICT_BATCH] for i in range(0, len(indices), PREDICT_BATCH)]
-
-
 def _predicted(
-    program: Program, images: Any, indices: Array, probes: Sequence[Probes]
+    program: Program, images: Any, indices: Array, probes: Sequence[Probes], read: Read
 ) -> list[tuple[Array, dict[tuple[int, int], Array]]]:
     """Of each replica the logits (n, k), and the classes (n,) that each probe says; features are not kept."""
     parts = [
         [(logits, _said(features, probes[i] if probes else {})) for i, (logits, features) in enumerate(outputs)]
-        for outputs in _predicted_parts(program, images, indices)
+        for outputs in _predicted_parts(program, images, indices, read)
     ]
     found = []
     for one in zip(*parts, strict=True):
@@ -122,20 +118,14 @@ def _said(features: Array, probes: Mapping[tuple[int, int], LinearProbe]) -> dic
     return {key: probe.predicted(features) for key, probe in probes.items()}
 
 
-def _predicted_parts(program: Program, images: Any, indices: Array) -> Iterator[list[tuple[Array, Array]]]:
+def _predicted_parts(program: Program, images: Any, indices: Array, read: Read) -> Iterator[list[tuple[Array, Array]]]:
     """Of each batch, logits (n, k) and features (n, d) of each replica, in float64.
 
-    A short batch is filled up to the one size that is compiled. The next one is read while the device has this one.
+    A short batch is filled up to the one size that is compiled.
     """
-    parts = _batches(indices)
-    with ThreadPoolExecutor(1) as reader:
-        reading = [reader.submit(images.__getitem__, np.resize(part, PREDICT_BATCH)) for part in parts[:1]]
-        for part, following in zip_longest(parts, parts[1:]):
-            pixels = reading.pop().result()
-            if following is not None:
-                reading.append(reader.submit(images.__getitem__, np.resize(following, PREDICT_BATCH)))
-            num = len(part)
-            yield [
-                (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
-                for one in program.predict(pixels)
-            ]
+    for i, pixels in enumerate(read(images, indices, PREDICT_BATCH)):
+        num = len(indices) - i * PREDICT_BATCH
+        yield [
+            (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
+            for one in program.predict(pixels)
+        ]

@@ -8,23 +8,30 @@ also where a read never returns.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from math import prod
+from typing import Any
 
 import numpy as np
 
-from backends.arrays import Array
+from backends.arrays import Array, Shape
 from backends.contract import MAX_PIXEL_STEPS
-from experiments.data.pixels import Pixels
+from experiments.data.pixels import Framed, Pixels
 from experiments.spec.trial import Trial
 from experiments.training import host
-from experiments.training.augment.draws import Draws
 from experiments.training.plan import step_examples
 
 CHUNK_BYTES = 128 * 2**20  # of what one call of `train` gets, but for one step at least
 AHEAD_BYTES = 2 * CHUNK_BYTES  # of what is made ahead, but for two steps at least
 PART = 16  # images of a step that a thread makes at a time
+WAIT_S = 0.25  # between two looks at whether to stop, while images are waited for
+
+Row = Callable[[int], Array]  # the image of a row of a batch
+
+
+class Interrupted(Exception):
+    """Who waited for images was asked to stop."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +39,7 @@ class Room:
     """How many steps are held at a time, and the bytes that they take."""
 
     step_bytes: int
+    most: int = MAX_PIXEL_STEPS  # steps of one call of `train`
 
     @classmethod
     def of(cls, trial: Trial) -> "Room":
@@ -40,12 +48,12 @@ class Room:
     @property
     def chunk(self) -> int:
         """Steps that one call of `train` takes at most; k of StepPlan.pixels."""
-        return max(1, min(MAX_PIXEL_STEPS, CHUNK_BYTES // self.step_bytes))
+        return max(1, min(self.most, CHUNK_BYTES // self.step_bytes))
 
     @property
     def ahead(self) -> int:
         """Steps that are made ahead."""
-        return max(2, min(4 * MAX_PIXEL_STEPS, AHEAD_BYTES // self.step_bytes))
+        return max(2, min(4 * self.most, AHEAD_BYTES // self.step_bytes))
 
     @property
     def num_bytes(self) -> int:
@@ -55,51 +63,42 @@ class Room:
 
 @dataclass
 class Slot:
-    """One step in the making. left: parts that are not made yet."""
+    """One step in the making. left: parts that are not made yet.   make: its rows, once somebody has begun."""
 
     step: int
-    examples: Array
     pixels: Array
     left: int
-    host: host.HostAugment
-    drawing: threading.Lock = field(default_factory=threading.Lock)
+    make: Row | None = None
+    beginning: threading.Lock = field(default_factory=threading.Lock)
 
-    @cached_property
-    def _draws(self) -> Draws:
-        return self.host.draws(self.step)
-
-    def fill(self, source: Pixels, rows: range) -> None:
+    def fill(self, of_step: Callable[[int], Row], rows: range) -> None:
         """Make some rows of the batch.  Raises: DataLost, and what an augmentation raises."""
-        with self.drawing:
-            draws = self._draws
+        with self.beginning:
+            self.make = make = self.make or of_step(self.step)
         for row in rows:
-            self.pixels[row] = self.host.apply(source.read(int(self.examples[row])), draws, row)
+            self.pixels[row] = make(row)
 
 
-class Feed:
-    """The pixels of one trial, in the order of its steps."""
+class Ahead:
+    """Batches of images that threads make, in the order in which they are taken."""
 
-    def __init__(
-        self, trial: Trial, source: Pixels, examples: Array, first_step: int, last_step: int, num_threads: int = 1
-    ):
-        """Begin to make the pixels of the steps from first_step on, up to last_step.
+    def __init__(self, of_step: Callable[[int], Row], shape: Shape, steps: range, room: Room, num_threads: int):
+        """Begin to make the batches of some steps.
 
-        Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+        Args: of_step: gives what makes each row of a step, in any thread.    shape: (b, h, w, c) of a step.
         """
-        self.trial, self.source, self.examples = trial, source, examples
-        self.room, self.host = Room.of(trial), host.of(trial)
-        side, channels = trial.info.image_size, trial.info.image_channels
-        self.shape = (trial.train.batch_size, side, side, channels)
-        self.chunk = np.zeros((self.room.chunk, *self.shape), np.uint8)
-        self.parts = [range(i, min(i + PART, self.shape[0])) for i in range(0, self.shape[0], PART)]
+        self.of_step, self.shape, self.room = of_step, shape, room
+        self.chunk = np.zeros((room.chunk, *shape), np.uint8)
+        self.parts = [range(i, min(i + PART, shape[0])) for i in range(0, shape[0], PART)]
         self.slots: dict[int, Slot] = {}
         self.free: list[Array] = []  # arrays of steps that were taken
-        self.step, self.next_step, self.next_part, self.last_step = first_step, first_step, 0, last_step
+        self.step = self.next_step = steps.start
+        self.next_part, self.last_step = 0, steps.stop
         self.error: BaseException | None = None
         self.is_closed = False
         self.changed = threading.Condition()
         for i in range(num_threads):
-            threading.Thread(target=self._work, name=f"feed {trial.id} {i}", daemon=True).start()
+            threading.Thread(target=self._work, name=f"ahead {i}", daemon=True).start()
 
     def wait(self, num_steps: int, seconds: float) -> bool:
         """Wait until so many steps can be taken, or their failure is known; False: the seconds are over before."""
@@ -142,7 +141,7 @@ class Feed:
         try:
             while task := self._task():
                 slot, rows = task
-                slot.fill(self.source, rows)
+                slot.fill(self.of_step, rows)
                 with self.changed:
                     slot.left -= 1
                     self.changed.notify_all()
@@ -169,10 +168,29 @@ class Feed:
         return self.is_closed or self.error is not None or self.next_step >= self.last_step
 
     def _new_slot(self, step: int) -> Slot:
-        (numbers,) = step_examples(self.trial, self.examples, step, 1)
         pixels = self.free.pop() if self.free else np.empty(self.shape, np.uint8)
-        self.slots[step] = slot = Slot(step, numbers, pixels, len(self.parts), self.host)
+        self.slots[step] = slot = Slot(step, pixels, len(self.parts))
         return slot
+
+
+class Feed(Ahead):
+    """The pixels of one trial, in the order of its steps."""
+
+    def __init__(
+        self, trial: Trial, source: Pixels, examples: Array, first_step: int, last_step: int, num_threads: int = 1
+    ):
+        """Begin to make the pixels of the steps from first_step on, up to last_step.
+
+        Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+        """
+        self.trial, augment, side = trial, host.of(trial), trial.info.image_size
+
+        def of_step(step: int) -> Row:
+            numbers, draws = step_examples(trial, examples, step, 1)[0].tolist(), augment.draws(step)
+            return lambda row: augment.apply(source.read(numbers[row]), draws, row)
+
+        shape = (trial.train.batch_size, side, side, trial.info.image_channels)
+        super().__init__(of_step, shape, range(first_step, last_step), Room.of(trial), num_threads)
 
 
 class Feeds:
@@ -201,3 +219,32 @@ class Feeds:
         for trial_id in trial_ids or list(self.feeds):
             if feed := self.feeds.pop(trial_id, None):
                 feed.close()
+
+
+def batches(
+    images: Any, indices: Array, size: int, num_threads: int = 1, idle: Callable[[], None] = lambda: None
+) -> Iterator[Array]:
+    """The images (size, h, w, c) at some indices, part by part; the last part is filled up to the one size.
+
+    Those that are read as they are asked for are read one part ahead; a later part writes over an earlier one.
+
+    Args:   images: an array, or what is indexed as one.    idle: called every WAIT_S while a disk is waited for.
+    Raises: DataLost; what `idle` raises.
+    """
+    parts = [np.resize(indices[i : i + size], size) for i in range(0, len(indices), size)]
+    if not isinstance(images, Framed):
+        yield from (images[part] for part in parts)
+        return
+
+    def of_step(step: int) -> Row:
+        return lambda row: images.read(int(parts[step][row]))
+
+    shape = (size, *images.shape[1:])
+    ahead = Ahead(of_step, shape, range(len(parts)), Room(prod(shape), most=1), num_threads)
+    try:
+        for _ in parts:
+            while not ahead.wait(1, WAIT_S):
+                idle()
+            yield ahead.take(1)[0]
+    finally:
+        ahead.close()

@@ -10,6 +10,7 @@ many trained together. How far they may part is the parity ladder's rung `replic
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from backends.arrays import State
@@ -19,14 +20,13 @@ from experiments.data.pixels import DataLost, Pixels
 from experiments.results.metrics import SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
-from experiments.training.feed import Feed, Feeds
+from experiments.training.feed import WAIT_S, Feed, Feeds, Interrupted, batches
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
 # A chunk of steps lasts about this long, so that progress is seen and a stop is answered soon.
 CHUNK_S = 0.5
 MAX_CHUNK_STEPS = 1024
-WAIT_S = 0.25  # between two looks at whether to stop, while the device waits for pixels
 
 
 class Stopped(Exception):
@@ -58,7 +58,7 @@ class Loop:
         Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
               until: the step at which they pause, an evaluation's; None: to the end.
               source: where pixels are read from as they are trained on; None: the program has the images.
-              num_threads: of each trial, that make its pixels.
+              num_threads: of each trial, that make its pixels, and those of evaluations.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
@@ -67,7 +67,7 @@ class Loop:
         self.saved_at, self.step_s = time.monotonic(), 0.0
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
-        self.feeds, self.waited_s, self.waiting = Feeds([]), 0.0, 0.0
+        self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
         if source is not None:
             span = (splits.train, self.step, self.last_step, num_threads)
             self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
@@ -75,13 +75,16 @@ class Loop:
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
         """Train to the last step, or to that of a pause.
 
-        Args:   should_stop: asked before the first chunk of steps and after each.
-        Yields: each trial as it leaves, and what ended it: None: it is trained; Stopped, Paused: its state is saved;
-                Diverged, ClaimLost, StoreError: its own.
+        Args:   should_stop: asked before the first chunk of steps, after each, and while images are waited for.
+        Yields: each trial as it leaves, and what ended it: None: it is trained; Stopped, Paused, DataLost: its state is
+                saved; Diverged, ClaimLost, StoreError: its own.
         Raises: what the program raises: it concerns all trials that have not left.
         """
         try:
             yield from self._run(should_stop)
+        except (DataLost, Interrupted) as error:  # between two steps, or in an evaluation, which is made anew
+            yield from self._save()
+            yield from self._leave(error if isinstance(error, DataLost) else Stopped())
         finally:
             self.feeds.close()
 
@@ -90,9 +93,9 @@ class Loop:
             yield from self._leave(Stopped())  # nothing is new, and the first chunk may take long to compile
         for run in self.runs:
             run.begin(len(self.runs))
-        while self.runs and self.step < self.last_step:
-            if (yield from self._is_fed(num_steps := self._chunk(), should_stop)):
-                yield from self._advance(num_steps)
+        while self.runs and (self.step < self.last_step or self._is_due()):
+            if self._is_due() or (yield from self._is_fed(num_steps := self._chunk(), should_stop)):
+                yield from self._advance(0 if self._is_due() else num_steps, partial(self._idle, should_stop))
             stops = should_stop() and bool(self.runs) and self.step < self.last_step
             if stops or time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
                 yield from self._save()
@@ -104,18 +107,25 @@ class Loop:
             yield from self._each(TrialRun.keep, self.program.states())
         yield from self._leave(None)
 
-    def _advance(self, num_steps: int) -> Leaving:
+    def _advance(self, num_steps: int, idle: Callable[[], None]) -> Leaving:
         """Train some steps, and evaluate where it is time to."""
-        try:
-            metrics = self._train(num_steps)
-        except DataLost as error:  # no step was taken: what was trained so far is worth keeping
-            yield from self._save()
-            yield from self._leave(error)
-            return
-        yield from self._each(TrialRun.take, metrics)
-        if self.runs and (self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps):
-            yield from self._evaluate()
+        if num_steps:
+            yield from self._each(TrialRun.take, self._train(num_steps))
+        if self._is_due():
+            yield from self._evaluate(idle)
         yield from self._say()
+
+    def _is_due(self) -> bool:
+        """Whether an evaluation is to be made now; one that was broken off is made where the trial goes on."""
+        is_point = self.step % self.trial.train.evaluate_every == 0 or self.step == self.trial.num_steps
+        return bool(self.step) and is_point and not all(run.has_point for run in self.runs)
+
+    def _idle(self, should_stop: Callable[[], bool]) -> None:
+        """A disk is waited for in an evaluation.  Raises: Interrupted; ClaimLost."""
+        if should_stop():
+            raise Interrupted
+        for run in self.runs:
+            run.say(self._images_per_s, 1.0)
 
     @property
     def step(self) -> int:
@@ -186,16 +196,18 @@ class Loop:
         self.waiting = self.waited_s / seconds if seconds else 0.0
         return metrics
 
-    def _evaluate(self) -> Leaving:
+    def _evaluate(self, idle: Callable[[], None]) -> Leaving:
+        read = partial(batches, num_threads=self.num_threads, idle=idle)
         start, compiled = time.monotonic(), self.program.compile_s
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         points: list[Point] = [dict.fromkeys(subsets) for _ in self.runs]
-        probes = fit_probes(self.program, self.splits, self.shots)
+        probes = fit_probes(self.program, self.splits, self.shots, read)
         for name, indices in subsets.items():
             of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
-                of_runs = [*evaluate_each(self.program, self.splits, indices, self.trial.train.loss, probes)]
+                loss = self.trial.train.loss
+                of_runs = [*evaluate_each(self.program, self.splits, indices, loss, probes, read)]
             points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)

@@ -129,11 +129,18 @@ class TrialRun:
             self.last_loss = float(loss)
         self.check_claim()
 
+    @property
+    def has_point(self) -> bool:
+        """Whether the curve has a point of this step."""
+        return bool(self.progress.curve) and bool(self.progress.curve[-1][STEP] == self.progress.step)
+
     def add_point(self, point: Point) -> None:
-        """Add a point to the curve.
+        """Add a point to the curve, unless it has one of this step.
 
         Raises: Diverged: a loss is not finite: that of the last step was, and its update led to where nothing is.
         """
+        if self.has_point:
+            return
         progress, scores = self.progress, {split: one.scores if one else None for split, one in point.items()}
         if not all(math.isfinite(score[FINITE.name]) for score in scores.values() if score):
             raise Diverged(progress.step)
