@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
+.PHONY: demo test mutants test-memory test-big-data test-streams test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
 	gpu gpu-rehearsal slurm-up slurm-down parity parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
@@ -18,6 +18,12 @@ mutants: .venv/installed-dev  ## plant one-line faults, one after the other, and
 
 test-memory: .venv/installed-dev  ## the estimates of memory against the peaks of processes: 8 settings, both frameworks
 	MIXLAB_MEMORY=1 $(BIN)/python -m pytest tests/test_memory_estimate.py -s
+
+test-big-data: .venv/installed-dev  ## a prepared set of 20 GiB (sparse) trains in 4 GiB, with the peak of one of 40 MiB
+	MIXLAB_BIG_DATA=1 $(BIN)/python -m pytest tests/test_big_data.py -s
+
+test-streams: .venv/installed-dev  ## killed and resumed trials from memory, disk and encoded, 1, 2 and 4 threads: equal bits
+	MIXLAB_STREAMS=long $(BIN)/python -m pytest tests/test_streamed_trials.py
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s
@@ -74,11 +80,11 @@ slurm-down:  ## stop it and remove SLURM_DIR
 
 # The tolerances are for 200 steps; STEPS=5 SETTINGS=model.num_blocks=1 with the models of another file is a short form.
 FAMILIES := experiments/parity/resnet.yaml experiments/parity/stages.yaml
-PARITY ?= experiments/parity/options.yaml $(FAMILIES)
+PARITY ?= experiments/parity/options.yaml experiments/parity/augment.yaml $(FAMILIES)
 STEPS ?= 200
 SETTINGS ?=
 
-parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, and every family (about 30 minutes)
+parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, augmentation and family (about 35 minutes)
 
 parity-%: .venv/installed
 	failed=0; for file in $(PARITY); do \

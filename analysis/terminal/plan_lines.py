@@ -47,11 +47,20 @@ def summary(known: Known, asked: Asked = NOTHING) -> list[str]:
         ("work", [_work(known, found), *_stages(known)]),
         ("time", _time(known)),
         ("disk", [_disk(found.disk)]),
-        ("memory", [f"{found.memory_bytes / MIB:,.0f} MiB at the peak of the largest, {_named(found.largest)}"]),
+        ("memory", _memory(found)),
         ("shows", shows(known, asked)),
     ]
     head = f"{known.ablation.name}: {totals([known.states[planned.trial.id].status for planned in known.trials])}"
     return [head, *(f"{name if not i else '':8}{text}" for name, texts in rows for i, text in enumerate(texts))]
+
+
+def _memory(found: Cost) -> list[str]:
+    """The peak of the largest trial, and what pixels take of it that are read as it trains, whatever the data holds."""
+    trial = found.largest.trial
+    peak = f"{found.memory_bytes / MIB:,.0f} MiB at the peak of the largest, {_named(found.largest)}"
+    if not fit.does_stream(trial):
+        return [peak]
+    return [peak, f"of it {fit.data_bytes(trial, streams=True) / MIB:,.0f} MiB of pixels, read ahead"]
 
 
 _HEADER = ["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]

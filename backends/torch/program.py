@@ -169,8 +169,14 @@ class TorchProgram:
         return {name: array if name == "pixels" else array.to(self.device) for name, array in arrays.items()}
 
     def _step(self, steps: dict[str, Tensor], i: int) -> dict[str, Tensor]:
-        """The arrays of one of the steps on the device: (replicas, ...)."""
-        return {name: array[i].to(self.device) for name, array in steps.items()}
+        """The arrays of one of the steps on the device: (replicas, ...).
+
+        Pixels are copied from pinned memory, so that Python need not wait for the copy, and the plan's may be written.
+        """
+        step = {name: array[i] for name, array in steps.items()}
+        if "pixels" in step and self.device.type == "cuda":
+            step["pixels"] = step["pixels"].pin_memory()
+        return {name: array.to(self.device, non_blocking=True) for name, array in step.items()}
 
     def _batch(self, step: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
