@@ -60,6 +60,7 @@ def test_right_classes_are_found_by_the_number_or_the_name_of_an_image(told: Any
         ("[[1]]", NAMES, "it tells nothing of this image"),
         ("[[1], [7]]", NAMES, "7 is none of the 3 classes"),
         ('{"a": [0]}', ["a", "b"], "'b': it tells nothing"),
+        ("[[1], [0]]", ["ILSVRC2012_val_00000000.JPEG"], "it tells nothing of this image"),
         ("[[1], [0]]", None, "mixlab data prepare"),
     ],
 )

@@ -26,6 +26,7 @@ from tests.sources import noise_folder
 WHERE = "trial.yaml"
 NONE: tuple[Any, Any] = (None, None)
 WORDS = {
+    "data.storage": ("auto", "memory", "disk", "encoded"),
     "model.variant": tuple(VARIANTS),
     "model.family": FAMILY,
     "model.token_mixing": TOKEN_MIXING,
@@ -136,6 +137,7 @@ FLAGS = (
 )
 TEXTS = (
     "data.source",
+    "data.labels_real",
     "data.subset",
     "data.train_split",
     "data.test_split",

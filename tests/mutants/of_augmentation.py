@@ -95,7 +95,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/training/plan.py": [
         ("num_examples // num\n", "num_examples // trial.train.batch_size\n", "mixing -k so_many_times"),
-        ("num : (i + 1) * num], repeat))", "num : (i + 1) * num], 1).repeat(repeat))", "mixing -k so_many_times"),
+        ("(i + 1) * num)), repeat))", "(i + 1) * num)), 1).repeat(repeat))", "mixing -k so_many_times"),
     ],
     "experiments/spec/config.py": [
         ("self.three_augment or self.erasing", "self.three_augment", "photometric -k each_part"),

@@ -119,4 +119,12 @@ FAULTS: dict[str, list[Row]] = {
             "leakage -k one_colour",
         ),
     ],
+    "experiments/data/real.py": [
+        ("told[int(found[1]) - 1]", "told[int(found[1])]", "real -k found_by"),
+        ("0 < int(found[1])", "0 <= int(found[1])", "real -k one_sentence"),
+    ],
+    "experiments/streams.py": [
+        ("outside = numbers >= size", "outside = numbers > size", "real -k one_permutation"),
+        ("left ^ (_mixed(right ^ key) & mask)", "left ^ (_mixed(right) & mask)", "real -k one_permutation"),
+    ],
 }

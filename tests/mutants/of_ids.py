@@ -46,7 +46,7 @@ FAULTS: dict[str, list[Row]] = {
         ('seed, "mixup_weights", first', 'seed, "weights", first', GOLDEN),
     ],
     "experiments/training/plan.py": [
-        ('"order", epoch', '"orders", epoch', GOLDEN),
+        ('"order", epoch, 1', '"orders", epoch, 1', GOLDEN),
         ('"crops", first', '"crop", first', GOLDEN),
         ('"flips", first', '"flip", first', GOLDEN),
         ('"dropout", first', '"drop", first', GOLDEN),
