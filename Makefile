@@ -77,11 +77,11 @@ slurm-down:  ## stop it and remove SLURM_DIR
 
 # The tolerances are for 200 steps; STEPS=5 SETTINGS=model.num_blocks=1 with the models of another file is a short form.
 FAMILIES := experiments/parity/resnet.yaml experiments/parity/stages.yaml
-PARITY ?= experiments/parity/options.yaml $(FAMILIES)
+PARITY ?= experiments/parity/options.yaml experiments/parity/augment.yaml $(FAMILIES)
 STEPS ?= 200
 SETTINGS ?=
 
-parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, and every family (about 30 minutes)
+parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, augmentation and family (about 35 minutes)
 
 parity-%: .venv/installed
 	failed=0; for file in $(PARITY); do \

@@ -46,7 +46,7 @@ def job(
     """A trial with everything on, as the ladder takes it."""
     config = TrialConfig(
         dataclasses.replace(MODEL, **changes.get("model", {})),
-        dataclasses.replace(SOURCE, augment=AugmentConfig(crop=2)),
+        dataclasses.replace(SOURCE, augment=AugmentConfig(**changes.get("augment", {"crop": 2}))),
         dataclasses.replace(TRAIN, precision=precision, **changes.get("train", {})),
         seed=3,
     )

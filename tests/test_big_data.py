@@ -21,7 +21,8 @@ SIDE, BATCH, STEPS = 224, 64, 12
 IMAGE_BYTES = SIDE * SIDE * 3
 LIMIT_BYTES = 4 * 2**30
 HARD = resource.getrlimit(resource.RLIMIT_DATA)[1]
-GROWTH = 1.05  # of the peak, from a set of 40 MiB to one of 20 GiB: labels and the order of an epoch grow. Seen: 1.03, 1.04
+# Of the peak, from a set of 40 MiB to one of 20 GiB: labels and the order of an epoch grow. Seen: 1.03, 1.04.
+GROWTH = 1.05
 
 pytestmark = pytest.mark.skipif(os.environ.get("MIXLAB_BIG_DATA") != "1", reason="make test-big-data")
 

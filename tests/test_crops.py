@@ -102,6 +102,11 @@ def test_places_of_boxes_are_uniform_and_those_of_tensorflow_leave_out_the_last(
         assert stats.kstest(shares, "uniform").pvalue > LEAST_P
 
 
+def test_aspects_of_tensorflows_boxes_end_where_they_should() -> None:
+    aspects = [one.width / one.height for one in drawn("tf", 2000, 2000, 0.05, 4000) if one.height > 500]
+    assert 1.325 < max(aspects) < 1.3315 and 0.749 < min(aspects) < 0.755  # a width is rounded by half a pixel
+
+
 def test_the_area_and_the_aspect_of_torchvisions_boxes_do_not_depend_on_each_other() -> None:
     boxes = [one for one in drawn("torchvision", 400, 400, 0.08, 4000) if one.height * one.width < 0.5 * 400**2]
     areas, aspects = [one.height * one.width for one in boxes], [math.log(one.width / one.height) for one in boxes]

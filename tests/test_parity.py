@@ -17,14 +17,14 @@ from analysis.terminal import parity_lines
 from analysis.terminal.parity_lines import Climbed
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import PRECISION
-from experiments.design.ablation import load_base
+from experiments.design.ablation import load_ablation, load_base
 from experiments.parity import trials
 from experiments.parity.ladder import RUNGS
 from experiments.parity.pair import Side
 from experiments.parity.rungs import Difference, Rung, compare, moves
 from experiments.parity.tolerances import ROUNDOFF, TABLE, Tolerance, tolerance
 from experiments.spec.config import TrialConfig
-from tests.conftest import TINY, Ended, base, is_alive, start, wait_until, write_yaml
+from tests.conftest import ROOT, TINY, Ended, base, is_alive, start, wait_until, write_yaml
 from tests.test_cli import assert_mistake
 
 Run = Callable[..., Ended]
@@ -161,6 +161,17 @@ def test_checks_that_cost_are_made_where_they_tell_something_and_the_rest_is_nam
         ablation = load_base(path, asked.get("overrides", ()))
         (one,) = trials.trials(ablation, 2, tmp_path / "cache", asked.get("asked", ()))
         assert "compile" in one.checks and "run.compile (--with compile)" not in trials.not_covered(one)
+
+
+def test_each_augmentation_is_a_trial_of_its_own_and_batches_hold_whole_repeats(tmp_path: Path) -> None:
+    path = ROOT / "experiments/parity/augment.yaml"
+    planned = trials.trials(load_ablation(path), 2, tmp_path / "cache")
+    assert len(planned) == len(yaml.safe_load(path.read_text())["grid"]["augment"])
+    for one in planned:
+        augment = one.trial.data.augment
+        assert one.trial.train.batch_size % augment.repeat == one.wide_batch % augment.repeat == 0
+        assert not (augment.crop and augment.inception) and augment.flip
+    assert "more than 32 in one call" in trials.not_covered(planned[0])
 
 
 def test_the_wide_batch_is_the_trials_own_or_one_that_counts_beyond_16_bits() -> None:

@@ -22,12 +22,20 @@ from backends.torch.models import mixer as torch_mixer
 from backends.torch.models import mixing as torch_mixing
 from experiments.parity import side
 from experiments.parity.job import Job
+from experiments.spec.config import RandAugmentConfig
 from tests.parity_bench import SOURCE, TRAIN, TRIALS, Plant, climbed, fresh_code, job, on_torch_optimizer
 
 # What a number of float32 has no digits for: 1e-6 beside a norm of 0.1 or more, and the last digit of a correction;
 # and E[x^2] - E[x]^2, which loses digits far from zero alone, where the ladder looks in float64.
 ROUNDED_AWAY = {("float32", name) for name in ("clip epsilon", "bias correction in float32", "fast variance")}
 
+# Of what a batch is made of: pixels that come with the plan, cutmix, and the authors' mixup.
+PIXELS = {"inception": "torchvision", "randaugment": RandAugmentConfig(2, 9.0), "erasing": 0.5, "cutmix": 1.0}
+AUGMENTED: dict[str, dict[str, dict[str, Any]]] = {
+    "pixels": {"augment": PIXELS},
+    "authors": {"augment": {"crop": 2, "mixup": 0.5, "mixup_style": "authors", "repeat": 2}},
+}
+ALL = TRIALS | AUGMENTED
 FAULTS: dict[str, tuple[str, Plant, str, str]] = {}  # name -> trial, plant, rung, words of the place
 MIXING = "MixerBlock_0/token_mixing"
 
@@ -248,6 +256,48 @@ def wrong_crops(patch: pytest.MonkeyPatch) -> None:
     on_step("crops", lambda crops: crops.flip(-1))(patch)
 
 
+@fault("a box of cutmix one row longer", "batch", "images: ", trial="pixels")
+def longer_box(patch: pytest.MonkeyPatch) -> None:
+    on_step("cutmix_boxes", lambda box: box + torch.tensor([0, 1, 0, 0]))(patch)
+
+
+@fault("rows and columns of a box exchanged", "batch", "images: ", trial="pixels")
+def exchanged_box(patch: pytest.MonkeyPatch) -> None:
+    on_step("cutmix_boxes", lambda box: box.roll(2))(patch)
+
+
+@fault("targets mixed without the area of the box", "batch", "targets: ", trial="pixels")
+def unmixed_targets(patch: pytest.MonkeyPatch) -> None:
+    on_step("target_weights", torch.ones_like)(patch)
+
+
+@fault("pixels of another row", "batch", "images: ", trial="pixels")
+def other_row(patch: pytest.MonkeyPatch) -> None:
+    on_step("pixels", lambda pixels: pixels.roll(1, 0))(patch)
+
+
+@fault("pixels of the data set, not of the plan", "batch", "images: ", trial="pixels")
+def unaugmented(patch: pytest.MonkeyPatch) -> None:
+    gather = torch_batch.gather
+    without = lambda step: {name: x for name, x in step.items() if name != "pixels"}  # noqa: E731
+    patch.setattr(torch_batch, "gather", lambda data, step: gather(data, without(step)))
+
+
+@fault("pixels of the first step in each", "chunk", "the loop over the steps of one call", trial="pixels")
+def first_pixels(patch: pytest.MonkeyPatch) -> None:
+    step = torch_train.TorchProgram._step
+
+    def changed(self: Any, steps: dict[str, Tensor], i: int) -> dict[str, Tensor]:
+        return {**step(self, steps, i), "pixels": step(self, steps, 0)["pixels"]}
+
+    patch.setattr(torch_train.TorchProgram, "_step", changed)
+
+
+@fault("the authors' partner is the previous one", "batch", "images: ", trial="authors")
+def previous_partner(patch: pytest.MonkeyPatch) -> None:
+    on_step("mixup_partners", lambda partners: partners.roll(2))(patch)
+
+
 @fault("rate one step late", "step", "takes the learning rate of the step before")
 def late_rate(patch: pytest.MonkeyPatch) -> None:
     step = job(TRIALS["adamw"], Path(), Path(), "float64").first_step
@@ -360,7 +410,7 @@ def lost_weight(patch: pytest.MonkeyPatch) -> None:
 def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     """The side without a fault, for each trial, in one precision after the other."""
     root = tmp_path_factory.mktemp("sound")
-    jobs = {name: job(changes, root / name, root / "cache", request.param) for name, changes in TRIALS.items()}
+    jobs = {name: job(changes, root / name, root / "cache", request.param) for name, changes in ALL.items()}
     for one in jobs.values():
         one.folder.mkdir()
         side.climb(torch_backend.BACKEND, one)
@@ -373,7 +423,7 @@ def fresh() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("trial", TRIALS)
+@pytest.mark.parametrize("trial", ALL)
 def test_two_sound_sides_pass_every_rung_exactly(
     sound: dict[str, Job], tmp_path: Path, fresh: None, trial: str
 ) -> None:

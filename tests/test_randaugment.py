@@ -118,6 +118,14 @@ def test_geometry_of_big_vision_takes_the_nearest_pixel_and_fills_with_128(magni
         np.testing.assert_array_equal(found, moved(IMAGE, source, 128), err_msg=name)
 
 
+def test_what_lies_just_below_half_way_is_the_nearer_pixel() -> None:
+    """0.49999997 and 0.5 are 1 in float32."""
+    shift = np.nextafter(np.float32(0.5), np.float32(0))
+    found = tensorflow_forms.warp(IMAGE, (1, 0, float(shift), 0, 1, 0))
+    np.testing.assert_array_equal(found, moved(IMAGE, lambda x, y: (float(np.float32(x) + shift), y), 128))
+    np.testing.assert_array_equal(found[:, 0], IMAGE[:, 0])
+
+
 @pytest.mark.parametrize("magnitude", [0.0, 5.0, 10.0, 15.0])
 def test_enhancements_of_big_vision_cut_fractions_off(magnitude: float) -> None:
     factor = magnitude / 10 * 1.8 + 0.1
@@ -149,7 +157,8 @@ def test_solarize_of_big_vision_overflows_as_there(magnitude: float, threshold: 
 
 
 @pytest.mark.parametrize(
-    ("magnitude", "mask"), [(0.0, 0x80), (2.5, 0x80), (5.0, 0xC0), (10.0, 0xF0), (15.0, 0xFC), (30.0, 0xFF)]
+    ("magnitude", "mask"),
+    [(0.0, 0x80), (2.5, 0x80), (5.0, 0xC0), (9.0, 0xE0), (10.0, 0xF0), (15.0, 0xFC), (30.0, 0xFF)],
 )
 def test_posterize_of_big_vision_keeps_upper_bits(magnitude: float, mask: int) -> None:
     np.testing.assert_array_equal(apply("Posterize", magnitude), IMAGE & mask)
@@ -193,7 +202,7 @@ def test_cutout_fills_a_square_around_a_pixel(magnitude: float, pad: int) -> Non
 
 
 @pytest.mark.parametrize("sign", [1, -1])
-@pytest.mark.parametrize("magnitude", [1.0, 9.0, 10.0, 15.0, 30.0])
+@pytest.mark.parametrize("magnitude", [1.0, 9.0, 12.0, 15.0, 30.0])
 def test_operations_of_torchvision_are_those_of_pillow(magnitude: float, sign: int) -> None:
     """With magnitudes of 31 bins; nothing is as in big_vision's but Equalize."""
     given, share = Image.fromarray(IMAGE), magnitude / 30
@@ -207,7 +216,7 @@ def test_operations_of_torchvision_are_those_of_pillow(magnitude: float, sign: i
         "Sharpness": ImageEnhance.Sharpness(given).enhance(factor),
         "Rotate": given.rotate(sign * on_line(30, magnitude)),
         "AutoContrast": ImageOps.autocontrast(given),
-        "Posterize": ImageOps.posterize(given, {1: 8, 9: 7, 10: 7, 15: 6, 30: 4}[int(magnitude)]),
+        "Posterize": ImageOps.posterize(given, {1: 8, 9: 7, 12: 6, 15: 6, 30: 4}[int(magnitude)]),
     }
     for name, image in expected.items():
         found = apply(name, magnitude, sign=sign, style="torchvision")

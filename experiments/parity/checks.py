@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.arrays import State
-from backends.contract import ArrayDataset, Backend, Program
+from backends.contract import MAX_PIXEL_STEPS, ArrayDataset, Backend, Program
 from backends.plan import StepPlan
 from backends.specs import OptimizerSpec, RunSpec
 from experiments.data import Splits
@@ -25,8 +25,9 @@ from experiments.parity.job import (
     spread_state,
     wide_labels,
 )
+from experiments.parity.plans import whole_plan
 from experiments.spec.trial import Trial
-from experiments.training.plan import step_plan
+from experiments.training import host
 from experiments.training.start import initial_state
 
 # Prefixes of names: what the first way of computing gives, what the second gives, and the state that both begin with.
@@ -64,15 +65,18 @@ def _both(first: State, second: State) -> State:
 
 
 def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
-    """The state and the metrics of LONG_STEPS steps, taken one by one and in one call."""
-    plans = [step_plan(trial, splits.train, step, 1) for step in range(LONG_STEPS)]
+    """The state and the metrics of LONG_STEPS steps, taken one by one and in one call, or as few as pixels allow."""
+    plans = [whole_plan(trial, splits, step, 1) for step in range(LONG_STEPS)]
     program.load([initial_state(trial)])
     metrics = [program.train([plan])[0] for plan in plans]
     losses, norms = (np.concatenate([getattr(m, name) for m in metrics]) for name in ("loss", "gradient_norm"))
     expected = {"loss": losses, "gradient_norm": norms, **program.states()[0]}
     program.load([initial_state(trial)])
-    (once,) = program.train([step_plan(trial, splits.train, 0, LONG_STEPS)])
-    return _both(expected, {"loss": once.loss, "gradient_norm": once.gradient_norm, **program.states()[0]})
+    most = MAX_PIXEL_STEPS if host.needed(trial.data.augment) else LONG_STEPS
+    calls = [(step, min(most, LONG_STEPS - step)) for step in range(0, LONG_STEPS, most)]
+    together = [program.train([whole_plan(trial, splits, *call)])[0] for call in calls]
+    found = {"loss": [m.loss for m in together], "gradient_norm": [m.gradient_norm for m in together]}
+    return _both(expected, {**{name: np.concatenate(x) for name, x in found.items()}, **program.states()[0]})
 
 
 def _replicas(program: Program, job: Job, splits: Splits) -> State:
@@ -95,7 +99,7 @@ def _replicas(program: Program, job: Job, splits: Splits) -> State:
 
 def _replica_plan(trial: Trial, rate: float, job: Job, splits: Splits) -> StepPlan:
     """The plan of one replica's steps, at `rate` times its learning rate."""
-    plan = step_plan(trial, splits.train, job.first_step, REPLICA_STEPS)
+    plan = whole_plan(trial, splits, job.first_step, REPLICA_STEPS)
     return dataclasses.replace(plan, learning_rate=rate * plan.learning_rate)
 
 
@@ -107,7 +111,7 @@ def _named(states: list[State]) -> State:
 def _wide(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
     """Forward pass and gradients at other sizes, and the gradients again with remat or compiled, or without."""
     trial = job.wide
-    plan = step_plan(trial, splits.train, job.first_step, 1)
+    plan = whole_plan(trial, splits, job.first_step, 1)
     indices, order = plan.examples[0], opened.dataset.pixel_order
     # The batch's own examples and no more, with labels of as many classes as the wide sizes have.
     few = ArrayDataset(np.asarray(splits.images[indices]), wide_labels(splits.labels[indices]), order)

@@ -59,8 +59,8 @@ RUNGS = {
 BATCH = ("images", "targets")
 # What to look at first where a value is the first to differ that is no layer's; layers say it themselves.
 HINTS = {
-    "images": "crop, flip, input permutation, mixup partners, or the order of examples",
-    "targets": "label smoothing, mixup partners, or the order of examples",
+    "images": "crop, flip, input permutation, mixup partners, cutmix, the plan's pixels, or the order of examples",
+    "targets": "label smoothing, mixup partners, the share of cutmix's box, or the order of examples",
     "loss": "the form of the loss, or its mean over the batch",
 }
 

@@ -32,8 +32,8 @@ from experiments.parity.job import (
     read_jobs,
     spread_state,
 )
+from experiments.parity.plans import whole_plan
 from experiments.training.evaluate import evaluate
-from experiments.training.plan import step_plan
 from experiments.training.start import initial_state
 
 FILE_BYTES = 2**25  # of the parameters of some steps in one file
@@ -87,7 +87,7 @@ def climb(backend: Backend, job: Job) -> None:
 def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
     """The files of one step from the spread state, of an evaluation there, and of some steps in one call."""
     trial, first = job.trial, job.first_step
-    plan = step_plan(trial, splits.train, first, 1)
+    plan = whole_plan(trial, splits, first, 1)
     program.load([initial_state(trial)])
     yield "weights", program.states()[0]
     yield "plan", plan.arrays()
@@ -107,7 +107,7 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     norm = program.train([plan])[0].gradient_norm
     yield "step", {"gradient_norm": norm, **program.states()[0]}
     program.load([initial_state(trial)])
-    program.train([step_plan(trial, splits.train, 0, min(CHUNK_STEPS, job.num_steps))])
+    program.train([whole_plan(trial, splits, 0, min(CHUNK_STEPS, job.num_steps))])
     yield "chunk", _parameters(program)
 
 
@@ -120,7 +120,7 @@ def _empty_step(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str,
     """The step from empty slots, in a program of its own, as its optimizer has other numbers."""
     program = opened.program(job.trial, empty_optimizer(job.trial.optimizer))
     program.load([empty_state(job.trial)])
-    program.train([empty_plan(step_plan(job.trial, splits.train, job.first_step, 1))])
+    program.train([empty_plan(whole_plan(job.trial, splits, job.first_step, 1))])
     yield "empty", program.states()[0]
 
 
@@ -133,7 +133,7 @@ def _trajectory(program: Program, job: Job, splits: Splits) -> Iterator[tuple[in
         rows: list[State] = []
         for step in range(first, min(first + in_file, job.num_steps)):
             _end_if_orphaned()
-            metrics = program.train([step_plan(job.trial, splits.train, step, 1)])[0]
+            metrics = program.train([whole_plan(job.trial, splits, step, 1)])[0]
             rows.append({"loss": metrics.loss[0], **_parameters(program)})
         yield first, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from backends.contract import MAX_PIXEL_STEPS
 from backends.errors import MixlabError, choices
 from backends.models import FAMILIES, folds
 from backends.specs import ModelSpec
@@ -26,8 +27,9 @@ from experiments.parity.job import (
     WIDE,
     WIDE_CLASSES,
 )
-from experiments.spec.config import TrialConfig
+from experiments.spec.config import AugmentConfig, TrialConfig
 from experiments.spec.trial import Trial
+from experiments.training import host
 
 # What the ladder switches on where a trial leaves it off: a part that is off cannot be seen to differ.
 CHANCE = {"dropout": 0.1, "stochastic_depth": 0.5}
@@ -59,7 +61,8 @@ class Planned:
 
     @property
     def wide_batch(self) -> int:
-        return wide_batch(self.trial.model, self.batch_size)
+        size = wide_batch(self.trial.model, self.batch_size)
+        return size - size % self.trial.data.augment.repeat
 
 
 def read_checks(names: Sequence[str]) -> tuple[str, ...]:
@@ -76,10 +79,15 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     The learning rate follows the square root of the batch size: at the rate of a large batch, the noise of a small one
     makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
     """
-    batch_size = min(config.train.batch_size, BATCH_SIZE)
+    given = config.data.augment
+    batch_size = min(config.train.batch_size, max(BATCH_SIZE // given.repeat, 1) * given.repeat)
     own = {f.name for f in dataclasses.fields(FAMILIES[config.model.family].Config)}
     model: dict[str, Any] = {n: value for n, value in CHANCE.items() if n in own and not getattr(config.model, n)}
-    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(config.data.augment, n)}
+    augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(given, n)}
+    augment["flip"] = True
+    # An inception crop is in place of one with padding; beside cutmix, mixup would leave it half of the steps.
+    for name in [n for n, other in (("crop", given.inception), ("mixup", given.cutmix)) if other]:
+        augment.pop(name, None)
     train: dict[str, Any] = {
         "steps": num_steps,
         "epochs": None,
@@ -93,9 +101,7 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
         "evaluate_every": None,
         "init_from": None,  # drawn weights show every fault that others would, and are there on every machine
     }
-    data = dataclasses.replace(
-        config.data, augment=dataclasses.replace(config.data.augment, **{"flip": True, **augment})
-    )
+    data = dataclasses.replace(config.data, augment=dataclasses.replace(given, **augment))
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, **model),
@@ -107,10 +113,11 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
 def conditions(trial: Trial) -> str:
     """How the sides train a trial, in words: its numbers that the ladder may have changed."""
     train, augment = trial.train, trial.data.augment
+    crop = f"inception crop ({augment.inception})" if augment.inception else f"crop {augment.crop}"
     return (
         f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
         f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
-        f"crop {augment.crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
+        f"{crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
         f"average {train.ema_decay:g}"
     )
 
@@ -126,7 +133,8 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
         trial = resolved(whole(config, num_steps), cache, ablation.where)
         # Two trials with this key run the same operations: other images or numbers show no other fault.
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
-        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, trial.data.permutation)
+        data = (trial.data.permutation, *augmented(trial.data.augment))
+        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, *data)
         own = names.settings(point)
         settings = {name: value for name, value in own.items() if name not in ("seed", "backend")}
         chosen.setdefault(key, GridTrial(trial, settings))
@@ -144,6 +152,13 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
     return planned
 
 
+def augmented(augment: AugmentConfig) -> tuple[Any, ...]:
+    """What of an augmentation is another operation: which of its parts are on, without their numbers."""
+    style = augment.randaugment.style if augment.randaugment.num else None
+    on = (augment.cutmix > 0, augment.color_jitter > 0, augment.three_augment, augment.erasing > 0)
+    return (augment.mixup_style, augment.inception, style, *on, augment.repeat)
+
+
 def wide_batch(model: ModelSpec, batch_size: int) -> int:
     """Batch size of the wide rungs: the trial's own, or what takes dropout's smallest site beyond 16 bits."""
     sites = [math.prod(layer.output) for layer in folds.layers(model) if layer.drops]
@@ -152,7 +167,8 @@ def wide_batch(model: ModelSpec, batch_size: int) -> int:
 
 def _steps_of_a_call(one: Planned) -> int:
     """The most steps that one call takes in a trial's rungs."""
-    return LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+    most = LONG_STEPS if LONG in one.checks else min(CHUNK_STEPS, one.trial.num_steps)
+    return min(most, MAX_PIXEL_STEPS) if host.needed(one.trial.data.augment) else most
 
 
 def not_covered(one: Planned) -> list[str]:

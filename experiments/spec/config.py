@@ -44,6 +44,11 @@ class AugmentConfig:
     erasing: float = option(0.0, low=0.0, high=1.0, before=0.0)  # probability of a grey box in an image; 0: off
     repeat: int = option(1, low=1, high=16, before=1)  # times that a batch holds each of its examples
 
+    @property
+    def on_host(self) -> bool:
+        """Whether pixels are changed before the device has them; see training/host.py."""
+        return bool(self.inception or self.randaugment.num or self.color_jitter or self.three_augment or self.erasing)
+
 
 @dataclass(frozen=True)
 class DataConfig:

@@ -39,9 +39,10 @@ def resolve(config: TrialConfig, info: DataInfo, where: str, start: Start | None
     """
     model = _resolve_model(config.model, info, config.data.source, where)
     train = _begun(_resolve_train(config.train, info, where), model, start, where)
-    augment = resolve_augment(config.data.augment, info.image_size, train.batch_size, where)
-    sizes = {"image_size": info.image_size, "image_channels": info.image_channels}
-    data = dataclasses.replace(config.data, augment=augment, **sizes)
+    augment = resolve_augment(config.data.augment, (info.image_size, info.image_channels), train.batch_size, where)
+    data = dataclasses.replace(
+        config.data, image_size=info.image_size, image_channels=info.image_channels, augment=augment
+    )
     devices.check_backend(config.run.device, config.backend, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
     _check_shots(config.run.shots, info, f"{where}: run.probe_shots")

@@ -32,7 +32,7 @@ def num_draws(augment: AugmentConfig) -> dict[str, int]:
 
 def needed(augment: AugmentConfig) -> bool:
     """Whether anything is to be done on the host, so that pixels come in the plan wherever they are stored."""
-    return bool(num_draws(augment))
+    return augment.on_host
 
 
 @dataclass(frozen=True)

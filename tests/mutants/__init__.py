@@ -7,6 +7,7 @@ nothing (an equivalent one) is no row.
 
 from tests.mutants import (
     of_asking,
+    of_augmentation,
     of_data,
     of_exports,
     of_halving,
@@ -29,6 +30,7 @@ PARTS = (
     of_yaml,
     of_data,
     of_pixels,
+    of_augmentation,
     of_stores,
     of_slurm,
     of_reports,

@@ -41,12 +41,14 @@ FAULTS: dict[str, list[Row]] = {
         ('f"{seed}/{purpose}"', 'f"{seed}:{purpose}"', GOLDEN),
         ("counter=first * counts", "counter=first", GOLDEN),
     ],
+    "experiments/training/augment/mixing.py": [
+        ('"mixup_partners", first', '"partners", first', GOLDEN),
+        ('seed, "mixup_weights", first', 'seed, "weights", first', GOLDEN),
+    ],
     "experiments/training/plan.py": [
         ('"order", epoch', '"orders", epoch', GOLDEN),
         ('"crops", first', '"crop", first', GOLDEN),
         ('"flips", first', '"flip", first', GOLDEN),
-        ('"mixup_partners", first', '"partners", first', GOLDEN),
-        ('"mixup_weights", *draw', '"weights", *draw', GOLDEN),
         ('"dropout", first', '"drop", first', GOLDEN),
         ('"stochastic_depth", first', '"depth", first', GOLDEN),
         ("(t + 1) / max(1, train.warmup_steps)", "t / max(1, train.warmup_steps)", GOLDEN),

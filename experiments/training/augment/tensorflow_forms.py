@@ -6,6 +6,7 @@ whole but for a rounding there may differ by one level. Theirs take colour image
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from PIL import ImageOps
@@ -17,7 +18,7 @@ LEVELS = np.arange(256)
 PIECE = 2**14  # numbers that are computed at once; twice as fast as all of an image of 224 pixels
 BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))  # added, a cast rounds half up, and what is below half down
 FILL = np.uint8(128)  # of what comes from outside of an image
-FILLED = {np.dtype(np.uint8): FILL, np.dtype(np.uint32): np.uint32(0x80808080)}  # a pixel of it; see as_words
+FILLED: dict[int, Any] = {1: FILL, 4: np.uint32(0x80808080)}  # a pixel of it by its bytes; see as_words
 GREY = np.array([2989, 5870, 1140], np.int32)  # ten-thousandths, tf.image.rgb_to_grayscale
 
 
@@ -131,7 +132,7 @@ def warp(image: Array, matrix: tuple[float, ...]) -> Array:
         # std::round goes away from zero: what is half a pixel outside is outside.
         inside = (columns > -0.5) & (columns < width - 0.5) & (rows > -0.5) & (rows < height - 0.5)
         nearest = (rows + BELOW_HALF).astype(np.int32) * width + (columns + BELOW_HALF).astype(np.int32)
-        result[band] = np.where(inside, words.take(np.where(inside, nearest, 0)), FILLED[words.dtype])
+        result[band] = np.where(inside, words.take(np.where(inside, nearest, 0)), FILLED[words.itemsize])
     return from_words(result)
 
 
