@@ -34,7 +34,8 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     data.*, train.*, backend, seed (a field that the grid or the table names: as it was asked for); info.*: what the
     data source holds, in examples and pixels. From the record, with the names of results/metrics.py:
     {last,best}.{train,validation,test}.{accuracy,loss}, accuracy in [0, 1], loss in nats; {last,best}.step;
-    seconds.{compile,train,evaluate}; images_per_s; parameters; forward_flops_per_image; training_flops;
+    seconds.{compile,train,evaluate}, and seconds.wait, for pixels, of a trial that reads them as it trains;
+    images_per_s; parameters; forward_flops_per_image; training_flops;
     peak_memory_bytes; commit, of the project, several where a trial went on
     under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one
     that was trained on; host, processor, device, threads, python, packages, of its last session; ran_on: the device, of
@@ -123,6 +124,12 @@ def _section(name: str, config: Any) -> dict[str, Any]:
     """A section of a trial as a flat mapping, kept from trial to trial, which share most of their sections."""
     flat: dict[str, Any] = {}
     for key, value in as_tree(config).items():
-        inner = value if isinstance(value, dict) else {"": value}
-        flat |= {f"{name}.{key}.{last}".rstrip("."): part for last, part in inner.items()}
+        flat |= _leaves(f"{name}.{key}", value)
     return flat
+
+
+def _leaves(name: str, value: Any) -> dict[str, Any]:
+    """A value by its dotted name; of a mapping, and of those in it, each value."""
+    if not isinstance(value, dict):
+        return {name: value}
+    return {leaf: part for key, inner in value.items() for leaf, part in _leaves(f"{name}.{key}", inner).items()}

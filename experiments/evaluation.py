@@ -179,7 +179,7 @@ def _state(weights: Weights) -> dict[str, np.ndarray]:
 
 
 def _evaluate(program: Program, splits: Splits, precision: str) -> Evaluation:
-    metrics = evaluate_program(program, splits, splits.test, TEST_LOSS)
+    metrics = evaluate_program(program, splits, splits.test, TEST_LOSS, splits.right)
     if not math.isfinite(metrics[FINITE.name]):
         raise MixlabError(f"{COMMAND_LINE}: the loss is not finite in {precision}; are these the weights of this data?")
     return Evaluation(metrics, len(splits.test))

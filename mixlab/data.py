@@ -2,22 +2,20 @@
 
 import argparse
 import shlex
-import signal
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError, show_chain
-from mixlab.common import add_overrides, add_store, data_cache, store_option
+from mixlab import preparation
+from mixlab.common import add_store, store_option
 
 if TYPE_CHECKING:
     from experiments.data.contents import Contents
-    from experiments.data.known import About
     from experiments.results.store import Store
     from experiments.spec.config import DataConfig
 
-HELP = "Print what a source of data holds, or decode it before trials are planned."
+HELP = "Print what a source of data holds, or prepare it before trials are planned."
 EXAMPLE = "mixlab data show path/to/images --sheet images.png"
 ENDS = 10  # classes shown at each end where there are many
 
@@ -31,50 +29,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     show.add_argument("--sheet", type=Path, metavar="PNG", help="write the first 8 training images of each class there")
     show.add_argument("--all", action="store_true", help=f"list all classes, not the first and last {ENDS}")
-    prepare = actions.add_parser("prepare", help="decode the data of an ablation, or one source, into the data cache")
+    prepare = actions.add_parser("prepare", help="decode data into a folder that trials read, or into the data cache")
     add_store(prepare)
-    prepare.add_argument("source", metavar="ABLATION|SOURCE", help="an ablation's YAML file, or a source of data")
-    add_overrides(prepare)
+    preparation.add_arguments(prepare)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    return _show(arguments) if arguments.action == "show" else _prepare(arguments)
-
-
-def _prepare(arguments: argparse.Namespace) -> int:
-    from experiments import data
-    from experiments.results.store import Store
-
-    store = Store(arguments.store)
-    store.check_folder()
-    cache, where, configs = _asked(arguments, store)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what is half-made is removed
-    for config in configs:
-        print(_prepared(config.source, data.prepare(config, cache, where), cache), flush=True)
-    return 0
-
-
-def _prepared(source: str, about: "About", cache: Path) -> str:
-    from experiments.data import decoded_bytes
-
-    num, size = about.num_train + about.num_test, about.image_size
-    held = f"{num:,} images of {size} x {size} x {about.image_channels} in {about.num_classes:,} classes"
-    return f"{source}: {held}, {decoded_bytes(about) / 2**20:,.2f} MiB in {cache / about.content}"
-
-
-def _asked(arguments: argparse.Namespace, store: "Store") -> "tuple[Path, str, list[DataConfig]]":
-    """The cache, what errors begin with, and the data."""
-    from experiments import evaluation
-    from experiments.design import ablation as ablations
-    from experiments.design.trials import data_configs
-    from experiments.spec.expand import expand
-
-    if arguments.source.endswith((".yaml", ".yml")):
-        path = Path(expand(arguments.source, f"{ablations.COMMAND_LINE}: ablation"))
-        ablation = ablations.load_ablation(path, arguments.overrides)
-        return data_cache(ablation, store), ablation.where, data_configs(ablation)
-    config = evaluation.read_data([arguments.source, *arguments.overrides])
-    return store.data, ablations.COMMAND_LINE, [config]
+    return _show(arguments) if arguments.action == "show" else preparation.command(arguments)
 
 
 def _show(arguments: argparse.Namespace) -> int:

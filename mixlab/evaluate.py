@@ -90,11 +90,11 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _head_lines(result: "Evaluation") -> list[str]:
     from experiments.evaluation import TEST_LOSS
-    from experiments.results.metrics import LOSS, METRICS
+    from experiments.results.metrics import LOSS, every
 
     lines = [f"classes     {result.classes}"]
     for name, value in result.metrics.items():
-        metric = METRICS[name]
+        metric = every()[name]
         unit = f"({TEST_LOSS})" if metric is LOSS else metric.unit
         lines.append(f"{name:11} {metric.scale * value:.{metric.digits_alone}f} {unit}")
     return lines

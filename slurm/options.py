@@ -222,6 +222,12 @@ def sent(options: Mapping[str, Option]) -> dict[str, Option]:
 
 def for_report(options: Mapping[str, Option]) -> dict[str, Option]:
     """The options of a job that needs no GPU, and whose memory is known."""
+    return {name: value for name, value in without_gpus(options).items() if name not in MEMORY}
+
+
+def without_gpus(options: Mapping[str, Option]) -> dict[str, Option]:
+    """The options of a job that needs no GPU."""
     gres = ",".join(item for item in str(options.get("gres", "")).split(",") if not _gpus_in(item))
-    rest = {name: value for name, value in options.items() if name not in (*GPUS, *MEMORY, "gpu-bind", "gpu-freq")}
+    without = (*GPUS, "mem-per-gpu", "gpu-bind", "gpu-freq")
+    rest = {name: value for name, value in options.items() if name not in without}
     return {**rest, "gres": gres} if gres else rest

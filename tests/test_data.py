@@ -16,7 +16,7 @@ from PIL import Image
 
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import pictures
+from experiments.data import opening
 from experiments.data.raw import Raw
 from tests.conftest import fresh_cache
 from tests.sources import (
@@ -353,12 +353,12 @@ def test_a_cache_below_a_file_is_named(tmp_path: Path) -> None:
 
 def test_images_of_colour_are_opened_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Raw] = []
-    really_open = pictures._open
+    really_open = opening.opened
 
     def count(raw: Raw) -> Image.Image:
         opened.append(raw)
         return really_open(raw)
 
-    monkeypatch.setattr(pictures, "_open", count)
+    monkeypatch.setattr(opening, "opened", count)
     data.describe(config(parquet_folder(tmp_path / "set", mode="RGB")), cache, WHERE)
     assert len(opened) == 25  # the first also tells size and channels

@@ -133,8 +133,8 @@ def test_a_start_says_from_which_step(tmp_path: Path, quick: Path, monkeypatch: 
 def test_status_hears_each_chunk_from_the_heartbeat(tmp_path: Path) -> None:
     claim = Claim(tmp_path / "trials" / "0123456789ab")
     before = claim.said
-    claim.say(3, 6, 0.5, 100.0)
-    assert claim.said == before | {"step": 3, "steps": 6, "loss": 0.5, "images_per_s": 100.0}
+    claim.say(3, 6, 0.5, 100.0, 0.25)
+    assert claim.said == before | {"step": 3, "steps": 6, "loss": 0.5, "images_per_s": 100.0, "waiting": 0.25}
     assert "step" not in before, "the thread that beats may be reading the old one"
 
 

@@ -17,6 +17,7 @@ from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.design.choice import Choice
 from experiments.design.names import AXIS
+from experiments.results.metrics import STARVED, WAIT_SECONDS
 
 MAX_NOTES = 100  # lines
 REPEATED = "‡"
@@ -124,6 +125,21 @@ def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[st
         yield f"{count} of {len(frame)} trials ran with uncommitted changes."
     yield from _added(frame)
     yield from _repeats(frame)
+    yield from _starved(frame)
+
+
+def _starved(frame: pd.DataFrame) -> Iterator[str]:
+    """Trials whose device waited for pixels for more than STARVED of the time of training."""
+    if (column := f"seconds.{WAIT_SECONDS}") not in frame:
+        return
+    shares = frame[column] / (frame[column] + frame["seconds.train"])
+    if (starved := shares > STARVED).any():
+        most, share = max(zip(shares.fillna(0.0), frame["id"], strict=True))[::-1]
+        yield (
+            f"{int(starved.sum())} of {len(frame)} trials waited for data for more than {STARVED:.0%} of their "
+            f"training, {most} for {share:.0%}: more run.threads, a faster disk, or data prepared at a smaller size "
+            f"would feed the device."
+        )
 
 
 def _added(frame: pd.DataFrame) -> Iterator[str]:

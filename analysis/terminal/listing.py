@@ -9,6 +9,7 @@ from backends.errors import counted
 from experiments.design.apart import apart, shared
 from experiments.results import cleaning
 from experiments.results.cleaning import Item
+from experiments.results.metrics import STARVED
 from experiments.results.states import STATUSES, TrialState
 
 MIB = 2**20
@@ -20,13 +21,16 @@ def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
     These are the columns that are empty for all trials, and the settings that all of them have.
     """
     told = apart(labels)
-    rows = [["id", "state", "settings", "step", "loss", "images/s", "job", "node", "time left", ""]]
+    rows = [["id", "state", "settings", "step", "loss", "images/s", "data", "job", "node", "time left", ""]]
     for trial_id in labels:
         now = states[trial_id]
         step = f"{now.said['step']}/{now.said['steps']}" if {"step", "steps"} <= now.said.keys() else ""
         loss = f"{now.said['loss']:.4f}" if "loss" in now.said else ""
         speed = f"{now.said['images_per_s']:,.0f}" if "images_per_s" in now.said else ""
-        rows.append([trial_id, now.status, told[trial_id], step, loss, speed, now.job, now.node, now.left, now.why])
+        waiting = now.said.get("waiting", 0.0)
+        starved = f"waiting {waiting:.0%}" if now.status == "running" and waiting > STARVED else ""
+        row = [trial_id, now.status, told[trial_id], step, loss, speed, starved, now.job, now.node, now.left, now.why]
+        rows.append(row)
     kept = [i for i in range(len(rows[0])) if i < 3 or any(row[i] for row in rows[1:])]
     return [[row[i] for i in kept] for row in rows]
 

@@ -1,8 +1,10 @@
 """What tells, without decoding it, whether a source is one that was decoded before."""
 
 import hashlib
+import json
 import re
 import sys
+from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -90,9 +92,30 @@ def _files_fingerprint(tree: Tree, cache: Path, where: str) -> str:
     return str(digest)
 
 
-def _files_question(tree: Tree) -> list[Any]:
-    """The question by which a folder's fingerprint is kept: its listing, with the size and time of each file."""
-    return ["folder", str(tree.path.resolve()), [[name, *stat] for name, stat in tree.all_files()]]
+def _files_question(tree: Tree) -> memo.Hashed:
+    """The question by which a folder's fingerprint is kept: its listing, with the size and time of each file.
+
+    The text is that of a list as JSON, which is hashed part by part: of a million names it would take a GiB.
+    """
+    if tree.digest is None:
+        total = hashlib.sha256(f'["folder",{json.dumps(str(tree.path.resolve()))},['.encode())
+        for number, part in enumerate(_listed(tree)):
+            total.update(("," * (number > 0) + part).encode())
+        total.update(b"]]")
+        tree.digest = total.hexdigest()
+    return memo.Hashed(tree.digest)
+
+
+def _listed(tree: Tree) -> Iterator[str]:
+    """The files of each folder as JSON: [name, bytes, time], with commas between."""
+    for below, folder in tree.walk():
+        if folder.files:
+            yield ",".join(f"[{json.dumps(below + name)},{size},{time}]" for name, (size, time) in folder.files.items())
+
+
+def listing(config: DataConfig, tree: Tree | None, cache: Path, where: str) -> str:
+    """A text that is another for another listing of the source's files, which are not read."""
+    return _files_question(tree).digest if tree else fingerprint(config, tree, cache, where)
 
 
 def _hub_question(source: str, subset: str | None) -> list[Any]:

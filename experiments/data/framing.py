@@ -62,5 +62,5 @@ def upright(image: "Image") -> "Image":
 
 def as_array(image: "Image", channels: int) -> Array:
     """The pixels uint8 (h, w, channels): colour becomes grey by Pillow's "L" (ITU-R 601)."""
-    width, height = image.size
-    return np.asarray(image.convert("L" if channels == 1 else "RGB")).reshape(height, width, channels)
+    mode, (width, height) = "L" if channels == 1 else "RGB", image.size
+    return np.asarray(image if image.mode == mode else image.convert(mode)).reshape(height, width, channels)

@@ -2,12 +2,20 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from experiments.files import replace
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """A question too long to be held as one text: the SHA-256, hexadecimal, of the text that it would be."""
+
+    digest: str
 
 
 def recall(cache: Path, question: Any) -> Any:
@@ -37,5 +45,11 @@ def remember(cache: Path, question: Any, answer: Any) -> None:
 
 def _path(cache: Path, question: Any) -> Path:
     """The file of a question: equal questions, whatever the order of their keys, have the same."""
+    return cache / "seen" / f"{hashed(question)[:24]}.json"
+
+
+def hashed(question: Any) -> str:
+    if isinstance(question, Hashed):
+        return question.digest
     text = json.dumps(question, sort_keys=True, separators=(",", ":"))
-    return cache / "seen" / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.json"
+    return hashlib.sha256(text.encode()).hexdigest()

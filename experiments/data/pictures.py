@@ -6,16 +6,16 @@ by the range that the whole source uses, or by `data.bits`. What was done to how
 
 from collections.abc import Iterator
 from contextlib import suppress
-from io import BytesIO
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from backends.arrays import Array
-from backends.errors import MixlabError, first_line
+from backends.errors import MixlabError
 from experiments.data import depth
-from experiments.data.framing import frame, upright
+from experiments.data.framing import as_array, frame, upright
+from experiments.data.opening import all_opened, deep_values, is_deep, may_be_transparent, unreadable
 from experiments.data.raw import Raw, RawSource, Split
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
@@ -25,7 +25,6 @@ if TYPE_CHECKING:  # Pillow takes part only where a source is read
 
 Colour = tuple[int, int, int]
 GREY_MODES = ("1", "L", "LA", *depth.GREY_MODES)
-PALE = {"L;2": 85, "L;4": 17}  # 8-bit value of the step of a pale grey; Pillow scales its pixels, not its transparency
 
 
 def background(config: DataConfig, where: str) -> Colour:
@@ -50,20 +49,34 @@ def background(config: DataConfig, where: str) -> Colour:
     )
 
 
+class NeedsRange(Exception):
+    """An image of 16 bits was met where the range of all of them is not known."""
+
+
 class Decoder:
     """The images of a source as uint8 (size, size, channels), and what there is to say of them afterwards.
 
     Sizes that are not given are those of the source: the side is that of the first image, and it is of colour if any
     image is. To know that, the heads of the images are read up to the first of colour.
+
+    Another process gets it without the source: there it makes pixels of one image after the other.
     """
 
-    def __init__(self, source: RawSource, config: DataConfig, where: str):
-        """Find size and channels. Raises: MixlabError: an image cannot be read, or `data.background` is no colour."""
-        self.source, self.config, self.where = source, config, where
+    def __init__(self, source: RawSource, config: DataConfig, where: str, keep: bool = False):
+        """Find size and channels.
+
+        Args:   keep: images stay as large as they are.
+        Raises: MixlabError: an image cannot be read, or `data.background` is no colour.
+        """
+        self.source: RawSource | None = source
+        self.config, self.where, self.keep = config, where, keep
         self.background = background(config, where)
         self.range: depth.Range | None = None  # of images of 16 bits; found when the first of them is met
         self.blended = self.framed = self.deep = self.total = 0
-        self.size, self.channels = self._survey()
+        self.size, self.channels = self._survey(source)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "source": None}
 
     def images(self) -> Iterator[Array]:
         """The images one by one, those of the training split first.
@@ -73,6 +86,7 @@ class Decoder:
         Raises: MixlabError: an image cannot be read, or is of another size and `data.image_size` is not given.
         """
         self.blended = self.framed = self.deep = self.total = 0
+        assert self.source is not None
         return chain(*map(self._decode, self.source.splits))
 
     def notes(self) -> tuple[str, ...]:
@@ -90,15 +104,15 @@ class Decoder:
             notes.append(f"{self.deep:,} {of} have 16 bits a channel; 0 to {2**bits - 1:,} is their range{why}")
         return tuple(notes)
 
-    def _survey(self) -> tuple[int, int]:
+    def _survey(self, source: RawSource) -> tuple[int, int]:
         size, channels = self.config.image_size, self.config.image_channels
         if size and channels:
             return size, channels
         coloured = len(set(self.background)) > 1
-        for split in self.source.splits:
-            for _, _, image in _opened(split, self.where):
+        for split in source.splits:
+            for _, _, image in all_opened(split, self.where):
                 size = size or image.size[0]
-                grey = image.mode in GREY_MODES and not (coloured and _may_be_transparent(image))
+                grey = image.mode in GREY_MODES and not (coloured and may_be_transparent(image))
                 channels = channels or (None if grey else 3)
                 if channels:
                     return size, channels
@@ -106,28 +120,37 @@ class Decoder:
         return size, 1
 
     def _decode(self, split: Split) -> Iterator[Array]:
+        for row, raw, image in all_opened(split, self.where):
+            yield self.decode(split.name, row, raw, image)
+
+    def decode(self, split: str, row: int, raw: Raw, image: "Image") -> Array:
+        """The pixels uint8 (h, w, channels) of an opened image.
+
+        Args:   split, row: where it stands, for sentences.
+        Raises: MixlabError: as of `images`.    NeedsRange: it is of 16 bits, and there is no source to survey.
+        """
         size = self.size
-        for row, raw, image in _opened(split, self.where):
-            if not self.config.image_size and image.size != (size, size):
-                width, height = image.size
-                raise MixlabError(
-                    f"{self.where}: data.image_size: image {row} of split {split.name!r} is {width} x {height} pixels; "
-                    f"expected {size} x {size}, square and as wide as the first; give a size that all are resized "
-                    f"to, such as {min(width, height)}"
-                )
-            try:
-                yield self._pixels(raw, image)
-            except MixlabError:
-                raise
-            except Exception as error:  # Pillow's decoders raise many types
-                raise _unreadable(split, row, raw, error, self.where) from error
+        if not self.keep and not self.config.image_size and image.size != (size, size):
+            width, height = image.size
+            raise MixlabError(
+                f"{self.where}: data.image_size: image {row} of split {split!r} is {width} x {height} pixels; "
+                f"expected {size} x {size}, square and as wide as the first; give a size that all are resized "
+                f"to, such as {min(width, height)}"
+            )
+        try:
+            return self._pixels(raw, image)
+        except (MixlabError, NeedsRange):
+            raise
+        except Exception as error:  # Pillow's decoders raise many types
+            raise unreadable(split, row, raw, error, self.where) from error
 
     def _pixels(self, raw: Raw, image: "Image") -> Array:
         self.total += 1
         self.framed += bool(getattr(image, "is_animated", False))
-        flat = self._scaled(raw, image) if _is_deep(raw, image) else self._blended(image)
-        flat = frame(flat.convert("L" if self.channels == 1 else "RGB"), self.size, self.config)
-        return np.asarray(flat).reshape(self.size, self.size, self.channels)
+        flat = self._scaled(raw, image) if is_deep(raw, image) else self._blended(image)
+        if not self.keep:
+            flat = frame(flat.convert("L" if self.channels == 1 else "RGB"), self.size, self.config)
+        return as_array(flat, self.channels)
 
     def _blended(self, image: "Image") -> "Image":
         """An image of 8 bits, its transparent pixels on the background; as it is where every pixel is opaque."""
@@ -135,7 +158,7 @@ class Decoder:
 
         if image.mode == "F":
             raise ValueError("pixels of mode F have no fixed range")
-        if not _may_be_transparent(image):
+        if not may_be_transparent(image):
             return upright(image)
         ImageOps.exif_transpose(image, in_place=True)
         pixels = np.asarray(image.convert("RGBA"))
@@ -149,8 +172,8 @@ class Decoder:
         from PIL import Image
 
         self.deep += 1
-        self.range = self.range or self._find_range()
-        values, alpha = _deep_values(raw, image)
+        self.range = self.range or self.find_range()
+        values, alpha = deep_values(raw, image)
         scaled = values * (255 / (2 ** self._bits() - 1))
         if alpha is None or alpha.min() == 2**self.range.alpha_bits - 1:
             whole = np.rint(scaled).astype(np.uint8)
@@ -168,20 +191,22 @@ class Decoder:
         assert self.range is not None
         return self.config.bits or self.range.bits
 
-    def _find_range(self) -> depth.Range:
+    def find_range(self) -> depth.Range:
         """The range of values that all images of 16 bits use.
 
-        Raises: MixlabError: a value exceeds `data.bits`.
+        Raises: MixlabError: a value exceeds `data.bits`.    NeedsRange: the source is not here.
         """
+        if self.source is None:
+            raise NeedsRange
         largest = largest_alpha = 0
         for split in self.source.splits:
-            for row, raw, image in _opened(split, self.where):
+            for row, raw, image in all_opened(split, self.where):
                 try:
-                    if not _is_deep(raw, image):
+                    if not is_deep(raw, image):
                         continue
-                    values, alpha = _deep_values(raw, image)
+                    values, alpha = deep_values(raw, image)
                 except Exception as error:  # Pillow's decoders raise many types
-                    raise _unreadable(split, row, raw, error, self.where) from error
+                    raise unreadable(split.name, row, raw, error, self.where) from error
                 largest = max(largest, int(values.max()))
                 largest_alpha = max(largest_alpha, 0 if alpha is None else int(alpha.max()))
                 if self.config.bits and largest >= 2**self.config.bits:
@@ -190,48 +215,3 @@ class Decoder:
                         f"not fit into {self.config.bits} bits; give {depth.bits_for(largest)} or more, or leave it out"
                     )
         return depth.Range(depth.bits_for(largest), depth.bits_for(largest_alpha), largest)
-
-
-def _opened(split: Split, where: str) -> "Iterator[tuple[int, Raw, Image]]":
-    for row, raw in enumerate(split.images()):
-        try:
-            image = _open(raw)
-        except Exception as error:  # Pillow's decoders raise many types
-            raise _unreadable(split, row, raw, error, where) from error
-        with image:
-            yield row, raw, image
-
-
-def _open(raw: Raw) -> "Image":
-    from PIL import Image
-
-    if raw is None:
-        raise ValueError("it is missing")
-    if isinstance(raw, np.ndarray):
-        shown = raw if raw.dtype == np.uint8 else (raw >> 8).astype(np.uint8)  # its size and channels are what counts
-        return Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown)
-    image = Image.open(BytesIO(raw) if isinstance(raw, bytes) else raw)
-    if isinstance(image.info.get("transparency"), int):
-        image.info["transparency"] *= PALE.get(depth.raw_mode(image), 1)
-    return image
-
-
-def _may_be_transparent(image: "Image") -> bool:
-    return image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
-
-
-def _is_deep(raw: Raw, image: "Image") -> bool:
-    return raw.dtype != np.uint8 if isinstance(raw, np.ndarray) else depth.is_deep(image)
-
-
-def _deep_values(raw: Raw, image: "Image") -> tuple[Array, Array | None]:
-    return depth.from_array(raw) if isinstance(raw, np.ndarray) else depth.values(image, lambda: _open(raw))
-
-
-def _unreadable(split: Split, row: int, raw: Raw, error: Exception, where: str) -> MixlabError:
-    reason = first_line(error).split(" <_io.BytesIO")[0]  # the rest says nothing to the reader
-    file = f", {raw}," if isinstance(raw, str) else ""
-    return MixlabError(
-        f"{where}: data.source: image {row} of split {split.name!r}{file} cannot be read ({reason}); "
-        f"replace or remove it"
-    )

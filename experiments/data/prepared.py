@@ -33,6 +33,7 @@ from experiments.spec.values import shown
 ABOUT = "about.json"
 LABELS, HASHES, NAMES, OFFSETS, SIZES = "labels.npy", "hashes.npy", "names.txt", "offsets.npy", "sizes.npy"
 FILES = (*IMAGES.values(), LABELS, HASHES, NAMES, OFFSETS, SIZES)
+NOTES_OF_FORM = {"array": "as pixels", "encoded": "as files of images"}
 FRAMING = ("image_size", "shorter_side", "interpolation")
 # Fields that decided what the images are: a trial gives them as the recipe has them, or leaves them out.
 MADE_BY = ("subset", "train_split", "test_split", "image_column", "label_column", "layout", "background", "bits")

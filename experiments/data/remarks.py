@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments.data.splits import facts, repeats
+from experiments.data import real
+from experiments.data.splits import facts, repeats, right_classes
 from experiments.spec.config import DataConfig
 from experiments.spec.trial import DataInfo, Trial
 
@@ -14,7 +15,9 @@ def notes(config: DataConfig, info: DataInfo, cache: Path) -> list[str]:
     """Sentences without a stop: what was ignored or understood in its own way, and examples that repeat."""
     equal = repeats(config, info, cache)
     last = equal.note() if equal else None
-    return [*facts(config, info, cache).notes, *([last] if last else [])]
+    right = right_classes(config, info, "this trial")
+    counted = [] if right is None else [real.note(right)]
+    return [*facts(config, info, cache).notes, *([last] if last else []), *counted]
 
 
 def in_record(config: DataConfig, info: DataInfo, cache: Path) -> dict[str, Any]:

@@ -5,12 +5,13 @@ Every choice is drawn from `split_seed`, so all seeds of a trial see the same ex
 
 import dataclasses
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared
+from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared, real
 from experiments.data.builtin import BUILT_IN
 from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, noted_fingerprint, source_tree
 from experiments.data.known import About, Facts
@@ -32,6 +33,7 @@ class Splits:
     labels: int32 (n,).   train, validation, test: int32 indices into both.
     train is in nested order: with a smaller `fraction` it is a prefix of this one.
     classes: names in the order of their numbers; empty where they are not known.
+    right: all right classes of each test example, bool (n, classes); None: only its label is known.
     """
 
     about: About
@@ -42,6 +44,7 @@ class Splits:
     test: Array
     classes: tuple[str, ...] = ()
     stored: Pixels | None = None
+    right: Array | None = None
 
     @property
     def pixels(self) -> Pixels:
@@ -67,7 +70,10 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
     except OSError as error:
         raise _cache_error(cache, error, where) from error
     counts = drawing.counts(config, about, where)
-    return DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
+    info = DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
+    if config.labels_real is not None:
+        _right_classes(config, info, where)  # raises where they are not those of the test examples
+    return info
 
 
 def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
@@ -87,7 +93,28 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
         pixels, classes = OnDisk(cache / info.content / decoded.IMAGES), facts(config, info, cache).classes
     train, validation, test = drawing.split(config, about, labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
-    return Splits(about, images, labels, train, validation, test, classes, pixels)
+    right = None if config.labels_real is None else _right_classes(config, info, where)
+    return Splits(about, images, labels, train, validation, test, classes, pixels, right)
+
+
+def right_classes(config: DataConfig, info: DataInfo, where: str) -> Array | None:
+    """All right classes of each test example, bool (n, classes); None: `data.labels_real` is not given.
+
+    Raises: MixlabError: the file cannot be read, or names of examples are not known.
+    """
+    return None if config.labels_real is None else _right_classes(config, info, where)
+
+
+@lru_cache(maxsize=4)
+def _right_classes(config: DataConfig, info: DataInfo, where: str) -> Array:
+    assert config.labels_real is not None
+    full = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
+    held = prepared.find(config.source, where)
+    names = held.names if held else None
+    if held is None or names is None:
+        return real.right_classes(config.labels_real, None, (), where)
+    *_, test = drawing.split(full, held.about(full), held.labels, where)
+    return real.right_classes(config.labels_real, [names[i] for i in test.tolist()], held.facts.classes, where)
 
 
 def _entry(config: DataConfig, info: DataInfo, cache: Path, where: str, is_prepared: bool) -> decoded.Entry:

@@ -14,11 +14,11 @@ from experiments.files import identity
 JUNK = ("__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Tree:
     """A folder. files: bytes and time of change in ns, by name; folders, by name; both in the order of names.
 
-    hidden: names that are left out.   broken: links that lead nowhere.
+    hidden: names that are left out.   broken: links that lead nowhere.   digest: of the listing, once it is known.
     """
 
     path: Path
@@ -26,6 +26,7 @@ class Tree:
     folders: "dict[str, Tree]" = field(default_factory=dict)
     hidden: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    digest: str | None = None
 
     def walk(self, below: str = "") -> "Iterator[tuple[str, Tree]]":
         """Walk this folder and all below it, each with its path relative to this one ("" or "a/b/")."""

@@ -26,7 +26,7 @@ from experiments.parity.job import (
 )
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves, size
 from experiments.parity.tolerances import EXACT, IDLE, TABLE, tolerance
-from experiments.results.metrics import METRICS
+from experiments.results.metrics import every
 
 # Rung -> the file that holds it. The order is that of causes, so that the first rung which fails is the place to look
 # at: names and inputs, one step forwards and backwards, what an optimizer makes of it, then many steps. The sides write
@@ -183,7 +183,7 @@ class Ladder:
     def _evaluation(self, a: State, b: State) -> Rung:
         # In a coarse precision, rounding turns near ties over: then a share of right answers says nothing.
         counts = set(self.precisions) <= set(TABLE)
-        names = [name for name in a if counts or not METRICS[name].is_share]
+        names = [name for name in a if counts or not every()[name].is_share]
         return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 
     def _chunk(self, a: State, b: State) -> Rung:

@@ -1,8 +1,9 @@
 """The numbers that a trial ends with, by name: each stands here once, and is made in one place.
 
 A further metric is a row of METRICS and its function in MEASURES of training/evaluate.py. Records, frames, curves,
-tables, figures and the command line then know it. Those of PROBES are measured where `run.probe_shots` asks for them;
-see training/probe.py. A further number of cost is a name here and its value in TrialRun.result.
+tables, figures and the command line then know it. Those of SOME are measured where the data allows them, those of
+PROBES where `run.probe_shots` asks for them; see training/probe.py. A further number of cost is a name here and its
+value in TrialRun.result.
 """
 
 import math
@@ -20,6 +21,7 @@ SECONDS = ("compile", "train", "evaluate")
 WAIT_SECONDS = "wait"  # beside SECONDS, of a trial whose pixels are read as it trains: the device waited for them
 FLOPS = ("forward_flops_per_image", "training_flops")  # which may pass 64 bits
 STEPS = "steps"
+STARVED = 0.05  # share of the time of training, waited for pixels, from which a device is told to be starved
 COSTS = ("images_per_s", "parameters", "peak_memory_bytes", *FLOPS)
 MEANS = ("parameters", "training_flops", "images_per_s")  # of COSTS, those that a cell of a table averages
 # Of a point of the curve beside its splits; STEP_LOSS is the mean over the steps since the point before.
@@ -53,6 +55,9 @@ ACCURACY = Metric(
 )
 LOSS = Metric("loss", "nats", "nats", 1, 4, 6, higher_is_better=False, in_all_records=True)
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (ACCURACY, LOSS)}
+TOP5 = replace(ACCURACY, name="top5", in_all_records=False)  # of more than five classes
+REAL = replace(ACCURACY, name="real", in_all_records=False)  # by all right classes of data.labels_real
+SOME = {metric.name: metric for metric in (TOP5, REAL)}  # of METRICS' kind, where the data allows them
 
 
 def probe_name(shots: int) -> str:
@@ -76,7 +81,7 @@ class Place(NamedTuple):
 
 def every() -> dict[str, Metric]:
     """All metrics by name: those of each evaluation, and those that are measured where they are asked for."""
-    return {**METRICS, **{one.name: one for one in PROBES.values()}}
+    return {**METRICS, **SOME, **{one.name: one for one in PROBES.values()}}
 
 
 def measured(points: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ from rich.table import Column
 from rich.text import Text
 
 from experiments.design.ablation import GridTrial
-from experiments.results.metrics import CHOOSES
+from experiments.results.metrics import CHOOSES, STARVED
 from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
@@ -69,7 +69,10 @@ class PlainReporter:
 
     def how_far(self, event: Stepped) -> str:
         """Loss, speed and, once there is one, the last evaluation."""
-        return f"loss {event.loss:.4f}, {event.images_per_s:,.0f} images/s{self.scores.get(event.trial_id, '')}"
+        waiting = f", waiting for data {event.waiting:.0%}" if event.waiting > STARVED else ""
+        return (
+            f"loss {event.loss:.4f}, {event.images_per_s:,.0f} images/s{waiting}{self.scores.get(event.trial_id, '')}"
+        )
 
     def _is_due(self, trial_id: str) -> bool:
         return time.monotonic() - self.said_at.get(trial_id, 0.0) > LINE_S

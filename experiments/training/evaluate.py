@@ -9,9 +9,11 @@ import numpy as np
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, Program
 from experiments.data import Splits
-from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES
+from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES, REAL, TOP5
 from experiments.training.feed import batches
 from experiments.training.probe import SEEDS, LinearProbe, Probes, Shots
+
+TOP = 5
 
 Read = Callable[[Any, Array, int], Iterator[Array]]  # batches of images, see feed.batches
 
@@ -20,7 +22,7 @@ Read = Callable[[Any, Array, int], Iterator[Array]]  # batches of images, see fe
 class Evaluation:
     """The numbers of one evaluation, and what it said.
 
-    scores: each of METRICS by name, and of PROBES those that are asked for.
+    scores: each of METRICS by name, of SOME those that the data allows, and of PROBES those that are asked for.
     classes: the smallest unsigned type (n,), what `predicted` gives.
     each_seed: of the probes by name, the accuracy of each of SEEDS; the score is their mean.
     """
@@ -30,21 +32,32 @@ class Evaluation:
     each_seed: dict[str, list[float]] = field(default_factory=dict)
 
 
-def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
-    """Each of METRICS by name, in float64, over the examples at `indices`; each example counts once.
+def evaluate(
+    program: Program, splits: Splits, indices: Array, loss: str, right: Array | None = None
+) -> dict[str, float]:
+    """Each of METRICS, and of SOME, by name, in float64, over the examples at `indices`; each example counts once.
 
-    Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.
+    Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.    right: see `evaluate_each`.
     """
-    return evaluate_each(program, splits, indices, loss)[0].scores
+    return evaluate_each(program, splits, indices, loss, right=right)[0].scores
 
 
 def evaluate_each(
-    program: Program, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = (), read: Read = batches
+    program: Program,
+    splits: Splits,
+    indices: Array,
+    loss: str,
+    probes: Sequence[Probes] = (),
+    right: Array | None = None,
+    read: Read = batches,
 ) -> list[Evaluation]:
-    """Evaluate each replica of a program, as `evaluate` does one trial.  Args: probes: of `fit_probes`."""
+    """Evaluate each replica of a program, as `evaluate` does one trial.
+
+    Args: probes: of `fit_probes`.    right: all right classes of each example, bool (n, classes); None: not known.
+    """
     labels = splits.labels[indices]
     said = _predicted(program, splits.images, indices, probes, read)
-    return [_evaluation(logits, by_probe, labels, loss) for logits, by_probe in said]
+    return [_evaluation(logits, by_probe, labels, loss, right) for logits, by_probe in said]
 
 
 def fit_probes(program: Program, splits: Splits, shots: Shots | None, read: Read = batches) -> list[Probes]:
@@ -67,8 +80,14 @@ def probe_scores(said: Mapping[tuple[int, int], Array], labels: Array) -> dict[i
     return {shots: [float(np.mean(said[shots, seed] == labels)) for seed in SEEDS] for shots in every}
 
 
-def _evaluation(logits: Array, by_probe: Mapping[tuple[int, int], Array], labels: Array, loss: str) -> Evaluation:
+def _evaluation(
+    logits: Array, by_probe: Mapping[tuple[int, int], Array], labels: Array, loss: str, right: Array | None
+) -> Evaluation:
     scores = {name: MEASURES[name](logits, labels, loss) for name in METRICS}
+    if logits.shape[1] > TOP:
+        scores[TOP5.name] = among_top(logits, labels)
+    if right is not None and right.any():
+        scores[REAL.name] = among_right(logits, right)
     each_seed = {PROBES[shots].name: each for shots, each in probe_scores(by_probe, labels).items()}
     means = {name: float(np.mean(each)) for name, each in each_seed.items()}
     return Evaluation({**scores, **means}, predicted(logits), each_seed)
@@ -83,6 +102,23 @@ def predicted(logits: Array) -> Array:
 def accuracy(logits: Array, labels: Array, loss: str) -> float:
     """The share of examples whose predicted class is their label."""
     return float(np.mean(predicted(logits) == labels))
+
+
+def among_top(logits: Array, labels: Array) -> float:
+    """The share of examples whose label is among the TOP largest logits; of equal ones, the first classes count."""
+    own = np.take_along_axis(logits, labels[:, None], 1)
+    before = (logits == own) & (np.arange(logits.shape[1]) < labels[:, None])
+    return float(np.mean(((logits > own) | before).sum(1) < TOP))
+
+
+def among_right(logits: Array, right: Array) -> float:
+    """The share of examples whose predicted class is one of their right ones, of those that have any.
+
+    Args: right: bool (n, classes).  Source: arXiv 2006.07159, section 3.
+    """
+    classes = predicted(logits)
+    hit = (classes < right.shape[1]) & right[np.arange(len(right)), np.minimum(classes, right.shape[1] - 1)]
+    return float(np.mean(hit[right.any(1)]))
 
 
 def mean_loss(logits: Array, labels: Array, loss: str) -> float:

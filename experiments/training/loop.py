@@ -17,7 +17,7 @@ from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
 from experiments.data.pixels import DataLost, Pixels
-from experiments.results.metrics import SPLITS, WAIT_SECONDS
+from experiments.results.metrics import SPLITS, TEST, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
 from experiments.training.feed import WAIT_S, Feed, Feeds, Interrupted, batches
@@ -206,8 +206,8 @@ class Loop:
         for name, indices in subsets.items():
             of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
-                loss = self.trial.train.loss
-                of_runs = [*evaluate_each(self.program, self.splits, indices, loss, probes, read)]
+                right, loss = self.splits.right if name == TEST else None, self.trial.train.loss
+                of_runs = [*evaluate_each(self.program, self.splits, indices, loss, probes, right, read)]
             points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)

@@ -12,6 +12,10 @@ from experiments import streams
 from experiments.spec.trial import TrainSpec, Trial
 from experiments.training.augment.mixing import mixing
 
+# Examples up to which an epoch's order is sorted as a whole; of more, each step's part is made alone. It is part of
+# what an id means.
+MAX_SORTED = 2**23
+
 
 def learning_rates(train: TrainSpec, first_step: int, num_steps: int) -> Array:
     """Rate of each step, float64 (num_steps,).
@@ -70,8 +74,15 @@ def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> 
     rows = []
     for step in steps:
         epoch, i = divmod(step, per_epoch)
-        rows.append(np.tile(_epoch_order(trial.seed, epoch, num_examples)[i * num : (i + 1) * num], repeat))
+        rows.append(np.tile(_part_of_order(trial.seed, epoch, num_examples, range(i * num, (i + 1) * num)), repeat))
     return np.stack(rows)
+
+
+def _part_of_order(seed: int, epoch: int, num_examples: int, places: range) -> Array:
+    """What stands at some places of the order of an epoch."""
+    if num_examples > MAX_SORTED:
+        return streams.permuted(seed, "order", epoch, num_examples, np.arange(places.start, places.stop))
+    return _epoch_order(seed, epoch, num_examples)[places.start : places.stop]
 
 
 @lru_cache(maxsize=16)  # two of each replica

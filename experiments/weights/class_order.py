@@ -55,7 +55,11 @@ def renumbered(splits: Splits, of_weights: Sequence[str], num_outputs: int) -> S
             f"in the data's words"
         )
     order = np.array([numbers[name] for name in of_data], np.int32)
-    return replace(splits, labels=order[splits.labels])
+    right = splits.right
+    if right is not None:
+        right = np.zeros((len(right), num_outputs), bool)
+        right[:, order] = splits.right
+    return replace(splits, labels=order[splits.labels], right=right)
 
 
 def line(of_data: Sequence[str], of_weights: Sequence[str] | None) -> str:

@@ -50,7 +50,7 @@ FAULTS: dict[str, list[Row]] = {
         ("key=lambda name: (int(name), name)", "key=lambda name: name", "layout -k sort_by_value"),
     ],
     "experiments/data/fingerprints.py": [
-        ("[[name, *stat] for name, stat in", "[[name, stat[0]] for name, stat in", "data_cache -k same_size"),
+        ("{size},{time}]", "{size},0]", "data_cache -k same_size"),
         ('total.update(f"{name}\\0{content}\\n"', 'total.update(f"\\0{content}\\n"', "data_cache -k moves_to_another"),
     ],
     "experiments/data/known.py": [
@@ -82,7 +82,7 @@ FAULTS: dict[str, list[Row]] = {
         ("seen = np.unique(hashes[train])", "seen = np.unique(hashes)", "leakage -k trains_on"),
         ("Repeats(test_equal, validation_equal,", "Repeats(validation_equal, test_equal,", "leakage -k are_counted"),
         ("TOO_MANY = 0.01", "TOO_MANY = 0.1", "leakage -k report_marks"),
-        ("if (image == image[0, 0]).all():", "if (image == image[0, 0]).any():", "leakage -k same_pixel"),
+        ("(image == first).all()", "(image == first).any()", "leakage -k same_pixel"),
         (
             "if len(np.unique(self.labels[rows])) > 1",
             "if len(np.unique(self.labels[rows])) > 2",

@@ -20,7 +20,6 @@ FAULTS: dict[str, list[Row]] = {
             "for split in self.source.splits[:1]:\n            for row,",
             "pixels -k of_all_splits",
         ),
-        ('"L;4": 17', '"L;4": 16', "pixels -k at_every_depth"),
         ("coloured = len(set(self.background)) > 1", "coloured = False", "pixels -k background"),
     ],
     "experiments/data/depth.py": [
@@ -36,6 +35,9 @@ FAULTS: dict[str, list[Row]] = {
         ("np.array(transparent)).all(-1)", "np.array(transparent)).any(-1)", "pixels -k all_three_values"),
         ('GREY_MODES = ("I;16", "I;16L", "I;16B",', 'GREY_MODES = ("I;16", "I;16L",', "pixels -k orders_of_bytes"),
         ("ImageOps.exif_transpose(image, in_place=True)", "ImageOps.exif_transpose(image)", "pixels -k turned"),
+    ],
+    "experiments/data/opening.py": [
+        ('"L;4": 17', '"L;4": 16', "pixels -k at_every_depth"),
     ],
     "experiments/data/framing.py": [
         ("ImageOps.exif_transpose(image, in_place=True)", "ImageOps.exif_transpose(image)", "data -k turned_as"),

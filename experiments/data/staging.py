@@ -1,0 +1,191 @@
+"""The folder beside prepared data in which it is made: written by one process, and gone on with after a kill.
+
+images.*       as they will be, in order
+rows.bin       of each image that is written: see ROW
+progress.json  {"question": what is made of what, "done": images that are safe on the disk}
+lock           held by the process that writes
+"""
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.arrays import Array
+from backends.errors import MixlabError
+from experiments.data.description import Description, as_json
+from experiments.data.prepared import ABOUT, FILES
+from experiments.data.treating import Made
+from experiments.files import FULL, reason, replace
+
+ROW = np.dtype(
+    [
+        ("end", "<i8"), ("height", "<u2"), ("width", "<u2"), ("digest", "V16"), ("seen", "u1"),
+        ("is_constant", "u1"), ("colour", "u1", (3,)),
+    ]
+)  # fmt: skip
+ROWS, PROGRESS, LOCK, SCRATCH = "rows.bin", "progress.json", "lock", "scratch"
+SYNC_S = 20.0  # seconds of work that a loss of power may cost
+
+
+class Staging:
+    """The folder in which `out` is made. Entered, it is locked and holds what was done by then."""
+
+    def __init__(self, out: Path, question: str, where: str):
+        self.out, self.question, self.where = out, question, where
+        self.folder = out.with_name(f".{out.name}.preparing")
+        self.begins_anew = False  # what was there was of another source, or of other options
+        self.done = 0
+
+    def __enter__(self) -> "Staging":
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._failed(error) from error
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self.lock)
+            raise MixlabError(f"{self.where}: {self.out} is being prepared by another process; wait for it") from error
+        self.files: list[Any] = []
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
+        os.close(self.lock)
+
+    def look(self) -> int:
+        """How many images are there already; what is of another question is removed."""
+        try:
+            held = json.loads((self.folder / PROGRESS).read_text("utf-8"))
+            if held["question"] == self.question:
+                self.done = int(held["done"])
+                return self.done
+        except FileNotFoundError:
+            return 0
+        except (ValueError, TypeError, KeyError):
+            pass
+        self.begins_anew = True
+        for path in self.folder.iterdir():
+            if path.name != LOCK:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        return 0
+
+    def open(self, images: str, shape: tuple[int, ...] | None) -> None:
+        """Open the files behind what is done.  Args: images: their file.    shape: of an array; None: encoded."""
+        self.image_bytes = int(np.prod(shape[1:])) if shape else None
+        header = b"" if shape is None else _header(shape)
+        self.files = [self._opened(images), self._opened(ROWS)]
+        self.images, self.rows = self.files
+        rows = np.frombuffer(self._read(self.rows, self.done * ROW.itemsize), ROW)
+        self.end = int(rows["end"][-1]) if self.done else 0
+        self.first_byte = len(header)
+        if self.done == 0:
+            self.images.truncate(0)
+            self.images.write(header)
+        for file, end in ((self.images, self.first_byte + self.end), (self.rows, len(rows) * ROW.itemsize)):
+            if os.fstat(file.fileno()).st_size < end and self.done:
+                raise MixlabError(f"{self.where}: {self.folder} is damaged; remove it, and give the same command again")
+            file.flush()
+            file.truncate(end)
+            file.seek(end)
+        self.synced = time.monotonic()
+
+    def _opened(self, name: str) -> Any:
+        path = self.folder / name
+        path.touch()
+        return path.open("r+b", buffering=2**20)
+
+    def _read(self, file: Any, num_bytes: int) -> bytes:
+        file.seek(0)
+        content: bytes = file.read(num_bytes)
+        return content[: len(content) // ROW.itemsize * ROW.itemsize]
+
+    def write(self, made: Sequence[Made]) -> None:
+        """Write some images.  Raises: MixlabError: the disk is full; what is safe stays."""
+        rows = []
+        for one in made:
+            self.end += len(one.content)
+            colour = (*(one.colour or ()), 0, 0, 0)[:3]
+            rows.append((self.end, one.height, one.width, one.digest, one.seen, one.colour is not None, colour))
+        try:
+            for one in made:
+                self.images.write(one.content)
+            self.rows.write(np.array(rows, ROW).tobytes())
+            self.done += len(made)
+            if time.monotonic() - self.synced > SYNC_S:
+                self.sync()
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def sync(self) -> None:
+        """Make what is written safe, and note how much that is.  Raises: OSError."""
+        for file in self.files:
+            file.flush()
+            os.fsync(file.fileno())
+        replace(self.folder / PROGRESS, json.dumps({"question": self.question, "done": self.done}).encode())
+        self.synced = time.monotonic()
+
+    def all_rows(self) -> Array:
+        self.rows.flush()
+        return np.fromfile(self.folder / ROWS, ROW)
+
+    def save(self, name: str, array: Array) -> None:
+        """Write a small file of the finished folder."""
+        try:
+            with (self.folder / name).open("wb") as file:
+                np.save(file, array)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise self._failed(error) from error
+
+    @contextmanager
+    def syncing(self) -> Iterator[None]:
+        """Make safe what is written when it ends, however it does."""
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                self.sync()
+
+    def publish(self, describe: Callable[[dict[str, int]], Description]) -> None:
+        """Write the description, the last file, and give the folder its name.  Args: describe: of bytes by file."""
+        shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
+        try:
+            self.sync()
+            paths = [self.folder / name for name in FILES]
+            files = {path.name: path.stat().st_size for path in paths if path.exists()}
+            replace(self.folder / ABOUT, as_json(describe(files)))
+            self.folder.rename(self.out)
+        except OSError as error:
+            raise self._failed(error) from error
+        for name in (ROWS, PROGRESS, LOCK):
+            (self.out / name).unlink(missing_ok=True)
+
+    def _failed(self, error: OSError) -> MixlabError:
+        kept = f"; {self.done:,} images are done" if self.done else ""
+        more = "free space there" if error.errno in FULL else "mend that"
+        return MixlabError(
+            f"{self.where}: {self.out} cannot be written: {reason(error)}{kept}; {more}, and give the same command "
+            f"again: it goes on from there"
+        )
+
+
+def _header(shape: tuple[int, ...]) -> bytes:
+    """The beginning of an .npy file of uint8."""
+    from io import BytesIO
+
+    file = BytesIO()
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()

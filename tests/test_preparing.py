@@ -1,0 +1,416 @@
+"""What `mixlab data prepare SOURCE OUT` writes: every form, whole or not at all, gone on with after a kill."""
+
+import errno
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from backends.arrays import Array
+from backends.errors import MixlabError
+from experiments import data
+from experiments.data import preparing, progress, room, staging, treating
+from experiments.data.fingerprints import source_tree
+from experiments.data.prepared import Prepared
+from experiments.data.room import Request
+from experiments.machine.environment import ROOT
+from tests.conftest import Ended, environment, fresh_cache
+from tests.prepared_sets import as_png, write
+from tests.reading import noise, unpacked
+from tests.sources import WHERE, config, describe_and_load
+
+cache = fresh_cache
+SIDE = 6
+NUM = 3 * treating.CHUNK + 5
+LABELS = [0] * 60 + [1] * (NUM - 60)
+IMAGES = noise(NUM, SIDE, SIDE, 3)
+
+
+def jpeg(pixels: Array) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def class_folders(folder: Path, contents: list[bytes], kind: str = "png") -> Path:
+    names = [f"{'ab'[label]}/{row:03}.{kind}" for row, label in enumerate(LABELS)]
+    return unpacked(folder, list(zip(names, contents, strict=False)))
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return class_folders(tmp_path / "set", [as_png(image) for image in IMAGES])
+
+
+@pytest.fixture
+def jpegs(tmp_path: Path) -> Path:
+    """JPEGs of several sizes."""
+    shapes = [(8 + row % 3, 9 + row % 4) for row in range(NUM)]
+    return class_folders(tmp_path / "jpegs", [jpeg(noise(1, *shape, 3, seed=1)[0]) for shape in shapes], "jpeg")
+
+
+def prepare(source: Path | str, out: Path, form: str = "array", jobs: int = 1, **fields: Any) -> Prepared:
+    request = Request(config(source, **fields), out, form, jobs, out.parent / "cache", WHERE)
+    return preparing.prepare(request, source_tree(str(source), WHERE))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(("form", "jobs"), [("array", 1), ("array", 2), ("keep", 1), ("png", 2)])
+def test_what_loses_nothing_has_the_id_of_its_source(
+    tmp_path: Path, cache: Path, source: Path, form: str, jobs: int
+) -> None:
+    first, told = describe_and_load(config(source), cache)
+    out = tmp_path / "out"
+    prepare(source, out, form, jobs)
+    info, splits = describe_and_load(config(out), tmp_path / "another")
+    assert info == first and splits.classes == told.classes == ("a", "b")
+    assert np.array_equal(np.asarray(splits.images), told.images) and np.array_equal(splits.labels, told.labels)
+    assert names(tmp_path / "out") == sorted(
+        ["about.json", "hashes.npy", "labels.npy", "names.txt"]
+        + (["images.npy"] if form == "array" else ["images.bin", "offsets.npy", "sizes.npy"])
+    )
+
+
+def test_what_is_written_is_what_the_page_says(tmp_path: Path, source: Path) -> None:
+    """But for hashes, of which only equality counts, and for the recipe."""
+    held = prepare(source, tmp_path / "out", "png")
+    by_hand = write(tmp_path / "hand", "encoded", list(IMAGES), LABELS)
+    for name in ("labels.npy", "offsets.npy", "sizes.npy", "images.bin"):
+        assert (tmp_path / "out" / name).read_bytes() == (by_hand / name).read_bytes(), name
+    assert json.loads((by_hand / "about.json").read_text())["content"] == held.description.content
+    assert held.names == [f"{'ab'[label]}/{row:03}.png" for row, label in enumerate(LABELS)]
+
+
+def test_kept_files_keep_their_bytes_and_sizes(tmp_path: Path, cache: Path, jpegs: Path) -> None:
+    held = prepare(jpegs, tmp_path / "out", "keep", jobs=2)
+    files = sorted(jpegs.rglob("*.jpeg"))
+    assert (tmp_path / "out" / "images.bin").read_bytes() == b"".join(path.read_bytes() for path in files)
+    assert held.description.image_size is None and held.sizes[:4].tolist() == [[8, 9], [9, 10], [10, 11], [8, 12]]
+    given = config(tmp_path / "out", image_size=8, shorter_side=9)
+    _, splits = describe_and_load(given, cache)
+    _, right = describe_and_load(config(jpegs, image_size=8, shorter_side=9), cache)
+    assert np.array_equal(np.asarray(splits.images), right.images)
+
+
+def test_the_content_of_kept_files_is_their_pixels(tmp_path: Path, jpegs: Path) -> None:
+    first = prepare(jpegs, tmp_path / "first", "keep").description.content
+    path = sorted(jpegs.rglob("*.jpeg"))[-1]
+    decoded = Image.open(path).convert("RGB")
+    path.unlink()
+    decoded.save(path.with_suffix(".png"))
+    same = prepare(jpegs, tmp_path / "second", "keep").description.content
+    decoded.putpixel((0, 0), (1, 2, 3))
+    decoded.save(path.with_suffix(".png"))
+    assert first == same != prepare(jpegs, tmp_path / "third", "keep").description.content
+
+
+def test_resized_is_framed_as_a_trial_frames(tmp_path: Path, cache: Path, jpegs: Path) -> None:
+    info, right = describe_and_load(config(jpegs, image_size=5, shorter_side=7, interpolation="box"), cache)
+    for form in ("array", "png"):
+        out = tmp_path / form
+        prepare(jpegs, out, form, image_size=5, shorter_side=7, interpolation="box")
+        for fields in ({}, {"image_size": 5, "shorter_side": 7, "interpolation": "box"}):
+            found, splits = describe_and_load(config(out, **fields), tmp_path / "another")
+            assert found == info and np.array_equal(np.asarray(splits.images), right.images)
+
+
+def test_jpegs_made_anew_have_the_content_of_their_pixels(tmp_path: Path, cache: Path, jpegs: Path) -> None:
+    held = prepare(jpegs, tmp_path / "out", "jpeg", image_size=8)
+    _, splits = describe_and_load(config(tmp_path / "out"), cache)
+    decoded = write(tmp_path / "hand", "array", list(np.asarray(splits.images)), LABELS)
+    assert json.loads((decoded / "about.json").read_text())["content"] == held.description.content
+    assert held.description.image_size == 8 and held.description.recipe["jpeg"] == treating.JPEG
+
+
+def test_files_that_cannot_be_kept_are_kept_as_png_and_counted(tmp_path: Path, cache: Path) -> None:
+    """Transparency, 16 bits, several frames, other kinds of files; and a picture that its camera turned is kept."""
+    clear = Image.fromarray(IMAGES[0]).convert("RGBA")
+    clear.putalpha(51)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    made = [
+        (clear, "PNG", {}), (Image.fromarray(np.full((8, 8), 300, np.uint16)), "PNG", {}),
+        (Image.fromarray(IMAGES[1]), "GIF", {"save_all": True, "append_images": [Image.fromarray(IMAGES[2])]}),
+        (Image.fromarray(IMAGES[3]), "BMP", {}), (Image.fromarray(noise(1, 6, 9, 3)[0]), "JPEG", {"exif": exif}),
+        (Image.fromarray(IMAGES[4]).convert("CMYK"), "JPEG", {}), (Image.fromarray(IMAGES[5]).convert("P"), "PNG", {}),
+    ]  # fmt: skip
+    contents = []
+    for image, kind, more in made:
+        file = io.BytesIO()
+        image.save(file, kind, **more)
+        contents.append(file.getvalue())
+    folder = class_folders(tmp_path / "set", contents)
+    (folder / "b").mkdir()
+    (folder / "a" / "000.png").rename(folder / "b" / "000.png")
+    held = prepare(folder, tmp_path / "out", "keep", background="white", jobs=2)
+    said = "\n".join(held.description.notes)
+    assert "4 of 7 images are kept as PNG" in said and "1 of 7 images have 16 bits a channel" in said
+    assert "1 of 7 images have transparent pixels" in said and "1 of 7 images have several frames" in said
+    given = {"background": "white", "image_size": 6}
+    _, splits = describe_and_load(config(tmp_path / "out", **given), cache)
+    _, right = describe_and_load(config(folder, **given), cache)
+    assert np.array_equal(np.asarray(splits.images), right.images)
+
+
+def test_images_of_several_sizes_need_a_size_or_to_be_kept(tmp_path: Path, jpegs: Path) -> None:
+    with pytest.raises(MixlabError, match=r"data.image_size: image 0 .* is 9 x 8 pixels; expected .*; give a size"):
+        prepare(jpegs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_set_of_square_images_that_ends_with_another_is_one_of_several_sizes(tmp_path: Path, source: Path) -> None:
+    """The first tell nothing else; the hash of their pixels is given up."""
+    (source / "b" / "999.png").write_bytes(as_png(noise(1, 7, 9, 3)[0]))
+    whole = prepare(source, tmp_path / "out", "keep", jobs=2).description
+    assert whole.image_size is None
+    (source / "a" / "000.png").rename(source / "a" / "0.png")
+    assert prepare(source, tmp_path / "again", "keep").description.content == whole.content
+
+
+def stopped(at: int, how: Callable[[], Any], form: str, source: Path, out: Path, **fields: Any) -> int:
+    """The wait status of a process that prepares, and does this after so many images; all it wrote is synced."""
+    child = os.fork()
+    if child == 0:
+        staging.SYNC_S = -1.0
+        advance = progress.Bar.advance
+
+        def and_stop(self: progress.Bar, number: int) -> None:
+            advance(self, number)
+            if self.done >= at:
+                how()
+
+        preparing.Bar.advance = and_stop  # type: ignore[method-assign]
+        try:
+            prepare(source, out, form, **fields)
+        finally:
+            os._exit(7)
+    return os.waitpid(child, 0)[1]
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("form", "fields"), [("array", {}), ("array", {"image_size": 4}), ("png", {}), ("keep", {}), ("several", {})]
+)
+def test_after_a_kill_it_goes_on_where_it_was(
+    tmp_path: Path, source: Path, jpegs: Path, monkeypatch: pytest.MonkeyPatch, form: str, fields: dict[str, Any]
+) -> None:
+    folder, form = (jpegs, "keep") if form == "several" else (source, form)
+    whole = prepare(folder, tmp_path / "whole", form, **fields)
+    assert stopped(2 * treating.CHUNK, kill, form, folder, tmp_path / "out", **fields) == signal.SIGKILL
+    assert not (tmp_path / "out").exists()
+    treated: list[int] = []
+    chunk = treating.Treatment.chunk
+
+    def count(self: treating.Treatment, items: list[treating.Item]) -> Any:
+        treated.append(len(items))
+        return chunk(self, items)
+
+    monkeypatch.setattr(room, "SAMPLE", 1)
+    monkeypatch.setattr(treating.Treatment, "chunk", count)
+    held = prepare(folder, tmp_path / "out", form, **fields)
+    assert sum(treated) - (0 if form == "array" or form == "keep" else 1) == NUM - 2 * treating.CHUNK
+    assert held.description == whole.description and names(tmp_path / "out") == names(tmp_path / "whole")
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
+
+
+def test_what_was_begun_of_another_source_is_begun_anew_and_said(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(treating.CHUNK, kill, "array", source, tmp_path / "out")
+    (source / "a" / "000.png").write_bytes(as_png(255 - IMAGES[0]))
+    held = prepare(source, tmp_path / "out")
+    assert "out.preparing was begun of another source" in capsys.readouterr().err
+    assert np.array_equal(np.load(tmp_path / "out" / "images.npy")[0], 255 - IMAGES[0])
+    assert held.description == prepare(source, tmp_path / "whole").description
+
+
+def test_a_set_that_is_there_stays_and_another_is_refused(tmp_path: Path, source: Path) -> None:
+    first = prepare(source, tmp_path / "out")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert prepare(source, tmp_path / "out").description == first.description
+    with pytest.raises(MixlabError, match="out is there and is prepared data of another source, or with other options"):
+        prepare(source, tmp_path / "out", "png")
+    with pytest.raises(MixlabError, match="set is there and is something else; name another folder"):
+        prepare(source, source)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_second_process_is_refused_while_the_first_writes(tmp_path: Path, source: Path) -> None:
+    with (
+        staging.Staging(tmp_path / "out", "a", WHERE),
+        pytest.raises(MixlabError, match="out is being prepared by another process; wait for it"),
+    ):
+        prepare(source, tmp_path / "out")
+    prepare(source, tmp_path / "out")
+
+
+@pytest.mark.parametrize("form", ["array", "keep", "png"])
+def test_a_disk_without_room_is_refused_before_anything_is_written(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10_000))
+    monkeypatch.setattr(room, "GIB", 1)
+    with pytest.raises(
+        MixlabError, match=r"out: 101 images take ([\d,.]+) GiB(.*), and 10,000.00 GiB are free"
+    ) as told:
+        prepare(source, tmp_path / "out", form)
+    assert ("by the mean" in str(told.value)) == (form != "array")
+    assert not list(tmp_path.rglob("images.*"))
+
+
+@pytest.mark.parametrize("when", ["images", "small files"])
+def test_a_disk_that_fills_up_is_a_sentence_and_it_goes_on(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise full
+
+    with monkeypatch.context() as patch:
+        if when == "images":
+            sync, calls = staging.Staging.sync, []
+            patch.setattr(staging, "SYNC_S", -1.0)
+            patch.setattr(
+                staging.Staging, "sync", lambda self: fail() if calls.append(1) or len(calls) == 2 else sync(self)
+            )
+        else:
+            patch.setattr(np, "save", fail)
+        with pytest.raises(MixlabError, match=r"no space is left; .* images are done; free space there, .* goes on"):
+            prepare(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    held = prepare(source, tmp_path / "out")
+    assert held.description.num == NUM and np.array_equal(np.load(tmp_path / "out" / "images.npy"), IMAGES)
+
+
+def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(treating.Workers, "made", ending(treating.Workers.made))
+        with pytest.raises(MixlabError, match=r"a process that decodes images was killed.* fewer --jobs"):
+            prepare(source, tmp_path / "out", jobs=2)
+    assert prepare(source, tmp_path / "out", jobs=2).description.num == NUM
+
+
+def ending(made: Any) -> Any:
+    """As Workers.made; when some images are on their way all processes are killed."""
+
+    def and_kill(self: treating.Workers, items: Any) -> Any:
+        def killing() -> Any:
+            for number, item in enumerate(items):
+                if number == 2 * treating.CHUNK and self.pool:
+                    for process in list(self.pool._processes.values()):
+                        process.kill()
+                        process.join()
+                yield item
+
+        return made(self, killing())
+
+    return and_kill
+
+
+def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, source: Path) -> None:
+    (source / "b" / "070.png").write_bytes(b"none")
+    with pytest.raises(MixlabError, match=r"image 70 of split 'train', .*b/070.png, cannot be read \(cannot identify"):
+        prepare(source, tmp_path / "out", "keep", jobs=2)
+    assert not (tmp_path / "out").exists()
+
+
+def test_arrays_and_built_in_sources_are_prepared_too(tmp_path: Path, cache: Path) -> None:
+    for form in ("array", "keep"):
+        prepare("digits", tmp_path / form, form)
+        first, _ = describe_and_load(config("digits"), cache)
+        assert data.describe(config(tmp_path / form), cache, WHERE).content == first.content
+    assert "names.txt" not in names(tmp_path / "array")
+
+
+# The command
+
+
+def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Path, source: Path, jpegs: Path) -> None:
+    ended = run("data", "prepare", str(source), "out", "--jobs", "1", "data.validation_fraction=0.2")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith(f"{source}: 101 images of 6 x 6 x 3 in 2 classes, as pixels, 0.0")
+    ended = run("data", "prepare", str(jpegs), "kept", "--keep", "--jobs", "1")
+    assert ended.code == 0 and "101 images of several sizes x 3 in 2 classes, as files of images" in ended.out
+    ended = run("data", "prepare", str(jpegs), "small", "--resize", "7", "--encode", "png", "--jobs", "1")
+    assert ended.code == 0 and "of 7 x 7 x 3 in 2 classes, as files" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("out", "--keep", "--resize", "8"), "--keep keeps the files as they are, so a size (8) cannot be"),
+        (("out", "--keep", "--encode", "png"), "so --encode png cannot be"),
+        (("out", "--resize", "8", "data.image_size=9"), "--resize 8 and data.image_size=9: leave one out"),
+        (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
+        (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
+        (("out", "other"), "expected one folder to prepare data in, got out and other"),
+        (("--keep",), "--keep needs a folder"),
+        (("--encode", "png"), "--encode needs a folder"),
+    ],
+)
+def test_options_that_contradict_are_refused(
+    run: Callable[..., Ended], source: Path, words: tuple[str, ...], said: str
+) -> None:
+    ended = run("data", "prepare", str(source), *words)
+    assert ended.code == 2 and said in ended.err and ended.err.count("\n") == 1
+
+
+def begun(folder: Path, source: Path) -> "subprocess.Popen[str]":
+    """A process that prepares with two others, and has noted some of its work; it is slow."""
+    words = ["data", "prepare", str(source), "out", "--keep", "--jobs", "2"]
+    script = folder / "slow.py"
+    script.write_text(
+        "import signal, sys, time\n"
+        "import mixlab\n"
+        "from experiments.data import preparing, staging\n"
+        "if __name__ == '__main__':\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in the background
+        "    staging.SYNC_S = -1.0\n"
+        "    preparing.Bar.advance = lambda self, number: time.sleep(0.5)\n"
+        f"    sys.exit(mixlab.main({words!r}))\n"
+    )
+    started = subprocess.Popen(
+        [sys.executable, str(script)], cwd=folder, env={**environment(), "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not (folder / ".out.preparing" / "progress.json").exists() and started.poll() is None:
+        time.sleep(0.01)
+    return started
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_signal_ends_it_with_its_decoders_and_it_goes_on(tmp_path: Path, jpegs: Path, number: signal.Signals) -> None:
+    started = begun(tmp_path, jpegs)
+    others = psutil.Process(started.pid).children(recursive=True)
+    started.send_signal(number)
+    _, err = started.communicate(timeout=60)
+    assert "Traceback" not in err
+    assert (started.returncode, err) == (-number if number == signal.SIGKILL else 128 + number, err)
+    assert len(others) >= 2 and not psutil.wait_procs(others, timeout=30)[1]
+    done = json.loads((tmp_path / ".out.preparing" / "progress.json").read_text())["done"]
+    assert treating.CHUNK <= done < NUM and not (tmp_path / "out").exists()
+    assert prepare(jpegs, tmp_path / "out", "keep").description.num == NUM

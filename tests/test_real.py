@@ -1,0 +1,105 @@
+"""Top-5, all right classes of an image, and orders of examples that are not sorted as a whole."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.errors import MixlabError
+from experiments import streams
+from experiments.data import real
+from experiments.training import plan
+from experiments.training.evaluate import among_right, among_top
+from tests.conftest import base, planned, write_yaml
+
+NAMES = ["val/n01/ILSVRC2012_val_00000002.JPEG", "val/n02/ILSVRC2012_val_00000001.JPEG"]
+CLASSES = ("n01", "n02", "n03")
+
+
+def test_a_label_is_among_the_top_five_by_its_rank_and_of_equal_logits_the_first_classes_count() -> None:
+    logits = np.array([[6, 5, 4, 3, 2, 1, 0]] * 7 + [[0.0] * 7] * 7)
+    found = [among_top(logits[i : i + 1], np.array([i % 7])) for i in range(14)]
+    assert found == [1, 1, 1, 1, 1, 0, 0] * 2
+    rng = np.random.default_rng(0)
+    logits, labels = rng.normal(size=(500, 20)), rng.integers(0, 20, 500)
+    top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert among_top(logits, labels) == np.mean((top == labels[:, None]).any(1)) > 0.1
+
+
+def test_an_image_is_right_by_any_of_its_classes_and_one_without_any_is_left_out() -> None:
+    right = np.array([[True, True, False], [False, False, True], [False, False, False]])
+    logits = np.eye(3)[[1, 0, 2]]
+    assert among_right(logits, right) == 0.5
+    wide = np.hstack([logits[:2], [[9.0], [0.0]]])  # an output that is no class of the data
+    assert among_right(wide, right[:2]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [[1], [0, 2]],
+        {"ILSVRC2012_val_00000002.JPEG": ["n01", "n03"], "ILSVRC2012_val_00000001": [1]},
+        {NAMES[0]: [0, 2], NAMES[1]: ["n02"]},
+    ],
+)
+def test_right_classes_are_found_by_the_number_or_the_name_of_an_image(told: Any, tmp_path: Path) -> None:
+    (tmp_path / "real.json").write_text(json.dumps(told))
+    found = real.right_classes(str(tmp_path / "real.json"), NAMES, CLASSES, "here")
+    assert found.tolist() == [[True, False, True], [False, True, False]]
+    assert real.note(np.vstack([found, [False] * 3])).startswith("2 of 3 test examples")
+
+
+@pytest.mark.parametrize(
+    ("told", "names", "sentence"),
+    [
+        ("[", NAMES, "cannot be read as JSON"),
+        ("3", NAMES, "expected a list, or a mapping"),
+        ("[[1]]", NAMES, "it tells nothing of this image"),
+        ("[[1], [7]]", NAMES, "7 is none of the 3 classes"),
+        ('{"a": [0]}', ["a", "b"], "'b': it tells nothing"),
+        ("[[1], [0]]", None, "mixlab data prepare"),
+    ],
+)
+def test_right_classes_that_are_not_those_of_the_images_are_one_sentence(
+    told: str, names: list[str] | None, sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "real.json").write_text(told)
+    with pytest.raises(MixlabError, match=sentence):
+        real.right_classes(str(tmp_path / "real.json"), names, CLASSES, "here")
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])
+def test_a_part_of_a_large_order_is_that_of_one_permutation(size: int) -> None:
+    whole = streams.permuted(3, "order", 5, size, np.arange(size))
+    assert sorted(whole) == list(range(size))
+    part = np.arange(size // 3, size // 3 + min(5, size))
+    np.testing.assert_array_equal(streams.permuted(3, "order", 5, size, part % size), whole[part % size])
+    if size > 60:
+        assert not np.array_equal(whole, streams.permuted(3, "order", 6, size, np.arange(size)))
+        assert not np.array_equal(whole, streams.permuted(4, "order", 5, size, np.arange(size)))
+
+
+def test_each_place_of_a_large_order_holds_each_example_as_often() -> None:
+    """Chi-square of 37 examples over 3,000 orders at some places: 36 degrees of freedom, 99.99 % below 81."""
+    orders = np.array([streams.permuted(0, "order", row, 37, np.array([0, 1, 18, 36])) for row in range(3000)])
+    for counts in (np.bincount(column, minlength=37) for column in orders.T):
+        assert np.sum((counts - 3000 / 37) ** 2) / (3000 / 37) < 81
+    pairs = np.bincount(orders[:, 0] * 37 + orders[:, 1], minlength=37**2).reshape(37, 37)[~np.eye(37, dtype=bool)]
+    expected = 3000 / (37 * 36)
+    assert np.sum((pairs - expected) ** 2) / expected < 1331 + 4 * np.sqrt(2 * 1331)
+
+
+def test_a_step_of_a_hundred_million_examples_sorts_none_of_them(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = planned(write_yaml(tmp_path / "a.yaml", base=base()), cache)[0].trial
+    start = time.process_time()
+    found = plan._order(one, 100_000_000, 7, 3)
+    assert time.process_time() - start < 1.0
+    assert found.shape == (3, one.train.batch_size) and len(np.unique(found)) == found.size
+    monkeypatch.setattr(plan, "MAX_SORTED", 10)
+    parts = np.concatenate([plan._order(one, 96, step, 1) for step in range(96 // one.train.batch_size)])
+    assert len(np.unique(parts)) == parts.size
