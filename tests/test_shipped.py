@@ -6,9 +6,10 @@ import pytest
 
 from experiments.design import ablation
 from experiments.design import trials as resolving
-from tests.conftest import ROOT
+from tests.conftest import ROOT, planned, write_yaml
 
 ABLATIONS = sorted((ROOT / "experiments" / "ablations").glob("*.yaml"))
+BASES = sorted((ROOT / "experiments" / "bases").glob("*.yaml"))
 HEAD = ("# Question: ", "# Command:  ", "# Cost:     ", "# Expected: ")
 
 
@@ -22,3 +23,18 @@ def test_a_shipped_ablation_opens_with_what_it_asks_and_can_be_planned(path: Pat
     planned = resolving.trials(found, tmp_path)
     assert {p.trial.backend for p in planned} == {"torch", "jax"}
     assert len({p.trial.seed for p in planned}) >= 3
+
+
+@pytest.mark.parametrize("path", BASES, ids=lambda path: path.stem)
+def test_a_shipped_base_makes_a_trial_of_small_images(path: Path, tmp_path: Path, cache: Path) -> None:
+    """At the sizes of its own data it is planned alike, but for what the data decides."""
+    small = {"data.source": "synthetic", "data.num_examples": 60, "data.image_size": 32, "data.image_channels": 3}
+    small |= {"train.batch_size": 8, "train.epochs": None, "train.steps": 9, "train.warmup_steps": 3}
+    shorter = {"data.shorter_side": 36} if "shorter_side" in path.read_text() else {}
+    whole = write_yaml(tmp_path / "a.yaml", base={"base": str(path), **small, **shorter}, grid={"seed": [0]})
+    assert path.read_text().startswith("# ") and "# Cost:" in path.read_text()
+    (one,) = planned(whole, cache)
+    assert one.trial.num_steps == 9
+    if path.stem.startswith("imagenet"):
+        augment = one.trial.data.augment
+        assert (augment.inception, augment.mixup_style, augment.randaugment.num) == ("tf", "authors", 2)
