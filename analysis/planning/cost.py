@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from analysis.planning.known import Known, training_flops
 from backends.models import family_of, folds
 from backends.state import slots
+from experiments.data import prepared
 from experiments.design.ablation import GridTrial
 from experiments.running import fit
 from experiments.spec.trial import Trial
@@ -100,9 +101,15 @@ def _predictions(trial: Trial) -> int:
 
 
 def _data(trials: Sequence[Trial]) -> int:
-    """Bytes of the decoded data, each content once."""
-    by_content = {trial.info.content: trial for trial in trials}
+    """Bytes of the decoded data, each content once; prepared data is read in place, but for what disk decodes."""
+    by_content = {trial.info.content: trial for trial in trials if _is_decoded(trial)}
     return sum(
         fit.num_decoded(trial) * (trial.info.image_size**2 * trial.info.image_channels + EXAMPLE_BYTES)
         for trial in by_content.values()
     )
+
+
+def _is_decoded(trial: Trial) -> bool:
+    """Whether the images of a trial lie in the data cache."""
+    held = prepared.find(trial.data.source, "this trial")
+    return held is None or (held.description.form == "encoded" and trial.data.storage == "disk")

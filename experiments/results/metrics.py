@@ -122,9 +122,9 @@ def sealed(name: str) -> str:
 
 
 def on_validation(name: str) -> str:
-    """The same metric of validation. Args: name: of `names`."""
+    """The same metric of validation; of REAL, which test examples alone have, the accuracy. Args: name: of `names`."""
     when, _, metric = parse(name)
-    return f"{when}.{VALIDATION}.{metric.name}"
+    return f"{when}.{VALIDATION}.{(ACCURACY if metric is REAL else metric).name}"
 
 
 def curve_columns() -> tuple[str, ...]:
