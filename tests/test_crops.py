@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from backends.errors import MixlabError
 from experiments import streams
 from experiments.training.augment import crops
 from experiments.training.augment.crops import Box
+from tests.conftest import base, planned, write_yaml
 
 FIXTURE = Path(__file__).parent / "fixtures/pillow_crop_small.npz"
 NUM = 20_000
@@ -144,3 +146,9 @@ def test_a_crop_is_resized_as_pillow_does_bit_for_bit() -> None:
             np.testing.assert_array_equal(crops.resized(golden["image"], part, 24), expected)
             grey = crops.resized(golden["image"][..., :1], part, 24)
             np.testing.assert_array_equal(grey, expected[..., :1])
+
+
+def test_who_asks_for_an_inception_crop_where_padding_is_said_is_told_the_field(tmp_path: Path, cache: Path) -> None:
+    path = write_yaml(tmp_path / "a.yaml", base=base(data={"augment": {"crop": "inception"}}))
+    with pytest.raises(MixlabError, match=r"got 'inception'; an area is cut by data.augment.inception=tf or torch"):
+        planned(path, cache)

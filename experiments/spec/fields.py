@@ -27,6 +27,8 @@ ALIASES = {
     "framework": "backend",
     "seeds": "seed",
 }
+# Words that other codes write into a field, and the field that says it here.
+SAID_BY = {("data.augment.crop", "inception"): "; an area is cut by data.augment.inception=tf or torchvision"}
 COMMA = "inside of braces a comma ends a value: several are a list such as [0, 1], and 1,5 is written 1.5"
 
 
@@ -99,7 +101,11 @@ def typed(settings: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _typed(name: str, value: Any, where: str) -> Any:
     if value == "???":
         raise MixlabError(f"{where}: {name}: '???' stands for a value that is not given; give one")
-    return values.typed(*holder(name), value, f"{where}: {name}")
+    try:
+        return values.typed(*holder(name), value, f"{where}: {name}")
+    except MixlabError as error:
+        hint = SAID_BY.get((name, value), "") if isinstance(value, str) else ""
+        raise MixlabError(f"{error}{hint}") from error
 
 
 @cache
