@@ -17,7 +17,7 @@ from experiments.spec.expand import expand
 from tests.conftest import Ended, base, planned, write_yaml
 from tests.sources import noise_folder
 
-PATHS = ("data.source", "run.compile_cache", "run.data_cache", "train.init_from")
+PATHS = ("data.source", "data.labels_real", "run.compile_cache", "run.data_cache", "train.init_from")
 
 
 @pytest.fixture(autouse=True)

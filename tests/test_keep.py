@@ -62,8 +62,8 @@ def evaluated_states(monkeypatch: pytest.MonkeyPatch) -> dict[int, State]:
     seen: dict[int, State] = {}
     evaluate = Loop._evaluate
 
-    def note(self: Loop) -> Leaving:
-        yield from evaluate(self)
+    def note(self: Loop, idle: Any) -> Leaving:
+        yield from evaluate(self, idle)
         seen[self.step] = {
             name.removeprefix("average/"): x
             for name, x in self.program.states()[0].items()

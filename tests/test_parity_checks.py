@@ -26,6 +26,7 @@ from backends.torch.models import mixer as torch_mixer
 from experiments.parity import own, pair, side
 from experiments.parity.checks import EXPECTED, FOUND
 from experiments.parity.job import COMPILE, LONG, REMAT, REPLICAS, WIDE, Job
+from experiments.parity.ladder import HINTS
 from tests.parity_bench import Plant, climbed, forget, job, on_torch_optimizer
 
 PROGRAMS: dict[str, type[Program]] = {"torch": torch_train.TorchProgram, "jax": jax_train.JaxProgram}
@@ -153,7 +154,7 @@ FAULTS = {
     "smoothing over 5 classes": Fault(
         WIDE,
         "wide batch",
-        "targets: look at label smoothing, mixup partners, or the order of examples, at 16 examples and 1001 classes",
+        f"targets: look at {HINTS['targets']}, at 16 examples and 1001 classes",
         {name: smoothing_over_five(module) for name, module in MODULES.items()},
     ),
     "replicas at the rate of the first": Fault(REPLICAS, "replicas", "/replica 1: ", on_steps(rate_of_the_first)),
