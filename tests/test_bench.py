@@ -5,8 +5,9 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -162,10 +163,25 @@ def test_the_authors_model_is_taken_from_a_clone(tmp_path: Path) -> None:
     assert not np.array_equal(before, np.asarray(found.params["params"]["Dense_0"]["bias"]))
 
 
+@pytest.fixture
+def timm_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A test imports timm and torchvision as if none had; they go with it, and with them what stands in for them."""
+
+    def taken() -> dict[str, ModuleType]:
+        names = [one for one in sys.modules if one.partition(".")[0] in ("timm", "torchvision")]
+        return {name: sys.modules.pop(name) for name in names}
+
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    before = taken()
+    yield
+    taken()
+    sys.modules.update(before)
+
+
+@pytest.mark.usefixtures("timm_anew")
 def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_timm(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])  # what stands in for torchvision goes with the test
     found = peer("timm", "torch")
     before = found.module.head.bias.detach().clone()
     found.train(2)
@@ -173,12 +189,9 @@ def test_timm_is_measured_without_torchvision(tmp_path: Path, monkeypatch: pytes
     assert not (before == found.module.head.bias).all()
 
 
+@pytest.mark.usefixtures("timm_anew")
 @pytest.mark.parametrize(("backend", "name"), [("torch", "timm-vit"), ("jax", "big_vision-vit")])
-def test_the_vits_of_others_have_the_parameters_of_ours_and_train(
-    backend: str, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in [one for one in sys.modules if one.partition(".")[0] == "timm"]:
-        monkeypatch.delitem(sys.modules, module)  # the stand-in of another test
+def test_the_vits_of_others_have_the_parameters_of_ours_and_train(backend: str, name: str) -> None:
     trial = config.trial("cifar-vit", [*SMALL, "model.num_heads=2"])
     data = side.random_data(trial, 1)
     found: Any = backends.load_peers(backend).open_peer(name, trial.model, trial.optimizer, data, RunSpec(), None)
