@@ -2,18 +2,20 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from backends.errors import MixlabError
 from experiments import streams
 from experiments.data import real
 from experiments.training import plan
 from experiments.training.evaluate import among_right, among_top
-from tests.conftest import base, planned, write_yaml
+from tests.conftest import Ended, base, planned, records, write_yaml
 
 NAMES = ["val/n01/ILSVRC2012_val_00000002.JPEG", "val/n02/ILSVRC2012_val_00000001.JPEG"]
 CLASSES = ("n01", "n02", "n03")
@@ -26,6 +28,7 @@ def test_a_label_is_among_the_top_five_by_its_rank_and_of_equal_logits_the_first
     rng = np.random.default_rng(0)
     logits, labels = rng.normal(size=(500, 20)), rng.integers(0, 20, 500)
     top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert among_top(np.full((1, 9), np.nan), np.array([0])) == 0.0
     assert among_top(logits, labels) == np.mean((top == labels[:, None]).any(1)) > 0.1
 
 
@@ -47,7 +50,7 @@ def test_an_image_is_right_by_any_of_its_classes_and_one_without_any_is_left_out
 )
 def test_right_classes_are_found_by_the_number_or_the_name_of_an_image(told: Any, tmp_path: Path) -> None:
     (tmp_path / "real.json").write_text(json.dumps(told))
-    found = real.right_classes(str(tmp_path / "real.json"), NAMES, CLASSES, "here")
+    found = real.right_classes(str(tmp_path / "real.json"), NAMES, CLASSES)
     assert found.tolist() == [[True, False, True], [False, True, False]]
     assert real.note(np.vstack([found, [False] * 3])).startswith("2 of 3 test examples")
 
@@ -69,7 +72,7 @@ def test_right_classes_that_are_not_those_of_the_images_are_one_sentence(
 ) -> None:
     (tmp_path / "real.json").write_text(told)
     with pytest.raises(MixlabError, match=sentence):
-        real.right_classes(str(tmp_path / "real.json"), names, CLASSES, "here")
+        real.right_classes(str(tmp_path / "real.json"), names, CLASSES)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])
@@ -104,3 +107,34 @@ def test_a_step_of_a_hundred_million_examples_sorts_none_of_them(
     monkeypatch.setattr(plan, "MAX_SORTED", 10)
     parts = np.concatenate([plan._order(one, 96, step, 1) for step in range(96 // one.train.batch_size)])
     assert len(np.unique(parts)) == parts.size
+
+
+def test_a_trial_measures_right_classes_on_test_alone_and_keeps_its_id(
+    tmp_path: Path, cache: Path, run: Callable[..., Ended]
+) -> None:
+    for split, num in (("train", 12), ("val", 4)):
+        for name in ("a", "b"):
+            (tmp_path / "set" / split / name).mkdir(parents=True)
+            for i in range(num):
+                pixels = np.random.default_rng([i, num, ord(name)]).integers(0, 256, (8, 8, 3), np.uint8)
+                Image.fromarray(pixels).save(tmp_path / "set" / split / name / f"{name}{i}.png")
+    told = {f"{name}{i}.png": [name] if i else [] for name in "ab" for i in range(4)}
+    (tmp_path / "real.json").write_text(json.dumps(told))
+    assert run("data", "prepare", "set", "whole", "--keep").code == 0
+    given = {key: value for key, value in base().items() if key != "data"}
+    write_yaml(tmp_path / "a.yaml", base={**given, "data.source": "whole", "data.image_size": 8}, grid={"seed": [0]})
+    assert run("run", "a.yaml", "data.labels_real=real.json").code == 0
+    (record,) = records(tmp_path / "runs").values()
+    point = record["metrics"]["last"]
+    assert "real" in point["test"] and "real" not in point["train"]
+    assert "6 of 8 test examples have a right class in data.labels_real" in " ".join(record["data"]["notes"])
+    assert run("run", "a.yaml").code == 0 and len(records(tmp_path / "runs")) == 1  # the same trial without it
+    (weights,) = (tmp_path / "runs").glob("trials/*/weights.safetensors")
+    (tmp_path / "classes.txt").write_text("b\na\n")  # the other order: other outputs stand for the classes
+    said = [
+        run("evaluate", "--weights", str(weights), "whole", "data.labels_real=real.json", *more).out
+        for more in ((), ("--classes", "classes.txt"))
+    ]
+    shares = [float(next(line for line in one.splitlines() if line.startswith("real")).split()[1]) for one in said]
+    assert shares[0] == pytest.approx(100 * point["test"]["real"], abs=0.01)
+    assert shares[0] + shares[1] == pytest.approx(100.0, abs=0.02)

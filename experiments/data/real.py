@@ -19,13 +19,13 @@ from experiments.spec.values import shown
 NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
 
 
-def right_classes(file: str, names: Sequence[str] | None, classes: Sequence[str], where: str) -> Array:
+def right_classes(file: str, names: Sequence[str] | None, classes: Sequence[str]) -> Array:
     """Which classes are right for each of some images, bool (n, classes); the row of one that is left out is empty.
 
     Args:   names: of the image files; None: they are not known.    classes: names in the order of their numbers.
     Raises: MixlabError: the file cannot be read, or does not tell of an image.
     """
-    where = f"{where}: data.labels_real"
+    where = "data.labels_real"
     if names is None:
         raise MixlabError(
             f"{where}: the names of the test images are not known, by which the labels are found; prepare the source: "

@@ -77,8 +77,7 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
         raise _cache_error(cache, error, where) from error
     counts = drawing.counts(config, about, where)
     info = DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
-    if config.labels_real is not None:
-        _right_classes(config, info, where)  # raises where they are not those of the test examples
+    right_classes(config, info, where)  # raises where they are not those of the test examples
     return info
 
 
@@ -99,7 +98,7 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
         pixels, classes = OnDisk(cache / info.content / decoded.IMAGES), facts(config, info, cache).classes
     train, validation, test = drawing.split(config, about, labels, where)
     assert (len(train), len(validation), len(test)) == (info.num_train, info.num_validation, info.num_test)
-    right = None if config.labels_real is None else _right_classes(config, info, where)
+    right = right_classes(config, info, where)
     return Splits(about, images, labels, train, validation, test, classes, pixels, right)
 
 
@@ -108,19 +107,28 @@ def right_classes(config: DataConfig, info: DataInfo, where: str) -> Array | Non
 
     Raises: MixlabError: the file cannot be read, or names of examples are not known.
     """
-    return None if config.labels_real is None else _right_classes(config, info, where)
+    if config.labels_real is None:
+        return None
+    names = ("source", "labels_real", "test_fraction", "split_seed", "validation_fraction", *prepared.FRAMING)
+    asked = DataConfig(**{name: getattr(config, name) for name in names})  # what else a grid varies decides nothing
+    try:
+        return _right_classes(dataclasses.replace(asked, image_size=info.image_size))
+    except MixlabError as error:
+        raise MixlabError(f"{where}: {error}") from error
 
 
 @lru_cache(maxsize=4)
-def _right_classes(config: DataConfig, info: DataInfo, where: str) -> Array:
+def _right_classes(config: DataConfig) -> Array:
     assert config.labels_real is not None
-    full = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
-    held = prepared.find(config.source, where)
+    held = prepared.find(config.source, "this trial")
     names = held.names if held else None
     if held is None or names is None:
-        return real.right_classes(config.labels_real, None, (), where)
-    *_, test = drawing.split(full, held.about(full), held.labels, where)
-    return real.right_classes(config.labels_real, [names[i] for i in test.tolist()], held.facts.classes, where)
+        return real.right_classes(config.labels_real, None, ())
+    about = held.about(config)
+    test = range(about.num_train, about.num_train + about.num_test)
+    if not about.num_test:
+        test = drawing.split(config, about, held.labels, "this trial")[2].tolist()
+    return real.right_classes(config.labels_real, [names[i] for i in test], held.facts.classes)
 
 
 def _entry(config: DataConfig, info: DataInfo, cache: Path, where: str, is_prepared: bool) -> decoded.Entry:

@@ -100,7 +100,7 @@ def among_top(logits: Array, labels: Array) -> float:
     """The share of examples whose label is among the TOP largest logits; of equal ones, the first classes count."""
     own = np.take_along_axis(logits, labels[:, None], 1)
     before = (logits == own) & (np.arange(logits.shape[1]) < labels[:, None])
-    return float(np.mean(((logits > own) | before).sum(1) < TOP))
+    return float(np.mean((((logits > own) | before).sum(1) < TOP) & ~np.isnan(own[:, 0])))
 
 
 def among_right(logits: Array, right: Array) -> float:
