@@ -77,15 +77,6 @@ def _heads(x_bsc: Array, num: int) -> Array:
 
 
 def _attend(query_bshd: Array, key_bshd: Array, value_bshd: Array) -> Array:
-    """Attention of all images at once; on a CPU image by image, whose scores stay in its cache, and are not kept."""
-
-    def one_by_one(*images: Array) -> Array:
-        return jax.lax.map(jax.checkpoint(lambda one: _attended(*(x[None] for x in one))[0]), images)
-
-    return jax.lax.platform_dependent(query_bshd, key_bshd, value_bshd, cpu=one_by_one, default=_attended)
-
-
-def _attended(query_bshd: Array, key_bshd: Array, value_bshd: Array) -> Array:
     """The mean of the values of all tokens, weighted by the softmax of the scaled scores, in at least float32."""
     wide = jnp.promote_types(query_bshd.dtype, jnp.float32)  # jax.nn.dot_product_attention has float32 always
     scores_bhst = jnp.einsum("bshd,bthd->bhst", query_bshd, key_bshd, preferred_element_type=wide)
