@@ -64,6 +64,7 @@ def test_the_values_of_another_field_have_no_default(answer: Any, tmp_path: Path
 
 def test_a_wrong_answer_is_asked_for_again(answer: Any, tmp_path: Path) -> None:
     lines = ["", "model.blocks", "seed", "run.threads", "model.num_blocks", "2", "2, many", "2, 2", "2, null", "smal"]
+    bases = sorted(path.stem for path in (ROOT / "experiments" / "bases").glob("*.yaml"))
     ended = answer("one.yaml", *lines, "small", "", "tensorflow", "torch", "0", "3")
     assert ended.code == 0
     assert load_ablation(tmp_path / "one.yaml").axes["model.num_blocks"] == [2, None]
@@ -74,7 +75,7 @@ def test_a_wrong_answer_is_asked_for_again(answer: Any, tmp_path: Path) -> None:
         "answer: expected two different values or more, such as tied, untied, got '2'",
         "answer: model.num_blocks: expected a whole number",
         "got '2, 2'",
-        "answer: 'smal' is no base; allowed: cifar10, finetune, imagenet, small; did you mean 'small'?",
+        f"answer: 'smal' is no base; allowed: {', '.join(bases)}; did you mean 'small'?",
         "answer: expected a number of seeds from 1 to 999, got '0'",
     ):
         assert sentence in " ".join(ended.err.split())

@@ -43,6 +43,7 @@ def extended(folder: Path, **grid: list[Any]) -> Path:
 @pytest.mark.parametrize("name", metrics.names())
 def test_only_a_metric_of_test_is_sealed(name: str) -> None:
     when, split, metric = name.split(".", 2)
+    metric = "accuracy" if metric == "real" else metric  # right classes are of test examples alone
     assert metrics.sealed(name) == (f"{when}.validation.{metric}" if split == "test" else name)
 
 
