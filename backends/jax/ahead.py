@@ -10,21 +10,26 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
 from jax.typing import DTypeLike
 
 from backends.arrays import Array, Shape
 from backends.contract import PREDICT_BATCH, DataSize
+from backends.jax import ranks
 from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
 from backends.jax.layers import Dropout
+from backends.microbatches import split
 from backends.models.folds import shapes
 from backends.plan import StepPlan, stacked_arrays
-from backends.specs import ModelSpec, OptimizerSpec
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import groups
 
 # Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
 CHUNK_STEPS = 32
+
+OF_ALL = ("learning_rate", "moment_corrections")  # arrays of a plan that all microbatches of a step share
 
 
 def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
@@ -35,11 +40,23 @@ def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
     return {name: np.asarray(x, dtype) for name, x in values.items()}
 
 
-def steps(plans: Sequence[StepPlan], dtype: DTypeLike) -> dict[str, Array]:
-    """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64."""
+def steps(plans: Sequence[StepPlan], dtype: DTypeLike, run: RunSpec) -> dict[str, Array]:
+    """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64.
+
+    With several microbatches, what is of one of them: (steps, microbatches of this process, replicas, ...).
+    """
     assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-    stacked = stacked_arrays(plans)
+    split_plans = [split(plan, run.microbatches, run.group) for plan in plans]
+    parts = [stacked_arrays(of_part) for of_part in zip(*split_plans, strict=True)]
+    stacked = parts[0] if run.microbatches == 1 else _of_parts(parts)
     return {name: array.astype(dtype) if array.dtype == np.float64 else array for name, array in stacked.items()}
+
+
+def _of_parts(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
+    return {
+        name: array if name in OF_ALL else np.stack([part[name] for part in parts], 1)
+        for name, array in parts[0].items()
+    }
 
 
 def padded(steps: dict[str, Array]) -> dict[str, Array]:
@@ -67,11 +84,12 @@ class Sizes:
     data: DataSize
     plan: StepPlan  # of one step
     dtype: DTypeLike  # of parameters
+    run: RunSpec
     num_replicas: int = 1
 
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
-        chunk: dict[str, Any] = padded(steps([self.plan] * self.num_replicas, self.dtype))
+        chunk: dict[str, Any] = padded(steps([self.plan] * self.num_replicas, self.dtype, self.run))
         if self.data.pixel_steps:
             side, channels = self.model.image_size, self.model.image_channels
             batch = (self.num_replicas, self.plan.examples.shape[1], side, side, channels)
@@ -118,12 +136,22 @@ def lowered(function: Callable[..., Any], arguments: tuple[Any, ...]) -> jax.sta
     return jax.jit(function, donate_argnums=(0,) if function.__name__ == "train" else ()).lower(*arguments)
 
 
+def called(
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
+) -> tuple[Any, float]:
+    """What a function of `Traced` gives on a device, or on those of a group, and the seconds that compiling took."""
+    program, seconds = compiled_form(function, arguments, device, run)
+    if not _is_of_group(function, run):
+        return program(*arguments), seconds
+    return ranks.own(program(*_of_group(function, arguments, ranks.mesh(run.group, device)))), seconds
+
+
 def compiled_form(
-    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
 ) -> tuple[jax.stages.Compiled, float]:
     """A function of `Traced`, compiled for a device of this process the first time that such arguments come.
 
-    Args:    arguments: arrays, or shapes as `Sizes` gives them.
+    Args:    arguments: arrays of this process, or shapes as `Sizes` gives them.
     Returns: what is compiled, and the seconds that it took now.
     """
     leaves, structure = jax.tree.flatten(arguments)
@@ -131,10 +159,33 @@ def compiled_form(
     key = (function.__name__, owner, device, structure, tuple((x.shape, np.dtype(x.dtype)) for x in leaves))
     if key in _compiled:
         return _compiled[key], 0.0
-    start = time.monotonic()
+    start, shapes = time.monotonic(), on(device, arguments)
+    if _is_of_group(function, run):
+        mesh = ranks.mesh(run.group, device)
+        function, shapes = ranks.over_ranks(function, mesh, _specs(function, shapes)), _of_group(function, shapes, mesh)
     with jax.default_device(device):
-        _compiled[key] = compiled(lowered(function, on(device, arguments)), device, remat)
+        _compiled[key] = compiled(lowered(function, shapes), device, run.remat)
     return _compiled[key], time.monotonic() - start
+
+
+def _is_of_group(function: Callable[..., Any], run: RunSpec) -> bool:
+    """Whether the processes of a group call a function as one: what has the sum over all microbatches in it."""
+    return run.group.size > 1 and function.__name__ in ("train", "gradient")
+
+
+def _specs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Which arguments of a function each process of a group has a part of: the arrays of its microbatches."""
+    of_part = P(None, ranks.RANKS) if function.__name__ == "train" else P(ranks.RANKS)
+    steps = {name: P() if name in OF_ALL else of_part for name in arguments[2]}
+    return (P(), P(), steps, *[P()] * len(arguments[3:]))
+
+
+def _of_group(function: Callable[..., Any], arguments: tuple[Any, ...], mesh: Mesh) -> tuple[Any, ...]:
+    """The arguments of one process as those of its group."""
+    state, data, steps, *numbers = arguments
+    specs = _specs(function, arguments)[2]
+    steps = {name: ranks.whole(array, mesh, specs[name]) for name, array in steps.items()}
+    return (ranks.whole(state, mesh, P()), ranks.whole(data, mesh, P()), steps, *ranks.whole(numbers, mesh, P()))
 
 
 _compiled: dict[Any, jax.stages.Compiled] = {}  # by function, structure and shapes: trials of a grid share them
@@ -142,10 +193,10 @@ _before: dict[tuple[Any, jax.Device], float] = {}  # seconds of programs that ar
 
 
 def compiled_before(
-    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
 ) -> jax.stages.Compiled:
     """The compiled form for a program that is not open yet, which counts the seconds then: see `seconds_before`."""
-    program, seconds = compiled_form(function, arguments, device, remat)
+    program, seconds = compiled_form(function, arguments, device, run)
     owner = function.__self__  # type: ignore[attr-defined]
     _before[owner, device] = _before.get((owner, device), 0.0) + seconds
     return program

@@ -20,8 +20,10 @@ from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.augment import Data, batch, permuted, scale
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Chance, Dropout
+from backends.jax.layout import Layout, norms, tree_map_sum
 from backends.jax.models import make
 from backends.jax.optimizer import apply_gradient
+from backends.jax.ranks import summed
 from backends.models.folds import branches, dropout_sites, spread, trained_shapes
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
@@ -90,15 +92,15 @@ class JaxProgram:
             chunk = ahead.padded(
                 {name: array if name == "pixels" else array[first : first + num] for name, array in steps.items()}
             )
-            arguments = (self.data, self._put(chunk), self.scalars, self._dropout(plans), np.int32(num))
-            self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
+            arguments = (self.data, self._put(chunk), self.scalars, self._put(self._dropout(plans)))
+            self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments, self._put(np.int32(num)))
             metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
         loss_nr, norm_nr = (np.concatenate(values) for values in zip(*metrics, strict=True))
         return [StepMetrics(*columns) for columns in zip(loss_nr.T, norm_nr.T, strict=True)]
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
+        params, arguments = self.state["params"], (self.data, step, self.scalars, self._put(self._dropout(plans)))
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
         return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
 
@@ -128,7 +130,7 @@ class JaxProgram:
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""
-        return ahead.steps(plans, self.master)
+        return ahead.steps(plans, self.master, self.run)
 
     def _dropout(self, plans: Sequence[StepPlan]) -> Dropout[Array]:
         """The rate of dropout; an argument of what is compiled, so that another rate compiles nothing."""
@@ -136,9 +138,9 @@ class JaxProgram:
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """Call a function of `Traced` in its compiled form; the first call with such shapes compiles it."""
-        program, seconds = ahead.compiled_form(function, arguments, self.device, self.run.remat)
+        result, seconds = ahead.called(function, arguments, self.device, self.run)
         self.compile_s += seconds
-        return program(*arguments)
+        return result
 
 
 @dataclass(frozen=True)
@@ -149,11 +151,14 @@ class Traced:
     optimizer: OptimizerSpec
     precision: str
     remat: bool = False
+    microbatches: int = 1
+    group_size: int = 1
 
     @classmethod
     def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
         """Without the rates and numbers, which are arguments: trials that differ in them share what is compiled."""
-        return cls(model.structure(), optimizer.structure(), run.precision, run.remat)
+        parts = run.microbatches, run.group.size
+        return cls(model.structure(), optimizer.structure(), run.precision, run.remat, *parts)
 
     def train(
         self, state: Any, data: Data, steps: Any, scalars: Any, dropout: Dropout[jax.Array], num_steps: jax.Array
@@ -162,16 +167,15 @@ class Traced:
         num_replicas = steps["learning_rate"].shape[1]
         decayed = decayed_params(self.model, self.optimizer.decay)
 
-        def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
-            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout)
-            rate, corrections = step["learning_rate"], step["moment_corrections"]
-            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
-            return state, value, norm
+        def update(state: Any, gradient: Any, rate: jax.Array, corrections: jax.Array, norm: jax.Array) -> Any:
+            return apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed, norm)
 
         def body(i: jax.Array, carry: Any) -> Any:
             state, losses, norms = carry
             step = {name: array[i] for name, array in steps.items()}
-            state, value, norm = _over_replicas(one_step, num_replicas)(state, step)
+            value, gradient, norm = self.summed_gradient(state["params"], data, step, scalars, dropout)
+            rates = (step[name] for name in ahead.OF_ALL)
+            state = _over_replicas(update, num_replicas)(state, gradient, *rates, norm)
             return state, losses.at[i].set(value), norms.at[i].set(norm)
 
         zeros = jnp.zeros(steps["learning_rate"].shape, DTYPES[self.precision][0])
@@ -179,11 +183,7 @@ class Traced:
 
     def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Gradient of one step's loss, by name: (replicas, ...)."""
-
-        def gradient(params: Any, step: Any) -> Any:
-            return self.loss_and_gradient(params, data, step, scalars, dropout)[1]
-
-        return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
+        return self.summed_gradient(params, data, step, scalars, dropout)[1]
 
     def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Every value of one step's forward pass, by name: (replicas, ...)."""
@@ -204,23 +204,53 @@ class Traced:
         images_bhwc = scale(pixels, DTYPES[self.precision][0]).reshape(-1, side, side, channels)
         return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
 
+    def summed_gradient(
+        self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
+    ) -> tuple[jax.Array, Any, jax.Array]:
+        """Loss, gradient by name, and its norm, of the whole batch of a step: sums over microbatches.
+
+        Each (replicas, ...).
+        """
+        num_replicas = len(step["learning_rate"])
+
+        def of_part(part: Any) -> tuple[jax.Array, Any]:
+            def gradient(params: Any, part: Any) -> Any:
+                return self.loss_and_gradient(params, data, part, scalars, dropout)
+
+            return _over_replicas(gradient, num_replicas)(params, part)
+
+        parts = {name: array for name, array in step.items() if name not in ahead.OF_ALL}
+        if self.microbatches == 1:
+            value, gradient = of_part(parts)
+            return value, gradient, _over_replicas(optax.tree.norm, num_replicas)(gradient)
+        layout = Layout(trained_shapes(self.model), self.microbatches)
+        flat = tree_map_sum(lambda part: layout.flat(*of_part(part)), parts, self.microbatches // self.group_size)
+        value, flat = layout.parted(summed(flat, self.group_size))
+        return value, layout.named(flat), norms(flat, self.microbatches)
+
     def loss_and_gradient(
         self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
     ) -> tuple[jax.Array, Any]:
-        """Loss () of one replica's batch, and its gradient by the names of trained parameters."""
+        """Loss () of one replica's microbatch, and its gradient by the names of trained parameters.
+
+        Both are its share of those of the whole batch.
+        """
         images_bhwc, targets_bk = self.batch(data, step, scalars)
         chance = self.chance(step, dropout)
 
         def replica_loss(trained: Any) -> jax.Array:
             logits_bk, _ = self.forward(params | trained, images_bhwc, chance, self.remat)
-            return loss(self.optimizer, logits_bk, targets_bk)
+            mean = loss(self.optimizer, logits_bk, targets_bk)
+            return mean if self.microbatches == 1 else mean / self.microbatches  # a power of two: exact
 
         return jax.value_and_grad(replica_loss)({name: params[name] for name in trained_shapes(self.model)})
 
     def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         sites, ends = dropout_sites(self.model), branches(self.model)
-        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout, taps)
+        return Chance(
+            sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout, step.get("first_rows"), taps
+        )
 
     def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
         """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
@@ -281,10 +311,10 @@ class JaxBackend:
         check(run)
         device, traced = open_device(run.device), Traced.of(model, optimizer, run)
         ahead.seconds_before(traced, device)  # those of a trial that was never opened are not this one's
-        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
+        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], run, num_replicas)
         try:
-            train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
-            predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+            train = ahead.compiled_before(traced.train, sizes.train(device), device, run)
+            predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run)
         except jax.errors.JaxRuntimeError as error:
             if not memory.is_full(error) or (needed := memory.used(error)) is None:
                 raise

@@ -23,7 +23,7 @@ def compile_for(
     """See backends.targets.Targets."""
     set_numerics(run)
     device = _device(target)
-    sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0])
+    sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], run)
     start, traced = time.monotonic(), Traced.of(model, optimizer, run)
     try:
         program = compiled(ahead.lowered(traced.train, sizes.train(device)), device, run.remat)
