@@ -67,7 +67,7 @@ def test_a_run_calls_what_was_compiled_for_its_shapes(
         (program.traced.train, sizes.train(program.device)),
         (program.traced.predict, sizes.predict(program.device)),
     ):
-        _, seconds = ahead.compiled_form(function, arguments, program.device, run)
+        _, seconds = ahead.compiled_form(function, arguments, program.device, run.remat)
         assert seconds > 0
     program.load([initial_state(trial)] * num_replicas)
     program.train(plans)

@@ -14,7 +14,7 @@ import pytest
 
 from backends.contract import DataSize
 from backends.jax import ahead
-from backends.jax.program import DTYPES, Traced
+from backends.jax.traced import DTYPES, Traced
 from backends.models.mixer_spec import CHANNEL_MIXING, POSITION_EMBEDDING, TOKEN_MIXING
 from backends.models.shared_config import ACTIVATION
 from backends.specs import DECAY, LOSS, OPTIMIZER, PRECISION, RunSpec

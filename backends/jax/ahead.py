@@ -6,30 +6,27 @@ A function is compiled for shapes. So it can be compiled, and its memory is know
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, SingleDeviceSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import SingleDeviceSharding
 from jax.typing import DTypeLike
 
 from backends.arrays import Array, Shape
 from backends.contract import PREDICT_BATCH, DataSize
-from backends.jax import ranks
 from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
 from backends.jax.layers import Dropout
-from backends.microbatches import split
-from backends.models.folds import shapes
+from backends.microbatches import padded_size, split
+from backends.models.folds import shapes, trained_shapes
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import groups
 
 # Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
 CHUNK_STEPS = 32
-
-OF_ALL = ("learning_rate", "moment_corrections")  # arrays of a plan that all microbatches of a step share
 
 
 def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
@@ -40,23 +37,16 @@ def scalars(optimizer: OptimizerSpec, dtype: DTypeLike) -> dict[str, Array]:
     return {name: np.asarray(x, dtype) for name, x in values.items()}
 
 
-def steps(plans: Sequence[StepPlan], dtype: DTypeLike, run: RunSpec) -> dict[str, Array]:
-    """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64.
-
-    With several microbatches, what is of one of them: (steps, microbatches of this process, replicas, ...).
-    """
+def steps(plans: Sequence[StepPlan], dtype: DTypeLike) -> dict[str, Array]:
+    """The plans' arrays: (steps, replicas, ...); numbers in float64 are rounded here, as a TPU has no float64."""
     assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
-    split_plans = [split(plan, run.microbatches, run.group) for plan in plans]
-    parts = [stacked_arrays(of_part) for of_part in zip(*split_plans, strict=True)]
-    stacked = parts[0] if run.microbatches == 1 else _of_parts(parts)
+    stacked = stacked_arrays(plans)
     return {name: array.astype(dtype) if array.dtype == np.float64 else array for name, array in stacked.items()}
 
 
-def _of_parts(parts: Sequence[dict[str, Array]]) -> dict[str, Array]:
-    return {
-        name: array if name in OF_ALL else np.stack([part[name] for part in parts], 1)
-        for name, array in parts[0].items()
-    }
+def chunk(steps: dict[str, Array], first: int, num: int) -> dict[str, Array]:
+    """Some of the steps, as `padded` gives them."""
+    return padded({name: array if name == "pixels" else array[first : first + num] for name, array in steps.items()})
 
 
 def padded(steps: dict[str, Array]) -> dict[str, Array]:
@@ -67,6 +57,11 @@ def padded(steps: dict[str, Array]) -> dict[str, Array]:
         else np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
         for name, array in steps.items()
     }
+
+
+def rates(steps: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of steps that an update reads."""
+    return {name: steps[name] for name in ("learning_rate", "moment_corrections")}
 
 
 def dropout(plan: StepPlan, dtype: DTypeLike) -> Dropout[Array]:
@@ -87,22 +82,47 @@ class Sizes:
     run: RunSpec
     num_replicas: int = 1
 
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions of Traced that a training calls, each of which has its arguments here."""
+        return ("train", "predict") if self.run.microbatches == 1 else ("part", "update", "predict")
+
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
-        chunk: dict[str, Any] = padded(steps([self.plan] * self.num_replicas, self.dtype, self.run))
+        numbers = (scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
+        return (self.state(device), self.images(device), self._chunk(device), *on(device, numbers))
+
+    def part(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.part on a device, as shapes."""
+        numbers = (np.int32(0), scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype))
+        params = self._arrays(shapes(self.model), device)
+        return (params, self.images(device), self._chunk(device), *on(device, numbers))
+
+    def update(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.update on a device, as shapes."""
+        size = padded_size(sum(map(prod, trained_shapes(self.model).values())) + 1, self.run.microbatches)
+        flat, chunk = _shape((self.num_replicas, size), self.dtype, device), self._chunk(device)
+        numbers = on(device, (np.int32(0), scalars(self.optimizer, self.dtype)))
+        return (self.state(device), flat, rates(chunk), *numbers)
+
+    def state(self, device: jax.Device) -> dict[str, Any]:
+        """The state on a device, as shapes."""
+        return {group: self._arrays(shapes, device) for group, shapes in groups(self.model, self.optimizer).items()}
+
+    def _chunk(self, device: jax.Device) -> dict[str, Any]:
+        plan = split(self.plan, self.run.microbatches, self.run.group)[0]
+        chunk: dict[str, Any] = padded(steps([plan] * self.num_replicas, self.dtype))
         if self.data.pixel_steps:
             side, channels = self.model.image_size, self.model.image_channels
-            batch = (self.num_replicas, self.plan.examples.shape[1], side, side, channels)
+            batch = (self.num_replicas, plan.examples.shape[1], side, side, channels)
             chunk["pixels"] = _shape((self.data.pixel_steps, *batch), self.data.dtype, device)
-        numbers = (chunk, scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
-        arrays = groups(self.model, self.optimizer).items()
-        state = {group: self._arrays(shapes, device) for group, shapes in arrays}
-        return (state, self._data(device), *on(device, numbers))
+        shaped: dict[str, Any] = on(device, chunk)
+        return shaped
 
     def predict(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.predict for the images of an evaluation, on a device, as shapes."""
         pixels = _shape((PREDICT_BATCH, self._num_values), self.data.dtype, device)
-        return self._arrays(shapes(self.model), device), pixels, self._data(device).pixel_order
+        return self._arrays(shapes(self.model), device), pixels, self.images(device).pixel_order
 
     def _arrays(self, shapes: Mapping[str, Shape], device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
         return {name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes.items()}
@@ -111,7 +131,8 @@ class Sizes:
     def _num_values(self) -> int:
         return self.model.image_size**2 * self.model.image_channels
 
-    def _data(self, device: jax.Device) -> Data:
+    def images(self, device: jax.Device) -> Data:
+        """The data set on a device, as shapes."""
         num, order = self.data.num_examples, None
         rows, width = row_shape(self._num_values, device.platform)
         images = _shape((0 if self.data.pixel_steps else num * rows, width), self.data.dtype, device)
@@ -136,22 +157,12 @@ def lowered(function: Callable[..., Any], arguments: tuple[Any, ...]) -> jax.sta
     return jax.jit(function, donate_argnums=(0,) if function.__name__ == "train" else ()).lower(*arguments)
 
 
-def called(
-    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
-) -> tuple[Any, float]:
-    """What a function of `Traced` gives on a device, or on those of a group, and the seconds that compiling took."""
-    program, seconds = compiled_form(function, arguments, device, run)
-    if not _is_of_group(function, run):
-        return program(*arguments), seconds
-    return ranks.own(program(*_of_group(function, arguments, ranks.mesh(run.group, device)))), seconds
-
-
 def compiled_form(
-    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
 ) -> tuple[jax.stages.Compiled, float]:
     """A function of `Traced`, compiled for a device of this process the first time that such arguments come.
 
-    Args:    arguments: arrays of this process, or shapes as `Sizes` gives them.
+    Args:    arguments: arrays, or shapes as `Sizes` gives them.
     Returns: what is compiled, and the seconds that it took now.
     """
     leaves, structure = jax.tree.flatten(arguments)
@@ -159,33 +170,10 @@ def compiled_form(
     key = (function.__name__, owner, device, structure, tuple((x.shape, np.dtype(x.dtype)) for x in leaves))
     if key in _compiled:
         return _compiled[key], 0.0
-    start, shapes = time.monotonic(), on(device, arguments)
-    if _is_of_group(function, run):
-        mesh = ranks.mesh(run.group, device)
-        function, shapes = ranks.over_ranks(function, mesh, _specs(function, shapes)), _of_group(function, shapes, mesh)
+    start = time.monotonic()
     with jax.default_device(device):
-        _compiled[key] = compiled(lowered(function, shapes), device, run.remat)
+        _compiled[key] = compiled(lowered(function, on(device, arguments)), device, remat)
     return _compiled[key], time.monotonic() - start
-
-
-def _is_of_group(function: Callable[..., Any], run: RunSpec) -> bool:
-    """Whether the processes of a group call a function as one: what has the sum over all microbatches in it."""
-    return run.group.size > 1 and function.__name__ in ("train", "gradient")
-
-
-def _specs(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Which arguments of a function each process of a group has a part of: the arrays of its microbatches."""
-    of_part = P(None, ranks.RANKS) if function.__name__ == "train" else P(ranks.RANKS)
-    steps = {name: P() if name in OF_ALL else of_part for name in arguments[2]}
-    return (P(), P(), steps, *[P()] * len(arguments[3:]))
-
-
-def _of_group(function: Callable[..., Any], arguments: tuple[Any, ...], mesh: Mesh) -> tuple[Any, ...]:
-    """The arguments of one process as those of its group."""
-    state, data, steps, *numbers = arguments
-    specs = _specs(function, arguments)[2]
-    steps = {name: ranks.whole(array, mesh, specs[name]) for name, array in steps.items()}
-    return (ranks.whole(state, mesh, P()), ranks.whole(data, mesh, P()), steps, *ranks.whole(numbers, mesh, P()))
 
 
 _compiled: dict[Any, jax.stages.Compiled] = {}  # by function, structure and shapes: trials of a grid share them
@@ -193,10 +181,10 @@ _before: dict[tuple[Any, jax.Device], float] = {}  # seconds of programs that ar
 
 
 def compiled_before(
-    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, run: RunSpec
+    function: Callable[..., Any], arguments: tuple[Any, ...], device: jax.Device, remat: bool
 ) -> jax.stages.Compiled:
     """The compiled form for a program that is not open yet, which counts the seconds then: see `seconds_before`."""
-    program, seconds = compiled_form(function, arguments, device, run)
+    program, seconds = compiled_form(function, arguments, device, remat)
     owner = function.__self__  # type: ignore[attr-defined]
     _before[owner, device] = _before.get((owner, device), 0.0) + seconds
     return program

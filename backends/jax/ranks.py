@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Callable
-from typing import Any
+from functools import lru_cache, partial
 
 import jax
 import numpy as np
@@ -27,7 +27,8 @@ def join(group: Group, address: str, timeout_s: float) -> None:
     )
 
 
-def mesh(group: Group, device: jax.Device) -> Mesh:
+@lru_cache
+def _mesh(group: Group, device: jax.Device) -> Mesh:
     """The devices of a group, one of each process: that of this one, and those of the same place in the others."""
     place = jax.local_devices(backend=device.platform).index(device)
     devices = sorted(jax.devices(device.platform), key=lambda one: (one.process_index, one.id))
@@ -35,44 +36,38 @@ def mesh(group: Group, device: jax.Device) -> Mesh:
     return Mesh(np.array(devices[place::num]), (RANKS,))
 
 
-def whole(tree: Any, mesh: Mesh, spec: P) -> Any:
-    """Arrays of this process's device, or shapes, as the group's: copies where spec is P(), else parts of an axis."""
-    sharding = NamedSharding(mesh, spec)
-
-    def one(x: Any) -> Any:
-        shape = tuple(
-            n * (mesh.size if name else 1) for n, name in zip(x.shape, (*spec, *[None] * x.ndim), strict=False)
-        )
-        if isinstance(x, jax.ShapeDtypeStruct):
-            return jax.ShapeDtypeStruct(shape, x.dtype, sharding=sharding)
-        return jax.make_array_from_single_device_arrays(shape, sharding, [x])
-
-    return jax.tree.map(one, tree)
+@partial(jax.jit, donate_argnums=0)
+def added(a: Array, b: Array) -> Array:
+    """The sum of two arrays."""
+    return a + b
 
 
-def own(tree: Any) -> Any:
-    """The arrays of a group, which each process has copies of, as those of this process's device."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
-
-
-def over_ranks(function: Callable[..., Any], mesh: Mesh, specs: Any) -> Callable[..., Any]:
-    """A function that each process of a group calls with its part of the arguments; all results are the same."""
-    return jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P(), check_vma=False)
-
-
-def summed(flat_rn: Array, size: int) -> Array:
+def summed(flat_rn: Array, group: Group, device: jax.Device) -> Array:
     """The sum over the group of a flat array (replicas, n), in the tree of microbatches.py, in each process.
 
-    Each process adds up its share of the array and gives it to the others: what a ring moves, and a fixed order.
-
-    Args: flat_rn: n is a multiple of the group's size.
+    Args: flat_rn: on the device; n is a multiple of the group's size.
     """
-    if size == 1:
+    if group.size == 1:
         return flat_rn
-    shares = flat_rn.reshape(len(flat_rn), size, -1).swapaxes(0, 1)
-    parts = jax.lax.all_to_all(shares, RANKS, 0, 0)
-    share = tree_sum([*parts], operator.add)
-    return jax.lax.all_gather(share, RANKS).swapaxes(0, 1).reshape(flat_rn.shape)
+    mesh, (num, size) = _mesh(group, device), flat_rn.shape
+    sharding = NamedSharding(mesh, P(RANKS))
+    of_group = jax.make_array_from_single_device_arrays((group.size * num, size), sharding, [flat_rn])
+    return _exchange(mesh)(of_group).addressable_data(0)
+
+
+@lru_cache
+def _exchange(mesh: Mesh) -> Callable[[Array], Array]:
+    """The sum of arrays (replicas, n) of the processes, which each of them gets.
+
+    Each process adds up its share of the array and gives it to the others: what a ring moves, and a fixed order.
+    """
+
+    def exchange(flat_rn: Array) -> Array:
+        shares = flat_rn.reshape(len(flat_rn), mesh.size, -1).swapaxes(0, 1)
+        share = tree_sum([*jax.lax.all_to_all(shares, RANKS, 0, 0)], operator.add)
+        return jax.lax.all_gather(share, RANKS).swapaxes(0, 1).reshape(flat_rn.shape)
+
+    return jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(RANKS), out_specs=P(RANKS)), donate_argnums=0)
 
 
 def add_over_ranks(value: float, index: int, size: int, address: str) -> float:
