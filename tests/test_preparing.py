@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -363,6 +365,35 @@ def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Pa
         info, splits = describe_and_load(config(tmp_path / form), cache)
         assert info == first and np.array_equal(splits.test, right.test) and len(splits.test) == 9
         assert np.array_equal(np.asarray(splits.images), right.images)
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+@pytest.mark.parametrize("kind", ["parquet", "tar", "zip"])
+def test_names_of_images_in_tables_and_archives_are_kept_so_that_their_right_classes_are_found(
+    tmp_path: Path, cache: Path, kind: str, form: str
+) -> None:
+    """As the hub's ImageNet and the tar of its validation images name them."""
+    files = [f"ILSVRC2012_val_{row + 1:08}{'_n01440764' * (kind == 'parquet')}.JPEG" for row in range(20)]
+    images, labels = [as_png(image) for image in IMAGES[:20]], [row % 2 for row in range(20)]
+    if kind == "parquet":
+        rows = [{"bytes": image, "path": name} for image, name in zip(images, files, strict=True)]
+        (tmp_path / "set").mkdir()
+        pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "set" / "train.parquet")
+        expected = files
+    else:
+        expected = [f"{'ab'[label]}/{name}" for name, label in zip(files, labels, strict=True)]
+        unpacked(tmp_path / "folder", list(zip(expected, images, strict=True)))
+        (tmp_path / "set").mkdir()
+        shutil.make_archive(str(tmp_path / "set" / "images"), kind, tmp_path / "folder")
+    held = prepare(tmp_path / "set", tmp_path / "out", form, jobs=2)
+    assert held.names is not None and sorted(held.names) == sorted(expected)
+    whole = describe_and_load(config(tmp_path / "set"), cache)[1]
+    rows = [IMAGES[int(name[-30:].split("_val_")[1][:8]) - 1] for name in held.names]
+    assert np.array_equal(np.asarray(whole.images), rows)  # each name is that of its image
+    told = [[row % 2] for row in range(20)]
+    (tmp_path / "real.json").write_text(json.dumps(told))
+    _, splits = describe_and_load(config(tmp_path / "out", labels_real=str(tmp_path / "real.json")), cache)
+    assert splits.right is not None and np.array_equal(splits.right.argmax(1), splits.labels[splits.test])
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, source: Path) -> None:
