@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import known, room, treating
+from experiments.data import framing, known, room, treating
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import Watch
 from experiments.data.description import FORMAT, IMAGES, Description
@@ -24,7 +24,7 @@ from experiments.data.pictures import Decoder
 from experiments.data.pixels import decode, decoders
 from experiments.data.prepared import HASHES, LABELS, NAMES, OFFSETS, SIZES, Prepared, find
 from experiments.data.progress import Bar
-from experiments.data.raw import RawSource
+from experiments.data.raw import RawSource, name_of
 from experiments.data.room import Request
 from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.staging import SCRATCH, Staging
@@ -43,6 +43,7 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
             f"{request.where}: data.source: {request.config.source!r} is prepared already, and read as it is; to have "
             f"it in another form, prepare the source that it was made of"
         )
+    framing.check(request.config, request.where)
     check_is_there(request.config, tree, request.cache, request.where)
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
@@ -128,8 +129,8 @@ class _Making:
             self.named = 0
             for split in self.source.splits:
                 for row, raw in enumerate(split.images()):
-                    if isinstance(raw, str):
-                        names.write(raw.removeprefix(root).replace("\n", "\\n") + "\n")
+                    if (name := name_of(raw)) is not None:
+                        names.write(name.removeprefix(root).replace("\n", "\\n") + "\n")
                         self.named += 1
                     yield Item(split.name, row, raw)
 

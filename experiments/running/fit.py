@@ -6,12 +6,12 @@ from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
 from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
 from backends.specs import RunSpec
+from experiments.data.ahead import Room
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
 from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
 from experiments.training import host
-from experiments.training.feed import Room
 from experiments.training.plan import step_plan
 
 GIB = 2**30

@@ -6,8 +6,7 @@ encoded   each image is read from its file's bytes, and decoded
 auto      memory where the images fit; else disk, or encoded where the data was prepared so
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import Splits, decoded, limits
+from experiments.data import Splits, ahead, decoded, limits
 from experiments.data.pixels import Framed, InMemory, OnDisk, Pixels
 from experiments.machine import memory
 from experiments.running import fit
@@ -65,17 +64,20 @@ def choose(trial: Trial, splits: Splits, free_bytes: int | None) -> str:
     return "memory" if num_bytes <= available and needed <= free else on_disk
 
 
-def stored(trial: Trial, splits: Splits, storage: str, cache: Path) -> Stored:
+def stored(trial: Trial, splits: Splits, storage: str, cache: Path, idle: Callable[[], None] = lambda: None) -> Stored:
     """The images of a trial where `storage` has them.
 
+    Args:   idle: called now and then while images are read; what it raises ends it.
     Raises: MixlabError: they do not fit into memory.   DataLost.   OSError: the data cache cannot be written.
     """
-    framing = splits.images.config if isinstance(splits.images, Framed) else None
+    framing = None
+    if isinstance(splits.images, Framed):
+        framing, splits = splits.images.config, replace(splits, images=splits.images.asking(idle))
     if storage == "memory":
         limits.check_memory(splits.about, trial.data.source, f"trial {trial.id}")
         if not host.needed(trial.data.augment):
             return Stored(storage, replace(splits, images=_whole(splits.images)), None)
-        source: Pixels = _in_memory(splits.pixels)
+        source: Pixels = _in_memory(splits.pixels, idle)
     elif storage == "disk" and splits.pixels.form == "encoded":
         source, framing = _on_disk(splits, cache), None
     else:
@@ -89,13 +91,12 @@ def _whole(images: Any) -> Array:
     return np.asarray(images[:] if isinstance(images, Framed) else images)
 
 
-def _in_memory(pixels: Pixels) -> Pixels:
+def _in_memory(pixels: Pixels, idle: Callable[[], None]) -> Pixels:
     """All images as they are stored, in memory."""
     if isinstance(pixels, InMemory):
         return pixels
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        images = list(pool.map(pixels.read, range(len(pixels))))
-    return InMemory(np.stack(images) if pixels.shape is not None else images)
+    images = ahead.whole(pixels.read, pixels.shape or (), range(len(pixels)), idle)
+    return InMemory(images if pixels.shape is not None else images.tolist())
 
 
 def _on_disk(splits: Splits, cache: Path) -> Pixels:

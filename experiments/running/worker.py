@@ -22,6 +22,7 @@ from backends.errors import Diverged, MixlabError
 from backends.specs import RunSpec
 from experiments import data
 from experiments.data import Splits
+from experiments.data.ahead import Interrupted
 from experiments.files import StoreError
 from experiments.machine import malloc, memory
 from experiments.results import checkpoint, curves
@@ -115,6 +116,9 @@ class Worker:
         number = len(self.in_hand)
         try:
             self._train(together[0], until)
+        except Interrupted:  # while images were read, before the first step
+            for one in list(self.in_hand):
+                self._end(one, Stopped())
         except Exception as error:
             if number > 1 and self.in_hand:
                 self._give_back(number, error)
@@ -310,9 +314,14 @@ class Worker:
         splits, key = self._load(trial), (trial.info.content, host.needed(trial.data.augment))
         if not (self.stored and self.stored[0] == key and trial.data.storage in (AUTO, self.stored[1].storage)):
             how, self.stored = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
-            self.stored = (key, storage.stored(trial, splits, how, self.spec.cache))
+            self.stored = (key, storage.stored(trial, splits, how, self.spec.cache, self._check_stop))
         held = self.stored[1]
         return replace(held, splits=replace(splits, images=held.splits.images))
+
+    def _check_stop(self) -> None:
+        """Images are read, for minutes where there are many.  Raises: Interrupted."""
+        if self.stop.is_set():
+            raise Interrupted
 
     def _load(self, trial: Trial) -> Splits:
         try:

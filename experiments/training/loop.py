@@ -16,11 +16,12 @@ from typing import Any
 from backends.arrays import State
 from backends.contract import Program, StepMetrics
 from experiments.data import Splits
+from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.data.pixels import DataLost, Pixels
 from experiments.results.metrics import SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
-from experiments.training.feed import WAIT_S, Feed, Feeds, Interrupted, batches
+from experiments.training.feed import Feed, Feeds, batches
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
