@@ -29,9 +29,10 @@ from experiments.results.store import Store
 from experiments.running.events import Ended as TrialEnded
 from experiments.running.events import Event
 from experiments.running.local import LocalRun
+from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Slot
 from experiments.running.progress import PlainReporter
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.worker import Worker
 from slurm import ledger, submission
 from slurm.cluster import ClusterSpec
 from slurm.job import read_work, write_work

@@ -26,7 +26,8 @@ from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running import worker
 from experiments.running.events import Ended, Event, Stepped
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec.config import (
     AugmentConfig,
     DataConfig,

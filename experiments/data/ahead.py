@@ -38,7 +38,11 @@ class Room:
 
     @classmethod
     def of(cls, trial: Trial) -> "Room":
-        return cls(trial.train.batch_size * trial.info.image_size**2 * trial.info.image_channels)
+        """Of the images that one process reads: with microbatches, the partners of mixup are read for themselves."""
+        rows = trial.train.batch_size // trial.run.devices
+        if trial.train.microbatches > 1 and trial.data.augment.mixes:
+            rows *= 2
+        return cls(rows * trial.info.image_size**2 * trial.info.image_channels)
 
     @property
     def chunk(self) -> int:

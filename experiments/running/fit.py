@@ -33,15 +33,22 @@ def need(
     streams = does_stream(trial) if streams is None else streams
     work = Work(
         trial.train.precision,
-        trial.train.batch_size,
+        trial.train.batch_size // trial.train.microbatches,
         PREDICT_BATCH,
         remat=trial.run.remat,
         data_bytes=0 if is_placed and not streams else data_bytes(trial, num_replicas, streams),
         num_replicas=num_replicas,
+        waiting=_waiting(trial),
         backend=trial.backend,
         on_host=on_host,
     )
     return footprint.need(trial.model, trial.optimizer, work)
+
+
+def _waiting(trial: Trial) -> int:
+    """Gradients that a process holds beside the one that it makes: see backends.microbatches."""
+    in_tree = (trial.train.microbatches // trial.run.devices).bit_length() - 1
+    return in_tree + (2 if trial.run.devices > 1 else 0)
 
 
 def _on_host(trial: Trial) -> bool:

@@ -19,10 +19,11 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Noted, Returned, Spent, Stop, Train
 from experiments.running.failures import Failure
+from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.process import main
 from experiments.running.queue import Queue
-from experiments.running.worker import WorkerSpec, as_recorded
+from experiments.running.worker import as_recorded
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again

@@ -13,7 +13,8 @@ from multiprocessing.connection import Connection
 
 from experiments.machine.environment import ROOT
 from experiments.running.events import Order, Stop, Train
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 
 
 def main(spec: WorkerSpec, connection: Connection) -> None:

@@ -11,31 +11,41 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array
+from backends.microbatches import ALONE, Group
 from experiments.data import ahead
 from experiments.data.ahead import Ahead, Room, Row
 from experiments.data.pixels import Framed, Pixels
 from experiments.spec.trial import Trial
 from experiments.training import host
-from experiments.training.plan import step_examples
+from experiments.training.plan import step_examples, step_rows
 
 
 class Feed(Ahead):
     """The pixels of one trial, in the order of its steps."""
 
     def __init__(
-        self, trial: Trial, source: Pixels, examples: Array, first_step: int, last_step: int, num_threads: int = 1
+        self,
+        trial: Trial,
+        source: Pixels,
+        examples: Array,
+        first_step: int,
+        last_step: int,
+        num_threads: int = 1,
+        group: Group = ALONE,
     ):
         """Begin to make the pixels of the steps from first_step on, up to last_step.
 
         Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+              group: of the process, which reads its rows alone.
         """
         self.trial, augment, side = trial, host.of(trial), trial.info.image_size
 
         def of_step(step: int) -> Row:
             numbers, draws = step_examples(trial, examples, step, 1)[0].tolist(), augment.draws(step)
-            return lambda row: augment.apply(source.read(numbers[row]), draws, row)
+            rows = step_rows(trial, step, group).tolist()
+            return lambda place: augment.apply(source.read(numbers[rows[place]]), draws, rows[place])
 
-        shape = (trial.train.batch_size, side, side, trial.info.image_channels)
+        shape = (len(step_rows(trial, first_step, group)), side, side, trial.info.image_channels)
         super().__init__(of_step, shape, range(first_step, last_step), Room.of(trial), num_threads)
 
 

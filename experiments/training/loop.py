@@ -15,12 +15,13 @@ from typing import Any
 
 from backends.arrays import State
 from backends.contract import Program, StepMetrics
+from backends.microbatches import ALONE, Group
 from experiments.data import Splits
 from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.data.pixels import DataLost, Pixels
 from experiments.results.metrics import SPLITS, WAIT_SECONDS
 from experiments.training import probe
-from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
+from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
 from experiments.training.feed import Feed, Feeds, batches
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
@@ -53,6 +54,8 @@ class Loop:
         until: int | None = None,
         source: Pixels | None = None,
         num_threads: int = 1,
+        group: Group = ALONE,
+        predictor: Callable[..., Predict] = predictor,
     ):
         """Bring trials onto a program.
 
@@ -60,6 +63,7 @@ class Loop:
               until: the step at which they pause, an evaluation's; None: to the end.
               source: where pixels are read from as they are trained on; None: the program has the images.
               num_threads: of each trial, that make its pixels, and those of evaluations.
+              group: whose first process this is.    predictor: shares evaluations out in it, see evaluate.predictor.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
@@ -69,8 +73,9 @@ class Loop:
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
         self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
+        self.predictor = predictor
         if source is not None:
-            span = (splits.train, self.step, self.last_step, num_threads)
+            span = (splits.train, self.step, self.last_step, num_threads, group)
             self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
@@ -199,16 +204,17 @@ class Loop:
 
     def _evaluate(self, idle: Callable[[], None]) -> Leaving:
         read = partial(batches, num_threads=self.num_threads, idle=idle)
+        predict = self.predictor(self.program, self.splits.images, read)
         start, compiled = time.monotonic(), self.program.compile_s
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         points: list[Point] = [dict.fromkeys(subsets) for _ in self.runs]
-        probes = fit_probes(self.program, self.splits, self.shots, read)
+        probes = fit_probes(predict, self.shots)
         for name, indices in subsets.items():
             of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
                 loss = self.trial.train.loss
-                of_runs = [*evaluate_each(self.program, self.splits, indices, loss, probes, read)]
+                of_runs = [*evaluate_each(predict, self.splits, indices, loss, probes)]
             points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)
