@@ -16,7 +16,7 @@ from backends.errors import MixlabError
 from backends.jax import device as jax_device
 from backends.specs import RunSpec
 from backends.torch import device as torch_device
-from experiments.running import process
+from experiments.running import place
 from tests.conftest import Ended, base, write_yaml
 
 WRONG = ["gpuu", "cuda:x", "cuda:-1", "cuda:", "cpu:0", "tpu:0 ", "auto:1", "", "Cuda", "cuda:\u0661", "x" * 400]
@@ -197,7 +197,7 @@ def test_a_process_sees_the_device_of_its_place_alone(
     ours = [name for name in os.environ if name.startswith(("CUDA_", "TPU_"))]
     environment = {name: value for name, value in os.environ.items() if name not in ours} | before
     monkeypatch.setattr(os, "environ", environment)
-    process._show_one_device(device)
+    place._show_one_device(device)
     one_chip = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
     expected = after | (one_chip if device in ("tpu:0", "tpu:1") else {})
     assert {name: value for name, value in environment.items() if name.startswith(("CUDA_", "TPU_"))} == expected

@@ -1,6 +1,7 @@
 """The training program in JAX."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,12 @@ import optax
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.jax import ahead, memory
+from backends.jax import ahead, memory, ranks
 from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Dropout
-from backends.jax.ranks import added, summed
 from backends.jax.traced import DTYPES, Traced, num_replicas
-from backends.microbatches import split, tree_sum
+from backends.microbatches import Group, split, tree_sum
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import groups
@@ -34,6 +34,7 @@ class JaxProgram:
         self.data = place(dataset, self.device)
         self.traced = Traced.of(model, optimizer, run)
         self.compile_s = ahead.seconds_before(self.traced, self.device)
+        self.exchange_s = 0.0
         self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
@@ -90,7 +91,14 @@ class JaxProgram:
         """The gradient of a step, (replicas, n) with the loss at its end: the sum over microbatches and the group."""
         arguments = (np.int32(i), self.scalars, dropout)
         own = (self._call(self.traced.part, self.state["params"], self.data, chunk, *arguments) for chunk in chunks)
-        return summed(tree_sum(own, added), self.run.group, self.device)
+        total = tree_sum(own, ranks.added)
+        if self.run.group.size == 1:
+            return total
+        total.block_until_ready()
+        start = time.monotonic()
+        total = ranks.summed(total, self.run.group, self.device).block_until_ready()
+        self.exchange_s += time.monotonic() - start
+        return total
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         if self.run.microbatches > 1:
@@ -146,6 +154,10 @@ class JaxBackend:
     """JAX with Flax and Optax; see contract.Backend."""
 
     name = "jax"
+
+    def join(self, group: Group, address: str, timeout_s: float) -> None:
+        set_numerics(RunSpec())  # XLA reads its flags with the first look at a device
+        ranks.join(group, address, timeout_s)
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
         set_numerics(run)  # first, as XLA reads its flags when `check` looks at a device

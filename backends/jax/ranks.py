@@ -17,14 +17,18 @@ RANKS = "ranks"  # the axis of the mesh: a device of each process
 
 
 def join(group: Group, address: str, timeout_s: float) -> None:
-    """Become one of a group of processes; before the first look at a device.
-
-    Args: address: host:port where process 0 waits for the others.    timeout_s: after which a silent one is given up.
-    """
+    """See contract.Backend.join."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     jax.distributed.initialize(
-        address, group.size, group.rank, heartbeat_timeout_seconds=round(timeout_s), initialization_timeout=60
+        address,
+        group.size,
+        group.rank,
+        initialization_timeout=round(timeout_s),
+        heartbeat_timeout_seconds=round(timeout_s),
     )
+    device = jax.local_devices()[0]
+    # At once: processes that come to their first exchange half a minute apart fail.
+    summed(jax.device_put(np.zeros((1, group.size), np.float32), device), group, device).block_until_ready()
 
 
 @lru_cache
@@ -47,8 +51,6 @@ def summed(flat_rn: Array, group: Group, device: jax.Device) -> Array:
 
     Args: flat_rn: on the device; n is a multiple of the group's size.
     """
-    if group.size == 1:
-        return flat_rn
     mesh, (num, size) = _mesh(group, device), flat_rn.shape
     sharding = NamedSharding(mesh, P(RANKS))
     of_group = jax.make_array_from_single_device_arrays((group.size * num, size), sharding, [flat_rn])

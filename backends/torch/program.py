@@ -14,11 +14,12 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.microbatches import split, tree_sum
+from backends.microbatches import Group, split, tree_sum
 from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
+from backends.torch import ranks
 from backends.torch.augment import Data, batch, gather, scale
 from backends.torch.device import (
     check,
@@ -33,7 +34,6 @@ from backends.torch.layers import Chance
 from backends.torch.layout import Layout
 from backends.torch.models import make
 from backends.torch.optimizer import apply_gradient
-from backends.torch.ranks import summed
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations).
 DTYPES = {
@@ -66,7 +66,7 @@ class TorchProgram:
         reset_peak_memory(self.device)
         self.master, self.compute = DTYPES[run.precision]
         self.data = place(dataset, self.device)
-        self.compile_s = 0.0
+        self.compile_s = self.exchange_s = 0.0
         decayed = decayed_params(model, optimizer.decay)
         shapes = trained_shapes(model)
         names = sorted(decayed, key=lambda name: not decayed[name])
@@ -210,10 +210,20 @@ class TorchProgram:
         own = (self._gradient(self._step(part, i), plans) for part in parts)
         if self.run.microbatches == 1:
             return next(own)
-        gradient = summed(tree_sum((_joined(*one) for one in own), Tensor.add_), self.run.group)
+        gradient = tree_sum((_joined(*one) for one in own), Tensor.add_)
+        if self.run.group.size > 1:
+            start = self._now()
+            gradient = ranks.summed(gradient, self.run.group)
+            self.exchange_s += self._now() - start
         losses = gradient[:, -1].clone()
         gradient[:, -1] = 0
         return losses, gradient
+
+    def _now(self) -> float:
+        """The time once the device has done what it was told to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) of a microbatch, as a share of the whole batch's, and its gradient (replicas, n)."""
@@ -268,6 +278,9 @@ class TorchBackend:
     """PyTorch; see contract.Backend."""
 
     name = "torch"
+
+    def join(self, group: Group, address: str, timeout_s: float) -> None:
+        ranks.join(group, address, timeout_s)
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
         check(run)  # in PyTorch a device can be looked at before flags are set

@@ -10,12 +10,10 @@ from backends.microbatches import Group, tree_sum
 
 
 def join(group: Group, address: str, timeout_s: float) -> None:
-    """Become one of a group of processes.
-
-    Args: address: host:port where process 0 waits for the others.    timeout_s: of each exchange.
-    """
+    """See contract.Backend.join."""
     timeout = timedelta(seconds=timeout_s)
     dist.init_process_group(None, f"tcp://{address}", timeout, group.size, group.rank)
+    summed(torch.zeros((1, group.size)), group)
 
 
 def summed(flat_rn: Tensor, group: Group) -> Tensor:
@@ -25,8 +23,6 @@ def summed(flat_rn: Tensor, group: Group) -> Tensor:
 
     Args: flat_rn: n is a multiple of the group's size.
     """
-    if group.size == 1:
-        return flat_rn
     shares = flat_rn.reshape(len(flat_rn), group.size, -1).transpose(0, 1).contiguous()
     parts = torch.empty_like(shares)
     dist.all_to_all_single(parts, shares)

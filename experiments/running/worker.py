@@ -16,6 +16,7 @@ import backends
 from backends.arrays import State
 from backends.contract import Program
 from backends.errors import Diverged, MixlabError
+from backends.microbatches import Group
 from experiments import data
 from experiments.data import Splits
 from experiments.data.ahead import Interrupted
@@ -27,6 +28,8 @@ from experiments.results.store import Store
 from experiments.running import replicas
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
 from experiments.running.failures import DoesNotFit, Failure, failure
+from experiments.running.follower import follow
+from experiments.running.group import Leader
 from experiments.running.opener import Opener, Spending, WorkerSpec
 from experiments.running.storage import Stored
 from experiments.spec.trial import Trial
@@ -64,7 +67,9 @@ class Worker:
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.spending = Spending({"start": time.monotonic() - spec.hired_s})
-        self.opener = Opener(spec, self.spending, self._check_stop)
+        self.group = Group(0, 1 + len(spec.others))
+        self.leader: Leader | None = None
+        self.opener = Opener(spec, self.spending, self._check_stop, self.group)
         self.in_hand: list[InHand] = []
         self.about: dict[str, str] | None = None  # what the backend says of itself
         self.source: dict[str, Any] | None = None  # what the record says of the data
@@ -160,8 +165,15 @@ class Worker:
 
     def _train(self, trial: Trial, until: int | None) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
+        if self.spec.others and self.leader is None:
+            with self.spending.on("import"):
+                self.leader = Leader(self.spec, follow, self._note_loss)
+        if self.leader:
+            self.leader.open(trial)
         opened = self.opener.open(trial, max(1, len(self.in_hand)))
         program, self.about, stored = opened.program, opened.about, opened.stored
+        if self.leader:
+            self.leader.wait()
         with self.spending.on("data"):
             held = data.in_record(trial.data, trial.info, self.spec.cache)
             self.source = {**held, "storage": stored.storage}
@@ -197,7 +209,12 @@ class Worker:
         runs, states = zip(*together, strict=True)
         together.clear()
         threads = max(1, self.opener.run_spec(runs[0].trial).threads // len(runs))
-        return Loop(runs, states, program, stored.splits, until, stored.source, threads)
+        rest = (stored.splits, until, stored.source, threads)
+        if self.leader is None:
+            return Loop(runs, states, program, *rest)
+        (run,) = runs
+        led = self.leader.led(program, run.trial, run.progress.step, until or run.trial.num_steps)
+        return Loop(runs, states, led, *rest, self.group, self.leader.predictor)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -253,6 +270,16 @@ class Worker:
         if not written and (theirs := self.store.sound_record(key)) is not None:
             return as_recorded(key, theirs)
         return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
+
+    def close(self) -> None:
+        """End the other processes of its group."""
+        if self.leader:
+            self.leader.close()
+
+    def _note_loss(self, lost: Failure) -> None:
+        """Why this process is about to end, in another thread than the training's."""
+        for one in self.in_hand:
+            self.send(Noted(one.trial.id, lost.reason))
 
     def _check_stop(self) -> None:
         """Images are read, for minutes where there are many.  Raises: Interrupted."""

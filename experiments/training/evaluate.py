@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array
-from backends.contract import PREDICT_BATCH, Predictions, Program
+from backends.contract import PREDICT_BATCH, Predictions, Trainer
 from experiments.data import Splits
 from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES, REAL, TOP5
 from experiments.training.feed import batches
@@ -18,7 +18,7 @@ TOP = 5
 Predict = Callable[[Array], Iterator[Sequence[Predictions]]]
 
 
-def predictor(program: Program, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
+def predictor(program: Trainer, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
     """What a program of this process says of some of the images.  Args: read: gives them, see feed.batches."""
     return lambda indices: (program.predict(pixels) for pixels in read(images, indices, PREDICT_BATCH))
 
@@ -37,7 +37,7 @@ class Evaluation:
     each_seed: dict[str, list[float]] = field(default_factory=dict)
 
 
-def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
+def evaluate(program: Trainer, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
     """Each of METRICS, and of SOME, by name, in float64, over the examples at `indices`; each example counts once.
 
     Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.
@@ -63,7 +63,7 @@ def fit_probes(predict: Predict, shots: Shots | None) -> list[Probes]:
     return [shots.probes(np.concatenate([features for _, features in one])) for one in zip(*parts, strict=True)]
 
 
-def probed(program: Program, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
+def probed(program: Trainer, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
     """The accuracy of a model's probes with each of SEEDS, by shots, over the examples at `indices`."""
     predict = predictor(program, splits.images)
     ((_, said),) = _predicted(predict, indices, fit_probes(predict, shots))

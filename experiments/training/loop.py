@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from backends.arrays import State
-from backends.contract import Program, StepMetrics
+from backends.contract import StepMetrics, Trainer
 from backends.microbatches import ALONE, Group
 from experiments.data import Splits
 from experiments.data.ahead import WAIT_S, Interrupted
@@ -49,7 +49,7 @@ class Loop:
         self,
         runs: Sequence[TrialRun],
         states: Sequence[State],
-        program: Program,
+        program: Trainer,
         splits: Splits,
         until: int | None = None,
         source: Pixels | None = None,
