@@ -133,6 +133,11 @@ class Leader:
         with self._meeting():
             backends.load(spec.backend).join(self.group, address, EXCHANGE_S)
 
+    @property
+    def num_nodes(self) -> int:
+        """Machines on which the processes are."""
+        return len({socket.gethostname(), *(member.host for member in self.members)})
+
     def open(self, trial: Trial) -> None:
         """Let the others open a trial's program, while this process opens its own."""
         self._tell(Open(trial))

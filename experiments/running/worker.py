@@ -220,6 +220,8 @@ class Worker:
         self.store.begin(one.trial, self._environment)
         session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
         session["backend"] = self.about
+        if self.leader:
+            session |= {"devices": self.group.size, "nodes": self.leader.num_nodes}
         one.run = TrialRun(one.trial, self.store, one.claim, splits, self.send, session)
         return one.run, one.run.restore()
 

@@ -19,7 +19,7 @@ from backends.microbatches import ALONE, Group
 from experiments.data import Splits
 from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.data.pixels import DataLost, Pixels
-from experiments.results.metrics import SPLITS, WAIT_SECONDS
+from experiments.results.metrics import EXCHANGE_SECONDS, SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
 from experiments.training.feed import Feed, Feeds, batches
@@ -73,7 +73,7 @@ class Loop:
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
         self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
-        self.predictor = predictor
+        self.group, self.predictor = group, predictor
         if source is not None:
             span = (splits.train, self.step, self.last_step, num_threads, group)
             self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
@@ -194,9 +194,13 @@ class Loop:
         plans = [step_plan(run.trial, self.splits.train, self.step, num_steps) for run in self.runs]
         pixels = [self.feeds.take(run.trial.id, num_steps) for run in self.runs]
         plans = [replace(plan, pixels=own) for plan, own in zip(plans, pixels, strict=True)]
-        start, compiled = time.monotonic(), self.program.compile_s
+        start, compiled, exchanged = time.monotonic(), self.program.compile_s, self._exchange_s
         metrics = self.program.train(plans)
+        exchange_s = self._exchange_s - exchanged
         seconds = self.waited_s + self._spend("train", start, compiled)
+        if exchange_s:
+            self._book(EXCHANGE_SECONDS, exchange_s)
+            self._book("train", -exchange_s)
         # a chunk that compiled says nothing of what a step takes
         self.step_s = seconds / num_steps if self.program.compile_s == compiled else 0.0
         self.waiting = self.waited_s / seconds if seconds else 0.0
@@ -237,7 +241,14 @@ class Loop:
         """Book the time since `start`, compilation apart, on all trials equally; returns the seconds without it."""
         compile_s = self.program.compile_s - compiled
         seconds = time.monotonic() - start - compile_s
+        self._book(what, seconds)
+        self._book("compile", compile_s)
+        return seconds
+
+    def _book(self, what: str, seconds: float) -> None:
         for run in self.runs:
             run.progress.seconds[what] = run.progress.seconds.get(what, 0.0) + seconds / len(self.runs)
-            run.progress.seconds["compile"] += compile_s / len(self.runs)
-        return seconds
+
+    @property
+    def _exchange_s(self) -> float:
+        return self.program.exchange_s if self.group.size > 1 else 0.0
