@@ -340,9 +340,9 @@ def _met(listener: Listener, processes: dict[int, Any]) -> list[Member]:
 
 
 def _ended(code: int | None) -> str:
-    return (
-        "has ended" if code is None else f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
-    )
+    if code is None:
+        return "has ended"
+    return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
 
 def _free_port() -> int:
