@@ -11,6 +11,7 @@ or, if it leads, the others. The trial is then begun again from its checkpoint, 
 import multiprocessing
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
