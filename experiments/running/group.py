@@ -262,7 +262,8 @@ class _Meeting:
         self.leader = leader
 
     def __enter__(self) -> None:
-        return None
+        if self.leader.lost is not None:
+            self._raise(None)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupLost):
@@ -271,9 +272,13 @@ class _Meeting:
         while self.leader.lost is None and time.monotonic() < until:
             time.sleep(0.05)
         if self.leader.lost is not None:
-            lost = self.leader.lost
-            self.leader.close()
-            raise GroupLost(lost) from error
+            self._raise(error)
+
+    def _raise(self, error: Exception | None) -> None:
+        assert self.leader.lost is not None
+        lost = GroupLost(self.leader.lost)
+        self.leader.close()
+        raise lost from error
 
 
 class LedProgram:
