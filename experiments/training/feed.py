@@ -177,11 +177,17 @@ class Feed(Ahead):
     """The pixels of one trial, in the order of its steps."""
 
     def __init__(
-        self, trial: Trial, source: Pixels, examples: Array, first_step: int, last_step: int, num_threads: int = 1
+        self,
+        trial: Trial,
+        source: Pixels | Framed,
+        examples: Array,
+        first_step: int,
+        last_step: int,
+        num_threads: int = 1,
     ):
         """Begin to make the pixels of the steps from first_step on, up to last_step.
 
-        Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+        Args: source: images, see HostAugment.apply.    examples: int32 (n,), the training examples as indices into it.
         """
         self.trial, augment, side = trial, host.of(trial), trial.info.image_size
 

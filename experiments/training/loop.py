@@ -57,7 +57,8 @@ class Loop:
 
         Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
               until: the step at which they pause, an evaluation's; None: to the end.
-              source: where pixels are read from as they are trained on; None: the program has the images.
+              source: where images are read from as they are stored, as they are trained on, those of splits through it;
+                      None: the program has the images.
               num_threads: of each trial, that make its pixels, and those of evaluations.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
@@ -70,7 +71,9 @@ class Loop:
         self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
         if source is not None:
             span = (splits.train, self.step, self.last_step, num_threads)
-            self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
+            # Framed once alone: of what is framed already, `data.shorter_side` would cut the middle out again.
+            read = [source if run.trial.data.augment.inception else splits.images for run in self.runs]
+            self.feeds = Feeds([Feed(run.trial, one, *span) for run, one in zip(self.runs, read, strict=True)])
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
         """Train to the last step, or to that of a pause.
