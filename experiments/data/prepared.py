@@ -98,7 +98,11 @@ class Prepared:
         """Names of the examples; None: the source had none."""
         if NAMES not in self.description.files:
             return None
-        names = (self.folder / NAMES).read_text("utf-8").split("\n")[:-1]
+        try:
+            text = (self.folder / NAMES).read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise self._damaged(NAMES, str(error)) from error
+        names = text.split("\n")[:-1]
         if len(names) != self.description.num:
             raise self._damaged(NAMES, f"it holds {len(names):,} names of {self.description.num:,}")
         return names

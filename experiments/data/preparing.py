@@ -14,7 +14,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import known, room, treating
+from experiments.data import framing, known, room, treating
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import Watch
 from experiments.data.description import FORMAT, IMAGES, Description
@@ -43,7 +43,13 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
             f"{request.where}: data.source: {request.config.source!r} is prepared already, and read as it is; to have "
             f"it in another form, prepare the source that it was made of"
         )
+    framing.check(request.config, request.where)
     check_is_there(request.config, tree, request.cache, request.where)
+    if tree and place(request.config.source).resolve() in request.out.resolve().parents:
+        raise MixlabError(
+            f"{request.where}: {request.out} lies in {request.config.source}, and would become a part of it; name a "
+            f"folder beside it"
+        )
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
         return held
