@@ -73,8 +73,10 @@ def _serve(pipe: Any, begin: Callable[[], None]) -> None:
             work, argument = pipe.recv()
         except EOFError:
             return
+        answer: Any = None
+        failure: Exception | None = None
         try:
-            answer = work(argument), None
+            answer = work(argument)
         except Exception as error:
-            answer = None, error
-        pipe.send(answer)
+            failure = error
+        pipe.send((answer, failure))
