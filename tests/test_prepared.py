@@ -168,6 +168,7 @@ def damage(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "about is missing": (lambda folder: (folder / "about.json").unlink(), "about.json: it is missing"),
     "about is no JSON": (damage("about.json", lambda content: content[:50]), "about.json"),
     "about lacks a field": (edited(num_train=None), "about.json"),
     "about has a strange field": (edited(colour=1), "about.json"),
@@ -179,6 +180,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "labels are cut off": (damage("labels.npy", lambda content: content[:-4]), "labels.npy: expected 188 bytes"),
     "offsets are longer": (damage("offsets.npy", lambda content: content + b"x"), "offsets.npy"),
 }
+
+
+def test_labels_that_are_no_classes_are_damage(tmp_path: Path, cache: Path) -> None:
+    folder = write(tmp_path / "out", "array", list(IMAGES), LABELS, 3)
+    info = data.describe(config(folder), cache, WHERE)
+    labels = np.load(folder / "labels.npy")
+    labels[0] = max(LABELS) + 1
+    np.save(folder / "labels.npy", labels)
+    with pytest.raises(MixlabError, match=r"is damaged: labels.npy: expected classes 0 to \d+, got 0 to \d+; copy it"):
+        data.load(config(folder), info, cache)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

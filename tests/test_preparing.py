@@ -24,7 +24,7 @@ from PIL import Image
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
+from experiments.data import beside, fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
 from experiments.data.fingerprints import source_tree
 from experiments.data.prepared import Prepared
 from experiments.data.room import Request
@@ -281,6 +281,23 @@ def test_a_set_that_is_there_stays_and_another_is_refused(tmp_path: Path, source
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_folder_in_the_source_is_refused_and_a_link_is_followed(
+    run: Callable[..., Ended], tmp_path: Path, source: Path
+) -> None:
+    """In the source it would be a folder of images there; over a link no folder can be renamed."""
+    with pytest.raises(MixlabError, match=r"out lies in .*set, and would become a part of it"):
+        prepare(source, source / "out")
+    (tmp_path / "link").symlink_to("elsewhere")
+    assert run("data", "prepare", str(source), str(tmp_path / "link"), "--jobs", "1").code == 0
+    assert (tmp_path / "elsewhere" / "about.json").exists() and (tmp_path / "link").is_symlink()
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path: Path, source: Path) -> None:
+    (source / "a" / "000.png").rename(source / "a" / os.fsdecode(b"\xff\r.png"))
+    held = prepare(source, tmp_path / "out", "keep")
+    assert held.names is not None and os.fsdecode(b"a/\xff\r.png") in held.names and len(held.names) == NUM
+
+
 def test_a_second_process_is_refused_while_the_first_writes(tmp_path: Path, source: Path) -> None:
     with (
         staging.Staging(tmp_path / "out", "a", WHERE),
@@ -329,6 +346,34 @@ def test_a_disk_that_fills_up_is_a_sentence_and_it_goes_on(
     assert held.description.num == NUM and np.array_equal(np.load(tmp_path / "out" / "images.npy"), IMAGES)
 
 
+def test_a_full_disk_is_a_sentence_whatever_files_still_hold_back(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written and is not safe is not told of as done, and leaves its room to the next."""
+
+    class Full:
+        def write(self, *_: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        flush = close = fileno = write
+
+    write = staging.Staging.write
+
+    def write_full(self: staging.Staging, made: Any) -> None:
+        self.files = [self.images, self.rows] = Full(), Full()
+        write(self, made)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.Staging, "write", write_full)
+        with pytest.raises(MixlabError, match=r"no space is left; free space there, and give the same command again$"):
+            prepare(source, tmp_path / "out")
+    (tmp_path / ".out.preparing" / "images.npy").write_bytes(bytes(10**6))
+    seen: list[int] = []
+    usage = lambda folder: seen.append(sum(p.stat().st_size for p in folder.iterdir())) or SimpleNamespace(free=10**9)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert prepare(source, tmp_path / "out").description.num == NUM and seen == [0]
+
+
 def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +384,28 @@ def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
     assert prepare(source, tmp_path / "out", jobs=2).description.num == NUM
 
 
+def dies_half_way() -> None:
+    """Have this process be killed in the middle of what it sends."""
+    from multiprocessing.connection import Connection
+
+    send = Connection._send  # type: ignore[attr-defined]
+
+    def half(self: Connection, content: bytes) -> None:
+        send(self, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = half  # type: ignore[attr-defined]
+
+
+def test_a_process_that_is_killed_in_the_middle_of_an_answer_is_not_waited_for() -> None:
+    pool = beside.Pool(1, dies_half_way)
+    try:
+        with pytest.raises(beside.Killed):
+            pool.submit(abs, -3).result(60)
+    finally:
+        pool.end()
+
+
 def ending(made: Any) -> Any:
     """As Workers.made; when some images are on their way all processes are killed."""
 
@@ -346,9 +413,9 @@ def ending(made: Any) -> Any:
         def killing() -> Any:
             for number, item in enumerate(items):
                 if number == 2 * treating.CHUNK and self.pool:
-                    for process in list(self.pool._processes.values()):
-                        process.kill()
-                        process.join()
+                    for one in self.pool.processes:
+                        one.process.kill()
+                        one.process.join()
                 yield item
 
         return made(self, killing())
@@ -509,6 +576,8 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
         (("out", "--resize", "8", "data.image_size=9"), "--resize 8 and data.image_size=9: leave one out"),
         (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
         (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
+        (("out", "--jobs", "0"), "--jobs: expected 1 or more, got 0"),
+        (("out", "--resize", "8", "data.shorter_side=7"), "data.shorter_side: 7 needs a data.image_size"),
         (("out", "other"), "expected one folder to prepare data in, got out and other"),
         (("--keep",), "--keep needs a folder"),
         (("--encode", "png"), "--encode needs a folder"),

@@ -76,8 +76,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 FORMS = ("array", "encoded")
 
 
-def trial_of(source: Path, cache: Path, backend: str, storage: str, augment: dict[str, Any]) -> Trial:
-    held = DataConfig(source=str(source), storage=storage, augment=AugmentConfig(**augment))
+def trial_of(source: Path, cache: Path, backend: str, storage: str, augment: dict[str, Any], **framing: int) -> Trial:
+    held = DataConfig(source=str(source), storage=storage, augment=AugmentConfig(**augment), **framing)  # type: ignore[arg-type]
     train = TrainConfig(batch_size=BATCH, steps=STEPS, evaluate_every=EVERY, learning_rate=0.01, precision="float64")
     run = RunConfig(device="cpu", threads=1, checkpoint_every_s=1e9)
     model = ModelConfig(patch_size=4, hidden_dim=8, num_blocks=1)
@@ -132,6 +132,20 @@ def test_where_pixels_come_from_is_not_in_the_id_nor_in_any_bit(
     assert all(curve == curves[0] for curve in curves)
     for one in weights[1:]:
         assert one.keys() == weights[0].keys() and all(np.array_equal(one[name], x) for name, x in weights[0].items())
+
+
+@pytest.mark.parametrize("augment", [{}, {"color_jitter": 0.2}], ids=["on the device", "on the host"])
+def test_images_are_framed_once_wherever_they_are_stored(
+    augment: dict[str, Any], sets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Those that lie framed in the cache have lost what data.shorter_side cuts off, and must not lose it again."""
+    curves = []
+    for number, storage in enumerate(("memory", "disk", "encoded")):
+        trial = trial_of(sets["encoded"], tmp_path, "torch", storage, augment, image_size=4, shorter_side=6)
+        _, record = worked(trial, Store(tmp_path / str(number)), tmp_path)
+        assert record["status"] == "done" and record["data"]["storage"] == storage
+        curves.append(record["curve"])
+    assert curves[1] == curves[0] and curves[2] == curves[0]
 
 
 @pytest.mark.parametrize("storage", ["encoded"])

@@ -79,7 +79,10 @@ class Prepared:
 
     @cached_property
     def labels(self) -> Array:
-        return self._array(LABELS, (self.description.num,), np.int32)
+        labels, num = self._array(LABELS, (self.description.num,), np.int32), self.description.num_classes
+        if labels.min() < 0 or labels.max() >= num:
+            raise self._damaged(LABELS, f"expected classes 0 to {num - 1}, got {labels.min()} to {labels.max()}")
+        return labels
 
     @cached_property
     def hashes(self) -> Array:
@@ -98,7 +101,11 @@ class Prepared:
         """Names of the examples; None: the source had none."""
         if NAMES not in self.description.files:
             return None
-        names = (self.folder / NAMES).read_text("utf-8").split("\n")[:-1]
+        try:
+            text = (self.folder / NAMES).read_bytes().decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise self._damaged(NAMES, str(error)) from error
+        names = text.split("\n")[:-1]
         if len(names) != self.description.num:
             raise self._damaged(NAMES, f"it holds {len(names):,} names of {self.description.num:,}")
         return names
@@ -191,7 +198,9 @@ def find(source: str, where: str) -> Prepared | None:
     try:
         text = (folder / ABOUT).read_text("utf-8")
     except FileNotFoundError:
-        return None
+        if not all((folder / name).exists() for name in (LABELS, HASHES)):
+            return None
+        raise damaged(folder, ABOUT, "it is missing", where) from None
     except (OSError, UnicodeDecodeError) as error:
         if not _has_files(folder):
             return None

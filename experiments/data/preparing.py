@@ -45,6 +45,11 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
         )
     framing.check(request.config, request.where)
     check_is_there(request.config, tree, request.cache, request.where)
+    if tree and place(request.config.source).resolve() in request.out.resolve().parents:
+        raise MixlabError(
+            f"{request.where}: {request.out} lies in {request.config.source}, and would become a part of it; name a "
+            f"folder beside it"
+        )
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
         return held

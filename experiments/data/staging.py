@@ -43,7 +43,7 @@ class Staging:
         self.out, self.question, self.where = out, question, where
         self.folder = out.with_name(f".{out.name}.preparing")
         self.begins_anew = False  # what was there was of another source, or of other options
-        self.done = 0
+        self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
         try:
@@ -64,7 +64,10 @@ class Staging:
 
     def __exit__(self, *_: object) -> None:
         for file in self.files:
-            file.close()
+            with suppress(
+                OSError
+            ):  # of a full disk, once more: what it holds back is lost, and was not counted as safe
+                file.close()
         os.close(self.lock)
 
     def look(self) -> int:
@@ -72,13 +75,13 @@ class Staging:
         try:
             held = json.loads((self.folder / PROGRESS).read_text("utf-8"))
             if held["question"] == self.question:
-                self.done = int(held["done"])
+                self.done = self.safe = int(held["done"])
                 return self.done
+            self.begins_anew = True
         except FileNotFoundError:
-            return 0
+            pass  # nothing of what is there was safe
         except (ValueError, TypeError, KeyError):
-            pass
-        self.begins_anew = True
+            self.begins_anew = True
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -137,7 +140,7 @@ class Staging:
             file.flush()
             os.fsync(file.fileno())
         replace(self.folder / PROGRESS, json.dumps({"question": self.question, "done": self.done}).encode())
-        self.synced = time.monotonic()
+        self.safe, self.synced = self.done, time.monotonic()
 
     def all_rows(self) -> Array:
         self.rows.flush()
@@ -181,11 +184,12 @@ class Staging:
             (self.out / name).unlink(missing_ok=True)
 
     def _failed(self, error: OSError) -> MixlabError:
-        kept = f"; {self.done:,} images are done" if self.done else ""
+        kept = f"; {self.safe:,} images are done" if self.safe else ""
         more = "free space there" if error.errno in FULL else "mend that"
+        goes_on = ": it goes on from there" if self.safe else ""
         return MixlabError(
             f"{self.where}: {self.out} cannot be written: {reason(error)}{kept}; {more}, and give the same command "
-            f"again: it goes on from there"
+            f"again{goes_on}"
         )
 
 

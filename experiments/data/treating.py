@@ -6,8 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import opening
+from experiments.data.beside import Killed, Pool
 from experiments.data.checks import colour_of, digest_of
 from experiments.data.pictures import Decoder, NeedsRange
 from experiments.data.pixels import decode
@@ -152,18 +152,17 @@ class Workers:
     def __init__(self, treatment: Treatment, jobs: int):
         self.treatment, self.jobs = treatment, jobs
         self.wants_pixels = treatment.wants_pixels  # of what is sent from now on
-        self.pool: ProcessPoolExecutor | None = None
+        self.pool: Pool | None = None
 
     def __enter__(self) -> "Workers":
         keep_memory()
         if self.jobs > 1:
-            context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.jobs, context, initializer=_begin)
+            self.pool = Pool(self.jobs, _begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.end()
 
     def made(self, items: Iterable[Item]) -> Iterator[list[Made]]:
         """The images as they are stored, in order; a few chunks a process are read ahead.
@@ -179,7 +178,7 @@ class Workers:
                     yield self._result(*waiting.popleft())
             while waiting:
                 yield self._result(*waiting.popleft())
-        except BrokenProcessPool as error:
+        except Killed as error:
             raise MixlabError(
                 f"{self.treatment.decoder.where}: a process that decodes images was killed, perhaps for want of "
                 f"memory; give the same command again, with fewer --jobs, and it goes on"
