@@ -95,7 +95,10 @@ def test_microbatches_need_less_and_a_refusal_names_the_smallest_setting_that_fi
     assert needs == sorted(needs, reverse=True) and needs[-1] < needs[0] / 3
     remat = fit.need(replace(trial, run=replace(trial.run, remat=True)), False).total
     assert remat < needs[0]
-    for free, words in ((needs[0] - 1, "run.remat=true would fit"), (needs[3], "train.microbatches=8 (another trial)")):
+    for free, words in (
+        (needs[0] - 1, "run.remat=true would fit"),
+        (needs[3], "run.remat=true and train.microbatches=2 (another trial)"),
+    ):
         with pytest.raises(fit.DoesNotFit) as refused:
             fit.check(trial, free)
         assert words in str(refused.value) and "would fit, or take a device" in str(refused.value)
