@@ -307,7 +307,8 @@ class Worker:
 
     def _stored(self, trial: Trial, free_bytes: int | None) -> Stored:
         """The images of a trial, where it reads them from; trials of the same images share them."""
-        splits, key = self._load(trial), (trial.info.content, host.needed(trial.data.augment))
+        splits, augment = self._load(trial), trial.data.augment
+        key = (trial.info.content, host.needed(augment), bool(augment.inception))
         if not (self.stored and self.stored[0] == key and trial.data.storage in (AUTO, self.stored[1].storage)):
             how, self.stored = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
             self.stored = (key, storage.stored(trial, splits, how, self.spec.cache))
