@@ -67,6 +67,7 @@ DATA = {
     "storage": TEXT,
     "classes": TEXTS,
     "notes": TEXTS,
+    "right_classes": TEXT,  # a hash of those by which `real` was measured
     "repeats": Part((dict,), parts=REPEATS),
 }
 
