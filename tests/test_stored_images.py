@@ -1,6 +1,7 @@
 """What each storage holds of images: as they are stored where they are cropped so, and no more than is counted."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from experiments.results.store import Store
 from experiments.running import storage
 from experiments.spec.config import RandAugmentConfig
 from tests import prepared_sets
+from tests.conftest import Ended, base, records, write_yaml
+from tests.reading import noise
 from tests.test_streamed_trials import NUM, SIDE, trial_of, worked
 
 
@@ -27,8 +30,8 @@ def of_storages(source: Path, cache: Path, storages: Sequence[str], **augment: A
     return found
 
 
-def larger(folder: Path, shapes: Sequence[tuple[int, int]]) -> Path:
-    images = [np.random.default_rng(i).integers(0, 256, (*shapes[i % len(shapes)], 3), np.uint8) for i in range(NUM)]
+def larger(folder: Path, shapes: Sequence[tuple[int, int]], seed: int = 0) -> Path:
+    images = [noise(1, *shapes[i % len(shapes)], 3, seed=NUM * seed + i)[0] for i in range(NUM)]
     return prepared_sets.write(folder, "encoded", images, [i % 3 for i in range(NUM)], 12)
 
 
@@ -46,6 +49,23 @@ def test_what_needs_no_stored_images_has_those_of_several_sizes_on_disk(tmp_path
     found = of_storages(source, tmp_path, ("memory", "encoded", "disk"), **augment)
     assert isinstance(found["memory"], list) and found["memory"] == found["encoded"] == found["disk"]
     assert "set it to encoded or memory" in of_storages(source, tmp_path / "a", ("disk",), inception="tf")["disk"]
+
+
+def test_data_that_is_lost_fails_its_trial_and_the_run_goes_on(run: Callable[..., Ended], tmp_path: Path) -> None:
+    """The trials of other data are trained; that of the lost one goes on when it is back."""
+    sources = [larger(tmp_path / name, [(SIDE, SIDE)], seed) for seed, name in enumerate(("lost", "there"))]
+    images, content = sources[0] / "images.bin", (sources[0] / "images.bin").read_bytes()
+    values = {**base(backend="torch"), "data": {"storage": "encoded"}}
+    write_yaml(tmp_path / "a.yaml", base=values, grid={"data.source": list(map(str, sources)), "seed": [0]})
+    offsets = np.load(sources[0] / "offsets.npy")
+    images.write_bytes(bytes(offsets[1]) + content[offsets[1] :])  # as long as before: it is seen when it is read
+    ended = run("run", "a.yaml")
+    found = {record["spec"]["data"]["source"]: record for record in records(tmp_path / "runs").values()}
+    assert ended.code == 1 and [found[str(one)]["status"] for one in sources] == ["failed", "done"], ended.err
+    assert found[str(sources[0])]["cause"] == "data_missing"
+    assert re.search(r"trial .*: data: image 0 of .* it .* when it is run or submitted again", ended.err), ended.err
+    images.write_bytes(content)
+    assert run("run", "a.yaml").code == 0
 
 
 @pytest.mark.parametrize("augment", [{"inception": "tf"}, {"color_jitter": 0.1}], ids=["as stored", "framed"])
