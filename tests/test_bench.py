@@ -30,7 +30,7 @@ from experiments.data import pixels
 from experiments.machine import malloc, memory
 from experiments.results import ceilings
 from experiments.results.store import Store
-from experiments.running import failures, fit
+from experiments.running import failures, fit, storage
 from experiments.spec.trial import as_tree
 from tests import prepared_sets
 from tests.conftest import Ended, base, records, write_yaml
@@ -410,7 +410,7 @@ def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None
     """By the estimate, and by the peak of the process: 448 MiB of activations against 144."""
     sizes = ["model.num_blocks=4", "train.batch_size=256", "run.device=cpu"]
     kept, again = (config.trial("cifar", [*sizes, f"run.remat={remat}"]) for remat in ("false", "true"))
-    assert fit.needed_bytes(kept) - fit.needed_bytes(again) > 2**28
+    assert storage.needed_bytes(kept) - storage.needed_bytes(again) > 2**28
     peaks = []
     for trial in (kept, again):
         with rounds.running(step.sides(trial, [backend])) as (one,):

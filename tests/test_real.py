@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis import right_classes
 from backends.errors import MixlabError
 from experiments import streams
 from experiments.data import real
@@ -75,6 +76,17 @@ def test_right_classes_that_are_not_those_of_the_images_are_one_sentence(
         real.right_classes(str(tmp_path / "real.json"), names, CLASSES)
 
 
+def test_scores_by_different_right_classes_do_not_compare() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"last.test.real": [0.5, 0.6, None], "right_classes": ["a", "b", "c"]})
+    (note,) = right_classes.notes(frame)
+    assert note == "The trials have a real by 2 different sets of right classes: they do not compare."
+    assert not list(right_classes.notes(frame[1:])) and not list(right_classes.notes(frame[["last.test.real"]]))
+    right = np.eye(3, dtype=bool)
+    assert real.fingerprint(right) == real.fingerprint(right.copy()) != real.fingerprint(right[::-1])
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])
 def test_a_part_of_a_large_order_is_that_of_one_permutation(size: int) -> None:
     whole = streams.permuted(3, "order", 5, size, np.arange(size))
@@ -129,6 +141,19 @@ def test_a_trial_measures_right_classes_on_test_alone_and_keeps_its_id(
     assert "real" in point["test"] and "real" not in point["train"]
     assert "6 of 8 test examples have a right class in data.labels_real" in " ".join(record["data"]["notes"])
     assert run("run", "a.yaml").code == 0 and len(records(tmp_path / "runs")) == 1  # the same trial without it
+    others = {name: ["b" if classes == ["a"] else "a"] for name, classes in told.items()}
+    (tmp_path / "others.json").write_text(json.dumps(others))
+    (tmp_path / "same.json").write_text(json.dumps(told, indent=1))
+    shown, left_out, without = (
+        run("report", "a.yaml", "--metric", "real", *more).out
+        for more in (("data.labels_real=same.json",), ("data.labels_real=others.json",), ())
+    )
+    score = f"{100 * point['test']['real']:.1f}"
+    assert score in shown and score in without and "right classes" not in shown + without
+    assert score not in left_out
+    assert "1 of 1 trials have a real by other right classes than data.labels_real has now" in left_out
+    curves = (tmp_path / "runs" / "ablations" / "a" / "report" / "tidy.csv").read_text()
+    assert record["data"]["right_classes"] in curves
     (weights,) = (tmp_path / "runs").glob("trials/*/weights.safetensors")
     (tmp_path / "classes.txt").write_text("b\na\n")  # the other order: other outputs stand for the classes
     said = [

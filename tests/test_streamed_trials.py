@@ -332,7 +332,10 @@ def test_images_that_are_lost_are_a_cause_of_their_own(sets: dict[str, Path], tm
     ended = events[-1]
     assert isinstance(ended, Ended) and ended.failure and ended.failure.cause == "data_missing"
     assert "ends at byte 200" in ended.failure.reason and store.record(trial.id) is None
-    assert (checkpoint.newest_step(store.checkpoint(trial.id)) or 0) > 0
+    saved = checkpoint.newest_step(store.checkpoint(trial.id)) or 0
+    assert saved > 0 and ended.failure.reason.startswith(f"trial {trial.id}: data: ")
+    told = f"it is saved at step {saved}, and goes on from there when it is run or submitted again"
+    assert ended.failure.reason.endswith(told)
     (own / "images.npy").write_bytes(content)
     _, record = worked(trial, store, tmp_path)
     assert record is not None and record["curve"] == whole["curve"]

@@ -12,7 +12,6 @@ names.txt    names of the examples, one a line, where the source has them
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,16 +23,25 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import digest_of
-from experiments.data.description import FORMAT, IMAGES, Description, described
+from experiments.data.damage import (
+    ABOUT,
+    HASHES,
+    LABELS,
+    NAMES,
+    OFFSETS,
+    SIZES,
+    check_files,
+    check_format,
+    damaged,
+    has_files,
+)
+from experiments.data.description import IMAGES, Description, described
 from experiments.data.known import About, Facts
 from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels, decoders
 from experiments.data.tree import place
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
 
-ABOUT = "about.json"
-LABELS, HASHES, NAMES, OFFSETS, SIZES = "labels.npy", "hashes.npy", "names.txt", "offsets.npy", "sizes.npy"
-FILES = (*IMAGES.values(), LABELS, HASHES, NAMES, OFFSETS, SIZES)
 NOTES_OF_FORM = {"array": "as pixels", "encoded": "as files of images"}
 FRAMING = ("image_size", "shorter_side", "interpolation")
 # Fields that decided what the images are: a trial gives them as the recipe has them, or leaves them out.
@@ -95,6 +103,11 @@ class Prepared:
         if own.form == "array":
             return np.broadcast_to(np.array([own.image_size] * 2), (own.num, 2))
         return self._array(SIZES, (own.num, 2), np.uint16)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all images decoded, each in the size that it is stored in."""
+        return int(self.sizes.astype(np.int64).prod(1).sum()) * self.description.image_channels
 
     @cached_property
     def names(self) -> list[str] | None:
@@ -202,49 +215,18 @@ def find(source: str, where: str) -> Prepared | None:
             return None
         raise damaged(folder, ABOUT, "it is missing", where) from None
     except (OSError, UnicodeDecodeError) as error:
-        if not _has_files(folder):
+        if not has_files(folder):
             return None
         raise damaged(folder, ABOUT, str(error), where) from error
     try:
         held = json.loads(text)
         if not isinstance(held, dict) or "form" not in held:
             return None  # something else: a decoded entry of a cache, or a file of the user's own
-        _check_format(folder, held.get("format"), where)
+        check_format(folder, held.get("format"), where)
         description = described(held)
     except (ValueError, TypeError) as error:
-        if not _has_files(folder):
+        if not has_files(folder):
             return None
         raise damaged(folder, ABOUT, str(error), where) from error
-    _check_files(folder, description.files, where)
+    check_files(folder, description.files, where)
     return Prepared(folder, description, where)
-
-
-def damaged(folder: Path, name: str, why: str, where: str) -> MixlabError:
-    return MixlabError(
-        f"{where}: data.source: the prepared data {folder} is damaged: {name}: {why}; copy it anew, or prepare it anew"
-    )
-
-
-def _check_format(folder: Path, number: Any, where: str) -> None:
-    if not isinstance(number, int):
-        raise ValueError(f"expected a format number, got {shown(number)}")
-    if number > FORMAT:
-        raise MixlabError(
-            f"{where}: data.source: {folder} was prepared by a newer Mixlab (format {number}, this one reads up to "
-            f"{FORMAT}); update Mixlab, or prepare it anew"
-        )
-
-
-def _check_files(folder: Path, files: Mapping[str, int], where: str) -> None:
-    """Check that each file is there and as long as it was. Raises: MixlabError."""
-    for name, expected in files.items():
-        try:
-            found = (folder / name).stat().st_size
-        except OSError as error:
-            raise damaged(folder, name, error.strerror or str(error), where) from error
-        if found != expected:
-            raise damaged(folder, name, f"expected {expected:,} bytes, got {found:,}", where)
-
-
-def _has_files(folder: Path) -> bool:
-    return any((folder / name).exists() for name in FILES)

@@ -17,12 +17,13 @@ from backends.errors import MixlabError
 from experiments.data import framing, known, room, treating
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import Watch
+from experiments.data.damage import HASHES, LABELS, NAMES, OFFSETS, SIZES
 from experiments.data.description import FORMAT, IMAGES, Description
 from experiments.data.fingerprints import check_is_there, listing
 from experiments.data.known import About
 from experiments.data.pictures import Decoder
 from experiments.data.pixels import decode, decoders
-from experiments.data.prepared import HASHES, LABELS, NAMES, OFFSETS, SIZES, Prepared, find
+from experiments.data.prepared import Prepared, find
 from experiments.data.progress import Bar
 from experiments.data.raw import RawSource, name_of
 from experiments.data.room import Request

@@ -21,8 +21,8 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
+from experiments.data.damage import ABOUT, FILES
 from experiments.data.description import Description, as_json
-from experiments.data.prepared import ABOUT, FILES
 from experiments.data.treating import Made
 from experiments.files import FULL, reason, replace
 

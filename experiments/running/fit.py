@@ -8,6 +8,7 @@ from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
 from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
 from backends.specs import RunSpec
+from experiments.data import stored_form
 from experiments.data.ahead import Room
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
@@ -17,11 +18,6 @@ from experiments.training import host
 from experiments.training.plan import step_plan
 
 GIB = 2**30
-
-
-def needed_bytes(trial: Trial) -> int:
-    """The layers' estimate of what it needs at its peak: of its device, or of the machine if it runs on the CPU."""
-    return need(trial, _on_host(trial)).total
 
 
 def need(
@@ -53,19 +49,20 @@ def _waiting(trial: Trial) -> int:
     return in_tree + (2 if trial.run.devices > 1 else 0)
 
 
-def _on_host(trial: Trial) -> bool:
-    """Whether it runs on the CPU; `auto` is taken for a CPU, which needs more."""
-    return trial.run.device in ("auto", "cpu")
-
-
 def num_decoded(trial: Trial) -> int:
     """Examples of its source: a smaller data.fraction decodes no fewer."""
     info = trial.info
     return round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
 
 
+def images_bytes(trial: Trial) -> int:
+    """Bytes of all images in memory: for inception crops as they are stored, else framed."""
+    stored = stored_form.stored_bytes(trial.data.source, trial.info.content) if trial.data.augment.inception else None
+    return _decoded_bytes(trial) if stored is None else stored
+
+
 def _decoded_bytes(trial: Trial) -> int:
-    """Bytes of the decoded images."""
+    """Bytes of the decoded images, framed."""
     return num_decoded(trial) * trial.info.image_size**2 * trial.info.image_channels
 
 
