@@ -97,6 +97,33 @@ def test_what_is_written_is_what_the_page_says(tmp_path: Path, source: Path) -> 
     assert held.names == [f"{'ab'[label]}/{row:03}.png" for row, label in enumerate(LABELS)]
 
 
+@pytest.mark.parametrize("name", ["labels.npy", "hashes.npy", "names.txt"])
+def test_a_byte_of_a_small_file_that_has_changed_is_damage(tmp_path: Path, source: Path, name: str) -> None:
+    held = prepare(source, tmp_path / "out", "keep")
+    content = bytearray((tmp_path / "out" / name).read_bytes())
+    content[-4] ^= 1  # of a label: the other of two classes
+    (tmp_path / "out" / name).write_bytes(content)
+    anew = prepared.find(str(held.folder), WHERE)
+    with pytest.raises(MixlabError, match=f"{name}: its bytes have changed since it was prepared; copy it anew"):
+        getattr(anew, name.split(".")[0])
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+def test_a_check_reads_all_images_and_names_those_that_have_changed(
+    run: Callable[..., Ended], tmp_path: Path, source: Path, form: str
+) -> None:
+    held = prepare(source, tmp_path / "out", form)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 0 and "note        all 101 images, and the files beside them, are as they" in ended.out
+    path = next(held.folder.glob("images.*"))
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 2 and "is damaged: 1 of 101 images are not what they were (100); copy it" in ended.err
+    assert "no prepared data, which alone has hashes" in run("data", "show", str(source), "--check").err
+
+
 def test_kept_files_keep_their_bytes_and_sizes(tmp_path: Path, cache: Path, jpegs: Path) -> None:
     held = prepare(jpegs, tmp_path / "out", "keep", jobs=2)
     files = sorted(jpegs.rglob("*.jpeg"))

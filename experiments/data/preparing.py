@@ -182,7 +182,7 @@ class _Making:
         about, notes = self.about, (*self.source.notes, *self._notes(rows))
         notes = (*(self.tree.notes() if self.tree else ()), *notes)
         staging.publish(
-            lambda files: Description(
+            lambda files, sums: Description(
                 format=FORMAT,
                 form=self.request.kind,
                 content=total.hexdigest()[:24],
@@ -197,6 +197,7 @@ class _Making:
                 recipe=recipe,
                 files=files,
                 mixlab=_own_version(),
+                sums=sums,
             )
         )
 
