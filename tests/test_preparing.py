@@ -538,7 +538,7 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"{source}: 101 images of 6 x 6 x 3 in 2 classes, as pixels, 0.0")
     ended = run("data", "prepare", str(jpegs), "kept", "--keep", "--jobs", "1")
-    assert ended.code == 0 and "101 images of several sizes x 3 in 2 classes, as files of images" in ended.out
+    assert ended.code == 0 and "101 images of several sizes, in colour, in 2 classes, as files of images" in ended.out
     ended = run("data", "prepare", str(jpegs), "small", "--resize", "7", "--encode", "png", "--jobs", "1")
     assert ended.code == 0 and "of 7 x 7 x 3 in 2 classes, as files" in ended.out
 
@@ -552,6 +552,11 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
         (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
         (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
         (("out", "--jobs", "0"), "--jobs: expected 1 or more, got 0"),
+        (
+            ("out", "--resize", "8", "data.image_channels=2"),
+            "data.image_channels: expected 1 (grey) or 3",
+        ),
+        (("digits",), "OUT: digits is the name of data that is built in"),
         (("out", "--resize", "8", "data.shorter_side=7"), "data.shorter_side: 7 needs a data.image_size"),
         (("out", "other"), "expected one folder to prepare data in, got out and other"),
         (("--keep",), "--keep needs a folder"),

@@ -149,7 +149,8 @@ def test_images_are_framed_once_wherever_they_are_stored(
 
 @pytest.mark.parametrize("storage", ["encoded"])
 def test_arrays_cannot_be_read_as_encoded(storage: str, sets: dict[str, Path], tmp_path: Path) -> None:
-    trial = trial_of(sets["array"], tmp_path, "torch", storage, {})
+    trial = trial_of(sets["array"], tmp_path, "torch", "auto", {})
+    trial = replace(trial, data=replace(trial.data, storage=storage))  # when it was planned, they were encoded
     events, record = worked(trial, Store(tmp_path / "runs"), tmp_path)
     assert record is None and isinstance(events[-1], Ended) and events[-1].failure
     assert "data.storage: encoded needs images that are encoded" in events[-1].failure.reason

@@ -178,6 +178,10 @@ class Prepared:
         own = self.description
         asked = {name: getattr(config, name) for name in MADE_BY if getattr(config, name) != getattr(DataConfig, name)}
         made = {name: own.recipe.get(name) for name in asked}
+        if own.recipe.get("image_size") and config.image_size in (None, own.image_size):  # resized, and not once more
+            framed = {name: getattr(config, name) for name in ("shorter_side", "interpolation")}
+            given = {name: value for name, value in framed.items() if value != getattr(DataConfig, name)}
+            asked, made = asked | given, made | {name: own.recipe.get(name) for name in given}
         if config.image_channels:
             asked["image_channels"], made["image_channels"] = config.image_channels, own.image_channels
         for name, value in asked.items():

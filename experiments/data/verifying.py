@@ -42,6 +42,6 @@ def _changed(held: Prepared, pixels: Pixels, numbers: range) -> list[int]:
 
 def _is_as_made(held: Prepared, pixels: Pixels, number: int) -> bool:
     try:
-        return int.from_bytes(digest_of(pixels.read(number))[:8], "little") == held.hashes[number]
+        return bool(int.from_bytes(digest_of(pixels.read(number))[:8], "little") == held.hashes[number])
     except DataLost:
         return False
