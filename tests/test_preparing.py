@@ -124,6 +124,28 @@ def test_a_check_reads_all_images_and_names_those_that_have_changed(
     assert "no prepared data, which alone has hashes" in run("data", "show", str(source), "--check").err
 
 
+@pytest.mark.parametrize(("form", "jobs"), [("keep", 1), ("array", 2), ("png", 1)])
+def test_all_images_that_cannot_be_read_are_named_at_once(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str, jobs: int
+) -> None:
+    """To mend one makes another source, which is begun anew."""
+    files = sorted(source.rglob("*.png"))
+    files[40].write_bytes(b"no image")
+    with pytest.raises(MixlabError, match=r"image 40 of split 'train', \S+040.png, cannot .*; replace or remove it$"):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (70, 100):
+        files[number].write_bytes(files[number].read_bytes()[:60])
+    named = r"3 images cannot be read: \S+040.png \(.*\), \S+070.png \(.*\), \S+100.png \(.*\); replace or remove them$"
+    with pytest.raises(MixlabError, match=named):
+        prepare(source, tmp_path / "out", form, jobs)
+    monkeypatch.setattr(preparing, "MOST_BROKEN", 2)
+    with pytest.raises(MixlabError, match=r"2 images or more cannot be read: \S+040.png \(.*\), \S+070.png \(.*\); "):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (40, 70, 100):
+        files[number].write_bytes(as_png(IMAGES[number]))
+    assert prepare(source, tmp_path / "out", form, jobs).description.num == NUM
+
+
 def test_kept_files_keep_their_bytes_and_sizes(tmp_path: Path, cache: Path, jpegs: Path) -> None:
     held = prepare(jpegs, tmp_path / "out", "keep", jobs=2)
     files = sorted(jpegs.rglob("*.jpeg"))
