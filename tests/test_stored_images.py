@@ -64,19 +64,19 @@ def test_what_needs_no_stored_images_has_those_of_several_sizes_on_disk(tmp_path
 
 
 @pytest.mark.parametrize(
-    ("form", "fields", "told"),
+    ("form", "settings", "told"),
     [
         ("array", ["data.storage=encoded"], "data.storage: encoded needs images that are encoded"),
         ("encoded", ["data.storage=disk", "data.augment={inception: tf}", "data.image_size=6"], "set it to encoded or"),
     ],
 )
 def test_a_storage_that_cannot_be_is_refused_when_it_is_planned(
-    form: str, fields: list[str], told: str, run: Callable[..., Ended], tmp_path: Path
+    form: str, settings: list[str], told: str, run: Callable[..., Ended], tmp_path: Path
 ) -> None:
     images = list(noise(NUM, SIDE, SIDE, 3))
     prepared_sets.write(tmp_path / "set", form, images, [i % 3 for i in range(NUM)], 12)
     given = {key: value for key, value in base().items() if key != "data"}
-    values = {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in fields)}
+    values = {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in settings)}
     write_yaml(tmp_path / "a.yaml", base={**given, "data.source": "set", **values}, grid={"seed": [0]})
     for command in ("plan", "run"):
         ended = run(command, "a.yaml")
