@@ -62,6 +62,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, configs: "list[DataConfig]") -> int:
     """Prepare one source in a folder."""
+    from experiments.data.builtin import BUILT_IN
     from experiments.data.fingerprints import source_tree
     from experiments.data.preparing import prepare
     from experiments.data.room import Request
@@ -69,6 +70,11 @@ def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, c
 
     if len(configs) != 1:
         raise MixlabError(f"{where}: its trials have {len(configs)} data sets; name one source and its fields")
+    if folder in BUILT_IN:
+        raise MixlabError(
+            f"{COMMAND_LINE}: OUT: {folder} is the name of data that is built in, which data.source={folder} would "
+            f"read; name another folder"
+        )
     config, form = _form(arguments, configs[0])
     out = Path(expand(folder, f"{COMMAND_LINE}: OUT")).absolute()
     out = out.resolve() if out.is_symlink() else out  # the folder is made beside what a link leads to, and renamed
@@ -124,10 +130,15 @@ def _form(arguments: argparse.Namespace, config: "DataConfig") -> "tuple[DataCon
 def _held(held: "Description") -> str:
     from experiments.data.prepared import NOTES_OF_FORM
 
-    size = f"{held.image_size} x {held.image_size}" if held.image_size else "several sizes"
+    channels = held.image_channels
+    size = f"{held.image_size} x {held.image_size} x {channels}" if held.image_size else _several(channels)
     num_bytes = sum(held.files.values())
-    what = f"{held.num:,} images of {size} x {held.image_channels} in {held.num_classes:,} classes"
+    what = f"{held.num:,} images of {size} in {held.num_classes:,} classes"
     return f"{what}, {NOTES_OF_FORM[held.form]}, {num_bytes / 2**20:,.2f} MiB"
+
+
+def _several(channels: int) -> str:
+    return f"several sizes, in {'grey' if channels == 1 else 'colour'},"
 
 
 def _prepared(source: str, about: "About", cache: Path) -> str:

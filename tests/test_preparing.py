@@ -99,6 +99,55 @@ def test_what_is_written_is_what_the_page_says(tmp_path: Path, source: Path) -> 
     assert held.names == [f"{'ab'[label]}/{row:03}.png" for row, label in enumerate(LABELS)]
 
 
+@pytest.mark.parametrize("name", ["labels.npy", "hashes.npy", "names.txt"])
+def test_a_byte_of_a_small_file_that_has_changed_is_damage(tmp_path: Path, source: Path, name: str) -> None:
+    held = prepare(source, tmp_path / "out", "keep")
+    content = bytearray((tmp_path / "out" / name).read_bytes())
+    content[-4] ^= 1  # of a label: the other of two classes
+    (tmp_path / "out" / name).write_bytes(content)
+    anew = prepared.find(str(held.folder), WHERE)
+    with pytest.raises(MixlabError, match=f"{name}: its bytes have changed since it was prepared; copy it anew"):
+        getattr(anew, name.split(".")[0])
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+def test_a_check_reads_all_images_and_names_those_that_have_changed(
+    run: Callable[..., Ended], tmp_path: Path, source: Path, form: str
+) -> None:
+    held = prepare(source, tmp_path / "out", form)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 0 and "note        all 101 images, and the files beside them, are as they" in ended.out
+    path = next(held.folder.glob("images.*"))
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 2 and "is damaged: 1 of 101 images are not what they were (100); copy it" in ended.err
+    assert "no prepared data, which alone has hashes" in run("data", "show", str(source), "--check").err
+
+
+@pytest.mark.parametrize(("form", "jobs"), [("keep", 1), ("array", 2), ("png", 1)])
+def test_all_images_that_cannot_be_read_are_named_at_once(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str, jobs: int
+) -> None:
+    """To mend one makes another source, which is begun anew."""
+    files = sorted(source.rglob("*.png"))
+    files[40].write_bytes(b"no image")
+    with pytest.raises(MixlabError, match=r"image 40 of split 'train', \S+040.png, cannot .*; replace or remove it$"):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (70, 100):
+        files[number].write_bytes(files[number].read_bytes()[:60])
+    named = r"3 images cannot be read: \S+040.png \(.*\), \S+070.png \(.*\), \S+100.png \(.*\); replace or remove them$"
+    with pytest.raises(MixlabError, match=named):
+        prepare(source, tmp_path / "out", form, jobs)
+    monkeypatch.setattr(preparing, "MOST_BROKEN", 2)
+    with pytest.raises(MixlabError, match=r"2 images or more cannot be read: \S+040.png \(.*\), \S+070.png \(.*\); "):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (40, 70, 100):
+        files[number].write_bytes(as_png(IMAGES[number]))
+    assert prepare(source, tmp_path / "out", form, jobs).description.num == NUM
+
+
 def test_kept_files_keep_their_bytes_and_sizes(tmp_path: Path, cache: Path, jpegs: Path) -> None:
     held = prepare(jpegs, tmp_path / "out", "keep", jobs=2)
     files = sorted(jpegs.rglob("*.jpeg"))
@@ -563,7 +612,7 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"{source}: 101 images of 6 x 6 x 3 in 2 classes, as pixels, 0.0")
     ended = run("data", "prepare", str(jpegs), "kept", "--keep", "--jobs", "1")
-    assert ended.code == 0 and "101 images of several sizes x 3 in 2 classes, as files of images" in ended.out
+    assert ended.code == 0 and "101 images of several sizes, in colour, in 2 classes, as files of images" in ended.out
     ended = run("data", "prepare", str(jpegs), "small", "--resize", "7", "--encode", "png", "--jobs", "1")
     assert ended.code == 0 and "of 7 x 7 x 3 in 2 classes, as files" in ended.out
 
@@ -577,6 +626,11 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
         (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
         (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
         (("out", "--jobs", "0"), "--jobs: expected 1 or more, got 0"),
+        (
+            ("out", "--resize", "8", "data.image_channels=2"),
+            "data.image_channels: expected 1 (grey) or 3",
+        ),
+        (("digits",), "OUT: digits is the name of data that is built in"),
         (("out", "--resize", "8", "data.shorter_side=7"), "data.shorter_side: 7 needs a data.image_size"),
         (("out", "other"), "expected one folder to prepare data in, got out and other"),
         (("--keep",), "--keep needs a folder"),

@@ -1,12 +1,15 @@
 """What each storage holds of images: as they are stored where they are cropped so, and no more than is counted."""
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 from backends.errors import MixlabError
 from experiments import data
@@ -20,10 +23,14 @@ from tests.test_streamed_trials import NUM, SIDE, trial_of, worked
 
 
 def of_storages(source: Path, cache: Path, storages: Sequence[str], **augment: Any) -> dict[str, Any]:
-    """What a worker records of a trial of 8 pixels a side by the storage of its images, or why it does not begin."""
+    """What a worker records of a trial of 8 pixels a side by the storage of its images, or why it cannot be."""
     found: dict[str, Any] = {}
     for how in storages:
-        trial = trial_of(source, cache, "torch", how, augment, image_size=SIDE)
+        try:
+            trial = trial_of(source, cache, "torch", how, augment, image_size=SIDE)
+        except MixlabError as error:
+            found[how] = str(error)
+            continue
         events, record = worked(trial, Store(cache / how), cache)
         assert record is None or record["data"]["storage"] == how
         found[how] = record["curve"] if record else events[-1].failure.reason  # type: ignore[union-attr]
@@ -40,7 +47,12 @@ def test_inception_crops_images_as_they_are_stored_from_every_storage(tmp_path: 
     source = larger(tmp_path / "set", [(12, 12)])
     found = of_storages(source, tmp_path, ("memory", "encoded", "disk"), inception="tf")
     assert isinstance(found["memory"], list) and found["memory"] == found["encoded"]
-    assert "data.augment.inception crops them as they are stored; set it to encoded or memory" in found["disk"]
+    told = "data.augment.inception crops them as they are stored; set it to encoded or memory"
+    assert told in found["disk"]
+    trial = trial_of(source, tmp_path, "torch", "auto", {"inception": "tf"}, image_size=SIDE)
+    splits = data.load(trial.data, trial.info, tmp_path)
+    with pytest.raises(MixlabError, match=told):  # which was planned by a Mixlab that did not know
+        storage.choose(replace(trial, data=replace(trial.data, storage="disk")), splits, None)
 
 
 def test_what_needs_no_stored_images_has_those_of_several_sizes_on_disk(tmp_path: Path) -> None:
@@ -49,6 +61,38 @@ def test_what_needs_no_stored_images_has_those_of_several_sizes_on_disk(tmp_path
     found = of_storages(source, tmp_path, ("memory", "encoded", "disk"), **augment)
     assert isinstance(found["memory"], list) and found["memory"] == found["encoded"] == found["disk"]
     assert "set it to encoded or memory" in of_storages(source, tmp_path / "a", ("disk",), inception="tf")["disk"]
+
+
+@pytest.mark.parametrize(
+    ("form", "settings", "told"),
+    [
+        ("array", ["data.storage=encoded"], "data.storage: encoded needs images that are encoded"),
+        ("encoded", ["data.storage=disk", "data.augment={inception: tf}", "data.image_size=6"], "set it to encoded or"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_refused_when_it_is_planned(
+    form: str, settings: list[str], told: str, run: Callable[..., Ended], tmp_path: Path
+) -> None:
+    images = list(noise(NUM, SIDE, SIDE, 3))
+    prepared_sets.write(tmp_path / "set", form, images, [i % 3 for i in range(NUM)], 12)
+    given = {key: value for key, value in base().items() if key != "data"}
+    values = {name: yaml.safe_load(value) for name, _, value in (one.partition("=") for one in settings)}
+    write_yaml(tmp_path / "a.yaml", base={**given, "data.source": "set", **values}, grid={"seed": [0]})
+    for command in ("plan", "run"):
+        ended = run(command, "a.yaml")
+        assert ended.code == 2 and ended.err.startswith("mixlab: a.yaml: data.storage: ") and told in ended.err
+    assert not (tmp_path / "runs" / "trials").exists()
+
+
+def test_a_set_that_is_cut_off_is_no_matter_to_status_and_report(run: Callable[..., Ended], tmp_path: Path) -> None:
+    source = larger(tmp_path / "set", [(SIDE, SIDE)])
+    given = {key: value for key, value in base().items() if key != "data"}
+    write_yaml(tmp_path / "a.yaml", base={**given, "data.source": "set"}, grid={"seed": [0]})
+    assert run("run", "a.yaml").code == 0
+    os.truncate(source / "images.bin", 200)
+    assert "1 done" in run("status", "a.yaml").out and run("report", "a.yaml").code == 0
+    planned = run("plan", "a.yaml")
+    assert planned.code == 2 and "is damaged: images.bin: expected" in planned.err
 
 
 def test_data_that_is_lost_fails_its_trial_and_the_run_goes_on(run: Callable[..., Ended], tmp_path: Path) -> None:

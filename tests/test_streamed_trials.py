@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,19 @@ HOST_AUGMENT: dict[str, Any] = {
     "inception": "tf",
     "randaugment": RandAugmentConfig(num=2),
     "erasing": 0.3,
+}
+ALL_AUGMENT: dict[str, Any] = {
+    "flip": True,
+    "mixup": 0.4,
+    "mixup_style": "authors",
+    "cutmix": 1.0,
+    "inception": "torchvision",
+    "inception_area": 0.2,
+    "randaugment": RandAugmentConfig(num=2, magnitude=9.0, style="torchvision"),
+    "color_jitter": 0.3,
+    "three_augment": True,
+    "erasing": 0.5,
+    "repeat": 2,
 }
 WHOLE_CHUNK = 3  # steps
 
@@ -110,7 +123,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("augment", [DEVICE_AUGMENT, HOST_AUGMENT], ids=["on the device", "on the host"])
+@pytest.mark.parametrize(
+    "augment", [DEVICE_AUGMENT, HOST_AUGMENT, ALL_AUGMENT], ids=["on the device", "on the host", "all at once"]
+)
 @pytest.mark.parametrize("backend", backends.names())
 def test_where_pixels_come_from_is_not_in_the_id_nor_in_any_bit(
     backend: str, augment: dict[str, Any], sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -150,10 +165,17 @@ def test_images_are_framed_once_wherever_they_are_stored(
 
 @pytest.mark.parametrize("storage", ["encoded"])
 def test_arrays_cannot_be_read_as_encoded(storage: str, sets: dict[str, Path], tmp_path: Path) -> None:
-    trial = trial_of(sets["array"], tmp_path, "torch", storage, {})
+    trial = trial_of(sets["array"], tmp_path, "torch", "auto", {})
+    trial = replace(trial, data=replace(trial.data, storage=storage))  # when it was planned, they were encoded
     events, record = worked(trial, Store(tmp_path / "runs"), tmp_path)
     assert record is None and isinstance(events[-1], Ended) and events[-1].failure
     assert "data.storage: encoded needs images that are encoded" in events[-1].failure.reason
+
+
+def test_all_at_once_is_every_augmentation_that_there_is() -> None:
+    """But for the crop with padding, in whose place stands that of inception."""
+    assert ALL_AUGMENT.keys() == {one.name for one in fields(AugmentConfig)} - {"crop"}
+    assert all(value != getattr(AugmentConfig(), name) for name, value in ALL_AUGMENT.items())
 
 
 # Faults

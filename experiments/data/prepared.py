@@ -14,6 +14,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ class Prepared:
         if NAMES not in self.description.files:
             return None
         try:
-            text = (self.folder / NAMES).read_bytes().decode("utf-8", "surrogateescape")
+            text = self._content(NAMES).decode("utf-8", "surrogateescape")
         except OSError as error:
             raise self._damaged(NAMES, str(error)) from error
         names = text.split("\n")[:-1]
@@ -177,6 +178,10 @@ class Prepared:
         own = self.description
         asked = {name: getattr(config, name) for name in MADE_BY if getattr(config, name) != getattr(DataConfig, name)}
         made = {name: own.recipe.get(name) for name in asked}
+        if own.recipe.get("image_size") and config.image_size in (None, own.image_size):  # resized, and not once more
+            framed = {name: getattr(config, name) for name in ("shorter_side", "interpolation")}
+            given = {name: value for name, value in framed.items() if value != getattr(DataConfig, name)}
+            asked, made = asked | given, made | {name: own.recipe.get(name) for name in given}
         if config.image_channels:
             asked["image_channels"], made["image_channels"] = config.image_channels, own.image_channels
         for name, value in asked.items():
@@ -189,12 +194,19 @@ class Prepared:
     def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """The array of a small file, whole: of a memory map, a file that is cut off later would be a bus error."""
         try:
-            array: Array = np.load(self.folder / name)
+            array: Array = np.load(BytesIO(self._content(name)))
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(name, str(error)) from error
         if array.shape != shape or array.dtype != dtype:
             raise self._damaged(name, f"expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
         return array
+
+    def _content(self, name: str) -> bytes:
+        """The bytes of a small file.  Raises: MixlabError: they are not those that were written.    OSError."""
+        content, expected = (self.folder / name).read_bytes(), self.description.sums.get(name)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise self._damaged(name, "its bytes have changed since it was prepared")
+        return content
 
     def _damaged(self, name: str, why: str) -> MixlabError:
         return damaged(self.folder, name, why, self.where)

@@ -7,6 +7,7 @@ lock           held by the process that writes
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -22,7 +23,7 @@ import numpy as np
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.damage import ABOUT, FILES
-from experiments.data.description import Description, as_json
+from experiments.data.description import IMAGES, Description, as_json
 from experiments.data.treating import Made
 from experiments.files import FULL, reason, replace
 
@@ -169,14 +170,19 @@ class Staging:
             with suppress(OSError):
                 self.sync()
 
-    def publish(self, describe: Callable[[dict[str, int]], Description]) -> None:
-        """Write the description, the last file, and give the folder its name.  Args: describe: of bytes by file."""
+    def publish(self, describe: Callable[[dict[str, int], dict[str, str]], Description]) -> None:
+        """Write the description, the last file, and give the folder its name.
+
+        Args: describe: of the bytes, and of the SHA-256 of small files, by file.
+        """
         shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         try:
             self.sync()
             paths = [self.folder / name for name in FILES]
             files = {path.name: path.stat().st_size for path in paths if path.exists()}
-            replace(self.folder / ABOUT, as_json(describe(files)))
+            small = [path for path in paths if path.exists() and path.name not in IMAGES.values()]
+            sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+            replace(self.folder / ABOUT, as_json(describe(files, sums)))
             self.folder.rename(self.out)
         except OSError as error:
             raise self._failed(error) from error

@@ -46,17 +46,8 @@ def choose(trial: Trial, splits: Splits, free_bytes: int | None) -> str:
     Raises: MixlabError: the data cannot be stored as `data.storage` asks.
     """
     asked, form = trial.data.storage, splits.pixels.form
-    if asked == "encoded" and form != "encoded":
-        raise MixlabError(
-            f"trial {trial.id}: data.storage: encoded needs images that are encoded, and {trial.data.source!r} holds "
-            f"arrays; set it to disk, or prepare the source with --keep or --encode"
-        )
-    if asked == "disk" and form == "encoded" and trial.data.augment.inception and _framing(splits):
-        raise MixlabError(
-            f"trial {trial.id}: data.storage: disk has the images of {trial.data.source!r} decoded in the size of the "
-            f"trial, and data.augment.inception crops them as they are stored; set it to encoded or memory, or prepare "
-            f"the source with --resize, to the size to crop from"
-        )
+    if why := stored_form.fault(trial.data, form == "encoded", _framing(splits) is not None):
+        raise MixlabError(f"trial {trial.id}: {why}")
     if asked != AUTO:
         return asked
     num_bytes = fit.images_bytes(trial) if trial.data.augment.inception else limits.decoded_bytes(splits.about)
