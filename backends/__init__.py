@@ -14,7 +14,7 @@ from backends.errors import BackendMissing, choices
 if TYPE_CHECKING:  # the command line must be able to say a sentence before NumPy is there
     from importlib.metadata import EntryPoint
 
-    from backends.bench import Ceilings, Devices, Peers
+    from backends.bench import Ceilings, Devices, Loaders, Peers
     from backends.contract import Backend
     from backends.graphs import Graphs
     from backends.targets import Targets
@@ -87,6 +87,14 @@ def load_peers(name: str) -> "Peers":
     Raises: MixlabError: no backend of this project has that name, or its framework is not installed.
     """
     return _load_part(name, "peers")  # type: ignore[no-any-return]
+
+
+def load_loader(name: str) -> "Loaders":
+    """The module with the loader of images that a backend's framework brings; see backends/*/loader.py.
+
+    Raises: MixlabError: the backend has none, or its framework is not installed.
+    """
+    return _load_part(name, "loader")  # type: ignore[no-any-return]
 
 
 def load_ceilings(name: str) -> "Ceilings":

@@ -1,10 +1,11 @@
-"""Protocols of what a backend offers to `mixlab bench` and `mixlab doctor`: peers, ceilings of a machine, devices."""
+"""Protocols of what a backend offers to `mixlab bench` and `mixlab doctor`: peers, loaders, ceilings, devices."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from backends.arrays import Array
 from backends.contract import ArrayDataset
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import OptimizerSpec, RunSpec
@@ -48,6 +49,29 @@ class Peers(Protocol):
         Args:   path: a clone of its repository, where it is no package.
         Raises: MixlabError: the peer is not installed, or has no such model or precision.
         """
+
+
+Read = Callable[[int], "bytes | Array"]  # an image by its number: a file's bytes, or pixels uint8 (h, w, c)
+Reads = Callable[[Sequence[int]], None]  # makes the batches of the images of these numbers, and drops them
+
+
+@dataclass(frozen=True)
+class Load:
+    """What a loader of images does.  least_area: of a random crop, as a share of the image; None: no crop."""
+
+    image_size: int
+    channels: int
+    least_area: float | None
+    flip: bool
+    batch_size: int
+    num_workers: int
+
+
+class Loaders(Protocol):
+    """The attributes of the module `backends/<name>/loader.py`, where there is one."""
+
+    def open_loader(self, read: Read, load: Load) -> Reads:
+        """The framework's own loader of images, by Pillow, with processes that last from one call to the next."""
 
 
 class Ceilings(Protocol):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from backends.arrays import Array, State
+from backends.microbatches import Group
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 
@@ -63,13 +64,21 @@ class Predictions:
     features: Array
 
 
-class Program(Protocol):
-    """A model on one device. Lists have an entry for each replica: trials that differ only in what their arrays hold.
+class Trainer(Protocol):
+    """What trains a model, on one device or on those of a group.
+
+    Lists have an entry for each replica: trials that differ only in what their arrays hold.
 
     State names: `params/<name>`, and for each slot of the optimizer `<slot>/<name>`; see state.state_shapes.
     """
 
-    compile_s: float  # seconds spent compiling for this program so far, by Backend.memory_bytes too
+    @property
+    def compile_s(self) -> float:
+        """Seconds spent compiling for this program so far, by Backend.memory_bytes too."""
+
+    @property
+    def exchange_s(self) -> float:
+        """Seconds of steps in which gradients were exchanged with its group, waiting for others included."""
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         """Put a state for each replica on the device, rounded to the precision that parameters are kept in."""
@@ -80,14 +89,10 @@ class Program(Protocol):
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         """Take the optimizer steps of the plans, one plan for each replica; all have as many steps.
 
+        The processes of a group all call it, with the plan of the whole batch; see microbatches.py.
+
         With pixels they have MAX_PIXEL_STEPS at most. The arrays may be written again once it has returned.
         """
-
-    def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
-        """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
-
-    def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        """The values of the first step's forward pass, in float64, by the names of folds.operations."""
 
     def predict(self, images: Array) -> list[Predictions]:
         """The forward pass without dropout or stochastic depth, with the average of the parameters where one is kept.
@@ -102,10 +107,29 @@ class Program(Protocol):
         """
 
 
+class Program(Trainer, Protocol):
+    """A model on one device, and what can be seen inside of a step."""
+
+    def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
+        """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
+
+    def activations(self, plans: Sequence[StepPlan]) -> list[State]:
+        """The values of the first step's forward pass, in float64, by the names of folds.operations."""
+
+
 class Backend(Protocol):
     """A framework that trains models."""
 
     name: str
+
+    def join(self, group: Group, address: str, timeout_s: float) -> None:
+        """Become one of the processes that train a trial together; before anything else is asked of the backend.
+
+        It returns once all have exchanged something.
+
+        Args: address: host:port, free, where process 0 waits for the others.    timeout_s: for them, and for each
+              exchange later on.
+        """
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> Program:
         """Place the data on the device and make a program; what was compiled for an equal structure is used again.

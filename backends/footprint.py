@@ -43,11 +43,12 @@ class Work:
     """What a training's memory depends on beside its model and its optimizer."""
 
     precision: str
-    batch_size: int  # images of a step
+    batch_size: int  # images of a step, or of each of its microbatches
     evaluation_size: int  # images of a call of an evaluation
     remat: bool = False
     data_bytes: int = 0  # of the decoded images; 0 where they lie on the device already
     num_replicas: int = 1
+    waiting: int = 0  # gradients that are held beside the one that is made: sums of microbatches, parts of an exchange
     backend: str = "torch"
     on_host: bool = True  # on a CPU: arrays of the host count, and what lies between them
 
@@ -105,7 +106,8 @@ def _step_bytes(model: ModelSpec, work: Work) -> int:
     image = master * model.image_size**2 * model.image_channels
     widest = (2 if model.dropout else 1) * working * _widest(model)
     batch = work.batch_size * (image + _kept_bytes(model, work) + widest)
-    return work.num_replicas * max(gradients, casts + batch)
+    waiting = work.waiting * master * count(model)
+    return work.num_replicas * (max(gradients, casts + batch) + waiting)
 
 
 def _kept_bytes(model: ModelSpec, work: Work) -> int:

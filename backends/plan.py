@@ -29,6 +29,8 @@ class StepPlan:
     branch_scales       float64 (n, branches, b)   factor of each residual branch, in the order of folds.branches
     dropout_keys        uint32 (n,)       key of the dropout hash, see dropout.py
     dropout_rate        float             probability of zeroing an element
+    first_rows          uint32 (n,)       place in the whole batch of the first example, where this is a part of it; see
+                                      microbatches.py. Partners then stand behind the examples that have them
     """
 
     first_step: int  # steps done before this plan
@@ -45,6 +47,7 @@ class StepPlan:
     branch_scales: Array | None = None
     dropout_keys: Array | None = None
     dropout_rate: float | None = None
+    first_rows: Array | None = None
 
     @property
     def num_steps(self) -> int:

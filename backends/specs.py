@@ -4,6 +4,8 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
+from backends.microbatches import ALONE, Group
+
 OPTIMIZER = ("adamw", "sgd")
 DECAY = ("kernels", "all")
 LOSS = ("softmax", "sigmoid")
@@ -113,3 +115,5 @@ class RunSpec:
     deterministic: bool = True
     threads: int = 1
     compile_cache: Path | None = None  # folder of compiled programs that later processes use again
+    microbatches: int = 1  # parts of a step's batch, see microbatches.py
+    group: Group = ALONE

@@ -51,18 +51,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     grid.add_argument(
         "--compile-cache", type=Path, help="folder of compiled programs, kept from one process to the next"
     )
-    for action in (step, tokens, limit, grid):
+    data = actions.add_parser(
+        "data", help="images/s that a trial is fed with, against torch's loader and a bare decoder"
+    )
+    add_store(data)
+    data.add_argument("source", help="a prepared folder, or another source of data")
+    for action in (step, tokens, limit, grid, data):
         action.add_argument("--json", action="store_true", help="for scripts")
         action.add_argument("--out", type=Path, metavar="JSON", help="keep it in a file too")
     add_overrides(grid)
     for action in (step, tokens, limit):
         action.add_argument("--precision", default="float32", help="float64, float32, tf32, bfloat16 (float32)")
+    for action in (step, tokens, limit, data):
         action.add_argument("--rounds", type=int, default=5, help="in each of which every side has its turn (5)")
         add_overrides(action)
 
 
 def command(arguments: argparse.Namespace) -> int:
-    return {"step": _step, "tokens": _tokens, "limit": _limit, "grid": _grid}[arguments.what](arguments)
+    works = {"step": _step, "tokens": _tokens, "limit": _limit, "grid": _grid, "data": _data}
+    return works[arguments.what](arguments)
 
 
 def _step(arguments: argparse.Namespace) -> int:
@@ -134,6 +141,20 @@ def _grid(arguments: argparse.Namespace) -> int:
     store, ablation, trials = load(arguments, trains=True)
     times = grid.measure(trials, data_cache(ablation, store), arguments.jobs, arguments.compile_cache)
     return _show(arguments, [times], bench_lines.grid_lines(ablation.name, times))
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from analysis.terminal import bench_lines
+    from experiments.bench import data
+    from experiments.results.store import Store
+
+    rounds, cache = _rounds(arguments.rounds), Store(arguments.store).data
+    sides = data.sides(data.trial(arguments.source, arguments.overrides, cache), cache)
+    with Console(stderr=True).status("begins") as status:
+        found = data.measure(sides, rounds, status.update)
+    return _show(arguments, found, bench_lines.data_lines(found))
 
 
 def _show(arguments: argparse.Namespace, results: Sequence[Any], lines: Sequence[str]) -> int:

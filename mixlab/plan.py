@@ -29,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--detect", metavar="NUMBER", help="say how many seeds show a difference of so much, in the same unit"
     )
+    parser.add_argument(
+        "--rate",
+        metavar="FLOP/S",
+        help="say how long a device takes that sustains so much, such as 1.25e14",
+    )
     add_overrides(parser)
 
 
@@ -43,9 +48,10 @@ def command(arguments: argparse.Namespace) -> int:
     asked = shows_lines.Asked(
         **{name: shows_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
     )
+    rate = None if arguments.rate is None else shows_lines.read(arguments.rate, "--rate", "FLOP/s, such as 1.25e14")
     store, ablation, trials = load_or_recall(arguments)
     about = [*matched_lines(ablation, trials), *waiting_lines(ablation, trials), *data_notes(ablation, trials, store)]
-    print("\n".join([*plan_lines.lines(Known.of(ablation, trials, store), asked, arguments.all), *about]))
+    print("\n".join([*plan_lines.lines(Known.of(ablation, trials, store), asked, arguments.all, rate), *about]))
     return 0
 
 

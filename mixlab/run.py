@@ -177,7 +177,7 @@ def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store")
     """Raises: MixlabError: the data of a trial exceeds the memory."""
     from experiments import data
 
-    for trial in {planned.trial.info.content: planned.trial for planned in todo}.values():
+    for trial in {(one.trial.info.content, one.trial.data.storage): one.trial for one in todo}.values():
         data.check_memory(trial.data, trial.info, data_cache(ablation, store), ablation.where)
 
 

@@ -62,7 +62,7 @@ def test_a_run_calls_what_was_compiled_for_its_shapes(
     size = DataSize(len(dataset.images), str(dataset.images.dtype), order is not None)
     plans = [step_plan(trial, splits.train, 0, 3)] * num_replicas
     one = step_plan(trial, splits.train, 0, 1)
-    sizes = ahead.Sizes(model, trial.optimizer, size, one, DTYPES[run.precision][0], num_replicas)
+    sizes = ahead.Sizes(model, trial.optimizer, size, one, DTYPES[run.precision][0], run, num_replicas)
     for function, arguments in (
         (program.traced.train, sizes.train(program.device)),
         (program.traced.predict, sizes.predict(program.device)),

@@ -17,17 +17,22 @@ import pytest
 import analysis
 import backends
 from analysis.terminal import bench_lines
+from backends.bench import Load
 from backends.errors import MixlabError
 from backends.models import folds
 from backends.specs import RunSpec
-from experiments.bench import config, grid, limit, rounds, side, step
+from backends.torch import loader
+from experiments.bench import config, grid, limit, reading, rounds, side, step
+from experiments.bench import data as bench_data
 from experiments.bench.rounds import Spread
 from experiments.bench.step import Measurement
+from experiments.data import pixels
 from experiments.machine import malloc, memory
 from experiments.results import ceilings
 from experiments.results.store import Store
 from experiments.running import failures, fit, storage
 from experiments.spec.trial import as_tree
+from tests import prepared_sets
 from tests.conftest import Ended, base, records, write_yaml
 from tests.peers import SMALL_MIXER as SMALL
 from tests.peers import write_official, write_timm
@@ -60,6 +65,85 @@ def test_sides_take_turns_and_a_ratio_is_that_of_a_round(monkeypatch: pytest.Mon
 
 def test_spread_by_hand() -> None:
     assert Spread.of([3.0, 1.0, 2.0, 9.0]) == Spread(2.5, 1.0, 9.0)
+
+
+AUGMENT = ("data.image_size=8", "data.augment.inception=torchvision", "data.augment.flip=true", "train.batch_size=16")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared folder of 40 PNG files of two sizes."""
+    rng = np.random.default_rng(0)
+    several = [rng.integers(0, 256, (12 + i % 2, 12, 3), np.uint8) for i in range(40)]
+    folder = tmp_path_factory.mktemp("images") / "set"
+    return prepared_sets.write(folder, "encoded", several, [i % 4 for i in range(40)])
+
+
+@pytest.mark.parametrize("storage", ["encoded", "memory"])
+def test_data_measures_the_feed_against_torchs_loader_and_a_bare_decoder(
+    run: Run, images: Path, storage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_data, "TURN_S", 0.1)
+    words = [*AUGMENT, f"data.storage={storage}", "run.threads=1"]
+    ended = run("bench", "data", str(images), "--rounds", "1", "--json", "--out", "kept.json", *words)
+    assert ended.code == 0, ended.err
+    told = json.loads(ended.out)
+    assert told == json.loads(Path("kept.json").read_text()) and told["bench"] == "data"
+    found = told["found"]
+    assert [one["label"] for one in found] == ["feed", "torch's loader", "bare decoder"]
+    feed = found[0]["images_per_s"]["median"]
+    for one in found:
+        assert math.isclose(one["relative"]["median"], feed / one["images_per_s"]["median"], rel_tol=1e-9)
+        assert one["num_threads"] == 1 and one["spec"]["data"]["storage"] == storage
+
+
+def test_each_side_makes_the_batches_that_it_is_asked_for(
+    images: Path, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
+    """And reads nothing ahead of them, which the next turn would have for nothing."""
+    trial = bench_data.trial(str(images), [*AUGMENT, "data.storage=encoded"], cache)
+    num_read: list[int] = []
+    stored = pixels.Encoded.encoded
+
+    def counted(self: pixels.Encoded, number: int) -> bytes:
+        num_read.append(number)
+        return stored(self, number)
+
+    monkeypatch.setattr(pixels.Encoded, "encoded", counted)
+    for what in (reading.FEED, reading.DECODER):
+        make = reading.opened(what, trial, cache)
+        for batches in (1, 3):
+            num_read.clear()
+            make(batches)
+            assert len(num_read) == batches * 16, what
+
+
+def test_the_loader_of_torch_crops_and_flips_each_image_once(images: Path) -> None:
+    made: list[int] = []
+    wide = np.zeros((20, 30, 3), np.uint8)
+    wide[:, :15] = 255
+    seen = loader.Images(lambda number: made.append(number) or wide, Load(8, 3, 0.08, True, 4, 1))  # type: ignore[func-returns-value]
+    found = [np.asarray(seen[number]) for number in range(50)]
+    assert made == list(range(50)) and all(one.shape == (8, 8, 3) and one.dtype == np.uint8 for one in found)
+    assert any(one[0, 0, 0] < one[0, -1, 0] for one in found) and any(one[0, 0, 0] > one[0, -1, 0] for one in found)
+    for _ in range(200):
+        left, top, right, bottom = loader.crop_box(30, 20, 0.08)
+        assert 0 <= left < right <= 30 and 0 <= top < bottom <= 20 and (right - left) * (bottom - top) >= 0.06 * 600
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["data.augment.randaugment.num=2"], "has no data.augment.randaugment; leave it out"),
+        (["data.shorter_side=10", "data.image_size=8"], "has no data.shorter_side; give data.augment.inception too"),
+        (["data.storage=memory", "data.image_size=8"], "all images lie on the device and none is read"),
+    ],
+)
+def test_what_the_sides_do_not_have_in_common_is_refused(
+    run: Run, images: Path, words: list[str], sentence: str
+) -> None:
+    ended = run("bench", "data", str(images), *words, "train.batch_size=16")
+    assert ended.code == 2 and sentence in ended.err, ended.err
 
 
 def test_step_measures_both_backends_and_a_share_of_the_ceiling(run: Run) -> None:
@@ -333,7 +417,7 @@ def test_a_trial_that_computes_its_blocks_again_needs_less(backend: str) -> None
             one.seconds("train", 1)
             peaks.append(one.about()["peak_memory_bytes"])
     assert peaks[0] - peaks[1] > 2**28
-    with pytest.raises(failures.DoesNotFit, match=r"set run\.remat=true, a smaller"):
+    with pytest.raises(failures.DoesNotFit, match=r"run\.remat=true would fit"):
         fit.check(kept, fit.need(again, on_host=False).total)
     fit.check(again, fit.need(again, on_host=False).total)
 

@@ -27,8 +27,9 @@ from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Noted
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
+from experiments.running.opener import Opener, WorkerSpec
 from experiments.running.pool import Pool
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.worker import Worker
 from tests.conftest import base, planned, records, wait_until, write_yaml
 from tests.store_parts import ID, failed, heartbeat, leave_heartbeat, make_older, record, temporaries
 
@@ -457,16 +458,16 @@ def work(root: Path, trial: GridTrial, cache: Path) -> list[Event]:
 def test_a_worker_that_has_lost_its_trial_leaves_it_to_the_other(
     tmp_path: Path, trial: GridTrial, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any] | None, ending: str
 ) -> None:
-    root, open_program = tmp_path / "runs", Worker._open
+    root, open_program = tmp_path / "runs", Opener.open
 
-    def slow(self: Worker, *arguments: Any) -> Any:
+    def slow(self: Opener, *arguments: Any) -> Any:
         opened = open_program(self, *arguments)
         take_over(root, trial.trial.id, theirs)
         if ending == "an error":
             raise RuntimeError("boom")
         return opened
 
-    monkeypatch.setattr(Worker, "_open", slow)
+    monkeypatch.setattr(Opener, "open", slow)
     events = work(root, trial, tmp_path / "data")
     assert events[-1] == Ended(trial.trial.id, "busy")
     found = records(root)

@@ -16,7 +16,7 @@ from backends.errors import MixlabError
 from backends.jax import device as jax_device
 from backends.specs import RunSpec
 from backends.torch import device as torch_device
-from experiments.running import process
+from experiments.running import place
 from tests.conftest import Ended, base, write_yaml
 
 WRONG = ["gpuu", "cuda:x", "cuda:-1", "cuda:", "cpu:0", "tpu:0 ", "auto:1", "", "Cuda", "cuda:\u0661", "x" * 400]
@@ -62,14 +62,14 @@ def given(patch: pytest.MonkeyPatch, **numbers: int) -> None:
     there = {kind: [Fake({"cuda": "gpu"}.get(kind, kind), i) for i in range(n)] for kind, n in numbers.items() if n}
     there["cpu"] = [Fake("cpu", 0)]
 
-    def found(platform: str | None = None) -> list[Fake]:
-        if platform is None:
+    def found(*, backend: str | None = None) -> list[Fake]:
+        if backend is None:
             return next(iter(there.values()))
-        if platform not in there:
-            raise RuntimeError(f"Unknown backend {platform}.\nAvailable backends are {list(there)}")
-        return there[platform]
+        if backend not in there:
+            raise RuntimeError(f"Unknown backend {backend}.\nAvailable backends are {list(there)}")
+        return there[backend]
 
-    patch.setattr(jax, "devices", found)
+    patch.setattr(jax, "local_devices", found)
     patch.setattr(torch.cuda, "device_count", lambda: numbers.get("cuda", 0))
     patch.setattr(torch.cuda, "is_available", lambda: numbers.get("cuda", 0) > 0)
 
@@ -131,10 +131,10 @@ def test_a_tpu_that_is_not_there_is_said_with_the_reason_that_jax_has(monkeypatc
 
 
 def test_a_framework_that_finds_no_device_at_all_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(platform: str | None = None) -> list[Fake]:
+    def broken(*, backend: str | None = None) -> list[Fake]:
         raise RuntimeError("The TPU is in use by process 7")
 
-    monkeypatch.setattr(jax, "devices", broken)
+    monkeypatch.setattr(jax, "local_devices", broken)
     with pytest.raises(MixlabError, match="got 'auto': The TPU is in use by process 7"):
         jax_device.open_device("auto")
 
@@ -197,7 +197,7 @@ def test_a_process_sees_the_device_of_its_place_alone(
     ours = [name for name in os.environ if name.startswith(("CUDA_", "TPU_"))]
     environment = {name: value for name, value in os.environ.items() if name not in ours} | before
     monkeypatch.setattr(os, "environ", environment)
-    process._show_one_device(device)
+    place._show_one_device(device)
     one_chip = {"TPU_CHIPS_PER_PROCESS_BOUNDS": "1,1,1", "TPU_PROCESS_BOUNDS": "1,1,1"}
     expected = after | (one_chip if device in ("tpu:0", "tpu:1") else {})
     assert {name: value for name, value in environment.items() if name.startswith(("CUDA_", "TPU_"))} == expected

@@ -21,9 +21,10 @@ from experiments.running import progress
 from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped, Train
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
+from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Summary
 from experiments.running.progress import LiveReporter, PlainReporter
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.worker import Worker
 from slurm.attempts import Attempts, PackReporter
 from slurm.cluster import ClusterSpec
 from tests.conftest import base, planned, records, write_yaml

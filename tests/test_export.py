@@ -14,10 +14,10 @@ import pytest
 
 from backends.contract import DataSize
 from backends.jax import ahead
-from backends.jax.program import DTYPES, Traced
+from backends.jax.traced import DTYPES, Traced
 from backends.models.mixer_spec import CHANNEL_MIXING, POSITION_EMBEDDING, TOKEN_MIXING
 from backends.models.shared_config import ACTIVATION
-from backends.specs import DECAY, LOSS, OPTIMIZER, PRECISION
+from backends.specs import DECAY, LOSS, OPTIMIZER, PRECISION, RunSpec
 from experiments import data
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
@@ -88,7 +88,7 @@ def exported(program: Program, what: str, cache: Path) -> jax.export.Exported:
     splits = data.load(trial.data, trial.info, cache)
     size = DataSize(len(splits.images), str(splits.images.dtype), trial.data.permutation != "none")
     plan, precision = step_plan(trial, splits.train, 0, 1), trial.train.precision
-    sizes = ahead.Sizes(trial.model, trial.optimizer, size, plan, DTYPES[precision][0], run["replicas"])
+    sizes = ahead.Sizes(trial.model, trial.optimizer, size, plan, DTYPES[precision][0], RunSpec(), run["replicas"])
     traced = Traced(trial.model.structure(), trial.optimizer.structure(), precision, run["remat"])
     arguments = getattr(sizes, what)(jax.devices("cpu")[0])
     return jax.export.export(jax.jit(getattr(traced, what)), platforms=PLATFORMS)(*arguments)

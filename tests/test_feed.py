@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 
 from backends.arrays import Array
+from experiments.data import ahead
+from experiments.data.ahead import Room
 from experiments.data.pixels import DataLost, InMemory, OnDisk
 from experiments.spec.trial import Trial
-from experiments.training import feed, host
-from experiments.training.feed import Feed, Room
+from experiments.training import host
+from experiments.training.feed import Feed
 from experiments.training.plan import step_examples
 from tests.conftest import TIMEOUT_S, environment
 from tests.test_plan import make_trial
@@ -80,13 +82,14 @@ class Counted(InMemory):
     def __init__(self, images: Array, stalls_at: int | None = None):
         super().__init__(images)
         self.num_read, self.stalls_at, self.through = 0, stalls_at, threading.Event()
-        self.lock = threading.Lock()
+        self.lock, self.stalled = threading.Lock(), threading.Event()
 
     def read(self, number: int) -> Array:
         with self.lock:
             self.num_read += 1
             stalls = self.stalls_at is not None and self.num_read > self.stalls_at
         if stalls:
+            self.stalled.set()
             assert self.through.wait(TIMEOUT_S)
         return super().read(number)
 
@@ -101,8 +104,8 @@ def until(condition: Callable[[], bool]) -> None:
 def test_what_is_made_ahead_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     trial, source = make(), Counted(images())
     step_bytes = 20 * SIDE * SIDE * 3
-    monkeypatch.setattr(feed, "CHUNK_BYTES", 2 * step_bytes)
-    monkeypatch.setattr(feed, "AHEAD_BYTES", 3 * step_bytes)
+    monkeypatch.setattr(ahead, "CHUNK_BYTES", 2 * step_bytes)
+    monkeypatch.setattr(ahead, "AHEAD_BYTES", 3 * step_bytes)
     one = Feed(trial, source, TRAINED, 0, STEPS, 3)
     assert Room.of(trial).num_bytes == 5 * step_bytes and len(one.take(1)) == 2
     until(lambda: source.num_read == 4 * 20)  # the step that was taken, and three ahead
@@ -112,7 +115,7 @@ def test_what_is_made_ahead_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_batch_larger_than_the_room_is_still_made() -> None:
-    room = Room(step_bytes=10 * feed.AHEAD_BYTES)
+    room = Room(step_bytes=10 * ahead.AHEAD_BYTES)
     assert (room.chunk, room.ahead) == (1, 2)
 
 
@@ -191,3 +194,36 @@ def test_a_disk_that_never_answers_holds_up_no_end_of_the_process() -> None:
     command = [sys.executable, "-c", STALLED]
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ends\n", "")
+
+
+INTERRUPTED = """
+import os, signal, threading
+from experiments.data import ahead
+from experiments.data.pixels import Framed
+from tests.test_feed import NUM, SIDE, Counted, images
+source = Counted(images(), stalls_at={stalls_at})
+threading.Thread(target=lambda: (source.stalled.wait(), os.kill(os.getpid(), signal.SIGINT)), daemon=True).start()
+try:
+    Framed(source, SIDE, 3)[{index}]
+except KeyboardInterrupt:
+    print("ends", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("stalls_at", "index"), [(0, ":1"), (3, ":"), (40, ":"), (3, "list(range(50))")])
+def test_ctrl_c_ends_the_reading_of_images_from_a_disk_that_never_answers(stalls_at: int, index: str) -> None:
+    """As `mixlab evaluate` and `mixlab predict` read them."""
+    command = [sys.executable, "-c", INTERRUPTED.format(stalls_at=stalls_at, index=index)]
+    ended = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=TIMEOUT_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ends\n", "")
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, NUM])
+def test_all_images_are_read_in_their_order_also_those_of_several_sizes(size: int) -> None:
+    numbers = np.random.default_rng(size).permutation(NUM)[:size].tolist()
+    asked: list[int] = []
+    found = ahead.whole(InMemory(images()).read, (SIDE, SIDE, 3), numbers, lambda: asked.append(1))
+    assert found.dtype == np.uint8 and np.array_equal(found, images()[numbers]) and bool(asked) == bool(size)
+    several = [image[: 1 + i % SIDE] for i, image in enumerate(images())]
+    objects = ahead.whole(InMemory(several).read, (), numbers, lambda: None)
+    assert len(objects) == size and all(map(np.array_equal, objects, (several[number] for number in numbers)))

@@ -22,7 +22,8 @@ from experiments.results import kept
 from experiments.results.store import Store
 from experiments.running import replicas
 from experiments.running.events import Ended, Event, Noted, Spent, Stepped
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training.start import drawn_state, initial_state
 from experiments.training.transfer import begun_state

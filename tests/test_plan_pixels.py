@@ -119,13 +119,13 @@ def test_what_is_compiled_for_sizes_is_what_images_in_the_plan_call(
     if bench.backend != "jax":
         pytest.skip("jax alone compiles for sizes")
     from backends.jax import ahead
-    from backends.jax.program import DTYPES
+    from backends.jax.traced import DTYPES
 
     monkeypatch.setattr(ahead, "_compiled", {})
     trial = bench.trials[0]
     fed = opened(bench, without_images(bench.dataset), [0], "float32")
     size = DataSize(len(bench.dataset.labels), "uint8", False, pixel_steps=ROOM)
-    sizes = ahead.Sizes(trial.model, trial.optimizer, size, part(bench.plans[0], 1), DTYPES["float32"][0])
+    sizes = ahead.Sizes(trial.model, trial.optimizer, size, part(bench.plans[0], 1), DTYPES["float32"][0], RunSpec())
     ahead.compiled_form(fed.traced.train, sizes.train(fed.device), fed.device, False)  # type: ignore[attr-defined]
     fed.train([with_pixels(bench.plans[0], bench.dataset)])
     assert fed.compile_s == 0

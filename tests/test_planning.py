@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,28 @@ def bench(tmp_path: Path, cache: Path) -> Any:
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_hours_at_a_rate_that_is_told_are_those_of_the_flops_that_are_left(tmp_path: Path, cache: Path) -> None:
+    made = Bench(tmp_path, cache)
+
+    def at_rate() -> list[str]:
+        told = plan_lines.summary(made.known, rate=1e6)
+        return [line for line in told if "at a sustained 1 MFLOP/s, as --rate says" in line]
+
+    for left in (made.trials, made.trials[1:], []):
+        if left != made.trials:
+            for planned in made.trials[: len(made.trials) - len(left)]:
+                made.put(planned.trial)
+        whole_h = sum(flops(planned.trial) for planned in left) / 1e6 / 3600
+        assert [line.split(" at ")[0] for line in at_rate()] == [f"time    {plan_lines.duration(whole_h)}"] * bool(left)
+
+
+@pytest.mark.parametrize("rate", ["0", "-1", "fast", "nan"])
+def test_a_rate_that_is_none_is_a_sentence(rate: str, run: Callable[..., Ended], tmp_path: Path) -> None:
+    ended = run("plan", str(write_yaml(tmp_path / "one.yaml")), f"--rate={rate}")
+    said = f"command line: --rate: expected a number above 0 in FLOP/s, such as 1.25e14, got {rate!r}"
+    assert ended.code == 2 and said in ended.err
 
 
 def test_hours_are_those_of_records_of_the_same_model_scaled_to_the_steps(bench: Any) -> None:

@@ -248,9 +248,27 @@ def test_planning_does_not_look_at_the_memory_and_training_does(
         ended = mixlab(command, "a.yaml")
         assert ended.code == 0, ended.err
     assert mixlab("run", "a.yaml", "--dry-run").code == 0 and mixlab("data", "prepare", "a.yaml").code == 0
-    ended = mixlab("run", "a.yaml")
-    assert ended.code == 2 and "a.yaml: data.source: " in ended.err and "GiB of memory are available" in ended.err
+    ended = mixlab("run", "a.yaml", "data.storage=memory")
+    assert ended.code == 2 and ": data.source: " in ended.err and "GiB of memory are available" in ended.err
     assert not (tmp_path / "runs" / "trials").exists()
+
+
+@pytest.mark.parametrize("prepared", [False, True], ids=["decoded", "prepared"])
+def test_a_run_looks_at_the_memory_where_images_are_asked_to_be_there(
+    tmp_path: Path, mixlab: Mixlab, monkeypatch: pytest.MonkeyPatch, prepared: bool
+) -> None:
+    folder = parquet_folder(tmp_path / "set")
+    if prepared:
+        assert mixlab("data", "prepare", str(folder), "out", "--jobs", "1").code == 0
+    asks_for(tmp_path, tmp_path / "out" if prepared else folder)
+    assert mixlab("data", "prepare", "a.yaml").code == 0
+    monkeypatch.setattr(memory, "available_bytes", lambda: SMALL - 1)
+    ended = mixlab("run", "a.yaml", "data.storage=memory")
+    assert ended.code == 2 and ": data.source: " in ended.err and "GiB of memory are available" in ended.err
+    assert not (tmp_path / "runs" / "trials").exists()
+    for storage in ("auto", "disk"):
+        ended = mixlab("run", "a.yaml", f"data.storage={storage}")
+        assert ended.code == 0, ended.err
 
 
 def test_training_decodes_nothing_that_exceeds_the_memory(

@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -232,28 +234,49 @@ def test_a_set_of_square_images_that_ends_with_another_is_one_of_several_sizes(t
     assert prepare(source, tmp_path / "again", "keep").description.content == whole.content
 
 
-def stopped(at: int, how: Callable[[], Any], form: str, source: Path, out: Path, **fields: Any) -> int:
-    """The wait status of a process that prepares, and does this after so many images; all it wrote is synced."""
-    child = os.fork()
-    if child == 0:
-        staging.SYNC_S = -1.0
-        advance = progress.Bar.advance
-
-        def and_stop(self: progress.Bar, number: int) -> None:
-            advance(self, number)
-            if self.done >= at:
-                how()
-
-        preparing.Bar.advance = and_stop  # type: ignore[method-assign]
-        try:
-            prepare(source, out, form, **fields)
-        finally:
-            os._exit(7)
-    return os.waitpid(child, 0)[1]
+STOPPED = "import sys; from tests import test_preparing; test_preparing.prepare_and_die(*sys.argv[1:])"
 
 
-def kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+@pytest.mark.parametrize("form", ["array", "keep", "png"])
+def test_two_channels_are_refused_before_an_image_is_read(tmp_path: Path, source: Path, form: str) -> None:
+    with pytest.raises(MixlabError) as error:
+        prepare(source, tmp_path / "out", form, image_channels=2)
+    assert str(error.value) == f"{WHERE}: data.image_channels: expected 1 (grey) or 3 (colour), got 2"
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+@pytest.mark.parametrize("size", [None, 4], ids=["as stored", "framed"])
+def test_the_first_images_of_a_prepared_set_are_those_that_a_trial_has(
+    tmp_path: Path, source: Path, cache: Path, form: str, size: int | None
+) -> None:
+    """An export compares a few of them; nothing is decoded into the cache for it."""
+    prepare(source, tmp_path / "out", form)
+    given = config(tmp_path / "out", image_size=size)
+    info, splits = describe_and_load(given, cache)
+    found = data.first_images(given, info, cache, 5)
+    assert found is not None and found.shape == (5, size or SIDE, size or SIDE, 3)
+    assert np.array_equal(found, splits.images[:5])
+    shutil.rmtree(tmp_path / "out")
+    assert data.first_images(given, info, cache, 5) is None
+
+
+def stopped(at: int, form: str, source: Path, out: Path, **fields: Any) -> int:
+    """The exit code of a process that prepares, and is killed after so many images; all it wrote is synced."""
+    command = [sys.executable, "-c", STOPPED, str(at), form, str(source), str(out), json.dumps(fields)]
+    return subprocess.run(command, env=environment(), check=False).returncode
+
+
+def prepare_and_die(at: str, form: str, source: str, out: str, fields: str) -> None:
+    staging.SYNC_S = -1.0
+    advance = progress.Bar.advance
+
+    def and_die(self: progress.Bar, number: int) -> None:
+        advance(self, number)
+        if self.done >= int(at):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    preparing.Bar.advance = and_die  # type: ignore[method-assign]
+    prepare(source, Path(out), form, **json.loads(fields))
 
 
 @pytest.mark.parametrize(
@@ -264,7 +287,7 @@ def test_after_a_kill_it_goes_on_where_it_was(
 ) -> None:
     folder, form = (jpegs, "keep") if form == "several" else (source, form)
     whole = prepare(folder, tmp_path / "whole", form, **fields)
-    assert stopped(2 * treating.CHUNK, kill, form, folder, tmp_path / "out", **fields) == signal.SIGKILL
+    assert stopped(2 * treating.CHUNK, form, folder, tmp_path / "out", **fields) == -signal.SIGKILL
     assert not (tmp_path / "out").exists()
     for path in (tmp_path / ".out.preparing").glob("[ir][mo]*.*"):  # images and rows that were not safe yet
         path.write_bytes(path.read_bytes() + b"a part of another image")
@@ -287,7 +310,7 @@ def test_after_a_kill_it_goes_on_where_it_was(
 def test_what_was_begun_of_another_source_is_begun_anew_and_said(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stopped(treating.CHUNK, kill, "array", source, tmp_path / "out")
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
     (source / "a" / "000.png").write_bytes(as_png(255 - IMAGES[0]))
     held = prepare(source, tmp_path / "out")
     assert "out.preparing was begun of another source" in capsys.readouterr().err
@@ -418,7 +441,7 @@ def dies_half_way() -> None:
 
     def half(self: Connection, content: bytes) -> None:
         send(self, content[: len(content) // 2])
-        kill()
+        os.kill(os.getpid(), signal.SIGKILL)
 
     Connection._send = half  # type: ignore[attr-defined]
 
@@ -453,11 +476,40 @@ def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Pa
     folder = parquet_folder(tmp_path / "set", num_train=40, num_test=9)
     first, right = describe_and_load(config(folder), cache)
     for form in ("array", "keep"):
-        assert stopped(treating.CHUNK, kill, form, folder, tmp_path / form) == signal.SIGKILL
+        assert stopped(treating.CHUNK, form, folder, tmp_path / form) == -signal.SIGKILL
         prepare(folder, tmp_path / form, form)
         info, splits = describe_and_load(config(tmp_path / form), cache)
         assert info == first and np.array_equal(splits.test, right.test) and len(splits.test) == 9
         assert np.array_equal(np.asarray(splits.images), right.images)
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+@pytest.mark.parametrize("kind", ["parquet", "tar", "zip"])
+def test_names_of_images_in_tables_and_archives_are_kept_so_that_their_right_classes_are_found(
+    tmp_path: Path, cache: Path, kind: str, form: str
+) -> None:
+    """As the hub's ImageNet and the tar of its validation images name them."""
+    files = [f"ILSVRC2012_val_{row + 1:08}{'_n01440764' * (kind == 'parquet')}.JPEG" for row in range(20)]
+    images, labels = [as_png(image) for image in IMAGES[:20]], [row % 2 for row in range(20)]
+    if kind == "parquet":
+        rows = [{"bytes": image, "path": name} for image, name in zip(images, files, strict=True)]
+        (tmp_path / "set").mkdir()
+        pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "set" / "train.parquet")
+        expected = files
+    else:
+        expected = [f"{'ab'[label]}/{name}" for name, label in zip(files, labels, strict=True)]
+        unpacked(tmp_path / "folder", list(zip(expected, images, strict=True)))
+        (tmp_path / "set").mkdir()
+        shutil.make_archive(str(tmp_path / "set" / "images"), kind, tmp_path / "folder")
+    held = prepare(tmp_path / "set", tmp_path / "out", form, jobs=2)
+    assert held.names is not None and sorted(held.names) == sorted(expected)
+    whole = describe_and_load(config(tmp_path / "set"), cache)[1]
+    rows = [IMAGES[int(name[-30:].split("_val_")[1][:8]) - 1] for name in held.names]
+    assert np.array_equal(np.asarray(whole.images), rows)  # each name is that of its image
+    told = [[row % 2] for row in range(20)]
+    (tmp_path / "real.json").write_text(json.dumps(told))
+    _, splits = describe_and_load(config(tmp_path / "out", labels_real=str(tmp_path / "real.json")), cache)
+    assert splits.right is not None and np.array_equal(splits.right.argmax(1), splits.labels[splits.test])
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, source: Path) -> None:

@@ -16,7 +16,7 @@ import yaml
 
 import mixlab
 from backends.models import folds
-from experiments.bench import limit, step
+from experiments.bench import data, limit, step
 from experiments.design import archive
 from experiments.design.ablation import GridTrial, load_ablation
 from experiments.design.trials import trials
@@ -167,7 +167,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Path) -> Path:
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(webbrowser, "open", lambda address: True)
-    for part in (limit, step):
+    for part in (data, limit, step):
         monkeypatch.setattr(part, "TURN_S", 0.05)
     store, demo = Store(Path("runs")), load_ablation(Path("experiments/ablations/demo.yaml"))
     planned = trials(demo, store.data)
@@ -195,6 +195,8 @@ def typed(words: list[str]) -> list[str]:
         words += ["data.num_examples=200"]
     elif words[:2] == ["bench", "tokens"]:
         words += ["--sizes", "8,16", "--rounds", "1", "--backend", "torch", *SMALL_MIXER]
+    elif words[:2] == ["bench", "data"]:
+        words += ["train.batch_size=8", "--rounds", "1"]
     elif words[0] == "bench":
         words += ["--rounds", "1", "--backend", "torch", *(SMALL_MIXER if words[1] == "step" else [])]
     return words

@@ -32,7 +32,8 @@ from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Stepped
 from experiments.running.failures import Failure
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec.config import AugmentConfig, DataConfig, ModelConfig, RunConfig, TrainConfig, TrialConfig
 from experiments.spec.resolve import resolve
 from experiments.spec.trial import Trial

@@ -12,7 +12,8 @@ from analysis import records
 from experiments import data
 from experiments.machine.environment import ROOT
 from experiments.results.store import Store
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from tests.conftest import base, planned, write_yaml
 from tests.store_parts import record
 
@@ -55,7 +56,7 @@ def test_trials_of_two_split_seeds_have_their_own_order_of_pixels(tmp_path: Path
     orders = []
     for planned_trial in (first, second, first):
         trial = planned_trial.trial
-        found = worker._dataset(trial, worker._stored(trial, None)).pixel_order
+        found = worker.opener.dataset(trial, worker.opener.stored(trial, None)).pixel_order
         expected = data.pixel_order(permutation, 8, trial.model.patch_size, trial.data.split_seed)
         np.testing.assert_array_equal(found, expected)
         orders.append(found)
@@ -69,9 +70,9 @@ def test_trials_of_each_permutation_and_size_of_patches_have_their_own_order_of_
     trials = [one.trial for one in planned(write_yaml(tmp_path / "a.yaml", base=given, grid=grid), tmp_path / "data")]
     about = WorkerSpec("torch", (0,), tmp_path, tmp_path / "data", {}, ROOT, time.monotonic())
     worker = Worker(about, threading.Event(), lambda _: None)
-    stored = worker._stored(trials[0], None)
+    stored = worker.opener.stored(trials[0], None)
     orders = [data.pixel_order(one.data.permutation, 8, one.model.patch_size, 0) for one in trials]
     for first, second in itertools.permutations(range(len(trials)), 2):
         for place in (first, second):
-            np.testing.assert_array_equal(worker._dataset(trials[place], stored).pixel_order, orders[place])
+            np.testing.assert_array_equal(worker.opener.dataset(trials[place], stored).pixel_order, orders[place])
     assert len({None if order is None else tuple(order) for order in orders}) == 4  # pixels move alike in any patches

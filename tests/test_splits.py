@@ -1,5 +1,6 @@
 """Splits by class, nested subsets and permutations of pixels."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 from backends.arrays import Array
 from experiments import data
+from experiments.data import drawing
+from experiments.data.known import About
+from experiments.streams import words
 from tests.conftest import fresh_cache
 from tests.sources import (
     config,
@@ -85,6 +89,36 @@ def test_a_validation_split_is_tested_on_where_there_is_no_test_split(tmp_path: 
 
 
 # Permutations
+
+
+def by_definition(labels: Array, draws: Callable[..., Array]) -> Array:
+    """The order of training examples as `drawing` says it, with NumPy's sort by several keys."""
+    keys, ties = (draws(0, "data/train", row, 1, len(labels))[0] for row in (0, 1))
+    by_class = np.lexsort((keys, labels))
+    nums = np.bincount(labels)
+    rank = np.concatenate([np.arange(num) for num in nums])
+    order: Array = by_class[np.lexsort((ties, (rank + 0.5) / np.repeat(nums, nums)))]
+    return order
+
+
+@pytest.mark.parametrize("bits", [64, 7, 0], ids=lambda bits: f"{bits} bits")
+@pytest.mark.parametrize(
+    "nums", [[1], [5], [1, 3, 9], [700, 700, 300, 1], [0, 4, 0, 4, 2], list(range(80))], ids=lambda nums: str(nums[:4])
+)
+def test_examples_are_in_the_order_of_their_definition(
+    nums: list[int], bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where words are equal, by their upper bits or as a whole."""
+
+    def draws(*args: Any) -> Array:
+        return words(*args) >> np.uint64(64 - bits) if bits else np.zeros_like(words(*args))
+
+    monkeypatch.setattr(drawing, "words", draws)
+    labels = np.random.default_rng(1).permutation(np.repeat(np.arange(len(nums), dtype=np.int32), nums))
+    about = About("", len(labels), 1, len(nums), 8, 1)
+    train, *_ = drawing.split(config("any", validation_fraction=0.0), about, np.append(labels, np.int32(0)), "here")
+    assert train.dtype == np.int32
+    np.testing.assert_array_equal(train, by_definition(labels, draws))
 
 
 def test_no_permutation_is_none() -> None:

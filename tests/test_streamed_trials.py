@@ -19,14 +19,15 @@ from backends.arrays import Array
 from backends.contract import ArrayDataset
 from backends.specs import RunSpec
 from experiments import data
-from experiments.data.pixels import DataLost, Framed, InMemory, Pixels
+from experiments.data.pixels import DataLost, Encoded, Framed, InMemory, Pixels
 from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.claims import Claim
 from experiments.results.store import Store
 from experiments.running import worker
 from experiments.running.events import Ended, Event, Stepped
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec.config import (
     AugmentConfig,
     DataConfig,
@@ -304,6 +305,34 @@ def stalled(bench: Bench, in_evaluation: bool) -> Failing:
     source.number = int(steps[FIRST_CHUNK + 1][0])
     assert source.number not in steps[:FIRST_CHUNK]
     return source
+
+
+@pytest.mark.parametrize(
+    ("storage", "augment"),
+    [("memory", DEVICE_AUGMENT), ("memory", HOST_AUGMENT), ("disk", DEVICE_AUGMENT)],
+    ids=["into memory", "into memory as stored", "decoded to disk"],
+)
+def test_a_stop_ends_the_reading_of_all_images_before_the_first_step(
+    storage: str, augment: dict[str, Any], sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a disk that has stalled, for two trials of one program."""
+    one = trial_of(sets["encoded"], tmp_path, "torch", storage, augment)
+    one = replace(one, run=replace(one.run, replicas="2"))
+    trials, store = (one, replace(one, seed=7)), Store(tmp_path / "runs")
+    stop, through, events = threading.Event(), threading.Event(), list[Event]()
+
+    def read(self: Any, number: int) -> Array:
+        stop.set()
+        assert through.wait(TIMEOUT_S)
+        raise DataLost("not read")
+
+    monkeypatch.setattr(Encoded, "read", read)
+    Worker(WorkerSpec("torch", (0,), store.root, tmp_path, {}, ROOT, 0.0), stop, events.append).run(*trials)
+    assert not through.is_set()
+    through.set()
+    ended = [(event.trial_id, event.how) for event in events if isinstance(event, Ended)]
+    assert ended == [(trial.id, "stopped") for trial in trials]
+    assert not any(store.record(trial.id) for trial in trials)
 
 
 def test_images_that_are_lost_are_a_cause_of_their_own(sets: dict[str, Path], tmp_path: Path) -> None:

@@ -32,9 +32,10 @@ from experiments.running import fit, replicas
 from experiments.running.events import Ended, Event, Noted, Returned, Spent, Started, Stepped
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
+from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Summary
 from experiments.running.queue import Queue
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import loop
 from experiments.training.trial_run import TrialRun

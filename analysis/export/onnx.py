@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -102,11 +103,12 @@ def _pixel_order(model: Model) -> Array | None:
 def _examples(model: Model, cache: Path) -> tuple[Array, str]:
     """Images to compare the logits on, and a word for them."""
     info = model.trial.info
-    if (images := data.first_images(cache, info.content, NUM_EXAMPLES)) is not None:
-        return images, "images of its data"
+    with contextlib.suppress(MixlabError):  # data that is damaged is in no need of a sentence here
+        if (images := data.first_images(model.trial.data, info, cache, NUM_EXAMPLES)) is not None:
+            return images, "images of its data"
     shape = (NUM_EXAMPLES, info.image_size, info.image_size, info.image_channels)
     noise = streams.integers(0, "export", 0, NUM_EXAMPLES, shape[1:], 256)
-    return noise.astype(np.uint8), "images of noise, since those of its data are not in the store"
+    return noise.astype(np.uint8), "images of noise, since those of its data are not there"
 
 
 def _about(model: Model) -> dict[str, str]:

@@ -1,11 +1,13 @@
 """Results of the bench, for the terminal and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict, astuple, fields
 from typing import Any
 
 from analysis.table.layout import aligned
+from backends.errors import counted
 from backends.models import family_of, folds
+from experiments.bench.data import Reading
 from experiments.bench.grid import GridTime
 from experiments.bench.limit import Limit
 from experiments.bench.step import Measurement
@@ -96,10 +98,25 @@ def grid_lines(name: str, times: GridTime) -> list[str]:
     return [title, "", *aligned(rows)]
 
 
+def data_lines(readings: Sequence[Reading]) -> list[str]:
+    """A line for each side, then a sentence for each that is compared with the feed."""
+    trial, feed = trial_from_json(readings[0].spec), readings[0]
+    augment, default = trial.data.augment, type(trial.data.augment)()
+    changed = {one.name: getattr(augment, one.name) for one in fields(augment)}
+    told = ", ".join(f"{name} {value}" for name, value in changed.items() if value != getattr(default, name))
+    title = (
+        f"{trial.data.source}: storage {trial.data.storage}, {trial.info.image_size} px, batch "
+        f"{trial.train.batch_size}, {told or 'no augmentation'}; {counted(feed.num_threads, 'thread')}"
+    )
+    rows = [["", "images/s"], *([one.label, _whole(one.images_per_s)] for one in readings)]
+    sentences = [f"{one.label} takes {one.relative} times as long as the feed for an image" for one in readings[1:]]
+    return [title, "", *aligned(rows), "", *sentences]
+
+
 def _whole(spread: Any) -> str:
     return f"{spread.median:,.0f} [{spread.low:,.0f}, {spread.high:,.0f}]"
 
 
 def as_json(what: str, results: Sequence[Any]) -> dict[str, Any]:
-    """The results, and the machine that they were measured on. Args: what: step, tokens, limit or grid."""
+    """The results, and the machine that they were measured on. Args: what: step, tokens, limit, grid or data."""
     return {"bench": what, "machine": environment(), "found": [asdict(one) for one in results]}

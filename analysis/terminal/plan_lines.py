@@ -23,9 +23,9 @@ MIB = 2**20
 STEPS_OF_1000 = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
-def lines(known: Known, asked: Asked = NOTHING, every: bool = False) -> list[str]:
-    """The summary, then the trials. Args: every: lists each trial, not only the first ones."""
-    return [*summary(known, asked), "", *listed(known, known.trials, every)]
+def lines(known: Known, asked: Asked = NOTHING, every: bool = False, rate: float | None = None) -> list[str]:
+    """The summary, then the trials. Args: every: lists each trial, not only the first ones.    rate: see `summary`."""
+    return [*summary(known, asked, rate), "", *listed(known, known.trials, every)]
 
 
 def listed(known: Known, trials: Sequence[GridTrial], every: bool) -> list[str]:
@@ -36,16 +36,17 @@ def listed(known: Known, trials: Sequence[GridTrial], every: bool) -> list[str]:
     return [*aligned([_HEADER, *(_row(known, planned) for planned in chosen)]), *cut]
 
 
-def summary(known: Known, asked: Asked = NOTHING) -> list[str]:
+def summary(known: Known, asked: Asked = NOTHING, rate: float | None = None) -> list[str]:
     """What there is to do, what it costs and what it can show.
 
+    Args:   rate: FLOP/s that a device is told to sustain.
     Raises: MixlabError: asked.detect is a number that cannot be answered.
     """
     found = cost(known)
     rows = [
         *([("trials", [_tuned(known)])] if known.table and any(one.tunes for one in known.trials) else []),
         ("work", [_work(known, found), *_stages(known)]),
-        ("time", _time(known)),
+        ("time", [*_at_rate(found, rate), *_time(known)]),
         ("disk", [_disk(found.disk)]),
         ("memory", _memory(found)),
         ("shows", shows(known, asked)),
@@ -121,6 +122,14 @@ def prefixed(number: float) -> str:
     while number >= 999.5 and power_of_1000 < len(STEPS_OF_1000) - 1:
         number, power_of_1000 = number / 1000, power_of_1000 + 1
     return f"{number:.3g} {STEPS_OF_1000[power_of_1000]}"
+
+
+def _at_rate(found: Cost, rate: float | None) -> list[str]:
+    """The hours of what is left at a rate that was told."""
+    if rate is None or not found.num_left:
+        return []
+    told = duration(found.flops_left / rate / hours.HOUR_S)
+    return [f"{told} at a sustained {prefixed(rate)}FLOP/s, as --rate says, one trial after another"]
 
 
 def _time(known: Known) -> list[str]:

@@ -146,14 +146,12 @@ def _number(value: float, metric: Metric) -> str:
     return f"{scaled:.{digits}f} {_unit(metric)}"
 
 
-def read(text: str, option: str) -> float:
+def read(text: str, option: str, unit: str = "the table's unit, such as 0.4 points") -> float:
     """A positive number of the command line. Raises: MixlabError: it is none."""
     try:
         value = float(text)
     except ValueError:
         value = math.nan
     if not (math.isfinite(value) and value > 0):
-        raise MixlabError(
-            f"command line: {option}: expected a number above 0 in the table's unit, such as 0.4 points, got {text!r}"
-        )
+        raise MixlabError(f"command line: {option}: expected a number above 0 in {unit}, got {text!r}")
     return value

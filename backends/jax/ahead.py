@@ -6,6 +6,7 @@ A function is compiled for shapes. So it can be compiled, and its memory is know
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import jax
@@ -18,9 +19,10 @@ from backends.contract import PREDICT_BATCH, DataSize
 from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
 from backends.jax.layers import Dropout
-from backends.models.folds import shapes
+from backends.microbatches import padded_size, split
+from backends.models.folds import shapes, trained_shapes
 from backends.plan import StepPlan, stacked_arrays
-from backends.specs import ModelSpec, OptimizerSpec
+from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import groups
 
 # Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
@@ -42,6 +44,11 @@ def steps(plans: Sequence[StepPlan], dtype: DTypeLike) -> dict[str, Array]:
     return {name: array.astype(dtype) if array.dtype == np.float64 else array for name, array in stacked.items()}
 
 
+def chunk(steps: dict[str, Array], first: int, num: int) -> dict[str, Array]:
+    """Some of the steps, as `padded` gives them."""
+    return padded({name: array if name == "pixels" else array[first : first + num] for name, array in steps.items()})
+
+
 def padded(steps: dict[str, Array]) -> dict[str, Array]:
     """The steps, and zeros up to CHUNK_STEPS, which the compiled loop does not reach; pixels have their own length."""
     return {
@@ -50,6 +57,11 @@ def padded(steps: dict[str, Array]) -> dict[str, Array]:
         else np.pad(array, [(0, CHUNK_STEPS - len(array))] + [(0, 0)] * (array.ndim - 1))
         for name, array in steps.items()
     }
+
+
+def rates(steps: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays of steps that an update reads."""
+    return {name: steps[name] for name in ("learning_rate", "moment_corrections")}
 
 
 def dropout(plan: StepPlan, dtype: DTypeLike) -> Dropout[Array]:
@@ -67,24 +79,50 @@ class Sizes:
     data: DataSize
     plan: StepPlan  # of one step
     dtype: DTypeLike  # of parameters
+    run: RunSpec
     num_replicas: int = 1
+
+    @property
+    def functions(self) -> tuple[str, ...]:
+        """The functions of Traced that a training calls, each of which has its arguments here."""
+        return ("train", "predict") if self.run.microbatches == 1 else ("part", "update", "predict")
 
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
-        chunk: dict[str, Any] = padded(steps([self.plan] * self.num_replicas, self.dtype))
+        numbers = (scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
+        return (self.state(device), self.images(device), self._chunk(device), *on(device, numbers))
+
+    def part(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.part on a device, as shapes."""
+        numbers = (np.int32(0), scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype))
+        params = self._arrays(shapes(self.model), device)
+        return (params, self.images(device), self._chunk(device), *on(device, numbers))
+
+    def update(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.update on a device, as shapes."""
+        size = padded_size(sum(map(prod, trained_shapes(self.model).values())) + 1, self.run.microbatches)
+        flat, chunk = _shape((self.num_replicas, size), self.dtype, device), self._chunk(device)
+        numbers = on(device, (np.int32(0), scalars(self.optimizer, self.dtype)))
+        return (self.state(device), flat, rates(chunk), *numbers)
+
+    def state(self, device: jax.Device) -> dict[str, Any]:
+        """The state on a device, as shapes."""
+        return {group: self._arrays(shapes, device) for group, shapes in groups(self.model, self.optimizer).items()}
+
+    def _chunk(self, device: jax.Device) -> dict[str, Any]:
+        plan = split(self.plan, self.run.microbatches, self.run.group)[0]
+        chunk: dict[str, Any] = padded(steps([plan] * self.num_replicas, self.dtype))
         if self.data.pixel_steps:
             side, channels = self.model.image_size, self.model.image_channels
-            batch = (self.num_replicas, self.plan.examples.shape[1], side, side, channels)
+            batch = (self.num_replicas, plan.examples.shape[1], side, side, channels)
             chunk["pixels"] = _shape((self.data.pixel_steps, *batch), self.data.dtype, device)
-        numbers = (chunk, scalars(self.optimizer, self.dtype), dropout(self.plan, self.dtype), np.int32(1))
-        arrays = groups(self.model, self.optimizer).items()
-        state = {group: self._arrays(shapes, device) for group, shapes in arrays}
-        return (state, self._data(device), *on(device, numbers))
+        shaped: dict[str, Any] = on(device, chunk)
+        return shaped
 
     def predict(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.predict for the images of an evaluation, on a device, as shapes."""
         pixels = _shape((PREDICT_BATCH, self._num_values), self.data.dtype, device)
-        return self._arrays(shapes(self.model), device), pixels, self._data(device).pixel_order
+        return self._arrays(shapes(self.model), device), pixels, self.images(device).pixel_order
 
     def _arrays(self, shapes: Mapping[str, Shape], device: jax.Device) -> dict[str, jax.ShapeDtypeStruct]:
         return {name: _shape((self.num_replicas, *shape), self.dtype, device) for name, shape in shapes.items()}
@@ -93,7 +131,8 @@ class Sizes:
     def _num_values(self) -> int:
         return self.model.image_size**2 * self.model.image_channels
 
-    def _data(self, device: jax.Device) -> Data:
+    def images(self, device: jax.Device) -> Data:
+        """The data set on a device, as shapes."""
         num, order = self.data.num_examples, None
         rows, width = row_shape(self._num_values, device.platform)
         images = _shape((0 if self.data.pixel_steps else num * rows, width), self.data.dtype, device)

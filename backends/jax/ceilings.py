@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from backends.jax.device import check, compiled, open_device, set_numerics
-from backends.jax.program import DTYPES
+from backends.jax.traced import DTYPES
 from backends.specs import RunSpec
 
 

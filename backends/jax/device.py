@@ -25,7 +25,7 @@ def open_device(name: str) -> jax.Device:
     found: list[jax.Device] = []
     reason = ""
     try:
-        found = jax.devices(None if kind == "auto" else kind)
+        found = jax.local_devices(backend=None if kind == "auto" else kind)
     except RuntimeError as error:  # such as: no driver, or another process has the TPU
         reason = first_line(error)
     if index < len(found):
@@ -36,7 +36,7 @@ def open_device(name: str) -> jax.Device:
 def _names() -> list[str]:
     """The names of the devices that JAX finds here, CPUs apart."""
     try:
-        platforms = [device.platform for device in jax.devices() if device.platform != "cpu"]
+        platforms = [device.platform for device in jax.local_devices() if device.platform != "cpu"]
     except RuntimeError:
         return []
     return [f"{platform.replace('gpu', 'cuda')}:{i}" for i, platform in enumerate(platforms)]

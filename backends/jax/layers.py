@@ -45,6 +45,7 @@ class Chance:
     branch_scales: Array | None = None  # (branches, b)
     dropout_key: Array | None = None  # uint32
     dropout: Dropout[Array] | None = None
+    first_row: Array | None = None  # uint32
     taps: dict[str, Array] | None = struct.field(pytree_node=False, default=None)  # values by layer, in order
 
 
@@ -173,8 +174,10 @@ def _factors(x: Array, name: str, chance: Chance) -> Array:
     """What dropout multiplies each element of x with: 0, or 1 / (1 - rate)."""
     assert chance.dropout_key is not None and chance.dropout is not None  # they come together
     bits = jnp.arange(x.size, dtype=jnp.uint32).reshape(x.shape)
-    site = jnp.uint32(chance.sites.index(name) * SITE % 2**32)
-    bits = bits * jnp.uint32(ELEMENT) + (chance.dropout_key + site)
+    site, key = jnp.uint32(chance.sites.index(name) * SITE % 2**32), chance.dropout_key
+    if chance.first_row is not None:
+        key = key + chance.first_row * jnp.uint32(x[0].size * ELEMENT % 2**32)  # elements before the microbatch
+    bits = bits * jnp.uint32(ELEMENT) + (key + site)
     bits = (bits ^ (bits >> 16)) * jnp.uint32(FIRST)
     bits = (bits ^ (bits >> 15)) * jnp.uint32(SECOND)
     bits = bits ^ (bits >> 15)

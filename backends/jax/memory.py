@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -42,15 +43,34 @@ def total(program: jax.stages.Compiled) -> int:
     return int(held + stats.output_size_in_bytes - stats.alias_size_in_bytes)
 
 
-def peak_bytes(sizes: Sizes, train: jax.stages.Compiled, predict: jax.stages.Compiled, device: jax.Device) -> int:
-    """Bytes that a device holds at the peak of a training; of a CPU's memory with what the host holds beside it."""
-    state, data, *_ = sizes.train(device)
+def step_bytes(sizes: Sizes, programs: Mapping[str, jax.stages.Compiled], device: jax.Device) -> int:
+    """Bytes of a step's programs while they run, with the state and the data set."""
+    if "train" in programs:
+        return total(programs["train"])
+    state, flat, *_ = sizes.update(device)
+    params, *_ = sizes.part(device)
+    # Sums that wait in the tree, and what an exchange sends and gets, beside the gradient that is made.
+    group = sizes.run.group.size
+    waiting = (sizes.run.microbatches // group).bit_length() - 1
+    part = total(programs["part"]) + size(state) - size(params) + waiting * size(flat)
+    exchange = size(state) + size(sizes.images(device)) + (3 if group > 1 else 1) * size(flat)
+    update = total(programs["update"]) + size(sizes.images(device))
+    return max(part + _code(programs["update"]), exchange, update + _code(programs["part"]))
+
+
+def peak_bytes(sizes: Sizes, programs: Mapping[str, jax.stages.Compiled], device: jax.Device) -> int:
+    """Bytes that a device holds at the peak of a training; of a CPU's memory with what the host holds beside it.
+
+    Args: programs: the compiled forms of `Sizes.functions`.
+    """
+    predict, data = programs["predict"], sizes.images(device)
     params, *_ = sizes.predict(device)
-    staying = size((state, data)) - size(params)  # beside the arguments of `predict`
-    steps, evaluation = total(train) + _code(predict), staying + total(predict) + _code(train)
+    staying = size((sizes.state(device), data)) - size(params)  # beside the arguments of `predict`
+    code = sum(_code(program) for program in programs.values()) - _code(predict)
+    steps, evaluation = step_bytes(sizes, programs, device) + _code(predict), staying + total(predict) + code
     if device.platform != "cpu":
         return max(steps, evaluation)
-    steps += _scratch_bytes(sizes, len(sizes.plan.examples[0]))
+    steps += _scratch_bytes(sizes, len(sizes.plan.examples[0]) // sizes.run.microbatches)
     evaluation += _scratch_bytes(sizes, PREDICT_BATCH)
     return max(round(HOLES * max(steps, evaluation)), size(data) + _saving_bytes(sizes))
 

@@ -21,13 +21,15 @@ def apply_gradient(
     rate: Array,
     corrections: Array,
     decayed: dict[str, bool],
+    norm: Array | None = None,
 ) -> tuple[State, Array]:
     """The next state, and the norm of the gradient before clipping.
 
     Args: corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
-          decayed: whether weight decay acts, by parameter.
+          decayed: whether weight decay acts, by parameter.    norm: where it is known.
     """
-    norm = optax.tree.norm(gradient)
+    if norm is None:
+        norm = optax.tree.norm(gradient)
     if spec.clip_norm:
         gradient = optax.tree.scale(scalars["clip_norm"] / jnp.maximum(norm, scalars["clip_norm"]), gradient)
     direction = adamw if spec.optimizer == "adamw" else sgd

@@ -17,7 +17,7 @@ from backends.errors import MixlabError
 from backends.jax import peer_vit
 from backends.jax.augment import scale
 from backends.jax.device import check, open_device, peak_memory_bytes, set_numerics
-from backends.jax.program import DTYPES
+from backends.jax.traced import DTYPES
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import OptimizerSpec, RunSpec
 

@@ -1,8 +1,8 @@
 """The training program in JAX."""
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import flax
@@ -10,42 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import unflatten_dict
-from jax.typing import DTypeLike
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.jax import ahead, memory
+from backends.jax import ahead, memory, ranks
 from backends.jax.ahead import CHUNK_STEPS
-from backends.jax.augment import Data, batch, permuted, scale
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
-from backends.jax.layers import Chance, Dropout
-from backends.jax.models import make
-from backends.jax.optimizer import apply_gradient
-from backends.models.folds import branches, dropout_sites, spread, trained_shapes
+from backends.jax.layers import Dropout
+from backends.jax.traced import DTYPES, Traced, num_replicas
+from backends.microbatches import Group, split, tree_sum
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import decayed_params, groups
-
-# Before the first array, else no float64 exists. Each array here has an explicit type: all precisions share a process.
-jax.config.update("jax_enable_x64", True)
-
-# Precision: (parameters, moments, losses and statistics; matrix products and activations; rounding inside a product).
-# A TPU multiplies bfloat16 numbers alone: XLA takes six such products for one of float32 at "highest", three at that of
-# "tensorfloat32", and one by default. Source: jax.lax.Precision.
-DTYPES: dict[str, tuple[DTypeLike, DTypeLike, str]] = {
-    "float64": (jnp.float64, jnp.float64, "highest"),
-    "float32": (jnp.float32, jnp.float32, "highest"),
-    "tf32": (jnp.float32, jnp.float32, "tensorfloat32"),
-    "bfloat16": (jnp.float32, jnp.bfloat16, "highest"),
-}
-
-
-def loss(spec: OptimizerSpec, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
-    """Mean over the batch; the sigmoid loss is summed over classes, as the authors do."""
-    if spec.loss == "softmax":
-        return optax.softmax_cross_entropy(logits_bk, targets_bk).mean()
-    return optax.sigmoid_binary_cross_entropy(logits_bk, targets_bk).sum(-1).mean()
+from backends.state import groups
 
 
 class JaxProgram:
@@ -58,6 +34,7 @@ class JaxProgram:
         self.data = place(dataset, self.device)
         self.traced = Traced.of(model, optimizer, run)
         self.compile_s = ahead.seconds_before(self.traced, self.device)
+        self.exchange_s = 0.0
         self.scalars = self._put(ahead.scalars(optimizer, self.master))
         self.state: Any = {}
 
@@ -84,19 +61,51 @@ class JaxProgram:
         ]
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        steps, num_steps, metrics = self._steps(plans), plans[0].num_steps, []
-        for first in range(0, num_steps, CHUNK_STEPS):
-            num = min(CHUNK_STEPS, num_steps - first)
-            chunk = ahead.padded(
-                {name: array if name == "pixels" else array[first : first + num] for name, array in steps.items()}
-            )
-            arguments = (self.data, self._put(chunk), self.scalars, self._dropout(plans), np.int32(num))
-            self.state, *chunk_metrics = self._call(self.traced.train, self.state, *arguments)
-            metrics.append([np.asarray(x, np.float64)[:num] for x in chunk_metrics])
+        split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
+        parts, metrics = [self._steps(of_part) for of_part in zip(*split_plans, strict=True)], []
+        for first in range(0, plans[0].num_steps, CHUNK_STEPS):
+            num = min(CHUNK_STEPS, plans[0].num_steps - first)
+            chunks = [self._put(ahead.chunk(steps, first, num)) for steps in parts]
+            do = self._train_whole if self.run.microbatches == 1 else self._train_in_parts
+            metrics.append([np.asarray(x, np.float64)[:num] for x in do(chunks, self._dropout(plans), num)])
         loss_nr, norm_nr = (np.concatenate(values) for values in zip(*metrics, strict=True))
         return [StepMetrics(*columns) for columns in zip(loss_nr.T, norm_nr.T, strict=True)]
 
+    def _train_whole(self, chunks: Sequence[Any], dropout: Dropout[Array], num_steps: int) -> Sequence[jax.Array]:
+        """Take some steps as one call, and return loss and gradient norm (steps, replicas)."""
+        arguments = (self.data, chunks[0], self.scalars, dropout, np.int32(num_steps))
+        self.state, *metrics = self._call(self.traced.train, self.state, *arguments)
+        return metrics
+
+    def _train_in_parts(self, chunks: Sequence[Any], dropout: Dropout[Array], num_steps: int) -> Sequence[jax.Array]:
+        """The same with a call for each microbatch: on each number of devices the same programs do the arithmetic."""
+        metrics = []
+        for i in range(num_steps):
+            flat, step = self._summed_gradient(chunks, dropout, i), np.int32(i)
+            arguments = (ahead.rates(chunks[0]), step, self.scalars)
+            self.state, *step_metrics = self._call(self.traced.update, self.state, flat, *arguments)
+            metrics.append(step_metrics)
+        return [jnp.stack(values) for values in zip(*metrics, strict=True)]
+
+    def _summed_gradient(self, chunks: Sequence[Any], dropout: Dropout[Array], i: int) -> jax.Array:
+        """The gradient of a step, (replicas, n) with the loss at its end: the sum over microbatches and the group."""
+        arguments = (np.int32(i), self.scalars, dropout)
+        own = (self._call(self.traced.part, self.state["params"], self.data, chunk, *arguments) for chunk in chunks)
+        total = tree_sum(own, ranks.added)
+        if self.run.group.size == 1:
+            return total
+        total.block_until_ready()
+        start = time.monotonic()
+        total = ranks.summed(total, self.run.group, self.device).block_until_ready()
+        self.exchange_s += time.monotonic() - start
+        return total
+
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
+        if self.run.microbatches > 1:
+            split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
+            chunks = [self._put(ahead.chunk(self._steps(one), 0, 1)) for one in zip(*split_plans, strict=True)]
+            flat = jax.device_get(self._summed_gradient(chunks, self._dropout(plans), 0))
+            return [self.traced.layout.named(row) for row in flat]
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
         params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
@@ -121,7 +130,7 @@ class JaxProgram:
 
     @property
     def _num_replicas(self) -> int:
-        return _num_replicas(self.state["params"])
+        return num_replicas(self.state["params"])
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)
@@ -141,123 +150,14 @@ class JaxProgram:
         return program(*arguments)
 
 
-@dataclass(frozen=True)
-class Traced:
-    """What is compiled, for one structure; every number that may differ between trials is an argument."""
-
-    model: ModelSpec
-    optimizer: OptimizerSpec
-    precision: str
-    remat: bool = False
-
-    @classmethod
-    def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
-        """Without the rates and numbers, which are arguments: trials that differ in them share what is compiled."""
-        return cls(model.structure(), optimizer.structure(), run.precision, run.remat)
-
-    def train(
-        self, state: Any, data: Data, steps: Any, scalars: Any, dropout: Dropout[jax.Array], num_steps: jax.Array
-    ) -> tuple[Any, jax.Array, jax.Array]:
-        """The state after the first num_steps of the steps, and loss and gradient norm (steps, replicas)."""
-        num_replicas = steps["learning_rate"].shape[1]
-        decayed = decayed_params(self.model, self.optimizer.decay)
-
-        def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
-            value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout)
-            rate, corrections = step["learning_rate"], step["moment_corrections"]
-            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
-            return state, value, norm
-
-        def body(i: jax.Array, carry: Any) -> Any:
-            state, losses, norms = carry
-            step = {name: array[i] for name, array in steps.items()}
-            state, value, norm = _over_replicas(one_step, num_replicas)(state, step)
-            return state, losses.at[i].set(value), norms.at[i].set(norm)
-
-        zeros = jnp.zeros(steps["learning_rate"].shape, DTYPES[self.precision][0])
-        return jax.lax.fori_loop(0, num_steps, body, (state, zeros, zeros))
-
-    def gradient(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
-        """Gradient of one step's loss, by name: (replicas, ...)."""
-
-        def gradient(params: Any, step: Any) -> Any:
-            return self.loss_and_gradient(params, data, step, scalars, dropout)[1]
-
-        return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
-
-    def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
-        """Every value of one step's forward pass, by name: (replicas, ...)."""
-
-        def activations(params: Any, step: Any) -> Any:
-            images_bhwc, targets_bk = self.batch(data, step, scalars)
-            taps = {"images": images_bhwc, "targets": targets_bk}
-            chance = self.chance(step, dropout, taps)
-            logits_bk, _ = self.forward(params, images_bhwc, chance)
-            return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
-
-        return _over_replicas(activations, len(step["learning_rate"]))(params, step)
-
-    def predict(self, params: Any, pixels: jax.Array, pixel_order: jax.Array | None) -> Any:
-        """Logits (replicas, b, k) and features (replicas, b, c)."""
-        side, channels = self.model.image_size, self.model.image_channels
-        pixels = permuted(pixels.reshape(len(pixels), -1, channels), pixel_order)
-        images_bhwc = scale(pixels, DTYPES[self.precision][0]).reshape(-1, side, side, channels)
-        return _over_replicas(lambda p: self.forward(p, images_bhwc, Chance()), _num_replicas(params))(params)
-
-    def loss_and_gradient(
-        self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]
-    ) -> tuple[jax.Array, Any]:
-        """Loss () of one replica's batch, and its gradient by the names of trained parameters."""
-        images_bhwc, targets_bk = self.batch(data, step, scalars)
-        chance = self.chance(step, dropout)
-
-        def replica_loss(trained: Any) -> jax.Array:
-            logits_bk, _ = self.forward(params | trained, images_bhwc, chance, self.remat)
-            return loss(self.optimizer, logits_bk, targets_bk)
-
-        return jax.value_and_grad(replica_loss)({name: params[name] for name in trained_shapes(self.model)})
-
-    def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
-        """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
-        sites, ends = dropout_sites(self.model), branches(self.model)
-        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), dropout, taps)
-
-    def batch(self, data: Data, step: Any, scalars: Any) -> tuple[jax.Array, jax.Array]:
-        """Images (b, h, w, channels) and targets (b, k) of one replica's step."""
-        smoothing, num_classes = scalars["label_smoothing"], self.model.num_classes
-        return batch(data, step, num_classes, smoothing, DTYPES[self.precision][0])
-
-    def forward(
-        self, params: Any, images_bhwc: jax.Array, chance: Chance, remat: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
-        """Logits (b, k) and features (b, c)."""
-        _, compute, products = DTYPES[self.precision]
-        with jax.default_matmul_precision(products):
-            variables = {"params": unflatten_dict(spread(self.model, params), sep="/")}
-            return make(self.model, remat).apply(variables, images_bhwc, chance, compute)  # type: ignore[return-value]
-
-
-def _num_replicas(params: Any) -> int:
-    """The length of the leading axis of every array."""
-    return len(next(iter(params.values())))
-
-
-def _over_replicas(function: Callable[..., Any], num_replicas: int) -> Callable[..., Any]:
-    """A function of one replica, over trees whose leading axis is the replica."""
-    if num_replicas > 1:
-        return jax.vmap(function)
-    # A single replica goes without vmap, whose batched sums round in another order.
-
-    def of_one(*trees: Any) -> Any:
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], trees)))
-
-    return of_one
-
-
 class JaxBackend:
     """JAX with Flax and Optax; see contract.Backend."""
 
     name = "jax"
+
+    def join(self, group: Group, address: str, timeout_s: float) -> None:
+        set_numerics(RunSpec())  # XLA reads its flags with the first look at a device
+        ranks.join(group, address, timeout_s)
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> JaxProgram:
         set_numerics(run)  # first, as XLA reads its flags when `check` looks at a device
@@ -281,15 +181,17 @@ class JaxBackend:
         check(run)
         device, traced = open_device(run.device), Traced.of(model, optimizer, run)
         ahead.seconds_before(traced, device)  # those of a trial that was never opened are not this one's
-        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], num_replicas)
+        sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], run, num_replicas)
         try:
-            train = ahead.compiled_before(traced.train, sizes.train(device), device, run.remat)
-            predict = ahead.compiled_before(traced.predict, sizes.predict(device), device, run.remat)
+            programs = {
+                name: ahead.compiled_before(getattr(traced, name), getattr(sizes, name)(device), device, run.remat)
+                for name in sizes.functions
+            }
         except jax.errors.JaxRuntimeError as error:
             if not memory.is_full(error) or (needed := memory.used(error)) is None:
                 raise
             return needed  # a TPU's compiler refuses what does not fit, and says how much it is
-        return memory.peak_bytes(sizes, train, predict, device)
+        return memory.peak_bytes(sizes, programs, device)
 
     def about(self, run: RunSpec) -> dict[str, str]:
         set_numerics(run)

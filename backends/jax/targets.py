@@ -2,6 +2,7 @@
 
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ from backends.contract import DataSize
 from backends.errors import MixlabError, first_line
 from backends.jax import ahead, memory
 from backends.jax.device import compiled, set_numerics
-from backends.jax.program import DTYPES, Traced
+from backends.jax.traced import DTYPES, Traced
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.targets import GPUS, Program, Target
@@ -23,28 +24,38 @@ def compile_for(
     """See backends.targets.Targets."""
     set_numerics(run)
     device = _device(target)
-    sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0])
+    sizes = ahead.Sizes(model, optimizer, data, plan, DTYPES[run.precision][0], run)
     start, traced = time.monotonic(), Traced.of(model, optimizer, run)
     try:
-        program = compiled(ahead.lowered(traced.train, sizes.train(device)), device, run.remat)
-        evaluation = compiled(ahead.lowered(traced.predict, sizes.predict(device)), device, run.remat)
+        programs = {
+            name: compiled(ahead.lowered(getattr(traced, name), getattr(sizes, name)(device)), device, run.remat)
+            for name in sizes.functions
+        }
     except jax.errors.JaxRuntimeError as error:
         if not memory.is_full(error):
             raise
         return Program(time.monotonic() - start, memory.used(error), refusal=first_line(error)[:200])
     seconds = time.monotonic() - start
-    state, dataset, *_ = sizes.train(device)
-    costs = _costs(program)
-    # The body of the loop over steps is counted once.
+    # The body of a loop over steps is counted once; of a step in microbatches, as often as one of its process is.
+    times = {"train": 1, "part": run.microbatches // run.group.size, "update": 1}
+    in_step = [(programs[name], times[name]) for name in sizes.functions if name in times]
+    costs = [(_costs(program), number) for program, number in in_step]
+    cycles = [(estimated_cycles(program.as_text() or ""), number) for program, number in in_step]
     return Program(
         compile_s=seconds,
-        peak_bytes=memory.peak_bytes(sizes, program, evaluation, device),
-        step_bytes=memory.total(program),
-        argument_bytes=memory.size((state, dataset)),
-        flops=costs.get("flops"),
-        bytes_accessed=costs.get("bytes accessed"),
-        cycles=estimated_cycles(program.as_text() or ""),
+        peak_bytes=memory.peak_bytes(sizes, programs, device),
+        step_bytes=memory.step_bytes(sizes, programs, device),
+        argument_bytes=memory.size((sizes.state(device), sizes.images(device))),
+        flops=_sum((one.get("flops"), number) for one, number in costs),
+        bytes_accessed=_sum((one.get("bytes accessed"), number) for one, number in costs),
+        cycles=_sum(cycles),
     )
+
+
+def _sum(values: Iterable[tuple[Any, int]]) -> Any:
+    """The sum of values, each as often as it says; None: a value is not known."""
+    each = list(values)
+    return None if any(value is None for value, _ in each) else sum(value * number for value, number in each)
 
 
 def _device(target: Target) -> Any:

@@ -57,8 +57,9 @@ def batch(
     targets = (labels[:, None] == classes).to(dtype) * (1 - smoothing) + smoothing / num_classes
     if "mixup_partners" in step:
         partners, name = step["mixup_partners"], "target_weights" if "target_weights" in step else "mixup_weights"
-        images, weight = mixed(images, images[partners], step), step[name].to(dtype)
-        targets = weight * targets + (1 - weight) * targets[partners]
+        own, weight = slice(len(partners)), step[name].to(dtype)  # of a microbatch; of a whole batch it is all of it
+        images = mixed(images[own], images[partners], step)
+        targets = weight * targets[own] + (1 - weight) * targets[partners]
     return images, targets
 
 

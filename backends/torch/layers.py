@@ -37,6 +37,7 @@ class Chance:
     branch_scales: Tensor | None = None  # (branches, b)
     dropout_key: Tensor | None = None  # int32, the bits of the plan's uint32
     dropout_rate: float = 0.0
+    first_row: Tensor | None = None  # int32, the bits of the plan's uint32
     taps: dict[str, Tensor] | None = None  # values of this pass by layer, in its order
     together: bool = False  # the pass is one of several that vmap makes one
 
@@ -186,19 +187,25 @@ def _is_kept(x: Tensor, name: str, chance: Chance) -> Tensor:
     # On a CPU in parts that stay in a core's cache: 0.2 to 0.4 of the time. What is compiled is one loop anyway.
     in_parts = x.device.type == "cpu" and not torch.compiler.is_compiling()
     size, start = PART if in_parts else 2**30, chance.sites.index(name) * SITE  # 2^30: places are int32
+    key = chance.dropout_key
+    assert key is not None
+    if chance.first_row is not None:
+        key = key + chance.first_row * _int32(x[0].numel() * ELEMENT)  # elements before the microbatch
     parts = [
-        _is_kept_from(start + first * ELEMENT, min(size, x.numel() - first), x.device, chance)
+        _is_kept_from(start + first * ELEMENT, min(size, x.numel() - first), key, chance)
         for first in range(0, x.numel(), size)
     ]
     return torch.cat(parts).reshape(x.shape)
 
 
-def _is_kept_from(start: int, num: int, device: torch.device, chance: Chance) -> Tensor:
-    """Whether dropout keeps so many neighbouring elements.  Args: start: what the hash adds to the first one's key."""
-    assert chance.dropout_key is not None
+def _is_kept_from(start: int, num: int, key: Tensor, chance: Chance) -> Tensor:
+    """Whether dropout keeps so many neighbouring elements.
+
+    Args: start: what the hash adds to the key for the first of them.    key: int32 ().
+    """
     # int32 products wrap as uint32 ones do; a right shift of int32 copies the sign, so the copies are masked off.
-    bits = torch.arange(num, dtype=torch.int32, device=device).mul_(_int32(ELEMENT))
-    bits = bits + (chance.dropout_key + _int32(start))
+    bits = torch.arange(num, dtype=torch.int32, device=key.device).mul_(_int32(ELEMENT))
+    bits = bits + (key + _int32(start))
     bits.bitwise_xor_((bits >> 16).bitwise_and_(0xFFFF)).mul_(_int32(FIRST))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF)).mul_(_int32(SECOND))
     bits.bitwise_xor_((bits >> 15).bitwise_and_(0x1FFFF))

@@ -12,14 +12,21 @@ CPU_PART = 2**18  # parameters at a time: what a step makes of them stays in a c
 
 @torch.no_grad()
 def apply_gradient(
-    spec: OptimizerSpec, state: State, gradient: Tensor, rate: Tensor, corrections: Tensor, num_decayed: int
+    spec: OptimizerSpec,
+    state: State,
+    gradient: Tensor,
+    rate: Tensor,
+    corrections: Tensor,
+    num_decayed: int,
+    norm: Tensor | None = None,
 ) -> Tensor:
     """Update the state in place, and return the norm of the gradient before clipping, (replicas,).
 
     Args: rate: (replicas,).    corrections: (replicas, 2), 1 / (1 - b1^t) and 1 / (1 - b2^t).
-          num_decayed: leading parameters that weight decay acts on.
+          num_decayed: leading parameters that weight decay acts on.    norm: where it is known.
     """
-    norm = gradient.norm(dim=1)
+    if norm is None:
+        norm = gradient.norm(dim=1)
     factor = (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None] if spec.clip_norm else None
     size = CPU_PART if gradient.device.type == "cpu" else gradient.shape[1]
     for first in range(0, gradient.shape[1], size):

@@ -14,10 +14,12 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
+from backends.microbatches import Group, split, tree_sum
 from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import decayed_params, slots
+from backends.torch import ranks
 from backends.torch.augment import Data, batch, gather, scale
 from backends.torch.device import (
     check,
@@ -64,10 +66,11 @@ class TorchProgram:
         reset_peak_memory(self.device)
         self.master, self.compute = DTYPES[run.precision]
         self.data = place(dataset, self.device)
-        self.compile_s = 0.0
+        self.compile_s = self.exchange_s = 0.0
         decayed = decayed_params(model, optimizer.decay)
         shapes = trained_shapes(model)
-        self.trained = Layout({name: shapes[name] for name in sorted(decayed, key=lambda name: not decayed[name])})
+        names = sorted(decayed, key=lambda name: not decayed[name])
+        self.trained = Layout({name: shapes[name] for name in names}, run.microbatches)
         self.num_decayed = Layout({name: shapes[name] for name in decayed if decayed[name]}).size
         self.constant = Layout(constant_shapes(model))
         # Without the rates, which come with each step: trials that differ in them share what is compiled.
@@ -94,20 +97,22 @@ class TorchProgram:
         ]
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        steps, losses, norms = self._steps(plans), [], []
+        parts, losses, norms = self._parts(plans), [], []
         for i in range(plans[0].num_steps):
             with self._compiling("train", plans[0].examples.shape[1]):
-                step_losses, gradient = self._gradient(self._step(steps, i), plans)
-            rate, corrections = (steps[name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
-            norms.append(apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed))
+                step_losses, gradient = self._summed_gradient(parts, i, plans)
+            rate, corrections = (parts[0][name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
+            norm = self.trained.norm(gradient) if self.run.microbatches > 1 else None
+            norms.append(
+                apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed, norm)
+            )
             losses.append(step_losses)
         # Fetched once for all steps: each fetch makes Python wait for the device.
         loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
         return [StepMetrics(*metrics) for metrics in zip(loss_rn, norm_rn, strict=True)]
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
-        steps = self._steps(plans)
-        _, gradient = self._gradient(self._step(steps, 0), plans)
+        _, gradient = self._summed_gradient(self._parts(plans), 0, plans)
         return [{name: array.cpu().numpy() for name, array in self.trained.named(row).items()} for row in gradient]
 
     @torch.no_grad()
@@ -158,13 +163,18 @@ class TorchProgram:
         rows = zip(self.state[group], self.constants, strict=True)
         return [self.trained.named(flat) | self.constant.named(constants) for flat, constants in rows]
 
+    def _parts(self, plans: Sequence[StepPlan]) -> list[dict[str, Tensor]]:
+        """What `_steps` gives of each microbatch that this process takes."""
+        split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
+        return [self._steps(of_part) for of_part in zip(*split_plans, strict=True)]
+
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Tensor]:
         """The plans' arrays: (steps, replicas, ...); on the device, but for pixels, which come there step by step."""
         set_numerics(self.run)  # flags of the process, which another program may have changed
         assert len({plan.dropout_rate for plan in plans}) == 1  # not an array: replicas share it
         stacked = stacked_arrays(plans)
-        if "dropout_keys" in stacked:
-            stacked["dropout_keys"] = stacked["dropout_keys"].view(np.int32)  # torch has hardly any uint32 arithmetic
+        for name in {"dropout_keys", "first_rows"} & stacked.keys():
+            stacked[name] = stacked[name].view(np.int32)  # torch has hardly any uint32 arithmetic
         arrays = {name: torch.from_numpy(array) for name, array in stacked.items()}
         return {name: array if name == "pixels" else array.to(self.device) for name, array in arrays.items()}
 
@@ -188,10 +198,34 @@ class TorchProgram:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""
         rate = plans[0].dropout_rate or 0.0
         sites, ends = dropout_sites(self.model), branches(self.model)
-        return Chance(sites, ends, step.get("branch_scales"), step.get("dropout_keys"), rate, taps)
+        return Chance(
+            sites, ends, step.get("branch_scales"), step.get("dropout_keys"), rate, step.get("first_rows"), taps
+        )
+
+    def _summed_gradient(
+        self, parts: Sequence[dict[str, Tensor]], i: int, plans: Sequence[StepPlan]
+    ) -> tuple[Tensor, Tensor]:
+        """Loss (replicas,) of the whole batch of a step, and its gradient (replicas, n): sums over microbatches."""
+        own = (self._gradient(self._step(part, i), plans) for part in parts)
+        if self.run.microbatches == 1:
+            return next(own)
+        gradient = tree_sum((_joined(*one) for one in own), Tensor.add_)
+        if self.run.group.size > 1:
+            start = self._now()
+            gradient = ranks.summed(gradient, self.run.group)
+            self.exchange_s += self._now() - start
+        losses = gradient[:, -1].clone()
+        gradient[:, -1] = 0
+        return losses, gradient
+
+    def _now(self) -> float:
+        """The time once the device has done what it was told to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.monotonic()
 
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
-        """Loss (replicas,) of one step's batch, and its gradient (replicas, n)."""
+        """Loss (replicas,) of a microbatch, as a share of the whole batch's, and its gradient (replicas, n)."""
 
         flat = self.state["params"].detach().requires_grad_()
         # A single replica goes without vmap, whose batched sums round in another order; remat does not work in vmap.
@@ -209,9 +243,16 @@ class TorchProgram:
         else:
             each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
             losses = torch.stack([replica_loss(*one) for one in zip(flat, self.constants, each, strict=True)])
+        losses = losses / self.run.microbatches  # a power of two: exact
         # Each loss depends on its own row alone: the gradient of the sum holds the gradient of each.
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient
+
+
+def _joined(losses: Tensor, gradient: Tensor) -> Tensor:
+    """A gradient with the loss at its end, where it has a zero, so that both are added and exchanged as one."""
+    gradient[:, -1] = losses
+    return gradient
 
 
 _compiled: set[Any] = set()  # what this process has compiled, by forward function, precision and shape
@@ -236,6 +277,9 @@ class TorchBackend:
     """PyTorch; see contract.Backend."""
 
     name = "torch"
+
+    def join(self, group: Group, address: str, timeout_s: float) -> None:
+        ranks.join(group, address, timeout_s)
 
     def open(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec) -> TorchProgram:
         check(run)  # in PyTorch a device can be looked at before flags are set

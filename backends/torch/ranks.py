@@ -1,7 +1,34 @@
-"""Several processes as one: the base for trials on several nodes."""
+"""Several processes as one, which train one trial or count themselves."""
+
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
+
+from backends.microbatches import Group, tree_sum
+
+
+def join(group: Group, address: str, timeout_s: float) -> None:
+    """See contract.Backend.join."""
+    timeout = timedelta(seconds=timeout_s)
+    dist.init_process_group(None, f"tcp://{address}", timeout, group.size, group.rank)
+    summed(torch.zeros((1, group.size)), group)
+
+
+def summed(flat_rn: Tensor, group: Group) -> Tensor:
+    """The sum over the group of a flat array (replicas, n), in the tree of microbatches.py, in each process.
+
+    Each process adds up its share of the array and gives it to the others: what a ring moves, and a fixed order.
+
+    Args: flat_rn: n is a multiple of the group's size.
+    """
+    shares = flat_rn.reshape(len(flat_rn), group.size, -1).transpose(0, 1).contiguous()
+    parts = torch.empty_like(shares)
+    dist.all_to_all_single(parts, shares)
+    share = tree_sum(parts.unbind(), torch.add)
+    dist.all_gather(list(shares.unbind()), share)
+    return shares.transpose(0, 1).reshape(flat_rn.shape)
 
 
 def add_over_ranks(value: float, index: int, size: int, address: str) -> float:

@@ -18,7 +18,8 @@ from experiments.design.ablation import COMMAND_LINE
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
 from experiments.running.events import Ended, Event
-from experiments.running.worker import Worker, WorkerSpec
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
 from experiments.spec import fields
 from experiments.spec.config import TrialConfig
 from experiments.spec.resolve import resolve
@@ -121,17 +122,17 @@ def _measured(settings: Mapping[str, Any], folder: Path) -> Measured:
     spec = WorkerSpec(trial.backend, cpus, folder / "runs", cache, {}, ROOT, time.monotonic())
     events: list[Event] = []
     worker = Worker(spec, threading.Event(), events.append)
-    worker.room = math.inf  # as where memory is short, which is when the estimate decides
+    worker.opener.room = math.inf  # as where memory is short, which is when the estimate decides
     run = {f"run.{name}": getattr(trial.run, name) for name in ("device", "compile", "threads")}
     same = {"backend": trial.backend, "train.precision": trial.train.precision, **run}
     tiny = _resolved({**TINY, **same}, cache)
     data.load(trial.data, trial.info, cache)  # decoding is not what is measured
     before = _peak(worker, tiny, events)
-    if backends.load(trial.backend).free_memory_bytes(worker.run_spec(trial)) is None:
+    if backends.load(trial.backend).free_memory_bytes(worker.opener.run_spec(trial)) is None:
         memory.give_back()
         before = memory.resident_bytes()
     peak = _peak(worker, trial, events)
-    return Measured(worker.needed_bytes, peak - before)
+    return Measured(worker.opener.needed_bytes, peak - before)
 
 
 def _peak(worker: Worker, trial: Trial, events: Sequence[Event]) -> int:

@@ -18,6 +18,7 @@ from backends.contract import ArrayDataset, Program
 from backends.errors import MixlabError, show_chain
 from backends.models.mixer_spec import MixerSpec
 from backends.specs import RunSpec
+from experiments.bench import reading
 from experiments.machine import malloc, memory
 from experiments.spec.trial import Trial
 from experiments.training.plan import step_plan
@@ -25,6 +26,7 @@ from experiments.training.start import initial_state
 
 TRAIN, PREDICT = "train", "predict"
 PRODUCT, COPY = "product", "copy"
+READ = "read"
 ABOUT = "about"
 BATCHES = 4  # of random examples, as the data of a program
 
@@ -33,7 +35,8 @@ BATCHES = 4  # of random examples, as the data of a program
 class Side:
     """A side: one alternative of those that are compared.
 
-    what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes.
+    what: `program`, our backend; the name of a peer; `product` or `copy`, a ceiling, of `size` rows or bytes; one of
+          reading.WORKS, which read a data set, decoded in `cache`.
     """
 
     backend: str
@@ -43,6 +46,7 @@ class Side:
     peer_path: Path | None = None
     setting: str = ""  # in which it differs from the others of its backend
     replicas: int = 1  # trials as one program; they differ in their seed
+    cache: Path | None = None
 
     @property
     def batch_size(self) -> int:
@@ -91,6 +95,9 @@ def _open(side: Side) -> tuple[dict[str, Callable[[int], None]], Callable[[], in
 
         reach(1)  # the first call loads and chooses what the others use
         return {side.what: reach}, lambda: None
+    if side.what in reading.WORKS:
+        assert side.cache is not None
+        return {READ: reading.opened(side.what, side.trial, side.cache)}, lambda: None
     measured: Measured
     if side.what == "program":
         malloc.give_back_at_once(run.remat)

@@ -69,12 +69,6 @@ def find(cache: Path, content: str) -> Entry | None:
     return None
 
 
-def first_images(cache: Path, content: str, number: int) -> Array | None:
-    """The first images (number, h, w, c) of a content, of the training split; None where the cache has lost them."""
-    entry = find(cache, content)
-    return None if entry is None else np.asarray(entry.images[:number])
-
-
 def hashes(cache: Path, entry: Entry) -> Array:
     """Hashes of the images, uint64 (n,), equal for equal images; made anew where an older entry does not hold them.
 

@@ -1,8 +1,8 @@
 """Images by their number, as they lie in memory, in a file of arrays, or encoded. Any number of threads may read."""
 
 import os
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -10,10 +10,8 @@ import numpy as np
 
 from backends.arrays import Array, Shape
 from backends.errors import MixlabError, first_line
-from experiments.data import framing
+from experiments.data import ahead, framing
 from experiments.spec.config import DataConfig
-
-TOGETHER = 16  # images of an evaluation that a thread reads
 
 
 class DataLost(MixlabError):
@@ -133,6 +131,13 @@ class Framed:
     def __init__(self, pixels: Pixels, size: int, channels: int, config: DataConfig | None = None):
         self.pixels, self.config = pixels, config
         self.shape = (len(pixels), size, size, channels)
+        self.idle: Callable[[], None] = lambda: None
+
+    def asking(self, idle: Callable[[], None]) -> "Framed":
+        """The same images; `idle` is called now and then while several are read, and may raise to end it."""
+        other = copy(self)
+        other.idle = idle
+        return other
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -146,25 +151,14 @@ class Framed:
         """The images (b, size, size, channels) of a slice or of an array of numbers; of one number, one image."""
         places = range(len(self))
         if isinstance(index, slice):
-            numbers = list(places[index])
+            numbers: Sequence[int] = places[index]
         elif np.ndim(index) == 0:
             return self.read(places[int(index)])
         else:
             chosen = np.asarray(index)
             chosen = np.flatnonzero(chosen) if chosen.dtype == bool else chosen
             numbers = [places[number] for number in chosen.tolist()]
-        images = np.empty((len(numbers), *self.shape[1:]), np.uint8)
-
-        def fill(first: int) -> None:
-            for row in range(first, min(first + TOGETHER, len(numbers))):
-                images[row] = self.read(numbers[row])
-
-        if len(numbers) <= TOGETHER:
-            fill(0)
-        else:
-            with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-                list(pool.map(fill, range(0, len(numbers), TOGETHER)))
-        return images
+        return ahead.whole(self.read, self.shape[1:], numbers, self.idle)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         if copy is False:

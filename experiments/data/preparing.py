@@ -26,7 +26,7 @@ from experiments.data.pictures import Decoder
 from experiments.data.pixels import decode, decoders
 from experiments.data.prepared import Prepared, find
 from experiments.data.progress import Bar
-from experiments.data.raw import RawSource
+from experiments.data.raw import RawSource, name_of
 from experiments.data.room import Request
 from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.staging import SCRATCH, Staging
@@ -148,8 +148,8 @@ class _Making:
             self.named = 0
             for split in self.source.splits:
                 for row, raw in enumerate(split.images()):
-                    if isinstance(raw, str):
-                        names.write(raw.removeprefix(root).replace("\n", "\\n") + "\n")
+                    if (name := name_of(raw)) is not None:
+                        names.write(name.removeprefix(root).replace("\n", "\\n") + "\n")
                         self.named += 1
                     yield Item(split.name, row, raw)
 

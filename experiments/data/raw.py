@@ -19,6 +19,23 @@ from backends.arrays import Array
 Raw = bytes | str | Array | None  # an encoded image, the path of its file, its pixels (uint8 h, w, c), or nothing
 
 
+class Named(bytes):
+    """The bytes of an image's file, with the name that the source has for it."""
+
+    name: str
+
+    @classmethod
+    def of(cls, content: bytes, name: str) -> "Named":
+        named = cls(content)
+        named.name = name
+        return named
+
+
+def name_of(raw: Raw) -> str | None:
+    """The name of an image's file; None: the source has none for it."""
+    return raw if isinstance(raw, str) else raw.name if isinstance(raw, Named) else None
+
+
 @dataclass(frozen=True, eq=False)
 class RawSplit:
     """A split as it lies in the source. `images()` gives the raw images in the order of `values`, anew at each call.

@@ -17,7 +17,7 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.spec.values import shown
 
-NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})", re.ASCII)
+NUMBERED = re.compile(r"ILSVRC2012_val_(\d{8})(_n\d{8})?", re.ASCII)  # the hub's ImageNet adds the class
 
 
 def right_classes(file: str, names: Sequence[str] | None, classes: Sequence[str]) -> Array:

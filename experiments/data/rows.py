@@ -10,7 +10,7 @@ from typing import Any
 
 from backends.errors import MixlabError
 from experiments.data import columns
-from experiments.data.raw import Found, Raw, RawSplit
+from experiments.data.raw import Found, Named, Raw, RawSplit
 from experiments.data.table_files import Table
 from experiments.data.words import canonical, listed, splits_in
 from experiments.spec.config import DataConfig
@@ -184,7 +184,8 @@ def _images(table: Table, column: str, where: str) -> Iterator[Raw]:
 
 def _raw(value: Any, table: Table, column: str, where: str) -> Raw:
     if isinstance(value, dict):
-        value = value["bytes"] or value.get("path")
+        content, path = value["bytes"], value.get("path")
+        value = Named.of(content, path) if content and isinstance(path, str) and path else content or path
     if isinstance(value, str):
         return os.path.join(table.folder, value)  # noqa: PTH118 - of a million paths
     if value is None or isinstance(value, bytes):

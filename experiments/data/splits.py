@@ -88,13 +88,12 @@ def load(config: DataConfig, info: DataInfo, cache: Path) -> Splits:
     Raises: MixlabError: the source is needed and is gone or has changed, or the cache cannot be read.
     """
     where = "this trial"
-    config = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
-    held = prepared.find(config.source, where)
-    if held and held.about(config).content == info.content:
+    config = _as_told(config, info)
+    if held := _held(config, info, where):
         pixels, labels, about = held.pixels(), held.labels, held.about(config)
         images, classes = held.images(config, pixels), held.facts.classes
     else:
-        entry = _entry(config, info, cache, where, bool(held))
+        entry = _entry(config, info, cache, where)
         images, labels, about = entry.images, entry.labels, entry.about
         pixels, classes = OnDisk(cache / info.content / decoded.IMAGES), facts(config, info, cache).classes
     train, validation, test = drawing.split(config, about, labels, where)
@@ -132,11 +131,11 @@ def _right_classes(config: DataConfig) -> Array:
     return real.right_classes(config.labels_real, [names[i] for i in test], held.facts.classes)
 
 
-def _entry(config: DataConfig, info: DataInfo, cache: Path, where: str, is_prepared: bool) -> decoded.Entry:
+def _entry(config: DataConfig, info: DataInfo, cache: Path, where: str) -> decoded.Entry:
     """The decoded images of the cache; a source that can be read is decoded anew where they are lost."""
     try:
         entry = decoded.find(cache, info.content)
-        if entry is None and not is_prepared:
+        if entry is None and not prepared.find(config.source, where):
             _read_anew(config, source_tree(config.source, where), cache, where, Purpose.TRAINING)
             entry = decoded.find(cache, info.content)
     except OSError as error:
@@ -167,13 +166,45 @@ def prepare(config: DataConfig, cache: Path, where: str) -> About:
 
 
 def check_memory(config: DataConfig, info: DataInfo, cache: Path, where: str) -> None:
-    """Check that the examples which `describe` told of fit into the memory.  Raises: MixlabError: they do not."""
+    """Check that the examples which `describe` told of fit into the memory, where `data.storage` has them there.
+
+    Raises: MixlabError: they do not.
+    """
+    if config.storage != "memory":
+        return
     try:
-        entry = decoded.find(cache, info.content)
+        about = _about_here(config, info, cache, where)
     except OSError as error:
         raise _cache_error(cache, error, where) from error
-    if entry:  # else they are decoded anew, which looks at the memory first
-        limits.check_memory(entry.about, config.source, where)
+    if about:  # else they are decoded anew, which looks at the memory first
+        limits.check_memory(about, config.source, where)
+
+
+def _about_here(config: DataConfig, info: DataInfo, cache: Path, where: str) -> About | None:
+    """What the examples are, where they are prepared or decoded; None: neither."""
+    if held := _held(config, info, where):
+        return held.about(_as_told(config, info))
+    entry = decoded.find(cache, info.content)
+    return entry.about if entry else None
+
+
+def first_images(config: DataConfig, info: DataInfo, cache: Path, number: int) -> Array | None:
+    """The first images (number, h, w, c) of the training split; None where they are neither prepared nor decoded."""
+    if held := _held(config, info, "this trial"):
+        return np.asarray(held.images(_as_told(config, info), held.pixels())[:number])
+    entry = decoded.find(cache, info.content)
+    return np.asarray(entry.images[:number]) if entry else None
+
+
+def _as_told(config: DataConfig, info: DataInfo) -> DataConfig:
+    """The data with size and channels as `describe` told them."""
+    return dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
+
+
+def _held(config: DataConfig, info: DataInfo, where: str) -> prepared.Prepared | None:
+    """The prepared folder that is the source, if it still holds what `describe` told of."""
+    held = prepared.find(config.source, where)
+    return held if held and held.about(_as_told(config, info)).content == info.content else None
 
 
 def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> About:
@@ -258,10 +289,8 @@ def repeats(config: DataConfig, info: DataInfo, cache: Path) -> checks.Repeats |
 
 def _hashed(config: DataConfig, info: DataInfo, cache: Path, where: str) -> tuple[About, Array, Array] | None:
     """What the examples are, their labels, and their hashes; None where the images are gone."""
-    full = dataclasses.replace(config, image_size=info.image_size, image_channels=info.image_channels)
-    held = prepared.find(config.source, where)
-    if held and held.about(full).content == info.content:
-        return held.about(full), held.labels, held.hashes
+    if held := _held(config, info, where):
+        return held.about(_as_told(config, info)), held.labels, held.hashes
     entry = decoded.find(cache, info.content)
     return None if entry is None else (entry.about, entry.labels, decoded.hashes(cache, entry))
 

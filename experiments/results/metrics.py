@@ -18,6 +18,7 @@ TRAIN, VALIDATION, TEST = SPLITS = ("train", "validation", "test")
 # Evaluations and splits of which a done trial keeps what was said of each example; see predictions.py.
 PREDICTED = tuple(f"{when}.{split}" for when in (LAST, BEST) for split in reversed(SPLITS[1:]))
 SECONDS = ("compile", "train", "evaluate")
+EXCHANGE_SECONDS = "exchange"  # beside SECONDS, of a trial on several devices: they exchanged gradients
 WAIT_SECONDS = "wait"  # beside SECONDS, of a trial whose pixels are read as it trains: the device waited for them
 FLOPS = ("forward_flops_per_image", "training_flops")  # which may pass 64 bits
 STEPS = "steps"

@@ -57,8 +57,10 @@ ENVIRONMENT = {
     "packages": Part((dict,), item=TEXT),
     "backend": SAID,  # by the backend of itself
 }
-SESSION = {"first_step": WHOLE, "replicas": WHOLE, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
-SECONDS = {**dict.fromkeys(metrics.SECONDS, NUMBER), metrics.WAIT_SECONDS: Part((int, float))}
+NUMBERS = dict.fromkeys(("first_step", "replicas", "devices", "nodes"), WHOLE)
+SESSION = {**NUMBERS, "commit": TEXT, "dirty": FLAG, "host": TEXT, "backend": SAID}
+LATER_SECONDS = dict.fromkeys((metrics.WAIT_SECONDS, metrics.EXCHANGE_SECONDS), Part((int, float)))
+SECONDS = {**dict.fromkeys(metrics.SECONDS, NUMBER), **LATER_SECONDS}
 PROBE = {"shots": Part((list,), item=WHOLE), "seeds": Part((list,), item=WHOLE), "l2": Part((float,))}
 REPEATS = dict.fromkeys(("test", "validation", "num_test", "num_validation"), WHOLE)
 DATA = {
@@ -91,6 +93,7 @@ def _record_parts(measured: tuple[Metric, ...]) -> dict[str, Part]:
         **dict.fromkeys(("started", "finished"), Part((int, float))),
         "data": Part((dict,), parts=DATA),
         "replicas": WHOLE,
+        "bits": TEXT,  # CRC-32 of the last state, see crc.py
         "start": TEXT,  # what the weights of elsewhere are that it began from, and what became of them
         "sessions": Part((list,), (DONE,), item=Part((dict,), parts=SESSION)),
         **dict.fromkeys((metrics.STEPS, *metrics.COSTS), NUMBER),

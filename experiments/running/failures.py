@@ -44,8 +44,18 @@ class Failure:
         return {"status": "failed", "cause": self.cause, "reason": self.reason}
 
 
+class GroupLost(Exception):
+    """A process of a trial on several devices has died, failed or hung; the last checkpoint is whole."""
+
+    def __init__(self, lost: Failure):
+        super().__init__(lost.reason)
+        self.failure = lost
+
+
 def failure(error: BaseException) -> Failure:
     """The class of an error and one line of it."""
+    if isinstance(error, GroupLost):
+        return error.failure
     show_chain(error)
     own = isinstance(error, (MixlabError, Diverged, DoesNotFit, NoStart))
     line = (str(error).splitlines() or [""])[0]

@@ -1,5 +1,7 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
+from dataclasses import replace
+
 from backends import footprint
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
@@ -7,12 +9,12 @@ from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
 from backends.specs import RunSpec
 from experiments.data import stored_form
+from experiments.data.ahead import Room
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
 from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
 from experiments.training import host
-from experiments.training.feed import Room
 from experiments.training.plan import step_plan
 
 GIB = 2**30
@@ -29,15 +31,22 @@ def need(
     streams = does_stream(trial) if streams is None else streams
     work = Work(
         trial.train.precision,
-        trial.train.batch_size,
+        trial.train.batch_size // trial.train.microbatches,
         PREDICT_BATCH,
         remat=trial.run.remat,
         data_bytes=0 if is_placed and not streams else data_bytes(trial, num_replicas, streams),
         num_replicas=num_replicas,
+        waiting=_waiting(trial),
         backend=trial.backend,
         on_host=on_host,
     )
     return footprint.need(trial.model, trial.optimizer, work)
+
+
+def _waiting(trial: Trial) -> int:
+    """Gradients that a process holds beside the one that it makes: see backends.microbatches."""
+    in_tree = (trial.train.microbatches // trial.run.devices).bit_length() - 1
+    return in_tree + (2 if trial.run.devices > 1 else 0)
 
 
 def num_decoded(trial: Trial) -> int:
@@ -111,9 +120,10 @@ def check(
     # A compiled program gives a sum alone: what the layers say of its parts may be far from it.
     what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
     largest = "" if known else f"; {_largest(estimate)}"
+    less = _fitting(trial, free_bytes is None, free * estimate.total / needed) or f"set {_less(trial, estimate)}"
     raise DoesNotFit(
         f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "
-        f"free{largest}; nothing was allocated; set {_less(trial, estimate)}, or take a device with more"
+        f"free{largest}; nothing was allocated; {less}, or take a device with more"
     )
 
 
@@ -130,6 +140,19 @@ def _largest(estimate: Need) -> str:
     parts = {"state": estimate.state, "activations": estimate.activations, "data": estimate.data}
     name = max(parts, key=lambda part: parts[part])
     return f"most of it is the {name}, {parts[name] / GIB:.1f} GiB"
+
+
+def _fitting(trial: Trial, on_host: bool, free: float) -> str:
+    """The smallest change under which it fits by the layers' estimate; empty: none does."""
+    train, run = trial.train, trial.run
+    more = [train.microbatches * 2**i for i in range(1, 13) if train.batch_size % (train.microbatches * 2**i) == 0]
+    for parts, remat in [(train.microbatches, True), *((number, remat) for number in more for remat in (False, True))]:
+        changed = replace(trial, train=replace(train, microbatches=parts), run=replace(run, remat=run.remat or remat))
+        if need(changed, on_host).total <= free:
+            words = ["run.remat=true"] * (remat and not run.remat)
+            words += [f"train.microbatches={parts} (another trial)"] * (parts != train.microbatches)
+            return f"{' and '.join(words)} would fit" if words else ""
+    return ""
 
 
 def _less(trial: Trial, estimate: Need) -> str:

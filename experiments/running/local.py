@@ -19,10 +19,11 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running.events import Ended, Event, Noted, Returned, Spent, Stop, Train
 from experiments.running.failures import Failure
+from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.process import main
 from experiments.running.queue import Queue
-from experiments.running.worker import WorkerSpec, as_recorded
+from experiments.running.worker import as_recorded
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
@@ -48,7 +49,11 @@ class LocalRun:
         self.store, self.cache, self.pool, self.reporter = store, cache, pool, reporter
         self.queue = Queue(trials, store, resume_on)
         self.busy: list[GridTrial] = []  # run by another process now
-        devices = [pool.devices[i % len(pool.devices)] if pool.devices else None for i in range(pool.jobs)]
+        given = pool.devices
+        devices = [
+            given[i :: pool.jobs] or given[i % len(given) : i % len(given) + 1] if given else ()
+            for i in range(pool.jobs)
+        ]
         self.slots = [Slot(*share) for share in zip(shares(pool.jobs, pool.cpus), devices, strict=True)]
         self.summary = Summary()
         self.tried: dict[tuple[str, str], int] = {}  # id and cause -> how often it was begun again
@@ -105,7 +110,11 @@ class LocalRun:
             self.summary.left += [planned.trial.id for planned in unwanted]
             if not together:
                 continue
-            if slot.backend != backend or not slot.process.is_alive():
+            if (
+                slot.backend != backend
+                or slot.num_devices != together[0].trial.run.devices
+                or not slot.process.is_alive()
+            ):
                 dismiss(slot)
                 self._hire(slot, together[0])
             slot.trials = {planned.trial.id: planned for planned in together}
@@ -117,10 +126,13 @@ class LocalRun:
     def _hire(self, slot: Slot, planned: GridTrial) -> None:
         hired_s, backend = time.monotonic(), self.queue.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
-        cpus = slot.cpus[: planned.trial.run.threads or None]
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
         places = self.store.root, self.cache
-        spec = WorkerSpec(backend, cpus, *places, about, ROOT, hired_s, slot.device, compiled, len(self.slots))
+        spec, *others = (
+            WorkerSpec(backend, cpus, *places, about, ROOT, hired_s, device, compiled, len(self.slots))
+            for cpus, device in slot.places(planned.trial.run)
+        )
+        spec = replace(spec, others=tuple(others))
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes
@@ -129,7 +141,7 @@ class LocalRun:
             slot.process.start()
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
-        slot.backend = backend
+        slot.backend, slot.num_devices = backend, planned.trial.run.devices
 
     def _listen(self) -> None:
         """Handle the events that are there, or wait a moment for one."""

@@ -11,6 +11,7 @@ from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import End, Event, Order
 from experiments.running.failures import Failure
+from experiments.spec.config import RunConfig
 
 # What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
 # the device, and then what a record's `seconds` has; what is in none of them is idle or small.
@@ -44,6 +45,11 @@ class Pool:
     is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
     on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
 
+    def devices_of(self, job: int) -> tuple[str, ...]:
+        """The devices of one of the jobs: those that are left over for it, or one that jobs share."""
+        own = self.devices[job :: self.jobs]
+        return own or (self.devices and (self.devices[job % len(self.devices)],))
+
 
 @dataclass
 class Summary:
@@ -65,15 +71,24 @@ class Summary:
 
 @dataclass
 class Slot:
-    """A share of the cores, a device, and the worker on them."""
+    """A share of the cores and devices, and the worker on them."""
 
     cpus: tuple[int, ...]
-    device: str | None = None
+    devices: tuple[str, ...] = ()  # none: each trial's own
     process: Any = None
     connection: Connection | None = None
     backend: str | None = None
+    num_devices: int = 1  # of the worker's trials
     trials: dict[str, GridTrial] = field(default_factory=dict)  # in the worker's hands, by id
     is_spent: bool = False  # its worker is not used again
+
+    def places(self, run: RunConfig) -> list[tuple[tuple[int, ...], str | None]]:
+        """The cores and the device of each process that trains a trial; None: the trial's own device."""
+        kind, _, index = run.device.partition(":")
+        own = [f"{kind}:{int(index or 0) + i}" for i in range(run.devices)]
+        each: Sequence[str | None] = self.devices or (own if run.devices > 1 and kind != "cpu" else [None])
+        cpus = shares(run.devices, self.cpus)
+        return [(cpus[i][: run.threads or None], each[i % len(each)]) for i in range(run.devices)]
 
 
 def send(slot: Slot, order: Order) -> None:

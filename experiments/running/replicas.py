@@ -2,7 +2,7 @@
 
 1       each trial alone: its result is the same bits whatever else runs
 N       up to N as one program, as far as they fit into the memory
-auto    on a GPU as many as fit, 8 at most; on a CPU each trial alone
+auto    on a GPU as many as fit, 8 at most; on a CPU, and with several run.devices, each trial alone
 
 It is 1 unless asked for: a replica's numbers are those of the trial alone up to rounding (the parity rung `replicas`),
 and belong to the same id. On one core, a step of 8 took this share of the CPU time of 8 steps: C 16, 2 blocks 0.30 in
@@ -25,6 +25,8 @@ MOST = 8  # of `auto`
 
 def wanted(trial: Trial) -> int:
     """How many trials may train as one program with this one, itself counted, if the device is large enough."""
+    if trial.run.devices > 1:
+        return 1
     return MOST if trial.run.replicas == AUTO else int(trial.run.replicas)
 
 

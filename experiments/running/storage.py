@@ -7,8 +7,7 @@ encoded   each image is read from its file's bytes, and decoded
 auto      memory where the images fit; else disk, or encoded where the data was prepared so
 """
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import Splits, decoded, limits, stored_form
+from experiments.data import Splits, ahead, decoded, limits, stored_form
 from experiments.data.pixels import Framed, InMemory, OnDisk, Pixels
 from experiments.machine import memory
 from experiments.running import fit
@@ -82,12 +81,15 @@ def _is_taken(form: str, num_bytes: int, available_bytes: int) -> bool:
     return num_bytes <= available_bytes and (form != "encoded" or num_bytes <= DECODED_AT_ONCE)
 
 
-def stored(trial: Trial, splits: Splits, storage: str, cache: Path) -> Stored:
+def stored(trial: Trial, splits: Splits, storage: str, cache: Path, idle: Callable[[], None] = lambda: None) -> Stored:
     """The images of a trial where `storage` has them.
 
+    Args:   idle: called now and then while images are read; what it raises ends it.
     Raises: MixlabError: they do not fit into memory.   DataLost.   OSError: the data cache cannot be written.
     """
     framing = _framing(splits)
+    if isinstance(splits.images, Framed):
+        splits = replace(splits, images=splits.images.asking(idle))
     if storage == "memory":
         if trial.data.augment.inception:
             _check_memory(trial)
@@ -99,7 +101,7 @@ def stored(trial: Trial, splits: Splits, storage: str, cache: Path) -> Stored:
             source: Pixels = InMemory(_whole(splits.images))
             framing = None
         else:
-            source = _in_memory(splits.pixels)
+            source = _in_memory(splits.pixels, idle)
     elif storage == "disk" and splits.pixels.form == "encoded":
         source, framing = _on_disk(splits, cache), None
     else:
@@ -129,13 +131,12 @@ def _whole(images: Any) -> Array:
     return np.asarray(images[:] if isinstance(images, Framed) else images)
 
 
-def _in_memory(pixels: Pixels) -> Pixels:
+def _in_memory(pixels: Pixels, idle: Callable[[], None]) -> Pixels:
     """All images as they are stored, in memory."""
     if isinstance(pixels, InMemory):
         return pixels
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        images = list(pool.map(pixels.read, range(len(pixels))))
-    return InMemory(np.stack(images) if pixels.shape is not None else images)
+    images = ahead.whole(pixels.read, pixels.shape or (), range(len(pixels)), idle)
+    return InMemory(images if pixels.shape is not None else images.tolist())
 
 
 def _on_disk(splits: Splits, cache: Path) -> Pixels:

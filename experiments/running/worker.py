@@ -8,56 +8,34 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 import backends
 from backends.arrays import State
-from backends.contract import ArrayDataset, Program
+from backends.contract import Program
 from backends.errors import Diverged, MixlabError
-from backends.specs import RunSpec
+from backends.microbatches import Group
 from experiments import data
 from experiments.data import Splits
-from experiments.files import StoreError
-from experiments.machine import malloc, memory
+from experiments.data.ahead import Interrupted
+from experiments.machine import memory
 from experiments.results import checkpoint, curves
 from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running import fit, replicas, storage
+from experiments.running import replicas
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
-from experiments.running.failures import DataMissing, DoesNotFit, Failure, failure
+from experiments.running.failures import DoesNotFit, Failure, failure
+from experiments.running.follower import follow
+from experiments.running.group import Leader
+from experiments.running.opener import Opener, Spending, WorkerSpec
 from experiments.running.storage import Stored
-from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
-from experiments.training import host
 from experiments.training.loop import Loop, Paused, Stopped
 from experiments.training.transfer import NoStart, check
 from experiments.training.trial_run import TrialRun
-
-# Memory that is free, in units of what a trial needs, from which on holes in it do no harm: each worker may take up to
-# HOLES times what its trial needs then, and all ask before the others have begun.
-HOLES, SPARE = 3.0, 5.0
-
-
-@dataclass(frozen=True)
-class WorkerSpec:
-    """What a worker needs to know before its first trial."""
-
-    backend: str  # which is another than a trial's own where the trial goes on in another framework
-    cpus: tuple[int, ...]
-    store: Path
-    cache: Path  # of decoded images
-    environment: dict[str, Any]
-    root: Path  # of the code that the parent runs
-    hired_s: float  # time.monotonic() of the parent when it began this worker: all processes of a machine share it
-    device: str | None = None  # in place of a trial's own; `cuda:1`, `auto:1`, `tpu:1` show the process that one alone
-    compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
-    num_workers: int = 1  # of the machine, at a time
 
 
 def as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
@@ -88,16 +66,14 @@ class Worker:
     def __init__(self, spec: WorkerSpec, stop: threading.Event, send: Callable[[Event], None]):
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
-        self.stored: tuple[Any, Stored] | None = None  # the images of the last trial
-        self.datasets: dict[Any, ArrayDataset] = {}
-        self.placed: ArrayDataset | None = None  # what lies on the device
-        self.needed_bytes = 0  # the estimate by which the last trial was admitted
-        self.spent = {"start": time.monotonic() - spec.hired_s}
+        self.spending = Spending({"start": time.monotonic() - spec.hired_s})
+        self.group = Group(0, 1 + len(spec.others))
+        self.leader: Leader | None = None
+        self.opener = Opener(spec, self.spending, self._check_stop, self.group)
         self.in_hand: list[InHand] = []
         self.about: dict[str, str] | None = None  # what the backend says of itself
         self.source: dict[str, Any] | None = None  # what the record says of the data
         self.peak_bytes: Callable[[], int | None] = lambda: None
-        self.room = SPARE + HOLES * spec.num_workers
 
     def run(self, *trials: Trial, until: int | None = None) -> None:
         """Train trials as one program, as far as they fit, and tell the parent what comes of each.
@@ -115,6 +91,9 @@ class Worker:
         number = len(self.in_hand)
         try:
             self._train(together[0], until)
+        except Interrupted:  # while images were read, before the first step
+            for one in list(self.in_hand):
+                self._end(one, Stopped())
         except Exception as error:
             if number > 1 and self.in_hand:
                 self._give_back(number, error)
@@ -139,8 +118,8 @@ class Worker:
         number = 1
         if len(trials) > 1:
             # what fails here fails again, and is told, where the first trial is opened alone
-            with contextlib.suppress(Exception), self._spending("import"):
-                free = backends.load(self.spec.backend).free_memory_bytes(self.run_spec(trials[0]))
+            with contextlib.suppress(Exception), self.spending.on("import"):
+                free = backends.load(self.spec.backend).free_memory_bytes(self.opener.run_spec(trials[0]))
                 number = replicas.number(trials[0], free)
         for trial in trials[number:]:
             self.send(Returned(trial.id, number))
@@ -186,8 +165,16 @@ class Worker:
 
     def _train(self, trial: Trial, until: int | None) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        program, self.about, stored = self._open(trial)
-        with self._spending("data"):
+        if self.spec.others and self.leader is None:
+            with self.spending.on("import"):
+                self.leader = Leader(self.spec, follow, self._note_loss)
+        if self.leader:
+            self.leader.open(trial)
+        opened = self.opener.open(trial, max(1, len(self.in_hand)))
+        program, self.about, stored = opened.program, opened.about, opened.stored
+        if self.leader:
+            self.leader.wait()
+        with self.spending.on("data"):
             held = data.in_record(trial.data, trial.info, self.spec.cache)
             self.source = {**held, "storage": stored.storage}
         self.peak_bytes = program.peak_memory_bytes
@@ -221,13 +208,20 @@ class Worker:
         """A loop whose states are on the device, and nowhere else: here they are of twice the precision."""
         runs, states = zip(*together, strict=True)
         together.clear()
-        threads = max(1, self.run_spec(runs[0].trial).threads // len(runs))
-        return Loop(runs, states, program, stored.splits, until, stored.source, threads)
+        threads = max(1, self.opener.run_spec(runs[0].trial).threads // len(runs))
+        rest = (stored.splits, until, stored.source, threads)
+        if self.leader is None:
+            return Loop(runs, states, program, *rest)
+        (run,) = runs
+        led = self.leader.led(program, run.trial, run.progress.step, until or run.trial.num_steps)
+        return Loop(runs, states, led, *rest, self.group, self.leader.predictor)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
         session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
         session["backend"] = self.about
+        if self.leader:
+            session |= {"devices": self.group.size, "nodes": self.leader.num_nodes}
         one.run = TrialRun(one.trial, self.store, one.claim, splits, self.send, session)
         return one.run, one.run.restore()
 
@@ -239,7 +233,7 @@ class Worker:
         """Record what came of a trial, and let go of it."""
         if one.run:
             for phase, seconds in one.run.spent.items():
-                self.spent[phase] = self.spent.get(phase, 0.0) + seconds
+                self.spending.seconds[phase] = self.spending.seconds.get(phase, 0.0) + seconds
         try:
             ended = self._recorded(one, error)
         except MixlabError as unwritten:
@@ -249,8 +243,8 @@ class Worker:
     def _let_go(self, one: InHand, event: Ended | Returned) -> None:
         one.let_go()
         self.in_hand = [other for other in self.in_hand if other is not one]
-        self.send(Spent(self.spent))
-        self.spent = {}
+        self.send(Spent(dict(self.spending.seconds)))
+        self.spending.seconds.clear()
         self.send(event)
 
     def _recorded(self, one: InHand, error: Exception | None) -> Ended:
@@ -267,7 +261,7 @@ class Worker:
             is_expected = isinstance(error, (Diverged, DoesNotFit, NoStart))
             trace = {} if is_expected else {"traceback": "".join(traceback.format_exception(error))}
         outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
-        with self._spending("record"):
+        with self.spending.on("record"):
             peak = self.peak_bytes() or memory.peak_bytes()
             result = {"data": self.source, **one.run.result(peak)} if one.run else None
             record = make_record(one.trial, outcome, self._environment, one.started, result)
@@ -288,64 +282,17 @@ class Worker:
         whose = "" if trial_id in failed.reason else f"trial {trial_id}: "
         return replace(failed, reason=f"{whose}{failed.reason}; {where} when it is run or submitted again")
 
-    @contextlib.contextmanager
-    def _spending(self, phase: str) -> Iterator[None]:
-        start = time.monotonic()
-        try:
-            yield
-        finally:
-            self.spent[phase] = self.spent.get(phase, 0.0) + time.monotonic() - start
+    def close(self) -> None:
+        """End the other processes of its group."""
+        if self.leader:
+            self.leader.close()
 
-    def _open(self, trial: Trial) -> tuple[Any, dict[str, str], Stored]:
-        with self._spending("import"):
-            backend, run = backends.load(self.spec.backend), self.run_spec(trial)
-        free = backend.free_memory_bytes(run)
-        with self._spending("data"):
-            stored = self._stored(trial, free)
-            dataset = self._dataset(trial, stored)
-        number = max(1, len(self.in_hand))
-        known = fit.known_bytes(backend, trial, dataset, stored.splits.train, run, number)
-        is_placed = dataset is self.placed
-        self.needed_bytes = fit.check(trial, free, is_placed, known, number, stored.source is not None)
-        memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
-        malloc.give_back_at_once(run.remat, self.room * self.needed_bytes <= memory.available_bytes())
-        with self._spending("open"):
-            program = backend.open(trial.model, trial.optimizer, dataset, run)
-        self.placed = dataset
-        return program, {"name": self.spec.backend, **backend.about(run)}, stored
+    def _note_loss(self, lost: Failure) -> None:
+        """Why this process is about to end, in another thread than the training's."""
+        for one in self.in_hand:
+            self.send(Noted(one.trial.id, lost.reason))
 
-    def _stored(self, trial: Trial, free_bytes: int | None) -> Stored:
-        """The images of a trial, where it reads them from; trials of the same images share them."""
-        splits, augment = self._load(trial), trial.data.augment
-        key = (trial.info.content, host.needed(augment), bool(augment.inception))
-        if not (self.stored and self.stored[0] == key and trial.data.storage in (AUTO, self.stored[1].storage)):
-            how, self.stored = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
-            self.stored = (key, storage.stored(trial, splits, how, self.spec.cache))
-        held = self.stored[1]
-        return replace(held, splits=replace(splits, images=held.splits.images))
-
-    def _load(self, trial: Trial) -> Splits:
-        try:
-            return data.load(trial.data, trial.info, self.spec.cache)
-        except StoreError:
-            raise
-        except MixlabError as error:
-            raise DataMissing(str(error)) from error
-
-    def run_spec(self, trial: Trial) -> RunSpec:
-        """Where and how the trial runs here."""
-        device = self.spec.device.partition(":")[0] if self.spec.device else None
-        return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache)
-
-    def _dataset(self, trial: Trial, stored: Stored) -> ArrayDataset:
-        """The same object for trials of the same images, so that a backend places them on its device once."""
-        model, config = trial.model, trial.data
-        order_key = (config.permutation, model.patch_size, config.split_seed) if config.permutation != "none" else None
-        splits, streams = stored.splits, stored.source is not None
-        key = (trial.info.content, order_key, streams)
-        if key not in self.datasets:
-            self.datasets.clear()
-            order = data.pixel_order(config.permutation, model.image_size, model.patch_size, config.split_seed)
-            images = np.empty((0, *splits.images.shape[1:]), np.uint8) if streams else np.asarray(splits.images)
-            self.datasets[key] = ArrayDataset(images, np.asarray(splits.labels), order)
-        return self.datasets[key]
+    def _check_stop(self) -> None:
+        """Images are read, for minutes where there are many.  Raises: Interrupted."""
+        if self.stop.is_set():
+            raise Interrupted

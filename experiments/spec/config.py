@@ -45,6 +45,11 @@ class AugmentConfig:
     repeat: int = option(1, low=1, high=16, before=1)  # times that a batch holds each of its examples
 
     @property
+    def mixes(self) -> bool:
+        """Whether an image gets parts of another one of its batch."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def on_host(self) -> bool:
         """Whether pixels are changed before the device has them; see training/host.py."""
         return bool(self.inception or self.randaugment.num or self.color_jitter or self.three_augment or self.erasing)
@@ -87,6 +92,7 @@ class TrainOptions(OptimizerSpec):
     schedule: str = option("cosine", allowed=("cosine", "linear", "constant"))  # to 0 at the end
     warmup_steps: int = option(0, low=0)  # steps over which the rate rises
     batch_size: int = option(128, low=1)  # examples a step
+    microbatches: int = option(1, low=1, high=4096, before=1)  # parts of a batch, summed in a fixed order: 1, 2, 4, ...
     precision: str = option("float32", allowed=PRECISION)  # of products; float32 is IEEE's, tf32 is asked for by name
     evaluate_train_examples: int = option(2000, low=1)  # training examples, without augmentation, in each evaluation
     init_from: Optional[str] = option(None, path=True, before=None)  # FILE, trial:ID or ablation:NAME(seed=0 ...)
@@ -106,6 +112,7 @@ class RunConfig:
     """Where and how a trial runs: not part of its id."""
 
     device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...; gpu is cuda; tpu, tpu:1, ... (jax)
+    devices: int = option(1, low=1)  # that train a trial together; divides train.microbatches
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     replicas: str = option("1", word=True)  # trials as one program: 1, at most N, or auto; see running/replicas.py

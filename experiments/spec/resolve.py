@@ -13,7 +13,7 @@ from backends.models.family import Misfit
 from backends.models.transfer import transfer
 from backends.specs import ModelSpec
 from experiments.spec.augmentation import resolve_augment
-from experiments.spec.config import AUTO, TrainConfig, TrainOptions, TrialConfig
+from experiments.spec.config import AUTO, RunConfig, TrainConfig, TrainOptions, TrialConfig
 from experiments.spec.shots import SHOTS
 from experiments.spec.trial import DataInfo, Start, TrainSpec, Trial
 from experiments.spec.values import shown
@@ -45,6 +45,7 @@ def resolve(config: TrialConfig, info: DataInfo, where: str, start: Start | None
     )
     devices.check_backend(config.run.device, config.backend, f"{where}: run.device")
     _check_replicas(config.run.replicas, f"{where}: run.replicas")
+    _check_parts(train, config.run, where)
     _check_shots(config.run.shots, info, f"{where}: run.probe_shots")
     file = start.file if start else None
     return Trial(model, data, train, info, config.backend, config.seed, config.run, file)
@@ -75,6 +76,31 @@ def _check_shots(shots: tuple[int, ...], info: DataInfo, where: str) -> None:
             f"{where}: {shots[-1]} examples of each of {info.num_classes} classes exceed the {info.num_train} training "
             f"examples; take fewer shots or raise data.fraction"
         )
+
+
+def _check_parts(train: TrainSpec, run: RunConfig, where: str) -> None:
+    """Raises: MixlabError: the batch has no such parts, or they cannot be dealt out to the devices."""
+    parts, devices = train.microbatches, run.devices
+    if parts & (parts - 1) or train.batch_size % parts:
+        raise MixlabError(
+            f"{where}: train.microbatches: expected a power of two that divides train.batch_size {train.batch_size} "
+            f"({', '.join(map(str, _powers_in(train.batch_size)))}), got {parts}"
+        )
+    if parts % devices:
+        raise MixlabError(
+            f"{where}: run.devices: expected a number that divides train.microbatches {parts} "
+            f"({', '.join(map(str, _powers_in(parts)))}), got {devices}; more devices need more microbatches"
+        )
+    if devices > 1 and run.replicas not in (AUTO, "1"):
+        raise MixlabError(
+            f"{where}: run.replicas: expected 1 or auto where run.devices is {devices}, got {run.replicas}: a trial on "
+            f"several devices is alone in its program"
+        )
+
+
+def _powers_in(number: int) -> list[int]:
+    """The powers of two that divide a number."""
+    return [2**i for i in range(number.bit_length()) if number % 2**i == 0]
 
 
 def _check_replicas(text: str, where: str) -> None:

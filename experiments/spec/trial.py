@@ -8,6 +8,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from backends.microbatches import ALONE, Group
 from backends.models import FAMILIES, read_spec
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from experiments.spec.config import AugmentConfig, DataConfig, RandAugmentConfig, RunConfig, TrainOptions
@@ -91,10 +92,13 @@ class Trial:
         names = [f.name for f in dataclasses.fields(OptimizerSpec)]
         return OptimizerSpec(**{name: getattr(self.train, name) for name in names})
 
-    def run_spec(self, threads: int, device: str | None = None, compile_cache: Path | None = None) -> RunSpec:
+    def run_spec(
+        self, threads: int, device: str | None = None, compile_cache: Path | None = None, group: Group = ALONE
+    ) -> RunSpec:
         """What a backend is told of where and how the trial runs.
 
         Args: threads: where run.threads leaves them open.    device, compile_cache: in place of run's own.
+              group: the processes that train it together.
         """
         run, cache = self.run, compile_cache or (Path(self.run.compile_cache) if self.run.compile_cache else None)
         same = {name: getattr(run, name) for name in ("compile", "remat", "deterministic")}
@@ -103,6 +107,8 @@ class Trial:
             self.train.precision,
             threads=run.threads or threads,
             compile_cache=cache,
+            microbatches=self.train.microbatches,
+            group=group,
             **same,
         )
 

@@ -7,14 +7,20 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array
-from backends.contract import PREDICT_BATCH, Program
+from backends.contract import PREDICT_BATCH, Predictions, Trainer
 from experiments.data import Splits
 from experiments.results.metrics import ACCURACY, LOSS, METRICS, PROBES, REAL, TOP5
 from experiments.training.feed import batches
 from experiments.training.probe import SEEDS, LinearProbe, Probes, Shots
 
 TOP = 5
-Read = Callable[[Any, Array, int], Iterator[Array]]  # batches of images, see feed.batches
+# Of examples, by their indices, what each replica says of each batch of PREDICT_BATCH, the last one filled up.
+Predict = Callable[[Array], Iterator[Sequence[Predictions]]]
+
+
+def predictor(program: Trainer, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
+    """What a program of this process says of some of the images.  Args: read: gives them, see feed.batches."""
+    return lambda indices: (program.predict(pixels) for pixels in read(images, indices, PREDICT_BATCH))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,38 +37,36 @@ class Evaluation:
     each_seed: dict[str, list[float]] = field(default_factory=dict)
 
 
-def evaluate(program: Program, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
+def evaluate(program: Trainer, splits: Splits, indices: Array, loss: str) -> dict[str, float]:
     """Each of METRICS, and of SOME, by name, in float64, over the examples at `indices`; each example counts once.
 
     Args: indices: int32 (n,), into splits.images.    loss: softmax or sigmoid.
     """
-    return evaluate_each(program, splits, indices, loss)[0].scores
+    return evaluate_each(predictor(program, splits.images), splits, indices, loss)[0].scores
 
 
 def evaluate_each(
-    program: Program, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = (), read: Read = batches
+    predict: Predict, splits: Splits, indices: Array, loss: str, probes: Sequence[Probes] = ()
 ) -> list[Evaluation]:
-    """Evaluate each replica of a program, as `evaluate` does one trial.
-
-    Args: probes: of `fit_probes`.    read: gives the images.
-    """
+    """Evaluate each replica, as `evaluate` does one trial.  Args: probes: of `fit_probes`."""
     labels = splits.labels[indices]
-    said = _predicted(program, splits.images, indices, probes, read)
+    said = _predicted(predict, indices, probes)
     right = splits.right_of(indices)
     return [_evaluation(logits, by_probe, labels, loss, right) for logits, by_probe in said]
 
 
-def fit_probes(program: Program, splits: Splits, shots: Shots | None, read: Read = batches) -> list[Probes]:
-    """The probes on the features that each replica of a program has now; none where no shots are asked for."""
+def fit_probes(predict: Predict, shots: Shots | None) -> list[Probes]:
+    """The probes on the features that each replica has now; none where no shots are asked for."""
     if shots is None:
         return []
-    parts = list(_predicted_parts(program, splits.images, shots.examples, read))
+    parts = list(_predicted_parts(predict, shots.examples))
     return [shots.probes(np.concatenate([features for _, features in one])) for one in zip(*parts, strict=True)]
 
 
-def probed(program: Program, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
+def probed(program: Trainer, splits: Splits, indices: Array, shots: Shots) -> dict[int, list[float]]:
     """The accuracy of a model's probes with each of SEEDS, by shots, over the examples at `indices`."""
-    ((_, said),) = _predicted(program, splits.images, indices, fit_probes(program, splits, shots), batches)
+    predict = predictor(program, splits.images)
+    ((_, said),) = _predicted(predict, indices, fit_probes(predict, shots))
     return probe_scores(said, splits.labels[indices])
 
 
@@ -128,12 +132,12 @@ MEASURES: dict[str, Callable[[Array, Array, str], float]] = {ACCURACY.name: accu
 
 
 def _predicted(
-    program: Program, images: Any, indices: Array, probes: Sequence[Probes], read: Read
+    predict: Predict, indices: Array, probes: Sequence[Probes]
 ) -> list[tuple[Array, dict[tuple[int, int], Array]]]:
     """Of each replica the logits (n, k), and the classes (n,) that each probe says; features are not kept."""
     parts = [
         [(logits, _said(features, probes[i] if probes else {})) for i, (logits, features) in enumerate(outputs)]
-        for outputs in _predicted_parts(program, images, indices, read)
+        for outputs in _predicted_parts(predict, indices)
     ]
     found = []
     for one in zip(*parts, strict=True):
@@ -146,14 +150,8 @@ def _said(features: Array, probes: Mapping[tuple[int, int], LinearProbe]) -> dic
     return {key: probe.predicted(features) for key, probe in probes.items()}
 
 
-def _predicted_parts(program: Program, images: Any, indices: Array, read: Read) -> Iterator[list[tuple[Array, Array]]]:
-    """Of each batch, logits (n, k) and features (n, d) of each replica, in float64.
-
-    A short batch is filled up to the one size that is compiled.
-    """
-    for i, pixels in enumerate(read(images, indices, PREDICT_BATCH)):
+def _predicted_parts(predict: Predict, indices: Array) -> Iterator[list[tuple[Array, Array]]]:
+    """Of each batch, logits (n, k) and features (n, d) of each replica, in float64."""
+    for i, outputs in enumerate(predict(indices)):
         num = len(indices) - i * PREDICT_BATCH
-        yield [
-            (one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64))
-            for one in program.predict(pixels)
-        ]
+        yield [(one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64)) for one in outputs]

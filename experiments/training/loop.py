@@ -14,13 +14,15 @@ from functools import partial
 from typing import Any
 
 from backends.arrays import State
-from backends.contract import Program, StepMetrics
+from backends.contract import StepMetrics, Trainer
+from backends.microbatches import ALONE, Group
 from experiments.data import Splits
+from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.data.pixels import DataLost, Pixels
-from experiments.results.metrics import SPLITS, WAIT_SECONDS
+from experiments.results.metrics import EXCHANGE_SECONDS, SPLITS, WAIT_SECONDS
 from experiments.training import probe
-from experiments.training.evaluate import Evaluation, evaluate_each, fit_probes
-from experiments.training.feed import WAIT_S, Feed, Feeds, Interrupted, batches
+from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
+from experiments.training.feed import Feed, Feeds, batches, read_by
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
@@ -47,11 +49,13 @@ class Loop:
         self,
         runs: Sequence[TrialRun],
         states: Sequence[State],
-        program: Program,
+        program: Trainer,
         splits: Splits,
         until: int | None = None,
         source: Pixels | None = None,
         num_threads: int = 1,
+        group: Group = ALONE,
+        predictor: Callable[..., Predict] = predictor,
     ):
         """Bring trials onto a program.
 
@@ -60,6 +64,7 @@ class Loop:
               source: where images are read from as they are stored, as they are trained on, those of splits through it;
                       None: the program has the images.
               num_threads: of each trial, that make its pixels, and those of evaluations.
+              group: whose first process this is.    predictor: shares evaluations out in it, see evaluate.predictor.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
@@ -69,11 +74,10 @@ class Loop:
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
         self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
+        self.group, self.predictor = group, predictor
         if source is not None:
-            span = (splits.train, self.step, self.last_step, num_threads)
-            # Framed once alone: of what is framed already, `data.shorter_side` would cut the middle out again.
-            read = [source if run.trial.data.augment.inception else splits.images for run in self.runs]
-            self.feeds = Feeds([Feed(run.trial, one, *span) for run, one in zip(self.runs, read, strict=True)])
+            span = (splits.train, self.step, self.last_step, num_threads, group)
+            self.feeds = Feeds([Feed(run.trial, read_by(run.trial, source, splits), *span) for run in self.runs])
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
         """Train to the last step, or to that of a pause.
@@ -191,9 +195,13 @@ class Loop:
         plans = [step_plan(run.trial, self.splits.train, self.step, num_steps) for run in self.runs]
         pixels = [self.feeds.take(run.trial.id, num_steps) for run in self.runs]
         plans = [replace(plan, pixels=own) for plan, own in zip(plans, pixels, strict=True)]
-        start, compiled = time.monotonic(), self.program.compile_s
+        start, compiled, exchanged = time.monotonic(), self.program.compile_s, self._exchange_s
         metrics = self.program.train(plans)
+        exchange_s = self._exchange_s - exchanged
         seconds = self.waited_s + self._spend("train", start, compiled)
+        if exchange_s:
+            self._book(EXCHANGE_SECONDS, exchange_s)
+            self._book("train", -exchange_s)
         # a chunk that compiled says nothing of what a step takes
         self.step_s = seconds / num_steps if self.program.compile_s == compiled else 0.0
         self.waiting = self.waited_s / seconds if seconds else 0.0
@@ -201,16 +209,17 @@ class Loop:
 
     def _evaluate(self, idle: Callable[[], None]) -> Leaving:
         read = partial(batches, num_threads=self.num_threads, idle=idle)
+        predict = self.predictor(self.program, self.splits.images, read)
         start, compiled = time.monotonic(), self.program.compile_s
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))
         points: list[Point] = [dict.fromkeys(subsets) for _ in self.runs]
-        probes = fit_probes(self.program, self.splits, self.shots, read)
+        probes = fit_probes(predict, self.shots)
         for name, indices in subsets.items():
             of_runs: list[Evaluation | None] = [None] * len(self.runs)
             if len(indices):
                 loss = self.trial.train.loss
-                of_runs = [*evaluate_each(self.program, self.splits, indices, loss, probes, read)]
+                of_runs = [*evaluate_each(predict, self.splits, indices, loss, probes)]
             points = [{**point, name: one} for point, one in zip(points, of_runs, strict=True)]
         self._spend("evaluate", start, compiled)
         yield from self._each(TrialRun.add_point, points)
@@ -233,7 +242,14 @@ class Loop:
         """Book the time since `start`, compilation apart, on all trials equally; returns the seconds without it."""
         compile_s = self.program.compile_s - compiled
         seconds = time.monotonic() - start - compile_s
+        self._book(what, seconds)
+        self._book("compile", compile_s)
+        return seconds
+
+    def _book(self, what: str, seconds: float) -> None:
         for run in self.runs:
             run.progress.seconds[what] = run.progress.seconds.get(what, 0.0) + seconds / len(self.runs)
-            run.progress.seconds["compile"] += compile_s / len(self.runs)
-        return seconds
+
+    @property
+    def _exchange_s(self) -> float:
+        return self.program.exchange_s if self.group.size > 1 else 0.0

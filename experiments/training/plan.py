@@ -6,11 +6,12 @@ from functools import lru_cache
 import numpy as np
 
 from backends.arrays import Array
+from backends.microbatches import ALONE, Group, rows_read
 from backends.models import folds
 from backends.plan import StepPlan
 from experiments import streams
 from experiments.spec.trial import TrainSpec, Trial
-from experiments.training.augment.mixing import mixing
+from experiments.training.augment.mixing import mixing, partners
 
 # Examples up to which an epoch's order is sorted as a whole; of more, each step's part is made alone. It is part of
 # what an id means.
@@ -60,6 +61,15 @@ def step_examples(trial: Trial, examples: Array, first_step: int, num_steps: int
     """The examples of each step as indices into the images, int32 (num_steps, b)."""
     chosen: Array = examples[_order(trial, len(examples), first_step, num_steps)]
     return chosen
+
+
+def step_rows(trial: Trial, step: int, group: Group = ALONE) -> Array:
+    """The rows of a step's batch whose pixels a process gives to its program, int32 (r,), in their order."""
+    if trial.train.microbatches == 1:
+        return np.arange(trial.train.batch_size, dtype=np.int32)
+    of_mixup = partners(trial, step, 1) if trial.data.augment.mixes else None
+    rows: Array = rows_read(trial.train.batch_size, of_mixup, trial.train.microbatches, group)[0].reshape(-1)
+    return rows
 
 
 def _order(trial: Trial, num_examples: int, first_step: int, num_steps: int) -> Array:

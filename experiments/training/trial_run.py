@@ -15,9 +15,11 @@ from experiments.data import Splits
 from experiments.files import finite, set_aside, write_whole
 from experiments.results import checkpoint, curves, first_layers, kept, predictions
 from experiments.results.claims import Claim, ClaimLost
+from experiments.results.crc import crc
 from experiments.results.metrics import (
     BEST,
     EACH_SEED,
+    EXCHANGE_SECONDS,
     FINITE,
     LAST,
     LEARNING_RATE,
@@ -51,8 +53,8 @@ class Progress:
 
     @property
     def trained_s(self) -> float:
-        """Seconds of training by the clock: those of the steps, and those that the device waited for pixels."""
-        return self.seconds["train"] + self.seconds.get(WAIT_SECONDS, 0.0)
+        """Seconds of training by the clock: of the steps, and those that a device waited for pixels or for others."""
+        return sum(self.seconds.get(what, 0.0) for what in ("train", WAIT_SECONDS, EXCHANGE_SECONDS))
 
 
 class TrialRun:
@@ -75,6 +77,7 @@ class TrialRun:
         self.said: dict[int, predictions.Classes] = {}  # by the evaluations of `_steps_to_keep`, where it is known
         self.saved: set[int] = set()  # `_steps_to_keep` when the state was last saved
         self.checkpoint_s, self.last_loss = 0.0, 0.0
+        self.bits: str | None = None  # of the last state
 
     def restore(self) -> State:
         """The state of the last checkpoint that is whole, or else the initial one; the progress becomes that of it.
@@ -195,6 +198,7 @@ class TrialRun:
     def keep(self, state: State) -> None:
         """Keep what is asked for of a trial that has been trained to its end. Raises: ClaimLost.    StoreError."""
         self.check_claim()
+        self.bits = crc(state)
         if self.store.recorded_status(self.trial.id) == "done":
             return None  # an owner that had lost its claim was faster: what is kept are the weights of its record
         first_layers.keep(self.folder, self.trial, state)
@@ -223,6 +227,7 @@ class TrialRun:
         return {
             "steps": progress.step,
             **({"start": progress.start} if progress.start else {}),
+            **({"bits": self.bits} if self.bits else {}),
             "sessions": progress.sessions,
             # the most that trained with it, itself counted: where it is 1, the bits are those of the trial alone
             "replicas": max((session.get("replicas", 1) for session in progress.sessions), default=1),

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from backends.errors import MixlabError, counted
-from experiments.data.raw import Found, Raw, RawSplit
+from experiments.data.raw import Found, Named, Raw, RawSplit
 from experiments.data.readers import tars, webdataset
 from experiments.data.table_files import format_of
 from experiments.data.tree import JUNK, Tree
@@ -221,10 +221,11 @@ def _read(raws: Iterator[Raw], images: dict[str, Member]) -> Iterator[Raw]:
                 opened = zipfile.ZipFile(archive) if member.archive.suffix.lower() == ".zip" else archive.open("rb")
             assert opened is not None
             if isinstance(opened, zipfile.ZipFile):
-                yield opened.read(member.name)
+                content = opened.read(member.name)
             else:
                 opened.seek(member.offset)
-                yield opened.read(member.size)
+                content = opened.read(member.size)
+            yield Named.of(content, member.name.removeprefix("./"))
     finally:
         if opened:
             opened.close()

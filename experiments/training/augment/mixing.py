@@ -12,9 +12,9 @@ CUTMIX_SHARE = 0.5  # of the steps, where mixup is on too; timm's switch_prob
 def mixing(trial: Trial, first: int, num: int) -> dict[str, Array]:
     """The arrays of a plan for mixup and cutmix, by field; without those that are off."""
     augment, seed = trial.data.augment, trial.seed
-    if not augment.mixup and not augment.cutmix:
+    if not augment.mixes:
         return {}
-    arrays = {"mixup_partners": _partners(trial, first, num)}
+    arrays = {"mixup_partners": partners(trial, first, num)}
     if augment.mixup:
         weights = streams.betas(seed, "mixup_weights", first, num, augment.mixup)
         arrays["mixup_weights"] = np.maximum(weights, 1 - weights) if augment.mixup_style == "authors" else weights
@@ -29,7 +29,7 @@ def mixing(trial: Trial, first: int, num: int) -> dict[str, Array]:
     return arrays
 
 
-def _partners(trial: Trial, first: int, num: int) -> Array:
+def partners(trial: Trial, first: int, num: int) -> Array:
     """The position in the batch of each example's partner, int32 (num, batch): drawn, or the authors' next one.
 
     Source: google-research/big_vision, which rolls the batch by one; its order is drawn, so that next and previous are

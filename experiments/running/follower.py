@@ -1,0 +1,89 @@
+"""A process that trains trials together with a leader: it does what the leader tells, on its own device."""
+
+import os
+import signal
+import sys
+import traceback
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import backends
+from backends.contract import PREDICT_BATCH
+from backends.microbatches import Group
+from experiments.running.failures import failure
+from experiments.running.group import EXCHANGE_S, Join, Load, Open, Say, Steps, meet, share
+from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
+from experiments.running.place import take_place
+from experiments.spec.trial import Trial
+from experiments.training.feed import Feed, Feeds, batches, read_by
+from experiments.training.plan import step_plan
+
+
+def follow(spec: WorkerSpec, group: Group, address: Any, key: bytes) -> None:
+    """Join a group, and do what its leader tells until it goes away.  Args: address, key: of its Listener."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)  # the leader decides
+    take_place(spec)
+    connection = meet(group, address, key)
+    try:
+        Follower(spec, group, connection).run()
+    except (EOFError, OSError):  # the leader has gone
+        os._exit(1)
+    except BaseException as error:
+        connection.send(failure(error))
+        traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(1)
+
+
+class Follower:
+    """Trains trials with a leader."""
+
+    def __init__(self, spec: WorkerSpec, group: Group, connection: Connection):
+        self.spec, self.group, self.connection = spec, group, connection
+        self.opener = Opener(spec, Spending({}), lambda: None, group)
+        self.trial: Trial | None = None
+        self.opened: Opened | None = None
+        self.feeds = Feeds([])
+
+    def run(self) -> None:
+        """Do one thing after the other.  Raises: EOFError: the leader has gone; what the training raises."""
+        while True:
+            message = self.connection.recv()
+            if isinstance(message, Join):
+                backends.load(self.spec.backend).join(self.group, message.address, EXCHANGE_S)
+            elif isinstance(message, Open):
+                self._open(message.trial)
+            elif isinstance(message, Load):
+                self._load(message)
+            elif isinstance(message, Steps):
+                self._train(message)
+            elif isinstance(message, Say):
+                self._say(message)
+
+    def _open(self, trial: Trial) -> None:
+        self.feeds.close()
+        self.opened, self.trial = None, trial
+        self.opened = self.opener.open(trial, 1)
+        self.connection.send(None)
+
+    def _load(self, message: Load) -> None:
+        assert self.trial is not None and self.opened is not None
+        self.opened.program.load([message.state])
+        source, splits = self.opened.stored.source, self.opened.stored.splits
+        self.feeds.close()
+        if source is not None:
+            span = (splits.train, message.first_step, message.last_step, len(self.spec.cpus), self.group)
+            self.feeds = Feeds([Feed(self.trial, read_by(self.trial, source, splits), *span)])
+
+    def _train(self, message: Steps) -> None:
+        assert self.trial is not None and self.opened is not None
+        plan = step_plan(self.trial, self.opened.stored.splits.train, message.first, message.num)
+        self.opened.program.train([replace(plan, pixels=self.feeds.take(self.trial.id, message.num))])
+
+    def _say(self, message: Say) -> None:
+        assert self.opened is not None
+        images, own = self.opened.stored.splits.images, share(message.indices, self.group)
+        for pixels in batches(images, own, PREDICT_BATCH, len(self.spec.cpus)):
+            self.connection.send(self.opened.program.predict(pixels))

@@ -1,0 +1,393 @@
+"""A trial on several devices: a process for each of them, of which the first one leads and the others follow.
+
+The leader is a worker as any other: it claims the trial, restores and saves its state, and tells the others what comes
+next. They make the same plans from the same trial, read their own rows of each batch, and take their share of the
+batches of an evaluation. Nothing but gradients and what evaluations say is exchanged.
+
+Who dies or hangs ends its group: each process sends a beat every second, and who hears none for SILENT_S ends itself,
+or, if it leads, the others. The trial is then begun again from its checkpoint, by the rules for a worker that died.
+"""
+
+import multiprocessing
+import os
+import secrets
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any
+
+import numpy as np
+
+import backends
+from backends.arrays import Array, State
+from backends.contract import PREDICT_BATCH, Predictions, Program, StepMetrics
+from backends.microbatches import Group
+from backends.plan import StepPlan
+from experiments.machine import malloc, memory
+from experiments.running.failures import Failure, GroupLost
+from experiments.running.opener import WorkerSpec
+from experiments.spec.trial import Trial
+from experiments.training.evaluate import Predict
+from experiments.training.feed import batches
+
+BEAT_S, SILENT_S = 1.0, 20.0  # between two beats; without one, after which a process counts as hung
+JOIN_S = 120.0  # for all processes to begin
+EXCHANGE_S = 1800.0  # of one exchange: a hang is found by beats, and others may compile for minutes meanwhile
+STEPS_S, TIMES = 30.0, 20  # a call of steps that lasts longer, and so many times the longest before, hangs
+
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+@dataclass(frozen=True)
+class Join:
+    """Where the backend's processes meet."""
+
+    address: str
+
+
+@dataclass(frozen=True)
+class Open:
+    """Open a program for a trial."""
+
+    trial: Trial
+
+
+@dataclass(frozen=True, eq=False)
+class Load:
+    """Take this state, and train from this step on."""
+
+    state: Mapping[str, Array]
+    first_step: int
+    last_step: int
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Take some optimizer steps."""
+
+    first: int
+    num: int
+
+
+@dataclass(frozen=True, eq=False)
+class Say:
+    """Send what the program says of some examples: of the batches of PREDICT_BATCH that are this process's share."""
+
+    indices: Array
+
+
+def share(indices: Array, group: Group) -> Array:
+    """The examples of the batches that a process evaluates, each batch whole: the last one is filled up.
+
+    A batch goes through one device as it is, so that what is said of it does not depend on the number of devices.
+    """
+    parts = [np.resize(indices[i : i + PREDICT_BATCH], PREDICT_BATCH) for i in range(0, len(indices), PREDICT_BATCH)]
+    own = parts[group.rank :: group.size]
+    return np.concatenate(own) if own else indices[:0]
+
+
+@dataclass
+class Member:
+    """A process that follows, as its leader sees it."""
+
+    rank: int
+    host: str
+    told: Connection
+    beats: Connection
+    process: Any = None  # None: another machine's
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host}"
+
+
+class Leader:
+    """The first process of a group, and its hold on the others."""
+
+    def __init__(self, spec: WorkerSpec, follow: Callable[..., None], on_lost: Callable[[Failure], None]):
+        """Start the others, and let the backend of all join.
+
+        Args:   follow: what they run, with the arguments of `Follower`.
+                on_lost: told of a loss that the training has not met; this process ends then.
+        Raises: GroupLost: one did not begin.
+        """
+        self.group, self.on_lost = Group(0, 1 + len(spec.others)), on_lost
+        self.lost: Failure | None = None
+        self.is_closed, self.longest_s, self.since = False, 0.0, 0.0
+        key = secrets.token_bytes(16)
+        self.oom_kills = memory.oom_kills()
+        with Listener(("127.0.0.1", 0), authkey=key) as listener, malloc.large_pages():
+            processes = {}
+            for rank, one in enumerate(spec.others, 1):
+                arguments = (one, Group(rank, self.group.size), listener.address, key)
+                processes[rank] = _CONTEXT.Process(
+                    target=follow, args=arguments, name=f"mixlab-rank-{rank}", daemon=True
+                )
+                processes[rank].start()
+            self.members = _met(listener, processes)
+        threading.Thread(target=self._watch, name="group", daemon=True).start()
+        address = f"127.0.0.1:{_free_port()}"
+        self._tell(Join(address))
+        with self._meeting():
+            backends.load(spec.backend).join(self.group, address, EXCHANGE_S)
+
+    @property
+    def num_nodes(self) -> int:
+        """Machines on which the processes are."""
+        return len({socket.gethostname(), *(member.host for member in self.members)})
+
+    def open(self, trial: Trial) -> None:
+        """Let the others open a trial's program, while this process opens its own."""
+        self._tell(Open(trial))
+
+    def wait(self) -> None:
+        """Wait until all have opened the program.  Raises: GroupLost: one cannot."""
+        for member in self.members:
+            self._hear(member)
+
+    def led(self, program: Program, trial: Trial, first_step: int, last_step: int) -> "LedProgram":
+        """A program whose steps all processes take."""
+        return LedProgram(self, program, trial, first_step, last_step)
+
+    def predictor(self, program: Program, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
+        """What the programs of all say of some of the images, in their order; see evaluate.predictor."""
+
+        def predict(indices: Array) -> Iterator[Sequence[Predictions]]:
+            self._tell(Say(indices))
+            own = (program.predict(pixels) for pixels in read(images, share(indices, self.group), PREDICT_BATCH))
+            rest = -(-len(indices) // PREDICT_BATCH)
+            is_whole = False
+            try:
+                for said in own:
+                    yield said
+                    rest -= 1
+                    for member in self.members[:rest]:
+                        yield self._hear(member)
+                    rest -= min(rest, len(self.members))
+                is_whole = True
+            finally:
+                if not is_whole:  # it was broken off: the others are in the midst of it
+                    self.close()
+
+        return predict
+
+    def close(self) -> None:
+        """End the others."""
+        self.is_closed = True
+        for member in self.members:
+            member.told.close()
+            member.beats.close()
+            if member.process is not None:
+                member.process.kill()
+                member.process.join()
+
+    def call(self, message: Steps | Load, do: Callable[[], Any]) -> Any:
+        """Tell the others, and do the same here.  Raises: GroupLost."""
+        start = self.since = time.monotonic()
+        with self._meeting():
+            self._tell(message)
+            result = do()
+        self.since, self.longest_s = 0.0, max(self.longest_s, time.monotonic() - start)
+        return result
+
+    def _hear(self, member: Member) -> Any:
+        """What one of the others answers.  Raises: GroupLost: it cannot."""
+        with self._meeting():
+            answer = member.told.recv()
+        if isinstance(answer, Failure):
+            self.close()
+            raise GroupLost(Failure(answer.cause, f"{member}: {answer.reason}"))
+        return answer
+
+    def _tell(self, message: Any) -> None:
+        with self._meeting():
+            for member in self.members:
+                member.told.send(message)
+
+    def _meeting(self) -> "_Meeting":
+        return _Meeting(self)
+
+    def _watch(self) -> None:
+        """Answer the beats of the others, and find out who has none."""
+        heard = {member.rank: time.monotonic() for member in self.members}
+        while not self.is_closed and self.lost is None:
+            for member in self.members:
+                try:
+                    while member.beats.poll(0):
+                        member.beats.recv()
+                        heard[member.rank] = time.monotonic()
+                    member.beats.send(None)
+                except (OSError, EOFError):
+                    return self._lose(member, None)
+                if time.monotonic() - heard[member.rank] > SILENT_S:
+                    return self._lose(member, f"it has given no sign of life for {SILENT_S:.0f} s")
+            if self.since and time.monotonic() - self.since > max(STEPS_S, TIMES * self.longest_s) and self.longest_s:
+                return self._lose(self.members[0], "no step has ended for too long", "the group")
+            time.sleep(BEAT_S)
+        return None
+
+    def _lose(self, member: Member, how: str | None, who: str = "") -> None:
+        """One is lost: end the others, which ends what this process waits for."""
+        if self.is_closed:
+            return
+        self.lost = self._reason(member, how, who or str(member))
+        for one in self.members:
+            if one.process is not None:
+                one.process.kill()
+            one.beats.close()
+        time.sleep(10.0)
+        if not self.is_closed:  # what this process does has not ended by itself
+            self.on_lost(self.lost)
+            os._exit(1)
+
+    def _reason(self, member: Member, how: str | None, who: str) -> Failure:
+        """What became of one that is lost: its own word, or that of the system."""
+        try:
+            while member.told.poll(1.0):
+                if isinstance(said := member.told.recv(), Failure):
+                    return Failure(said.cause, f"{who}: {said.reason}")
+        except (OSError, EOFError):
+            pass
+        if how:
+            return Failure("killed", f"{who}: {how}")
+        if member.process is not None:
+            member.process.join(1.0)
+        code = member.process.exitcode if member.process is not None else None
+        if memory.oom_kills() > self.oom_kills:
+            return Failure("out_of_memory", f"{who}: its process was killed as the machine's memory was out")
+        return Failure("killed", f"{who}: its process {_ended(code)}")
+
+
+class _Meeting:
+    """Where what the others do can end this process's work too: an error there becomes GroupLost."""
+
+    def __init__(self, leader: Leader):
+        self.leader = leader
+
+    def __enter__(self) -> None:
+        if self.leader.lost is not None:
+            self._raise(None)
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if not isinstance(error, Exception) or isinstance(error, GroupLost):
+            return
+        until = time.monotonic() + 5.0
+        while self.leader.lost is None and time.monotonic() < until:
+            time.sleep(0.05)
+        if self.leader.lost is not None:
+            self._raise(error)
+
+    def _raise(self, error: Exception | None) -> None:
+        assert self.leader.lost is not None
+        lost = GroupLost(self.leader.lost)
+        self.leader.close()
+        raise lost from error
+
+
+class LedProgram:
+    """The program of the leader, whose steps all processes of the group take; see contract.Trainer."""
+
+    def __init__(self, leader: Leader, program: Program, trial: Trial, first_step: int, last_step: int):
+        self.leader, self.program, self.trial = leader, program, trial
+        self.steps = (first_step, last_step)
+
+    @property
+    def compile_s(self) -> float:
+        """See contract.Trainer."""
+        return self.program.compile_s
+
+    @property
+    def exchange_s(self) -> float:
+        """See contract.Trainer."""
+        return self.program.exchange_s
+
+    def load(self, states: Sequence[Mapping[str, Array]]) -> None:
+        (state,) = states
+        self.leader.call(Load(state, *self.steps), lambda: self.program.load(states))
+
+    def states(self) -> list[State]:
+        return self.program.states()
+
+    def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
+        message = Steps(plans[0].first_step, plans[0].num_steps)
+        result: list[StepMetrics] = self.leader.call(message, lambda: self.program.train(plans))
+        return result
+
+    def predict(self, images: Array) -> list[Predictions]:
+        return self.program.predict(images)
+
+    def peak_memory_bytes(self) -> int | None:
+        return self.program.peak_memory_bytes()
+
+
+def _met(listener: Listener, processes: dict[int, Any]) -> list[Member]:
+    """The others, once each has connected twice.  Raises: GroupLost."""
+    found: dict[tuple[int, str], tuple[Connection, str]] = {}
+    answers = threading.Event()
+
+    def accept() -> None:
+        while len(found) < 2 * len(processes):
+            connection = listener.accept()
+            rank, what, host = connection.recv()
+            found[rank, what] = (connection, host)
+        answers.set()
+
+    threading.Thread(target=accept, daemon=True).start()
+    until = time.monotonic() + JOIN_S
+    while not answers.wait(0.1):
+        ended = [rank for rank, process in processes.items() if not process.is_alive()]
+        if ended or time.monotonic() > until:
+            rank = ended[0] if ended else next(r for r in processes if (r, "beats") not in found)
+            how = _ended(processes[rank].exitcode) if ended else f"did not begin within {JOIN_S:.0f} s"
+            for process in processes.values():
+                process.kill()
+            raise GroupLost(Failure("killed", f"rank {rank} on {socket.gethostname()}: its process {how}"))
+    return [
+        Member(rank, found[rank, "told"][1], found[rank, "told"][0], found[rank, "beats"][0], process)
+        for rank, process in processes.items()
+    ]
+
+
+def _ended(code: int | None) -> str:
+    if code is None:
+        return "has ended"
+    return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def _free_port() -> int:
+    """A port that is free now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def meet(group: Group, address: Any, key: bytes) -> Connection:
+    """Connect to the leader; this process ends at once where that one does, or gives no sign of life.
+
+    Returns: what it tells.
+    """
+    connections = []
+    for what in ("told", "beats"):
+        connection = Client(address, authkey=key)
+        connection.send((group.rank, what, socket.gethostname()))
+        connections.append(connection)
+    told, beats = connections
+    threading.Thread(target=_beat, args=(beats,), name="group", daemon=True).start()
+    return told
+
+
+def _beat(beats: Connection) -> None:
+    heard = time.monotonic()
+    while time.monotonic() - heard < SILENT_S:
+        try:
+            beats.send(None)
+            while beats.poll(0):
+                beats.recv()
+                heard = time.monotonic()
+        except (OSError, EOFError):
+            break
+        time.sleep(BEAT_S)
+    os._exit(1)
