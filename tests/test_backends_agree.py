@@ -456,8 +456,8 @@ def test_elements_beyond_31_bits_are_counted_on(first: int) -> None:
     from backends.dropout import ELEMENT, SITE
     from backends.torch import layers
 
-    chance = layers.Chance(dropout_key=torch.tensor(12345, dtype=torch.int32), dropout_rate=0.5)
-    kept = layers._is_kept_from(3 * SITE + first * ELEMENT, 6, torch.device("cpu"), chance)
+    key = torch.tensor(12345, dtype=torch.int32)
+    kept = layers._is_kept_from(3 * SITE + first * ELEMENT, 6, key, layers.Chance(dropout_rate=0.5))
     np.testing.assert_array_equal(kept.numpy(), [dropout_element(first + i, 3, 12345, 0.5) for i in range(6)])
 
 

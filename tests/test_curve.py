@@ -84,9 +84,9 @@ def test_a_point_says_the_mean_loss_since_the_point_before_it_and_evaluates_what
     one = planned(write_yaml(tmp_path / "a.yaml", base=base(train=train)), tmp_path / "data")[0]
     trial, store, evaluated = one.trial, Store(tmp_path / "runs"), []
 
-    def note(program: Any, splits: Any, indices: Array, loss: str, probes: Any, read: Any) -> list[Evaluation]:
+    def note(predict: Any, splits: Any, indices: Array, loss: str, probes: Any) -> list[Evaluation]:
         evaluated.append(indices)
-        return evaluate_each(program, splits, indices, loss, probes, read)
+        return evaluate_each(predict, splits, indices, loss, probes)
 
     monkeypatch.setattr("experiments.training.loop.evaluate_each", note)
     splits = data.load(trial.data, trial.info, tmp_path / "data")
