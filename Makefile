@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
-.PHONY: demo test mutants test-memory test-big-data test-streams test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
+.PHONY: demo test mutants test-memory test-big-data test-streams test-groups test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
 	gpu gpu-rehearsal slurm-up slurm-down parity parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
@@ -24,6 +24,9 @@ test-big-data: .venv/installed-dev  ## a prepared set of 20 GiB (sparse) trains 
 
 test-streams: .venv/installed-dev  ## killed and resumed trials from memory, disk and encoded, 1, 2 and 4 threads: equal bits
 	MIXLAB_STREAMS=long $(BIN)/python -m pytest tests/test_streamed_trials.py
+
+test-groups: .venv/installed-dev  ## trials on 2 and 4 devices: bits, and ten kills, stops and deaths of each process (about an hour)
+	MIXLAB_GROUPS=long $(BIN)/python -m pytest tests/test_group.py -s
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s

@@ -37,10 +37,11 @@ def load(store: Store | Path | str, ablation: str | Path, overrides: Sequence[st
     seconds.{compile,train,evaluate}, and seconds.wait, for pixels, of a trial that reads them as it trains;
     images_per_s; parameters; forward_flops_per_image; training_flops;
     peak_memory_bytes; commit, of the project, several where a trial went on
-    under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one
-    that was trained on; host, processor, device, threads, python, packages, of its last session; ran_on: the device, of
-    a CPU with the threads, of each session, one after another; replicas, the most trials, itself counted, that trained
-    with it as one program; started and finished in seconds since 1970.
+    under another one; dirty, whether files differed from it; repeats.{validation,test}, examples that equal one that
+    was trained on; right_classes, a hash of those by which `real` was measured, and other_right_classes, where it is
+    left out, as `data.labels_real` has others now; host, processor, device, threads, python, packages, of its last
+    session; ran_on: the device, of a CPU with the threads, of each session, one after another; replicas, the most
+    trials, itself counted, that trained with it as one program; started and finished in seconds since 1970.
     peak_share: of the matrix ceiling of its machine and threads, where `mixlab bench limit` has measured it, that
     training reached, in [0, 1]. tuning: the choice of what is tuned, in words. NaN or None: a trial has no record of
     it. Trials that tune have no row.

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
+from analysis import right_classes
 from experiments.design.ablation import GridTrial
 from experiments.files import StoreError, write_whole
 from experiments.results.metrics import (
@@ -34,7 +35,7 @@ from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 THEN = ", then "  # between the sessions of a trial that went on elsewhere
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 5  # raise it when `_values` change
+CACHE_VERSION = 6  # raise it when `_values` change
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,8 @@ def results(name: str, trials: Sequence[GridTrial], store: Store) -> dict[str, R
     if stamps.keys() - cached.keys() or any(cached[key][0] != stamp for key, stamp in stamps.items()):
         with contextlib.suppress(StoreError, TypeError):  # the report does not depend on its cache
             _write_cache(path, stamps, by_id)
-    return by_id
+    trial_of = {planned.trial.id: planned.trial for planned in trials}
+    return {key: Result(*right_classes.own(trial_of[key], one.values, one.curve)) for key, one in by_id.items()}
 
 
 def _read(planned: GridTrial, store: Store) -> Result:
@@ -95,6 +97,7 @@ def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
         "python": sound(record, "environment.python"),
         "packages": " ".join(f"{name} {version}" for name, version in packages.items()),
         **{name: sound(record, name) for name in ("started", "finished")},
+        right_classes.MEASURED: sound(record, f"data.{right_classes.MEASURED}"),
         **{f"repeats.{split}": sound(record, f"data.repeats.{split}") for split in SPLITS[1:]},
     }
     if record["status"] != "done":

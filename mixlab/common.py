@@ -93,12 +93,15 @@ def noting_a_look() -> Iterator[None]:
         print(f"mixlab: {told}: {error}", file=sys.stderr)
 
 
-def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, Ablation, list[GridTrial]]":
+def load(
+    arguments: argparse.Namespace, trains: bool = False, reports: bool = False
+) -> "tuple[Store, Ablation, list[GridTrial]]":
     """Load the store, the ablation and its trials, as --store, the ablation's file and the overrides ask for them.
 
     Where fields are tuned, the trials are those that are known by now; see tune.known.
 
     Args: trains: whether this command goes on to train; then it decodes data of any size that fits into memory.
+          reports: whether it tells of what was trained; then data that has been damaged since is what it was.
     """
     from experiments.data import Purpose
     from experiments.design import ablation as ablations
@@ -108,7 +111,7 @@ def load(arguments: argparse.Namespace, trains: bool = False) -> "tuple[Store, A
     store = Store(arguments.store)
     store.check_folder()
     ablation = ablations.load_ablation(arguments.ablation, arguments.overrides)
-    purpose = Purpose.TRAINING if trains else Purpose.PLANNING
+    purpose = Purpose.TRAINING if trains else Purpose.REPORTING if reports else Purpose.PLANNING
     return store, ablation, tune.trials(ablation, data_cache(ablation, store), store, purpose)
 
 
@@ -126,7 +129,7 @@ def find(word: str, overrides: list[str], arguments: argparse.Namespace) -> "tup
     where = f"{COMMAND_LINE}: ablation"
     if word.endswith((".yaml", ".yml")):
         asked = argparse.Namespace(store=arguments.store, ablation=Path(expand(word, where)), overrides=overrides)
-        return load(asked)
+        return load(asked, reports=True)
     if of_trials := [given for given in overrides if given not in overridden.of_report(overrides)]:
         raise MixlabError(
             f"command line: {of_trials[0]!r}: overrides need a YAML file, not the name of an ablation, but for report.*"

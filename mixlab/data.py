@@ -28,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides", nargs="*", default=[], metavar="DATA", help="the source, and fields of it as data.<field>=value"
     )
     show.add_argument("--sheet", type=Path, metavar="PNG", help="write the first 8 training images of each class there")
+    show.add_argument("--check", action="store_true", help="read all of prepared data, and hold it against its hashes")
     show.add_argument("--all", action="store_true", help=f"list all classes, not the first and last {ENDS}")
     prepare = actions.add_parser("prepare", help="decode data into a folder that trials read, or into the data cache")
     add_store(prepare)
@@ -47,6 +48,7 @@ def _show(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store)
     store.check_folder()
     config = evaluation.read_data(arguments.overrides)
+    checked = [_checked(config.source)] if arguments.check else []
     source = contents(config, store.data, COMMAND_LINE)
     print("\n".join(_lines(config.source, source, arguments.all)))
     try:
@@ -56,9 +58,22 @@ def _show(arguments: argparse.Namespace) -> int:
             raise
         show_chain(error)
         notes = [f"a trial cannot use it yet: {error}"]
-    for note in dict.fromkeys([*source.notes, *notes]):
+    for note in dict.fromkeys([*checked, *source.notes, *notes]):
         print(f"note        {note}")
     return 0
+
+
+def _checked(source: str) -> str:
+    """A sentence on prepared data that is whole.  Raises: MixlabError: it is none, or has changed."""
+    from experiments.data import prepared, verifying
+    from experiments.design.ablation import COMMAND_LINE
+
+    held = prepared.find(source, COMMAND_LINE)
+    if held is None:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --check: {source!r} is no prepared data, which alone has hashes of its images"
+        )
+    return verifying.check(held)
 
 
 def _lines(source: str, content: "Contents", show_all: bool) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from backends.errors import MixlabError
-from mixlab.common import COMMAND_LINE, add_overrides, data_cache
+from mixlab.common import COMMAND_LINE, data_cache
 
 if TYPE_CHECKING:
     from experiments.data.description import Description
@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encode", choices=("png", "jpeg"), help="as files of this kind, not as pixels")
     parser.add_argument("--jobs", type=int, metavar="N", help="processes that decode (default: one a core)")
     parser.add_argument("--cluster", type=Path, metavar="FILE", help="as a job of this Slurm cluster")
-    add_overrides(parser)
+    words = "the folder to prepare it in, and fields to set, as key=value"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="OUT, key=value", help=words)
     parser.usage = "%(prog)s [options] ABLATION|SOURCE [OUT] [key=value ...]"
 
 
@@ -46,7 +47,7 @@ def command(arguments: argparse.Namespace) -> int:
         signal.signal(number, lambda number, _: sys.exit(128 + number))  # so that what is half-made is put away
     if folders:
         return _into(folders[0], arguments, cache, where, configs)
-    if option := next((name for name in NEEDS_OUT if getattr(arguments, name)), None):
+    if option := next((name for name in NEEDS_OUT if getattr(arguments, name) not in (None, False)), None):
         raise MixlabError(f"{COMMAND_LINE}: --{option} needs a folder, as in: mixlab data prepare SOURCE OUT")
     from experiments import data
     from experiments.data import prepared
@@ -61,6 +62,7 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, configs: "list[DataConfig]") -> int:
     """Prepare one source in a folder."""
+    from experiments.data.builtin import BUILT_IN
     from experiments.data.fingerprints import source_tree
     from experiments.data.preparing import prepare
     from experiments.data.room import Request
@@ -68,11 +70,17 @@ def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, c
 
     if len(configs) != 1:
         raise MixlabError(f"{where}: its trials have {len(configs)} data sets; name one source and its fields")
+    if folder in BUILT_IN:
+        raise MixlabError(
+            f"{COMMAND_LINE}: OUT: {folder} is the name of data that is built in, which data.source={folder} would "
+            f"read; name another folder"
+        )
     config, form = _form(arguments, configs[0])
     out = Path(expand(folder, f"{COMMAND_LINE}: OUT")).absolute()
+    out = out.resolve() if out.is_symlink() else out  # the folder is made beside what a link leads to, and renamed
     if arguments.cluster:
         return _send(out, arguments, config.source)
-    jobs = arguments.jobs or len(os.sched_getaffinity(0))
+    jobs = len(os.sched_getaffinity(0)) if arguments.jobs is None else arguments.jobs
     if jobs < 1:
         raise MixlabError(f"{COMMAND_LINE}: --jobs: expected 1 or more, got {jobs}")
     held = prepare(Request(config, out, form, jobs, cache, where), source_tree(config.source, where))
@@ -88,7 +96,7 @@ def _send(out: Path, arguments: argparse.Namespace, source: str) -> int:
     from slurm.client import SlurmError
     from slurm.cluster_file import read_cluster
 
-    if arguments.jobs:
+    if arguments.jobs is not None:
         raise MixlabError(f"{COMMAND_LINE}: --jobs: a job has the cores that the cluster file gives; leave it out")
     words = ["data", "prepare", arguments.source, str(out), *arguments.overrides]
     words += [f"--resize={arguments.resize}"] * bool(arguments.resize) + ["--keep"] * arguments.keep
@@ -122,10 +130,15 @@ def _form(arguments: argparse.Namespace, config: "DataConfig") -> "tuple[DataCon
 def _held(held: "Description") -> str:
     from experiments.data.prepared import NOTES_OF_FORM
 
-    size = f"{held.image_size} x {held.image_size}" if held.image_size else "several sizes"
+    channels = held.image_channels
+    size = f"{held.image_size} x {held.image_size} x {channels}" if held.image_size else _several(channels)
     num_bytes = sum(held.files.values())
-    what = f"{held.num:,} images of {size} x {held.image_channels} in {held.num_classes:,} classes"
+    what = f"{held.num:,} images of {size} in {held.num_classes:,} classes"
     return f"{what}, {NOTES_OF_FORM[held.form]}, {num_bytes / 2**20:,.2f} MiB"
+
+
+def _several(channels: int) -> str:
+    return f"several sizes, in {'grey' if channels == 1 else 'colour'},"
 
 
 def _prepared(source: str, about: "About", cache: Path) -> str:

@@ -80,7 +80,7 @@ def _look_by(arguments: argparse.Namespace, store: "Store") -> "Callable[[], Ask
 
     if arguments.ablation.endswith((".yaml", ".yml")):
         arguments.ablation = Path(arguments.ablation)
-        return lambda: _asked(*load(arguments)[1:], store)
+        return lambda: _asked(*load(arguments, reports=True)[1:], store)
     if arguments.overrides:
         raise MixlabError(
             f"command line: {arguments.overrides[0]!r}: overrides need a YAML file, not the name of an ablation"

@@ -180,7 +180,6 @@ class Work:
 
         return Pool(
             *(needs.jobs, devices, cores(needs.cpus), cache, retries),
-            alone=frozenset({"data_missing"}),  # the other trials of a pack may have other data
             environment=about,
             is_wanted=self._is_wanted,
             on_signal=note,

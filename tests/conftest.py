@@ -85,9 +85,10 @@ from experiments.results.store import Store
 
 class Program:
     compile_s = 0.0
+    exchange_s = 0.0
 
-    def __init__(self, model):
-        self.model = model
+    def __init__(self, model, group):
+        self.model, self.group = model, group
 
     def load(self, states):
         self.all = [{name: np.array(array, np.float64) for name, array in state.items()} for state in states]
@@ -101,6 +102,9 @@ class Program:
             with open(log, "a") as file:
                 file.write(f"{plans[0].first_step} {plans[0].num_steps} {len(plans)}\\n")
         time.sleep(plans[0].num_steps * float(os.environ.get("QUICK_STEP_S", "0")))
+        self.exchange_s += self.group.size > 1
+        if self.group.rank and plans[0].first_step >= int(os.environ.get("QUICK_FOLLOWER_FAILS_AT", 2**30)):
+            raise RuntimeError("out of memory")
         if len(plans) > 1 and "QUICK_BREAKS" in os.environ:
             raise RuntimeError("together it breaks")
         if len(plans) > 1 and "QUICK_KILLED" in os.environ:
@@ -156,6 +160,9 @@ def die_after_the_record():
 class Backend:
     name = "quick"
 
+    def join(self, group, address, timeout_s):
+        pass
+
     def open(self, model, optimizer, dataset, run):
         if os.environ.get("QUICK_ENDS") and Store.finish.__name__ == "finish":
             note_ends(os.environ["QUICK_ENDS"])
@@ -166,7 +173,7 @@ class Backend:
         if optimizer.label_smoothing == 0.5 and "QUICK_SPARES" not in os.environ:
             self.held = np.ones(600 * 2**17)
             time.sleep(30)
-        return Program(model)
+        return Program(model, run.group)
 
     def free_memory_bytes(self, run):
         return int(os.environ["QUICK_FREE"]) if "QUICK_FREE" in os.environ else None

@@ -13,7 +13,7 @@ from torch import Tensor
 from backends.contract import Backend
 from backends.jax import ahead
 from backends.jax import optimizer as jax_optimizer
-from backends.jax import program as jax_train
+from backends.jax import traced as jax_train
 from backends.torch import optimizer as torch_optimizer
 from backends.torch import program as torch_train
 from experiments import data
@@ -87,10 +87,10 @@ def climbed(backend: Backend, sound: Job, folder: Path) -> list[Rung]:
 def on_torch_optimizer(change: Callable[..., Tensor]) -> Plant:
     """change(apply, spec, state, gradient, rate, corrections, num_decayed) in place of apply_gradient."""
     apply = torch_optimizer.apply_gradient
-    return lambda patch: patch.setattr(torch_train, "apply_gradient", lambda *given: change(apply, *given))
+    return lambda patch: patch.setattr(torch_train, "apply_gradient", lambda *given: change(apply, *given[:6]))
 
 
 def on_jax_optimizer(change: Callable[..., tuple[Any, Array]]) -> Plant:
     """change(apply, spec, scalars, state, gradient, rate, corrections, decayed) in place of apply_gradient."""
     apply = jax_optimizer.apply_gradient
-    return lambda patch: patch.setattr(jax_train, "apply_gradient", lambda *given: change(apply, *given))
+    return lambda patch: patch.setattr(jax_train, "apply_gradient", lambda *given: change(apply, *given[:7]))

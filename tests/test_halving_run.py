@@ -29,7 +29,7 @@ from experiments.results.store import Store
 from experiments.running.events import Ended as TrialEnded
 from experiments.running.events import Event
 from experiments.running.local import LocalRun
-from experiments.running.opener import WorkerSpec
+from experiments.running.opener import Opener, WorkerSpec
 from experiments.running.pool import Pool, Slot
 from experiments.running.progress import PlainReporter
 from experiments.running.worker import Worker
@@ -70,7 +70,7 @@ def test_a_worker_leaves_a_trial_at_its_step_and_does_not_open_one_that_is_there
     assert told(tmp_path, planned, 6)[-1] == TrialEnded(planned.trial.id, "paused")
     assert store.owner(planned.trial.id) is None and not records(store.root)
     assert store.can_go_on(planned.trial.id)
-    monkeypatch.setattr(Worker, "_open", lambda self, trial: pytest.fail("it is opened"))
+    monkeypatch.setattr(Opener, "open", lambda *given: pytest.fail("it is opened"))
     assert told(tmp_path, planned, 3)[-1] == TrialEnded(planned.trial.id, "paused")
     monkeypatch.undo()
     monkeypatch.syspath_prepend(str(quick))

@@ -6,6 +6,7 @@ The whole table of bench/memory.py is measured by `make test-memory`; a part of 
 import os
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,22 @@ def test_a_checkpoint_is_a_peak_of_the_host_alone() -> None:
 def test_replicas_share_the_data_and_nothing_else() -> None:
     one, three = (of({}, num_replicas=n, data_bytes=1000, on_host=False)[STEP] for n in (1, 3))
     assert (three.state, three.activations, three.data) == (3 * one.state, 3 * one.activations, one.data)
+
+
+def test_microbatches_need_less_and_a_refusal_names_the_smallest_setting_that_fits() -> None:
+    trial = config.trial("cifar", ["train.batch_size=512"])
+    parts = [replace(trial, train=replace(trial.train, microbatches=number)) for number in (1, 2, 4, 8, 16)]
+    needs = [fit.need(one, False).total for one in parts]
+    assert needs == sorted(needs, reverse=True) and needs[-1] < needs[0] / 3
+    remat = fit.need(replace(trial, run=replace(trial.run, remat=True)), False).total
+    assert remat < needs[0]
+    for free, words in (
+        (needs[0] - 1, "run.remat=true would fit"),
+        (needs[3], "run.remat=true and train.microbatches=2 (another trial)"),
+    ):
+        with pytest.raises(fit.DoesNotFit) as refused:
+            fit.check(trial, free)
+        assert words in str(refused.value) and "would fit, or take a device" in str(refused.value)
 
 
 def test_what_a_backend_knows_of_its_program_counts() -> None:

@@ -31,6 +31,25 @@ def value(word: str) -> Any:
     return fields.typed({name: given}, "here")[name]
 
 
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("data.augment={inception: tf}", "data.augment.inception=tf"),
+        ("data.augment={randaugment: {num: 2}, flip: true}", "data.augment.randaugment.num=2 data.augment.flip=true"),
+    ],
+)
+def test_a_section_of_fields_is_set_field_by_field_by_words_that_work(word: str, words: str) -> None:
+    with pytest.raises(MixlabError) as told:
+        read_override(word, "here")
+    said = str(told.value)
+    name = word.partition("=")[0]
+    assert said == f"here: {name!r} is not a field of a trial, but a section of them; write {words}"
+    for one in words.split():
+        value(one)
+    with pytest.raises(MixlabError, match=r"did you mean 'data.augment.flip'"):
+        read_override("data.augment={flipp: true}", "here")
+
+
 @pytest.mark.parametrize("text", TEXTS)
 @pytest.mark.parametrize("name", FREE)
 def test_a_text_is_taken_as_it_is(name: str, text: str) -> None:

@@ -20,6 +20,7 @@ from analysis.terminal import parity_lines
 from backends.contract import Program
 from backends.jax import layers as jax_layers
 from backends.jax import program as jax_train
+from backends.jax import traced as jax_traced
 from backends.torch import layers as torch_layers
 from backends.torch import program as torch_train
 from backends.torch.models import mixer as torch_mixer
@@ -138,7 +139,7 @@ def compiled_otherwise(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch, "compile", compile)
 
 
-MODULES = {"torch": torch_train, "jax": jax_train}
+MODULES = {"torch": torch_train, "jax": jax_traced}
 FAULTS = {
     "the first chunk again and again": Fault(LONG, "long call", "one by one", on_steps(first_chunk_again)),
     "a part of a chunk at rest": Fault(LONG, "long call", "one by one", on_steps(last_chunk_at_rest)),

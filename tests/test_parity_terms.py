@@ -19,7 +19,7 @@ from jax import numpy as jnp
 
 import backends
 from backends.jax import optimizer as jax_optimizer
-from backends.jax import program as jax_train
+from backends.jax import traced as jax_train
 from backends.models import folds
 from backends.state import decayed_params
 from backends.torch import optimizer as torch_optimizer

@@ -136,7 +136,6 @@ def test_what_the_device_does_needs_no_host() -> None:
     prepare = prepared(AugmentConfig(flip=True, crop=2))
     square = IMAGE[:16, :16]
     assert prepare.apply(square, prepare.draws(3), 0) is square
-    assert prepare.apply(IMAGE, prepare.draws(3), 0).shape == (16, 16, 3)  # framed
 
 
 def test_pixels_depend_on_seed_step_and_row_alone_whatever_the_order_and_the_threads() -> None:
@@ -170,7 +169,8 @@ def test_the_smallest_images_and_grey_ones_go_through_all_parts(shape: tuple[int
                 inception=inception, randaugment=RandAugmentConfig(3, 9.0, style), color_jitter=1.0,
                 three_augment=True, erasing=1.0,
             )  # fmt: skip
-            prepare, image = prepared(augment, size), np.full(shape, 77, np.uint8)
+            prepare, given = prepared(augment, size), shape if inception else (size, size, shape[2])
+            image = np.full(given, 77, np.uint8)
             for row in range(8):
                 found = prepare.apply(image, prepare.draws(0), row)
                 assert found.shape == (size, size, shape[2]) and found.dtype == np.uint8

@@ -276,6 +276,17 @@ def test_a_sixteen_bit_image_is_turned_as_its_camera_noted() -> None:
     assert np.array_equal(decode([raw])[0][0][..., 0], np.rot90(pixels, -1))
 
 
+def test_a_sixteen_bit_image_of_colour_is_turned_too() -> None:
+    """Its file is decoded twice, for the upper bytes and the lower ones."""
+    pixels = np.arange(SIDE**2 * 3, dtype=np.uint16).reshape(SIDE, SIDE, 3) * 100
+    raw, exif = png(pixels, 2), Image.Exif()
+    exif[0x0112] = 6
+    chunk = b"eXIf" + exif.tobytes().removeprefix(b"Exif\0\0")
+    noted = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    turned = decode([raw[:33] + noted + raw[33:]])[0][0]  # behind the head of 33 bytes
+    assert np.array_equal(turned, np.rot90(decode([raw])[0][0], -1)) and not np.array_equal(turned, turned[::-1])
+
+
 def test_the_range_is_that_of_all_splits() -> None:
     """Training values up to 255 and test values up to 4,095 are of one camera."""
     parts = [[png(full(value), 0)] * 2 for value in (255, 4095)]

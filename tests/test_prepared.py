@@ -98,10 +98,7 @@ def test_images_of_several_sizes_without_a_size_are_a_question(tmp_path: Path, c
     [
         ({}, False),
         ({"image_size": SIDE}, False),
-        ({"image_size": SIDE, "shorter_side": SIDE, "interpolation": "box"}, False),
-        ({"image_size": SIDE, "interpolation": "box"}, False),  # nothing is resized
         ({"image_size": SIDE, "shorter_side": 9}, False),  # as the set was made
-        ({"image_size": SIDE, "shorter_side": 8}, True),
         ({"image_size": 4}, True),
         ({"image_size": 4, "shorter_side": 5}, True),
     ],
@@ -121,6 +118,28 @@ def test_a_set_is_framed_where_a_trial_asks_for_another_frame(
         [np.asarray(framing.frame(Image.fromarray(image), size, given)) for image in IMAGES] if is_framed else IMAGES
     )
     assert np.array_equal(np.asarray(splits.images), np.stack(right))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"interpolation": "box"},
+        {"image_size": SIDE, "interpolation": "box"},
+        {"image_size": SIDE, "shorter_side": SIDE},
+        {"image_size": SIDE, "shorter_side": 8},
+    ],
+)
+def test_a_set_that_was_resized_is_not_what_another_resizing_would_give(
+    tmp_path: Path, cache: Path, fields: dict[str, Any]
+) -> None:
+    recipe = {"image_size": SIDE, "shorter_side": 9, "interpolation": "bilinear"}
+    folder = write(tmp_path / "resized", "array", list(IMAGES), LABELS, 3, recipe=recipe)
+    with pytest.raises(MixlabError, match=r"data\.(shorter_side|interpolation): .* was prepared with .*; leave it out"):
+        data.describe(config(folder, **fields), cache, WHERE)
+    if "shorter_side" not in fields:  # of images that were never resized it says nothing
+        recipe = dict.fromkeys(("image_size", "shorter_side")) | {"interpolation": "bilinear"}
+        same = write(tmp_path / "same", "array", list(IMAGES), LABELS, 3, recipe=recipe)
+        assert data.describe(config(same, **fields), cache, WHERE) == data.describe(config(folder), cache, WHERE)
 
 
 def test_a_folder_that_was_moved_and_is_read_only_is_read_in_place(tmp_path: Path, cache: Path) -> None:
@@ -168,6 +187,7 @@ def damage(name: str, how: Callable[[bytes], bytes]) -> Callable[[Path], None]:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "about is missing": (lambda folder: (folder / "about.json").unlink(), "about.json: it is missing"),
     "about is no JSON": (damage("about.json", lambda content: content[:50]), "about.json"),
     "about lacks a field": (edited(num_train=None), "about.json"),
     "about has a strange field": (edited(colour=1), "about.json"),
@@ -179,6 +199,16 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "labels are cut off": (damage("labels.npy", lambda content: content[:-4]), "labels.npy: expected 188 bytes"),
     "offsets are longer": (damage("offsets.npy", lambda content: content + b"x"), "offsets.npy"),
 }
+
+
+def test_labels_that_are_no_classes_are_damage(tmp_path: Path, cache: Path) -> None:
+    folder = write(tmp_path / "out", "array", list(IMAGES), LABELS, 3)
+    info = data.describe(config(folder), cache, WHERE)
+    labels = np.load(folder / "labels.npy")
+    labels[0] = max(LABELS) + 1
+    np.save(folder / "labels.npy", labels)
+    with pytest.raises(MixlabError, match=r"is damaged: labels.npy: expected classes 0 to \d+, got 0 to \d+; copy it"):
+        data.load(config(folder), info, cache)
 
 
 @pytest.mark.parametrize("name", DAMAGES)

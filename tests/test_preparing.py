@@ -24,7 +24,7 @@ from PIL import Image
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
+from experiments.data import beside, fingerprints, memo, pixels, prepared, preparing, progress, room, staging, treating
 from experiments.data.fingerprints import source_tree
 from experiments.data.prepared import Prepared
 from experiments.data.room import Request
@@ -97,6 +97,55 @@ def test_what_is_written_is_what_the_page_says(tmp_path: Path, source: Path) -> 
         assert (tmp_path / "out" / name).read_bytes() == (by_hand / name).read_bytes(), name
     assert json.loads((by_hand / "about.json").read_text())["content"] == held.description.content
     assert held.names == [f"{'ab'[label]}/{row:03}.png" for row, label in enumerate(LABELS)]
+
+
+@pytest.mark.parametrize("name", ["labels.npy", "hashes.npy", "names.txt"])
+def test_a_byte_of_a_small_file_that_has_changed_is_damage(tmp_path: Path, source: Path, name: str) -> None:
+    held = prepare(source, tmp_path / "out", "keep")
+    content = bytearray((tmp_path / "out" / name).read_bytes())
+    content[-4] ^= 1  # of a label: the other of two classes
+    (tmp_path / "out" / name).write_bytes(content)
+    anew = prepared.find(str(held.folder), WHERE)
+    with pytest.raises(MixlabError, match=f"{name}: its bytes have changed since it was prepared; copy it anew"):
+        getattr(anew, name.split(".")[0])
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+def test_a_check_reads_all_images_and_names_those_that_have_changed(
+    run: Callable[..., Ended], tmp_path: Path, source: Path, form: str
+) -> None:
+    held = prepare(source, tmp_path / "out", form)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 0 and "note        all 101 images, and the files beside them, are as they" in ended.out
+    path = next(held.folder.glob("images.*"))
+    content = bytearray(path.read_bytes())
+    content[-20] ^= 255
+    path.write_bytes(content)
+    ended = run("data", "show", "out", "--check")
+    assert ended.code == 2 and "is damaged: 1 of 101 images are not what they were (100); copy it" in ended.err
+    assert "no prepared data, which alone has hashes" in run("data", "show", str(source), "--check").err
+
+
+@pytest.mark.parametrize(("form", "jobs"), [("keep", 1), ("array", 2), ("png", 1)])
+def test_all_images_that_cannot_be_read_are_named_at_once(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str, jobs: int
+) -> None:
+    """To mend one makes another source, which is begun anew."""
+    files = sorted(source.rglob("*.png"))
+    files[40].write_bytes(b"no image")
+    with pytest.raises(MixlabError, match=r"image 40 of split 'train', \S+040.png, cannot .*; replace or remove it$"):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (70, 100):
+        files[number].write_bytes(files[number].read_bytes()[:60])
+    named = r"3 images cannot be read: \S+040.png \(.*\), \S+070.png \(.*\), \S+100.png \(.*\); replace or remove them$"
+    with pytest.raises(MixlabError, match=named):
+        prepare(source, tmp_path / "out", form, jobs)
+    monkeypatch.setattr(preparing, "MOST_BROKEN", 2)
+    with pytest.raises(MixlabError, match=r"2 images or more cannot be read: \S+040.png \(.*\), \S+070.png \(.*\); "):
+        prepare(source, tmp_path / "out", form, jobs)
+    for number in (40, 70, 100):
+        files[number].write_bytes(as_png(IMAGES[number]))
+    assert prepare(source, tmp_path / "out", form, jobs).description.num == NUM
 
 
 def test_kept_files_keep_their_bytes_and_sizes(tmp_path: Path, cache: Path, jpegs: Path) -> None:
@@ -281,6 +330,23 @@ def test_a_set_that_is_there_stays_and_another_is_refused(tmp_path: Path, source
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_folder_in_the_source_is_refused_and_a_link_is_followed(
+    run: Callable[..., Ended], tmp_path: Path, source: Path
+) -> None:
+    """In the source it would be a folder of images there; over a link no folder can be renamed."""
+    with pytest.raises(MixlabError, match=r"out lies in .*set, and would become a part of it"):
+        prepare(source, source / "out")
+    (tmp_path / "link").symlink_to("elsewhere")
+    assert run("data", "prepare", str(source), str(tmp_path / "link"), "--jobs", "1").code == 0
+    assert (tmp_path / "elsewhere" / "about.json").exists() and (tmp_path / "link").is_symlink()
+
+
+def test_names_of_files_may_be_any_bytes(tmp_path: Path, source: Path) -> None:
+    (source / "a" / "000.png").rename(source / "a" / os.fsdecode(b"\xff\r.png"))
+    held = prepare(source, tmp_path / "out", "keep")
+    assert held.names is not None and os.fsdecode(b"a/\xff\r.png") in held.names and len(held.names) == NUM
+
+
 def test_a_second_process_is_refused_while_the_first_writes(tmp_path: Path, source: Path) -> None:
     with (
         staging.Staging(tmp_path / "out", "a", WHERE),
@@ -329,6 +395,34 @@ def test_a_disk_that_fills_up_is_a_sentence_and_it_goes_on(
     assert held.description.num == NUM and np.array_equal(np.load(tmp_path / "out" / "images.npy"), IMAGES)
 
 
+def test_a_full_disk_is_a_sentence_whatever_files_still_hold_back(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written and is not safe is not told of as done, and leaves its room to the next."""
+
+    class Full:
+        def write(self, *_: Any) -> Any:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        flush = close = fileno = write
+
+    write = staging.Staging.write
+
+    def write_full(self: staging.Staging, made: Any) -> None:
+        self.files = [self.images, self.rows] = Full(), Full()
+        write(self, made)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging.Staging, "write", write_full)
+        with pytest.raises(MixlabError, match=r"no space is left; free space there, and give the same command again$"):
+            prepare(source, tmp_path / "out")
+    (tmp_path / ".out.preparing" / "images.npy").write_bytes(bytes(10**6))
+    seen: list[int] = []
+    usage = lambda folder: seen.append(sum(p.stat().st_size for p in folder.iterdir())) or SimpleNamespace(free=10**9)  # noqa: E731
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    assert prepare(source, tmp_path / "out").description.num == NUM and seen == [0]
+
+
 def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,6 +433,28 @@ def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
     assert prepare(source, tmp_path / "out", jobs=2).description.num == NUM
 
 
+def dies_half_way() -> None:
+    """Have this process be killed in the middle of what it sends."""
+    from multiprocessing.connection import Connection
+
+    send = Connection._send  # type: ignore[attr-defined]
+
+    def half(self: Connection, content: bytes) -> None:
+        send(self, content[: len(content) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    Connection._send = half  # type: ignore[attr-defined]
+
+
+def test_a_process_that_is_killed_in_the_middle_of_an_answer_is_not_waited_for() -> None:
+    pool = beside.Pool(1, dies_half_way)
+    try:
+        with pytest.raises(beside.Killed):
+            pool.submit(abs, -3).result(60)
+    finally:
+        pool.end()
+
+
 def ending(made: Any) -> Any:
     """As Workers.made; when some images are on their way all processes are killed."""
 
@@ -346,9 +462,9 @@ def ending(made: Any) -> Any:
         def killing() -> Any:
             for number, item in enumerate(items):
                 if number == 2 * treating.CHUNK and self.pool:
-                    for process in list(self.pool._processes.values()):
-                        process.kill()
-                        process.join()
+                    for one in self.pool.processes:
+                        one.process.kill()
+                        one.process.join()
                 yield item
 
         return made(self, killing())
@@ -496,7 +612,7 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
     assert ended.code == 0, ended.err
     assert ended.out.startswith(f"{source}: 101 images of 6 x 6 x 3 in 2 classes, as pixels, 0.0")
     ended = run("data", "prepare", str(jpegs), "kept", "--keep", "--jobs", "1")
-    assert ended.code == 0 and "101 images of several sizes x 3 in 2 classes, as files of images" in ended.out
+    assert ended.code == 0 and "101 images of several sizes, in colour, in 2 classes, as files of images" in ended.out
     ended = run("data", "prepare", str(jpegs), "small", "--resize", "7", "--encode", "png", "--jobs", "1")
     assert ended.code == 0 and "of 7 x 7 x 3 in 2 classes, as files" in ended.out
 
@@ -509,6 +625,13 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
         (("out", "--resize", "8", "data.image_size=9"), "--resize 8 and data.image_size=9: leave one out"),
         (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
         (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
+        (("out", "--jobs", "0"), "--jobs: expected 1 or more, got 0"),
+        (
+            ("out", "--resize", "8", "data.image_channels=2"),
+            "data.image_channels: expected 1 (grey) or 3",
+        ),
+        (("digits",), "OUT: digits is the name of data that is built in"),
+        (("out", "--resize", "8", "data.shorter_side=7"), "data.shorter_side: 7 needs a data.image_size"),
         (("out", "other"), "expected one folder to prepare data in, got out and other"),
         (("--keep",), "--keep needs a folder"),
         (("--encode", "png"), "--encode needs a folder"),

@@ -33,7 +33,7 @@ from experiments.results.store import Store
 from experiments.spec.shots import SHOTS
 from experiments.spec.trial import Trial, as_tree, trial_from_json
 from experiments.training import probe
-from experiments.training.evaluate import evaluate_each, fit_probes
+from experiments.training.evaluate import evaluate_each, fit_probes, predictor
 from experiments.training.loop import Loop
 from experiments.training.trial_run import TrialRun
 from tests.conftest import Ended, base, planned, write_yaml
@@ -210,8 +210,9 @@ def test_each_replica_is_probed_by_a_probe_of_its_own() -> None:
         return [SimpleNamespace(logits=own[images.ravel()], features=own[images.ravel()]) for own in of_replicas]
 
     splits, program = held_back(np.arange(60) % 3, 30), cast(Program, SimpleNamespace(predict=predict))
-    probes = fit_probes(program, splits, probe.draw(splits, (5,), ""))
-    found = [one.scores for one in evaluate_each(program, splits, splits.test, "softmax", probes)]
+    said = predictor(program, splits.images)
+    probes = fit_probes(said, probe.draw(splits, (5,), ""))
+    found = [one.scores for one in evaluate_each(said, splits, splits.test, "softmax", probes)]
     assert [one["probe.5shot.accuracy"] for one in found] == [1.0, 1.0]
     assert [one["accuracy"] for one in found] == [1.0, 0.0]
 

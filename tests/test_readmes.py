@@ -20,7 +20,7 @@ from experiments.bench import data, limit, step
 from experiments.design import archive
 from experiments.design.ablation import GridTrial, load_ablation
 from experiments.design.trials import trials
-from experiments.results.metrics import WAIT_SECONDS
+from experiments.results.metrics import EXCHANGE_SECONDS, WAIT_SECONDS
 from experiments.results.record import RECORD_SCHEMA
 from experiments.results.store import Store
 from slurm.cluster_file import read_cluster
@@ -307,6 +307,7 @@ def test_the_columns_of_the_tidy_frame_are_those_of_a_frame(tmp_path: Path, cach
     grid = {"setting": [{"model.num_blocks": 2}], "seed": [0]}
     trained = record(0.5)
     trained["seconds"] |= {WAIT_SECONDS: 0.1}  # of a trial that reads its pixels as it trains
+    trained["seconds"] |= {EXCHANGE_SECONDS: 0.1}  # of one on several devices
     frame = Bench(tmp_path, cache, grid=grid, report={}).put(trained).report().frame
     sections = tuple(name.removesuffix("*") for name in named if name.endswith("*"))
     assert {name for name in frame if not name.startswith(sections)} == {n for n in named if not n.endswith("*")}

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from analysis import right_classes
+from backends.contract import Predictions
 from backends.errors import MixlabError
 from experiments import streams
-from experiments.data import real
+from experiments.data import Splits, real
+from experiments.data.known import About
 from experiments.training import plan
-from experiments.training.evaluate import among_right, among_top
+from experiments.training.evaluate import among_right, among_top, evaluate
 from tests.conftest import Ended, base, planned, records, write_yaml
 
 NAMES = ["val/n01/ILSVRC2012_val_00000002.JPEG", "val/n02/ILSVRC2012_val_00000001.JPEG"]
@@ -30,6 +33,32 @@ def test_a_label_is_among_the_top_five_by_its_rank_and_of_equal_logits_the_first
     top = np.argsort(-logits, axis=1, kind="stable")[:, :5]
     assert among_top(np.full((1, 9), np.nan), np.array([0])) == 0.0
     assert among_top(logits, labels) == np.mean((top == labels[:, None]).any(1)) > 0.1
+
+
+class Said:
+    """A program that says of an image what stands beside its one pixel here."""
+
+    LOGITS = (
+        (0.1, 0.9, 0.3, 0.8, 0.5, 0.7, 0.2),  # from the largest: classes 1, 3, 5, 4, 2 | 6, 0
+        (3.0, 3.0, 3.0, 3.0, 3.0, 3.0, 3.0),  # 0, 1, 2, 3, 4 | 5, 6: of equal ones the first
+        (-1.0, -2.0, -3.0, -4.0, -5.0, -6.0, 0.0),  # 6, 0, 1, 2, 3 | 4, 5
+    )
+
+    def predict(self, images: Any) -> list[Predictions]:
+        rows = np.array([self.LOGITS[image[0, 0, 0]] for image in images])
+        return [Predictions(rows, np.zeros((len(rows), 1)))]
+
+
+@pytest.mark.parametrize(
+    ("labels", "top5", "accuracy"),
+    [((2, 4, 3), 1.0, 0.0), ((6, 5, 4), 0.0, 0.0), ((1, 0, 6), 1.0, 1.0), ((0, 4, 6), 2 / 3, 1 / 3)],
+)
+def test_top_five_is_what_it_is_by_hand(labels: tuple[int, ...], top5: float, accuracy: float) -> None:
+    images, every = np.arange(3, dtype=np.uint8).reshape(3, 1, 1, 1), np.arange(3, dtype=np.int32)
+    splits = Splits(About("", 0, 3, 7, 1, 1), images, np.array(labels, np.int32), every[:0], every[:0], every)
+    program: Any = Said()
+    scores = evaluate(program, splits, every, "softmax")
+    assert (scores["top5"], scores["accuracy"]) == pytest.approx((top5, accuracy))
 
 
 def test_an_image_is_right_by_any_of_its_classes_and_one_without_any_is_left_out() -> None:
@@ -73,6 +102,17 @@ def test_right_classes_that_are_not_those_of_the_images_are_one_sentence(
     (tmp_path / "real.json").write_text(told)
     with pytest.raises(MixlabError, match=sentence):
         real.right_classes(str(tmp_path / "real.json"), names, CLASSES)
+
+
+def test_scores_by_different_right_classes_do_not_compare() -> None:
+    import pandas as pd
+
+    frame = pd.DataFrame({"last.test.real": [0.5, 0.6, None], "right_classes": ["a", "b", "c"]})
+    (note,) = right_classes.notes(frame)
+    assert note == "The trials have a real by 2 different sets of right classes: they do not compare."
+    assert not list(right_classes.notes(frame[1:])) and not list(right_classes.notes(frame[["last.test.real"]]))
+    right = np.eye(3, dtype=bool)
+    assert real.fingerprint(right) == real.fingerprint(right.copy()) != real.fingerprint(right[::-1])
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 64, 65, 1000, 4097])
@@ -129,6 +169,19 @@ def test_a_trial_measures_right_classes_on_test_alone_and_keeps_its_id(
     assert "real" in point["test"] and "real" not in point["train"]
     assert "6 of 8 test examples have a right class in data.labels_real" in " ".join(record["data"]["notes"])
     assert run("run", "a.yaml").code == 0 and len(records(tmp_path / "runs")) == 1  # the same trial without it
+    others = {name: ["b" if classes == ["a"] else "a"] for name, classes in told.items()}
+    (tmp_path / "others.json").write_text(json.dumps(others))
+    (tmp_path / "same.json").write_text(json.dumps(told, indent=1))
+    shown, left_out, without = (
+        run("report", "a.yaml", "--metric", "real", *more).out
+        for more in (("data.labels_real=same.json",), ("data.labels_real=others.json",), ())
+    )
+    score = f"{100 * point['test']['real']:.1f}"
+    assert score in shown and score in without and "right classes" not in shown + without
+    assert score not in left_out
+    assert "1 of 1 trials have a real by other right classes than data.labels_real has now" in left_out
+    curves = (tmp_path / "runs" / "ablations" / "a" / "report" / "tidy.csv").read_text()
+    assert record["data"]["right_classes"] in curves
     (weights,) = (tmp_path / "runs").glob("trials/*/weights.safetensors")
     (tmp_path / "classes.txt").write_text("b\na\n")  # the other order: other outputs stand for the classes
     said = [

@@ -108,6 +108,8 @@ LIMITS: dict[str, tuple[Any, Any]] = {
     "train.evaluate_every": (1, None),
     "train.evaluate_train_examples": (1, None),
     "seed": (0, None),
+    "train.microbatches": (1, 4096),
+    "run.devices": (1, None),
     "run.threads": (0, None),
     "run.checkpoint_every_s": (0.0, None),
 }
@@ -495,9 +497,11 @@ def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, n
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
     values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best", "run.replicas": "auto"}
-    values |= {"run.probe_shots": 1}
-    resolved = trial(base(), f"{name}={values[name]}")
-    assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base()).id == GOLDEN_ID
+    values |= {"run.probe_shots": 1, "run.devices": 2}
+    parts = [f"train.microbatches={2 if name == 'run.devices' else 1}"]
+    resolved = trial(base(), *parts, f"{name}={values[name]}")
+    assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base(), *parts).id
+    assert name == "run.devices" or resolved.id == GOLDEN_ID
 
 
 def changed(trial: Trial) -> Iterator[tuple[str, Trial]]:

@@ -21,6 +21,7 @@ from tests.conftest import command, write_yaml
 
 NUM, SIDE = 30, 8
 BYTES = NUM * SIDE * SIDE * 3
+SEVERAL_BYTES = BYTES - NUM // 2 * SIDE * 3  # every second image lacks a row
 ON_HOST = AugmentConfig(inception="tf")
 PLENTY = 2**40
 
@@ -38,9 +39,10 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def held(source: Path, cache: Path, asked: str, augment: AugmentConfig = ON_HOST) -> tuple[Trial, data.Splits]:
     """A trial on a set, and its images."""
-    config = DataConfig(source=str(source), storage=asked, augment=augment, image_size=SIDE)
+    config = DataConfig(source=str(source), augment=augment, image_size=SIDE)
     model, train = ModelConfig(patch_size=4, hidden_dim=8, num_blocks=1), TrainConfig(batch_size=4, steps=2)
     trial = resolve(TrialConfig(model, config, train), data.describe(config, cache, "test"), "test")
+    trial = replace(trial, data=replace(trial.data, storage=asked))  # a plan refuses what cannot be before
     return trial, data.load(trial.data, trial.info, cache)
 
 
@@ -57,8 +59,8 @@ ON_MACHINE = [
     ("array", BYTES - 1, "disk"),
     ("encoded", BYTES, "memory"),
     ("encoded", BYTES - 1, "encoded"),
-    ("several", BYTES, "memory"),
-    ("several", BYTES - 1, "encoded"),
+    ("several", SEVERAL_BYTES, "memory"),
+    ("several", SEVERAL_BYTES - 1, "encoded"),
 ]
 
 
@@ -120,8 +122,9 @@ def test_images_of_several_sizes_are_not_laid_out_on_disk_where_they_are_cropped
     with pytest.raises(MixlabError) as error:
         choose(trial, splits, None)
     assert str(error.value) == (
-        f"trial {trial.id}: data.storage: disk needs images of one size where they are cropped as they are stored, and "
-        f"those of {str(sets['several'])!r} have several; set it to encoded, or prepare the source with --resize"
+        f"trial {trial.id}: data.storage: disk has the images of {str(sets['several'])!r} decoded in the size of the "
+        f"trial, and data.augment.inception crops them as they are stored; set it to encoded or memory, or prepare the "
+        f"source with --resize, to the size to crop from"
     )
     framed, of_framed = held(sets["several"], cache, "disk", AugmentConfig())
     assert choose(framed, of_framed, None) == "disk"  # squares
@@ -130,7 +133,7 @@ def test_images_of_several_sizes_are_not_laid_out_on_disk_where_they_are_cropped
 def test_memory_that_is_asked_for_and_not_there_is_refused_with_both_numbers(
     sets: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trial, splits = held(sets["array"], cache, "memory")
+    trial, splits = held(sets["array"], cache, "memory", AugmentConfig(flip=True))
     many = replace(splits, about=replace(splits.about, num_train=10**7))
     monkeypatch.setattr(memory, "available_bytes", lambda: 2**30)
     with pytest.raises(MixlabError, match=rf"^trial {trial.id}: .* decodes to 1\.79 GiB .* and 1\.00 GiB of memory"):

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,19 @@ HOST_AUGMENT: dict[str, Any] = {
     "randaugment": RandAugmentConfig(num=2),
     "erasing": 0.3,
 }
+ALL_AUGMENT: dict[str, Any] = {
+    "flip": True,
+    "mixup": 0.4,
+    "mixup_style": "authors",
+    "cutmix": 1.0,
+    "inception": "torchvision",
+    "inception_area": 0.2,
+    "randaugment": RandAugmentConfig(num=2, magnitude=9.0, style="torchvision"),
+    "color_jitter": 0.3,
+    "three_augment": True,
+    "erasing": 0.5,
+    "repeat": 2,
+}
 WHOLE_CHUNK = 3  # steps
 
 
@@ -76,8 +89,8 @@ def sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 FORMS = ("array", "encoded")
 
 
-def trial_of(source: Path, cache: Path, backend: str, storage: str, augment: dict[str, Any]) -> Trial:
-    held = DataConfig(source=str(source), storage=storage, augment=AugmentConfig(**augment))
+def trial_of(source: Path, cache: Path, backend: str, storage: str, augment: dict[str, Any], **framing: int) -> Trial:
+    held = DataConfig(source=str(source), storage=storage, augment=AugmentConfig(**augment), **framing)  # type: ignore[arg-type]
     train = TrainConfig(batch_size=BATCH, steps=STEPS, evaluate_every=EVERY, learning_rate=0.01, precision="float64")
     run = RunConfig(device="cpu", threads=1, checkpoint_every_s=1e9)
     model = ModelConfig(patch_size=4, hidden_dim=8, num_blocks=1)
@@ -110,7 +123,9 @@ WAYS = [
 ]
 
 
-@pytest.mark.parametrize("augment", [DEVICE_AUGMENT, HOST_AUGMENT], ids=["on the device", "on the host"])
+@pytest.mark.parametrize(
+    "augment", [DEVICE_AUGMENT, HOST_AUGMENT, ALL_AUGMENT], ids=["on the device", "on the host", "all at once"]
+)
 @pytest.mark.parametrize("backend", backends.names())
 def test_where_pixels_come_from_is_not_in_the_id_nor_in_any_bit(
     backend: str, augment: dict[str, Any], sets: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -134,12 +149,33 @@ def test_where_pixels_come_from_is_not_in_the_id_nor_in_any_bit(
         assert one.keys() == weights[0].keys() and all(np.array_equal(one[name], x) for name, x in weights[0].items())
 
 
+@pytest.mark.parametrize("augment", [{}, {"color_jitter": 0.2}], ids=["on the device", "on the host"])
+def test_images_are_framed_once_wherever_they_are_stored(
+    augment: dict[str, Any], sets: dict[str, Path], tmp_path: Path
+) -> None:
+    """Those that lie framed in the cache have lost what data.shorter_side cuts off, and must not lose it again."""
+    curves = []
+    for number, storage in enumerate(("memory", "disk", "encoded")):
+        trial = trial_of(sets["encoded"], tmp_path, "torch", storage, augment, image_size=4, shorter_side=6)
+        _, record = worked(trial, Store(tmp_path / str(number)), tmp_path)
+        assert record["status"] == "done" and record["data"]["storage"] == storage
+        curves.append(record["curve"])
+    assert curves[1] == curves[0] and curves[2] == curves[0]
+
+
 @pytest.mark.parametrize("storage", ["encoded"])
 def test_arrays_cannot_be_read_as_encoded(storage: str, sets: dict[str, Path], tmp_path: Path) -> None:
-    trial = trial_of(sets["array"], tmp_path, "torch", storage, {})
+    trial = trial_of(sets["array"], tmp_path, "torch", "auto", {})
+    trial = replace(trial, data=replace(trial.data, storage=storage))  # when it was planned, they were encoded
     events, record = worked(trial, Store(tmp_path / "runs"), tmp_path)
     assert record is None and isinstance(events[-1], Ended) and events[-1].failure
     assert "data.storage: encoded needs images that are encoded" in events[-1].failure.reason
+
+
+def test_all_at_once_is_every_augmentation_that_there_is() -> None:
+    """But for the crop with padding, in whose place stands that of inception."""
+    assert ALL_AUGMENT.keys() == {one.name for one in fields(AugmentConfig)} - {"crop"}
+    assert all(value != getattr(AugmentConfig(), name) for name, value in ALL_AUGMENT.items())
 
 
 # Faults
@@ -318,7 +354,10 @@ def test_images_that_are_lost_are_a_cause_of_their_own(sets: dict[str, Path], tm
     ended = events[-1]
     assert isinstance(ended, Ended) and ended.failure and ended.failure.cause == "data_missing"
     assert "ends at byte 200" in ended.failure.reason and store.record(trial.id) is None
-    assert (checkpoint.newest_step(store.checkpoint(trial.id)) or 0) > 0
+    saved = checkpoint.newest_step(store.checkpoint(trial.id)) or 0
+    assert saved > 0 and ended.failure.reason.startswith(f"trial {trial.id}: data: ")
+    told = f"it is saved at step {saved}, and goes on from there when it is run or submitted again"
+    assert ended.failure.reason.endswith(told)
     (own / "images.npy").write_bytes(content)
     _, record = worked(trial, store, tmp_path)
     assert record is not None and record["curve"] == whole["curve"]

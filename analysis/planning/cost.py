@@ -13,7 +13,7 @@ from backends.models import family_of, folds
 from backends.state import slots
 from experiments.data import prepared
 from experiments.design.ablation import GridTrial
-from experiments.running import fit
+from experiments.running import fit, storage
 from experiments.spec.trial import Trial
 
 # Bytes of a done trial's record, curve, spec and environment: without a point of the curve, and of each point.
@@ -49,7 +49,7 @@ def cost(known: Known) -> Cost:
     """The cost of a grid beside what is done of it."""
     trials = [planned.trial for planned in known.whole]
     left = [planned.trial for planned in known.left]
-    largest = max(known.whole, key=lambda planned: fit.needed_bytes(planned.trial))
+    largest = max(known.whole, key=lambda planned: storage.needed_bytes(planned.trial))
     return Cost(
         len(left),
         sum(training_flops(planned.trial) * known.share(planned) for planned in known.whole),
@@ -60,7 +60,7 @@ def cost(known: Known) -> Cost:
             _data(trials),
             max(map(_checkpoints, trials)),
         ),
-        fit.needed_bytes(largest.trial),
+        storage.needed_bytes(largest.trial),
         largest,
     )
 

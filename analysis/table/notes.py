@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from analysis import inference, matching, tuned
+from analysis import inference, matching, right_classes, tuned
 from analysis.cells import Options, is_mixed
 from analysis.labels import Row, Rows, baseline_of, label_text, records, rows
 from analysis.origins import apart_text
@@ -125,6 +125,7 @@ def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[st
         yield f"{count} of {len(frame)} trials ran with uncommitted changes."
     yield from _added(frame)
     yield from _repeats(frame)
+    yield from right_classes.notes(frame)
     yield from _starved(frame)
 
 

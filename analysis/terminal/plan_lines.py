@@ -14,7 +14,7 @@ from backends.models import folds
 from experiments.design.ablation import GridTrial
 from experiments.design.choice import combinations
 from experiments.design.halving import stages_text
-from experiments.running import fit
+from experiments.running import fit, storage
 from experiments.spec.expand import as_typed
 
 MAX_TRIALS = 40  # that are listed, unless all are asked for
@@ -61,7 +61,9 @@ def _memory(found: Cost) -> list[str]:
     peak = f"{found.memory_bytes / MIB:,.0f} MiB at the peak of the largest, {_named(found.largest)}"
     if not fit.does_stream(trial):
         return [peak]
-    return [peak, f"of it {fit.data_bytes(trial, streams=True) / MIB:,.0f} MiB of pixels, read ahead"]
+    lines = [peak, f"of it {fit.data_bytes(trial, streams=True) / MIB:,.0f} MiB of pixels, read ahead"]
+    held = storage.held_bytes(trial) / MIB
+    return [*lines, *([f"and {held:,.0f} MiB of images, in the memory of the host"] if held else [])]
 
 
 _HEADER = ["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]
@@ -76,7 +78,7 @@ def _row(known: Known, planned: GridTrial) -> list[str]:
         str(trial.num_steps),
         f"{folds.count(trial.model):,}",
         f"{2 * folds.forward_macs(trial.model) / 1e9:.4g}",
-        f"{fit.needed_bytes(trial) / MIB:,.1f}",
+        f"{storage.needed_bytes(trial) / MIB:,.1f}",
     ]
 
 

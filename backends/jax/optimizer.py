@@ -21,13 +21,15 @@ def apply_gradient(
     rate: Array,
     corrections: Array,
     decayed: dict[str, bool],
-    norm: Array,
-) -> State:
-    """The next state.
+    norm: Array | None = None,
+) -> tuple[State, Array]:
+    """The next state, and the norm of the gradient before clipping.
 
-    Args: norm: of the gradient, before clipping.    corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
-          decayed: whether weight decay acts, by parameter.
+    Args: corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
+          decayed: whether weight decay acts, by parameter.    norm: where it is known.
     """
+    if norm is None:
+        norm = optax.tree.norm(gradient)
     if spec.clip_norm:
         gradient = optax.tree.scale(scalars["clip_norm"] / jnp.maximum(norm, scalars["clip_norm"]), gradient)
     direction = adamw if spec.optimizer == "adamw" else sgd
@@ -40,7 +42,7 @@ def apply_gradient(
     if spec.ema_decay:
         step = optax.tree.scale(scalars["1 - ema_decay"], optax.tree.sub(params, state["average"]))
         moments["average"] = optax.tree.add(state["average"], step)
-    return {"params": state["params"] | params, **moments}
+    return {"params": state["params"] | params, **moments}, norm
 
 
 def adamw(

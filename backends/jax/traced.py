@@ -70,8 +70,7 @@ class Traced:
         def one_step(state: Any, step: Any) -> tuple[Any, jax.Array, jax.Array]:
             value, gradient = self.loss_and_gradient(state["params"], data, step, scalars, dropout)
             rate, corrections = step["learning_rate"], step["moment_corrections"]
-            norm = optax.tree.norm(gradient)
-            state = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed, norm)
+            state, norm = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed)
             return state, value, norm
 
         def body(i: jax.Array, carry: Any) -> Any:
@@ -114,7 +113,7 @@ class Traced:
         def one(state: Any, flat_n: jax.Array, step: Any) -> tuple[Any, jax.Array, jax.Array]:
             gradient, rate, corrections = self.layout.named(flat_n), step["learning_rate"], step["moment_corrections"]
             norm = self.layout.norm(flat_n)
-            state = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed, norm)
+            state, _ = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed, norm)
             return state, flat_n[-1], norm
 
         step = {name: array[i] for name, array in steps.items()}

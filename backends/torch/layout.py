@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backends.arrays import Array, Shape
-from backends.microbatches import padded_size
+from backends.microbatches import padded_size, tree_sum
 
 
 @dataclass(frozen=True)
@@ -49,3 +49,8 @@ class Layout:
             for name, values in self.named(row).items():
                 values.copy_(torch.tensor(state[f"{group}/{name}"]))
         return flat
+
+    def norm(self, flat_rn: Tensor) -> Tensor:
+        """The norm of each gradient (replicas, n): squares of equal shares, added in the tree of microbatches.py."""
+        shares = flat_rn.reshape(len(flat_rn), self.num_shares, -1).unbind(1)
+        return tree_sum((share.square().sum(1) for share in shares), torch.add).sqrt()

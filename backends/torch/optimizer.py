@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from backends.microbatches import tree_sum
 from backends.specs import OptimizerSpec
 
 State = dict[str, Tensor]  # params and each slot
@@ -19,14 +18,15 @@ def apply_gradient(
     rate: Tensor,
     corrections: Tensor,
     num_decayed: int,
-    num_shares: int = 1,
+    norm: Tensor | None = None,
 ) -> Tensor:
     """Update the state in place, and return the norm of the gradient before clipping, (replicas,).
 
     Args: rate: (replicas,).    corrections: (replicas, 2), 1 / (1 - b1^t) and 1 / (1 - b2^t).
-          num_decayed: leading parameters that weight decay acts on.    num_shares: see `norms`.
+          num_decayed: leading parameters that weight decay acts on.    norm: where it is known.
     """
-    norm = norms(gradient, num_shares)
+    if norm is None:
+        norm = gradient.norm(dim=1)
     factor = (spec.clip_norm / norm.clamp(min=spec.clip_norm))[:, None] if spec.clip_norm else None
     size = CPU_PART if gradient.device.type == "cpu" else gradient.shape[1]
     for first in range(0, gradient.shape[1], size):
@@ -35,18 +35,6 @@ def apply_gradient(
         clipped = part if factor is None else part * factor
         _update(spec, state_part, clipped, rate, corrections, max(0, num_decayed - first))
     return norm
-
-
-def norms(gradient: Tensor, num_shares: int) -> Tensor:
-    """The norm of each row, (replicas,).
-
-    Args: num_shares: equal parts whose squares are added in the tree of microbatches.py, so that the processes of a
-          group can each take some of them.
-    """
-    if num_shares == 1:
-        return gradient.norm(dim=1)
-    shares = gradient.reshape(len(gradient), num_shares, -1).unbind(1)
-    return tree_sum((share.square().sum(1) for share in shares), torch.add).sqrt()
 
 
 def _update(

@@ -102,10 +102,9 @@ class TorchProgram:
             with self._compiling("train", plans[0].examples.shape[1]):
                 step_losses, gradient = self._summed_gradient(parts, i, plans)
             rate, corrections = (parts[0][name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
+            norm = self.trained.norm(gradient) if self.run.microbatches > 1 else None
             norms.append(
-                apply_gradient(
-                    self.optimizer, self.state, gradient, rate, corrections, self.num_decayed, self.run.microbatches
-                )
+                apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed, norm)
             )
             losses.append(step_losses)
         # Fetched once for all steps: each fetch makes Python wait for the device.

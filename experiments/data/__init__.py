@@ -2,7 +2,7 @@
 
 from experiments.data.limits import NotPrepared, Purpose, decoded_bytes
 from experiments.data.permutation import pixel_order
-from experiments.data.remarks import in_record, notes, of_trials
+from experiments.data.remarks import in_record, notes, of_trials, right_fingerprint
 from experiments.data.splits import Splits, check_memory, describe, facts, first_images, load, prepare, repeats
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "pixel_order",
     "prepare",
     "repeats",
+    "right_fingerprint",
 ]

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.spec.values import shown
@@ -21,6 +21,7 @@ class Description:
     image_size: pixels a side; None: the images have several sizes.
     recipe:     the fields of the data and the options that it was made with, by name.
     files:      bytes of each file beside this one.
+    sums:       SHA-256 of each of them but that of the images, in hexadecimal; empty where it was not noted.
     """
 
     format: int
@@ -37,6 +38,7 @@ class Description:
     recipe: Mapping[str, Any]
     files: Mapping[str, int]
     mixlab: str
+    sums: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def num(self) -> int:

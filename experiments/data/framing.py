@@ -18,7 +18,10 @@ if TYPE_CHECKING:  # Pillow takes part only where a source is read
 
 
 def check(config: DataConfig, where: str) -> None:
-    """Check channels and sizes. Raises: MixlabError: there are two, or `data.shorter_side` does not fit the size."""
+    """Check sizes and channels.
+
+    Raises: MixlabError: `data.shorter_side` does not fit `data.image_size`, or no image has so many channels.
+    """
     if config.image_channels == 2:
         raise MixlabError(f"{where}: data.image_channels: expected 1 (grey) or 3 (colour), got 2")
     if config.shorter_side is not None and (config.image_size is None or config.shorter_side < config.image_size):

@@ -16,6 +16,7 @@ PLANNED_BYTES = GIB  # of files, and of decoded images: what planning reads and 
 class Purpose(Enum):
     """What a source is read for."""
 
+    REPORTING = "reporting"  # as for planning; but what was read before may be damaged now
     PLANNING = "planning"  # what is small is decoded, however little memory there is
     TRAINING = "training"  # what fits into memory is
     PREPARING = "preparing"  # everything is

@@ -1,6 +1,6 @@
 """Raw images, opened by Pillow: their heads are read, their pixels not yet."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING
 
@@ -56,10 +56,28 @@ def deep_values(raw: Raw, image: "Image") -> tuple[Array, Array | None]:
     return depth.from_array(raw) if isinstance(raw, np.ndarray) else depth.values(image, lambda: opened(raw))
 
 
-def unreadable(split: str, row: int, raw: Raw, error: Exception, where: str) -> MixlabError:
+class Unreadable(MixlabError):
+    """An image that cannot be read; `told`: which, and why, to list it with others."""
+
+    told = ""
+
+
+def unreadable(split: str, row: int, raw: Raw, error: Exception, where: str) -> Unreadable:
     """The sentence on an image that cannot be read."""
     reason = first_line(error).split(" <_io.BytesIO")[0]  # the rest says nothing to the reader
     file = f", {raw}," if isinstance(raw, str) else ""
+    which = f"image {row} of split {split!r}{file}"
+    found = Unreadable(f"{where}: data.source: {which} cannot be read ({reason}); replace or remove it")
+    found.told = f"{raw if isinstance(raw, str) else which} ({reason})"
+    return found
+
+
+def all_unreadable(found: Sequence[Unreadable], most: int, where: str) -> MixlabError:
+    """The sentence on all of them.  Args: most: from so many on, there may be more."""
+    if len(found) == 1:
+        return found[0]
+    more = " or more" if len(found) >= most else ""
+    told = ", ".join(one.told for one in found[:most])
     return MixlabError(
-        f"{where}: data.source: image {row} of split {split!r}{file} cannot be read ({reason}); replace or remove it"
+        f"{where}: data.source: {min(len(found), most)} images{more} cannot be read: {told}; replace or remove them"
     )

@@ -12,9 +12,9 @@ names.txt    names of the examples, one a line, where the source has them
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,25 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import digest_of
-from experiments.data.description import FORMAT, IMAGES, Description, described
+from experiments.data.damage import (
+    ABOUT,
+    HASHES,
+    LABELS,
+    NAMES,
+    OFFSETS,
+    SIZES,
+    check_files,
+    check_format,
+    damaged,
+    has_files,
+)
+from experiments.data.description import IMAGES, Description, described
 from experiments.data.known import About, Facts
 from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels, decoders
 from experiments.data.tree import place
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
 
-ABOUT = "about.json"
-LABELS, HASHES, NAMES, OFFSETS, SIZES = "labels.npy", "hashes.npy", "names.txt", "offsets.npy", "sizes.npy"
-FILES = (*IMAGES.values(), LABELS, HASHES, NAMES, OFFSETS, SIZES)
 NOTES_OF_FORM = {"array": "as pixels", "encoded": "as files of images"}
 FRAMING = ("image_size", "shorter_side", "interpolation")
 # Fields that decided what the images are: a trial gives them as the recipe has them, or leaves them out.
@@ -79,7 +88,10 @@ class Prepared:
 
     @cached_property
     def labels(self) -> Array:
-        return self._array(LABELS, (self.description.num,), np.int32)
+        labels, num = self._array(LABELS, (self.description.num,), np.int32), self.description.num_classes
+        if labels.min() < 0 or labels.max() >= num:
+            raise self._damaged(LABELS, f"expected classes 0 to {num - 1}, got {labels.min()} to {labels.max()}")
+        return labels
 
     @cached_property
     def hashes(self) -> Array:
@@ -93,12 +105,21 @@ class Prepared:
             return np.broadcast_to(np.array([own.image_size] * 2), (own.num, 2))
         return self._array(SIZES, (own.num, 2), np.uint16)
 
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes of all images decoded, each in the size that it is stored in."""
+        return int(self.sizes.astype(np.int64).prod(1).sum()) * self.description.image_channels
+
     @cached_property
     def names(self) -> list[str] | None:
         """Names of the examples; None: the source had none."""
         if NAMES not in self.description.files:
             return None
-        names = (self.folder / NAMES).read_text("utf-8").split("\n")[:-1]
+        try:
+            text = self._content(NAMES).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise self._damaged(NAMES, str(error)) from error
+        names = text.split("\n")[:-1]
         if len(names) != self.description.num:
             raise self._damaged(NAMES, f"it holds {len(names):,} names of {self.description.num:,}")
         return names
@@ -157,6 +178,10 @@ class Prepared:
         own = self.description
         asked = {name: getattr(config, name) for name in MADE_BY if getattr(config, name) != getattr(DataConfig, name)}
         made = {name: own.recipe.get(name) for name in asked}
+        if own.recipe.get("image_size") and config.image_size in (None, own.image_size):  # resized, and not once more
+            framed = {name: getattr(config, name) for name in ("shorter_side", "interpolation")}
+            given = {name: value for name, value in framed.items() if value != getattr(DataConfig, name)}
+            asked, made = asked | given, made | {name: own.recipe.get(name) for name in given}
         if config.image_channels:
             asked["image_channels"], made["image_channels"] = config.image_channels, own.image_channels
         for name, value in asked.items():
@@ -169,12 +194,19 @@ class Prepared:
     def _array(self, name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         """The array of a small file, whole: of a memory map, a file that is cut off later would be a bus error."""
         try:
-            array: Array = np.load(self.folder / name)
+            array: Array = np.load(BytesIO(self._content(name)))
         except (OSError, ValueError, EOFError) as error:
             raise self._damaged(name, str(error)) from error
         if array.shape != shape or array.dtype != dtype:
             raise self._damaged(name, f"expected {np.dtype(dtype)} {shape}, got {array.dtype} {array.shape}")
         return array
+
+    def _content(self, name: str) -> bytes:
+        """The bytes of a small file.  Raises: MixlabError: they are not those that were written.    OSError."""
+        content, expected = (self.folder / name).read_bytes(), self.description.sums.get(name)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise self._damaged(name, "its bytes have changed since it was prepared")
+        return content
 
     def _damaged(self, name: str, why: str) -> MixlabError:
         return damaged(self.folder, name, why, self.where)
@@ -191,51 +223,22 @@ def find(source: str, where: str) -> Prepared | None:
     try:
         text = (folder / ABOUT).read_text("utf-8")
     except FileNotFoundError:
-        return None
+        if not all((folder / name).exists() for name in (LABELS, HASHES)):
+            return None
+        raise damaged(folder, ABOUT, "it is missing", where) from None
     except (OSError, UnicodeDecodeError) as error:
-        if not _has_files(folder):
+        if not has_files(folder):
             return None
         raise damaged(folder, ABOUT, str(error), where) from error
     try:
         held = json.loads(text)
         if not isinstance(held, dict) or "form" not in held:
             return None  # something else: a decoded entry of a cache, or a file of the user's own
-        _check_format(folder, held.get("format"), where)
+        check_format(folder, held.get("format"), where)
         description = described(held)
     except (ValueError, TypeError) as error:
-        if not _has_files(folder):
+        if not has_files(folder):
             return None
         raise damaged(folder, ABOUT, str(error), where) from error
-    _check_files(folder, description.files, where)
+    check_files(folder, description.files, where)
     return Prepared(folder, description, where)
-
-
-def damaged(folder: Path, name: str, why: str, where: str) -> MixlabError:
-    return MixlabError(
-        f"{where}: data.source: the prepared data {folder} is damaged: {name}: {why}; copy it anew, or prepare it anew"
-    )
-
-
-def _check_format(folder: Path, number: Any, where: str) -> None:
-    if not isinstance(number, int):
-        raise ValueError(f"expected a format number, got {shown(number)}")
-    if number > FORMAT:
-        raise MixlabError(
-            f"{where}: data.source: {folder} was prepared by a newer Mixlab (format {number}, this one reads up to "
-            f"{FORMAT}); update Mixlab, or prepare it anew"
-        )
-
-
-def _check_files(folder: Path, files: Mapping[str, int], where: str) -> None:
-    """Check that each file is there and as long as it was. Raises: MixlabError."""
-    for name, expected in files.items():
-        try:
-            found = (folder / name).stat().st_size
-        except OSError as error:
-            raise damaged(folder, name, error.strerror or str(error), where) from error
-        if found != expected:
-            raise damaged(folder, name, f"expected {expected:,} bytes, got {found:,}", where)
-
-
-def _has_files(folder: Path) -> bool:
-    return any((folder / name).exists() for name in FILES)

@@ -14,15 +14,17 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import framing, known, room, treating
+from experiments.data import framing, known, opening, room, treating
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import Watch
+from experiments.data.damage import HASHES, LABELS, NAMES, OFFSETS, SIZES
 from experiments.data.description import FORMAT, IMAGES, Description
 from experiments.data.fingerprints import check_is_there, listing
 from experiments.data.known import About
+from experiments.data.opening import Unreadable
 from experiments.data.pictures import Decoder
 from experiments.data.pixels import decode, decoders
-from experiments.data.prepared import HASHES, LABELS, NAMES, OFFSETS, SIZES, Prepared, find
+from experiments.data.prepared import Prepared, find
 from experiments.data.progress import Bar
 from experiments.data.raw import RawSource, name_of
 from experiments.data.room import Request
@@ -30,6 +32,8 @@ from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.staging import SCRATCH, Staging
 from experiments.data.treating import ANEW, BLENDED, DEEP, FRAMES, Item, Made, Treatment, Workers
 from experiments.data.tree import Tree, place
+
+MOST_BROKEN = 20  # images that cannot be read, after which no further ones are looked for
 
 
 def prepare(request: Request, tree: Tree | None) -> Prepared:
@@ -45,6 +49,11 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
         )
     framing.check(request.config, request.where)
     check_is_there(request.config, tree, request.cache, request.where)
+    if tree and place(request.config.source).resolve() in request.out.resolve().parents:
+        raise MixlabError(
+            f"{request.where}: {request.out} lies in {request.config.source}, and would become a part of it; name a "
+            f"folder beside it"
+        )
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
         return held
@@ -94,6 +103,7 @@ class _Making:
 
     def __init__(self, request: Request, source: RawSource, tree: Tree | None, staging: Staging):
         self.request, self.source, self.tree, self.staging = request, source, tree, staging
+        self.broken: list[Unreadable] = []
         self.labels = np.concatenate([split.labels for split in source.splits])
         self.decoder = Decoder(source, request.config, request.where, keep=request.form == "keep")
         num_test = len(source.test.labels) if source.test else 0
@@ -115,11 +125,20 @@ class _Making:
         self._read_back()
         bar = Bar(f"preparing {self.request.config.source}", total, done)
         with Workers(treatment, self.request.jobs) as workers, bar, staging.safely():
-            for made in workers.made(islice(self._items(), done, None)):
+            for found in workers.made(islice(self._items(), done, None)):
+                made = [one for one in found if isinstance(one, Made)]
+                self.broken += [one for one in found if isinstance(one, Unreadable)]
+                if len(self.broken) >= MOST_BROKEN:
+                    break
+                if self.broken:  # the rest is looked at alone: to mend a file makes another source, begun anew
+                    bar.advance(len(found))
+                    continue
                 self._hash(made)
                 workers.wants_pixels = self.stream is not None
                 staging.write(made)
                 bar.advance(len(made))
+        if self.broken:
+            raise opening.all_unreadable(self.broken, MOST_BROKEN, self.request.where)
         self._finish(recipe)
 
     def _items(self) -> Iterator[Item]:
@@ -176,7 +195,7 @@ class _Making:
         about, notes = self.about, (*self.source.notes, *self._notes(rows))
         notes = (*(self.tree.notes() if self.tree else ()), *notes)
         staging.publish(
-            lambda files: Description(
+            lambda files, sums: Description(
                 format=FORMAT,
                 form=self.request.kind,
                 content=total.hexdigest()[:24],
@@ -191,6 +210,7 @@ class _Making:
                 recipe=recipe,
                 files=files,
                 mixlab=_own_version(),
+                sums=sums,
             )
         )
 

@@ -20,6 +20,15 @@ def notes(config: DataConfig, info: DataInfo, cache: Path) -> list[str]:
     return [*facts(config, info, cache).notes, *([last] if last else []), *counted]
 
 
+def right_fingerprint(config: DataConfig, info: DataInfo) -> str | None:
+    """The fingerprint of all right classes of the test examples; None: `data.labels_real` is not given.
+
+    Raises: MixlabError: the file or the names of the examples cannot be read.
+    """
+    right = right_classes(config, info, "this trial")
+    return None if right is None else real.fingerprint(right)
+
+
 def in_record(config: DataConfig, info: DataInfo, cache: Path) -> dict[str, Any]:
     """The part of a record that tells of the data; the classes stand in the order of their numbers."""
     source_facts, equal = facts(config, info, cache), repeats(config, info, cache)
@@ -28,6 +37,7 @@ def in_record(config: DataConfig, info: DataInfo, cache: Path) -> dict[str, Any]
         "kind": source_facts.kind,
         "classes": list(source_facts.classes),
         "notes": notes(config, info, cache),
+        "right_classes": right_fingerprint(config, info),
         "repeats": dataclasses.asdict(equal) if equal else None,
     }
 

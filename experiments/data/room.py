@@ -7,8 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from backends.errors import MixlabError
+from experiments.data import opening
+from experiments.data.opening import Unreadable
 from experiments.data.raw import RawSource
-from experiments.data.treating import CHUNK, Item, Treatment, Workers
+from experiments.data.treating import CHUNK, Item, Made, Treatment, Workers
 from experiments.data.tree import Tree
 from experiments.data.words import is_image
 from experiments.spec.config import DataConfig
@@ -58,7 +60,10 @@ def _bytes_of_one(request: Request, treatment: Treatment, source: RawSource, tre
             return sum(sizes) / len(sizes), " by the mean of the files"
     sample = list(islice(_sample(source), SAMPLE))
     with Workers(treatment, 1) as workers:
-        sizes = [len(one.content) for made in workers.made(sample) for one in made]
+        found = [one for made in workers.made(sample) for one in made]
+    sizes = [len(one.content) for one in found if isinstance(one, Made)]
+    if not sizes:
+        raise opening.all_unreadable([one for one in found if isinstance(one, Unreadable)], SAMPLE, request.where)
     return sum(sizes) / len(sizes), f" by the mean of {len(sizes)} of them"
 
 

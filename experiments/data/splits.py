@@ -13,7 +13,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared, real
+from experiments.data import checks, decoded, drawing, framing, known, limits, memo, prepared, real, stored_form
 from experiments.data.builtin import BUILT_IN
 from experiments.data.fingerprints import fingerprint, hub_bytes, is_there, noted_fingerprint, source_tree
 from experiments.data.known import About, Facts
@@ -61,7 +61,8 @@ class Splits:
 def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Purpose.TRAINING) -> DataInfo:
     """What the source holds. The first time it is decoded into the cache; afterwards small files are read.
 
-    A folder that is gone holds what it held when it was last read, so that a report needs no images.
+    A folder that is gone holds what it held when it was last read, and so does one that is damaged for a report, so
+    that it needs no images.
 
     Args:   cache: folder of decoded images.   where: what an error begins with, such as a file name.
             purpose: decides how much may be decoded.
@@ -75,7 +76,9 @@ def describe(config: DataConfig, cache: Path, where: str, purpose: Purpose = Pur
         raise _cache_error(cache, error, where) from error
     counts = drawing.counts(config, about, where)
     info = DataInfo(about.content, about.image_size, about.image_channels, about.num_classes, *counts)
-    right_classes(config, info, where)  # raises where they are not those of the test examples
+    if purpose is not Purpose.REPORTING:  # a report shows what was trained, whatever has become of the images
+        right_classes(config, info, where)  # raises where they are not those of the test examples
+        stored_form.check(config, about.content, where)
     return info
 
 
@@ -209,10 +212,16 @@ def _find_out(config: DataConfig, cache: Path, where: str, purpose: Purpose) -> 
     last = known.last_at(cache, config)
     if last and not is_there(config.source):
         return last
-    if held := prepared.find(config.source, where):
-        about = held.about(config)
-        known.remember_place(cache, config, about, held.facts)
-        return about
+    try:
+        if held := prepared.find(config.source, where):
+            about = held.about(config)
+            known.remember_place(cache, config, about, held.facts)
+            return about
+    except MixlabError:  # it is damaged
+        if last is None or purpose is not Purpose.REPORTING:
+            raise
+        return last
+    purpose = Purpose.PLANNING if purpose is Purpose.REPORTING else purpose
     tree = source_tree(config.source, where)
     # First by what a listing tells, as reading all files of a large source for its fingerprint takes minutes.
     noted = noted_fingerprint(config, tree, cache)

@@ -7,6 +7,7 @@ lock           held by the process that writes
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -21,8 +22,8 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data.description import Description, as_json
-from experiments.data.prepared import ABOUT, FILES
+from experiments.data.damage import ABOUT, FILES
+from experiments.data.description import IMAGES, Description, as_json
 from experiments.data.treating import Made
 from experiments.files import FULL, reason, replace
 
@@ -43,7 +44,7 @@ class Staging:
         self.out, self.question, self.where = out, question, where
         self.folder = out.with_name(f".{out.name}.preparing")
         self.begins_anew = False  # what was there was of another source, or of other options
-        self.done = 0
+        self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
         try:
@@ -64,7 +65,10 @@ class Staging:
 
     def __exit__(self, *_: object) -> None:
         for file in self.files:
-            file.close()
+            with suppress(
+                OSError
+            ):  # of a full disk, once more: what it holds back is lost, and was not counted as safe
+                file.close()
         os.close(self.lock)
 
     def look(self) -> int:
@@ -72,13 +76,13 @@ class Staging:
         try:
             held = json.loads((self.folder / PROGRESS).read_text("utf-8"))
             if held["question"] == self.question:
-                self.done = int(held["done"])
+                self.done = self.safe = int(held["done"])
                 return self.done
+            self.begins_anew = True
         except FileNotFoundError:
-            return 0
+            pass  # nothing of what is there was safe
         except (ValueError, TypeError, KeyError):
-            pass
-        self.begins_anew = True
+            self.begins_anew = True
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -137,7 +141,7 @@ class Staging:
             file.flush()
             os.fsync(file.fileno())
         replace(self.folder / PROGRESS, json.dumps({"question": self.question, "done": self.done}).encode())
-        self.synced = time.monotonic()
+        self.safe, self.synced = self.done, time.monotonic()
 
     def all_rows(self) -> Array:
         self.rows.flush()
@@ -166,14 +170,19 @@ class Staging:
             with suppress(OSError):
                 self.sync()
 
-    def publish(self, describe: Callable[[dict[str, int]], Description]) -> None:
-        """Write the description, the last file, and give the folder its name.  Args: describe: of bytes by file."""
+    def publish(self, describe: Callable[[dict[str, int], dict[str, str]], Description]) -> None:
+        """Write the description, the last file, and give the folder its name.
+
+        Args: describe: of the bytes, and of the SHA-256 of small files, by file.
+        """
         shutil.rmtree(self.folder / SCRATCH, ignore_errors=True)
         try:
             self.sync()
             paths = [self.folder / name for name in FILES]
             files = {path.name: path.stat().st_size for path in paths if path.exists()}
-            replace(self.folder / ABOUT, as_json(describe(files)))
+            small = [path for path in paths if path.exists() and path.name not in IMAGES.values()]
+            sums = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in small}
+            replace(self.folder / ABOUT, as_json(describe(files, sums)))
             self.folder.rename(self.out)
         except OSError as error:
             raise self._failed(error) from error
@@ -181,11 +190,12 @@ class Staging:
             (self.out / name).unlink(missing_ok=True)
 
     def _failed(self, error: OSError) -> MixlabError:
-        kept = f"; {self.done:,} images are done" if self.done else ""
+        kept = f"; {self.safe:,} images are done" if self.safe else ""
         more = "free space there" if error.errno in FULL else "mend that"
+        goes_on = ": it goes on from there" if self.safe else ""
         return MixlabError(
             f"{self.where}: {self.out} cannot be written: {reason(error)}{kept}; {more}, and give the same command "
-            f"again: it goes on from there"
+            f"again{goes_on}"
         )
 
 

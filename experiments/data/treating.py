@@ -6,8 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +17,9 @@ import numpy as np
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data import opening
+from experiments.data.beside import Killed, Pool
 from experiments.data.checks import colour_of, digest_of
+from experiments.data.opening import Unreadable
 from experiments.data.pictures import Decoder, NeedsRange
 from experiments.data.pixels import decode
 from experiments.data.raw import Raw
@@ -71,9 +72,18 @@ class Treatment:
     form: str
     wants_pixels: bool
 
-    def chunk(self, items: list[Item]) -> list[Made]:
-        """Treat some images.  Raises: MixlabError: one cannot be read, or is too large; NeedsRange: see Decoder."""
-        return [self._one(item) for item in items]
+    def chunk(self, items: list[Item]) -> "list[Made | Unreadable]":
+        """Treat some images; of one that cannot be read the error stands in its place.
+
+        Raises: MixlabError: one is too large, or does not fit the fields; NeedsRange: see Decoder.
+        """
+        found: list[Made | Unreadable] = []
+        for item in items:
+            try:
+                found.append(self._one(item))
+            except Unreadable as error:
+                found.append(error)
+        return found
 
     def _one(self, item: Item) -> Made:
         try:
@@ -152,25 +162,24 @@ class Workers:
     def __init__(self, treatment: Treatment, jobs: int):
         self.treatment, self.jobs = treatment, jobs
         self.wants_pixels = treatment.wants_pixels  # of what is sent from now on
-        self.pool: ProcessPoolExecutor | None = None
+        self.pool: Pool | None = None
 
     def __enter__(self) -> "Workers":
         keep_memory()
         if self.jobs > 1:
-            context = multiprocessing.get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.jobs, context, initializer=_begin)
+            self.pool = Pool(self.jobs, _begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.pool:
-            self.pool.shutdown(cancel_futures=True)
+            self.pool.end()
 
-    def made(self, items: Iterable[Item]) -> Iterator[list[Made]]:
+    def made(self, items: Iterable[Item]) -> Iterator[list[Made | Unreadable]]:
         """The images as they are stored, in order; a few chunks a process are read ahead.
 
-        Raises: MixlabError: an image cannot be read, or a process was killed.
+        Raises: MixlabError: an image does not fit, or a process was killed.
         """
-        waiting: deque[tuple[list[Item], Future[list[Made]] | None]] = deque()
+        waiting: deque[tuple[list[Item], Future[list[Made | Unreadable]] | None]] = deque()
         try:
             for chunk in chunks(items):
                 self.treatment = replace(self.treatment, wants_pixels=self.wants_pixels)
@@ -179,13 +188,13 @@ class Workers:
                     yield self._result(*waiting.popleft())
             while waiting:
                 yield self._result(*waiting.popleft())
-        except BrokenProcessPool as error:
+        except Killed as error:
             raise MixlabError(
                 f"{self.treatment.decoder.where}: a process that decodes images was killed, perhaps for want of "
                 f"memory; give the same command again, with fewer --jobs, and it goes on"
             ) from error
 
-    def _result(self, chunk: list[Item], future: "Future[list[Made]] | None") -> list[Made]:
+    def _result(self, chunk: list[Item], future: "Future[list[Made | Unreadable]] | None") -> list[Made | Unreadable]:
         try:
             return future.result() if future else self.treatment.chunk(chunk)
         except NeedsRange:

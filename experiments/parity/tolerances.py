@@ -71,7 +71,7 @@ TABLE = {
         "step": Tolerance(1e-4, "AdamW divides by the root of the second moment", 6.7e-5),
         "losses": Tolerance(1e-3, LATER, 5.2e-7),
         "trajectory": Tolerance(5e-3, DIVIDED, 3.7e-3),
-        "chunk": Tolerance(1e-3, LATER, 1.9e-5),
+        "chunk": Tolerance(5e-3, DIVIDED, 1.0e-3),
         "evaluation": Tolerance(1e-4, "one forward pass", 3.6e-9),
         "moments": Tolerance(1e-4, OWN, 1.2e-6),
         "formula": Tolerance(1e-5, ARITHMETIC, 5.1e-8),

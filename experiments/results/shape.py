@@ -69,6 +69,7 @@ DATA = {
     "storage": TEXT,
     "classes": TEXTS,
     "notes": TEXTS,
+    "right_classes": TEXT,  # a hash of those by which `real` was measured
     "repeats": Part((dict,), parts=REPEATS),
 }
 

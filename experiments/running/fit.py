@@ -1,11 +1,14 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
+from dataclasses import replace
+
 from backends import footprint
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
 from backends.footprint import EVALUATION, SAVING, STEP, Need, Work
 from backends.models import folds
 from backends.specs import RunSpec
+from experiments.data import stored_form
 from experiments.data.ahead import Room
 from experiments.machine import memory
 from experiments.running.failures import DoesNotFit
@@ -15,11 +18,6 @@ from experiments.training import host
 from experiments.training.plan import step_plan
 
 GIB = 2**30
-
-
-def needed_bytes(trial: Trial) -> int:
-    """The layers' estimate of what it needs at its peak: of its device, or of the machine if it runs on the CPU."""
-    return need(trial, _on_host(trial)).total
 
 
 def need(
@@ -51,19 +49,20 @@ def _waiting(trial: Trial) -> int:
     return in_tree + (2 if trial.run.devices > 1 else 0)
 
 
-def _on_host(trial: Trial) -> bool:
-    """Whether it runs on the CPU; `auto` is taken for a CPU, which needs more."""
-    return trial.run.device in ("auto", "cpu")
-
-
 def num_decoded(trial: Trial) -> int:
     """Examples of its source: a smaller data.fraction decodes no fewer."""
     info = trial.info
     return round(info.num_train / trial.data.fraction) + info.num_validation + info.num_test
 
 
+def images_bytes(trial: Trial) -> int:
+    """Bytes of all images in memory: for inception crops as they are stored, else framed."""
+    stored = stored_form.stored_bytes(trial.data.source, trial.info.content) if trial.data.augment.inception else None
+    return _decoded_bytes(trial) if stored is None else stored
+
+
 def _decoded_bytes(trial: Trial) -> int:
-    """Bytes of the decoded images."""
+    """Bytes of the decoded images, framed."""
     return num_decoded(trial) * trial.info.image_size**2 * trial.info.image_channels
 
 
@@ -121,9 +120,10 @@ def check(
     # A compiled program gives a sum alone: what the layers say of its parts may be far from it.
     what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
     largest = "" if known else f"; {_largest(estimate)}"
+    less = _fitting(trial, free_bytes is None, free * estimate.total / needed) or f"set {_less(trial, estimate)}"
     raise DoesNotFit(
         f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "
-        f"free{largest}; nothing was allocated; set {_less(trial, estimate)}, or take a device with more"
+        f"free{largest}; nothing was allocated; {less}, or take a device with more"
     )
 
 
@@ -140,6 +140,19 @@ def _largest(estimate: Need) -> str:
     parts = {"state": estimate.state, "activations": estimate.activations, "data": estimate.data}
     name = max(parts, key=lambda part: parts[part])
     return f"most of it is the {name}, {parts[name] / GIB:.1f} GiB"
+
+
+def _fitting(trial: Trial, on_host: bool, free: float) -> str:
+    """The smallest change under which it fits by the layers' estimate; empty: none does."""
+    train, run = trial.train, trial.run
+    more = [train.microbatches * 2**i for i in range(1, 13) if train.batch_size % (train.microbatches * 2**i) == 0]
+    for parts, remat in [(train.microbatches, True), *((number, remat) for number in more for remat in (False, True))]:
+        changed = replace(trial, train=replace(train, microbatches=parts), run=replace(run, remat=run.remat or remat))
+        if need(changed, on_host).total <= free:
+            words = ["run.remat=true"] * (remat and not run.remat)
+            words += [f"train.microbatches={parts} (another trial)"] * (parts != train.microbatches)
+            return f"{' and '.join(words)} would fit" if words else ""
+    return ""
 
 
 def _less(trial: Trial, estimate: Need) -> str:

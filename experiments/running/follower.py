@@ -16,7 +16,7 @@ from experiments.running.group import EXCHANGE_S, Join, Load, Open, Say, Steps, 
 from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
 from experiments.running.place import take_place
 from experiments.spec.trial import Trial
-from experiments.training.feed import Feed, Feeds, batches
+from experiments.training.feed import Feed, Feeds, batches, read_by
 from experiments.training.plan import step_plan
 
 
@@ -75,7 +75,7 @@ class Follower:
         self.feeds.close()
         if source is not None:
             span = (splits.train, message.first_step, message.last_step, len(self.spec.cpus), self.group)
-            self.feeds = Feeds([Feed(self.trial, source, *span)])
+            self.feeds = Feeds([Feed(self.trial, read_by(self.trial, source, splits), *span)])
 
     def _train(self, message: Steps) -> None:
         assert self.trial is not None and self.opened is not None

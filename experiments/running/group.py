@@ -145,9 +145,8 @@ class Leader:
 
     def wait(self) -> None:
         """Wait until all have opened the program.  Raises: GroupLost: one cannot."""
-        with self._meeting():
-            for member in self.members:
-                member.told.recv()
+        for member in self.members:
+            self._hear(member)
 
     def led(self, program: Program, trial: Trial, first_step: int, last_step: int) -> "LedProgram":
         """A program whose steps all processes take."""
@@ -166,9 +165,7 @@ class Leader:
                     yield said
                     rest -= 1
                     for member in self.members[:rest]:
-                        with self._meeting():
-                            others = member.told.recv()
-                        yield others
+                        yield self._hear(member)
                     rest -= min(rest, len(self.members))
                 is_whole = True
             finally:
@@ -195,6 +192,15 @@ class Leader:
             result = do()
         self.since, self.longest_s = 0.0, max(self.longest_s, time.monotonic() - start)
         return result
+
+    def _hear(self, member: Member) -> Any:
+        """What one of the others answers.  Raises: GroupLost: it cannot."""
+        with self._meeting():
+            answer = member.told.recv()
+        if isinstance(answer, Failure):
+            self.close()
+            raise GroupLost(Failure(answer.cause, f"{member}: {answer.reason}"))
+        return answer
 
     def _tell(self, message: Any) -> None:
         with self._meeting():
@@ -262,7 +268,8 @@ class _Meeting:
         self.leader = leader
 
     def __enter__(self) -> None:
-        return None
+        if self.leader.lost is not None:
+            self._raise(None)
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupLost):
@@ -271,9 +278,13 @@ class _Meeting:
         while self.leader.lost is None and time.monotonic() < until:
             time.sleep(0.05)
         if self.leader.lost is not None:
-            lost = self.leader.lost
-            self.leader.close()
-            raise GroupLost(lost) from error
+            self._raise(error)
+
+    def _raise(self, error: Exception | None) -> None:
+        assert self.leader.lost is not None
+        lost = GroupLost(self.leader.lost)
+        self.leader.close()
+        raise lost from error
 
 
 class LedProgram:

@@ -112,7 +112,8 @@ class Opener:
 
     def stored(self, trial: Trial, free_bytes: int | None) -> Stored:
         """The images of a trial, where it reads them from; trials of the same images share them."""
-        splits, key = self._load(trial), (trial.info.content, host.needed(trial.data.augment))
+        splits, augment = self._load(trial), trial.data.augment
+        key = (trial.info.content, host.needed(augment), bool(augment.inception))
         if not (self.held and self.held[0] == key and trial.data.storage in (AUTO, self.held[1].storage)):
             how, self.held = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
             self.held = (key, storage.stored(trial, splits, how, self.spec.cache, self.check_stop))

@@ -18,6 +18,9 @@ from experiments.spec.config import RunConfig
 PHASES = ("start", "import", "data", "open", "compile", "train", "evaluate", "checkpoint", "record")
 
 
+ALONE = frozenset({"data_missing"})  # the other trials of a run may have other data
+
+
 class Reporter(Protocol):
     """What watches a run; see progress.py."""
 
@@ -37,7 +40,7 @@ class Pool:
     cpus: tuple[int, ...] = ()  # cores to use; none: all that this process may
     compile_cache: Path | None = None
     retries: Mapping[str, int] = field(default_factory=dict)  # cause -> how often a trial is begun again at once
-    alone: frozenset[str] = frozenset()  # causes of errors that end their trial, where else they would end the run
+    alone: frozenset[str] = ALONE  # causes of errors that end their trial, where else they would end the run
     environment: Mapping[str, Any] = field(default_factory=environment)
     is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
     on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop

@@ -1,7 +1,8 @@
 """Where the pixels of a trial's images come from while it trains: `data.storage`. It changes no result.
 
-memory    images lie on the device, whole; with augmentation on the host, in the host's memory
-disk      each image is read from a file of arrays as a step needs it
+memory    images lie on the device, whole; with augmentation on the host, in the host's memory, for inception crops as
+          they are stored
+disk      each image is read from a file of arrays as a step needs it; encoded ones are decoded into the cache once
 encoded   each image is read from its file's bytes, and decoded
 auto      memory where the images fit; else disk, or encoded where the data was prepared so
 """
@@ -15,14 +16,15 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.data import Splits, ahead, decoded, limits
+from experiments.data import Splits, ahead, decoded, limits, stored_form
 from experiments.data.pixels import Framed, InMemory, OnDisk, Pixels
 from experiments.machine import memory
 from experiments.running import fit
-from experiments.spec.config import AUTO
+from experiments.spec.config import AUTO, DataConfig
 from experiments.spec.trial import Trial
 from experiments.training import host
 
+GIB = 2**30
 DECODED_AT_ONCE = limits.PLANNED_BYTES  # of encoded images, which auto decodes into memory before the first step
 
 
@@ -44,24 +46,39 @@ def choose(trial: Trial, splits: Splits, free_bytes: int | None) -> str:
     Raises: MixlabError: the data cannot be stored as `data.storage` asks.
     """
     asked, form = trial.data.storage, splits.pixels.form
-    if asked == "encoded" and form != "encoded":
-        raise MixlabError(
-            f"trial {trial.id}: data.storage: encoded needs images that are encoded, and {trial.data.source!r} holds "
-            f"arrays; set it to disk, or prepare the source with --keep or --encode"
-        )
-    if asked == "disk" and splits.pixels.shape is None and host.needed(trial.data.augment):
-        raise MixlabError(
-            f"trial {trial.id}: data.storage: disk needs images of one size where they are cropped as they are stored, "
-            f"and those of {trial.data.source!r} have several; set it to encoded, or prepare the source with --resize"
-        )
+    if why := stored_form.fault(trial.data, form == "encoded", _framing(splits) is not None):
+        raise MixlabError(f"trial {trial.id}: {why}")
     if asked != AUTO:
         return asked
-    num_bytes, on_disk = limits.decoded_bytes(splits.about), "encoded" if form == "encoded" else "disk"
-    if form == "encoded" and num_bytes > DECODED_AT_ONCE:
+    num_bytes = fit.images_bytes(trial) if trial.data.augment.inception else limits.decoded_bytes(splits.about)
+    available, on_disk = memory.available_bytes(), "encoded" if form == "encoded" else "disk"
+    if not _is_taken(form, num_bytes, available):
         return on_disk
-    available = memory.available_bytes()
     needed, free = (num_bytes, available) if free_bytes is None else (fit.need(trial, False).total, free_bytes)
-    return "memory" if num_bytes <= available and needed <= free else on_disk
+    return "memory" if needed <= free else on_disk
+
+
+def held_bytes(trial: Trial) -> int:
+    """Bytes of the images that the host's memory holds beside those of the steps, as a plan tells; 0: none."""
+    asked = trial.data.storage
+    if not host.needed(trial.data.augment) or asked in ("disk", "encoded"):
+        return 0
+    num_bytes, form = fit.images_bytes(trial), stored_form.form(trial.data.source, trial.info.content)
+    return num_bytes if asked == "memory" or _is_taken(form, num_bytes, memory.available_bytes()) else 0
+
+
+def needed_bytes(trial: Trial) -> int:
+    """The estimate of what a trial needs at its peak: of its device, or of the machine if it runs on the CPU.
+
+    `run.device: auto` is taken for a CPU, which needs more.
+    """
+    on_host = trial.run.device in ("auto", "cpu")
+    return fit.need(trial, on_host).total + on_host * held_bytes(trial)
+
+
+def _is_taken(form: str, num_bytes: int, available_bytes: int) -> bool:
+    """Whether `auto` takes images into memory, by their form there and their bytes."""
+    return num_bytes <= available_bytes and (form != "encoded" or num_bytes <= DECODED_AT_ONCE)
 
 
 def stored(trial: Trial, splits: Splits, storage: str, cache: Path, idle: Callable[[], None] = lambda: None) -> Stored:
@@ -70,20 +87,43 @@ def stored(trial: Trial, splits: Splits, storage: str, cache: Path, idle: Callab
     Args:   idle: called now and then while images are read; what it raises ends it.
     Raises: MixlabError: they do not fit into memory.   DataLost.   OSError: the data cache cannot be written.
     """
-    framing = None
+    framing = _framing(splits)
     if isinstance(splits.images, Framed):
-        framing, splits = splits.images.config, replace(splits, images=splits.images.asking(idle))
+        splits = replace(splits, images=splits.images.asking(idle))
     if storage == "memory":
-        limits.check_memory(splits.about, trial.data.source, f"trial {trial.id}")
+        if trial.data.augment.inception:
+            _check_memory(trial)
+        else:
+            limits.check_memory(splits.about, trial.data.source, f"trial {trial.id}")
         if not host.needed(trial.data.augment):
             return Stored(storage, replace(splits, images=_whole(splits.images)), None)
-        source: Pixels = _in_memory(splits.pixels, idle)
+        if framing and not trial.data.augment.inception:  # which alone needs images as they are stored
+            source: Pixels = InMemory(_whole(splits.images))
+            framing = None
+        else:
+            source = _in_memory(splits.pixels, idle)
     elif storage == "disk" and splits.pixels.form == "encoded":
         source, framing = _on_disk(splits, cache), None
     else:
         source = splits.pixels
     size, channels = splits.about.image_size, splits.about.image_channels
     return Stored(storage, replace(splits, images=Framed(source, size, channels, framing)), source)
+
+
+def _framing(splits: Splits) -> DataConfig | None:
+    """How images are framed when they are read; None: they are stored as a trial wants them."""
+    return splits.images.config if isinstance(splits.images, Framed) else None
+
+
+def _check_memory(trial: Trial) -> None:
+    """Check that the images fit into memory as they are stored.  Raises: MixlabError: gives both numbers."""
+    needed, available = fit.images_bytes(trial), memory.available_bytes()
+    if needed > available:
+        raise MixlabError(
+            f"trial {trial.id}: data.storage: the images of {trial.data.source!r} as they are stored, which "
+            f"data.augment.inception crops, take {needed / GIB:.2f} GiB and {available / GIB:.2f} GiB of memory are "
+            f"available; set it to encoded or disk, or prepare the source with a smaller --resize"
+        )
 
 
 def _whole(images: Any) -> Array:

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import backends
@@ -255,7 +255,7 @@ class Worker:
         if isinstance(error, ClaimLost):
             return Ended(key, "busy")
         if isinstance(error, MixlabError):
-            return Ended(key, "error", failure(error))
+            return Ended(key, "error", self._with_way_on(key, failure(error)))
         if error is not None:
             failed = failure(error)
             is_expected = isinstance(error, (Diverged, DoesNotFit, NoStart))
@@ -272,6 +272,15 @@ class Worker:
         if not written and (theirs := self.store.sound_record(key)) is not None:
             return as_recorded(key, theirs)
         return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
+
+    def _with_way_on(self, trial_id: str, failed: Failure) -> Failure:
+        """The failure; of a trial whose data is lost, with its name, what is saved of it, and how it goes on."""
+        if failed.cause != "data_missing":
+            return failed
+        step = checkpoint.newest_step(self.store.checkpoint(trial_id))
+        where = f"it is saved at step {step:,}, and goes on from there" if step else "it begins"
+        whose = "" if trial_id in failed.reason else f"trial {trial_id}: "
+        return replace(failed, reason=f"{whose}{failed.reason}; {where} when it is run or submitted again")
 
     def close(self) -> None:
         """End the other processes of its group."""

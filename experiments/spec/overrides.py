@@ -24,6 +24,9 @@ def read_override(override: str, where: str, *, axes: bool = True) -> tuple[str,
     name, equals, text = override.partition("=")
     if not equals:
         raise MixlabError(f"{where}: expected key=value, got {values.shown(override)}")
+    if fields.is_section(name) and text.strip().startswith("{"):
+        words = _words(name, text, where)
+        raise MixlabError(f"{where}: {name!r} is not a field of a trial, but a section of them; write {words}")
     fields.check_name(name, where)
     if not text.strip():
         raise MixlabError(f"{where}: {name}: expected a value behind '=', got nothing; for none write {name}=null")
@@ -56,6 +59,12 @@ def read_value(word: str, where: str) -> tuple[str, Any]:
     if text.strip()[0] in "[{'\"":
         return name, parse(text, f"{where}: {name}")
     return name, scalars.plain(text)
+
+
+def _words(section: str, text: str, where: str) -> str:
+    """The words that set what a mapping of YAML sets.  Raises: MixlabError: it is none, or names no fields."""
+    told = fields.flatten({section: parse(text, f"{where}: {section}")}, where)
+    return " ".join(f"{name}={'null' if value is None else str(value)}" for name, value in told.items())
 
 
 def _is_call(text: str) -> bool:

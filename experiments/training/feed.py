@@ -12,12 +12,20 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.microbatches import ALONE, Group
-from experiments.data import ahead
+from experiments.data import Splits, ahead
 from experiments.data.ahead import Ahead, Room, Row
 from experiments.data.pixels import Framed, Pixels
 from experiments.spec.trial import Trial
 from experiments.training import host
 from experiments.training.plan import step_examples, step_rows
+
+
+def read_by(trial: Trial, source: Pixels, splits: Splits) -> Pixels | Framed:
+    """Where a trial's feed reads images: as they are stored, where a crop is cut out of them, else framed once.
+
+    Of what is framed already, `data.shorter_side` would cut the middle out again.
+    """
+    return source if trial.data.augment.inception else splits.images
 
 
 class Feed(Ahead):
@@ -26,7 +34,7 @@ class Feed(Ahead):
     def __init__(
         self,
         trial: Trial,
-        source: Pixels,
+        source: Pixels | Framed,
         examples: Array,
         first_step: int,
         last_step: int,
@@ -35,7 +43,7 @@ class Feed(Ahead):
     ):
         """Begin to make the pixels of the steps from first_step on, up to last_step.
 
-        Args: source: images as they are stored.    examples: int32 (n,), the training examples as indices into it.
+        Args: source: see `read_by`.    examples: int32 (n,), the training examples as indices into it.
               group: of the process, which reads its rows alone.
         """
         self.trial, augment, side = trial, host.of(trial), trial.info.image_size

@@ -10,12 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from backends.arrays import Array
-from experiments.data import framing
 from experiments.spec.config import INCEPTION_AREA, AugmentConfig, DataConfig
 from experiments.spec.trial import Trial
 from experiments.training.augment import crops, photometric, randaugment
 from experiments.training.augment.draws import Draws, of_step
-from experiments.training.augment.pillow import from_pillow, to_pillow
 
 
 def num_draws(augment: AugmentConfig) -> dict[str, int]:
@@ -51,12 +49,13 @@ class HostAugment:
     def apply(self, image: Array, draws: Draws, row: int) -> Array:
         """The image as the device gets it.
 
-        Args:   image: uint8 (h, w, c), as it is stored; c is 1 or 3.    draws: those of the step.
-                row: its place in the batch.
+        Args:   image: uint8 (h, w, c), c is 1 or 3; for an inception crop as it is stored, else framed already.
+                draws: those of the step.    row: its place in the batch.
         Returns: uint8 (size, size, c); the image itself where nothing is to be done.
         """
         augment = self.data.augment
-        image = self._square(image, draws, row)
+        if augment.inception:
+            image = self._cropped(image, draws["inception"][row])
         if augment.randaugment.num:
             image = randaugment.randaugment(image, augment.randaugment, draws["randaugment"][row])
         if augment.three_augment:
@@ -71,16 +70,11 @@ class HostAugment:
     def _num_draws(self) -> dict[str, int]:
         return num_draws(self.data.augment)
 
-    def _square(self, image: Array, draws: Draws, row: int) -> Array:
-        """The inception crop of an image, or the image framed."""
+    def _cropped(self, image: Array, u: Array) -> Array:
         augment, (height, width, _) = self.data.augment, image.shape
-        if augment.inception:
-            least = augment.inception_area or INCEPTION_AREA[augment.inception]
-            part = crops.box(augment.inception, height, width, least, draws["inception"][row])
-            return crops.resized(image, part, self.size)
-        if self.data.shorter_side is None and height == width == self.size:
-            return image
-        return from_pillow(framing.frame(to_pillow(image), self.size, self.data))
+        assert augment.inception is not None
+        least = augment.inception_area or INCEPTION_AREA[augment.inception]
+        return crops.resized(image, crops.box(augment.inception, height, width, least, u), self.size)
 
 
 def of(trial: Trial) -> HostAugment:

@@ -22,7 +22,7 @@ from experiments.data.pixels import DataLost, Pixels
 from experiments.results.metrics import EXCHANGE_SECONDS, SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
-from experiments.training.feed import Feed, Feeds, batches
+from experiments.training.feed import Feed, Feeds, batches, read_by
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
@@ -61,7 +61,8 @@ class Loop:
 
         Args: runs: of trials that can be replicas, restored.    states: what `restore` gave of each.
               until: the step at which they pause, an evaluation's; None: to the end.
-              source: where pixels are read from as they are trained on; None: the program has the images.
+              source: where images are read from as they are stored, as they are trained on, those of splits through it;
+                      None: the program has the images.
               num_threads: of each trial, that make its pixels, and those of evaluations.
               group: whose first process this is.    predictor: shares evaluations out in it, see evaluate.predictor.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
@@ -76,7 +77,7 @@ class Loop:
         self.group, self.predictor = group, predictor
         if source is not None:
             span = (splits.train, self.step, self.last_step, num_threads, group)
-            self.feeds = Feeds([Feed(run.trial, source, *span) for run in self.runs])
+            self.feeds = Feeds([Feed(run.trial, read_by(run.trial, source, splits), *span) for run in self.runs])
 
     def run(self, should_stop: Callable[[], bool]) -> Leaving:
         """Train to the last step, or to that of a pause.

@@ -79,12 +79,14 @@ FAULTS: dict[str, list[Row]] = {
         ("if error.about:", "if False:", "prepare -k not_opened_again"),
     ],
     # Prepared data.
+    "experiments/data/damage.py": [
+        ("if found != expected:", "if found < expected:", "prepared -k damaged"),
+        ("if number > FORMAT:", "if False:", "prepared -k damaged"),
+    ],
     "experiments/data/prepared.py": [
         ("return not (as_made or unchanged)", "return not unchanged", "prepared -k another_frame"),
         ("return not (as_made or unchanged)", "return not as_made", "prepared -k another_frame"),
         ("if value != made[name]:", "if False:", "prepared -k cannot_be_others"),
-        ("if found != expected:", "if found < expected:", "prepared -k damaged"),
-        ("if number > FORMAT:", "if False:", "prepared -k damaged"),
         ("is None or made == here:", "is None or True:", "preparing -k gives_other_pixels"),
     ],
     "experiments/data/preparing.py": [

@@ -85,6 +85,8 @@ FAULTS: dict[str, list[Row]] = {
     # The time of a worker is measured by one clock; data is kept for trials of the same images alone.
     "experiments/running/worker.py": [
         ("time.monotonic() - spec.hired_s", "time.time() - spec.hired_s", "bench -k add_up"),
+    ],
+    "experiments/running/opener.py": [
         (
             "(config.permutation, model.patch_size, config.split_seed) if",
             "(config.permutation, model.patch_size) if",

@@ -1,0 +1,175 @@
+"""A trial on several devices: the same bits on any number of them, and none is lost with one of them."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import base, command, end, records, start, wait_until, write_yaml
+
+LONG = os.environ.get("MIXLAB_GROUPS") == "long"
+AUGMENT: dict[str, Any] = {"flip": True, "crop": 1, "mixup": 0.4}
+ON_HOST: dict[str, Any] = {"inception": "tf", "cutmix": 1.0, "flip": True}
+FAST = {"checkpoint_every_s": 0.0}
+
+
+def ablation(folder: Path, backend: str, steps: int = 6, **values: Any) -> Path:
+    """A trial with all that is drawn, in four microbatches, on one core a process."""
+    given = base(
+        backend=backend,
+        model={"dropout": 0.1, "stochastic_depth": 0.3, **values.get("model", {})},
+        data={"num_examples": 700, "augment": AUGMENT, **values.get("data", {})},
+        train={"steps": steps, "microbatches": 4, "evaluate_every": 3, **values.get("train", {})},
+        run={"threads": 1, "device": "cpu", **values.get("run", {})},
+    )
+    return write_yaml(folder / "one.yaml", base=given, grid={"seed": [0]})
+
+
+def bits_of(store: Path) -> dict[str, Any]:
+    (record,) = records(store).values()
+    assert record["status"] == "done", record["reason"]
+    return {"bits": record["bits"], "curve": record["curve"]}
+
+
+def trained(folder: Path, devices: int, *words: str, **variables: str) -> dict[str, Any]:
+    """What became of the trial on so many devices, in a store of its own."""
+    store = f"on-{devices}"
+    ended = command(folder, "run", "one.yaml", f"run.devices={devices}", *words, "--store", store, **variables)
+    assert ended.code == 0, ended.err
+    return bits_of(folder / store)
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_the_bits_do_not_depend_on_the_number_of_devices(backend: str, tmp_path: Path) -> None:
+    """Of the state, and of each evaluation, whose batches are shared out."""
+    ablation(tmp_path, backend, data={"augment": ON_HOST} if backend == "jax" else {})
+    one = trained(tmp_path, 1)
+    for devices in (2, 4) if LONG else (2,):
+        assert trained(tmp_path, devices) == one
+    ended = command(tmp_path, "compare", "on-1", "on-2", "--bits")
+    assert ended.code == 0 and "1 trial in both: 1 same bits" in ended.out
+    (record,) = records(tmp_path / "on-2").values()
+    assert record["seconds"]["exchange"] > 0 and record["sessions"][0]["devices"] == 2
+    assert record["sessions"][0]["nodes"] == 1
+
+
+def test_bits_that_differ_are_told(quick: Path, tmp_path: Path) -> None:
+    ablation(tmp_path, "quick")
+    for store in ("a", "b"):
+        assert command(tmp_path, "run", "one.yaml", "--store", store, PYTHONPATH=str(quick)).code == 0
+    (path,) = (tmp_path / "b").glob("trials/*/record.json")
+    own = bits_of(tmp_path / "b")["bits"]
+    path.write_text(path.read_text().replace(own, "00000000"))
+    ended = command(tmp_path, "compare", "a", "b", "--bits")
+    assert ended.code == 1 and "1 other bits" in ended.out and "00000000" in ended.out
+    assert command(tmp_path, "compare", "a", "--bits").code == 2
+
+
+def test_a_trial_goes_on_with_other_devices_and_in_the_other_framework(tmp_path: Path) -> None:
+    """2 devices, then 4, then 1: the bits of one. From torch to jax: up to rounding."""
+    ablation(tmp_path, "torch", steps=600, train={"evaluate_every": 200}, run=FAST)
+    one = trained(tmp_path, 1)
+    stopped(tmp_path, 2)
+    stopped(tmp_path, 4)
+    assert command(tmp_path, "run", "one.yaml", "--store", "parts").code == 0
+    assert bits_of(tmp_path / "parts") == one
+    (record,) = records(tmp_path / "parts").values()
+    assert [session.get("devices", 1) for session in record["sessions"]] == [2, 4, 1]
+    stopped(tmp_path, 2, "other")
+    words = ("run.devices=2", "--resume-on", "jax", "--store", "other")
+    assert command(tmp_path, "run", "one.yaml", *words).code == 0
+    last, theirs = (curve["curve"][-1]["test"]["loss"] for curve in (one, bits_of(tmp_path / "other")))
+    assert theirs == pytest.approx(last, rel=1e-4)
+
+
+def stopped(folder: Path, devices: int, store: str = "parts") -> None:
+    """Go on on so many devices, and stop after some steps."""
+    before = newest(folder / store)
+    process = start(folder, "run", "one.yaml", f"run.devices={devices}", "--store", store)
+    wait_until(lambda: newest(folder / store) > before, "a checkpoint is written")
+    process.send_signal(signal.SIGINT)
+    assert end(process).code == 130
+
+
+def newest(store: Path) -> int:
+    from experiments.results import checkpoint
+
+    found = [checkpoint.newest_step(path) for path in store.glob("trials/*/checkpoint.safetensors")]
+    return max(found, default=0)
+
+
+def processes_of(process: "subprocess.Popen[str]") -> list[int]:
+    """The leader, and those that follow it."""
+    (leader,) = wait_until(lambda: children(process.pid), "the worker begins")
+    return [leader, *wait_until(lambda: children(leader), "the others begin")]
+
+
+def children(pid: int) -> list[int]:
+    """Processes that this one has started, but for Python's own helper of shared resources."""
+    listed = subprocess.run(
+        ["ps", "-ww", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True
+    ).stdout
+    return [int(line.split()[0]) for line in listed.splitlines() if "spawn_main" in line]
+
+
+MOMENTS = random.Random(0)
+FAULTS = [(signal.SIGKILL, 0), (signal.SIGKILL, 1)] + ([(signal.SIGSTOP, 1)] if LONG else [])
+
+
+@pytest.mark.parametrize("number", range(10 if LONG else 1))
+@pytest.mark.parametrize(("fault", "rank"), FAULTS)
+@pytest.mark.parametrize("backend", ["torch", "jax"] if LONG else ["torch"])
+def test_a_process_that_dies_or_hangs_ends_its_group_and_nothing_is_lost(
+    backend: str, fault: signal.Signals, rank: int, number: int, tmp_path: Path
+) -> None:
+    ablation(tmp_path, backend, steps=600, train={"evaluate_every": 200}, run=FAST)
+    one = trained(tmp_path, 1)
+    process = start(tmp_path, "run", "one.yaml", "run.devices=2", "--store", "cut")
+    all_of_them = processes_of(process)
+    wait_until(lambda: newest(tmp_path / "cut") > 0, "a checkpoint is written")
+    time.sleep(MOMENTS.random())
+    os.kill(all_of_them[rank], fault)
+    cut = time.monotonic()
+    ended = end(process)
+    assert time.monotonic() - cut < 30 and ended.code == 1, ended.out
+    wait_until(lambda: not [pid for pid in all_of_them if is_running(pid)], "all processes have ended", 30)
+    if rank:
+        how = "was killed by signal SIGKILL" if fault == signal.SIGKILL else "no sign of life for 20 s"
+        assert f"rank 1 on {os.uname().nodename}: it" in ended.out and how in ended.out
+    assert command(tmp_path, "run", "one.yaml", "run.devices=2", "--store", "cut").code == 0
+    assert bits_of(tmp_path / "cut") == one
+
+
+def is_running(pid: int) -> bool:
+    """Whether it is there, and is no zombie that nobody waits for."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+def test_what_a_follower_says_is_the_cause(quick: Path, tmp_path: Path) -> None:
+    ablation(tmp_path, "quick", steps=40, run=FAST)
+    ended = command(tmp_path, "run", "one.yaml", "run.devices=2", PYTHONPATH=str(quick), QUICK_FOLLOWER_FAILS_AT="3")
+    (record,) = records(tmp_path / "runs").values()
+    assert ended.code == 1 and record["cause"] == "out_of_memory"
+    assert record["reason"] == f"rank 1 on {os.uname().nodename}: RuntimeError: out of memory"
+
+
+def test_devices_are_dealt_out_to_the_jobs() -> None:
+    from experiments.running.pool import Pool, Slot
+    from experiments.spec.config import RunConfig
+
+    pool = Pool(jobs=2, devices=("cuda:0", "cuda:1", "cuda:2", "cuda:3"))
+    slots = [Slot((0, 1), pool.devices_of(i)) for i in range(2)]
+    given = [device for slot in slots for _, device in slot.places(RunConfig(devices=2))]
+    assert sorted(str(one) for one in given) == ["cuda:0", "cuda:1", "cuda:2", "cuda:3"]
+    assert [cpus for cpus, _ in slots[0].places(RunConfig(devices=2))] == [(0,), (1,)]
+    assert [one for _, one in Slot((0,)).places(RunConfig(device="cuda", devices=2))] == ["cuda:0", "cuda:1"]
+    assert [one for _, one in Slot((0,)).places(RunConfig(device="cpu", devices=2))] == [None, None]
+    assert [one for _, one in Slot((0,)).places(RunConfig())] == [None]
