@@ -114,7 +114,10 @@ class Program(Trainer, Protocol):
         """The gradient of the first step's loss, by parameter name, before clipping; the state stays as it is."""
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        """The values of the first step's forward pass, in float64, by the names of folds.operations."""
+        """The values of the first step's forward pass, in float64, by the names of folds.operations.
+
+        They are of the whole batch, also where each process of a group computes some of its rows.
+        """
 
 
 class Backend(Protocol):

@@ -6,13 +6,14 @@ neighbouring microbatches, which are a subtree, and the sums of the processes ar
 the same bits on any number of devices, and on one device it is gradient accumulation, with the memory of one part.
 """
 
-from collections.abc import Callable, Iterable
+import operator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
-from backends.arrays import Array
+from backends.arrays import Array, State
 from backends.plan import StepPlan
 
 ALIGNED = 64  # numbers: each process's share of a flat array is a multiple of it, so that no vector loop has a rest
@@ -87,6 +88,15 @@ def tree_sum(values: Iterable[T], add: Callable[[T, T], T]) -> T:
         held.append((size, total))
     ((_, total),) = held
     return total
+
+
+def joined(parts: Sequence[State]) -> State:
+    """The values of a whole batch's forward pass from those of all microbatches, in their order.
+
+    Args: parts: of each microbatch arrays (b, ...), and as `loss` its share, ().
+    """
+    values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0] if name != "loss"}
+    return values | {"loss": np.asarray(tree_sum((part["loss"] for part in parts), operator.add))}
 
 
 def padded_size(size: int, num: int) -> int:

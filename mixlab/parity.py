@@ -21,7 +21,7 @@ EXAMPLE = "mixlab parity experiments/bases/cifar10.yaml --pair torch:float64,jax
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("ablation", type=Path, help="the YAML file of a base, or of an ablation: each distinct model")
-    parser.add_argument("--pair", default="torch,jax", help="two of backend[:precision[:device]] (torch,jax)")
+    parser.add_argument("--pair", default="torch,jax", help="two of backend[:precision[:device]] [xD] (torch,jax)")
     parser.add_argument("--steps", type=int, default=200, help="of the trajectory (200)")
     parser.add_argument("--python", action="append", default=[], metavar="BACKEND=PATH", help="another interpreter")
     parser.add_argument(

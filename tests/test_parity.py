@@ -80,7 +80,7 @@ def test_torch_and_jax_hold_on_every_rung_in_float64(run: Run, tmp_path: Path) -
     assert lines[0].startswith("tiny: torch:float64 (2.") and " against jax:float64 (0." in lines[0]
     assert "learning rate 0.001, clipped to 0.1" in lines[1]  # the default, in batches of 8 of 8
     assert [line.split()[:2] for line in lines[5:-3]] == [
-        [*name.split(), "ok"][:2] for name in RUNGS if name != "compile"
+        [*name.split(), "ok"][:2] for name in RUNGS if name not in ("ranks", "compile")
     ]
     assert lines[-2] == "every rung holds"
     assert (tmp_path / "parts.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -97,7 +97,7 @@ def test_json_has_each_rung_with_its_numbers_and_both_sides(run: Run, tmp_path: 
         assert model["sides"][0]["torch"] and model["sides"][1]["jax"]
         rungs = {rung["rung"]: rung for rung in model["rungs"]}
         once = ["long call", "replicas", "remat"] if model is found[1] else []
-        assert list(rungs) == [name for name in RUNGS if name not in ("offset", "compile", *once)]
+        assert list(rungs) == [name for name in RUNGS if name not in ("offset", "ranks", "compile", *once)]
         assert 0 < rungs["trajectory"]["relative"] <= rungs["trajectory"]["tolerance"]
         assert rungs["gradients"]["tensor"].split("/")[-1] in ("kernel", "bias", "scale")
 
@@ -221,6 +221,8 @@ def test_another_interpreter_serves_a_side(run: Run, tmp_path: Path) -> None:
         (["--pair", "torch,jxa"], ["--pair", "'jxa'", "did you mean 'jax'?"]),
         (["--pair", "torch:float23,jax"], ["--pair", "did you mean 'float32'?"]),
         (["--pair", "torch:float32:cuda:9,jax"], ["run.device", "'cuda:9'"]),
+        (["--pair", "torch 2,jax"], ["--pair", "a number of devices behind torch, such as x2", "'2'"]),
+        (["--pair", "torch x2,jax"], ["--pair", "divides train.microbatches 1", "'torch x2'"]),
         (["--python", "jax=/bin/nowhere"], ["--python", "backend=path"]),
         (["--python", "jax=/bin/sh", "--pair", "torch,torch"], ["--python", "'jax=/bin/sh'", "allowed: torch"]),
         (["--python", "jax=nowhere"], ["--python", "'jax=nowhere'", "backend=path"]),

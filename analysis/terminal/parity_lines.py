@@ -143,7 +143,7 @@ def plot(path: Path, ladders: Sequence[Climbed]) -> None:
             values = [max(value, LEAST) for value in rungs[name].by_name.values()]
             axes.semilogy(range(1, len(values) + 1), values, ".-" if axes is depth else "-", label=climbed.title)
             if math.isfinite(rungs[name].tolerance.limit):
-                axes.axhline(rungs[name].tolerance.limit, color="black", linestyle=":")
+                axes.axhline(max(rungs[name].tolerance.limit, LEAST), color="black", linestyle=":")
     depth.set(xlabel="operation of the forward pass", ylabel="largest relative difference", title="over depth")
     steps.set(xlabel="step", title="over steps, of all parameters")
     if len(ladders) <= MAX_LEGEND:

@@ -18,7 +18,7 @@ from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Dropout
 from backends.jax.traced import DTYPES, Traced, num_replicas
-from backends.microbatches import Group, split, tree_sum
+from backends.microbatches import Group, joined, split, tree_sum
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
 from backends.state import groups
@@ -61,8 +61,7 @@ class JaxProgram:
         ]
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
-        parts, metrics = [self._steps(of_part) for of_part in zip(*split_plans, strict=True)], []
+        parts, metrics = self._parts(plans), []
         for first in range(0, plans[0].num_steps, CHUNK_STEPS):
             num = min(CHUNK_STEPS, plans[0].num_steps - first)
             chunks = [self._put(ahead.chunk(steps, first, num)) for steps in parts]
@@ -102,8 +101,7 @@ class JaxProgram:
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         if self.run.microbatches > 1:
-            split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
-            chunks = [self._put(ahead.chunk(self._steps(one), 0, 1)) for one in zip(*split_plans, strict=True)]
+            chunks = [self._put(ahead.chunk(part, 0, 1)) for part in self._parts(plans)]
             flat = jax.device_get(self._summed_gradient(chunks, self._dropout(plans), 0))
             return [self.traced.layout.named(row) for row in flat]
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
@@ -112,8 +110,15 @@ class JaxProgram:
         return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
+        parts = [self._activations(part, self._dropout(plans)) for part in self._parts(plans)]
+        if self.run.group.size > 1:
+            parts = ranks.gathered(parts, self.run.group)
+        return [joined(of_replica) for of_replica in zip(*parts, strict=True)]
+
+    def _activations(self, steps: dict[str, Array], dropout: Dropout[Array]) -> list[State]:
+        """The values of a microbatch's forward pass, of each replica."""
+        step = self._put({name: array[0] for name, array in steps.items()})
+        params, arguments = self.state["params"], (self.data, step, self.scalars, dropout)
         taps = jax.device_get(self._call(self.traced.activations, params, *arguments))
         return [
             {name: x[replica].astype(np.float64) for name, x in taps.items()} for replica in range(self._num_replicas)
@@ -134,6 +139,11 @@ class JaxProgram:
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)
+
+    def _parts(self, plans: Sequence[StepPlan]) -> list[dict[str, Array]]:
+        """What `_steps` gives of each microbatch that this process takes."""
+        split_plans = [split(plan, self.run.microbatches, self.run.group) for plan in plans]
+        return [self._steps(of_part) for of_part in zip(*split_plans, strict=True)]
 
     def _steps(self, plans: Sequence[StepPlan]) -> dict[str, Array]:
         """The plans' arrays: (steps, replicas, ...)."""

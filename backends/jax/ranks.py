@@ -3,6 +3,7 @@
 import operator
 from collections.abc import Callable
 from functools import lru_cache, partial
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from backends.microbatches import Group, tree_sum
 
+T = TypeVar("T")
 RANKS = "ranks"  # the axis of the mesh: a device of each process
 
 
@@ -70,6 +72,15 @@ def _exchange(mesh: Mesh) -> Callable[[Array], Array]:
         return jax.lax.all_gather(share, RANKS).swapaxes(0, 1).reshape(flat_rn.shape)
 
     return jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(RANKS), out_specs=P(RANKS)), donate_argnums=0)
+
+
+def gathered(own: list[T], group: Group) -> list[T]:
+    """What all processes of a group hold, in the order of their ranks, in each process.
+
+    Args: own: trees of NumPy arrays, of the same shapes in each process.
+    """
+    held = multihost_utils.process_allgather(own)  # the leading axis is the rank
+    return [jax.tree.map(lambda x: x[rank], one) for rank in range(group.size) for one in held]  # noqa: B023
 
 
 def add_over_ranks(value: float, index: int, size: int, address: str) -> float:

@@ -127,7 +127,7 @@ class Traced:
             taps = {"images": images_bhwc, "targets": targets_bk}
             chance = self.chance(step, dropout, taps)
             logits_bk, _ = self.forward(params, images_bhwc, chance)
-            return taps | {"loss": loss(self.optimizer, logits_bk, targets_bk)}
+            return taps | {"loss": self.share(logits_bk, targets_bk)}
 
         return _over_replicas(activations, len(step["learning_rate"]))(params, step)
 
@@ -147,10 +147,14 @@ class Traced:
 
         def replica_loss(trained: Any) -> jax.Array:
             logits_bk, _ = self.forward(params | trained, images_bhwc, chance, self.remat)
-            mean = loss(self.optimizer, logits_bk, targets_bk)
-            return mean if self.microbatches == 1 else mean / self.microbatches  # a power of two: exact
+            return self.share(logits_bk, targets_bk)
 
         return jax.value_and_grad(replica_loss)({name: params[name] for name in trained_shapes(self.model)})
+
+    def share(self, logits_bk: jax.Array, targets_bk: jax.Array) -> jax.Array:
+        """The loss of a microbatch, (), as a share of the whole batch's."""
+        mean = loss(self.optimizer, logits_bk, targets_bk)
+        return mean if self.microbatches == 1 else mean / self.microbatches  # a power of two: exact
 
     def chance(self, step: Any, dropout: Dropout[jax.Array], taps: dict[str, jax.Array] | None = None) -> Chance:
         """The random choices of one replica's step.  Args: taps: where the values of the pass are noted."""

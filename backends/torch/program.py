@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
-from backends.microbatches import Group, split, tree_sum
+from backends.microbatches import Group, joined, split, tree_sum
 from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
@@ -115,19 +115,11 @@ class TorchProgram:
         _, gradient = self._summed_gradient(self._parts(plans), 0, plans)
         return [{name: array.cpu().numpy() for name, array in self.trained.named(row).items()} for row in gradient]
 
-    @torch.no_grad()
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
-        # The plain forward pass: a compiled one would be compiled anew to note its values.
-        steps, forward = self._steps(plans), _forward(self.model.structure())
-        replicas = []
-        for replica, params in enumerate(self._params("params")):
-            step = {name: array[replica] for name, array in self._step(steps, 0).items()}
-            images_bhwc, targets_bk = self._batch(step)
-            taps = {"images": images_bhwc, "targets": targets_bk}
-            logits_bk, _ = forward(params, images_bhwc, self._chance(step, plans, taps), self.compute)
-            taps["loss"] = loss(self.optimizer, logits_bk, targets_bk)
-            replicas.append({name: x.double().cpu().numpy() for name, x in taps.items()})
-        return replicas
+        parts = [self._activations(self._step(part, 0), plans) for part in self._parts(plans)]
+        if self.run.group.size > 1:
+            parts = ranks.gathered(parts, self.run.group)
+        return [joined(of_replica) for of_replica in zip(*parts, strict=True)]
 
     @torch.no_grad()
     def predict(self, images: Array) -> list[Predictions]:
@@ -209,7 +201,7 @@ class TorchProgram:
         own = (self._gradient(self._step(part, i), plans) for part in parts)
         if self.run.microbatches == 1:
             return next(own)
-        gradient = tree_sum((_joined(*one) for one in own), Tensor.add_)
+        gradient = tree_sum((_with_loss(*one) for one in own), Tensor.add_)
         if self.run.group.size > 1:
             start = self._now()
             gradient = ranks.summed(gradient, self.run.group)
@@ -224,6 +216,24 @@ class TorchProgram:
             torch.cuda.synchronize(self.device)
         return time.monotonic()
 
+    @torch.no_grad()
+    def _activations(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> list[State]:
+        """The values of a microbatch's forward pass, of each replica."""
+        # The plain forward pass: a compiled one would be compiled anew to note its values.
+        forward, replicas = _forward(self.model.structure()), []
+        for replica, params in enumerate(self._params("params")):
+            own = {name: array[replica] for name, array in step.items()}
+            images_bhwc, targets_bk = self._batch(own)
+            taps = {"images": images_bhwc, "targets": targets_bk}
+            logits_bk, _ = forward(params, images_bhwc, self._chance(own, plans, taps), self.compute)
+            taps["loss"] = self._share(logits_bk, targets_bk)
+            replicas.append({name: x.double().cpu().numpy() for name, x in taps.items()})
+        return replicas
+
+    def _share(self, logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
+        """The loss of a microbatch, (), as a share of the whole batch's."""
+        return loss(self.optimizer, logits_bk, targets_bk) / self.run.microbatches  # a power of two: exact
+
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) of a microbatch, as a share of the whole batch's, and its gradient (replicas, n)."""
 
@@ -236,20 +246,19 @@ class TorchProgram:
             params = self.trained.named(flat) | self.constant.named(constants)
             chance = replace(self._chance(step, plans), together=together)
             logits_bk, _ = self.forward(params, images_bhwc, chance, self.compute)
-            return loss(self.optimizer, logits_bk, targets_bk)
+            return self._share(logits_bk, targets_bk)
 
         if together:
             losses = torch.vmap(replica_loss)(flat, self.constants, step)
         else:
             each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
             losses = torch.stack([replica_loss(*one) for one in zip(flat, self.constants, each, strict=True)])
-        losses = losses / self.run.microbatches  # a power of two: exact
         # Each loss depends on its own row alone: the gradient of the sum holds the gradient of each.
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient
 
 
-def _joined(losses: Tensor, gradient: Tensor) -> Tensor:
+def _with_loss(losses: Tensor, gradient: Tensor) -> Tensor:
     """A gradient with the loss at its end, where it has a zero, so that both are added and exchanged as one."""
     gradient[:, -1] = losses
     return gradient

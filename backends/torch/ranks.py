@@ -1,12 +1,15 @@
 """Several processes as one, which train one trial or count themselves."""
 
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from backends.microbatches import Group, tree_sum
+
+T = TypeVar("T")
 
 
 def join(group: Group, address: str, timeout_s: float) -> None:
@@ -29,6 +32,16 @@ def summed(flat_rn: Tensor, group: Group) -> Tensor:
     share = tree_sum(parts.unbind(), torch.add)
     dist.all_gather(list(shares.unbind()), share)
     return shares.transpose(0, 1).reshape(flat_rn.shape)
+
+
+def gathered(own: list[T], group: Group) -> list[T]:
+    """What all processes of a group hold, in the order of their ranks, in each process.
+
+    Args: own: trees of NumPy arrays, of the same shapes in each process.
+    """
+    held: list[list[T]] = [[] for _ in range(group.size)]
+    dist.all_gather_object(held, own)
+    return [one for of_rank in held for one in of_rank]
 
 
 def add_over_ranks(value: float, index: int, size: int, address: str) -> float:

@@ -52,7 +52,7 @@ def check_arrays(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str
     """The name and the arrays of each file that the job's checks need."""
     program = opened.program(job.short)
     if LONG in job.checks:
-        yield LONG, _long_call(program, job.short, splits)
+        yield LONG, _long_call(program, job, splits)
     if REPLICAS in job.checks:
         yield REPLICAS, _replicas(program, job, splits)
     if {WIDE, REMAT, COMPILE} & set(job.checks):
@@ -64,9 +64,10 @@ def _both(first: State, second: State) -> State:
     return {EXPECTED + name: x for name, x in first.items()} | {FOUND + name: x for name, x in second.items()}
 
 
-def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
+def _long_call(program: Program, job: Job, splits: Splits) -> State:
     """The state and the metrics of LONG_STEPS steps, taken one by one and in one call, or as few as pixels allow."""
-    plans = [whole_plan(trial, splits, step, 1) for step in range(LONG_STEPS)]
+    trial = job.short
+    plans = [whole_plan(trial, splits, step, 1, job.group) for step in range(LONG_STEPS)]
     program.load([initial_state(trial)])
     metrics = [program.train([plan])[0] for plan in plans]
     losses, norms = (np.concatenate([getattr(m, name) for m in metrics]) for name in ("loss", "gradient_norm"))
@@ -74,7 +75,7 @@ def _long_call(program: Program, trial: Trial, splits: Splits) -> State:
     program.load([initial_state(trial)])
     most = MAX_PIXEL_STEPS if host.needed(trial.data.augment) else LONG_STEPS
     calls = [(step, min(most, LONG_STEPS - step)) for step in range(0, LONG_STEPS, most)]
-    together = [program.train([whole_plan(trial, splits, *call)])[0] for call in calls]
+    together = [program.train([whole_plan(trial, splits, *call, job.group)])[0] for call in calls]
     found = {"loss": [m.loss for m in together], "gradient_norm": [m.gradient_norm for m in together]}
     return _both(expected, {**{name: np.concatenate(x) for name, x in found.items()}, **program.states()[0]})
 
@@ -99,7 +100,7 @@ def _replicas(program: Program, job: Job, splits: Splits) -> State:
 
 def _replica_plan(trial: Trial, rate: float, job: Job, splits: Splits) -> StepPlan:
     """The plan of one replica's steps, at `rate` times its learning rate."""
-    plan = whole_plan(trial, splits, job.first_step, REPLICA_STEPS)
+    plan = whole_plan(trial, splits, job.first_step, REPLICA_STEPS, job.group)
     return dataclasses.replace(plan, learning_rate=rate * plan.learning_rate)
 
 
@@ -111,7 +112,7 @@ def _named(states: list[State]) -> State:
 def _wide(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
     """Forward pass and gradients at other sizes, and the gradients again with remat or compiled, or without."""
     trial = job.wide
-    plan = whole_plan(trial, splits, job.first_step, 1)
+    plan = whole_plan(trial, splits, job.first_step, 1, job.group)
     indices, order = plan.examples[0], opened.dataset.pixel_order
     # The batch's own examples and no more, with labels of as many classes as the wide sizes have.
     few = ArrayDataset(np.asarray(splits.images[indices]), wide_labels(splits.labels[indices]), order)

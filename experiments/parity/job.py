@@ -1,6 +1,7 @@
 """What one side is asked to compute, and the trials and states that single rungs take in place of the trial's own."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from backends.arrays import Array, State
+from backends.microbatches import Group
 from backends.models import family_of, folds
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec
-from experiments import streams
+from experiments import files, streams
 from experiments.spec.trial import Trial, trial_from_json
 from experiments.training.start import initial_state
 
@@ -28,6 +30,7 @@ SPREAD = {"params": 0.1, "average": 0.1, "first_moment": 0.01, "second_moment": 
 # three digits of it; a rate of 1 shows a weight decay beside the rounding of a parameter; and no norm is clipped.
 EMPTY: dict[str, Any] = {"ema_decay": 0.9999, "clip_norm": 1e6}
 EMPTY_RATE = 1.0
+RANKS = "ranks"  # the file of the states that the processes of a side have come to
 CHUNK_STEPS = 10  # trained in one call, as a run trains them, on both sides alike
 # Steps of one call, against the same one by one: more than two of JAX's compiled chunks of 32, and no multiple of them.
 LONG_STEPS = 70
@@ -49,6 +52,7 @@ class Job:
 
     trial: its backend and precision are this side's.   num_steps: of the trajectory.   cache: folder of decoded images.
     folder: where the side writes.   wide_batch: batch size of the wide rungs.   checks: those of CHECKS that are made.
+    rank: of the process that computes, where the side has run.devices of them.
     """
 
     trial: Trial
@@ -57,6 +61,12 @@ class Job:
     folder: Path
     wide_batch: int = 1
     checks: tuple[str, ...] = ()
+    rank: int = 0
+
+    @property
+    def group(self) -> Group:
+        """The processes of the side."""
+        return Group(self.rank, self.trial.run.devices)
 
     @property
     def first_step(self) -> int:
@@ -78,20 +88,42 @@ class Job:
         return replace(self.trial, model=model, train=replace(self.trial.train, batch_size=self.wide_batch))
 
 
+def rank_prefix(rank: int) -> str:
+    """What the names of a process's arrays begin with in the file RANKS."""
+    return f"rank {rank} "
+
+
 def has_offset(model: ModelSpec) -> bool:
     """Whether a constant that is added behind the stem reaches a norm: through standardised kernels none does."""
     return OFFSET_BIAS in folds.shapes(model)
 
 
 def job_json(job: Job) -> dict[str, Any]:
-    """A job in JSON's types; see read_jobs."""
+    """A job in JSON's types; see read_work."""
     return {**asdict(job), "cache": str(job.cache), "folder": str(job.folder)}
 
 
-def read_jobs(path: Path) -> tuple[list[int], list[Job]]:
-    """The CPUs of a side, and its jobs."""
+@dataclass(frozen=True)
+class Work:
+    """What the processes of a side do.
+
+    places: CPUs and device of each process; None: the device of the trials.    address: where they meet.
+    """
+
+    places: Sequence[tuple[Sequence[int], str | None]]
+    address: str
+    jobs: Sequence[Job]
+
+    def write(self, path: Path) -> None:
+        """Write it to a file; see read_work."""
+        asked = {"places": self.places, "address": self.address, "jobs": [job_json(job) for job in self.jobs]}
+        files.replace(path, json.dumps(asked).encode())
+
+
+def read_work(path: Path) -> Work:
+    """The work of a side, as it was written."""
     asked = json.loads(path.read_text())
-    return asked["cpus"], [
+    jobs = [
         Job(
             trial_from_json(fields["trial"]),
             fields["num_steps"],
@@ -102,6 +134,7 @@ def read_jobs(path: Path) -> tuple[list[int], list[Job]]:
         )
         for fields in asked["jobs"]
     ]
+    return Work([(cpus, device) for cpus, device in asked["places"]], asked["address"], jobs)
 
 
 def spread_state(trial: Trial) -> State:

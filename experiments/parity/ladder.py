@@ -6,6 +6,7 @@ from functools import cached_property
 
 from safetensors.numpy import load
 
+from backends import devices
 from backends.arrays import State
 from backends.models import folds
 from backends.specs import ModelSpec
@@ -17,6 +18,7 @@ from experiments.parity.job import (
     CHUNK_STEPS,
     COMPILE,
     LONG,
+    RANKS,
     REMAT,
     REPLICAS,
     WIDE,
@@ -25,7 +27,7 @@ from experiments.parity.job import (
     spread_state,
 )
 from experiments.parity.rungs import Place, Rung, compare, gradient_scales, moves, size
-from experiments.parity.tolerances import EXACT, IDLE, TABLE, tolerance
+from experiments.parity.tolerances import EXACT, IDLE, ONE_ORDER, TABLE, tolerance
 from experiments.results.metrics import every
 
 # Rung -> the file that holds it. The order is that of causes, so that the first rung which fails is the place to look
@@ -47,6 +49,7 @@ RUNGS = {
     "trajectory": "",  # several files; see Ladder._trajectory
     "losses": "",
     "chunk": "chunk",
+    "ranks": RANKS,
     "evaluation": "evaluation",
     "long call": LONG,
     "wide batch": WIDE,
@@ -79,11 +82,23 @@ class Ladder:
         self.wait("about.json")
         yield from (json.loads((job.folder / "about.json").read_text()) for job in self.jobs)
 
+    @cached_property
+    def is_exact(self) -> bool:
+        """Whether both sides must have the same bits: one framework, precision and kind of device, and microbatches."""
+        trials = [job.trial for job in self.jobs]
+        kinds = {(x.backend, x.train.precision, devices.read(x.run.device)[0]) for x in trials}
+        return len(kinds) == 1 and all(x.train.microbatches > 1 and x.run.deterministic for x in trials)
+
     @property
     def names(self) -> list[str]:
-        """The rungs that are climbed: `offset` in float64 where a model has it, and the checks that the job names."""
+        """The rungs that are climbed.
+
+        `offset` in float64 where a model has it, `ranks` where a side has several, and the checks that the job names.
+        """
         offset = set(self.precisions) == {"float64"} and has_offset(self.model)
         absent = set(CHECKS) - set(self.jobs[0].checks) | (set() if offset else {"offset"})
+        if all(job.group.size == 1 for job in self.jobs):
+            absent.add(RANKS)
         return [name for name, file in RUNGS.items() if file not in absent]
 
     def climb(self) -> Iterator[Rung]:
@@ -93,6 +108,8 @@ class Ladder:
                 yield from self._trajectory()
             elif RUNGS[name] in (LONG, REPLICAS, REMAT, COMPILE):
                 yield own.twice(name, RUNGS[name], self.jobs, self._read(RUNGS[name]))
+            elif name == RANKS:
+                yield own.ranks(self.jobs, self._read(RANKS))
             elif name == "moments":  # yields `formula` too
                 self.wait("empty.safetensors")
                 yield from own.formula(self.jobs, read)
@@ -106,8 +123,8 @@ class Ladder:
         return first, second
 
     def _rung(self, name: str) -> Rung:
-        """A rung without a verdict yet, with its tolerance for these precisions and this model."""
-        return Rung(name, tolerance(name, self.precisions, self.model))
+        """A rung without a verdict yet, with its tolerance for these sides and this model."""
+        return Rung(name, ONE_ORDER if self.is_exact else tolerance(name, self.precisions, self.model))
 
     def _parameters(self, a: State, b: State) -> Rung:
         # Names and shapes alone: where they differ, no number can be compared with another.
@@ -168,7 +185,8 @@ class Ladder:
 
     def _moves(self, rung: Rung, a: State, b: State, before: State, steps: int = 1) -> dict[str, float]:
         """The sizes that differences of trained states are set against, from `before` on; see rungs.moves."""
-        return moves((a, b), before, self.precisions, rung.tolerance.limit, steps, self._idle)
+        limit = tolerance(rung.name, self.precisions, self.model).limit  # of sides that round: that of a rung may be 0
+        return moves((a, b), before, self.precisions, limit, steps, self._idle)
 
     @cached_property
     def _idle(self) -> set[str]:
@@ -182,7 +200,7 @@ class Ladder:
 
     def _evaluation(self, a: State, b: State) -> Rung:
         # In a coarse precision, rounding turns near ties over: then a share of right answers says nothing.
-        counts = set(self.precisions) <= set(TABLE)
+        counts = self.is_exact or set(self.precisions) <= set(TABLE)
         names = [name for name in a if counts or not every()[name].is_share]
         return self._rung("evaluation").fill(a, b, names, lambda name: f"{name}: predict, or which examples count")
 

@@ -13,17 +13,19 @@ from experiments.parity.job import (
     COMPILE,
     EMPTY_RATE,
     LONG,
+    RANKS,
     REMAT,
     REPLICA_STEPS,
     REPLICAS,
     Job,
     empty_optimizer,
     empty_state,
+    rank_prefix,
     spread_state,
 )
 from experiments.parity.rungs import Difference, Rung, compare, gradient_scales, moves, size
 from experiments.parity.terms import Case
-from experiments.parity.tolerances import KEPT, ONE_WAY, ROUNDOFF, tolerance
+from experiments.parity.tolerances import KEPT, OF_RANKS, ONE_WAY, ROUNDOFF, tolerance
 from experiments.training.plan import learning_rates
 
 Sides = tuple[State, State]
@@ -98,6 +100,20 @@ def _note(rung: Rung, job: Job, one: Case, words: str, difference: Difference) -
     """Note a tensor's deviation; the term at fault is searched for only where it is the place."""
     name = " ".join(filter(None, (job.trial.backend, words, difference.name)))
     rung.note(replace(difference, name=name), name, lambda: f"{name}: {job.trial.backend} {terms.explain(one)}")
+
+
+def ranks(jobs: tuple[Job, Job], sides: Sides) -> Rung:
+    """The rung of sides with several processes: each of them has come to the same state."""
+    rung = Rung(RANKS, OF_RANKS)
+    for job, side in zip(jobs, sides, strict=True):
+        first = part(side, rank_prefix(0))
+        for rank in range(1, job.group.size):
+            other, who = part(side, rank_prefix(rank)), f"{job.trial.backend} rank {rank} of {job.group.size}"
+            for tensor, expected in first.items():
+                label = f"{who}: {tensor}"
+                words = "another state than that of rank 0 after the chunk: load, the exchange, or the update"
+                rung.note(compare(label, expected, other[tensor]), label, f"{label}: {words}")
+    return rung
 
 
 def twice(name: str, check: str, jobs: tuple[Job, Job], sides: Sides) -> Rung:

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -11,33 +13,37 @@ import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import backends
 from backends import devices, specs
 from backends.errors import MixlabError, choices
 from experiments.design.ablation import COMMAND_LINE
-from experiments.files import replace
 from experiments.machine.environment import ROOT
-from experiments.parity.job import Job, job_json
+from experiments.parity.job import Job, Work
 from experiments.parity.ladder import Ladder
 from experiments.parity.trials import Planned
-from experiments.running.pool import shares
+from experiments.running.pool import Slot, shares
 from experiments.spec.expand import expand
 
 POLL_S = 0.02
+Place = tuple[tuple[int, ...], str | None]  # CPUs and device of a process; None: the device of the trials
+Processes = list["subprocess.Popen[bytes]"]  # of a side, by rank
 
 
 @dataclass(frozen=True)
 class Side:
-    """One side, typed as backend[:precision[:device]]; what is left out is the trial's own."""
+    """One side, typed as backend[:precision[:device]] [xD]; what is left out is the trial's own."""
 
     backend: str
     precision: str | None = None
     device: str | None = None
+    devices: int | None = None  # that train together, with a process for each
 
     def __str__(self) -> str:
-        return ":".join(filter(None, (self.backend, self.precision, self.device)))
+        text = ":".join(filter(None, (self.backend, self.precision, self.device)))
+        return f"{text} x{self.devices}" if self.devices else text
 
 
 def read_pair(text: str) -> tuple[Side, Side]:
@@ -47,7 +53,8 @@ def read_pair(text: str) -> tuple[Side, Side]:
     """
     sides, where = [], f"{COMMAND_LINE}: --pair"
     for part in text.split(","):
-        backend, _, rest = part.strip().partition(":")
+        one, *times = part.split()
+        backend, _, rest = one.partition(":")
         precision, _, device = rest.partition(":")
         if backend not in backends.names():
             raise MixlabError(f"{where}: expected a backend, got {part!r}; {choices(backend, backends.names())}")
@@ -55,10 +62,14 @@ def read_pair(text: str) -> tuple[Side, Side]:
             raise MixlabError(f"{where}: expected a precision, got {part!r}; {choices(precision, specs.PRECISION)}")
         if device:
             devices.read(device, where)
-        sides.append(Side(backend, precision or None, device or None))
+        if times and not (len(times) == 1 and re.fullmatch(r"x[1-9][0-9]{0,3}", times[0])):
+            raise MixlabError(
+                f"{where}: expected a number of devices behind {one}, such as x2, got {' '.join(times)!r}"
+            )
+        sides.append(Side(backend, precision or None, device or None, int(times[0][1:]) if times else None))
     if len(sides) != 2:
         raise MixlabError(
-            f"{where}: expected two of backend[:precision[:device]] with a comma between them, got {text!r}"
+            f"{where}: expected two of backend[:precision[:device]] [xD] with a comma between them, got {text!r}"
         )
     return sides[0], sides[1]
 
@@ -85,26 +96,27 @@ def read_pythons(options: Sequence[str], pair: Sequence[Side]) -> dict[str, str]
 def ladders(
     planned: Sequence[Planned], pair: tuple[Side, Side], num_steps: int, cache: Path, pythons: Mapping[str, str]
 ) -> Generator[Ladder]:
-    """A ladder for each planned trial, in order; both sides are at work, each in a process of its own for all of them.
+    """A ladder for each planned trial, in order; both sides are at work, each in processes of its own for all of them.
 
     Args:   pythons: the interpreter of a backend, where it is not this one's.
-    Raises: MixlabError: while a rung is awaited: a side found a mistake, or its process ended.
+    Raises: MixlabError: so many devices cannot train a trial; while a rung is awaited: a side found a mistake, or a
+            process of it ended.
     """
     with tempfile.TemporaryDirectory(prefix="mixlab-parity-") as root:
         jobs = [
             [_job(one, side, num_steps, cache, Path(root) / name / f"{i:05}") for i, one in enumerate(planned)]
             for name, side in zip(("first", "second"), pair, strict=True)
         ]
-        processes: list[subprocess.Popen[bytes]] = []
+        processes: tuple[Processes, Processes] = ([], [])
         try:
-            for of_side, cpus in zip(jobs, shares(2), strict=True):
-                processes.append(_start(of_side, cpus, pythons))
+            for of_side, places, started in zip(jobs, _places(jobs), processes, strict=True):
+                _start(of_side, places, pythons, started)
             for both in zip(*jobs, strict=True):
                 yield Ladder((both[0], both[1]), partial(_wait, both, processes))
                 for job in both:
                     shutil.rmtree(job.folder)
         finally:
-            for process in processes:
+            for process in chain(*processes):
                 process.kill()
                 process.wait()
 
@@ -113,43 +125,82 @@ def _job(one: Planned, side: Side, num_steps: int, cache: Path, folder: Path) ->
     folder.mkdir(parents=True)
     trial = one.trial
     train = dataclasses.replace(trial.train, precision=side.precision or trial.train.precision)
-    run = dataclasses.replace(trial.run, device=side.device or trial.run.device)
+    devices = side.devices or trial.run.devices
+    if train.microbatches % devices:
+        raise MixlabError(
+            f"{COMMAND_LINE}: --pair: expected a number of devices that divides train.microbatches "
+            f"{train.microbatches}, got {str(side)!r}; more devices need more microbatches"
+        )
+    run = dataclasses.replace(trial.run, device=side.device or trial.run.device, devices=devices)
     trial = dataclasses.replace(trial, backend=side.backend, train=train, run=run)
     return Job(trial, num_steps, cache, folder, one.wide_batch, one.checks)
 
 
-def _start(jobs: Sequence[Job], cpus: tuple[int, ...], pythons: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+def _places(jobs: Sequence[Sequence[Job]]) -> list[list[Place]]:
+    """CPUs and device of each process of both sides.
+
+    Where a side has several processes, all of both have as many CPUs: on a CPU, the number of XLA's threads changes
+    the bits.
+    """
+    runs = [of_side[0].trial.run for of_side in jobs]
+    places = [Slot(cpus).places(run) for cpus, run in zip(shares(2), runs, strict=True)]
+    if max(map(len, places)) == 1:
+        return places
+    least = min(len(cpus) for cpus, _ in chain(*places))
+    return [[(cpus[:least], device) for cpus, device in of_side] for of_side in places]
+
+
+def _start(jobs: Sequence[Job], places: list[Place], pythons: Mapping[str, str], started: Processes) -> None:
+    """Start the processes of a side.  Args: started: takes them, also those before one that cannot be started."""
     folder, backend = jobs[0].folder.parent, jobs[0].trial.backend
-    replace(folder / "jobs.json", json.dumps({"cpus": cpus, "jobs": [job_json(job) for job in jobs]}).encode())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    Work(places, address, jobs).write(folder / "jobs.json")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     python = pythons.get(backend, sys.executable)
-    with (folder / "output.txt").open("wb") as output:
-        try:
-            return subprocess.Popen(
-                [python, "-m", "experiments.parity.side", folder / "jobs.json"],
-                env={**os.environ, "PYTHONPATH": path},
-                cwd=ROOT,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        except OSError as error:
-            raise MixlabError(
-                f"{COMMAND_LINE}: --python: {backend}={python} is no interpreter ({error.strerror})"
-            ) from error
+    for rank in range(len(places)):
+        with _output(folder, rank).open("wb") as output:
+            try:
+                process = subprocess.Popen(
+                    [python, "-m", "experiments.parity.side", folder / "jobs.json", str(rank)],
+                    env={**os.environ, "PYTHONPATH": path},
+                    cwd=ROOT,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                )
+            except OSError as error:
+                raise MixlabError(
+                    f"{COMMAND_LINE}: --python: {backend}={python} is no interpreter ({error.strerror})"
+                ) from error
+        started.append(process)
 
 
-def _wait(jobs: Sequence[Job], processes: "Sequence[subprocess.Popen[bytes]]", file: str) -> None:
+def _output(folder: Path, rank: int) -> Path:
+    """The file of what a process of a side prints."""
+    return folder / f"output-{rank}.txt"
+
+
+def _wait(jobs: Sequence[Job], processes: Sequence[Processes], file: str) -> None:
     """Return once both sides have written a file.  Raises: MixlabError: a side has ended without it."""
-    for job, process in zip(jobs, processes, strict=True):
+    for job, of_side in zip(jobs, processes, strict=True):
         while not (job.folder / file).exists():
             # Asked before the file is looked for again: what a side wrote at last is there once it has ended.
-            mistake, ended = job.folder / "mistake.json", process.poll() is not None
+            mistake, codes = job.folder / "mistake.json", [process.poll() for process in of_side]
+            # The first process writes all; another has ended too early if it says so.
+            ended = [rank for rank, code in enumerate(codes) if code or (code == 0 and rank == 0)]
             if mistake.exists():
                 raise MixlabError(json.loads(mistake.read_text()))
             if ended and not (job.folder / file).exists():
-                lines = (job.folder.parent / "output.txt").read_text(errors="replace").strip().splitlines()
-                raise MixlabError(
-                    f"parity: the process of {job.trial.backend} ended with exit code {process.returncode}: "
-                    f"{lines[-1] if lines else 'it printed nothing'}"
-                )
+                raise _ended(job, ended[0], codes)
             time.sleep(POLL_S)
+
+
+def _ended(job: Job, rank: int, codes: Sequence[int | None]) -> MixlabError:
+    """The error of a process that ended too early, with its last word."""
+    lines = _output(job.folder.parent, rank).read_text(errors="replace").strip().splitlines()
+    who = job.trial.backend if len(codes) == 1 else f"{job.trial.backend}, rank {rank} of {len(codes)},"
+    return MixlabError(
+        f"parity: the process of {who} ended with exit code {codes[rank]}: "
+        f"{lines[-1] if lines else 'it printed nothing'}"
+    )

@@ -5,31 +5,36 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace as changed
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save
+from safetensors.numpy import load_file, save
 
 import backends
 from backends.arrays import State
 from backends.contract import ArrayDataset, Backend, Program
 from backends.errors import MixlabError, show_chain
+from backends.microbatches import Group
 from experiments import data
 from experiments.data import Splits
 from experiments.files import replace
+from experiments.machine.environment import ROOT
 from experiments.parity import checks
 from experiments.parity.checks import Opened
 from experiments.parity.job import (
     CHUNK_STEPS,
     OFFSET,
     OFFSET_BIAS,
+    RANKS,
     Job,
     empty_optimizer,
     empty_plan,
     empty_state,
     has_offset,
-    read_jobs,
+    rank_prefix,
+    read_work,
     spread_state,
 )
 from experiments.parity.plans import whole_plan
@@ -40,57 +45,101 @@ FILE_BYTES = 2**25  # of the parameters of some steps in one file
 FILE_STEPS = 100
 MAX_WAITING = 3  # such files, and jobs, that may wait to be compared
 WAIT_S = 0.01
+EXCHANGE_S = 1800.0  # of one exchange between the processes of a side: the first one waits for what is compared
 PARENT = os.getppid()
 EVALUATED = 300  # test examples: a batch of contract.PREDICT_BATCH and a part of one
 
 
-def main(path: Path) -> None:
-    """Run the jobs of a JSON file in their order; a mistake is left as `mistake.json` in the job's folder."""
-    cpus, jobs = read_jobs(path)
+def main(path: Path, rank: int) -> None:
+    """Do the work of a JSON file job by job; a mistake is left as `mistake.json` in the job's folder.
+
+    Args: rank: of this process among those of the side, which all take the same steps; the first one writes.
+    """
+    work = read_work(path)
+    cpus, device = work.places[rank]
     os.sched_setaffinity(0, cpus)  # XLA takes its number of threads from here
+    jobs = [changed(job, rank=rank) for job in work.jobs]
+    if device is not None:
+        jobs = [_on_its_device(job, cpus, device) for job in jobs]
     for i, job in enumerate(jobs):
         while i >= MAX_WAITING and jobs[i - MAX_WAITING].folder.exists():  # until the parent removes it
             _rest()
         try:
-            climb(backends.load(job.trial.backend), job)
+            backend = backends.load(job.trial.backend)
+            if i == 0 and len(work.places) > 1:
+                backend.join(Group(rank, len(work.places)), work.address, EXCHANGE_S)
+            climb(backend, job)
         except MixlabError as error:
             show_chain(error)
             replace(job.folder / "mistake.json", json.dumps(str(error)).encode())
             return
 
 
+def _on_its_device(job: Job, cpus: Sequence[int], device: str) -> Job:
+    """The job on the one device that this process is for, the others hidden."""
+    from experiments.running.opener import WorkerSpec  # other interpreters may lack what it imports
+    from experiments.running.place import take_place
+
+    trial = job.trial
+    take_place(WorkerSpec(trial.backend, tuple(cpus), job.folder, job.cache, {}, ROOT, time.monotonic(), device))
+    run = changed(trial.run, device=device.partition(":")[0])
+    return changed(job, trial=changed(trial, run=run))
+
+
 def climb(backend: Backend, job: Job) -> None:
-    """Write `about.json` and the files of arrays that the rungs need, in the order of ladder.RUNGS."""
+    """Write `about.json` and the files of arrays that the rungs need, in the order of ladder.RUNGS.
+
+    The processes of a side all call it; the first one writes, and from the others what they have come to.
+    """
     trial = job.trial
     splits = data.load(trial.data, trial.info, job.cache)
     order = data.pixel_order(
         trial.data.permutation, trial.model.image_size, trial.model.patch_size, trial.data.split_seed
     )
     dataset = ArrayDataset(np.asarray(splits.images), np.asarray(splits.labels), order)
-    run = trial.run_spec(len(os.sched_getaffinity(0)))
+    run = trial.run_spec(len(os.sched_getaffinity(0)), group=job.group)
     opened = Opened(backend, dataset, run)
     program = opened.program(trial)
-    replace(job.folder / "about.json", json.dumps(backend.about(run)).encode())
-    for name, arrays in _single_step(program, job, splits):
-        _write(job.folder / f"{name}.safetensors", arrays)
-    for name, arrays in _empty_step(opened, job, splits):
-        _write(job.folder / f"{name}.safetensors", arrays)
-    for first, arrays in _trajectory(program, job, splits):
-        while len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING:
-            _rest()
-        _write(job.folder / f"steps-{first:06}.safetensors", arrays)
-    for name, arrays in checks.check_arrays(opened, job, splits):
+    if job.rank == 0:
+        replace(job.folder / "about.json", json.dumps(backend.about(run)).encode())
+    for name, arrays in _files(opened, program, job, splits):
         _end_if_orphaned()
-        _write(job.folder / f"{name}.safetensors", arrays)
+        if name == RANKS and job.rank:
+            _write(job.folder / f"{RANKS}-{job.rank}.safetensors", arrays)
+        elif job.rank == 0:
+            while name.startswith("steps-") and len(list(job.folder.glob("steps-*.safetensors"))) >= MAX_WAITING:
+                _rest()
+            _write(job.folder / f"{name}.safetensors", _of_all_ranks(job, arrays) if name == RANKS else arrays)
+
+
+def _files(opened: Opened, program: Program, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
+    """Each file's name and arrays, as this process computes them."""
+    yield from _single_step(program, job, splits)
+    yield from _empty_step(opened, job, splits)
+    for first, arrays in _trajectory(program, job, splits):
+        yield f"steps-{first:06}", arrays
+    yield from checks.check_arrays(opened, job, splits)
+
+
+def _of_all_ranks(job: Job, own: State) -> State:
+    """What the processes of a side have come to; the names begin with the rank. Of one process, nothing."""
+    arrays = {f"{rank_prefix(0)}{name}": x for name, x in own.items()} if job.group.size > 1 else {}
+    for rank in range(1, job.group.size):
+        path = job.folder / f"{RANKS}-{rank}.safetensors"
+        while not path.exists():
+            _rest()
+        arrays |= {f"{rank_prefix(rank)}{name}": x for name, x in load_file(path).items()}
+        path.unlink()
+    return arrays
 
 
 def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[str, State]]:
     """The files of one step from the spread state, of an evaluation there, and of some steps in one call."""
     trial, first = job.trial, job.first_step
-    plan = whole_plan(trial, splits, first, 1)
+    plan = whole_plan(trial, splits, first, 1, job.group)
     program.load([initial_state(trial)])
     yield "weights", program.states()[0]
-    yield "plan", plan.arrays()
+    yield "plan", whole_plan(trial, splits, first, 1).arrays()  # with the pixels of all rows
     state = spread_state(trial)
     program.load([state])
     values = program.activations([plan])[0]
@@ -107,8 +156,9 @@ def _single_step(program: Program, job: Job, splits: Splits) -> Iterator[tuple[s
     norm = program.train([plan])[0].gradient_norm
     yield "step", {"gradient_norm": norm, **program.states()[0]}
     program.load([initial_state(trial)])
-    program.train([whole_plan(trial, splits, 0, min(CHUNK_STEPS, job.num_steps))])
+    program.train([whole_plan(trial, splits, 0, min(CHUNK_STEPS, job.num_steps), job.group)])
     yield "chunk", _parameters(program)
+    yield RANKS, program.states()[0]
 
 
 def _power(number: float) -> float:
@@ -120,7 +170,7 @@ def _empty_step(opened: Opened, job: Job, splits: Splits) -> Iterator[tuple[str,
     """The step from empty slots, in a program of its own, as its optimizer has other numbers."""
     program = opened.program(job.trial, empty_optimizer(job.trial.optimizer))
     program.load([empty_state(job.trial)])
-    program.train([empty_plan(whole_plan(job.trial, splits, job.first_step, 1))])
+    program.train([empty_plan(whole_plan(job.trial, splits, job.first_step, 1, job.group))])
     yield "empty", program.states()[0]
 
 
@@ -133,7 +183,7 @@ def _trajectory(program: Program, job: Job, splits: Splits) -> Iterator[tuple[in
         rows: list[State] = []
         for step in range(first, min(first + in_file, job.num_steps)):
             _end_if_orphaned()
-            metrics = program.train([whole_plan(job.trial, splits, step, 1)])[0]
+            metrics = program.train([whole_plan(job.trial, splits, step, 1, job.group)])[0]
             rows.append({"loss": metrics.loss[0], **_parameters(program)})
         yield first, {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
@@ -161,4 +211,4 @@ def _write(path: Path, arrays: State) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -38,6 +38,8 @@ ARITHMETIC = "elementwise arithmetic on a side's own moments"
 BATCHED = "the same sums, batched, over some steps"
 AGAIN = "the same operations, fused in another way"
 FUSED = "the same operations, fused by a compiler"
+OF_RANKS = Tolerance(0.0, "each process adds the same sum to the same state", 0.0)
+ONE_ORDER = Tolerance(0.0, "the same microbatches, added in the same order on any number of devices", 0.0)
 SAME_BITS = Tolerance(0.0, "the same program, once or step by step", 0.0)
 TABLE = {
     "float64": {
@@ -110,6 +112,8 @@ def tolerance(rung: str, precisions: tuple[str, ...], model: ModelSpec) -> Toler
     rung = rung.removeprefix("wide ")
     if rung == "long call":
         return SAME_BITS
+    if rung == "ranks":
+        return OF_RANKS
     if coarser == "float32" and rung in ("trajectory", "chunk", "replicas") and folds.has_kink(model):
         return KINK
     if coarser in TABLE:

@@ -62,7 +62,8 @@ class Planned:
     @property
     def wide_batch(self) -> int:
         size = wide_batch(self.trial.model, self.batch_size)
-        return size - size % self.trial.data.augment.repeat
+        multiple = math.lcm(self.trial.data.augment.repeat, self.trial.train.microbatches)
+        return max(size - size % multiple, multiple)
 
 
 def read_checks(names: Sequence[str]) -> tuple[str, ...]:
@@ -80,7 +81,8 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
     makes a trajectory chaotic, and rounding alone would part the two sides within 200 steps.
     """
     given = config.data.augment
-    batch_size = min(config.train.batch_size, max(BATCH_SIZE // given.repeat, 1) * given.repeat)
+    multiple = math.lcm(given.repeat, config.train.microbatches)  # whole repeats, equal microbatches
+    batch_size = min(config.train.batch_size, max(BATCH_SIZE // multiple, 1) * multiple)
     own = {f.name for f in dataclasses.fields(FAMILIES[config.model.family].Config)}
     model: dict[str, Any] = {n: value for n, value in CHANCE.items() if n in own and not getattr(config.model, n)}
     augment: dict[str, Any] = {n: value for n, value in AUGMENT.items() if not getattr(given, n)}
@@ -113,11 +115,13 @@ def whole(config: TrialConfig, num_steps: int) -> TrialConfig:
 def conditions(trial: Trial) -> str:
     """How the sides train a trial, in words: its numbers that the ladder may have changed."""
     train, augment = trial.train, trial.data.augment
+    parts = f" in {train.microbatches} microbatches" if train.microbatches > 1 else ""
     crop = f"inception crop ({augment.inception})" if augment.inception else f"crop {augment.crop}"
     return (
-        f"batches of {train.batch_size}, learning rate {train.learning_rate:.3g}, clipped to {train.clip_norm:g}, "
-        f"dropout {trial.model.dropout:g}, stochastic depth {trial.model.stochastic_depth:g}, flip, "
-        f"{crop}, mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
+        f"batches of {train.batch_size}{parts}, learning rate {train.learning_rate:.3g}, "
+        f"clipped to {train.clip_norm:g}, dropout {trial.model.dropout:g}, "
+        f"stochastic depth {trial.model.stochastic_depth:g}, flip, {crop}, "
+        f"mixup {augment.mixup:g}, weight decay {train.weight_decay:g}, "
         f"average {train.ema_decay:g}"
     )
 
@@ -134,7 +138,8 @@ def trials(ablation: Ablation, num_steps: int, cache: Path, asked: Sequence[str]
         # Two trials with this key run the same operations: other images or numbers show no other fault.
         info = dataclasses.replace(trial.info, content="", num_train=0, num_validation=0, num_test=0)
         data = (trial.data.permutation, *augmented(trial.data.augment))
-        key = (trial.model, trial.optimizer.structure(), trial.train.precision, info, *data)
+        train = (trial.optimizer.structure(), trial.train.precision, trial.train.microbatches)
+        key = (trial.model, *train, info, *data)
         own = names.settings(point)
         settings = {name: value for name, value in own.items() if name not in ("seed", "backend")}
         chosen.setdefault(key, GridTrial(trial, settings))

@@ -1,0 +1,90 @@
+"""Processes that compute a side of the parity ladder together, for one trial and one planted fault after the other."""
+
+import dataclasses
+import multiprocessing
+import socket
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import backends
+from backends.microbatches import Group
+from experiments.parity import side
+from experiments.parity.job import Job
+from experiments.parity.ladder import Ladder
+from experiments.parity.rungs import Rung
+from tests.parity_bench import fresh_code
+
+Plant = Callable[[pytest.MonkeyPatch, Group], None]  # in a process of a group
+
+JOIN_S, CLIMB_S = 60.0, 120.0
+_CONTEXT = multiprocessing.get_context("spawn")
+
+
+class Processes:
+    """The processes of a group, which join once."""
+
+    def __init__(self, backend: str, size: int, plants: Mapping[str, Plant]):
+        """Args: plants: functions of modules, by the name that `climb` is given."""
+        self.size, self.ends, self.processes = size, [], []
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        for rank in range(size):
+            own, other = _CONTEXT.Pipe()
+            arguments = (backend, Group(rank, size), address, other, dict(plants))
+            self.processes.append(_CONTEXT.Process(target=_serve, args=arguments, daemon=True))
+            self.processes[-1].start()
+            self.ends.append(own)
+
+    def climb(self, sound: Job, folder: Path, fault: str | None = None) -> list[Rung]:
+        """The rungs between the sound side's files and those of the group with a fault in it."""
+        folder.mkdir()
+        for path in sound.folder.iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        trial = dataclasses.replace(sound.trial, run=dataclasses.replace(sound.trial.run, devices=self.size))
+        other = dataclasses.replace(sound, trial=trial, folder=folder.with_name("faulty"))
+        other.folder.mkdir()
+        for rank, end in enumerate(self.ends):
+            end.send((dataclasses.replace(other, rank=rank), fault))
+        self._wait()
+        return list(Ladder((dataclasses.replace(sound, folder=folder), other), lambda _: None).climb())
+
+    def _wait(self) -> None:
+        """Return once all have climbed."""
+        until, waiting = time.monotonic() + CLIMB_S, set(range(self.size))
+        while waiting:
+            for rank in sorted(waiting):
+                if self.ends[rank].poll(0.01):
+                    error = self.ends[rank].recv()
+                    assert error is None, f"rank {rank}: {error}"
+                    waiting.discard(rank)
+                assert self.processes[rank].is_alive(), f"rank {rank} has ended"
+            assert time.monotonic() < until, f"ranks {waiting} do not come to an end"
+
+    def end(self) -> None:
+        for process in self.processes:
+            process.kill()
+            process.join()
+
+
+def _serve(name: str, group: Group, address: str, end: Connection, plants: Mapping[str, Plant]) -> None:
+    """Join a group, and climb what comes."""
+    backend = backends.load(name)
+    backend.join(group, address, JOIN_S)
+    while True:
+        job, fault = end.recv()
+        error: Any = None
+        with pytest.MonkeyPatch.context() as patch, fresh_code():
+            try:
+                if fault is not None:
+                    plants[fault](patch, group)
+                side.climb(backend, job)
+            except Exception:
+                error = traceback.format_exc()
+        end.send(error)
