@@ -6,7 +6,7 @@ import itertools
 import shlex
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -63,7 +63,7 @@ def command(arguments: argparse.Namespace) -> int:
     from experiments.design import archive, tune
     from experiments.running.rounds import rounds
 
-    jobs = _jobs(arguments)
+    _check_options(arguments)
     store, ablation, trials = load(arguments, trains=not arguments.dry_run)
     # A trial that is named is trained to its end, also one that halving has pruned.
     chosen = trials if arguments.only is None else [replace(one, until=None) for one in _only(trials, arguments.only)]
@@ -97,7 +97,7 @@ def command(arguments: argparse.Namespace) -> int:
             _say_pruned(ablation, trials, store, said)
         _check_memory(todo, ablation, store)
         archive.keep(store, ablation, trials)
-        summary = _train(todo, store, data_cache(ablation, store), jobs, arguments, console)
+        summary = _train(todo, store, data_cache(ablation, store), _jobs(arguments, chosen), arguments, console)
         if summary.error:
             raise MixlabError(summary.error.reason)
         if summary.left:
@@ -181,22 +181,24 @@ def _check_memory(todo: "list[GridTrial]", ablation: "Ablation", store: "Store")
         data.check_memory(trial.data, trial.info, data_cache(ablation, store), ablation.where)
 
 
-def _jobs(arguments: argparse.Namespace) -> int:
-    """The number of trials at a time.
-
-    Raises: MixlabError: an option says too few, or names no device or no backend.
-    """
+def _check_options(arguments: argparse.Namespace) -> None:
+    """Raises: MixlabError: an option says too few jobs, or names no device or no backend."""
     import backends
     from backends import devices
 
-    jobs = max(1, len(arguments.devices)) if arguments.jobs is None else int(arguments.jobs)
-    if jobs < 1:
-        raise MixlabError(f"command line: --jobs: expected at least 1, got {jobs}")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise MixlabError(f"command line: --jobs: expected at least 1, got {arguments.jobs}")
     for device in arguments.devices:
         devices.read(device, "command line: --devices")
     if arguments.resume_on is not None:
         backends.check(arguments.resume_on)
-    return jobs
+
+
+def _jobs(arguments: argparse.Namespace, chosen: "Sequence[GridTrial]") -> int:
+    """The number of trials at a time: as many as the devices can train, where it is not given."""
+    if arguments.jobs is not None:
+        return int(arguments.jobs)
+    return max(1, len(arguments.devices) // max((planned.trial.run.devices for planned in chosen), default=1))
 
 
 def _train(

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from backends.errors import MixlabError
 from experiments.design import stages, tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.states import Halt
@@ -45,7 +46,12 @@ class Request:
         return stages.halts(self.ablation, self.trials, self.store)
 
     def needs(self, planned: GridTrial) -> Needs:
-        """The needs of a trial's job."""
+        """The needs of a trial's job.  Raises: MixlabError: it is to train on several devices."""
+        if planned.trial.run.devices > 1:
+            raise MixlabError(
+                f"run.devices: expected 1 under Slurm, where a trial has one device so far, got "
+                f"{planned.trial.run.devices}; train.microbatches gives the same bits on one"
+            )
         return self.cluster.needs(planned.trial.backend, planned, self.ablation.base)
 
     def packs(self, trials: Sequence[GridTrial]) -> list[Pack]:

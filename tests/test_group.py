@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from backends.errors import MixlabError
 from tests.conftest import base, command, end, records, start, wait_until, write_yaml
 
 LONG = os.environ.get("MIXLAB_GROUPS") == "long"
@@ -173,3 +175,54 @@ def test_devices_are_dealt_out_to_the_jobs() -> None:
     assert [one for _, one in Slot((0,)).places(RunConfig(device="cuda", devices=2))] == ["cuda:0", "cuda:1"]
     assert [one for _, one in Slot((0,)).places(RunConfig(device="cpu", devices=2))] == [None, None]
     assert [one for _, one in Slot((0,)).places(RunConfig())] == [None]
+
+
+@pytest.mark.parametrize(("jobs", "num", "devices", "fits"), [(1, 4, 4, True), (2, 4, 2, True), (2, 4, 4, False),
+                         (4, 4, 2, False), (2, 3, 2, False), (3, 2, 1, True), (2, 0, 4, True)])  # fmt: skip
+def test_no_two_processes_of_a_trial_get_one_device(jobs: int, num: int, devices: int, fits: bool) -> None:
+    from experiments.running.pool import Pool, Slot
+    from experiments.spec.config import RunConfig
+
+    pool, run = Pool(jobs=jobs, devices=tuple(f"cuda:{i}" for i in range(num))), RunConfig(devices=devices)
+    if not fits:
+        with pytest.raises(MixlabError, match=f"run.devices: {devices} devices train a trial, and {jobs} jobs share"):
+            pool.check_devices([run])
+        return
+    pool.check_devices([run])
+    for job in range(jobs):
+        given = [device for _, device in Slot((0,), pool.devices_of(job)).places(run)]
+        assert len(set(given)) == devices
+
+
+def test_as_many_trials_at_a_time_as_the_devices_can_train(quick: Path, tmp_path: Path) -> None:
+    """Four devices of a trial each would be two trials on the same ones."""
+    ablation(tmp_path, "quick", run={"device": "cuda"})
+    words = ("run.devices=2", "--devices", "cuda:0,cuda:1,cuda:2,cuda:3")
+    assert command(tmp_path, "run", "one.yaml", *words, PYTHONPATH=str(quick)).code == 0
+    ended = command(tmp_path, "run", "one.yaml", *words, "--jobs", "4", "--store", "b", PYTHONPATH=str(quick))
+    assert ended.code == 2 and "take fewer jobs or more devices" in ended.err
+
+
+def test_under_slurm_a_trial_has_one_device_so_far(tmp_path: Path) -> None:
+    from experiments.design.ablation import load_ablation
+    from experiments.design.trials import trials
+    from experiments.results.store import Store
+    from slurm.cluster import ClusterSpec
+    from slurm.request import Request
+
+    path = ablation(tmp_path, "torch", run={"devices": 2})
+    whole, store = load_ablation(path), Store(tmp_path / "runs")
+    planned = trials(whole, tmp_path)
+    with pytest.raises(MixlabError, match="expected 1 under Slurm, where a trial has one device so far"):
+        Request(whole, planned, ClusterSpec(), store, tmp_path).packs(planned)
+
+
+def test_after_a_trial_that_does_not_fit_the_group_trains_the_next(quick: Path, tmp_path: Path) -> None:
+    """The others have answered for the one that was refused, and are in step."""
+    path = ablation(tmp_path, "quick", run={"devices": 2})
+    tree = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**tree, "grid": {"model.hidden_dim": [2**20, 8, 16]}}))
+    ended = command(tmp_path, "run", "one.yaml", PYTHONPATH=str(quick))
+    found = records(tmp_path / "runs").values()
+    causes = sorted(str(record.get("cause")) for record in found)
+    assert ended.code == 1 and causes == ["None", "None", "out_of_memory"]

@@ -16,7 +16,7 @@ from backends.errors import MixlabError
 from backends.footprint import EVALUATION, SAVING, STEP, Work, needs
 from experiments.bench import config, memory
 from experiments.doctor.memory import HIGH, LOW
-from experiments.running import fit
+from experiments.running import fit, storage
 
 # A part of the table that is trained in seconds; see analysis/results/memory.md for all of it.
 SHORT = [("torch", "float32"), ("torch", "bfloat16"), ("torch", "dropout"), ("jax", "dropout")]
@@ -102,6 +102,17 @@ def test_microbatches_need_less_and_a_refusal_names_the_smallest_setting_that_fi
         with pytest.raises(fit.DoesNotFit) as refused:
             fit.check(trial, free)
         assert words in str(refused.value) and "would fit, or take a device" in str(refused.value)
+
+
+def test_processes_of_a_trial_share_the_memory_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    trial = config.trial("cifar", ["train.batch_size=32", "train.microbatches=4", "run.devices=4", "run.device=cpu"])
+    needed = fit.need(trial, True).total
+    assert storage.needed_bytes(trial) == 4 * needed
+    monkeypatch.setattr(fit.memory, "available_bytes", lambda: 4 * needed)
+    assert fit.check(trial, None) == needed
+    monkeypatch.setattr(fit.memory, "available_bytes", lambda: 4 * needed - 1)
+    with pytest.raises(fit.DoesNotFit, match="GiB are free for each of 4 processes"):
+        fit.check(trial, None)
 
 
 def test_what_a_backend_knows_of_its_program_counts() -> None:

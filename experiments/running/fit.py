@@ -112,7 +112,8 @@ def check(
     Raises:  DoesNotFit: gives both numbers.
     """
     memory.give_back()
-    free = memory.available_bytes() if free_bytes is None else free_bytes
+    # On a CPU all processes that train it are in one memory, and each looks before the others have begun.
+    free = memory.available_bytes() // trial.run.devices if free_bytes is None else free_bytes
     estimate = need(trial, free_bytes is None, is_placed, num_replicas, streams)
     needed = estimate.total if known is None else known - (is_placed and not streams) * _decoded_bytes(trial)
     if free >= needed:
@@ -120,10 +121,11 @@ def check(
     # A compiled program gives a sum alone: what the layers say of its parts may be far from it.
     what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
     largest = "" if known else f"; {_largest(estimate)}"
+    whose = f" for each of {trial.run.devices} processes" if free_bytes is None and trial.run.devices > 1 else ""
     less = _fitting(trial, free_bytes is None, free * estimate.total / needed) or f"set {_less(trial, estimate)}"
     raise DoesNotFit(
         f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "
-        f"free{largest}; nothing was allocated; {less}, or take a device with more"
+        f"free{whose}{largest}; nothing was allocated; {less}, or take a device with more"
     )
 
 

@@ -1,5 +1,6 @@
 """A process that trains trials together with a leader: it does what the leader tells, on its own device."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -28,10 +29,11 @@ def follow(spec: WorkerSpec, group: Group, address: Any, key: bytes) -> None:
     connection = meet(group, address, key)
     try:
         Follower(spec, group, connection).run()
-    except (EOFError, OSError):  # the leader has gone
+    except (EOFError, ConnectionError):  # the leader has gone
         os._exit(1)
     except BaseException as error:
-        connection.send(failure(error))
+        with contextlib.suppress(OSError):
+            connection.send(failure(error))
         traceback.print_exception(error)
         sys.stderr.flush()
         os._exit(1)
@@ -65,8 +67,12 @@ class Follower:
     def _open(self, trial: Trial) -> None:
         self.feeds.close()
         self.opened, self.trial = None, trial
-        self.opened = self.opener.open(trial, 1)
-        self.connection.send(None)
+        try:
+            self.opened = self.opener.open(trial, 1)
+        except Exception as error:  # of this trial; the next one may open
+            self.connection.send(failure(error))
+        else:
+            self.connection.send(None)
 
     def _load(self, message: Load) -> None:
         assert self.trial is not None and self.opened is not None

@@ -144,9 +144,11 @@ class Leader:
         self._tell(Open(trial))
 
     def wait(self) -> None:
-        """Wait until all have opened the program.  Raises: GroupLost: one cannot."""
-        for member in self.members:
-            self._hear(member)
+        """Wait until all have answered to `open`.  Raises: GroupLost: one could not open the program."""
+        answers = {str(member): self._hear(member) for member in self.members}
+        for who, answer in answers.items():
+            if isinstance(answer, Failure):  # its process goes on
+                raise GroupLost(Failure(answer.cause, f"{who}: {answer.reason}"))
 
     def led(self, program: Program, trial: Trial, first_step: int, last_step: int) -> "LedProgram":
         """A program whose steps all processes take."""
@@ -165,7 +167,10 @@ class Leader:
                     yield said
                     rest -= 1
                     for member in self.members[:rest]:
-                        yield self._hear(member)
+                        answer = self._hear(member)
+                        if isinstance(answer, Failure):
+                            raise GroupLost(Failure(answer.cause, f"{member}: {answer.reason}"))
+                        yield answer
                     rest -= min(rest, len(self.members))
                 is_whole = True
             finally:
@@ -194,13 +199,9 @@ class Leader:
         return result
 
     def _hear(self, member: Member) -> Any:
-        """What one of the others answers.  Raises: GroupLost: it cannot."""
+        """What one of the others answers.  Raises: GroupLost: its process has ended."""
         with self._meeting():
-            answer = member.told.recv()
-        if isinstance(answer, Failure):
-            self.close()
-            raise GroupLost(Failure(answer.cause, f"{member}: {answer.reason}"))
-        return answer
+            return member.told.recv()
 
     def _tell(self, message: Any) -> None:
         with self._meeting():
@@ -224,7 +225,8 @@ class Leader:
                     return self._lose(member, None)
                 if time.monotonic() - heard[member.rank] > SILENT_S:
                     return self._lose(member, f"it has given no sign of life for {SILENT_S:.0f} s")
-            if self.since and time.monotonic() - self.since > max(STEPS_S, TIMES * self.longest_s) and self.longest_s:
+            since = self.since  # read once: the training sets it back meanwhile
+            if since and self.longest_s and time.monotonic() - since > max(STEPS_S, TIMES * self.longest_s):
                 return self._lose(self.members[0], "no step has ended for too long", "the group")
             time.sleep(BEAT_S)
         return None

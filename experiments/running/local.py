@@ -45,7 +45,12 @@ class LocalRun:
         reporter: Reporter,
         resume_on: str | None = None,
     ):
-        """Args: resume_on: the backend on which trials that have a checkpoint go on; None: on their own."""
+        """Bring trials into a queue.
+
+        Args:   resume_on: the backend on which trials that have a checkpoint go on; None: on their own.
+        Raises: MixlabError: a job has fewer devices than a trial is to train on.
+        """
+        pool.check_devices(planned.trial.run for planned in trials)
         self.store, self.cache, self.pool, self.reporter = store, cache, pool, reporter
         self.queue = Queue(trials, store, resume_on)
         self.busy: list[GridTrial] = []  # run by another process now

@@ -1,12 +1,13 @@
 """What a bounded pool of workers on one machine is made of: how they share it, and each worker's place."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
+from backends.errors import MixlabError
 from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import End, Event, Order
@@ -44,6 +45,15 @@ class Pool:
     environment: Mapping[str, Any] = field(default_factory=environment)
     is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
     on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
+
+    def check_devices(self, runs: Iterable[RunConfig]) -> None:
+        """Raises: MixlabError: a job has fewer of the devices than one of the trials is to train on."""
+        most, each = max((run.devices for run in runs), default=1), len(self.devices) // self.jobs
+        if self.devices and most > max(1, each):
+            raise MixlabError(
+                f"run.devices: {most} devices train a trial, and {self.jobs} jobs share {len(self.devices)} "
+                f"({', '.join(self.devices)}); take fewer jobs or more devices"
+            )
 
     def devices_of(self, job: int) -> tuple[str, ...]:
         """The devices of one of the jobs: those that are left over for it, or one that jobs share."""

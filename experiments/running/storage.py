@@ -70,10 +70,11 @@ def held_bytes(trial: Trial) -> int:
 def needed_bytes(trial: Trial) -> int:
     """The estimate of what a trial needs at its peak: of its device, or of the machine if it runs on the CPU.
 
-    `run.device: auto` is taken for a CPU, which needs more.
+    `run.device: auto` is taken for a CPU, which needs more; there it is of all processes that train the trial.
     """
     on_host = trial.run.device in ("auto", "cpu")
-    return fit.need(trial, on_host).total + on_host * held_bytes(trial)
+    own = fit.need(trial, on_host).total + on_host * held_bytes(trial)
+    return own * trial.run.devices if on_host else own
 
 
 def _is_taken(form: str, num_bytes: int, available_bytes: int) -> bool:

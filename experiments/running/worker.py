@@ -27,7 +27,7 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import replicas
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
-from experiments.running.failures import DoesNotFit, Failure, failure
+from experiments.running.failures import DoesNotFit, Failure, GroupLost, failure
 from experiments.running.follower import follow
 from experiments.running.group import Leader
 from experiments.running.opener import Opener, Spending, WorkerSpec
@@ -170,7 +170,13 @@ class Worker:
                 self.leader = Leader(self.spec, follow, self._note_loss)
         if self.leader:
             self.leader.open(trial)
-        opened = self.opener.open(trial, max(1, len(self.in_hand)))
+        try:
+            opened = self.opener.open(trial, max(1, len(self.in_hand)))
+        except (MixlabError, DoesNotFit):  # after which this process goes on: it hears what the others answer now
+            if self.leader:
+                with contextlib.suppress(GroupLost):
+                    self.leader.wait()
+            raise
         program, self.about, stored = opened.program, opened.about, opened.stored
         if self.leader:
             self.leader.wait()
