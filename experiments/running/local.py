@@ -127,12 +127,14 @@ class LocalRun:
         hired_s, backend = time.monotonic(), self.queue.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
-        places = self.store.root, self.cache
+        places, run = (self.store.root, self.cache), planned.trial.run
+        if self.pool.rendezvous:
+            run = replace(run, devices=1)  # of this machine's, the others are of other tasks
         spec, *others = (
             WorkerSpec(backend, cpus, *places, about, ROOT, hired_s, device, compiled, len(self.slots))
-            for cpus, device in slot.places(planned.trial.run)
+            for cpus, device in slot.places(run)
         )
-        spec = replace(spec, others=tuple(others))
+        spec = replace(spec, others=tuple(others), rendezvous=self.pool.rendezvous)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes

@@ -20,6 +20,7 @@ from experiments.files import StoreError
 from experiments.machine import malloc, memory
 from experiments.running import fit, storage
 from experiments.running.failures import DataMissing
+from experiments.running.rendezvous import Rendezvous
 from experiments.running.storage import Stored
 from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
@@ -45,6 +46,12 @@ class WorkerSpec:
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
     num_workers: int = 1  # of the machine, at a time
     others: tuple["WorkerSpec", ...] = ()  # of the processes that train each trial together with this one
+    rendezvous: Rendezvous | None = None  # where those are met that other tasks start
+
+    @property
+    def num_devices(self) -> int:
+        """Processes that train each trial together."""
+        return self.rendezvous.size if self.rendezvous else 1 + len(self.others)
 
 
 @dataclass

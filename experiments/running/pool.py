@@ -11,6 +11,7 @@ from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import End, Event, Order
 from experiments.running.failures import Failure
+from experiments.running.rendezvous import Rendezvous
 from experiments.spec.config import RunConfig
 
 # What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
@@ -44,6 +45,7 @@ class Pool:
     environment: Mapping[str, Any] = field(default_factory=environment)
     is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
     on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
+    rendezvous: Rendezvous | None = None  # where each trial's processes are met that other tasks of this job start
 
     def devices_of(self, job: int) -> tuple[str, ...]:
         """The devices of one of the jobs: those that are left over for it, or one that jobs share."""
