@@ -54,7 +54,8 @@ class Request:
     def ask(self, pack: Pack, code: Path) -> Ask:
         """The Ask that the jobs of the array with this pack have in common."""
         environment = self.cluster.environment(pack.backend)
-        return Ask(self.cluster, pack.needs, environment, code, seen(self.cluster, self.store.root, self.cache))
+        folders, needs = seen(self.cluster, self.store.root, self.cache), pack.needs
+        return Ask(self.cluster, needs, environment, code, folders, needs.nodes, needs.tasks)
 
     def unmatched(self) -> Iterator[str]:
         """Sentences on the rules of the cluster file that match none of the trials."""
