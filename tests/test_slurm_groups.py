@@ -61,18 +61,23 @@ def is_spread(session: dict[str, Any]) -> bool:
 def test_a_trial_of_two_nodes_has_the_bits_of_one_device_beside_packs_of_single_trials(
     bench: Bench, backend: str
 ) -> None:
-    path = write(bench, backend, 600, **{"train.microbatches": [1, 4]})
+    path = write(bench, backend, 240, **{"train.microbatches": [1, 4]})
     rule = {"match": {"train.microbatches": 4}, **SPREAD}
     bench.submit(path, pack=1, gpus=0, when=[rule], report=True)
-    shown = wait_until(lambda: DEVICES.search(bench.mixlab("status", "grid").out), "its nodes are shown")
-    assert shown["devices"] == "4"
     assert_bits_of_one_device(bench, path)
     found = {record["spec"]["train"]["microbatches"]: record for record in records(bench.store.root).values()}
     assert [len(record["sessions"]) for record in found.values()] == [1, 1]
     assert [parts for parts, record in found.items() if "devices" in record["sessions"][0]] == [4]
     assert is_spread(found[4]["sessions"][0]) and found[4]["seconds"]["exchange"] > 0
-    table = (bench.store.root / "ablations" / "grid" / "report" / "table.md").read_text()
+    table = (bench.store.root / "ablations" / "grid" / "report" / "table.txt").read_text()
     assert table == bench.mixlab("report", str(path)).out and "microbatches" in table
+
+
+def test_status_shows_the_devices_and_the_nodes_of_a_trial_that_runs(bench: Bench) -> None:
+    bench.submit(write(bench, "quick", 300), **SPREAD)
+    bench.wait_running()
+    row = wait_until(lambda: DEVICES.search(bench.mixlab("status", "grid").out), "its nodes are shown")
+    assert row["devices"] == "4"
 
 
 def warned(bench: Bench, trial_id: str) -> None:
@@ -90,7 +95,8 @@ def requeued(bench: Bench, trial_id: str) -> None:
 
 def node_down(bench: Bench, trial_id: str) -> None:
     """That of the last rank."""
-    node = wait_until(lambda: bench.owner(trial_id).get("nodes"), "its nodes are told")[-1]
+    nodes = bench.slurm("squeue", "-h", "-j", bench.owner(trial_id)["job"], "-o", "%N")
+    node = bench.slurm("scontrol", "show", "hostnames", nodes).split()[-1]
     bench.slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
 
 
@@ -121,7 +127,7 @@ def test_a_process_of_another_node_that_is_killed_is_named_and_its_group_begins_
     bench: Bench, backend: str
 ) -> None:
     """In the same start of the job: its task waits for the next group. The errors of the others are not the cause."""
-    path = write(bench, backend, 600)
+    path = write(bench, backend, 300)
     bench.submit(path, **SPREAD)
     bench.wait_running()
     (process,) = processes("spawn_main", 3)
