@@ -48,26 +48,27 @@ def store_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_new(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file under a name of nobody else's. Args: durable: as of `replace`."""
-    with path.open("wb") as file:
+def write_new(path: Path, content: bytes, durable: bool = True, mode: int = 0o666) -> None:
+    """Write a file under a name of nobody else's. Args: durable, mode: as of `replace`."""
+    with open(path, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         if durable:
             os.fsync(file.fileno())
 
 
-def replace(path: Path, content: bytes, durable: bool = True, keep: Path | None = None) -> None:
+def replace(path: Path, content: bytes, durable: bool = True, keep: Path | None = None, mode: int = 0o666) -> None:
     """Replace a file at once: written under a temporary name, synced, renamed.
 
     Args:   durable: whether it is to survive a loss of power; files that pass between two processes need not.
             keep: where the file that was there before goes; for an instant there is that one alone.
+            mode: the permissions of a new file, from which the umask takes.
     Raises: OSError: the file is as it was, and nothing is left behind.
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        write_new(temporary, content, durable)
+        write_new(temporary, content, durable, mode)
         if keep and path.exists():
             path.replace(keep)
         temporary.replace(path)

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check = actions.add_parser("check", help=HELP)
     check.add_argument("cluster", type=Path, metavar="FILE", help="the cluster file")
     check.add_argument("--store", type=Path, help="the results directory (default: the cluster file's, else runs)")
-    check.add_argument("--nodes", type=int, default=1, help="of the job that looks around (1)")
+    check.add_argument("--nodes", type=int, help="of the job that looks around (default: the cluster file's)")
     check.add_argument("--wait", type=float, default=WAIT_S, metavar="S", help=f"seconds for it to end ({WAIT_S:g})")
 
 
@@ -28,7 +28,7 @@ def command(arguments: argparse.Namespace) -> int:
     store = Store(arguments.store or Path(cluster.store or "runs"))
     store.check_folder()
     ok = True
-    for finding in check(cluster, store, arguments.nodes, arguments.wait):
+    for finding in check(cluster, store, arguments.nodes or cluster.nodes, arguments.wait):
         ok = ok and finding.ok
         print(f"{'ok' if finding.ok else 'NO':3} {finding.what}: {finding.said}", flush=True)
     return 0 if ok else USER_ERROR

@@ -19,7 +19,7 @@ from slurm.cluster import ClusterSpec
 from slurm.needs import Needs
 from slurm.software import PYXIS, EnvironmentSpec
 
-# submitit counts time limits; here it is decided in job.py whether a job may go on.
+# submitit counts time limits; here it is decided in work.py whether a job may go on.
 TIMEOUTS = 10**6
 # A signal that comes before submitit has its handlers would end Python, and with it the job; and where something else
 # kills Python or it crashes, nobody else puts the job back into the queue; one that Slurm ends was told so by TERM.
@@ -58,7 +58,8 @@ class Ask:
     environment: EnvironmentSpec
     snapshot: Path
     seen: tuple[Path, ...] = ()  # folders that must be seen in a container, beside the snapshot and the working folder
-    nodes: int = 1  # of one job, with a task on each
+    nodes: int = 1  # of one job
+    tasks: int = 1  # on each of them
 
     @staticmethod
     def small(cluster: ClusterSpec, snapshot: Path, seen: tuple[Path, ...]) -> "Ask":
@@ -81,17 +82,20 @@ class Batch:
         self.extra: dict[str, Any] = options.sent(cluster.sbatch)
         self.extra |= {"reservation": ask.needs.reservation} if ask.needs.reservation else {}
         self.extra |= {"requeue": True, "signal": f"{cluster.signal}@{cluster.signal_delay_s}"}
-        cpus = f"--cpus-per-task={ask.needs.cpus}"  # which srun no longer takes over from its job by itself
+        cpus = (
+            f"--cpus-per-task={ask.needs.cpus // ask.tasks}"  # which srun no longer takes over from its job by itself
+        )
         inside = software.srun_options(container, seen, Path.cwd()) if container and pyxis else []
         self.executor.update_parameters(
             job_name=name,
             **_parameters(ask),
             nodes=ask.nodes,
-            ntasks_per_node=1,
+            ntasks_per_node=ask.tasks,
             array_parallelism=cluster.array_parallelism,
             wckey=None,
             setup=[*ask.environment.setup, *_exports(ask), *(_folders(seen) if container else ())],
-            srun_args=[cpus, "--kill-on-bad-exit=1", *inside],
+            # A rank that ends by itself ends no other one, whatever the site has set for --wait.
+            srun_args=[cpus, "--kill-on-bad-exit=1", *(["--wait=0"] if ask.tasks * ask.nodes > 1 else []), *inside],
             teardown=list(AFTER_PYXIS) if pyxis else None,
         )
 
@@ -147,7 +151,9 @@ def _parameters(ask: Ask) -> dict[str, Any]:
     """The needs as submitit's parameters; what the cluster file's options of sbatch say is left out."""
     needs = ask.needs
     same = ("partition", "account", "qos", "constraint", "exclude", "nodelist", "time")
-    parameters: dict[str, Any] = {name: getattr(needs, name) for name in same} | {"cpus_per_task": needs.cpus}
+    parameters: dict[str, Any] = {name: getattr(needs, name) for name in same} | {
+        "cpus_per_task": needs.cpus // ask.tasks
+    }
     if needs.memory_gb is not None:
         parameters["mem"] = f"{max(1, round(1024 * needs.memory_gb))}M"
     if needs.gpus and not options.names_gpus(ask.cluster.sbatch):

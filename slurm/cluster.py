@@ -5,7 +5,7 @@ Three layers say what a job needs, the later in place of the earlier: the keys o
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Optional
 
 from backends.errors import MixlabError
@@ -68,12 +68,22 @@ class ClusterSpec(Needs):
         """The needs of a trial's job; without a trial, those of a trial of the backend that no rule matches.
 
         Args:   base: fields that the ablation gives to all of its trials.
-        Raises: MixlabError: a type of GPU, and no GPU.
+        Raises: MixlabError: a type of GPU, and no GPU; the devices of a trial are not those of its job.
         """
         rules = [rule for rule in self.when if planned is not None and rule.matches(planned, base or {})]
         layered = self._layered(backend, rules)
         if layered.gpu_type and not layered.gpus:
             raise MixlabError(f"gpu_type: {shown(layered.gpu_type)} needs a number of GPUs for {backend}; set gpus: 1")
+        if planned is not None:
+            if layered.trial_devices is None and planned.trial.run.devices > 1:
+                layered = replace(layered, trial_devices=planned.trial.run.devices)
+            _check_parts(layered.devices, planned)
+        if planned is not None or layered.trial_devices is not None:  # else it is the trial that says it
+            layered.check()
+        if layered.nodes > 1 and (of_job := options.gpus_of_job(self.sbatch)):
+            raise MixlabError(
+                f"sbatch: {of_job}: expected the GPUs of each node, by the key gpus, where nodes is {layered.nodes}"
+            )
         return layered
 
     def all_needs(self, names: Iterable[str]) -> Iterator[Needs]:
@@ -95,3 +105,12 @@ class ClusterSpec(Needs):
 
     def tries(self, cause: str) -> int:
         return self.retries.get(cause, RETRIES.get(cause, 0))
+
+
+def _check_parts(devices: int, planned: GridTrial) -> None:
+    """Raises: MixlabError: a trial's batch cannot be dealt out to so many devices."""
+    parts = planned.trial.train.microbatches
+    if parts % devices:
+        raise MixlabError(
+            f"trial_devices: expected a divisor of train.microbatches, {parts} in {planned.label}, got {devices}"
+        )

@@ -24,7 +24,8 @@ from slurm import client, ledger, snapshot
 from slurm.batch import Ask, Batch
 from slurm.cluster import ClusterSpec
 from slurm.cluster_file import stored_cluster
-from slurm.job import Job, ReportJob, requeue
+from slurm.job import Job, ReportJob
+from slurm.leaving import requeue
 from slurm.request import seen
 from slurm.status import queued
 

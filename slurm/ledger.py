@@ -30,6 +30,7 @@ import stat
 import time
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,17 @@ class Array:
         return self.folder / "packs" / f"{self.number}-{index:05d}.json"
 
     def log_files(self, index: int) -> list[Path]:
-        """Standard output and standard error of a pack's job."""
+        """Standard output and standard error of a pack's job: of its first task, then of others that have any."""
         task = self.task(index)
-        return [self.folder / "slurm" / f"{task}_0_log.{kind}" for kind in ("out", "err")] if task else []
+        if task is None:
+            return []
+        files: list[Path] = []
+        for rank in count():
+            own = [self.folder / "slurm" / f"{task}_{rank}_log.{kind}" for kind in ("out", "err")]
+            if rank and not own[0].exists():
+                break
+            files += own
+        return files
 
     @property
     def stop_file(self) -> Path:

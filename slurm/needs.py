@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from backends.errors import MixlabError, counted
 from backends.models import family_of
 from backends.specs import option
 from experiments.design.ablation import GridTrial
@@ -27,7 +28,9 @@ class Needs:
     nodelist: Optional[str] = option(None)  # nodes that are
     reservation: Optional[str] = option(None)
     time: int = option(60, low=1)  # minutes; in YAML in the forms of time_limit.py
-    gpus: int = option(0, low=0)
+    nodes: int = option(1, low=1)  # of one job; several: its tasks are the processes of a trial on several devices
+    trial_devices: Optional[int] = option(None, low=1)  # that train a trial together; null: as many as run.devices says
+    gpus: int = option(0, low=0)  # of each node; so are cpus and memory_gb
     gpu_type: Optional[str] = option(None)  # as the cluster calls it, such as a100
     cpus: int = option(1, low=1)
     memory_gb: Optional[float] = option(4.0, low=0.001)  # GiB, which Slurm calls GB; null: what the cluster gives
@@ -37,7 +40,40 @@ class Needs:
     @property
     def jobs(self) -> int:
         """Trials at a time in one job."""
-        return self.share * max(1, self.gpus)
+        return 1 if self.nodes > 1 else self.share * max(1, self.gpus // self.devices)
+
+    @property
+    def devices(self) -> int:
+        return self.trial_devices or 1
+
+    @property
+    def tasks(self) -> int:
+        """Tasks of a job on each of its nodes: on a single one, a trial's own process starts the others."""
+        return self.devices // self.nodes if self.nodes > 1 else 1
+
+    def check(self) -> None:
+        """Raises: MixlabError: the devices of a trial are not those of the job's nodes."""
+        devices, nodes, gpus = self.devices, self.nodes, self.gpus
+        if devices % nodes:
+            raise MixlabError(
+                f"nodes: expected a number that divides the {counted(devices, 'device')} of a trial, got {nodes}; set "
+                f"trial_devices, or nodes: 1"
+            )
+        if nodes > 1 and gpus and devices != nodes * gpus:
+            raise MixlabError(
+                f"trial_devices: expected {nodes * gpus}, all GPUs of {nodes} nodes with {gpus}, got {devices}"
+            )
+        if nodes == 1 and 0 < gpus < devices:
+            raise MixlabError(
+                f"gpus: expected {devices} or more for a trial on {devices} devices, got {gpus}; or set nodes: "
+                f"{-(-devices // gpus)}"
+            )
+        if devices > 1 and self.share > 1 and (gpus or nodes > 1):
+            raise MixlabError(f"share: expected 1 for trials on {devices} devices, got {self.share}")
+        if self.cpus % self.tasks:
+            raise MixlabError(
+                f"cpus: expected a multiple of {self.tasks}, the processes of a trial on a node, got {self.cpus}"
+            )
 
 
 KEYS = tuple(f.name for f in dataclasses.fields(Needs))

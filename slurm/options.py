@@ -24,13 +24,13 @@ def _words(text: str) -> frozenset[str]:
 
 # Options that Mixlab sets, or that would break what it does.
 OWN = _words(
-    "array begin clusters dependency error export gid help hold job-name nodes no-requeue ntasks ntasks-per-core "
+    "array begin clusters dependency error export gid help hold job-name no-requeue ntasks ntasks-per-core "
     "ntasks-per-gpu ntasks-per-node ntasks-per-socket ntasks-per-tres open-mode output parsable quiet requeue signal "
     "test-only uid usage version wait wrap"
 )
 # Options that a key of a cluster file says.
 KEYS = {name: name for name in ("time", "partition", "account", "qos", "constraint", "exclude", "nodelist")}
-KEYS |= {"reservation": "reservation", "cpus-per-task": "cpus"}
+KEYS |= {"reservation": "reservation", "cpus-per-task": "cpus", "nodes": "nodes"}
 MEMORY = ("mem", "mem-per-cpu", "mem-per-gpu")
 GPUS = ("gpus", "gpus-per-node", "gpus-per-task", "gres")
 # Options after which Mixlab would not know the cores or the GPUs of a job; and the first one of pyxis.
@@ -185,6 +185,11 @@ def stands_for(options: Mapping[str, Option]) -> dict[str, Any]:
 def names_gpus(options: Mapping[str, Option]) -> bool:
     """Whether options ask for GPUs, so that the keys must not."""
     return "gpus" in stands_for(options)
+
+
+def gpus_of_job(options: Mapping[str, Option]) -> str | None:
+    """The option that counts the GPUs of a whole job or of a task, where it may have several nodes; None: none does."""
+    return next((name for name in ("gpus", "gpus-per-task") if name in options), None)
 
 
 def _gpus_in(gres: str) -> list[str]:

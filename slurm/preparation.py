@@ -52,7 +52,7 @@ def send(cluster: ClusterSpec, store: Store, words: Sequence[str], folders: Sequ
 
 def ask_of(cluster: ClusterSpec, code: Path, folders: Sequence[Path]) -> Ask:
     """What the job asks for: the cores, memory and time that the cluster file gives to all trials, and no GPU."""
-    needs = replace(cluster.common, gpus=0, gpu_type=None)
+    needs = replace(cluster.common, gpus=0, gpu_type=None, nodes=1)
     environment = cluster.environment(next(iter(cluster.environments), ""))
     cluster = replace(cluster, sbatch=options.without_gpus(cluster.sbatch))
     return Ask(cluster, needs, environment, code, seen(cluster, *folders))

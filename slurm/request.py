@@ -6,7 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from backends.errors import MixlabError
 from experiments.design import stages, tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.states import Halt
@@ -46,12 +45,7 @@ class Request:
         return stages.halts(self.ablation, self.trials, self.store)
 
     def needs(self, planned: GridTrial) -> Needs:
-        """The needs of a trial's job.  Raises: MixlabError: it is to train on several devices."""
-        if planned.trial.run.devices > 1:
-            raise MixlabError(
-                f"run.devices: expected 1 under Slurm, where a trial has one device so far, got "
-                f"{planned.trial.run.devices}; train.microbatches gives the same bits on one"
-            )
+        """The needs of a trial's job.  Raises: MixlabError: they contradict the devices of the trial."""
         return self.cluster.needs(planned.trial.backend, planned, self.ablation.base)
 
     def packs(self, trials: Sequence[GridTrial]) -> list[Pack]:
@@ -60,7 +54,8 @@ class Request:
     def ask(self, pack: Pack, code: Path) -> Ask:
         """The Ask that the jobs of the array with this pack have in common."""
         environment = self.cluster.environment(pack.backend)
-        return Ask(self.cluster, pack.needs, environment, code, seen(self.cluster, self.store.root, self.cache))
+        folders, needs = seen(self.cluster, self.store.root, self.cache), pack.needs
+        return Ask(self.cluster, needs, environment, code, folders, needs.nodes, needs.tasks)
 
     def unmatched(self) -> Iterator[str]:
         """Sentences on the rules of the cluster file that match none of the trials."""

@@ -124,7 +124,7 @@ def _with_job(
         return own
     task = str(own.said.get("job") or place.task or "")
     job = jobs.get(task)
-    sent = replace(own, job=task, node=str(own.said.get("node", "")), left=job.left if job else "")
+    sent = replace(own, job=task, node=own.where, left=job.left if job else "")
     if own.status == "running":
         return replace(sent, why="" if own.said.get("job") else own.why)
     if own.status == "failed":
@@ -182,7 +182,8 @@ def _why_it_is_lost(place: Place, words: Mapping[str, tuple[str, str]] | str) ->
 
 def _last_error(place: Place) -> str:
     """The last line of a job's logs that tells of an error; one on memory comes before others."""
-    for path in reversed(place.array.log_files(place.pack)):
+    files = place.array.log_files(place.pack)
+    for path in (*reversed(files[:2]), *files[2:]):
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - LOG_TAIL))

@@ -17,12 +17,13 @@ from experiments.results.store import Store
 from slurm import client, following, ledger, packing, snapshot
 from slurm.batch import Batch, check_path
 from slurm.cluster_keys import tree_of
-from slurm.job import PackJob, write_work
+from slurm.job import PackJob
 from slurm.limits import Limits, check_python
 from slurm.missing import missing
 from slurm.packing import Pack
 from slurm.request import Request
 from slurm.status import overview, queued
+from slurm.work import write_work
 
 LOCK = "submitting"  # a folder of the store that whoever submits has claimed
 LOCK_WAIT_S, LOCK_POLL_S = 120.0, 0.2

@@ -23,7 +23,8 @@ from backends.errors import MixlabError
 from experiments.design import ablation
 from experiments.design import trials as resolving
 from experiments.results.store import Store
-from slurm import client, cluster_keys, job, ledger, options, submission
+from slurm import client, cluster_keys, ledger, options, submission
+from slurm import work as slurm_work
 from slurm.batch import Ask, Batch
 from slurm.check import check, said_of_python
 from slurm.cluster import ClusterSpec
@@ -321,7 +322,7 @@ def test_the_store_of_a_cluster_file_is_one_place_for_the_command_and_its_jobs(
     store = Store(tools / "scratch" / "my runs")
     assert f"--store '{store.root}'" in ended.out
     (array,) = ledger.all_arrays(store)
-    assert job.read_work(array.pack_file(0), array, 0).store.root == store.root
+    assert slurm_work.read_work(array.pack_file(0), array, 0).store.root == store.root
     assert sorted(path.name for path in tools.iterdir() if "runs" in path.name or "$" in path.name) == []
 
 
@@ -463,11 +464,11 @@ def test_a_job_works_by_the_needs_that_it_was_sent_with(tools: Path, monkeypatch
     assert told == ["when: seed: 9 matches no trial of a"] and submitted.folder is not None
     found = {}
     for array in ledger.arrays(submitted.folder):
-        work = job.read_work(array.pack_file(0), array, 0)
+        work = slurm_work.read_work(array.pack_file(0), array, 0)
         assert work.cluster == cluster and work.needs == whole.needs(work.trials[0])
         found[work.trials[0].trial.seed] = work
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    monkeypatch.setattr(job, "STARTED", time.monotonic() - 90 * 60)
+    monkeypatch.setattr(slurm_work, "STARTED", time.monotonic() - 90 * 60)
     assert [len(found[seed]._pool().cpus) for seed in (0, 1)] == [1, 2]
     assert [found[seed]._pool().devices for seed in (0, 1)] == [(), ("auto:0", "auto:1")]
     assert [found[seed]._is_time_over() for seed in (0, 1)] == [True, False]

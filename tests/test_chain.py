@@ -17,9 +17,9 @@ from experiments.results.store import Store
 from experiments.running.rounds import ready, rounds
 from slurm import packing, submission
 from slurm.cluster import ClusterSpec
-from slurm.job import Work
 from slurm.needs import Needs
 from slurm.request import Request
+from slurm.work import Work
 from tests.conftest import Ended, base, records, results, write_yaml
 
 STAGES: dict[str, Any] = {

@@ -18,8 +18,8 @@ from experiments.results.store import Store
 from slurm import ledger, status
 from slurm.attempts import Attempts
 from slurm.cluster import ClusterSpec
-from slurm.job import Work
 from slurm.needs import Needs
+from slurm.work import Work
 from tests.conftest import Ended, base, planned, write_yaml
 from tests.store_parts import ID, failed, leave_heartbeat, make_older, record, skew_our_clock, temporaries
 

@@ -203,20 +203,6 @@ def test_as_many_trials_at_a_time_as_the_devices_can_train(quick: Path, tmp_path
     assert ended.code == 2 and "take fewer jobs or more devices" in ended.err
 
 
-def test_under_slurm_a_trial_has_one_device_so_far(tmp_path: Path) -> None:
-    from experiments.design.ablation import load_ablation
-    from experiments.design.trials import trials
-    from experiments.results.store import Store
-    from slurm.cluster import ClusterSpec
-    from slurm.request import Request
-
-    path = ablation(tmp_path, "torch", run={"devices": 2})
-    whole, store = load_ablation(path), Store(tmp_path / "runs")
-    planned = trials(whole, tmp_path)
-    with pytest.raises(MixlabError, match="expected 1 under Slurm, where a trial has one device so far"):
-        Request(whole, planned, ClusterSpec(), store, tmp_path).packs(planned)
-
-
 def test_after_a_trial_that_does_not_fit_the_group_trains_the_next(quick: Path, tmp_path: Path) -> None:
     """The others have answered for the one that was refused, and are in step."""
     path = ablation(tmp_path, "quick", run={"devices": 2})

@@ -35,12 +35,12 @@ from experiments.running.progress import PlainReporter
 from experiments.running.worker import Worker
 from slurm import ledger, submission
 from slurm.cluster import ClusterSpec
-from slurm.job import read_work, write_work
 from slurm.missing import missing
 from slurm.needs import Needs
 from slurm.packing import Pack
 from slurm.request import Request
 from slurm.status import overview
+from slurm.work import read_work, write_work
 from tests.conftest import TIMEOUT_S, Ended, base, kill_tree, records, results, start, wait_until, write_yaml
 from tests.test_halving import HALVING, ONE, RATES, TRAIN, TUNE, come_to, rate, until
 from tests.test_halving import end as end_all

@@ -259,8 +259,8 @@ def test_a_disk_that_is_full_for_the_weights_ends_the_run_and_the_next_one_goes_
     bench = asking(make_bench("torch", cache), keep, 0.0)
     write_new = files.write_new
 
-    def full(path: Path, content: bytes, durable: bool = True) -> None:
-        write_new(path, content, durable)
+    def full(path: Path, content: bytes, *rest: Any) -> None:
+        write_new(path, content, *rest)
         if FILE in path.name:
             raise OSError(28, "No space left on device")
 

@@ -109,10 +109,10 @@ def test_processes_of_a_trial_share_the_memory_of_the_machine(monkeypatch: pytes
     needed = fit.need(trial, True).total
     assert storage.needed_bytes(trial) == 4 * needed
     monkeypatch.setattr(fit.memory, "available_bytes", lambda: 4 * needed)
-    assert fit.check(trial, None) == needed
+    assert fit.check(trial, None, num_processes=4) == needed
     monkeypatch.setattr(fit.memory, "available_bytes", lambda: 4 * needed - 1)
     with pytest.raises(fit.DoesNotFit, match="GiB are free for each of 4 processes"):
-        fit.check(trial, None)
+        fit.check(trial, None, num_processes=4)
 
 
 def test_what_a_backend_knows_of_its_program_counts() -> None:

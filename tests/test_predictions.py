@@ -331,8 +331,8 @@ def test_a_disk_that_is_full_for_predictions_leaves_no_record_and_the_next_run_g
 ) -> None:
     bench, write_new = often(make_bench("torch", cache), 0.0), files.write_new
 
-    def full(path: Path, content: bytes, durable: bool = True) -> None:
-        write_new(path, content, durable)
+    def full(path: Path, content: bytes, *rest: Any) -> None:
+        write_new(path, content, *rest)
         if file in path.name:
             raise OSError(28, "No space left on device")
 

@@ -263,7 +263,7 @@ def test_the_cluster_files_are_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert read_cluster(path).needs("jax").time == 30 and len(yaml.safe_load(cluster_of_the_readme())) == 4
     path.write_text(example("slurm/README.md", "time:"))
     found = read_cluster(path)
-    assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 2)
+    assert (found.needs("jax").time, found.store, len(found.when)) == (90, "/scratch/me/runs", 3)
 
 
 @pytest.mark.usefixtures("desk")

@@ -24,9 +24,9 @@ from slurm.batch import Ask, Batch
 from slurm.cluster import RETRIES, ClusterSpec
 from slurm.cluster_file import read_cluster
 from slurm.cluster_keys import cluster_from
-from slurm.job import cores
 from slurm.needs import Needs
 from slurm.software import EnvironmentSpec
+from slurm.work import cores
 from tests.conftest import ROOT, Ended, base, planned, records, write_yaml
 
 EXAMPLE = ROOT / "slurm" / "clusters" / "example.yaml"

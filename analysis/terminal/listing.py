@@ -21,7 +21,7 @@ def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
     These are the columns that are empty for all trials, and the settings that all of them have.
     """
     told = apart(labels)
-    rows = [["id", "state", "settings", "step", "loss", "images/s", "data", "job", "node", "time left", ""]]
+    rows = [["id", "state", "settings", "step", "loss", "images/s", "devices", "data", "job", "node", "time left", ""]]
     for trial_id in labels:
         now = states[trial_id]
         step = f"{now.said['step']}/{now.said['steps']}" if {"step", "steps"} <= now.said.keys() else ""
@@ -29,7 +29,9 @@ def status_layout(labels: Mapping[str, str], states: Mapping[str, TrialState]) -
         speed = f"{now.said['images_per_s']:,.0f}" if "images_per_s" in now.said else ""
         waiting = now.said.get("waiting", 0.0)
         starved = f"waiting {waiting:.0%}" if now.status == "running" and waiting > STARVED else ""
-        row = [trial_id, now.status, told[trial_id], step, loss, speed, starved, now.job, now.node, now.left, now.why]
+        devices = str(now.said.get("devices", ""))
+        place = (now.job, now.node, now.left)
+        row = [trial_id, now.status, told[trial_id], step, loss, speed, devices, starved, *place, now.why]
         rows.append(row)
     kept = [i for i in range(len(rows[0])) if i < 3 or any(row[i] for row in rows[1:])]
     return [[row[i] for i in kept] for row in rows]

@@ -75,8 +75,11 @@ class Claim:
 
     def say(self, step: int, num_steps: int, loss: float, images_per_s: float, waiting: float = 0.0) -> None:
         """Let the next heartbeats tell status how far the trial is.  Args: waiting: see Stepped."""
-        now = {"step": step, "steps": num_steps, "loss": loss, "images_per_s": images_per_s, "waiting": waiting}
-        self.said = self.said | now  # a new object: the thread that beats may be reading the old one
+        self.tell(step=step, steps=num_steps, loss=loss, images_per_s=images_per_s, waiting=waiting)
+
+    def tell(self, **what: Any) -> None:
+        """Let the next heartbeats tell status more."""
+        self.said = self.said | what  # a new object: the thread that beats may be reading the old one
 
     def is_held(self) -> bool:
         """Tell whether the heartbeat is still this claim's, and no process took the trial over."""

@@ -44,6 +44,12 @@ class TrialState:
     left: str = ""  # time until the job's limit, as squeue writes it
     halt: Halt | None = None  # of one that is paused or pruned
 
+    @property
+    def where(self) -> str:
+        """The nodes of Slurm on which its owner trains it."""
+        nodes = self.said.get("nodes", []) if "node" in self.said else []
+        return ",".join(map(str, nodes)) or str(self.said.get("node", ""))
+
 
 def state(store: Store, trial_id: str, halt: Halt | None = None) -> TrialState:
     """The state of a trial by its record, its owner, its halt if it has one, and its checkpoint, in this order."""

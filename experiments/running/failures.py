@@ -7,12 +7,13 @@ from experiments.data.pixels import DataLost
 from experiments.files import FULL
 from experiments.training.transfer import NoStart
 
+NODE_LOST = "node_lost"
 CAUSES = {
     "out_of_memory": "the device's or the machine's memory was full",
     "diverged": "the loss is not finite, and would not be the next time",
     "timed_out": "the job's time was over",
     "preempted": "the job gave way to another",
-    "node_lost": "the node, or what runs jobs on it, went away",
+    NODE_LOST: "the node, or what runs jobs on it, went away",
     "import_error": "a framework is missing or does not load, for every other trial too",
     "data_missing": "the data cannot be read, or is not what it was",
     "start_missing": "the weights that it begins from are not there, or are others",

@@ -101,6 +101,7 @@ def check(
     known: int | None = None,
     num_replicas: int = 1,
     streams: bool = False,
+    num_processes: int = 1,
 ) -> int:
     """Hold the estimate of what a trial needs against the memory that is there.
 
@@ -108,12 +109,13 @@ def check(
              is_placed: its images lie on the device already.
              known: see `known_bytes`; None: the layers' estimate counts.
              streams: pixels come as it trains.
+             num_processes: on this machine that train it together.
     Returns: the estimate.
     Raises:  DoesNotFit: gives both numbers.
     """
     memory.give_back()
-    # On a CPU all processes that train it are in one memory, and each looks before the others have begun.
-    free = memory.available_bytes() // trial.run.devices if free_bytes is None else free_bytes
+    # On a CPU they are in one memory, and each looks before the others have begun.
+    free = memory.available_bytes() // num_processes if free_bytes is None else free_bytes
     estimate = need(trial, free_bytes is None, is_placed, num_replicas, streams)
     needed = estimate.total if known is None else known - (is_placed and not streams) * _decoded_bytes(trial)
     if free >= needed:
@@ -121,7 +123,7 @@ def check(
     # A compiled program gives a sum alone: what the layers say of its parts may be far from it.
     what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
     largest = "" if known else f"; {_largest(estimate)}"
-    whose = f" for each of {trial.run.devices} processes" if free_bytes is None and trial.run.devices > 1 else ""
+    whose = f" for each of {num_processes} processes" if free_bytes is None and num_processes > 1 else ""
     less = _fitting(trial, free_bytes is None, free * estimate.total / needed) or f"set {_less(trial, estimate)}"
     raise DoesNotFit(
         f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "

@@ -1,9 +1,11 @@
 """A process that trains trials together with a leader: it does what the leader tells, on its own device."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
+import threading
 import traceback
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -13,7 +15,8 @@ import backends
 from backends.contract import PREDICT_BATCH
 from backends.microbatches import Group
 from experiments.running.failures import failure
-from experiments.running.group import EXCHANGE_S, Join, Load, Open, Say, Steps, meet, share
+from experiments.running.group import EXCHANGE_S, Join, Load, Open, Say, Steps, share
+from experiments.running.meeting import meet
 from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
 from experiments.running.place import take_place
 from experiments.spec.trial import Trial
@@ -22,7 +25,11 @@ from experiments.training.plan import step_plan
 
 
 def follow(spec: WorkerSpec, group: Group, address: Any, key: bytes) -> None:
-    """Join a group, and do what its leader tells until it goes away.  Args: address, key: of its Listener."""
+    """Join a group, and do what its leader tells until it or who has started this process goes away.
+
+    Args: address, key: of the leader's Listener.
+    """
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)  # the leader decides
     take_place(spec)
@@ -36,6 +43,12 @@ def follow(spec: WorkerSpec, group: Group, address: Any, key: bytes) -> None:
             connection.send(failure(error))
         traceback.print_exception(error)
         sys.stderr.flush()
+        os._exit(1)
+
+
+def _end_with_parent() -> None:
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
         os._exit(1)
 
 

@@ -2,7 +2,8 @@
 
 The leader is a worker as any other: it claims the trial, restores and saves its state, and tells the others what comes
 next. They make the same plans from the same trial, read their own rows of each batch, and take their share of the
-batches of an evaluation. Nothing but gradients and what evaluations say is exchanged.
+batches of an evaluation. Nothing but gradients and what evaluations say is exchanged. The leader starts the others on
+its own machine, or invites those that other tasks of its job start: see rendezvous.py.
 
 Who dies or hangs ends its group: each process sends a beat every second, and who hears none for SILENT_S ends itself,
 or, if it leads, the others. The trial is then begun again from its checkpoint, by the rules for a worker that died.
@@ -11,13 +12,11 @@ or, if it leads, the others. The trial is then begun again from its checkpoint, 
 import multiprocessing
 import os
 import secrets
-import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.connection import Client, Connection, Listener
+from multiprocessing.connection import Listener
 from typing import Any
 
 import numpy as np
@@ -29,13 +28,25 @@ from backends.microbatches import Group
 from backends.plan import StepPlan
 from experiments.machine import malloc, memory
 from experiments.running.failures import Failure, GroupLost
+from experiments.running.meeting import (
+    BEAT_S,
+    LOCAL,
+    SILENT_S,
+    WORD_S,
+    Member,
+    ended,
+    free_port,
+    met,
+    named,
+    node_name,
+    task_lost,
+    word,
+)
 from experiments.running.opener import WorkerSpec
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import Predict
 from experiments.training.feed import batches
 
-BEAT_S, SILENT_S = 1.0, 20.0  # between two beats; without one, after which a process counts as hung
-JOIN_S = 120.0  # for all processes to begin
 EXCHANGE_S = 1800.0  # of one exchange: a hang is found by beats, and others may compile for minutes meanwhile
 STEPS_S, TIMES = 30.0, 20  # a call of steps that lasts longer, and so many times the longest before, hangs
 
@@ -90,54 +101,32 @@ def share(indices: Array, group: Group) -> Array:
     return np.concatenate(own) if own else indices[:0]
 
 
-@dataclass
-class Member:
-    """A process that follows, as its leader sees it."""
-
-    rank: int
-    host: str
-    told: Connection
-    beats: Connection
-    process: Any = None  # None: another machine's
-
-    def __str__(self) -> str:
-        return f"rank {self.rank} on {self.host}"
-
-
 class Leader:
     """The first process of a group, and its hold on the others."""
 
     def __init__(self, spec: WorkerSpec, follow: Callable[..., None], on_lost: Callable[[Failure], None]):
-        """Start the others, and let the backend of all join.
+        """Start or invite the others, and let the backend of all join.
 
-        Args:   follow: what they run, with the arguments of `Follower`.
+        Args:   follow: what processes run that this one starts, with the arguments of `Follower`.
                 on_lost: told of a loss that the training has not met; this process ends then.
         Raises: GroupLost: one did not begin.
         """
-        self.group, self.on_lost = Group(0, 1 + len(spec.others)), on_lost
+        self.group, self.on_lost = Group(0, spec.num_devices), on_lost
         self.lost: Failure | None = None
         self.is_closed, self.longest_s, self.since = False, 0.0, 0.0
-        key = secrets.token_bytes(16)
         self.oom_kills = memory.oom_kills()
-        with Listener(("127.0.0.1", 0), authkey=key) as listener, malloc.large_pages():
-            processes = {}
-            for rank, one in enumerate(spec.others, 1):
-                arguments = (one, Group(rank, self.group.size), listener.address, key)
-                processes[rank] = _CONTEXT.Process(
-                    target=follow, args=arguments, name=f"mixlab-rank-{rank}", daemon=True
-                )
-                processes[rank].start()
-            self.members = _met(listener, processes)
+        self.members = _called(spec, self.group, follow)
         threading.Thread(target=self._watch, name="group", daemon=True).start()
-        address = f"127.0.0.1:{_free_port()}"
+        host, listens = (spec.rendezvous.host, "") if spec.rendezvous else (LOCAL, LOCAL)
+        address = f"{host}:{free_port(listens)}"
         self._tell(Join(address))
         with self._meeting():
             backends.load(spec.backend).join(self.group, address, EXCHANGE_S)
 
     @property
-    def num_nodes(self) -> int:
-        """Machines on which the processes are."""
-        return len({socket.gethostname(), *(member.host for member in self.members)})
+    def nodes(self) -> list[str]:
+        """Machines on which the processes are, this one first."""
+        return list(dict.fromkeys([node_name(), *(member.host for member in self.members)]))
 
     def open(self, trial: Trial) -> None:
         """Let the others open a trial's program, while this process opens its own."""
@@ -148,7 +137,7 @@ class Leader:
         answers = {str(member): self._hear(member) for member in self.members}
         for who, answer in answers.items():
             if isinstance(answer, Failure):  # its process goes on
-                raise GroupLost(Failure(answer.cause, f"{who}: {answer.reason}"))
+                raise GroupLost(named(answer, who))
 
     def led(self, program: Program, trial: Trial, first_step: int, last_step: int) -> "LedProgram":
         """A program whose steps all processes take."""
@@ -169,7 +158,7 @@ class Leader:
                     for member in self.members[:rest]:
                         answer = self._hear(member)
                         if isinstance(answer, Failure):
-                            raise GroupLost(Failure(answer.cause, f"{member}: {answer.reason}"))
+                            raise GroupLost(named(answer, str(member)))
                         yield answer
                     rest -= min(rest, len(self.members))
                 is_whole = True
@@ -183,8 +172,8 @@ class Leader:
         """End the others."""
         self.is_closed = True
         for member in self.members:
-            member.told.close()
-            member.beats.close()
+            for connection in filter(None, (member.told, member.beats, member.task)):
+                connection.close()
             if member.process is not None:
                 member.process.kill()
                 member.process.join()
@@ -221,6 +210,9 @@ class Leader:
                         member.beats.recv()
                         heard[member.rank] = time.monotonic()
                     member.beats.send(None)
+                    while member.task and not self.is_closed and member.task.poll(0):
+                        if isinstance(said := member.task.recv(), Failure):
+                            return self._lose(member, said)
                 except (OSError, EOFError):
                     return self._lose(member, None)
                 if time.monotonic() - heard[member.rank] > SILENT_S:
@@ -231,11 +223,11 @@ class Leader:
             time.sleep(BEAT_S)
         return None
 
-    def _lose(self, member: Member, how: str | None, who: str = "") -> None:
+    def _lose(self, member: Member, how: str | Failure | None, who: str = "") -> None:
         """One is lost: end the others, which ends what this process waits for."""
         if self.is_closed:
             return
-        self.lost = self._reason(member, how, who or str(member))
+        self.lost = self._first_cause(member, how, who or str(member))
         for one in self.members:
             if one.process is not None:
                 one.process.kill()
@@ -245,14 +237,26 @@ class Leader:
             self.on_lost(self.lost)
             os._exit(1)
 
-    def _reason(self, member: Member, how: str | None, who: str) -> Failure:
-        """What became of one that is lost: its own word, or that of the system."""
-        try:
-            while member.told.poll(1.0):
-                if isinstance(said := member.told.recv(), Failure):
-                    return Failure(said.cause, f"{who}: {said.reason}")
-        except (OSError, EOFError):
-            pass
+    def _first_cause(self, member: Member, how: str | Failure | None, who: str) -> Failure:
+        """What became of one that is lost, or of another, of which the exchange of this one has died."""
+        found = self._reason(member, how, who)
+        if not _may_follow(found):
+            return found
+        ended_too = (one for one in self.members if one is not member and _has_ended(one))
+        reasons = (self._reason(one, None, str(one)) for one in ended_too)
+        return next((reason for reason in reasons if not _may_follow(reason)), found)
+
+    def _reason(self, member: Member, how: str | Failure | None, who: str) -> Failure:
+        """What became of one that is lost: its own word, or that of its task or of the system."""
+        said, _ = word(member.told, 1.0)
+        if said is None and isinstance(how, Failure):
+            said = how
+        if said:
+            return named(said, who)
+        if member.task is not None:
+            said, is_there = word(member.task, WORD_S)
+            if said or not is_there:
+                return named(said, who) if said else task_lost(who)
         if how:
             return Failure("killed", f"{who}: {how}")
         if member.process is not None:
@@ -260,7 +264,35 @@ class Leader:
         code = member.process.exitcode if member.process is not None else None
         if memory.oom_kills() > self.oom_kills:
             return Failure("out_of_memory", f"{who}: its process was killed as the machine's memory was out")
-        return Failure("killed", f"{who}: its process {_ended(code)}")
+        return Failure("killed", f"{who}: its process {ended(code)}")
+
+
+def _may_follow(reason: Failure) -> bool:
+    """Whether an end may be that of an exchange with one that had died: torch raises an error then, jax aborts."""
+    return reason.cause == "error" or "SIGABRT" in reason.reason
+
+
+def _has_ended(member: Member) -> bool:
+    try:
+        while member.beats.poll(0):
+            member.beats.recv()
+    except (OSError, EOFError):
+        return True
+    return False
+
+
+def _called(spec: WorkerSpec, group: Group, follow: Callable[..., None]) -> list[Member]:
+    """The other processes of a group: invited where there is a rendezvous, else started.  Raises: GroupLost."""
+    key, rendezvous, processes = secrets.token_bytes(16), spec.rendezvous, {}
+    backlog = 3 * group.size  # all connect at once
+    with Listener(("" if rendezvous else LOCAL, 0), backlog=backlog, authkey=key) as listener, malloc.large_pages():
+        if rendezvous:
+            rendezvous.invite(int(listener.address[1]), key, spec.backend, len(spec.cpus))
+        for rank, one in enumerate(spec.others, 1):
+            arguments = (one, Group(rank, group.size), listener.address, key)
+            processes[rank] = _CONTEXT.Process(target=follow, args=arguments, name=f"mixlab-rank-{rank}", daemon=True)
+            processes[rank].start()
+        return met(listener, group.size, processes)
 
 
 class _Meeting:
@@ -323,73 +355,3 @@ class LedProgram:
 
     def peak_memory_bytes(self) -> int | None:
         return self.program.peak_memory_bytes()
-
-
-def _met(listener: Listener, processes: dict[int, Any]) -> list[Member]:
-    """The others, once each has connected twice.  Raises: GroupLost."""
-    found: dict[tuple[int, str], tuple[Connection, str]] = {}
-    answers = threading.Event()
-
-    def accept() -> None:
-        while len(found) < 2 * len(processes):
-            connection = listener.accept()
-            rank, what, host = connection.recv()
-            found[rank, what] = (connection, host)
-        answers.set()
-
-    threading.Thread(target=accept, daemon=True).start()
-    until = time.monotonic() + JOIN_S
-    while not answers.wait(0.1):
-        ended = [rank for rank, process in processes.items() if not process.is_alive()]
-        if ended or time.monotonic() > until:
-            rank = ended[0] if ended else next(r for r in processes if (r, "beats") not in found)
-            how = _ended(processes[rank].exitcode) if ended else f"did not begin within {JOIN_S:.0f} s"
-            for process in processes.values():
-                process.kill()
-            raise GroupLost(Failure("killed", f"rank {rank} on {socket.gethostname()}: its process {how}"))
-    return [
-        Member(rank, found[rank, "told"][1], found[rank, "told"][0], found[rank, "beats"][0], process)
-        for rank, process in processes.items()
-    ]
-
-
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "has ended"
-    return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-
-
-def _free_port() -> int:
-    """A port that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def meet(group: Group, address: Any, key: bytes) -> Connection:
-    """Connect to the leader; this process ends at once where that one does, or gives no sign of life.
-
-    Returns: what it tells.
-    """
-    connections = []
-    for what in ("told", "beats"):
-        connection = Client(address, authkey=key)
-        connection.send((group.rank, what, socket.gethostname()))
-        connections.append(connection)
-    told, beats = connections
-    threading.Thread(target=_beat, args=(beats,), name="group", daemon=True).start()
-    return told
-
-
-def _beat(beats: Connection) -> None:
-    heard = time.monotonic()
-    while time.monotonic() - heard < SILENT_S:
-        try:
-            beats.send(None)
-            while beats.poll(0):
-                beats.recv()
-                heard = time.monotonic()
-        except (OSError, EOFError):
-            break
-        time.sleep(BEAT_S)
-    os._exit(1)

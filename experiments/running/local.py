@@ -132,12 +132,17 @@ class LocalRun:
         hired_s, backend = time.monotonic(), self.queue.backends[planned.trial.id]
         slot.connection, theirs = _CONTEXT.Pipe()
         about, compiled = dict(self.pool.environment), self.pool.compile_cache
-        places = self.store.root, self.cache
+        places, run, meets = (self.store.root, self.cache), planned.trial.run, self.pool.rendezvous
+        num_here = meets.num_here if meets else run.devices
+        if meets:
+            run = replace(run, devices=1)  # the other processes are other tasks'
         spec, *others = (
-            WorkerSpec(backend, cpus, *places, about, ROOT, hired_s, device, compiled, len(self.slots))
-            for cpus, device in slot.places(planned.trial.run)
+            WorkerSpec(
+                *(backend, cpus, *places, about, ROOT, hired_s, device, compiled, len(self.slots)), num_here=num_here
+            )
+            for cpus, device in slot.places(run)
         )
-        spec = replace(spec, others=tuple(others))
+        spec = replace(spec, others=tuple(others), rendezvous=meets)
         slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
         resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
         # inherited: workers leave to us what a terminal or Slurm sends to all of our processes

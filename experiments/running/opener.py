@@ -20,6 +20,7 @@ from experiments.files import StoreError
 from experiments.machine import malloc, memory
 from experiments.running import fit, storage
 from experiments.running.failures import DataMissing
+from experiments.running.rendezvous import Rendezvous
 from experiments.running.storage import Stored
 from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
@@ -45,6 +46,13 @@ class WorkerSpec:
     compile_cache: Path | None = None  # of compiled programs, in place of a trial's own
     num_workers: int = 1  # of the machine, at a time
     others: tuple["WorkerSpec", ...] = ()  # of the processes that train each trial together with this one
+    rendezvous: Rendezvous | None = None  # where those are met that other tasks start
+    num_here: int = 1  # processes on this machine that train each trial together, this one included
+
+    @property
+    def num_devices(self) -> int:
+        """Processes that train each trial together."""
+        return self.rendezvous.size if self.rendezvous else 1 + len(self.others)
 
 
 @dataclass
@@ -97,7 +105,8 @@ class Opener:
             dataset = self.dataset(trial, stored)
         known = fit.known_bytes(backend, trial, dataset, stored.splits.train, run, number)
         is_placed = dataset is self.placed
-        self.needed_bytes = fit.check(trial, free, is_placed, known, number, stored.source is not None)
+        streams, here = stored.source is not None, self.spec.num_here
+        self.needed_bytes = fit.check(trial, free, is_placed, known, number, streams, here)
         memory.reset_peak()  # what compiling took to know the needed memory is not the trial's
         malloc.give_back_at_once(run.remat, self.room * self.needed_bytes <= memory.available_bytes())
         with self.spending.on("open"):

@@ -12,6 +12,7 @@ from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import End, Event, Order
 from experiments.running.failures import Failure
+from experiments.running.rendezvous import Rendezvous
 from experiments.spec.config import RunConfig
 
 # What a worker does with its time: Python and Mixlab's own modules, the framework, images, the program and its data on
@@ -45,9 +46,12 @@ class Pool:
     environment: Mapping[str, Any] = field(default_factory=environment)
     is_wanted: Callable[[str], bool] = lambda trial_id: True  # asked before a trial begins; one that is not is left
     on_signal: Callable[[int], None] = lambda number: None  # told of each signal that asks the run to stop
+    rendezvous: Rendezvous | None = None  # where each trial's processes are met that other tasks of this job start
 
     def check_devices(self, runs: Iterable[RunConfig]) -> None:
         """Raises: MixlabError: a job has fewer of the devices than one of the trials is to train on."""
+        if self.rendezvous:  # its processes have a device each
+            return
         most, each = max((run.devices for run in runs), default=1), len(self.devices) // self.jobs
         if self.devices and most > max(1, each):
             raise MixlabError(

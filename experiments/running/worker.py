@@ -27,7 +27,7 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import replicas
 from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
-from experiments.running.failures import DoesNotFit, Failure, GroupLost, failure
+from experiments.running.failures import NODE_LOST, DoesNotFit, Failure, GroupLost, failure
 from experiments.running.follower import follow
 from experiments.running.group import Leader
 from experiments.running.opener import Opener, Spending, WorkerSpec
@@ -67,7 +67,7 @@ class Worker:
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.spending = Spending({"start": time.monotonic() - spec.hired_s})
-        self.group = Group(0, 1 + len(spec.others))
+        self.group = Group(0, spec.num_devices)
         self.leader: Leader | None = None
         self.opener = Opener(spec, self.spending, self._check_stop, self.group)
         self.in_hand: list[InHand] = []
@@ -165,7 +165,7 @@ class Worker:
 
     def _train(self, trial: Trial, until: int | None) -> None:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
-        if self.spec.others and self.leader is None:
+        if self.spec.num_devices > 1 and self.leader is None:
             with self.spending.on("import"):
                 self.leader = Leader(self.spec, follow, self._note_loss)
         if self.leader:
@@ -227,7 +227,8 @@ class Worker:
         session = {name: self.spec.environment.get(name) for name in ("commit", "dirty", "host")}
         session["backend"] = self.about
         if self.leader:
-            session |= {"devices": self.group.size, "nodes": self.leader.num_nodes}
+            session |= {"devices": self.group.size, "nodes": len(self.leader.nodes)}
+            one.claim.tell(devices=self.group.size, nodes=self.leader.nodes)
         one.run = TrialRun(one.trial, self.store, one.claim, splits, self.send, session)
         return one.run, one.run.restore()
 
@@ -260,6 +261,8 @@ class Worker:
             return Ended(key, "paused" if isinstance(error, Paused) else "stopped")
         if isinstance(error, ClaimLost):
             return Ended(key, "busy")
+        if isinstance(error, GroupLost) and error.failure.cause == NODE_LOST:
+            return Ended(key, "error", error.failure)  # of the whole job, and none of the trial
         if isinstance(error, MixlabError):
             return Ended(key, "error", self._with_way_on(key, failure(error)))
         if error is not None:
@@ -297,6 +300,8 @@ class Worker:
         """Why this process is about to end, in another thread than the training's."""
         for one in self.in_hand:
             self.send(Noted(one.trial.id, lost.reason))
+            if lost.cause == NODE_LOST:
+                self.send(Ended(one.trial.id, "error", lost))
 
     def _check_stop(self) -> None:
         """Images are read, for minutes where there are many.  Raises: Interrupted."""

@@ -1,0 +1,186 @@
+"""How the processes of a group come together, and stay in touch: two connections of each one to its leader.
+
+Over one the leader tells what comes next and is answered; over the other both send a beat every second. Where another
+task of a job has started the process, that task has a connection too: it beats as long as the process lives, and says
+what has become of it.
+"""
+
+import os
+import signal
+import socket
+import threading
+import time
+from dataclasses import dataclass
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
+from typing import Any
+
+from backends.microbatches import Group
+from experiments.machine.environment import slurm_job
+from experiments.running.failures import NODE_LOST, Failure, GroupLost
+
+BEAT_S, SILENT_S = 1.0, 20.0  # between two beats; without one, after which a process counts as hung
+JOIN_S = 120.0  # for all processes to begin; NFS may show a file that calls them up to 60 s late
+WORD_S = 2.0  # for a task to say what has become of its process
+TOLD, BEATS, TASK = "told", "beats", "task"  # the connections of a member
+LOCAL = "127.0.0.1"
+
+
+@dataclass
+class Member:
+    """A process that follows, as its leader sees it."""
+
+    rank: int
+    host: str
+    told: Connection
+    beats: Connection
+    process: Any = None  # None: another task's
+    task: Connection | None = None
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} on {self.host}"
+
+
+def node_name() -> str:
+    """The name of this machine, in Slurm's words where it runs a job of it."""
+    return slurm_job().get("node") or socket.gethostname()
+
+
+def met(listener: Listener, size: int, processes: dict[int, Any]) -> list[Member]:
+    """The other processes of a group, once all have connected.
+
+    Args:   size: of the group.    processes: by rank, those that this one has started; else other tasks have.
+    Raises: GroupLost: one did not begin.
+    """
+    ranks = range(1, size)
+    wanted = {(rank, what) for rank in ranks for what in ((TOLD, BEATS) if processes else (TOLD, BEATS, TASK))}
+    found: dict[tuple[int, str], tuple[Connection, str]] = {}
+    threading.Thread(target=_accept, args=(listener, wanted, found), daemon=True).start()
+    until = time.monotonic() + JOIN_S
+    while not wanted <= found.keys():
+        time.sleep(0.1)
+        lost = next(filter(None, (_ended_early(rank, processes, found) for rank in ranks)), None)
+        if lost is None and time.monotonic() > until:
+            rank = next(rank for rank, what in sorted(wanted) if (rank, what) not in found)
+            lost = _late(rank, processes, found)
+        if lost is not None:
+            for process in processes.values():
+                process.kill()
+            for connection, _ in found.values():
+                connection.close()
+            raise GroupLost(lost)
+    return [
+        Member(
+            *(rank, found[rank, TOLD][1], found[rank, TOLD][0], found[rank, BEATS][0], processes.get(rank)),
+            task=None if processes else found[rank, TASK][0],
+        )
+        for rank in ranks
+    ]
+
+
+def _accept(
+    listener: Listener, wanted: set[tuple[int, str]], found: dict[tuple[int, str], tuple[Connection, str]]
+) -> None:
+    """Take connections until there are all; one that does not know the key is none of ours."""
+    while not wanted <= found.keys():
+        try:
+            connection = listener.accept()
+            rank, what, host = connection.recv()
+        except (EOFError, ConnectionError, AuthenticationError):
+            continue
+        except OSError:  # the leader has given up
+            return
+        found[rank, what] = (connection, host)
+
+
+def _ended_early(
+    rank: int, processes: dict[int, Any], found: dict[tuple[int, str], tuple[Connection, str]]
+) -> Failure | None:
+    """What has ended a process before all had come."""
+    if processes:
+        if processes[rank].is_alive():
+            return None
+        return Failure("killed", f"rank {rank} on {node_name()}: its process {ended(processes[rank].exitcode)}")
+    if (rank, TASK) not in found:
+        return None
+    task, host = found[rank, TASK]
+    said, is_there = word(task, 0.0)
+    if said is None and is_there:
+        return None
+    return named(said, f"rank {rank} on {host}") if said else task_lost(f"rank {rank} on {host}")
+
+
+def _late(rank: int, processes: dict[int, Any], found: dict[tuple[int, str], tuple[Connection, str]]) -> Failure:
+    if processes:
+        return Failure("killed", f"rank {rank} on {node_name()}: its process did not begin within {JOIN_S:.0f} s")
+    if (rank, TASK) in found:
+        host = found[rank, TASK][1]
+        return Failure("killed", f"rank {rank} on {host}: its process did not begin within {JOIN_S:.0f} s")
+    return Failure(NODE_LOST, f"rank {rank}: its task did not come within {JOIN_S:.0f} s")
+
+
+def named(said: Failure, who: str) -> Failure:
+    """A failure with the name of whose it is."""
+    return Failure(said.cause, f"{who}: {said.reason}")
+
+
+def task_lost(who: str) -> Failure:
+    return Failure(NODE_LOST, f"{who}: its task is gone")
+
+
+def word(connection: Connection, wait_s: float) -> tuple[Failure | None, bool]:
+    """The failure that the other side says within some seconds; and whether that side is there."""
+    until, is_heard = time.monotonic() + wait_s, wait_s == 0
+    try:
+        while connection.poll(max(0.0, until - time.monotonic())):
+            said, is_heard = connection.recv(), True
+            if isinstance(said, Failure):
+                return said, True
+    except (OSError, EOFError):
+        return None, False
+    return None, is_heard
+
+
+def ended(code: int | None) -> str:
+    """How a process has ended, as the end of a sentence."""
+    if code is None:
+        return "has ended"
+    return f"was killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+
+
+def free_port(host: str) -> int:
+    """A port of this machine that is free now.  Args: host: the address to listen on; empty: all."""
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
+
+
+def connected(rank: int, what: str, address: tuple[str, int], key: bytes) -> Connection:
+    """A connection to the leader.  Raises: OSError, EOFError, AuthenticationError: it is not there."""
+    connection = Client(address, authkey=key)
+    connection.send((rank, what, node_name()))
+    return connection
+
+
+def meet(group: Group, address: tuple[str, int], key: bytes) -> Connection:
+    """Connect to the leader; this process ends at once where that one does, or gives no sign of life.
+
+    Returns: what it tells.
+    """
+    told, beats = (connected(group.rank, what, address, key) for what in (TOLD, BEATS))
+    threading.Thread(target=_beat, args=(beats,), name="group", daemon=True).start()
+    return told
+
+
+def _beat(beats: Connection) -> None:
+    heard = time.monotonic()
+    while time.monotonic() - heard < SILENT_S:
+        try:
+            beats.send(None)
+            while beats.poll(0):
+                beats.recv()
+                heard = time.monotonic()
+        except (OSError, EOFError):
+            break
+        time.sleep(BEAT_S)
+    os._exit(1)

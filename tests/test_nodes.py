@@ -1,0 +1,223 @@
+"""Trials on the devices of one or several nodes: what a job asks for, and how its tasks come together."""
+
+import os
+import secrets
+import threading
+from dataclasses import replace
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Listener
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from backends.errors import MixlabError
+from experiments.running import meeting
+from experiments.running.events import Ended
+from experiments.running.failures import NODE_LOST, Failure, GroupLost
+from experiments.running.rendezvous import Rendezvous
+from experiments.spec.config import RunConfig
+from slurm import options
+from slurm.batch import Ask, Batch
+from slurm.cluster_keys import cluster_from
+from slurm.needs import Needs
+from slurm.ranks import Rank
+from slurm.work import cores
+from tests.conftest import base, planned, write_yaml
+
+
+@pytest.mark.parametrize(
+    ("needs", "tasks", "jobs"),
+    [
+        (Needs(gpus=4), 1, 4),
+        (Needs(gpus=4, share=2), 1, 8),
+        (Needs(gpus=4, trial_devices=2), 1, 2),
+        (Needs(gpus=3, trial_devices=2), 1, 1),
+        (Needs(gpus=0, trial_devices=4, share=2), 1, 2),
+        (Needs(gpus=4, trial_devices=8, nodes=2, cpus=8), 4, 1),
+        (Needs(gpus=0, trial_devices=2, nodes=2), 1, 1),
+    ],
+)
+def test_the_processes_of_a_trial_are_tasks_where_there_are_several_nodes(needs: Needs, tasks: int, jobs: int) -> None:
+    needs.check()
+    assert (needs.tasks, needs.jobs) == (tasks, jobs)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"nodes": 2, "trial_devices": 3}, "nodes: expected a number that divides the 3 devices of a trial, got 2"),
+        ({"nodes": 2, "gpus": 4, "trial_devices": 4}, "trial_devices: expected 8, all GPUs of 2 nodes with 4, got 4"),
+        ({"gpus": 2, "trial_devices": 4}, "gpus: expected 4 or more .*, got 2; or set nodes: 2"),
+        ({"gpus": 4, "trial_devices": 4, "share": 2}, "share: expected 1 for trials on 4 devices, got 2"),
+        ({"nodes": 2, "trial_devices": 4, "cpus": 3}, "cpus: expected a multiple of 2"),
+        ({"nodes": 2, "trial_devices": 4, "cpus": 2, "sbatch": {"gpus": 4}}, "trial_devices: expected 8"),
+        ({"nodes": 2, "trial_devices": 8, "cpus": 4, "sbatch": {"gpus": 4}}, "sbatch: gpus: expected the GPUs of each"),
+    ],
+)
+def test_devices_that_are_not_those_of_the_nodes_are_refused(keys: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(MixlabError, match=sentence):
+        cluster_from(keys, "c.yaml")
+
+
+def test_a_trial_says_how_many_devices_it_needs_and_the_cluster_file_may_say_others(
+    cache: Path, tmp_path: Path
+) -> None:
+    path = write_yaml(tmp_path / "a.yaml", base=base(train={"microbatches": 4}, run={"devices": 2}))
+    trial = planned(path, cache)[0]
+    cluster = cluster_from({"gpus": 4}, "c.yaml")
+    assert cluster.needs("torch", trial) == replace(cluster.needs("torch"), trial_devices=2)
+    assert replace(cluster, trial_devices=4).needs("torch", trial).devices == 4
+    with pytest.raises(MixlabError, match=r"trial_devices: expected a divisor of train.microbatches, 4 in .*, got 3"):
+        replace(cluster, trial_devices=3).needs("torch", trial)
+    with pytest.raises(MixlabError, match="gpus: expected 2 or more"):
+        replace(cluster, gpus=1).needs("torch", trial)
+    alone = planned(write_yaml(tmp_path / "b.yaml"), cache)[0]
+    with pytest.raises(MixlabError, match="nodes: expected a number that divides the 1 device of a trial, got 2"):
+        replace(cluster, nodes=2).needs("torch", alone)
+
+
+def test_nodes_is_a_key_and_no_option_twice() -> None:
+    assert cluster_from({"sbatch": {"nodes": 2}, "trial_devices": 2}, "c.yaml").nodes == 2
+    with pytest.raises(MixlabError, match="sbatch: nodes and the key nodes ask for the same"):
+        cluster_from({"sbatch": {"nodes": 2}, "nodes": 2}, "c.yaml")
+    assert "the key for it is 'nodes'" in str(options.hint("N") or options.hint("nodes"))
+
+
+def test_the_batch_script_starts_a_task_for_each_process(fake: Any, tmp_path: Path) -> None:
+    fake(srun="", sbatch="")
+    keys = {"nodes": 2, "trial_devices": 4, "gpus": 2, "cpus": 4}
+    cluster = cluster_from(keys, "c.yaml")
+    needs = cluster.needs("torch")
+    ask = Ask(cluster, needs, cluster.environment("torch"), tmp_path, (), needs.nodes, needs.tasks)
+    lines = Batch(tmp_path / "slurm", "name", ask).text(1).splitlines()
+    for option in ("--nodes=2", "--ntasks-per-node=2", "--cpus-per-task=2", "--gpus-per-node=2"):
+        assert f"#SBATCH {option}" in lines
+    (started,) = (line for line in lines if line.startswith("srun "))
+    assert all(word in started for word in ("--cpus-per-task=2", "--kill-on-bad-exit=1", "--wait=0"))
+
+
+def test_tasks_of_a_node_take_other_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
+    monkeypatch.setenv("SLURM_JOB_ID", "3")
+    assert [cores(2, place, 4) for place in range(4)] == [(0, 1), (2, 3), (4, 5), (6, 7)]
+    assert cores(2) == (6, 7)
+
+
+def test_a_task_takes_its_own_of_the_gpus_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_LOCALID", "1")
+    for seen, device in (("0,1", "auto:1"), ("1", None), ("", None)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", seen)
+        assert Rank.of_this_job().device == device
+
+
+def test_each_start_of_a_job_meets_at_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    places = set()
+    for job, step, restart in (("7", "0", "0"), ("7", "0", "1"), ("7", "1", "0"), ("8", "0", "0")):
+        monkeypatch.setenv("SLURM_JOB_ID", job)
+        monkeypatch.setenv("SLURM_STEP_ID", step)
+        monkeypatch.setenv("SLURM_RESTART_COUNT", restart)
+        places.add(Rank.of_this_job().rendezvous(tmp_path, 1).path)
+    assert len(places) == 4
+
+
+def test_an_invitation_is_its_users_alone_and_the_next_one_has_the_next_number(tmp_path: Path) -> None:
+    place = Rendezvous(tmp_path / "ranks" / "7.json", "n1", 4)
+    assert place.invitation() is None
+    before = os.umask(0)
+    try:
+        place.invite(5, b"\1\2", "torch", 3)
+    finally:
+        os.umask(before)
+    first = place.invitation()
+    assert first and (first.number, first.address, first.key, first.num_cpus) == (1, ("n1", 5), "0102", 3)
+    assert place.path.stat().st_mode & 0o777 == 0o600
+    place.invite(6, b"\1\2", "torch", 3)
+    place.close()
+    last = place.invitation()
+    assert last and last.is_over and last.number == 3
+
+
+def test_processes_of_several_nodes_have_a_device_and_their_machine_s_memory_each(tmp_path: Path) -> None:
+    """Of eight devices of a trial on four nodes two are here: neither more nor fewer share this memory."""
+    from experiments.running.pool import Pool
+
+    place = Rank.of_this_job().rendezvous(tmp_path, 2)
+    Pool(devices=("auto:0",), rendezvous=place).check_devices([RunConfig(devices=8)])
+    with pytest.raises(MixlabError, match="8 devices train a trial, and 1 jobs share 1"):
+        Pool(devices=("auto:0",)).check_devices([RunConfig(devices=8)])
+    assert place.num_here == 2
+
+
+def group_of(key: bytes, come: Any, size: int = 2) -> list[meeting.Member]:
+    """Those that come, as their leader sees them.  Args: come: called with the address."""
+    with Listener(("127.0.0.1", 0), backlog=8, authkey=key) as listener:
+        threading.Thread(target=come, args=(listener.address,), daemon=True).start()
+        return meeting.met(listener, size, {})
+
+
+def test_a_task_that_does_not_come_is_a_lost_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(meeting, "JOIN_S", 0.5)
+    with pytest.raises(GroupLost, match=r"rank 1: its task did not come within 0 s") as lost:
+        group_of(b"key", lambda address: None)
+    assert lost.value.failure.cause == NODE_LOST
+
+
+def test_a_task_that_goes_before_all_have_come_is_a_lost_node() -> None:
+    with pytest.raises(GroupLost, match=r"rank 1 on .*: its task is gone") as lost:
+        group_of(b"key", lambda address: meeting.connected(1, meeting.TASK, address, b"key").close())
+    assert lost.value.failure.cause == NODE_LOST
+
+
+def test_a_process_that_ends_before_all_have_come_is_named_by_its_task() -> None:
+    def come(address: tuple[str, int]) -> None:
+        held.append(meeting.connected(1, meeting.TASK, address, b"key"))
+        held[0].send(Failure("killed", "its process ended with exit code 1"))
+
+    held: list[Any] = []
+    with pytest.raises(GroupLost, match=r"rank 1 on .*: its process ended with exit code 1") as lost:
+        group_of(b"key", come)
+    assert lost.value.failure.cause == "killed"
+
+
+def test_who_does_not_know_the_key_is_not_let_in() -> None:
+    key, held = secrets.token_bytes(16), []
+
+    def come(address: tuple[str, int]) -> None:
+        with pytest.raises((AuthenticationError, EOFError, ConnectionError)):
+            Client(address, authkey=b"other")
+        held.extend(meeting.connected(1, what, address, key) for what in (meeting.TOLD, meeting.BEATS, meeting.TASK))
+
+    (member,) = group_of(key, come)
+    assert member.rank == 1 and member.task is not None and len(held) == 3
+
+
+def test_a_lost_node_ends_the_job_and_no_trial(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
+    from experiments.results.store import Store
+    from experiments.running.opener import WorkerSpec
+    from experiments.running.worker import Worker
+
+    sent: list[Any] = []
+    trial = planned(write_yaml(tmp_path / "a.yaml"), cache)[0].trial
+    lost = GroupLost(Failure(NODE_LOST, "rank 1: its task is gone"))
+
+    def fail(self: Worker, *given: Any) -> None:
+        raise lost
+
+    monkeypatch.setattr(Worker, "_train", fail)
+    spec = WorkerSpec("torch", (0,), tmp_path / "runs", cache, {}, tmp_path, 0.0)
+    Worker(spec, threading.Event(), sent.append).run(trial)
+    assert [event.how for event in sent if isinstance(event, Ended)] == ["error"]
+    assert Store(tmp_path / "runs").recorded_status(trial.id) is None
+
+
+def test_a_job_that_has_lost_a_node_goes_back_into_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    from experiments.running.pool import Summary
+    from slurm import work as slurm_work
+
+    class Rest:
+        rendezvous = None
+
+    monkeypatch.setattr(slurm_work, "requeue", lambda: 77)
+    lost = Summary(error=Failure(NODE_LOST, "rank 1: its task is gone"))
+    assert slurm_work.Work.end(Rest(), lost) == 77  # type: ignore[arg-type]
