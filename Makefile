@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test mutants test-memory test-big-data test-streams test-groups test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
-	gpu gpu-rehearsal slurm-up slurm-down parity parity-tables lint format clean
+	gpu gpu-rehearsal slurm-up slurm-down parity parity-devices test-parity-groups parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -36,6 +36,9 @@ test-studies: .venv/installed-dev  ## 4,000 simulated studies of each of 56 kind
 
 test-golden: .venv/installed-dev  ## every golden weight of ViT, gMLP and ResMLP in every way: gradients and steps of JAX too
 	MIXLAB_GOLDEN=long $(BIN)/python -m pytest tests/test_golden_blocks.py
+
+test-parity-groups: .venv/installed-dev  ## faults of a trial on several devices, in both frameworks, on 2, 4 and 8 processes
+	MIXLAB_PARITY=long $(BIN)/python -m pytest tests/test_parity_groups.py
 
 test-timm: .venv/installed-dev  ## exported models as timm itself loads them; without torchvision, which a Mixer does not need
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31
@@ -87,7 +90,15 @@ PARITY ?= experiments/parity/options.yaml experiments/parity/augment.yaml $(FAMI
 STEPS ?= 200
 SETTINGS ?=
 
-parity: parity-float64 parity-float32  ## the parity ladder on every option with both optimizers, augmentation and family (about 35 minutes)
+parity: parity-float64 parity-float32 parity-devices  ## the parity ladder on every option with both optimizers, augmentation and family, and on several devices (about 40 minutes)
+
+# A side of one process against one of two; DEVICES="8 4" are others that divide the 8 microbatches.
+DEVICES ?= 1 2
+parity-devices: .venv/installed  ## trials in microbatches on one and on two devices: on every rung the same bits
+	failed=0; for backend in torch jax; do for precision in float64 float32; do \
+	  $(BIN)/mixlab parity experiments/parity/devices.yaml --steps 20 $(SETTINGS) \
+	    --pair "$$backend:$$precision:cpu x$(word 1,$(DEVICES)),$$backend:$$precision:cpu x$(word 2,$(DEVICES))" || failed=1; \
+	done; done; exit $$failed
 
 parity-%: .venv/installed
 	failed=0; for file in $(PARITY); do \

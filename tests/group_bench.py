@@ -2,6 +2,7 @@
 
 import dataclasses
 import multiprocessing
+import signal
 import socket
 import time
 import traceback
@@ -77,6 +78,7 @@ def _serve(name: str, group: Group, address: str, end: Connection, plants: Mappi
     """Join a group, and climb what comes."""
     backend = backends.load(name)
     backend.join(group, address, JOIN_S)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX only notes it, and tests that are broken off hang
     while True:
         job, fault = end.recv()
         error: Any = None

@@ -9,6 +9,7 @@ import functools
 import json
 import operator
 import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,7 +33,7 @@ from experiments.parity import side
 from experiments.parity.job import Job, spread_state
 from experiments.parity.plans import whole_plan
 from experiments.spec.config import ModelConfig
-from tests.conftest import TINY, Ended, write_yaml
+from tests.conftest import TINY, Ended, is_alive, start, wait_until, write_yaml
 from tests.group_bench import Plant, Processes
 from tests.parity_bench import MODEL, fresh_code, job
 from tests.test_cli import assert_mistake
@@ -327,3 +328,20 @@ def test_a_process_of_a_side_that_ends_early_is_named(run: Callable[..., Ended],
     words = ("--pair", "torch x2,jax", "--steps", "2", "--python", f"torch={broken}")
     ended = run("parity", "parts.yaml", *words)
     assert_mistake(ended, "the process of torch, rank 1 of 2,", "exit code 3", "no such chip")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_processes_of_a_side_end_with_the_command(
+    backend: str, tmp_path: Path, started: list["subprocess.Popen[str]"]
+) -> None:
+    import psutil
+
+    write_parts(tmp_path / "parts.yaml")
+    words = ("parity", "parts.yaml", "--pair", f"{backend} x2,torch", "--steps", "100000")
+    process = start(tmp_path, *words, TMPDIR=str(tmp_path))
+    started.append(process)
+    wait_until(lambda: list(tmp_path.glob("mixlab-parity-*/first/*/steps-*")), "the trajectory has begun")
+    sides = [child.pid for child in psutil.Process(process.pid).children()]
+    assert len(sides) == 3
+    process.kill()
+    wait_until(lambda: not any(map(is_alive, sides)), "the sides have ended")

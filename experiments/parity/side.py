@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace as changed
 from pathlib import Path
@@ -195,9 +196,9 @@ def _rest() -> None:
 
 
 def _end_if_orphaned() -> None:
-    """Exit where the parent has died: nobody would compare or remove what this process writes."""
+    """End where the parent has died: nobody would compare or remove what this process writes."""
     if os.getppid() != PARENT:
-        sys.exit(1)
+        os._exit(1)  # at once: at its usual end, JAX waits for the other processes of its group
 
 
 def _parameters(program: Program) -> State:
@@ -211,4 +212,9 @@ def _write(path: Path, arrays: State) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    try:
+        main(Path(sys.argv[1]), int(sys.argv[2]))
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)  # see _end_if_orphaned; the others wait for this one
