@@ -142,11 +142,10 @@ def test_processes_of_several_nodes_have_a_device_and_their_machine_s_memory_eac
     """Of eight devices of a trial on four nodes two are here: neither more nor fewer share this memory."""
     from experiments.running.pool import Pool
 
-    place = Rank.of_this_job().rendezvous(tmp_path, 2)
+    place = Rendezvous(tmp_path, "n1", 8, num_here=2)
     Pool(devices=("auto:0",), rendezvous=place).check_devices([RunConfig(devices=8)])
     with pytest.raises(MixlabError, match="8 devices train a trial, and 1 jobs share 1"):
         Pool(devices=("auto:0",)).check_devices([RunConfig(devices=8)])
-    assert place.num_here == 2
 
 
 def group_of(key: bytes, come: Any, size: int = 2) -> list[meeting.Member]:
