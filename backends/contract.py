@@ -83,8 +83,13 @@ class Trainer(Protocol):
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         """Put a state for each replica on the device, rounded to the precision that parameters are kept in."""
 
-    def states(self) -> list[State]:
-        """The state of each replica, in copies that later steps leave as they are."""
+    def states(self, wanted: bool = True) -> list[State]:
+        """The state of each replica, in copies that later steps leave as they are.
+
+        With RunSpec.shares_optimizer all processes of the group call it, one of them or more to get it.
+
+        Args: wanted: False: this process gives what it holds, and gets an empty list.
+        """
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         """Take the optimizer steps of the plans, one plan for each replica; all have as many steps.

@@ -49,6 +49,7 @@ class Work:
     data_bytes: int = 0  # of the decoded images; 0 where they lie on the device already
     num_replicas: int = 1
     waiting: int = 0  # gradients that are held beside the one that is made: sums of microbatches, parts of an exchange
+    num_shares: int = 1  # of the moments, of which a process holds one
     backend: str = "torch"
     on_host: bool = True  # on a CPU: arrays of the host count, and what lies between them
 
@@ -84,13 +85,13 @@ def needs(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> list[Need]:
     in_step = facts.dropout if model.dropout else facts.step
     master, _ = _bytes(work.precision)
     params = work.num_replicas * sum(map(prod, shapes(model).values()))
-    state = work.num_replicas * master * state_size(model, optimizer)
+    whole, state = (work.num_replicas * master * state_size(model, optimizer, n) for n in (1, work.num_shares))
     peaks = [
         Need(STEP, state, round(in_step * _step_bytes(model, work)), data),
         Need(EVALUATION, state, round(facts.evaluation * _evaluation_bytes(model, work)), data),
     ]
     if work.on_host:
-        peaks.append(Need(SAVING, state + max(2 * state, DRAWN * params), 0, data))
+        peaks.append(Need(SAVING, state + max(2 * whole, DRAWN * params), 0, data))
     return peaks
 
 

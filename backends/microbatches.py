@@ -99,6 +99,12 @@ def joined(parts: Sequence[State]) -> State:
     return values | {"loss": np.asarray(tree_sum((part["loss"] for part in parts), operator.add))}
 
 
+def own_share(size: int, group: Group) -> slice:
+    """The share of a process of a flat array of so many numbers."""
+    length = size // group.size
+    return slice(group.rank * length, (group.rank + 1) * length)
+
+
 def padded_size(size: int, num: int) -> int:
     """The length of a flat array of so many numbers that `num` processes share out equally."""
     share = num * ALIGNED

@@ -117,3 +117,4 @@ class RunSpec:
     compile_cache: Path | None = None  # folder of compiled programs that later processes use again
     microbatches: int = 1  # parts of a step's batch, see microbatches.py
     group: Group = ALONE
+    shares_optimizer: bool = False  # each process of the group holds its share of the optimizer's moments, and no more

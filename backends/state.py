@@ -24,15 +24,27 @@ def groups(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, dict[str, Sh
     return {"params": folds.shapes(model)} | dict.fromkeys(slots(optimizer), folds.trained_shapes(model))
 
 
-def state_size(model: ModelSpec, optimizer: OptimizerSpec) -> int:
-    """How many numbers a training state has."""
-    return sum(map(prod, state_shapes(model, optimizer).values()))
+def state_size(model: ModelSpec, optimizer: OptimizerSpec, num_shares: int = 1) -> int:
+    """How many numbers a training state has, as a process holds it.
+
+    Args: num_shares: of the moments, of which it has one.
+    """
+    sizes = {group: sum(map(prod, named.values())) for group, named in groups(model, optimizer).items()}
+    if num_shares == 1:
+        return sum(sizes.values())
+    own = sum(sizes.pop(group) for group in moments(optimizer))
+    return sum(sizes.values()) + -(-own // num_shares)
+
+
+def moments(optimizer: OptimizerSpec) -> tuple[str, ...]:
+    """Names of the arrays of each trained parameter that the optimizer alone reads, of which a group may share out."""
+    return ("first_moment", "second_moment") if optimizer.optimizer == "adamw" else ("momentum",)
 
 
 def slots(optimizer: OptimizerSpec) -> tuple[str, ...]:
     """Names of the arrays that are kept beside each trained parameter: its moments, and its average if there is one."""
-    moments = ("first_moment", "second_moment") if optimizer.optimizer == "adamw" else ("momentum",)
-    return (*moments, "average") if optimizer.ema_decay else moments
+    own = moments(optimizer)
+    return (*own, "average") if optimizer.ema_decay else own
 
 
 def evaluated_arrays(model: ModelSpec, optimizer: OptimizerSpec) -> dict[str, str]:
@@ -45,6 +57,13 @@ def decayed_params(model: ModelSpec, decay: str) -> dict[str, bool]:
     """Whether weight decay acts on each trained parameter: on kernels only, or on all."""
     trained = {name: param for name, param in folds.params(model).items() if param.trained}
     return {name: decay == "all" or param.decayed for name, param in trained.items()}
+
+
+def flat_order(model: ModelSpec, decay: str) -> tuple[dict[str, Shape], int]:
+    """Shapes of the trained parameters, those first that weight decay acts on, and how many numbers these have."""
+    decayed, shapes = decayed_params(model, decay), folds.trained_shapes(model)
+    ordered = {name: shapes[name] for name in sorted(decayed, key=lambda name: not decayed[name])}
+    return ordered, sum(prod(shape) for name, shape in ordered.items() if decayed[name])
 
 
 def draw_state(model: ModelSpec, optimizer: OptimizerSpec, uniforms: Uniforms) -> State:

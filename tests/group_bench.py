@@ -43,12 +43,16 @@ class Processes:
             self.processes[-1].start()
             self.ends.append(own)
 
-    def climb(self, sound: Job, folder: Path, fault: str | None = None) -> list[Rung]:
-        """The rungs between the sound side's files and those of the group with a fault in it."""
+    def climb(self, sound: Job, folder: Path, fault: str | None = None, shared: bool = False) -> list[Rung]:
+        """The rungs between the sound side's files and those of the group with a fault in it.
+
+        Args: shared: with run.sharded_optimizer.
+        """
         folder.mkdir()
         for path in sound.folder.iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
-        trial = dataclasses.replace(sound.trial, run=dataclasses.replace(sound.trial.run, devices=self.size))
+        run = dataclasses.replace(sound.trial.run, devices=self.size, sharded_optimizer=shared)
+        trial = dataclasses.replace(sound.trial, run=run)
         other = dataclasses.replace(sound, trial=trial, folder=folder.with_name("faulty"))
         other.folder.mkdir()
         for rank, end in enumerate(self.ends):

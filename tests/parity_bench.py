@@ -16,6 +16,7 @@ from backends.jax import optimizer as jax_optimizer
 from backends.jax import traced as jax_train
 from backends.torch import optimizer as torch_optimizer
 from backends.torch import program as torch_train
+from backends.torch import state as torch_state
 from experiments import data
 from experiments.parity import side, trials
 from experiments.parity.job import WIDE_CLASSES, Job
@@ -87,7 +88,7 @@ def climbed(backend: Backend, sound: Job, folder: Path) -> list[Rung]:
 def on_torch_optimizer(change: Callable[..., Tensor]) -> Plant:
     """change(apply, spec, state, gradient, rate, corrections, num_decayed) in place of apply_gradient."""
     apply = torch_optimizer.apply_gradient
-    return lambda patch: patch.setattr(torch_train, "apply_gradient", lambda *given: change(apply, *given[:6]))
+    return lambda patch: patch.setattr(torch_state, "apply_gradient", lambda *given: change(apply, *given[:6]))
 
 
 def on_jax_optimizer(change: Callable[..., tuple[Any, Array]]) -> Plant:

@@ -38,9 +38,9 @@ def bits_of(store: Path) -> dict[str, Any]:
     return {"bits": record["bits"], "curve": record["curve"]}
 
 
-def trained(folder: Path, devices: int, *words: str, **variables: str) -> dict[str, Any]:
+def trained(folder: Path, devices: int, *words: str, store: str = "", **variables: str) -> dict[str, Any]:
     """What became of the trial on so many devices, in a store of its own."""
-    store = f"on-{devices}"
+    store = store or f"on-{devices}"
     ended = command(folder, "run", "one.yaml", f"run.devices={devices}", *words, "--store", store, **variables)
     assert ended.code == 0, ended.err
     return bits_of(folder / store)
@@ -53,6 +53,8 @@ def test_the_bits_do_not_depend_on_the_number_of_devices(backend: str, tmp_path:
     one = trained(tmp_path, 1)
     for devices in (2, 4) if LONG else (2,):
         assert trained(tmp_path, devices) == one
+    shared = "run.sharded_optimizer=true"
+    assert trained(tmp_path, 4 if LONG else 2, shared, store="shared") == one
     ended = command(tmp_path, "compare", "on-1", "on-2", "--bits")
     assert ended.code == 0 and "1 trial in both: 1 same bits" in ended.out
     (record,) = records(tmp_path / "on-2").values()
@@ -77,22 +79,22 @@ def test_a_trial_goes_on_with_other_devices_and_in_the_other_framework(tmp_path:
     ablation(tmp_path, "torch", steps=600, train={"evaluate_every": 200}, run=FAST)
     one = trained(tmp_path, 1)
     stopped(tmp_path, 2)
-    stopped(tmp_path, 4)
+    stopped(tmp_path, 4, "run.sharded_optimizer=true")
     assert command(tmp_path, "run", "one.yaml", "--store", "parts").code == 0
     assert bits_of(tmp_path / "parts") == one
     (record,) = records(tmp_path / "parts").values()
     assert [session.get("devices", 1) for session in record["sessions"]] == [2, 4, 1]
-    stopped(tmp_path, 2, "other")
+    stopped(tmp_path, 2, store="other")
     words = ("run.devices=2", "--resume-on", "jax", "--store", "other")
     assert command(tmp_path, "run", "one.yaml", *words).code == 0
     last, theirs = (curve["curve"][-1]["test"]["loss"] for curve in (one, bits_of(tmp_path / "other")))
     assert theirs == pytest.approx(last, rel=1e-4)
 
 
-def stopped(folder: Path, devices: int, store: str = "parts") -> None:
+def stopped(folder: Path, devices: int, *words: str, store: str = "parts") -> None:
     """Go on on so many devices, and stop after some steps."""
     before = newest(folder / store)
-    process = start(folder, "run", "one.yaml", f"run.devices={devices}", "--store", store)
+    process = start(folder, "run", "one.yaml", f"run.devices={devices}", *words, "--store", store)
     wait_until(lambda: newest(folder / store) > before, "a checkpoint is written")
     process.send_signal(signal.SIGINT)
     assert end(process).code == 130

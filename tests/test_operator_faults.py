@@ -216,7 +216,7 @@ def trained_constant(patch: pytest.MonkeyPatch) -> None:
 
     def changed(self: Any, plans: Any) -> Any:
         found = train(self, plans)
-        self.constants = self.constants * (1 - 1e-4)  # as weight decay does
+        self.state.constants = self.state.constants * (1 - 1e-4)  # as weight decay does
         return found
 
     patch.setattr(torch_train.TorchProgram, "train", changed)

@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
+import torch
 
 import backends
 from backends import microbatches
@@ -26,8 +28,10 @@ from backends.jax import ranks as jax_ranks
 from backends.jax import traced as jax_traced
 from backends.microbatches import Group
 from backends.plan import StepPlan
+from backends.state import flat_order
 from backends.torch import program as torch_program
 from backends.torch import ranks as torch_ranks
+from backends.torch import state as torch_state
 from experiments import data
 from experiments.parity import side
 from experiments.parity.job import Job, spread_state
@@ -171,16 +175,14 @@ def in_order_of_arrival(patch: pytest.MonkeyPatch, group: Group) -> None:
 
 @fault("the average updated by one process alone", "ranks", "rank 1 of 2: average/")
 def one_average(patch: pytest.MonkeyPatch, group: Group) -> None:
-    def changed(apply: Any, spec: Any, *given: Any) -> Any:
-        return apply(dataclasses.replace(spec, ema_decay=1.0), *given)  # it stays as it is
-
     if group.rank:
-        patch.setattr(torch_program, "apply_gradient", functools.partial(changed, torch_program.apply_gradient))
+        patch.setattr(torch_state, "follow", lambda spec, state: None)
+        patch.setattr(jax_traced, "followed", lambda scalars, average, params: average)
 
 
 @fault("a process that updates one step behind", "trajectory", "at step 2")
 def one_behind(patch: pytest.MonkeyPatch, group: Group) -> None:
-    load, apply = torch_program.TorchProgram.load, torch_program.apply_gradient
+    load, apply = torch_state.TrainingState.load, torch_state.apply_gradient
     waiting: list[Any] = []
 
     def loaded(self: Any, states: Any) -> None:
@@ -193,12 +195,43 @@ def one_behind(patch: pytest.MonkeyPatch, group: Group) -> None:
         return apply(spec, state, *waiting.pop(0)) if len(waiting) > 1 else norm
 
     if group.rank:
-        patch.setattr(torch_program.TorchProgram, "load", loaded)
-        patch.setattr(torch_program, "apply_gradient", changed)
+        patch.setattr(torch_state.TrainingState, "load", loaded)
+        patch.setattr(torch_state, "apply_gradient", changed)
+
+
+@fault("clipping by the norm of the own share", "norm", "norm of the gradient")
+def own_norm(patch: pytest.MonkeyPatch, group: Group) -> None:
+    for module in (torch_state, jax_traced):
+        patch.setattr(module, "tree_sum", lambda values, add: list(values)[group.rank])
+
+
+@fault("weight decay on all of a share", "step", "params/")
+def decayed_share(patch: pytest.MonkeyPatch, group: Group) -> None:
+    if group.rank:
+        for module in (torch_state, jax_traced):
+            patch.setattr(module, "flat_order", lambda model, decay: (flat_order(model, decay)[0], 10**9))
+
+
+@fault("shares side by side in another order", "gradients", "gradient of ")
+def other_order(patch: pytest.MonkeyPatch, group: Group) -> None:
+    def turned(whole: Any, share: Any, *given: Any) -> Any:
+        flat = whole(share, *given)
+        if share.shape[1] == 2:  # not a share but two numbers of each process
+            return flat
+        parts = [flat[:, i : i + share.shape[1]] for i in range(0, flat.shape[1], share.shape[1])]
+        return (jax.numpy if isinstance(flat, jax.Array) else torch).concatenate(parts[::-1], 1)
+
+    for ranks in (torch_ranks, jax_ranks):
+        patch.setattr(ranks, "whole", functools.partial(turned, ranks.whole))
 
 
 PLANTS = {name: plant for name, (plant, *_) in FAULTS.items()}
-TORCH_ALONE = {"the average updated by one process alone", "a process that updates one step behind"}
+TORCH_ALONE = {"a process that updates one step behind"}
+SHARED = {
+    "clipping by the norm of the own share",
+    "weight decay on all of a share",
+    "shares side by side in another order",
+}
 
 
 def sound_job(backend: str, precision: str, root: Path) -> Job:
@@ -243,11 +276,13 @@ BACKENDS = ("torch", "jax") if LONG else ("torch",)
 
 
 @pytest.mark.parametrize("precision", ("float64", "float32") if LONG else ("float32",))
+@pytest.mark.parametrize("shared", [False, True], ids=["whole", "shared"])
 @pytest.mark.parametrize(("backend", "size"), SOUND)
 def test_a_group_has_the_bits_of_one_process_on_every_rung(
-    sound: Any, group: Any, tmp_path: Path, backend: str, size: int, precision: str
+    sound: Any, group: Any, tmp_path: Path, backend: str, size: int, shared: bool, precision: str
 ) -> None:
-    rungs = group(backend, size).climb(sound(backend, precision), tmp_path / "sound")
+    """Also where the optimizer's state is shared out."""
+    rungs = group(backend, size).climb(sound(backend, precision), tmp_path / "sound", shared=shared)
     assert [rung.name for rung in rungs][-2:] == ["ranks", "evaluation"] and all(rung.passed for rung in rungs)
     own = ("moments", "formula")  # what each side is held to itself in
     assert all(rung.tolerance.limit == 0 for rung in rungs if rung.name not in own)
@@ -266,7 +301,9 @@ def test_a_fault_of_a_group_is_caught_where_it_is(
     sound: Any, group: Any, tmp_path: Path, backend: str, name: str
 ) -> None:
     _, rung, place = FAULTS[name]
-    rungs = group(backend, SIZES.get(name, 2)).climb(sound(backend, "float64"), tmp_path / "sound", name)
+    rungs = group(backend, SIZES.get(name, 2)).climb(
+        sound(backend, "float64"), tmp_path / "sound", name, name in SHARED
+    )
     first = next((one for one in rungs if not one.passed), None)
     assert first is not None, "the fault is not caught: a hole in the ladder"
     print(f"\n{backend} {name:50} {first.name:12} {first.place}")

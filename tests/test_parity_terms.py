@@ -18,12 +18,12 @@ import torch
 from jax import numpy as jnp
 
 import backends
+from backends import state as backend_state
 from backends.jax import optimizer as jax_optimizer
 from backends.jax import traced as jax_train
 from backends.models import folds
 from backends.state import decayed_params
 from backends.torch import optimizer as torch_optimizer
-from backends.torch import program as torch_train
 from experiments.parity import side
 from experiments.parity.job import Job
 from tests.parity_bench import (
@@ -91,7 +91,7 @@ def decayed(change: Callable[[str, bool], bool]) -> dict[str, Plant]:
         return {name: change(name, decays) for name, decays in decayed_params(model, decay).items()}
 
     return {
-        "torch": lambda patch: patch.setattr(torch_train, "decayed_params", changed),
+        "torch": lambda patch: patch.setattr(backend_state, "decayed_params", changed),
         "jax": lambda patch: patch.setattr(jax_train, "decayed_params", changed),
     }
 
@@ -137,8 +137,8 @@ def dampened_jax(spec: Any, scalars: Any, state: Any, gradient: Any, _: Any) -> 
     return jax.tree.map(lambda m, g: g + mu * m, momentum, gradient), {"momentum": momentum}
 
 
-def still_average_torch(apply: Any, spec: Any, *rest: Any) -> Any:
-    return apply(dataclasses.replace(spec, ema_decay=0.0), *rest)
+def still_average_torch(apply: Any, spec: Any, state: Any, *rest: Any) -> Any:
+    return apply(spec, {name: flat for name, flat in state.items() if name != "average"}, *rest)
 
 
 def still_average_jax(apply: Any, spec: Any, scalars: Any, state: Any, *rest: Any) -> Any:
@@ -148,7 +148,8 @@ def still_average_jax(apply: Any, spec: Any, scalars: Any, state: Any, *rest: An
 
 def free_decay_torch(apply: Any, spec: Any, state: Any, g: Any, rate: Any, corrections: Any, num: int) -> Any:
     before = state["params"][:, :num].clone()
-    found = apply(dataclasses.replace(spec, weight_decay=0.0, ema_decay=0.0), state, g, rate, corrections, num)
+    without = {name: flat for name, flat in state.items() if name != "average"}
+    found = apply(dataclasses.replace(spec, weight_decay=0.0), without, g, rate, corrections, num)
     state["params"][:, :num] -= spec.weight_decay * before
     state["average"].add_(state["params"] - state["average"], alpha=1 - spec.ema_decay)
     return found

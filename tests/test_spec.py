@@ -136,6 +136,7 @@ FLAGS = (
     "run.compile",
     "run.deterministic",
     "run.remat",
+    "run.sharded_optimizer",
 )
 TEXTS = (
     "data.source",
@@ -497,7 +498,7 @@ def test_where_a_trial_runs_does_not_change_its_id(trial: Any, tmp_path: Path, n
     values = {"run.device": "cpu", "run.threads": 3, "run.compile": True, "run.deterministic": False, "run.remat": True}
     values |= {"run.checkpoint_every_s": 1.0, "run.data_cache": str(tmp_path / "cache")}
     values |= {"run.compile_cache": str(tmp_path / "compiled"), "run.keep": "best", "run.replicas": "auto"}
-    values |= {"run.probe_shots": 1, "run.devices": 2}
+    values |= {"run.probe_shots": 1, "run.devices": 2, "run.sharded_optimizer": True}
     parts = [f"train.microbatches={2 if name == 'run.devices' else 1}"]
     resolved = trial(base(), *parts, f"{name}={values[name]}")
     assert fields.get_field(resolved, name) == values[name] and resolved.id == trial(base(), *parts).id

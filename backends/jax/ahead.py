@@ -19,11 +19,12 @@ from backends.contract import PREDICT_BATCH, DataSize
 from backends.jax.augment import Data, row_shape
 from backends.jax.device import compiled
 from backends.jax.layers import Dropout
+from backends.jax.layout import SHARE
 from backends.microbatches import padded_size, split
 from backends.models.folds import shapes, trained_shapes
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import groups
+from backends.state import groups, moments
 
 # Steps that a compiled chunk has room for. Fewer run in the same program, so that no number of them compiles its own.
 CHUNK_STEPS = 32
@@ -85,7 +86,9 @@ class Sizes:
     @property
     def functions(self) -> tuple[str, ...]:
         """The functions of Traced that a training calls, each of which has its arguments here."""
-        return ("train", "predict") if self.run.microbatches == 1 else ("part", "update", "predict")
+        if self.run.microbatches == 1:
+            return ("train", "predict")
+        return ("part", "measured", "update", "placed", "predict")
 
     def train(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.train on a device, as shapes."""
@@ -98,16 +101,47 @@ class Sizes:
         params = self._arrays(shapes(self.model), device)
         return (params, self.images(device), self._chunk(device), *on(device, numbers))
 
+    def measured(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.measured on a device, as shapes."""
+        return (self.flat(device, self._num_shares), *on(device, (np.bool_(False),)))
+
     def update(self, device: jax.Device) -> tuple[Any, ...]:
         """The arguments of Traced.update on a device, as shapes."""
-        size = padded_size(sum(map(prod, trained_shapes(self.model).values())) + 1, self.run.microbatches)
-        flat, chunk = _shape((self.num_replicas, size), self.dtype, device), self._chunk(device)
-        numbers = on(device, (np.int32(0), scalars(self.optimizer, self.dtype)))
-        return (self.state(device), flat, rates(chunk), *numbers)
+        share, each = self.flat(device, self._num_shares), (self.num_replicas, 2 * self._num_shares)
+        number = on(device, (np.int32(0),))
+        return (self.own(device), share, _shape(each, self.dtype, device), *number, *self._step(device))
+
+    def placed(self, device: jax.Device) -> tuple[Any, ...]:
+        """The arguments of Traced.placed on a device, as shapes."""
+        return (self.state(device), self.flat(device), self._step(device)[-1])
 
     def state(self, device: jax.Device) -> dict[str, Any]:
-        """The state on a device, as shapes."""
-        return {group: self._arrays(shapes, device) for group, shapes in groups(self.model, self.optimizer).items()}
+        """The state's trees on a device, as shapes."""
+        flat = moments(self.optimizer) if self.run.microbatches > 1 else ()
+        of_groups = groups(self.model, self.optimizer).items()
+        return {group: self._arrays(shapes, device) for group, shapes in of_groups if group not in flat}
+
+    def own(self, device: jax.Device) -> dict[str, Any]:
+        """Parameters and moments of a process as flat arrays, as shapes; nothing without microbatches."""
+        if self.run.microbatches == 1:
+            return {}
+        share = self.flat(device, self._num_shares)
+        return {group: {SHARE: share} for group in ("params", *moments(self.optimizer))}
+
+    @property
+    def _num_shares(self) -> int:
+        """Processes that share the optimizer's moments out."""
+        return self.run.group.size if self.run.shares_optimizer else 1
+
+    def flat(self, device: jax.Device, num_shares: int = 1) -> jax.ShapeDtypeStruct:
+        """A gradient as one array, or one of so many shares of it, as a shape."""
+        size = padded_size(sum(map(prod, trained_shapes(self.model).values())) + 1, self.run.microbatches)
+        return _shape((self.num_replicas, size // num_shares), self.dtype, device)
+
+    def _step(self, device: jax.Device) -> tuple[Any, ...]:
+        """What each update is told of its step."""
+        numbers = on(device, (np.int32(0), scalars(self.optimizer, self.dtype)))
+        return (rates(self._chunk(device)), *numbers)
 
     def _chunk(self, device: jax.Device) -> dict[str, Any]:
         plan = split(self.plan, self.run.microbatches, self.run.group)[0]
@@ -153,8 +187,9 @@ def _shape(shape: tuple[int, ...], dtype: DTypeLike, device: jax.Device) -> jax.
 
 def lowered(function: Callable[..., Any], arguments: tuple[Any, ...]) -> jax.stages.Lowered:
     """A function of `Traced` as XLA's input, for arguments that `Sizes` or `on` give."""
-    # The state before the steps is not read again: the state after them takes its place in memory.
-    return jax.jit(function, donate_argnums=(0,) if function.__name__ == "train" else ()).lower(*arguments)
+    # The state before a step is not read again: the state after it takes its place in memory.
+    is_replaced = function.__name__ in ("train", "update", "placed")
+    return jax.jit(function, donate_argnums=(0,) if is_replaced else ()).lower(*arguments)
 
 
 def compiled_form(

@@ -47,15 +47,18 @@ def step_bytes(sizes: Sizes, programs: Mapping[str, jax.stages.Compiled], device
     """Bytes of a step's programs while they run, with the state and the data set."""
     if "train" in programs:
         return total(programs["train"])
-    state, flat, *_ = sizes.update(device)
-    params, *_ = sizes.part(device)
+    own, flat, params = sizes.own(device), sizes.flat(device), sizes.part(device)[0]
+    state = (sizes.state(device), own)
     # Sums that wait in the tree, and what an exchange sends and gets, beside the gradient that is made.
     group = sizes.run.group.size
     waiting = (sizes.run.microbatches // group).bit_length() - 1
     part = total(programs["part"]) + size(state) - size(params) + waiting * size(flat)
     exchange = size(state) + size(sizes.images(device)) + (3 if group > 1 else 1) * size(flat)
-    update = total(programs["update"]) + size(sizes.images(device))
-    return max(part + _code(programs["update"]), exchange, update + _code(programs["part"]))
+    # What each of them does not have among its arguments, beside the data.
+    rest = {"measured": size(state), "update": size(sizes.state(device)), "placed": size(own)}
+    update = max(total(programs[name]) + bytes_ for name, bytes_ in rest.items()) + size(sizes.images(device))
+    code = sum(_code(programs[name]) for name in rest)
+    return max(part + code, exchange, update + _code(programs["part"]))
 
 
 def peak_bytes(sizes: Sizes, programs: Mapping[str, jax.stages.Compiled], device: jax.Device) -> int:
@@ -65,7 +68,7 @@ def peak_bytes(sizes: Sizes, programs: Mapping[str, jax.stages.Compiled], device
     """
     predict, data = programs["predict"], sizes.images(device)
     params, *_ = sizes.predict(device)
-    staying = size((sizes.state(device), data)) - size(params)  # beside the arguments of `predict`
+    staying = size((sizes.state(device), sizes.own(device), data)) - size(params)  # beside the arguments of `predict`
     code = sum(_code(program) for program in programs.values()) - _code(predict)
     steps, evaluation = step_bytes(sizes, programs, device) + _code(predict), staying + total(predict) + code
     if device.platform != "cpu":

@@ -20,13 +20,14 @@ def apply_gradient(
     gradient: dict[str, Array],
     rate: Array,
     corrections: Array,
-    decayed: dict[str, bool],
+    decayed: dict[str, Any],
     norm: Array | None = None,
 ) -> tuple[State, Array]:
     """The next state, and the norm of the gradient before clipping.
 
     Args: corrections: (2,), 1 / (1 - b1^t) and 1 / (1 - b2^t).
-          decayed: whether weight decay acts, by parameter.    norm: where it is known.
+          decayed: whether weight decay acts, by parameter, or for each of its numbers.    norm: where it is known.
+          state: without `average`, the average stays as it is.
     """
     if norm is None:
         norm = optax.tree.norm(gradient)
@@ -36,13 +37,19 @@ def apply_gradient(
     update, moments = direction(spec, scalars, state, gradient, corrections)
     params = {name: state["params"][name] for name in gradient}  # the others are constants
     if spec.weight_decay:
-        decay = optax.add_decayed_weights(scalars["weight_decay"], mask=decayed)
-        update, _ = decay.update(update, decay.init(params), params)
+        more = optax.tree.add_scale(update, scalars["weight_decay"], params)
+        update = jax.tree.map(jnp.where, decayed, more, update)
     params = optax.apply_updates(params, optax.tree.scale(-rate, update))
-    if spec.ema_decay:
-        step = optax.tree.scale(scalars["1 - ema_decay"], optax.tree.sub(params, state["average"]))
-        moments["average"] = optax.tree.add(state["average"], step)
+    if "average" in state:
+        moments["average"] = followed(scalars, state["average"], params)
     return {"params": state["params"] | params, **moments}, norm
+
+
+def followed(scalars: Scalars, average: dict[str, Array], params: dict[str, Array]) -> dict[str, Array]:
+    """The average, moved towards the parameters."""
+    step = optax.tree.scale(scalars["1 - ema_decay"], optax.tree.sub(params, average))
+    moved: dict[str, Array] = optax.tree.add(average, step)
+    return moved
 
 
 def adamw(

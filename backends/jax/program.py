@@ -1,7 +1,6 @@
 """The training program in JAX."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,15 +16,15 @@ from backends.jax import ahead, memory, ranks
 from backends.jax.ahead import CHUNK_STEPS
 from backends.jax.device import check, flags_for, free_memory_bytes, open_device, peak_memory_bytes, place, set_numerics
 from backends.jax.layers import Dropout
-from backends.jax.traced import DTYPES, Traced, num_replicas
+from backends.jax.state import TrainingState
+from backends.jax.traced import DTYPES, Traced
 from backends.microbatches import Group, joined, split, tree_sum
 from backends.plan import StepPlan
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import groups
 
 
 class JaxProgram:
-    """A model in JAX; see contract.Program. The state is a tree {group: {name: array (replicas, ...)}}."""
+    """A model in JAX; see contract.Program."""
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
@@ -34,31 +33,19 @@ class JaxProgram:
         self.data = place(dataset, self.device)
         self.traced = Traced.of(model, optimizer, run)
         self.compile_s = ahead.seconds_before(self.traced, self.device)
-        self.exchange_s = 0.0
         self.scalars = self._put(ahead.scalars(optimizer, self.master))
-        self.state: Any = {}
+        self.state = TrainingState(model, optimizer, run, self.device, self.master, self._call)
+
+    @property
+    def exchange_s(self) -> float:
+        """See contract.Trainer."""
+        return self.state.exchange_s
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        self.state = {
-            group: {
-                # One by one, so that the host holds no second state beside the one that it was given.
-                name: self._put(np.stack([state[f"{group}/{name}"] for state in states]).astype(self.master))
-                for name in named
-            }
-            for group, named in groups(self.model, self.optimizer).items()
-        }
+        self.state.load(states)
 
-    def states(self) -> list[State]:
-        arrays = jax.device_get(self.state)
-        return [
-            {
-                # Copied: on a CPU the array may be the program's own, which the next step overwrites.
-                f"{group}/{name}": array[replica].copy()
-                for group, named in arrays.items()
-                for name, array in named.items()
-            }
-            for replica in range(self._num_replicas)
-        ]
+    def states(self, wanted: bool = True) -> list[State]:
+        return self.state.copies(wanted)
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         parts, metrics = self._parts(plans), []
@@ -73,41 +60,37 @@ class JaxProgram:
     def _train_whole(self, chunks: Sequence[Any], dropout: Dropout[Array], num_steps: int) -> Sequence[jax.Array]:
         """Take some steps as one call, and return loss and gradient norm (steps, replicas)."""
         arguments = (self.data, chunks[0], self.scalars, dropout, np.int32(num_steps))
-        self.state, *metrics = self._call(self.traced.train, self.state, *arguments)
+        self.state.tree, *metrics = self._call(self.traced.train, self.state.tree, *arguments)
         return metrics
 
     def _train_in_parts(self, chunks: Sequence[Any], dropout: Dropout[Array], num_steps: int) -> Sequence[jax.Array]:
         """The same with a call for each microbatch: on each number of devices the same programs do the arithmetic."""
         metrics = []
         for i in range(num_steps):
-            flat, step = self._summed_gradient(chunks, dropout, i), np.int32(i)
-            arguments = (ahead.rates(chunks[0]), step, self.scalars)
-            self.state, *step_metrics = self._call(self.traced.update, self.state, flat, *arguments)
-            metrics.append(step_metrics)
+            total, arguments = (
+                self._own_gradient(chunks, dropout, i),
+                (ahead.rates(chunks[0]), np.int32(i), self.scalars),
+            )
+            metrics.append(self.state.step_of_parts(total, *arguments))
         return [jnp.stack(values) for values in zip(*metrics, strict=True)]
 
-    def _summed_gradient(self, chunks: Sequence[Any], dropout: Dropout[Array], i: int) -> jax.Array:
-        """The gradient of a step, (replicas, n) with the loss at its end: the sum over microbatches and the group."""
-        arguments = (np.int32(i), self.scalars, dropout)
-        own = (self._call(self.traced.part, self.state["params"], self.data, chunk, *arguments) for chunk in chunks)
-        total = tree_sum(own, ranks.added)
-        if self.run.group.size == 1:
-            return total
-        total.block_until_ready()
-        start = time.monotonic()
-        total = ranks.summed(total, self.run.group, self.device).block_until_ready()
-        self.exchange_s += time.monotonic() - start
-        return total
+    def _own_gradient(self, chunks: Sequence[Any], dropout: Dropout[Array], i: int) -> jax.Array:
+        """The sum over the microbatches of this process in a step, (replicas, n) with the loss at its end."""
+        params, arguments = self.state.tree["params"], (np.int32(i), self.scalars, dropout)
+        own = (self._call(self.traced.part, params, self.data, chunk, *arguments) for chunk in chunks)
+        return tree_sum(own, ranks.added)
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         if self.run.microbatches > 1:
             chunks = [self._put(ahead.chunk(part, 0, 1)) for part in self._parts(plans)]
-            flat = jax.device_get(self._summed_gradient(chunks, self._dropout(plans), 0))
+            flat = jax.device_get(self.state.summed(self._own_gradient(chunks, self._dropout(plans), 0)))
             return [self.traced.layout.named(row) for row in flat]
         step = self._put({name: array[0] for name, array in self._steps(plans).items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, self._dropout(plans))
+        params, arguments = self.state.tree["params"], (self.data, step, self.scalars, self._dropout(plans))
         gradient = jax.device_get(self._call(self.traced.gradient, params, *arguments))
-        return [{name: array[replica] for name, array in gradient.items()} for replica in range(self._num_replicas)]
+        return [
+            {name: array[replica] for name, array in gradient.items()} for replica in range(self.state.num_replicas)
+        ]
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         parts = [self._activations(part, self._dropout(plans)) for part in self._parts(plans)]
@@ -118,24 +101,21 @@ class JaxProgram:
     def _activations(self, steps: dict[str, Array], dropout: Dropout[Array]) -> list[State]:
         """The values of a microbatch's forward pass, of each replica."""
         step = self._put({name: array[0] for name, array in steps.items()})
-        params, arguments = self.state["params"], (self.data, step, self.scalars, dropout)
+        params, arguments = self.state.tree["params"], (self.data, step, self.scalars, dropout)
         taps = jax.device_get(self._call(self.traced.activations, params, *arguments))
         return [
-            {name: x[replica].astype(np.float64) for name, x in taps.items()} for replica in range(self._num_replicas)
+            {name: x[replica].astype(np.float64) for name, x in taps.items()}
+            for replica in range(self.state.num_replicas)
         ]
 
     def predict(self, images: Array) -> list[Predictions]:
         pixels = self._put(np.ascontiguousarray(images).reshape(len(images), -1))
-        params = self.state["params"] | self.state.get("average", {})  # constants have no average
+        params = self.state.tree["params"] | self.state.tree.get("average", {})  # constants have no average
         logits, features = jax.device_get(self._call(self.traced.predict, params, pixels, self.data.pixel_order))
         return [Predictions(*outputs) for outputs in zip(logits, features, strict=True)]
 
     def peak_memory_bytes(self) -> int | None:
         return peak_memory_bytes(self.device)
-
-    @property
-    def _num_replicas(self) -> int:
-        return num_replicas(self.state["params"])
 
     def _put(self, tree: Any) -> Any:
         return jax.device_put(tree, self.device)

@@ -51,27 +51,46 @@ def added(a: Array, b: Array) -> Array:
 def summed(flat_rn: Array, group: Group, device: jax.Device) -> Array:
     """The sum over the group of a flat array (replicas, n), in the tree of microbatches.py, in each process.
 
+    Each process adds up its share of the array and gives it to the others: what a ring moves, and a fixed order.
+
     Args: flat_rn: on the device; n is a multiple of the group's size.
     """
-    mesh, (num, size) = _mesh(group, device), flat_rn.shape
+    return whole(scattered(flat_rn, group, device), group, device)
+
+
+def scattered(flat_rn: Array, group: Group, device: jax.Device) -> Array:
+    """This process's share, (replicas, n / size), of the sum over the group of a flat array (replicas, n)."""
+    return _exchanged(_sum_of_share, flat_rn, _mesh(group, device))
+
+
+def whole(share_rn: Array, group: Group, device: jax.Device) -> Array:
+    """The shares (replicas, n / size) of all processes side by side, (replicas, n), in each process."""
+    return _exchanged(_side_by_side, share_rn, _mesh(group, device))
+
+
+def _sum_of_share(flat_rn: Array, size: int) -> Array:
+    shares = flat_rn.reshape(len(flat_rn), size, -1).swapaxes(0, 1)
+    return tree_sum([*jax.lax.all_to_all(shares, RANKS, 0, 0)], operator.add)
+
+
+def _side_by_side(share_rn: Array, _: int) -> Array:
+    return jax.lax.all_gather(share_rn, RANKS).swapaxes(0, 1).reshape(len(share_rn), -1)
+
+
+def _exchanged(what: Callable[[Array, int], Array], array: Array, mesh: Mesh) -> Array:
+    """What comes of an array of each process, on this one's device."""
+    num, *rest = array.shape
     sharding = NamedSharding(mesh, P(RANKS))
-    of_group = jax.make_array_from_single_device_arrays((group.size * num, size), sharding, [flat_rn])
-    return _exchange(mesh)(of_group).addressable_data(0)
+    of_group = jax.make_array_from_single_device_arrays((mesh.size * num, *rest), sharding, [array])
+    return _exchange(what, mesh)(of_group).addressable_data(0)
 
 
 @lru_cache
-def _exchange(mesh: Mesh) -> Callable[[Array], Array]:
-    """The sum of arrays (replicas, n) of the processes, which each of them gets.
+def _exchange(what: Callable[[Array, int], Array], mesh: Mesh) -> Callable[[Array], Array]:
+    def exchange(array: Array) -> Array:
+        return what(array, mesh.size)
 
-    Each process adds up its share of the array and gives it to the others: what a ring moves, and a fixed order.
-    """
-
-    def exchange(flat_rn: Array) -> Array:
-        shares = flat_rn.reshape(len(flat_rn), mesh.size, -1).swapaxes(0, 1)
-        share = tree_sum([*jax.lax.all_to_all(shares, RANKS, 0, 0)], operator.add)
-        return jax.lax.all_gather(share, RANKS).swapaxes(0, 1).reshape(flat_rn.shape)
-
-    return jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(RANKS), out_specs=P(RANKS)), donate_argnums=0)
+    return jax.jit(jax.shard_map(exchange, mesh=mesh, in_specs=P(RANKS), out_specs=P(RANKS)))
 
 
 def gathered(own: list[T], group: Group) -> list[T]:

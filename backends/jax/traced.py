@@ -1,5 +1,6 @@
 """What is compiled of a training, for one structure of a trial."""
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +13,13 @@ from jax.typing import DTypeLike
 
 from backends.jax.augment import Data, batch, permuted, scale
 from backends.jax.layers import Chance, Dropout
-from backends.jax.layout import Layout
+from backends.jax.layout import SHARE, Layout
 from backends.jax.models import make
-from backends.jax.optimizer import apply_gradient
+from backends.jax.optimizer import apply_gradient, followed
+from backends.microbatches import tree_sum
 from backends.models.folds import branches, dropout_sites, spread, trained_shapes
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import decayed_params
+from backends.state import decayed_params, flat_order
 
 # Before the first array, else no float64 exists. Each array here has an explicit type: all precisions share a process.
 jax.config.update("jax_enable_x64", True)
@@ -52,8 +54,13 @@ class Traced:
 
     @property
     def layout(self) -> Layout:
-        """Of a gradient as one array."""
-        return Layout(trained_shapes(self.model), self.microbatches)
+        """Of a gradient as one array: decayed parameters are first."""
+        return Layout(flat_order(self.model, self.optimizer.decay)[0], self.microbatches)
+
+    @property
+    def num_decayed(self) -> int:
+        """Numbers at the beginning of such an array that weight decay acts on."""
+        return flat_order(self.model, self.optimizer.decay)[1]
 
     @classmethod
     def of(cls, model: ModelSpec, optimizer: OptimizerSpec, run: RunSpec) -> "Traced":
@@ -101,23 +108,61 @@ class Traced:
         step = {name: array[i] for name, array in steps.items()}
         return _over_replicas(gradient, len(step["learning_rate"]))(params, step)
 
-    def update(
-        self, state: Any, flat_rn: jax.Array, steps: Any, i: jax.Array, scalars: Any
-    ) -> tuple[Any, jax.Array, jax.Array]:
-        """The state after step i of the steps, and its loss and gradient norm (replicas,).
+    def measured(self, share_rn: jax.Array, is_last: jax.Array) -> jax.Array:
+        """Of a gradient, or a process's share of it, the last number and the sum of squares, (replicas, 2).
 
-        Args: flat_rn: the sum of what `part` gives.
+        Args: is_last: it ends with the loss, which is none of the gradient.
         """
-        decayed = decayed_params(self.model, self.optimizer.decay)
 
-        def one(state: Any, flat_n: jax.Array, step: Any) -> tuple[Any, jax.Array, jax.Array]:
-            gradient, rate, corrections = self.layout.named(flat_n), step["learning_rate"], step["moment_corrections"]
-            norm = self.layout.norm(flat_n)
-            state, _ = apply_gradient(self.optimizer, scalars, state, gradient, rate, corrections, decayed, norm)
-            return state, flat_n[-1], norm
+        def one(share_n: jax.Array) -> jax.Array:
+            last = share_n[-1]
+            gradient = share_n.at[-1].set(jnp.where(is_last, 0, last))
+            return jnp.stack([last, self.layout.squares(gradient)])
+
+        return _over_replicas(one, len(share_rn))(share_rn)
+
+    def update(
+        self,
+        own: Any,
+        share_rn: jax.Array,
+        measured_rn: jax.Array,
+        num_decayed: jax.Array,
+        steps: Any,
+        i: jax.Array,
+        scalars: Any,
+    ) -> tuple[Any, jax.Array, jax.Array]:
+        """Parameters and moments after step i of the steps, and its loss and gradient norm (replicas,).
+
+        They are flat arrays, or the shares of one of several processes.
+
+        Args: own: {group: {SHARE: (replicas, n)}}.    share_rn: of the gradient.
+              measured_rn: (replicas, 2 processes), what `measured` gives of each.
+              num_decayed: numbers at the beginning of the share that weight decay acts on, or less than 0.
+        """
+        decayed = {SHARE: jnp.arange(share_rn.shape[1]) < num_decayed}
+
+        def one(own: Any, share_n: jax.Array, measured_n: jax.Array, step: Any) -> tuple[Any, jax.Array, jax.Array]:
+            each, rate, corrections = measured_n.reshape(-1, 2), step["learning_rate"], step["moment_corrections"]
+            norm = jnp.sqrt(tree_sum([*each[:, 1]], operator.add))
+            gradient = {SHARE: share_n}
+            own, _ = apply_gradient(self.optimizer, scalars, own, gradient, rate, corrections, decayed, norm)
+            return own, each[-1, 0], norm
 
         step = {name: array[i] for name, array in steps.items()}
-        return _over_replicas(one, len(flat_rn))(state, flat_rn, step)
+        return _over_replicas(one, len(share_rn))(own, share_rn, measured_rn, step)
+
+    def placed(self, state: Any, flat_rn: jax.Array, scalars: Any) -> Any:
+        """The state with these parameters, and with the average moved towards them.
+
+        Args: state: `params`, and `average` if there is one.    flat_rn: the trained parameters.
+        """
+
+        def one(state: Any, flat_n: jax.Array) -> Any:
+            params = self.layout.named(flat_n)
+            average = {"average": followed(scalars, state["average"], params)} if "average" in state else {}
+            return {"params": state["params"] | params, **average}
+
+        return _over_replicas(one, len(flat_rn))(state, flat_rn)
 
     def activations(self, params: Any, data: Data, step: Any, scalars: Any, dropout: Dropout[jax.Array]) -> Any:
         """Every value of one step's forward pass, by name: (replicas, ...)."""

@@ -50,7 +50,10 @@ class Layout:
                 values.copy_(torch.tensor(state[f"{group}/{name}"]))
         return flat
 
-    def norm(self, flat_rn: Tensor) -> Tensor:
-        """The norm of each gradient (replicas, n): squares of equal shares, added in the tree of microbatches.py."""
-        shares = flat_rn.reshape(len(flat_rn), self.num_shares, -1).unbind(1)
-        return tree_sum((share.square().sum(1) for share in shares), torch.add).sqrt()
+    def squares(self, flat_rn: Tensor) -> Tensor:
+        """The sum of squares (replicas,) of gradients (replicas, n), or of some neighbouring shares of them.
+
+        Those of the equal shares are added in the tree of microbatches.py.
+        """
+        shares = flat_rn.reshape(len(flat_rn), -1, self.size // self.num_shares).unbind(1)
+        return tree_sum((share.square().sum(1) for share in shares), torch.add)

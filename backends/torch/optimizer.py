@@ -24,6 +24,7 @@ def apply_gradient(
 
     Args: rate: (replicas,).    corrections: (replicas, 2), 1 / (1 - b1^t) and 1 / (1 - b2^t).
           num_decayed: leading parameters that weight decay acts on.    norm: where it is known.
+          state: without `average`, the average stays as it is.
     """
     if norm is None:
         norm = gradient.norm(dim=1)
@@ -46,8 +47,14 @@ def _update(
     if spec.weight_decay:
         update[:, :num_decayed] += spec.weight_decay * params[:, :num_decayed]
     params -= rate[:, None] * update
-    if spec.ema_decay:
-        state["average"].add_(params - state["average"], alpha=1 - spec.ema_decay)
+    if "average" in state:
+        follow(spec, state)
+
+
+@torch.no_grad()
+def follow(spec: OptimizerSpec, state: State) -> None:
+    """Move the average towards the parameters, in place."""
+    state["average"].add_(state["params"] - state["average"], alpha=1 - spec.ema_decay)
 
 
 def adamw(spec: OptimizerSpec, state: State, gradient: Tensor, corrections: Tensor) -> Tensor:

@@ -15,10 +15,9 @@ from torch.nn import functional as F
 from backends.arrays import Array, State
 from backends.contract import ArrayDataset, DataSize, Predictions, StepMetrics
 from backends.microbatches import Group, joined, split, tree_sum
-from backends.models.folds import branches, constant_shapes, dropout_sites, trained_shapes, uses
+from backends.models.folds import branches, dropout_sites, uses
 from backends.plan import StepPlan, stacked_arrays
 from backends.specs import ModelSpec, OptimizerSpec, RunSpec
-from backends.state import decayed_params, slots
 from backends.torch import ranks
 from backends.torch.augment import Data, batch, gather, scale
 from backends.torch.device import (
@@ -31,9 +30,8 @@ from backends.torch.device import (
     set_numerics,
 )
 from backends.torch.layers import Chance
-from backends.torch.layout import Layout
 from backends.torch.models import make
-from backends.torch.optimizer import apply_gradient
+from backends.torch.state import TrainingState
 
 # Precision: (parameters, moments, losses and statistics; matrix products and activations).
 DTYPES = {
@@ -53,12 +51,7 @@ def loss(spec: OptimizerSpec, logits_bk: Tensor, targets_bk: Tensor) -> Tensor:
 
 
 class TorchProgram:
-    """A model in PyTorch; see contract.Program.
-
-    Trained parameters and slots are flat arrays (replicas, n), so that the optimizer makes one pass over them and not
-    one for each parameter. Decayed parameters are first: weight decay acts on one slice. The other parameters, which
-    are constants, are a flat array of their own.
-    """
+    """A model in PyTorch; see contract.Program."""
 
     def __init__(self, model: ModelSpec, optimizer: OptimizerSpec, dataset: ArrayDataset, run: RunSpec):
         self.model, self.optimizer, self.run = model, optimizer, run
@@ -66,54 +59,45 @@ class TorchProgram:
         reset_peak_memory(self.device)
         self.master, self.compute = DTYPES[run.precision]
         self.data = place(dataset, self.device)
-        self.compile_s = self.exchange_s = 0.0
-        decayed = decayed_params(model, optimizer.decay)
-        shapes = trained_shapes(model)
-        names = sorted(decayed, key=lambda name: not decayed[name])
-        self.trained = Layout({name: shapes[name] for name in names}, run.microbatches)
-        self.num_decayed = Layout({name: shapes[name] for name in decayed if decayed[name]}).size
-        self.constant = Layout(constant_shapes(model))
+        self.compile_s = 0.0
+        self.state = TrainingState(model, optimizer, run, self.device, self.master)
         # Without the rates, which come with each step: trials that differ in them share what is compiled.
         self.forward = _forward(model.structure(), run.compile, run.remat)
-        self.state: dict[str, Tensor] = {}
-        self.constants = torch.empty((0, self.constant.size))
+
+    @property
+    def exchange_s(self) -> float:
+        """See contract.Trainer."""
+        return self.state.exchange_s
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
-        groups = ("params", *slots(self.optimizer))
-        self.state = {group: self.trained.flat(states, group, self.master).to(self.device) for group in groups}
-        self.constants = self.constant.flat(states, "params", self.master).to(self.device)
+        self.state.load(states)
 
-    def states(self) -> list[State]:
-        held = [(group, self.trained.named(flat.T)) for group, flat in self.state.items()]
-        held.append(("params", self.constant.named(self.constants.T)))
-        return [
-            {
-                # Copied: on a CPU the array is the program's own, which the next step overwrites.
-                f"{group}/{name}": array[..., replica].cpu().numpy().copy()
-                for group, named in held
-                for name, array in named.items()
-            }
-            for replica in range(self._num_replicas)
-        ]
+    def states(self, wanted: bool = True) -> list[State]:
+        return self.state.copies(wanted)
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
-        parts, losses, norms = self._parts(plans), [], []
-        for i in range(plans[0].num_steps):
-            with self._compiling("train", plans[0].examples.shape[1]):
-                step_losses, gradient = self._summed_gradient(parts, i, plans)
-            rate, corrections = (parts[0][name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
-            norm = self.trained.norm(gradient) if self.run.microbatches > 1 else None
-            norms.append(
-                apply_gradient(self.optimizer, self.state, gradient, rate, corrections, self.num_decayed, norm)
-            )
-            losses.append(step_losses)
+        parts = self._parts(plans)
+        metrics = [self._train(parts, i, plans) for i in range(plans[0].num_steps)]
         # Fetched once for all steps: each fetch makes Python wait for the device.
-        loss_rn, norm_rn = (torch.stack(values, 1).double().cpu().numpy() for values in (losses, norms))
-        return [StepMetrics(*metrics) for metrics in zip(loss_rn, norm_rn, strict=True)]
+        values = (torch.stack(value, 1).double().cpu().numpy() for value in zip(*metrics, strict=True))
+        return [StepMetrics(*of_replica) for of_replica in zip(*values, strict=True)]
+
+    def _train(self, parts: Sequence[dict[str, Tensor]], i: int, plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
+        """Take a step, and return its loss and gradient norm (replicas,)."""
+        rate, corrections = (parts[0][name][i].to(self.master) for name in ("learning_rate", "moment_corrections"))
+        with self._compiling("train", plans[0].examples.shape[1]):
+            if self.run.microbatches > 1:
+                total = self._own_gradient(parts, i, plans)
+            else:
+                losses, gradient = self._gradient(self._step(parts[0], i), plans)
+        if self.run.microbatches > 1:
+            return self.state.step_of_parts(total, rate, corrections)
+        return losses, self.state.step(gradient, rate, corrections)
 
     def gradients(self, plans: Sequence[StepPlan]) -> list[State]:
         _, gradient = self._summed_gradient(self._parts(plans), 0, plans)
-        return [{name: array.cpu().numpy() for name, array in self.trained.named(row).items()} for row in gradient]
+        named = self.state.trained.named
+        return [{name: array.cpu().numpy() for name, array in named(row).items()} for row in gradient]
 
     def activations(self, plans: Sequence[StepPlan]) -> list[State]:
         parts = [self._activations(self._step(part, 0), plans) for part in self._parts(plans)]
@@ -129,7 +113,7 @@ class TorchProgram:
         data = Data(pixels, pixels, self.data.pixel_order)  # gather reads no labels
         pixels = scale(gather(data, {"examples": torch.arange(len(pixels), device=self.device)}), self.master)
         images_bhwc = pixels.reshape(-1, side, side, channels)
-        each = self._params("average" if self.optimizer.ema_decay else "params")
+        each = self.state.read("average" if self.optimizer.ema_decay else "params")
         with self._compiling("predict", len(images)):
             outputs = [self.forward(params, images_bhwc, Chance(), self.compute) for params in each]
         return [Predictions(logits.cpu().numpy(), features.cpu().numpy()) for logits, features in outputs]
@@ -140,20 +124,11 @@ class TorchProgram:
     @contextlib.contextmanager
     def _compiling(self, *what: Any) -> Iterator[None]:
         """Add the time of a compiled forward's first call to compile_s; the time of the step itself is in it too."""
-        start, key = time.monotonic(), (self.forward, self.run.precision, self._num_replicas, *what)
+        start, key = time.monotonic(), (self.forward, self.run.precision, self.state.num_replicas, *what)
         yield
         if self.run.compile and key not in _compiled:
             _compiled.add(key)
             self.compile_s += time.monotonic() - start
-
-    @property
-    def _num_replicas(self) -> int:
-        return len(self.state["params"])
-
-    def _params(self, group: str) -> list[dict[str, Tensor]]:
-        """What each replica's forward pass reads, by name.  Args: group: `params`, or `average` of those trained."""
-        rows = zip(self.state[group], self.constants, strict=True)
-        return [self.trained.named(flat) | self.constant.named(constants) for flat, constants in rows]
 
     def _parts(self, plans: Sequence[StepPlan]) -> list[dict[str, Tensor]]:
         """What `_steps` gives of each microbatch that this process takes."""
@@ -198,30 +173,21 @@ class TorchProgram:
         self, parts: Sequence[dict[str, Tensor]], i: int, plans: Sequence[StepPlan]
     ) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) of the whole batch of a step, and its gradient (replicas, n): sums over microbatches."""
-        own = (self._gradient(self._step(part, i), plans) for part in parts)
         if self.run.microbatches == 1:
-            return next(own)
-        gradient = tree_sum((_with_loss(*one) for one in own), Tensor.add_)
-        if self.run.group.size > 1:
-            start = self._now()
-            gradient = ranks.summed(gradient, self.run.group)
-            self.exchange_s += self._now() - start
-        losses = gradient[:, -1].clone()
-        gradient[:, -1] = 0
-        return losses, gradient
+            return self._gradient(self._step(parts[0], i), plans)
+        return self.state.summed(self._own_gradient(parts, i, plans))
 
-    def _now(self) -> float:
-        """The time once the device has done what it was told to."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.monotonic()
+    def _own_gradient(self, parts: Sequence[dict[str, Tensor]], i: int, plans: Sequence[StepPlan]) -> Tensor:
+        """The sum over the microbatches of this process, (replicas, n) with the loss at its end."""
+        own = (self._gradient(self._step(part, i), plans) for part in parts)
+        return tree_sum((_with_loss(*one) for one in own), Tensor.add_)
 
     @torch.no_grad()
     def _activations(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> list[State]:
         """The values of a microbatch's forward pass, of each replica."""
         # The plain forward pass: a compiled one would be compiled anew to note its values.
         forward, replicas = _forward(self.model.structure()), []
-        for replica, params in enumerate(self._params("params")):
+        for replica, params in enumerate(self.state.read("params")):
             own = {name: array[replica] for name, array in step.items()}
             images_bhwc, targets_bk = self._batch(own)
             taps = {"images": images_bhwc, "targets": targets_bk}
@@ -237,22 +203,22 @@ class TorchProgram:
     def _gradient(self, step: dict[str, Tensor], plans: Sequence[StepPlan]) -> tuple[Tensor, Tensor]:
         """Loss (replicas,) of a microbatch, as a share of the whole batch's, and its gradient (replicas, n)."""
 
-        flat = self.state["params"].detach().requires_grad_()
+        flat, constants = self.state.flat["params"].detach().requires_grad_(), self.state.constants
         # A single replica goes without vmap, whose batched sums round in another order; remat does not work in vmap.
         together = len(flat) > 1 and not self.run.remat
 
         def replica_loss(flat: Tensor, constants: Tensor, step: dict[str, Tensor]) -> Tensor:
             images_bhwc, targets_bk = self._batch(step)
-            params = self.trained.named(flat) | self.constant.named(constants)
+            params = self.state.trained.named(flat) | self.state.constant.named(constants)
             chance = replace(self._chance(step, plans), together=together)
             logits_bk, _ = self.forward(params, images_bhwc, chance, self.compute)
             return self._share(logits_bk, targets_bk)
 
         if together:
-            losses = torch.vmap(replica_loss)(flat, self.constants, step)
+            losses = torch.vmap(replica_loss)(flat, constants, step)
         else:
             each = [{name: array[i] for name, array in step.items()} for i in range(len(flat))]
-            losses = torch.stack([replica_loss(*one) for one in zip(flat, self.constants, each, strict=True)])
+            losses = torch.stack([replica_loss(*one) for one in zip(flat, constants, each, strict=True)])
         # Each loss depends on its own row alone: the gradient of the sum holds the gradient of each.
         (gradient,) = torch.autograd.grad(losses.sum(), flat)
         return losses.detach(), gradient

@@ -26,12 +26,22 @@ def summed(flat_rn: Tensor, group: Group) -> Tensor:
 
     Args: flat_rn: n is a multiple of the group's size.
     """
+    return whole(scattered(flat_rn, group), group)
+
+
+def scattered(flat_rn: Tensor, group: Group) -> Tensor:
+    """This process's share, (replicas, n / size), of the sum over the group of a flat array (replicas, n)."""
     shares = flat_rn.reshape(len(flat_rn), group.size, -1).transpose(0, 1).contiguous()
     parts = torch.empty_like(shares)
     dist.all_to_all_single(parts, shares)
-    share = tree_sum(parts.unbind(), torch.add)
-    dist.all_gather(list(shares.unbind()), share)
-    return shares.transpose(0, 1).reshape(flat_rn.shape)
+    return tree_sum(parts.unbind(), torch.add)
+
+
+def whole(share_rn: Tensor, group: Group) -> Tensor:
+    """The shares (replicas, n / size) of all processes side by side, (replicas, n), in each process."""
+    shares = torch.empty((group.size, *share_rn.shape), dtype=share_rn.dtype, device=share_rn.device)
+    dist.all_gather(list(shares.unbind()), share_rn.contiguous())
+    return shares.transpose(0, 1).reshape(len(share_rn), -1)
 
 
 def gathered(own: list[T], group: Group) -> list[T]:

@@ -37,6 +37,7 @@ def need(
         data_bytes=0 if is_placed and not streams else data_bytes(trial, num_replicas, streams),
         num_replicas=num_replicas,
         waiting=_waiting(trial),
+        num_shares=trial.run.devices if trial.run.sharded_optimizer else 1,
         backend=trial.backend,
         on_host=on_host,
     )

@@ -15,7 +15,7 @@ import backends
 from backends.contract import PREDICT_BATCH
 from backends.microbatches import Group
 from experiments.running.failures import failure
-from experiments.running.group import EXCHANGE_S, Join, Load, Open, Say, Steps, share
+from experiments.running.group import EXCHANGE_S, Halt, Join, Load, Open, Say, States, Steps, share
 from experiments.running.meeting import meet
 from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
 from experiments.running.place import take_place
@@ -76,6 +76,10 @@ class Follower:
                 self._train(message)
             elif isinstance(message, Say):
                 self._say(message)
+            elif isinstance(message, States):
+                self._give()
+            elif isinstance(message, Halt):
+                self.connection.send(message)
 
     def _open(self, trial: Trial) -> None:
         self.feeds.close()
@@ -105,4 +109,10 @@ class Follower:
         assert self.opened is not None
         images, own = self.opened.stored.splits.images, share(message.indices, self.group)
         for pixels in batches(images, own, PREDICT_BATCH, len(self.spec.cpus)):
+            if self.connection.poll():  # told to halt
+                return
             self.connection.send(self.opened.program.predict(pixels))
+
+    def _give(self) -> None:
+        assert self.opened is not None
+        self.opened.program.states(wanted=False)

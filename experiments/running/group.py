@@ -9,6 +9,7 @@ Who dies or hangs ends its group: each process sends a beat every second, and wh
 or, if it leads, the others. The trial is then begun again from its checkpoint, by the rules for a worker that died.
 """
 
+import contextlib
 import multiprocessing
 import os
 import secrets
@@ -91,6 +92,16 @@ class Say:
     indices: Array
 
 
+@dataclass(frozen=True)
+class States:
+    """Give what this process alone holds of the state."""
+
+
+@dataclass(frozen=True)
+class Halt:
+    """Say no more of the examples; the answer is the same word."""
+
+
 def share(indices: Array, group: Group) -> Array:
     """The examples of the batches that a process evaluates, each batch whole: the last one is filled up.
 
@@ -163,8 +174,8 @@ class Leader:
                     rest -= min(rest, len(self.members))
                 is_whole = True
             finally:
-                if not is_whole:  # it was broken off: the others are in the midst of it
-                    self.close()
+                if not is_whole and self.lost is None:  # it was broken off: the others are in the midst of it
+                    self._halt()
 
         return predict
 
@@ -178,7 +189,7 @@ class Leader:
                 member.process.kill()
                 member.process.join()
 
-    def call(self, message: Steps | Load, do: Callable[[], Any]) -> Any:
+    def call(self, message: Steps | Load | States, do: Callable[[], Any]) -> Any:
         """Tell the others, and do the same here.  Raises: GroupLost."""
         start = self.since = time.monotonic()
         with self._meeting():
@@ -186,6 +197,14 @@ class Leader:
             result = do()
         self.since, self.longest_s = 0.0, max(self.longest_s, time.monotonic() - start)
         return result
+
+    def _halt(self) -> None:
+        """Let the others say no more, and forget what they have said; who is lost meanwhile is told with what comes."""
+        with contextlib.suppress(GroupLost):
+            self._tell(Halt())
+            for member in self.members:
+                while not isinstance(self._hear(member), Halt):
+                    pass
 
     def _hear(self, member: Member) -> Any:
         """What one of the others answers.  Raises: GroupLost: its process has ended."""
@@ -342,8 +361,11 @@ class LedProgram:
         (state,) = states
         self.leader.call(Load(state, *self.steps), lambda: self.program.load(states))
 
-    def states(self) -> list[State]:
-        return self.program.states()
+    def states(self, wanted: bool = True) -> list[State]:
+        if not self.trial.run.sharded_optimizer:
+            return self.program.states(wanted)
+        states: list[State] = self.leader.call(States(), lambda: self.program.states(wanted))
+        return states
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         message = Steps(plans[0].first_step, plans[0].num_steps)

@@ -113,6 +113,7 @@ class RunConfig:
 
     device: str = option("auto", word=True)  # auto, cpu, cuda, cuda:1, ...; gpu is cuda; tpu, tpu:1, ... (jax)
     devices: int = option(1, low=1)  # that train a trial together; divides train.microbatches
+    sharded_optimizer: bool = option(False)  # of run.devices each holds its share of the moments: less memory
     threads: int = option(0, low=0)  # CPU threads of one worker; 0: the cores divided among the workers
     compile: bool = option(False)  # torch through Inductor; jax always compiles
     replicas: str = option("1", word=True)  # trials as one program: 1, at most N, or auto; see running/replicas.py

@@ -109,6 +109,7 @@ class Trial:
             compile_cache=cache,
             microbatches=self.train.microbatches,
             group=group,
+            shares_optimizer=run.sharded_optimizer and group.size > 1,
             **same,
         )
 
