@@ -9,6 +9,7 @@ Who dies or hangs ends its group: each process sends a beat every second, and wh
 or, if it leads, the others. The trial is then begun again from its checkpoint, by the rules for a worker that died.
 """
 
+import functools
 import multiprocessing
 import os
 import secrets
@@ -19,11 +20,9 @@ from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from typing import Any
 
-import numpy as np
-
 import backends
 from backends.arrays import Array, State
-from backends.contract import PREDICT_BATCH, Predictions, Program, StepMetrics
+from backends.contract import Predictions, Program, StepMetrics
 from backends.microbatches import Group
 from backends.plan import StepPlan
 from experiments.machine import malloc, memory
@@ -43,12 +42,14 @@ from experiments.running.meeting import (
     word,
 )
 from experiments.running.opener import WorkerSpec
+from experiments.running.shares import in_order, said
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import Predict
 from experiments.training.feed import batches
 
 EXCHANGE_S = 1800.0  # of one exchange: a hang is found by beats, and others may compile for minutes meanwhile
 STEPS_S, TIMES = 30.0, 20  # a call of steps that lasts longer, and so many times the longest before, hangs
+FOUND_S = 5.0  # for the watch to find who is lost, where an error here may come of it
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -88,17 +89,13 @@ class Steps:
 class Say:
     """Send what the program says of some examples: of the batches of PREDICT_BATCH that are this process's share."""
 
+    step: int  # of the leader's state
     indices: Array
 
 
-def share(indices: Array, group: Group) -> Array:
-    """The examples of the batches that a process evaluates, each batch whole: the last one is filled up.
-
-    A batch goes through one device as it is, so that what is said of it does not depend on the number of devices.
-    """
-    parts = [np.resize(indices[i : i + PREDICT_BATCH], PREDICT_BATCH) for i in range(0, len(indices), PREDICT_BATCH)]
-    own = parts[group.rank :: group.size]
-    return np.concatenate(own) if own else indices[:0]
+def other_step(expected: int, found: int) -> str:
+    """Why a process is out of step: it would train on, or evaluate, beside the others."""
+    return f"expected a state of step {expected}, as the others', got one of step {found}"
 
 
 class Leader:
@@ -114,6 +111,7 @@ class Leader:
         self.group, self.on_lost = Group(0, spec.num_devices), on_lost
         self.lost: Failure | None = None
         self.is_closed, self.longest_s, self.since = False, 0.0, 0.0
+        self.step = 0  # of its state
         self.oom_kills = memory.oom_kills()
         self.members = _called(spec, self.group, follow)
         threading.Thread(target=self._watch, name="group", daemon=True).start()
@@ -128,8 +126,14 @@ class Leader:
         """Machines on which the processes are, this one first."""
         return list(dict.fromkeys([node_name(), *(member.host for member in self.members)]))
 
+    @property
+    def names(self) -> list[str]:
+        """Of the processes, by their ranks."""
+        return [f"rank 0 on {node_name()}", *map(str, self.members)]
+
     def open(self, trial: Trial) -> None:
         """Let the others open a trial's program, while this process opens its own."""
+        self.longest_s = 0.0  # the first steps of a program may compile for minutes
         self._tell(Open(trial))
 
     def wait(self) -> None:
@@ -147,20 +151,12 @@ class Leader:
         """What the programs of all say of some of the images, in their order; see evaluate.predictor."""
 
         def predict(indices: Array) -> Iterator[Sequence[Predictions]]:
-            self._tell(Say(indices))
-            own = (program.predict(pixels) for pixels in read(images, share(indices, self.group), PREDICT_BATCH))
-            rest = -(-len(indices) // PREDICT_BATCH)
+            self._tell(Say(self.step, indices))
+            own = said(program, images, indices, self.group, read)
+            others = (functools.partial(self._hear, member) for member in self.members)
             is_whole = False
             try:
-                for said in own:
-                    yield said
-                    rest -= 1
-                    for member in self.members[:rest]:
-                        answer = self._hear(member)
-                        if isinstance(answer, Failure):
-                            raise GroupLost(named(answer, str(member)))
-                        yield answer
-                    rest -= min(rest, len(self.members))
+                yield from in_order(indices, [lambda: next(own, None), *others], self.names)
                 is_whole = True
             finally:
                 if not is_whole:  # it was broken off: the others are in the midst of it
@@ -178,14 +174,28 @@ class Leader:
                 member.process.kill()
                 member.process.join()
 
-    def call(self, message: Steps | Load, do: Callable[[], Any]) -> Any:
-        """Tell the others, and do the same here.  Raises: GroupLost."""
+    def load(self, load: Load, do: Callable[[], None]) -> None:
+        """Let all take a state.  Args: do: takes it here.  Raises: GroupLost."""
+        with self._meeting():
+            self._tell(load)
+            do()
+        self.step = load.first_step
+
+    def train(self, steps: Steps, do: Callable[[], list[StepMetrics]]) -> list[StepMetrics]:
+        """Let all take some steps, within a time that follows from that of the steps before.
+
+        Args:   do: takes them here.
+        Raises: GroupLost: also where fewer or more were taken here, which the others would wait for.
+        """
         start = self.since = time.monotonic()
         with self._meeting():
-            self._tell(message)
-            result = do()
+            self._tell(steps)
+            metrics = do()
         self.since, self.longest_s = 0.0, max(self.longest_s, time.monotonic() - start)
-        return result
+        self.step, until = steps.first + len(metrics[0].loss), steps.first + steps.num
+        if self.step != until:
+            raise GroupLost(Failure("error", f"{self.names[0]}: {other_step(until, self.step)}"))
+        return metrics
 
     def _hear(self, member: Member) -> Any:
         """What one of the others answers.  Raises: GroupLost: its process has ended."""
@@ -308,7 +318,7 @@ class _Meeting:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if not isinstance(error, Exception) or isinstance(error, GroupLost):
             return
-        until = time.monotonic() + 5.0
+        until = time.monotonic() + FOUND_S
         while self.leader.lost is None and time.monotonic() < until:
             time.sleep(0.05)
         if self.leader.lost is not None:
@@ -340,15 +350,14 @@ class LedProgram:
 
     def load(self, states: Sequence[Mapping[str, Array]]) -> None:
         (state,) = states
-        self.leader.call(Load(state, *self.steps), lambda: self.program.load(states))
+        self.leader.load(Load(state, *self.steps), lambda: self.program.load(states))
 
     def states(self) -> list[State]:
         return self.program.states()
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         message = Steps(plans[0].first_step, plans[0].num_steps)
-        result: list[StepMetrics] = self.leader.call(message, lambda: self.program.train(plans))
-        return result
+        return self.leader.train(message, lambda: self.program.train(plans))
 
     def predict(self, images: Array) -> list[Predictions]:
         return self.program.predict(images)
