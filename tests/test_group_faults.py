@@ -1,7 +1,7 @@
 """Faults of a trial on several devices: each is found where it happens and named, and none changes a result.
 
-Faults of the arithmetic are in test_parity_groups.py, processes that die in test_group.py. Here the first process is
-this one, and a fault is planted in the process that follows it.
+Faults of the arithmetic are in test_parity_groups.py, those of an evaluation in test_shares.py, processes that die in
+test_group.py. Here the first process is this one, and a fault is planted in the process that follows it.
 """
 
 import functools
@@ -15,119 +15,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import pytest
 
-from backends.arrays import Array
-from backends.contract import PREDICT_BATCH, Predictions
-from backends.microbatches import Group
-from experiments.data import Splits
+from backends.contract import PREDICT_BATCH
 from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.store import Store
-from experiments.running import follower, group, meeting, shares, worker
+from experiments.running import follower, group, meeting, worker
 from experiments.running.events import Ended, Event, Stepped
-from experiments.running.failures import GroupLost
 from experiments.running.opener import WorkerSpec
 from experiments.running.worker import Worker
 from experiments.spec.trial import Trial
-from experiments.training.evaluate import evaluate_each, predictor
 from tests.conftest import base, is_alive, planned, records, wait_until, write_yaml
+from tests.test_shares import kept, of_rank_0
 
 AT = 6  # the step from which a fault is in the training
 STEPS = 12
 SILENT_S = 1.5  # in place of meeting.SILENT_S
 CONTEXT = multiprocessing.get_context("spawn")
-BATCH = PREDICT_BATCH
-
-
-class Echo:
-    """A program whose logits follow from an image alone: an example's number is its pixel."""
-
-    def predict(self, images: Array) -> list[Predictions]:
-        number = images.reshape(-1, 1).astype(np.float64)
-        return [Predictions(np.concatenate([np.sin(number), np.cos(number * number)], 1), number)]
-
-
-IMAGES = np.arange(3000, dtype=np.int32).reshape(-1, 1, 1, 1)
-
-
-def said_by(size: int, indices: Array) -> Iterator[Any]:
-    """What the processes of a group say of some examples, in their order, as their leader hears it."""
-    each = [shares.said(Echo(), IMAGES, indices, Group(rank, size)) for rank in range(size)]  # type: ignore[arg-type]
-    hear = [functools.partial(next, one, None) for one in each]
-    return shares.in_order(indices, hear, [f"rank {rank}" for rank in range(size)])
-
-
-NUMBERS = [1, BATCH - 1, BATCH, BATCH + 1, 3 * BATCH, 5 * BATCH + 7]
-
-
-@pytest.mark.parametrize("size", [1, 2, 4, 8])
-@pytest.mark.parametrize("number", NUMBERS)
-def test_an_evaluation_counts_each_example_once_on_any_number_of_processes(size: int, number: int) -> None:
-    """Also with fewer batches than processes, and where the last batch is short."""
-    rng = np.random.default_rng(number)
-    indices = rng.permutation(len(IMAGES)).astype(np.int32)[:number]
-    labels = rng.integers(0, 2, len(IMAGES)).astype(np.int32)
-    splits = Splits(None, IMAGES, labels, indices, indices[:0], indices)  # type: ignore[arg-type]
-    heard = [0]
-
-    def counted(given: Array) -> Iterator[Any]:
-        for outputs in said_by(size, given):
-            heard[0] += len(outputs[0].logits)
-            yield outputs
-
-    (found,) = evaluate_each(counted, splits, indices, "softmax")
-    (alone,) = evaluate_each(predictor(Echo(), IMAGES), splits, indices, "softmax")  # type: ignore[arg-type]
-    right = [int(np.cos(i * i) > np.sin(i)) == labels[i] for i in indices.astype(np.float64).astype(int)]
-    assert found.scores["accuracy"] == np.mean(right) and found.scores == alone.scores
-    assert found.classes.shape == (number,) and heard[0] == -(-number // BATCH) * BATCH
-
-
-def kept(wrong: Callable[[Array, Group], Array]) -> Callable[[pytest.MonkeyPatch], None]:
-    """Processes but the first one take another share of an evaluation."""
-
-    def plant(patch: pytest.MonkeyPatch) -> None:
-        share = shares.share
-        patch.setattr(shares, "share", lambda *given: wrong(*given) if given[1].rank else share(*given))
-
-    return plant
-
-
-def of_rank_0(indices: Array, group: Group) -> Array:
-    return np.concatenate(shares.of_batches(indices)[:: group.size])
-
-
-SHARES: dict[str, Callable[[Array, Group], Array]] = {
-    "a batch counts twice": of_rank_0,
-    "the remainder is dropped": lambda indices, group: np.concatenate(
-        [indices[:0], *shares.of_batches(indices[: len(indices) // BATCH * BATCH])[group.rank :: group.size]]
-    ),
-    "examples are shared out, not batches": lambda indices, group: np.resize(indices[group.rank :: group.size], BATCH),
-    "filled up with others": lambda indices, group: np.resize(
-        np.append(indices[group.rank * BATCH :][:BATCH], 0), BATCH
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", SHARES)
-def test_a_process_that_evaluates_other_examples_is_named(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    indices = np.arange(5, BATCH + 12, dtype=np.int32)  # the second batch is short, and the second process's
-    kept(SHARES[fault])(monkeypatch)
-    with pytest.raises(GroupLost, match=rf"^rank 1: expected the predictions of examples {BATCH} to {BATCH + 6} of"):
-        list(said_by(2, indices))
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_more_or_fewer_batches_than_an_evaluation_has_are_no_result(number: int) -> None:
-    indices = np.arange(BATCH + 7, dtype=np.int32)
-    splits = Splits(None, IMAGES, IMAGES.ravel() % 2, indices, indices[:0], indices)  # type: ignore[arg-type]
-    batch = Echo().predict(IMAGES[:BATCH])
-    with pytest.raises(ValueError, match="zip"):
-        evaluate_each(lambda _: iter([batch] * number), splits, indices, "softmax")
-
-
 # What is planted in the process that follows, by name.
 
 
@@ -178,10 +84,13 @@ def planted(name: str, *given: Any) -> None:
     follower.follow(*given)
 
 
-def trained(trial: Trial, root: Path, plant: str | None = None, hear: Callable[..., None] = lambda *_: None) -> Ended:
+def trained(
+    trial: Trial, root: Path, plant: str | None = None, hear: Callable[..., None] = lambda *_: None, *more: Trial
+) -> Ended:
     """What becomes of a trial; of one with a plant, on two devices.
 
     Args: plant: of PLANTS; None: on one device.    hear: called with the worker and what it tells.
+          more: trials after it, of which the last one is told.
     """
     events: list[Event] = []
 
@@ -190,16 +99,15 @@ def trained(trial: Trial, root: Path, plant: str | None = None, hear: Callable[.
         hear(one, event)
 
     spec = WorkerSpec(trial.backend, (0,), root / "runs", root / "data", {}, ROOT, time.monotonic())
-    run = replace(trial.run, devices=1 if plant is None else 2)
     with pytest.MonkeyPatch.context() as patch:
         if plant is not None:
             patch.setattr(worker, "follow", functools.partial(planted, plant))
             spec = replace(spec, others=(spec,), num_here=2)
         one = Worker(spec, threading.Event(), send)
-        one.run(replace(trial, run=run))
+        for each in (trial, *more):
+            one.run(replace(each, run=replace(each.run, devices=one.spec.num_devices)))
         one.close()
-    (ended,) = (event for event in events if isinstance(event, Ended))
-    return ended
+    return [event for event in events if isinstance(event, Ended)][-1]
 
 
 def trial_of(root: Path, backend: str = "quick", **train: Any) -> Trial:
@@ -253,7 +161,7 @@ STEP_FAULTS = [
     ("it stops early", "expected a state of step "),
     ("it misses steps", "expected a state of step "),
     ("it is a step behind", "expected a state of step 0, as the others', got one of step -1"),
-    ("a batch counts twice", f"expected the predictions of examples {BATCH} to "),
+    ("a batch counts twice", f"expected the predictions of examples {PREDICT_BATCH} to "),
 ]
 
 
@@ -352,6 +260,39 @@ def test_a_process_that_hangs_ends_its_group_and_nothing_is_lost(
     assert ended.failure.reason == f"{WHO}it has given no sign of life for 2 s"
     assert time.monotonic() - stopped[0] < SILENT_S + 8
     goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
+
+
+def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All processes are alive, and wait for each other."""
+    train = group.LedProgram.train
+
+    def waits(self: Any, plans: Any) -> Any:
+        if plans[0].first_step < AT:
+            return train(self, plans)
+
+        def wait() -> Any:
+            wait_until(lambda: self.leader.lost, "the group is ended", 20)
+            raise RuntimeError("connection closed by peer")
+
+        return self.leader.train(group.Steps(plans[0].first_step, plans[0].num_steps), wait)
+
+    monkeypatch.setattr(group.LedProgram, "train", waits)
+    monkeypatch.setattr(group, "STEPS_S", SILENT_S)
+    ended = trained(trial := trial_of(tmp_path), tmp_path, "none")
+    assert ended.failure is not None and ended.failure.cause == "killed"
+    assert ended.failure.reason == "the group: no step has ended for too long" and newest(trial, tmp_path) == AT
+
+
+def test_the_first_steps_of_a_program_may_compile_for_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither what it takes to load the state nor the steps of the trial before say how long they last."""
+    monkeypatch.setattr(group, "STEPS_S", 0.2)
+    first, second = (trial_of(tmp_path, steps=1, batch_size=size) for size in (8, 4))
+
+    def hear(one: Worker, event: Event) -> None:
+        if isinstance(event, Ended):
+            monkeypatch.setenv("QUICK_STEP_S", "2.5")
+
+    assert trained(first, tmp_path, "none", hear, second).how == "done"
 
 
 def lead(trial: Trial, root: Path, plant: str) -> None:
