@@ -39,7 +39,6 @@ FAULTS: dict[str, list[Row]] = {
         ("if since and self.longest_s and", "if False and", "group_faults -k do_not_end"),
         ("if since and self.longest_s and", "if since and", "group_faults -k first_steps"),
         ("if time.monotonic() - heard[member.rank] > SILENT_S:", "if False:", "group_faults -k process_that_hangs"),
-        ("member.process.kill()\n                member", "pass\n                member", "group_faults -k exception"),
     ],
     "experiments/running/meeting.py": [
         ("while time.monotonic() - heard < SILENT_S:", "while True:", "group_faults -k those_that_follow"),
