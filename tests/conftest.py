@@ -93,7 +93,7 @@ class Program:
     def load(self, states):
         self.all = [{name: np.array(array, np.float64) for name, array in state.items()} for state in states]
 
-    def states(self):
+    def states(self, wanted=True):
         return [{name: array.copy() for name, array in state.items()} for state in self.all]
 
     def train(self, plans):

@@ -33,7 +33,7 @@ class Known:
     def load(self, states: list[Any]) -> None:
         self.held = states
 
-    def states(self) -> list[Any]:
+    def states(self, wanted: bool = True) -> list[Any]:
         return self.held
 
     def train(self, plans: list[StepPlan]) -> list[StepMetrics]:

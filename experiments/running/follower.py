@@ -8,17 +8,20 @@ import sys
 import threading
 import traceback
 from dataclasses import replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import backends
-from backends.contract import PREDICT_BATCH
+from backends.errors import MixlabError
 from backends.microbatches import Group
 from experiments.running.failures import failure
-from experiments.running.group import EXCHANGE_S, Halt, Join, Load, Open, Say, States, Steps, share
+from experiments.running.group import EXCHANGE_S
 from experiments.running.meeting import meet
+from experiments.running.messages import Halt, Join, Load, Open, Say, States, Steps, other_step
 from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
 from experiments.running.place import take_place
+from experiments.running.shares import said
 from experiments.spec.trial import Trial
 from experiments.training.feed import Feed, Feeds, batches, read_by
 from experiments.training.plan import step_plan
@@ -61,6 +64,7 @@ class Follower:
         self.trial: Trial | None = None
         self.opened: Opened | None = None
         self.feeds = Feeds([])
+        self.step = 0  # of its state
 
     def run(self) -> None:
         """Do one thing after the other.  Raises: EOFError: the leader has gone; what the training raises."""
@@ -94,6 +98,7 @@ class Follower:
     def _load(self, message: Load) -> None:
         assert self.trial is not None and self.opened is not None
         self.opened.program.load([message.state])
+        self.step = message.first_step
         source, splits = self.opened.stored.source, self.opened.stored.splits
         self.feeds.close()
         if source is not None:
@@ -102,16 +107,25 @@ class Follower:
 
     def _train(self, message: Steps) -> None:
         assert self.trial is not None and self.opened is not None
+        self._check_step(message.first)
         plan = step_plan(self.trial, self.opened.stored.splits.train, message.first, message.num)
-        self.opened.program.train([replace(plan, pixels=self.feeds.take(self.trial.id, message.num))])
+        (metrics,) = self.opened.program.train([replace(plan, pixels=self.feeds.take(self.trial.id, message.num))])
+        self.step += len(metrics.loss)
+        self._check_step(message.first + message.num)
+
+    def _check_step(self, expected: int) -> None:
+        """Raises: MixlabError: its state is of another step than that of its leader."""
+        if self.step != expected:
+            raise MixlabError(other_step(expected, self.step))
 
     def _say(self, message: Say) -> None:
         assert self.opened is not None
-        images, own = self.opened.stored.splits.images, share(message.indices, self.group)
-        for pixels in batches(images, own, PREDICT_BATCH, len(self.spec.cpus)):
+        self._check_step(message.step)
+        read = partial(batches, num_threads=len(self.spec.cpus))
+        for answer in said(self.opened.program, self.opened.stored.splits.images, message.indices, self.group, read):
             if self.connection.poll():  # told to halt
                 return
-            self.connection.send(self.opened.program.predict(pixels))
+            self.connection.send(answer)
 
     def _give(self) -> None:
         assert self.opened is not None

@@ -151,7 +151,10 @@ def _said(features: Array, probes: Mapping[tuple[int, int], LinearProbe]) -> dic
 
 
 def _predicted_parts(predict: Predict, indices: Array) -> Iterator[list[tuple[Array, Array]]]:
-    """Of each batch, logits (n, k) and features (n, d) of each replica, in float64."""
-    for i, outputs in enumerate(predict(indices)):
-        num = len(indices) - i * PREDICT_BATCH
-        yield [(one.logits[:num].astype(np.float64), one.features[:num].astype(np.float64)) for one in outputs]
+    """Of each batch, logits (n, k) and features (n, d) of each replica, in float64, without what fills it up.
+
+    Raises: ValueError: `predict` gives more or fewer batches than there are: an example would not count once.
+    """
+    sizes = (min(PREDICT_BATCH, len(indices) - first) for first in range(0, len(indices), PREDICT_BATCH))
+    for size, outputs in zip(sizes, predict(indices), strict=True):
+        yield [(one.logits[:size].astype(np.float64), one.features[:size].astype(np.float64)) for one in outputs]

@@ -10,6 +10,7 @@ from tests.mutants import (
     of_augmentation,
     of_data,
     of_exports,
+    of_groups,
     of_halving,
     of_ids,
     of_operators,
@@ -40,5 +41,6 @@ PARTS = (
     of_halving,
     of_planning,
     of_operators,
+    of_groups,
 )
 MUTANTS = tuple(Mutant(file, *row) for part in PARTS for file, rows in part.FAULTS.items() for row in rows)

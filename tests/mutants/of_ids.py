@@ -9,7 +9,7 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/training/evaluate.py": [
         ("labels[:, None], 1, -1)", "labels[:, None], 1, 0)", "curve -k mean_over"),
-        ("one.logits[:num]", "one.logits[: num - 1]", "curve"),
+        ("one.logits[:size]", "one.logits[: size - 1]", "curve"),
         ("np.mean(said[shots, seed] == labels)", "np.mean(said[shots, 0] == labels)", "probe -k each_evaluation"),
     ],
     "experiments/training/probe.py": [

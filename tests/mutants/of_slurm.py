@@ -48,7 +48,7 @@ FAULTS: dict[str, list[Row]] = {
             "cluster_files -k place_of_the_bases",
         ),
         ("return all(any(value in own", "return any(any(value in own", "cluster_files -k rule_matches"),
-        ("self.share * max(1, self.gpus)", "self.share * self.gpus", "cluster_files -k share_of_each"),
+        ("max(1, self.gpus // self.devices)", "(self.gpus // self.devices)", "cluster_files -k share_of_each"),
         ('if layer.get("gpus") == 0 else', "if False else", "cluster_files -k layers_win"),
     ],
     "backends/models/mixer.py": [

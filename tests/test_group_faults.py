@@ -1,0 +1,386 @@
+"""Faults of a trial on several devices: each is found where it happens and named, and none changes a result.
+
+Faults of the arithmetic are in test_parity_groups.py, those of an evaluation in test_shares.py, processes that die in
+test_group.py. Here the first process is this one, and a fault is planted in the process that follows it.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from backends.contract import PREDICT_BATCH
+from experiments.data.ahead import Interrupted
+from experiments.machine.environment import ROOT
+from experiments.results import checkpoint
+from experiments.results.store import Store
+from experiments.running import follower, group, meeting, messages, watch, worker
+from experiments.running.events import Ended, Event, Stepped
+from experiments.running.opener import WorkerSpec
+from experiments.running.worker import Worker
+from experiments.spec.trial import Trial
+from tests.conftest import base, is_alive, planned, records, wait_until, write_yaml
+from tests.test_shares import kept, of_rank_0
+
+AT = 6  # the step from which a fault is in the training
+STEPS = 12
+SILENT_S = 1.5  # in place of meeting.SILENT_S
+CONTEXT = multiprocessing.get_context("spawn")
+# What is planted in the process that follows, by name.
+
+
+def stops_early(patch: pytest.MonkeyPatch) -> None:
+    """It has seen a stop, and takes a step less than the others."""
+    plan = follower.step_plan
+    patch.setattr(follower, "step_plan", lambda *given: plan(*given[:3], given[3] - (given[2] >= AT)))
+
+
+def misses_steps(patch: pytest.MonkeyPatch) -> None:
+    train, missed = follower.Follower._train, [True]
+
+    def without(self: Any, message: Any) -> None:
+        if message.first < AT or not missed:
+            train(self, message)
+        else:
+            missed.clear()
+
+    patch.setattr(follower.Follower, "_train", without)
+
+
+def one_step_behind(patch: pytest.MonkeyPatch) -> None:
+    load = follower.Follower._load
+    patch.setattr(
+        follower.Follower,
+        "_load",
+        lambda self, message: load(self, replace(message, first_step=message.first_step - 1)),
+    )
+
+
+def soon_silent(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(meeting, "SILENT_S", SILENT_S)
+
+
+PLANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
+    "none": lambda patch: None,
+    "it stops early": stops_early,
+    "it misses steps": misses_steps,
+    "it is a step behind": one_step_behind,
+    "a batch counts twice": kept(of_rank_0),
+    "it is soon silent": soon_silent,
+}
+
+
+def planted(name: str, *given: Any) -> None:
+    """Follow with a fault."""
+    PLANTS[name](pytest.MonkeyPatch())
+    follower.follow(*given)
+
+
+def trained(
+    trial: Trial, root: Path, plant: str | None = None, hear: Callable[..., None] = lambda *_: None, *more: Trial
+) -> Ended:
+    """What becomes of a trial; of one with a plant, on two devices.
+
+    Args: plant: of PLANTS; None: on one device.    hear: called with the worker and what it tells.
+          more: trials after it, of which the last one is told.
+    """
+    events: list[Event] = []
+
+    def send(event: Event) -> None:
+        events.append(event)
+        hear(one, event)
+
+    spec = WorkerSpec(trial.backend, (0,), root / "runs", root / "data", {}, ROOT, time.monotonic())
+    with pytest.MonkeyPatch.context() as patch:
+        if plant is not None:
+            patch.setattr(worker, "follow", functools.partial(planted, plant))
+            spec = replace(spec, others=(spec,), num_here=2)
+        one = Worker(spec, threading.Event(), send)
+        for each in (trial, *more):
+            one.run(replace(each, run=replace(each.run, devices=one.spec.num_devices)))
+        one.close()
+    return [event for event in events if isinstance(event, Ended)][-1]
+
+
+def trial_of(root: Path, backend: str = "quick", **train: Any) -> Trial:
+    """Of two microbatches, of which an evaluation has several batches and a checkpoint is written after each chunk."""
+    values = {"steps": STEPS, "evaluate_every": 3, "microbatches": 2, **train}
+    tree = base(backend=backend, data={"num_examples": 700}, train=values, run={"device": "cpu", "threads": 1,
+                "checkpoint_every_s": 0.0})  # fmt: skip
+    return planned(write_yaml(root / "a.yaml", base=tree, grid={"seed": [0]}), root / "data")[0].trial
+
+
+def recorded(trial: Trial, root: Path) -> dict[str, Any]:
+    return records(root / "runs")[trial.id]
+
+
+def bits_of(trial: Trial, root: Path) -> Any:
+    record = recorded(trial, root)
+    assert record["status"] == "done", record
+    return record["bits"], record["curve"]
+
+
+@functools.cache
+def undisturbed(root: Path, backend: str = "quick", **train: Any) -> Any:
+    """Of the trial on one device."""
+    trial = trial_of(root, backend, **train)
+    assert trained(trial, root).how == "done"
+    return bits_of(trial, root)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@pytest.fixture(autouse=True)
+def _backend(quick: Path) -> None:
+    """The backend `quick`, in all tests here."""
+
+
+def newest(trial: Trial, root: Path) -> int:
+    return checkpoint.newest_step(Store(root / "runs").checkpoint(trial.id))
+
+
+def goes_on_as(expected: Any, trial: Trial, root: Path) -> None:
+    """A trial that was lost goes on from a checkpoint on one device, to the bits of one that was not."""
+    assert newest(trial, root) > 0
+    assert trained(trial, root).how == "done" and bits_of(trial, root) == expected
+
+
+WHO = f"rank 1 on {os.uname().nodename}: "
+STEP_FAULTS = [
+    ("it stops early", "expected a state of step "),
+    ("it misses steps", "expected a state of step "),
+    ("it is a step behind", "expected a state of step 0, as the others', got one of step -1"),
+    ("a batch counts twice", f"expected the predictions of examples {PREDICT_BATCH} to "),
+]
+
+
+@pytest.mark.parametrize(("plant", "sentence"), STEP_FAULTS)
+def test_a_process_that_does_other_work_than_its_leader_ends_the_group(
+    plant: str, sentence: str, tmp_path: Path
+) -> None:
+    start = time.monotonic()
+    trial = trial_of(tmp_path)
+    ended = trained(trial, tmp_path, plant)
+    assert ended.how == "crashed" and ended.failure is not None
+    assert ended.failure.reason.startswith(WHO + sentence), ended
+    assert time.monotonic() - start < 30 and newest(trial, tmp_path) < AT + 3  # where the next evaluation is
+
+
+@pytest.mark.parametrize("backend", ["quick", "torch"])
+def test_an_evaluation_that_is_broken_off_leaves_a_group_that_goes_on(
+    backend: str, monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    """A stop comes while images are waited for; the state, also one that is shared out, is saved all the same."""
+    said, pids, broken = group.said, list[list[int]](), list[bool]()
+
+    def breaks_off(*given: Any) -> Iterator[Any]:
+        for answer in said(*given):
+            if not broken:
+                broken.append(True)
+                raise Interrupted
+            yield answer
+
+    def hear(one: Worker, event: Event) -> None:
+        if isinstance(event, Ended):
+            pids.append(pids_of(one))
+
+    trial, expected = trial_of(tmp_path, backend), undisturbed(alone, backend)
+    trial = replace(trial, run=replace(trial.run, sharded_optimizer=True))
+    monkeypatch.setattr(group, "said", breaks_off)
+    assert trained(trial, tmp_path, "none", hear, trial).how == "done"
+    assert broken and len(pids) == 2 and pids[0] == pids[1]
+    assert bits_of(trial, tmp_path) == expected
+
+
+def test_a_leader_that_stops_early_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It takes a step less than it has told the others, who would wait for it."""
+
+    def short(self: Any, plans: Any) -> Any:
+        more = plans[0].first_step >= AT
+        steps = messages.Steps(plans[0].first_step, plans[0].num_steps + more)
+        return self.leader.train(steps, lambda: self.program.train(plans))
+
+    monkeypatch.setattr(group.LedProgram, "train", short)
+    ended = trained(trial := trial_of(tmp_path), tmp_path, "none")
+    assert ended.failure is not None and newest(trial, tmp_path) == AT
+    assert ended.failure.reason.startswith(f"rank 0 on {os.uname().nodename}: expected a state of step "), ended
+
+
+def test_a_signal_to_one_that_follows_stops_nothing(alone: Path, tmp_path: Path) -> None:
+    """The leader alone decides when all stop."""
+
+    def hear(one: Worker, event: Event) -> None:
+        if isinstance(event, Stepped) and one.leader:
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(one.leader.members[0].process.pid, number)
+
+    trial = trial_of(tmp_path)
+    assert trained(trial, tmp_path, "none", hear).how == "done"
+    assert bits_of(trial, tmp_path) == undisturbed(alone)
+
+
+def raises(patch: pytest.MonkeyPatch) -> None:
+    """The leader's program fails in the midst of the training."""
+    train = group.LedProgram.train
+
+    def changed(self: Any, plans: Any) -> Any:
+        if plans[0].first_step < AT:
+            return train(self, plans)
+        raise RuntimeError("boom")
+
+    patch.setattr(group.LedProgram, "train", changed)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_an_exception_of_a_process_ends_the_group_and_nothing_is_lost(
+    rank: int, monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    expected, trial, pids = undisturbed(alone), trial_of(tmp_path), set[int]()
+    if not rank:
+        monkeypatch.setattr(watch, "FOUND_S", 0.5)  # none is lost where the leader fails
+    with pytest.MonkeyPatch.context() as patch:
+        if rank:
+            patch.setenv("QUICK_FOLLOWER_FAILS_AT", str(AT))
+        else:
+            raises(patch)
+        ended = trained(trial, tmp_path, "none", lambda one, _: pids.update(pids_of(one)))
+    assert ended.how == "crashed" and ended.failure is not None
+    assert ended.failure.reason == (f"{WHO}RuntimeError: out of memory" if rank else "RuntimeError: boom")
+    assert pids and not any(map(is_alive, pids))
+    goes_on_as(expected, trial, tmp_path)
+
+
+def pids_of(one: Worker) -> list[int]:
+    """Of those that follow."""
+    return [member.process.pid for member in one.leader.members] if one.leader else []
+
+
+LASTING = {"steps": 600, "evaluate_every": 300}  # six seconds
+
+
+def test_a_process_that_hangs_ends_its_group_and_nothing_is_lost(
+    monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(watch, "SILENT_S", SILENT_S)
+    trial, stopped = trial_of(tmp_path, **LASTING), list[float]()
+
+    def hear(one: Worker, event: Event) -> None:
+        if isinstance(event, Stepped) and event.step > AT and not stopped:
+            os.kill(*pids_of(one), signal.SIGSTOP)
+            stopped.append(time.monotonic())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUICK_STEP_S", "0.01")
+        ended = trained(trial, tmp_path, "none", hear)
+    assert ended.failure is not None and ended.failure.cause == "killed"
+    assert ended.failure.reason == f"{WHO}it has given no sign of life for 2 s"
+    assert time.monotonic() - stopped[0] < SILENT_S + 8
+    goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
+
+
+def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """All processes are alive, and wait for each other."""
+    train = group.LedProgram.train
+
+    def waits(self: Any, plans: Any) -> Any:
+        if plans[0].first_step < AT:
+            return train(self, plans)
+
+        def wait() -> Any:
+            wait_until(lambda: self.leader.watch.lost, "the group is ended", 20)
+            raise RuntimeError("connection closed by peer")
+
+        return self.leader.train(messages.Steps(plans[0].first_step, plans[0].num_steps), wait)
+
+    monkeypatch.setattr(group.LedProgram, "train", waits)
+    monkeypatch.setattr(watch, "STEPS_S", SILENT_S)
+    ended = trained(trial := trial_of(tmp_path), tmp_path, "none")
+    assert ended.failure is not None and ended.failure.cause == "killed"
+    assert ended.failure.reason == "the group: no step has ended for too long" and newest(trial, tmp_path) == AT
+
+
+def test_the_first_steps_of_a_program_may_compile_for_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither what it takes to load the state nor the steps of the trial before say how long they last."""
+    monkeypatch.setattr(watch, "STEPS_S", 0.2)
+    first, second = (trial_of(tmp_path, steps=1, batch_size=size) for size in (8, 4))
+
+    def hear(one: Worker, event: Event) -> None:
+        if isinstance(event, Ended):
+            monkeypatch.setenv("QUICK_STEP_S", "2.5")
+
+    assert trained(first, tmp_path, "none", hear, second).how == "done"
+
+
+def lead(trial: Trial, root: Path, plant: str) -> None:
+    """Train in a process of its own; the folder gets a file `pid` of each that follows."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def hear(one: Worker, event: Event) -> None:
+        for pid in pids_of(one):
+            (root / f"{pid}.pid").touch()
+
+    trained(trial, root, plant, hear)
+
+
+@pytest.fixture
+def led(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts `lead`; its process is ended with the test."""
+    processes: list[Any] = []
+
+    def begin(trial: Trial, plant: str) -> Any:
+        processes.append(CONTEXT.Process(target=lead, args=(trial, tmp_path, plant)))
+        processes[-1].start()
+        return processes[-1]
+
+    yield begin
+    for process in processes:
+        process.kill()
+        process.join()
+
+
+def test_those_that_follow_a_leader_that_hangs_end_and_nothing_is_lost(
+    led: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    """The leader finds them gone when it goes on."""
+    trial = trial_of(tmp_path, **LASTING)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUICK_STEP_S", "0.01")
+        process = led(trial, "it is soon silent")
+    wait_until(lambda: newest(trial, tmp_path) > AT, "a checkpoint is written")
+    (pid,) = (int(path.stem) for path in tmp_path.glob("*.pid"))
+    os.kill(process.pid, signal.SIGSTOP)
+    wait_until(lambda: not is_running(pid), "the other process has ended", SILENT_S + 8)
+    os.kill(process.pid, signal.SIGCONT)
+    process.join(20)
+    assert process.exitcode == 0
+    assert recorded(trial, tmp_path)["reason"] == f"{WHO}its process ended with exit code 1"
+    goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
+
+
+def is_running(pid: int) -> bool:
+    """Whether it is there, and is no zombie of a leader that is stopped."""
+    return psutil.pid_exists(pid) and is_alive(pid)
+
+
+def test_a_stop_that_one_process_alone_has_seen_is_found_where_all_exchange(
+    led: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Of a framework, whose exchange the others wait in."""
+    trial = trial_of(tmp_path, "torch")
+    process = led(trial, "it stops early")
+    process.join(60)
+    assert process.exitcode == 0
+    assert recorded(trial, tmp_path)["reason"].startswith(f"{WHO}expected a state of step ")
+    assert AT <= newest(trial, tmp_path) < AT + 3
