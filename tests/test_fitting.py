@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis.terminal import fits_lines
+from analysis.terminal import fits_lines, plan_lines
 from analysis.terminal.fits_lines import GIB, Memory
 from experiments.bench import config
 from experiments.machine import memory
@@ -19,6 +19,7 @@ from experiments.running.failures import Failure
 from experiments.running.fitting import Setting, least_change, microbatches
 from experiments.spec.trial import Trial
 from tests.conftest import Ended, base, planned, write_yaml
+from tests.test_planning import Bench
 
 Run = Callable[..., Ended]
 
@@ -184,6 +185,16 @@ def test_a_plan_says_what_fits_where_the_largest_trial_does_not(
     assert "MiB by train.microbatches" in out and "for a device that is not here: --memory GIB" in out
     cuda = run("plan", "tiny.yaml", "run.device=cuda").out
     assert "by train.microbatches" not in cuda, "of a device that is not here nothing is known"
+
+
+def test_a_plan_of_which_all_is_done_says_nothing_of_settings(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Bench(tmp_path, cache)
+    monkeypatch.setattr(memory, "available_bytes", lambda: 1)
+    assert "by train.microbatches" in made.text()
+    assert "by train.microbatches" not in made.put_all().text()
+    assert "by train.microbatches" in "\n".join(plan_lines.summary(made.known, device=Memory(GIB)))
 
 
 def test_a_plan_holds_the_largest_trial_of_a_device_against_its_memory(run: Run, tmp_path: Path) -> None:

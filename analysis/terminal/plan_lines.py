@@ -81,8 +81,11 @@ def _memory(found: Cost) -> list[str]:
 
 
 def _fitting(known: Known, found: Cost, device: Memory | None) -> list[str]:
-    """What fits into the memory of a device; without one, what fits here if the largest trial does not."""
-    held = device or Memory.here(found.largest.trial)
+    """What fits into the memory of a device; without one, what fits here if the largest trial does not.
+
+    Where nothing is left to train, it is said only if it is asked.
+    """
+    held = device or (Memory.here(found.largest.trial) if found.num_left else None)
     if held is None or (held.is_here and held.fits(found.largest.trial)):
         return []
     num_fit = sum(held.fits(planned.trial) for planned in known.whole)
