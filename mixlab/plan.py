@@ -34,12 +34,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FLOP/S",
         help="say how long a device takes that sustains so much, such as 1.25e14",
     )
+    parser.add_argument(
+        "--memory",
+        metavar="GIB",
+        help="say what fits into the memory of a device that is not here, such as 80: by train.microbatches, run.remat "
+        "and run.devices (a trial that does not fit here is told without it)",
+    )
     add_overrides(parser)
 
 
 def command(arguments: argparse.Namespace) -> int:
     from analysis.planning.known import Known
-    from analysis.terminal import plan_lines, shows_lines
+    from analysis.terminal import fits_lines, plan_lines, shows_lines
     from analysis.terminal.matched_lines import matched_lines
 
     if arguments.target is not None:
@@ -49,9 +55,11 @@ def command(arguments: argparse.Namespace) -> int:
         **{name: shows_lines.read(text, f"--{name}") for name, text in numbers.items() if text is not None}
     )
     rate = None if arguments.rate is None else shows_lines.read(arguments.rate, "--rate", "FLOP/s, such as 1.25e14")
+    device = None if arguments.memory is None else fits_lines.read(arguments.memory)
     store, ablation, trials = load_or_recall(arguments)
     about = [*matched_lines(ablation, trials), *waiting_lines(ablation, trials), *data_notes(ablation, trials, store)]
-    print("\n".join([*plan_lines.lines(Known.of(ablation, trials, store), asked, arguments.all, rate), *about]))
+    known = Known.of(ablation, trials, store)
+    print("\n".join([*plan_lines.lines(known, asked, arguments.all, rate, device), *about]))
     return 0
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 
 from analysis.table.layout import aligned
+from analysis.terminal import fits_lines
 from analysis.terminal.class_lines import class_lines
+from analysis.terminal.fits_lines import Memory
 from backends.errors import MixlabError, choices
 from backends.models import family_of, folds, name_of, read_spec
 from backends.models.summary import model_summary
@@ -19,15 +21,20 @@ from backends.weights.recognition import some
 from experiments.results import curves, kept
 from experiments.results.metrics import LEARNING_RATE, PREDICTED, SPLITS, STEP, STEP_LOSS, TEST, measured
 from experiments.results.shape import sound
-from experiments.results.states import state
+from experiments.results.states import TrialState, state
 from experiments.results.store import Store
+from experiments.running.failures import OUT_OF_MEMORY
+from experiments.spec.trial import trial_from_json
 from experiments.weights.weight_files import Weights
 
 
-def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0], test: bool = True) -> list[str]:
-    """A trial's spec, environment, layers, result, accuracy by class and curve, as far as they are there.
+def show_lines(
+    prefix: str, store: Store, predicted: str = PREDICTED[0], test: bool = True, device: Memory | None = None
+) -> list[str]:
+    """A trial's spec, environment, memory, layers, result, accuracy by class and curve, as far as they are there.
 
     Args:   predicted: of PREDICTED, whose accuracy by class is shown.    test: whether the curve shows test numbers.
+            device: its memory, of which it is said what fits.
     Raises: MixlabError: no trial's id begins with `prefix`, or several do; there are no such predictions.
     """
     if predicted not in PREDICTED:
@@ -42,10 +49,14 @@ def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0], test: b
     lines = [f"trial {trial_id}: {now.status}{': ' if now.why else ''}{now.why}", f"folder {folder}"]
     if now.status == "done":
         lines.append(kept.line(folder, _asked_to_keep(record)))
-    for title, file in (("spec", "spec.json"), ("environment", "env.json")):
-        if (folder / file).exists():
-            lines += ["", f"{title}:", *_yaml(_read_json(folder / file))]
-    lines += ["", "layers:", *_layers(folder / "spec.json")]
+    # A trial that did not begin has its spec in its record alone.
+    spec, environment = (_read_json(folder / file) for file in ("spec.json", "env.json"))
+    spec = spec or (record or {}).get("spec")
+    lines += _memory(spec, now, device)
+    for title, tree in (("spec", spec), ("environment", environment)):
+        if tree is not None:
+            lines += ["", f"{title}:", *_yaml(tree)]
+    lines += ["", "layers:", *_layers(spec)]
     if record is not None:
         omitted = ("spec", "environment", "curve", "metrics")
         lines += ["", "result:", *_yaml({key: value for key, value in record.items() if key not in omitted})]
@@ -64,6 +75,22 @@ def show_lines(prefix: str, store: Store, predicted: str = PREDICTED[0], test: b
         return [*lines, "", "curve:", f"  {curve} is corrupt: {error}"]
 
 
+def _memory(spec: Any, now: TrialState, device: Memory | None) -> list[str]:
+    """What the trial needs as it is set; if a device is told, or memory was out, what fits."""
+    try:
+        trial = trial_from_json(spec)
+    except (AttributeError, TypeError, KeyError, ValueError, ArithmeticError):
+        return []  # the layers say it
+    lines = [fits_lines.head(trial)]
+    if now.status == "failed" and (now.record or {}).get("cause") == OUT_OF_MEMORY and device is None:
+        ran_on = (sound(now.record or {}, "environment.backend") or {}).get("device", "cpu")  # unless it did not begin
+        device = Memory.here(trial) if ran_on == "cpu" else None
+        if device is None:
+            return [*lines, "memory was out on a device; --memory GIB says what fits into one"]
+    told = fits_lines.lines(trial, device) if device else []
+    return [*lines, *(["", f"what fits into {device}:"] if told else []), *(f"  {line}" for line in told)]
+
+
 def _asked_to_keep(record: dict[str, Any] | None) -> str | None:
     try:
         return str((record or {})["spec"]["run"]["keep"])
@@ -72,8 +99,9 @@ def _asked_to_keep(record: dict[str, Any] | None) -> str | None:
 
 
 def _read_json(path: Path) -> Any:
+    """What a file holds; None: it is not there."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text()) if path.exists() else None
     except ValueError as error:
         return {"corrupt": f"{path} is not JSON ({error})"}
 
@@ -93,10 +121,10 @@ def _curve(points: list[dict[str, Any]], splits: Sequence[str]) -> list[str]:
     return ["  " + line for line in aligned(layout)] if points else ["  no evaluation yet"]
 
 
-def _layers(spec: Path) -> list[str]:
+def _layers(spec: Any) -> list[str]:
     try:
-        return ["  " + line for line in layer_lines(read_spec(_read_json(spec)["model"]))]
-    except (OSError, TypeError, KeyError, ValueError, ArithmeticError):
+        return ["  " + line for line in layer_lines(read_spec(spec["model"]))]
+    except (TypeError, KeyError, ValueError, ArithmeticError):
         return ["  the spec names no model that can be read"]
 
 

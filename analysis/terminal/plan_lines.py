@@ -7,6 +7,8 @@ from analysis.planning.cost import Cost, Disk, cost
 from analysis.planning.hours import Hours
 from analysis.planning.known import Known, training_flops
 from analysis.table.layout import aligned
+from analysis.terminal import fits_lines
+from analysis.terminal.fits_lines import Memory
 from analysis.terminal.listing import totals
 from analysis.terminal.shows_lines import NOTHING, Asked, shows
 from backends.errors import counted
@@ -23,9 +25,18 @@ MIB = 2**20
 STEPS_OF_1000 = ("", "k", "M", "G", "T", "P", "E", "Z")
 
 
-def lines(known: Known, asked: Asked = NOTHING, every: bool = False, rate: float | None = None) -> list[str]:
-    """The summary, then the trials. Args: every: lists each trial, not only the first ones.    rate: see `summary`."""
-    return [*summary(known, asked, rate), "", *listed(known, known.trials, every)]
+def lines(
+    known: Known,
+    asked: Asked = NOTHING,
+    every: bool = False,
+    rate: float | None = None,
+    device: Memory | None = None,
+) -> list[str]:
+    """The summary, then the trials.
+
+    Args: every: lists each trial, not only the first ones.    rate, device: see `summary`.
+    """
+    return [*summary(known, asked, rate, device), "", *listed(known, known.trials, every)]
 
 
 def listed(known: Known, trials: Sequence[GridTrial], every: bool) -> list[str]:
@@ -36,10 +47,10 @@ def listed(known: Known, trials: Sequence[GridTrial], every: bool) -> list[str]:
     return [*aligned([_HEADER, *(_row(known, planned) for planned in chosen)]), *cut]
 
 
-def summary(known: Known, asked: Asked = NOTHING, rate: float | None = None) -> list[str]:
+def summary(known: Known, asked: Asked = NOTHING, rate: float | None = None, device: Memory | None = None) -> list[str]:
     """What there is to do, what it costs and what it can show.
 
-    Args:   rate: FLOP/s that a device is told to sustain.
+    Args:   rate: FLOP/s that a device is told to sustain.    device: its memory, of which it is said what fits.
     Raises: MixlabError: asked.detect is a number that cannot be answered.
     """
     found = cost(known)
@@ -48,11 +59,14 @@ def summary(known: Known, asked: Asked = NOTHING, rate: float | None = None) -> 
         ("work", [_work(known, found), *_stages(known)]),
         ("time", [*_at_rate(found, rate), *_time(known)]),
         ("disk", [_disk(found.disk)]),
-        ("memory", _memory(found)),
+        ("memory", [*_memory(found), *_fitting(known, found, device)]),
         ("shows", shows(known, asked)),
     ]
     head = f"{known.ablation.name}: {totals([known.states[planned.trial.id].status for planned in known.trials])}"
-    return [head, *(f"{name if not i else '':8}{text}" for name, texts in rows for i, text in enumerate(texts))]
+    return [
+        head,
+        *(f"{name if not i else '':8}{text}".rstrip() for name, texts in rows for i, text in enumerate(texts)),
+    ]
 
 
 def _memory(found: Cost) -> list[str]:
@@ -64,6 +78,20 @@ def _memory(found: Cost) -> list[str]:
     lines = [peak, f"of it {fit.data_bytes(trial, streams=True) / MIB:,.0f} MiB of pixels, read ahead"]
     held = storage.held_bytes(trial) / MIB
     return [*lines, *([f"and {held:,.0f} MiB of images, in the memory of the host"] if held else [])]
+
+
+def _fitting(known: Known, found: Cost, device: Memory | None) -> list[str]:
+    """What fits into the memory of a device; without one, what fits here if the largest trial does not.
+
+    Where nothing is left to train, it is said only if it is asked.
+    """
+    held = device or (Memory.here(found.largest.trial) if found.num_left else None)
+    if held is None or (held.is_here and held.fits(found.largest.trial)):
+        return []
+    num_fit = sum(held.fits(planned.trial) for planned in known.whole)
+    largest = max(known.whole, key=lambda planned: held.needed(planned.trial))
+    told = f"{num_fit} of {counted(len(known.whole), 'trial')} fit as set into {held}, by estimate; the largest"
+    return [f"{told} there, {_named(largest)}:", "", *fits_lines.lines(largest.trial, held), ""]
 
 
 _HEADER = ["id", "state", "settings", "steps", "parameters", "GFLOP/image", "memory MiB"]

@@ -7,9 +7,9 @@ from experiments.data.pixels import DataLost
 from experiments.files import FULL
 from experiments.training.transfer import NoStart
 
-NODE_LOST = "node_lost"
+NODE_LOST, OUT_OF_MEMORY = "node_lost", "out_of_memory"
 CAUSES = {
-    "out_of_memory": "the device's or the machine's memory was full",
+    OUT_OF_MEMORY: "the device's or the machine's memory was full",
     "diverged": "the loss is not finite, and would not be the next time",
     "timed_out": "the job's time was over",
     "preempted": "the job gave way to another",
@@ -76,8 +76,8 @@ def cause_of(error: BaseException) -> str:
     if any(isinstance(one, OSError) and one.errno in FULL for one in (error, error.__cause__)):
         return "disk_full"
     if isinstance(error, DoesNotFit):
-        return "out_of_memory"
+        return OUT_OF_MEMORY
     words = f"{type(error).__name__} {error}".lower()
     if isinstance(error, MemoryError) or any(word in words for word in ("out of memory", "outofmemory", "exhausted")):
-        return "out_of_memory"
+        return OUT_OF_MEMORY
     return "error"

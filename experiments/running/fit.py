@@ -1,7 +1,5 @@
 """Whether a trial fits into the memory of its device or of the machine."""
 
-from dataclasses import replace
-
 from backends import footprint
 from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, ArrayDataset, Backend, DataSize
@@ -11,6 +9,7 @@ from backends.specs import RunSpec
 from experiments.data import stored_form
 from experiments.data.ahead import Room
 from experiments.machine import memory
+from experiments.running import fitting
 from experiments.running.failures import DoesNotFit
 from experiments.spec.config import AUTO
 from experiments.spec.trial import Trial
@@ -125,10 +124,15 @@ def check(
     what = f"a step of train.batch_size {trial.train.batch_size} or an evaluation" if known else _what(trial, estimate)
     largest = "" if known else f"; {_largest(estimate)}"
     whose = f" for each of {num_processes} processes" if free_bytes is None and num_processes > 1 else ""
-    less = _fitting(trial, free_bytes is None, free * estimate.total / needed) or f"set {_less(trial, estimate)}"
+    # A compiled program may need another amount than the layers' estimate: settings are held against it by its share.
+    share = needed / estimate.total
+    setting = fitting.least_change(
+        trial, lambda one: share * need(one, free_bytes is None, is_placed, num_replicas, streams).total <= free
+    )
+    remedy = f"{setting.words(trial)} would fit" if setting else f"set {less(trial, estimate)}"
     raise DoesNotFit(
         f"{what} needs {needed / GIB:.1f} GiB ({folds.count(trial.model):,} parameters) and {free / GIB:.1f} GiB are "
-        f"free{whose}{largest}; nothing was allocated; {less}, or take a device with more"
+        f"free{whose}{largest}; nothing was allocated; {remedy}, or take a device with more"
     )
 
 
@@ -147,20 +151,7 @@ def _largest(estimate: Need) -> str:
     return f"most of it is the {name}, {parts[name] / GIB:.1f} GiB"
 
 
-def _fitting(trial: Trial, on_host: bool, free: float) -> str:
-    """The smallest change under which it fits by the layers' estimate; empty: none does."""
-    train, run = trial.train, trial.run
-    more = [train.microbatches * 2**i for i in range(1, 13) if train.batch_size % (train.microbatches * 2**i) == 0]
-    for parts, remat in [(train.microbatches, True), *((number, remat) for number in more for remat in (False, True))]:
-        changed = replace(trial, train=replace(train, microbatches=parts), run=replace(run, remat=run.remat or remat))
-        if need(changed, on_host).total <= free:
-            words = ["run.remat=true"] * (remat and not run.remat)
-            words += [f"train.microbatches={parts} (another trial)"] * (parts != train.microbatches)
-            return f"{' and '.join(words)} would fit" if words else ""
-    return ""
-
-
-def _less(trial: Trial, estimate: Need) -> str:
+def less(trial: Trial, estimate: Need) -> str:
     """Which settings need less."""
     if max(estimate.state, estimate.data) > estimate.activations:
         return "a smaller model" if estimate.state > estimate.data else "a smaller data.image_size"

@@ -67,14 +67,27 @@ def held_bytes(trial: Trial) -> int:
     return num_bytes if asked == "memory" or _is_taken(form, num_bytes, memory.available_bytes()) else 0
 
 
-def needed_bytes(trial: Trial) -> int:
+def needed_bytes(trial: Trial, on_host: bool | None = None) -> int:
     """The estimate of what a trial needs at its peak: of its device, or of the machine if it runs on the CPU.
 
-    `run.device: auto` is taken for a CPU, which needs more; there it is of all processes that train the trial.
+    There it is of all processes that train the trial.
+
+    Args: on_host: it runs on the CPU; None: as `run.device` says, and `auto` is taken for a CPU, which needs more.
     """
-    on_host = trial.run.device in ("auto", "cpu")
+    on_host = trial.run.device in ("auto", "cpu") if on_host is None else on_host
     own = fit.need(trial, on_host).total + on_host * held_bytes(trial)
     return own * trial.run.devices if on_host else own
+
+
+def needed_of_device(trial: Trial, free_bytes: float) -> int:
+    """The estimate of what a trial needs of a device that has so much.
+
+    Where `auto` finds no room for the images there, they come as it trains, see `choose`.
+    """
+    whole = fit.need(trial, False).total
+    if whole <= free_bytes or trial.data.storage != AUTO:
+        return whole
+    return min(whole, fit.need(trial, False, streams=True).total)
 
 
 def _is_taken(form: str, num_bytes: int, available_bytes: int) -> bool:
