@@ -156,7 +156,7 @@ def test_a_clone_holds_what_make_needs(tmp_path: Path) -> None:
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick: Path) -> Path:
     """The folder in which a reader types: the repository's files, and a store after `make demo`."""
-    for name in ("experiments/ablations", "experiments/bases", "slurm/clusters"):
+    for name in ("experiments/ablations", "experiments/bases", "experiments/parity", "slurm/clusters"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "path" / "to" / "their" / "runs").mkdir(parents=True)
