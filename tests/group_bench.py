@@ -30,15 +30,15 @@ _CONTEXT = multiprocessing.get_context("spawn")
 class Processes:
     """The processes of a group, which join once."""
 
-    def __init__(self, backend: str, size: int, plants: Mapping[str, Plant]):
+    def __init__(self, backend: str, size: int, plants: Mapping[str, Plant] | None = None):
         """Args: plants: functions of modules, by the name that `climb` is given."""
-        self.size, self.ends, self.processes = size, [], []
+        self.size, self.plants, self.ends, self.processes = size, dict(plants or {}), [], []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{probe.getsockname()[1]}"
         for rank in range(size):
             own, other = _CONTEXT.Pipe()
-            arguments = (backend, Group(rank, size), address, other, dict(plants))
+            arguments = (backend, Group(rank, size), address, other)
             self.processes.append(_CONTEXT.Process(target=_serve, args=arguments, daemon=True))
             self.processes[-1].start()
             self.ends.append(own)
@@ -55,22 +55,22 @@ class Processes:
         trial = dataclasses.replace(sound.trial, run=run)
         other = dataclasses.replace(sound, trial=trial, folder=folder.with_name("faulty"))
         other.folder.mkdir()
-        for rank, end in enumerate(self.ends):
-            end.send((dataclasses.replace(other, rank=rank), fault))
-        self._wait()
+        self.do(_climb, other, self.plants[fault] if fault else None)
         return list(Ladder((dataclasses.replace(sound, folder=folder), other), lambda _: None).climb())
 
-    def _wait(self) -> None:
-        """Return once all have climbed."""
-        until, waiting = time.monotonic() + CLIMB_S, set(range(self.size))
-        while waiting:
-            for rank in sorted(waiting):
+    def do(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
+        """What a function (backend, group, *arguments) of a module returns in each process."""
+        for end in self.ends:
+            end.send((function, arguments))
+        until, found = time.monotonic() + CLIMB_S, dict[int, Any]()
+        while len(found) < self.size:
+            for rank in set(range(self.size)) - found.keys():
                 if self.ends[rank].poll(0.01):
-                    error = self.ends[rank].recv()
+                    error, found[rank] = self.ends[rank].recv()
                     assert error is None, f"rank {rank}: {error}"
-                    waiting.discard(rank)
                 assert self.processes[rank].is_alive(), f"rank {rank} has ended"
-            assert time.monotonic() < until, f"ranks {waiting} do not come to an end"
+            assert time.monotonic() < until, f"only ranks {sorted(found)} come to an end"
+        return [found[rank] for rank in range(self.size)]
 
     def end(self) -> None:
         for process in self.processes:
@@ -78,19 +78,23 @@ class Processes:
             process.join()
 
 
-def _serve(name: str, group: Group, address: str, end: Connection, plants: Mapping[str, Plant]) -> None:
-    """Join a group, and climb what comes."""
+def _serve(name: str, group: Group, address: str, end: Connection) -> None:
+    """Join a group, and do what comes."""
     backend = backends.load(name)
     backend.join(group, address, JOIN_S)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX only notes it, and tests that are broken off hang
     while True:
-        job, fault = end.recv()
-        error: Any = None
-        with pytest.MonkeyPatch.context() as patch, fresh_code():
-            try:
-                if fault is not None:
-                    plants[fault](patch, group)
-                side.climb(backend, job)
-            except Exception:
-                error = traceback.format_exc()
-        end.send(error)
+        function, arguments = end.recv()
+        error = result = None
+        try:
+            result = function(backend, group, *arguments)
+        except Exception:
+            error = traceback.format_exc()
+        end.send((error, result))
+
+
+def _climb(backend: Any, group: Group, job: Job, plant: Plant | None) -> None:
+    with pytest.MonkeyPatch.context() as patch, fresh_code():
+        if plant is not None:
+            plant(patch, group)
+        side.climb(backend, dataclasses.replace(job, rank=group.rank))
