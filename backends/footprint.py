@@ -51,6 +51,7 @@ class Work:
     waiting: int = 0  # gradients that are held beside the one that is made: sums of microbatches, parts of an exchange
     num_shares: int = 1  # of the moments, of which a process holds one
     backend: str = "torch"
+    saves_beside: bool = False  # a checkpoint is written while steps are taken
     on_host: bool = True  # on a CPU: arrays of the host count, and what lies between them
 
 
@@ -91,7 +92,8 @@ def needs(model: ModelSpec, optimizer: OptimizerSpec, work: Work) -> list[Need]:
         Need(EVALUATION, state, round(facts.evaluation * _evaluation_bytes(model, work)), data),
     ]
     if work.on_host:
-        peaks.append(Need(SAVING, state + max(2 * whole, DRAWN * params), 0, data))
+        beside = peaks[0].activations if work.saves_beside else 0
+        peaks.append(Need(SAVING, state + max(2 * whole, DRAWN * params), beside, data))
     return peaks
 
 

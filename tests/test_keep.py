@@ -185,9 +185,9 @@ def test_the_best_of_the_checkpoint_before_are_there_when_the_last_one_is_damage
 ) -> None:
     asked, save, changes = asking(bench, "best", 0.0), TrialRun.save, set[int]()
 
-    def check(self: TrialRun, state: State) -> None:
+    def check(self: TrialRun, state: State, beside: bool) -> None:
         """Whichever checkpoint a run goes on from, in whichever framework, its best are there."""
-        save(self, state)
+        save(self, state, beside)
         path = bench.checkpoint(store)
         curves = [checkpoint.read_progress(one)["curve"] for one in (path, checkpoint.before(path)) if one.exists()]
         steps = [(best(curve) or {})["step"] for curve in curves if curve]

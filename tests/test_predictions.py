@@ -210,10 +210,10 @@ def test_those_of_the_checkpoint_before_are_there_when_the_last_one_is_damaged(
 ) -> None:
     asked, save, most = often(bench, 0.0), TrialRun.save, 0
 
-    def check(self: TrialRun, state: State) -> None:
+    def check(self: TrialRun, state: State, beside: bool) -> None:
         """Whichever checkpoint a run goes on from, what its curve names is there, and nothing that none names."""
         nonlocal most
-        save(self, state)
+        save(self, state, beside)
         path = bench.checkpoint(store)
         curves = [checkpoint.read_progress(one)["curve"] for one in (path, checkpoint.before(path)) if one.exists()]
         named = {point["step"] for curve in curves if curve for point in (curve[-1], best_of(curve))}

@@ -37,6 +37,7 @@ def need(
         num_replicas=num_replicas,
         waiting=_waiting(trial),
         num_shares=trial.run.devices if trial.run.sharded_optimizer else 1,
+        saves_beside=trial.run.devices > 1,
         backend=trial.backend,
         on_host=on_host,
     )

@@ -7,6 +7,7 @@ another order: a replica's numbers are those of the trial alone up to rounding, 
 many trained together. How far they may part is the parity ladder's rung `replicas`.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from backends.microbatches import ALONE, Group
 from experiments.data import Splits
 from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.data.pixels import DataLost, Pixels
+from experiments.files import StoreError
 from experiments.results.metrics import EXCHANGE_SECONDS, SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
@@ -94,6 +96,9 @@ class Loop:
             yield from self._leave(error if isinstance(error, DataLost) else Stopped())
         finally:
             self.feeds.close()
+            for run in self.runs:  # those that have not left: what ends them is raised here
+                with contextlib.suppress(StoreError):
+                    run.finish_saving()
 
     def _run(self, should_stop: Callable[[], bool]) -> Leaving:
         if should_stop() and self.step < self.last_step:
@@ -105,7 +110,7 @@ class Loop:
                 yield from self._advance(0 if self._is_due() else num_steps, partial(self._idle, should_stop))
             stops = should_stop() and bool(self.runs) and self.step < self.last_step
             if stops or time.monotonic() - self.saved_at > self.trial.run.checkpoint_every_s:
-                yield from self._save()
+                yield from self._save(beside=self.group.size > 1 and not stops)
             if stops:
                 yield from self._leave(Stopped())
         if self.last_step < self.trial.num_steps:
@@ -162,6 +167,8 @@ class Loop:
         leaving = [(self.runs[i], error) for i, error in ended.items()]
         for run, _ in leaving:
             self.feeds.close(run.trial.id)
+            with contextlib.suppress(StoreError):  # it has saved since, or leaves with a reason of its own
+                run.finish_saving()
         stay = [i for i in range(len(self.runs)) if i not in ended]
         if stay and ended:
             states = self.program.states()
@@ -229,11 +236,12 @@ class Loop:
             yield from self._save()  # before the curve: who reads there that the trial has come so far relies on it
         yield from self._each(lambda run, _: run.write_curve(), self.runs)
 
-    def _save(self) -> Leaving:
+    def _save(self, beside: bool = False) -> Leaving:
+        """Args: beside: the others of the group would wait for this process at the next step."""
         if not self.runs:
             return
         start, saved = time.monotonic(), list(self.runs)
-        yield from self._each(TrialRun.save, self.program.states())
+        yield from self._each(partial(TrialRun.save, beside=beside), self.program.states())
         self.saved_at = time.monotonic()
         for run in saved:
             run.checkpoint_s += (self.saved_at - start) / len(saved)

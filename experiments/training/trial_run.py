@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -37,6 +38,7 @@ from experiments.training.plan import learning_rates
 from experiments.training.start import initial_state
 from experiments.training.transfer import begun_state
 
+WRITER = ThreadPoolExecutor(1, "checkpoint")  # of checkpoints that are written beside the training
 Point = Mapping[str, Evaluation | None]  # by split; None: it has no examples
 
 
@@ -78,6 +80,7 @@ class TrialRun:
         self.saved: set[int] = set()  # `_steps_to_keep` when the state was last saved
         self.checkpoint_s, self.last_loss = 0.0, 0.0
         self.bits: str | None = None  # of the last state
+        self.saving: Future[None] | None = None  # a checkpoint, beside the training
 
     def restore(self) -> State:
         """The state of the last checkpoint that is whole, or else the initial one; the progress becomes that of it.
@@ -164,6 +167,7 @@ class TrialRun:
     def save_best(self, state: State) -> None:
         """Save the weights, if `is_to_save_best`. Raises: StoreError."""
         if self.is_to_save_best():
+            self.finish_saving()  # which drops the weights of other steps than those that it knows
             kept.save_best(self.folder, self.trial, self.splits.classes, state, self.progress.step)
 
     def write_curve(self) -> None:
@@ -179,16 +183,34 @@ class TrialRun:
         self.tell(stepped)
         self.check_claim()
 
-    def save(self, state: State) -> None:
-        """Write a checkpoint. Raises: StoreError."""
+    def save(self, state: State, beside: bool = False) -> None:
+        """Write a checkpoint.
+
+        Args:   beside: return at once; `finish_saving` tells what becomes of it.
+        Raises: StoreError: also of one before that was written beside the training.
+        """
+        self.finish_saving()
         for step in self.said.keys() - self.saved:
             predictions.save(self.folder, step, self.said[step])
-        progress = asdict(self.progress)
+        progress, steps = asdict(self.progress), self._steps_to_keep
         if self.progress.start is None:
             del progress["start"]  # an earlier version of Mixlab knows no such key
-        checkpoint.write(self.folder / CHECKPOINT, state, progress)
-        before, self.saved = self.saved, self._steps_to_keep  # of the two checkpoints that are there now
-        kept.drop_saved(self.folder, but=before | self.saved)
+
+        def write() -> None:
+            checkpoint.write(self.folder / CHECKPOINT, state, progress)
+            before, self.saved = self.saved, steps  # of the two checkpoints that are there now
+            kept.drop_saved(self.folder, but=before | steps)
+
+        if beside:
+            self.saving = WRITER.submit(write)
+        else:
+            write()
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is written beside the training.  Raises: StoreError: it could not be written."""
+        if self.saving is not None:
+            saving, self.saving = self.saving, None
+            saving.result()
 
     def check_claim(self) -> None:
         """Raises: ClaimLost: another process has taken the trial over, and what is in its folder is that one's."""
@@ -197,6 +219,7 @@ class TrialRun:
 
     def keep(self, state: State) -> None:
         """Keep what is asked for of a trial that has been trained to its end. Raises: ClaimLost.    StoreError."""
+        self.finish_saving()
         self.check_claim()
         self.bits = crc(state)
         if self.store.recorded_status(self.trial.id) == "done":

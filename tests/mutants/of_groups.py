@@ -39,6 +39,13 @@ FAULTS: dict[str, list[Row]] = {
         ("if since and self.longest_s and", "if since and", "group_faults -k first_steps"),
         ("if time.monotonic() - heard[member.rank] > SILENT_S:", "if False:", "group_faults -k process_that_hangs"),
     ],
+    "experiments/training/loop.py": [
+        ("beside=self.group.size > 1 and not stops", "beside=False", "saving -k group_trains_on"),
+    ],
+    "experiments/training/trial_run.py": [
+        ("saving.result()", "saving.exception()", "saving -k could_not"),
+        ("        self.finish_saving()\n        for step", "        for step", "saving -k next_checkpoint"),
+    ],
     "experiments/running/meeting.py": [
         ("while time.monotonic() - heard < SILENT_S:", "while True:", "group_faults -k those_that_follow"),
     ],

@@ -56,8 +56,8 @@ FAULTS: dict[str, list[Row]] = {
             "predictions -k share_of_right",
         ),
         (
-            "kept.drop_saved(self.folder, but=before | self.saved)",
-            "kept.drop_saved(self.folder, but=self.saved)",
+            "kept.drop_saved(self.folder, but=before | steps)",
+            "kept.drop_saved(self.folder, but=steps)",
             "predictions -k checkpoint_before",
         ),
         (
