@@ -238,9 +238,10 @@ def no_average(patch: pytest.MonkeyPatch) -> None:
     predict = torch_train.TorchProgram.predict
 
     def changed(self: Any, images: Any) -> Any:
-        average, self.state["average"] = self.state["average"], self.state["params"]
+        flat = self.state.flat
+        average, flat["average"] = flat["average"], flat["params"]
         found = predict(self, images)
-        self.state["average"] = average
+        flat["average"] = average
         return found
 
     patch.setattr(torch_train.TorchProgram, "predict", changed)
@@ -377,7 +378,7 @@ def no_nesterov(patch: pytest.MonkeyPatch) -> None:
 def late_average(patch: pytest.MonkeyPatch) -> None:
     def changed(apply: Any, spec: Any, state: Any, *rest: Any) -> Tensor:
         before = state["params"].clone()
-        norm = apply(dataclasses.replace(spec, ema_decay=0.0), state, *rest)
+        norm = apply(spec, {name: flat for name, flat in state.items() if name != "average"}, *rest)
         state["average"].add_(before - state["average"], alpha=1 - spec.ema_decay)
         return norm
 
@@ -390,7 +391,7 @@ def forgotten(patch: pytest.MonkeyPatch) -> None:
 
     def changed(self: Any, plans: Any) -> Any:
         if plans[0].first_step == 6:
-            self.state["first_moment"].zero_()
+            self.state.flat["first_moment"].zero_()
         return train(self, plans)
 
     patch.setattr(torch_train.TorchProgram, "train", changed)
