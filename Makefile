@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 
 .PHONY: demo test mutants test-memory test-big-data test-streams test-groups test-kill test-studies test-golden test-timm test-targets test-slurm test-slurm-long slurm-soak slurm-scale report-scale data-scale bench doctor \
-	gpu gpu-rehearsal slurm-up slurm-down parity parity-devices test-parity-groups parity-tables lint format clean
+	gpu gpu-rehearsal slurm-up slurm-down parity parity-devices test-parity parity-tables lint format clean
 
 demo: .venv/installed  ## train the demo ablation, print its table and write its report
 	$(BIN)/mixlab run experiments/ablations/demo.yaml --jobs 2
@@ -37,8 +37,8 @@ test-studies: .venv/installed-dev  ## 4,000 simulated studies of each of 56 kind
 test-golden: .venv/installed-dev  ## every golden weight of ViT, gMLP and ResMLP in every way: gradients and steps of JAX too
 	MIXLAB_GOLDEN=long $(BIN)/python -m pytest tests/test_golden_blocks.py
 
-test-parity-groups: .venv/installed-dev  ## faults of a trial on several devices, in both frameworks, on 2, 4 and 8 processes
-	MIXLAB_PARITY=long $(BIN)/python -m pytest tests/test_parity_groups.py
+test-parity: .venv/installed-dev  ## planted faults of the ladder in each framework and precision, and on 2, 4 and 8 processes
+	MIXLAB_PARITY=long $(BIN)/python -m pytest tests/test_parity_faults.py tests/test_parity_terms.py tests/test_parity_groups.py tests/test_trials_together.py
 
 test-timm: .venv/installed-dev  ## exported models as timm itself loads them; without torchvision, which a Mixer does not need
 	$(BIN)/python -m pip install --quiet --no-deps timm==1.0.31

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from experiments.spec.resolve import resolve
 from experiments.spec.trial import DataInfo, Trial
 
 Plant = Callable[[pytest.MonkeyPatch], None]
+LONG = os.environ.get("MIXLAB_PARITY") == "long"  # every fault in each framework and precision
 
 STEPS = 12
 SOURCE = DataConfig("synthetic", num_examples=80, image_size=12, image_channels=3, num_classes=5)

@@ -23,7 +23,7 @@ from backends.torch.models import mixing as torch_mixing
 from experiments.parity import side
 from experiments.parity.job import Job
 from experiments.spec.config import RandAugmentConfig
-from tests.parity_bench import SOURCE, TRAIN, TRIALS, Plant, climbed, fresh_code, job, on_torch_optimizer
+from tests.parity_bench import LONG, SOURCE, TRAIN, TRIALS, Plant, climbed, fresh_code, job, on_torch_optimizer
 
 # What a number of float32 has no digits for: 1e-6 beside a norm of 0.1 or more, and the last digit of a correction;
 # and E[x^2] - E[x]^2, which loses digits far from zero alone, where the ladder looks in float64.
@@ -407,7 +407,7 @@ def lost_weight(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(torch_train.TorchProgram, "load", changed)
 
 
-@pytest.fixture(scope="module", params=("float64", "float32"))
+@pytest.fixture(scope="module", params=("float64", "float32") if LONG else ("float64",))
 def sound(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Job]:
     """The side without a fault, for each trial, in one precision after the other."""
     root = tmp_path_factory.mktemp("sound")

@@ -8,7 +8,6 @@ import dataclasses
 import functools
 import json
 import operator
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,10 +38,9 @@ from experiments.parity.plans import whole_plan
 from experiments.spec.config import ModelConfig
 from tests.conftest import TINY, Ended, is_alive, start, wait_until, write_yaml
 from tests.group_bench import Plant, Processes
-from tests.parity_bench import MODEL, fresh_code, job
+from tests.parity_bench import LONG, MODEL, fresh_code, job
 from tests.test_cli import assert_mistake
 
-LONG = os.environ.get("MIXLAB_PARITY") == "long"
 PARTS = 8  # of a batch: four in each of two processes, so that their sum in another order has other bits
 STEPS = 4
 SMALL: dict[str, dict[str, Any]] = {"model": {"num_blocks": 1, "rescale": True}, "train": {"microbatches": PARTS}}

@@ -55,6 +55,7 @@ from tests.conftest import (
     workers,
     write_yaml,
 )
+from tests.parity_bench import LONG
 
 TOGETHER = {"replicas": "3", "device": "cpu", "threads": 1}
 
@@ -119,7 +120,7 @@ def all_done(told: dict[str, Ended | Returned], trials: Sequence[GridTrial]) -> 
 # --- each has what it has alone -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("precision", ["float64", "float32"] if LONG else ["float32"])
 @pytest.mark.parametrize("backend", backends.names())
 def test_each_record_is_that_of_the_trial_alone_within_the_tolerance_of_replicas(
     tmp_path: Path, backend: str, precision: str
