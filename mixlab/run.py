@@ -1,11 +1,9 @@
 """The command `mixlab run`."""
 
 import argparse
-import importlib
 import itertools
 import shlex
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,8 +84,6 @@ def command(arguments: argparse.Namespace) -> int:
 
     for line in data_notes(ablation, chosen, store):
         print(f"mixlab: {line}", file=sys.stderr)
-    # The table's imports take half a second, which is free while the workers import their frameworks.
-    threading.Thread(target=importlib.import_module, args=("analysis.table.sealed",), daemon=True).start()
     named = ((trials, todo) for _, todo in rounds(alone, chosen, store, warn))
     each = rounds(ablation, trials, store, warn) if is_whole else named
     failed: dict[str, str] = {}
