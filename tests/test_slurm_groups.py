@@ -30,13 +30,14 @@ def write(bench: Bench, backend: str, steps: int = 0, **grid: Any) -> Path:
     return write_yaml(bench.folder / "grid.yaml", base=given, grid=grid or {"seed": [0]})
 
 
-def processes(what: str, rank: int) -> list[psutil.Process]:
-    """Processes of the tasks of some rank in jobs of this machine, whose command has a word."""
+def processes(bench: Bench, what: str, rank: int) -> list[psutil.Process]:
+    """Processes of the tasks of some rank whose command has a word. Other tests have clusters of their own here."""
     found = []
     for process in psutil.process_iter():
         try:
             environment = process.environ()
-            is_wanted = environment.get("SLURM_PROCID") == str(rank) and "SLURM_CONF" in environment
+            own = {"SLURM_PROCID": str(rank), "SLURM_CONF": bench.variables["SLURM_CONF"]}
+            is_wanted = own.items() <= environment.items()
             if is_wanted and any(what in word for word in process.cmdline()) and "python" in process.name():
                 found.append(process)
         except psutil.Error:
@@ -102,7 +103,7 @@ def node_down(bench: Bench, trial_id: str) -> None:
 
 def task_killed(bench: Bench, trial_id: str) -> None:
     """The task of the last rank, whose own process ends with it."""
-    (task,) = processes("_submit", 3)
+    (task,) = processes(bench, "_submit", 3)
     task.kill()
 
 
@@ -130,7 +131,7 @@ def test_a_process_of_another_node_that_is_killed_is_named_and_its_group_begins_
     path = write(bench, backend, 300)
     bench.submit(path, **SPREAD)
     bench.wait_running()
-    (process,) = processes("spawn_main", 3)
+    (process,) = processes(bench, "spawn_main", 3)
     process.send_signal(signal.SIGKILL)
     assert_bits_of_one_device(bench, path)
     (record,) = records(bench.store.root).values()
@@ -146,7 +147,7 @@ def test_a_job_of_several_nodes_that_is_cancelled_leaves_no_process_and_is_tried
     bench.submit(path, **SPREAD)
     (trial_id,) = bench.wait_running()
     job = bench.owner(trial_id)["job"]
-    all_of_them = [process for rank in range(4) for process in processes("spawn_main", rank)]
+    all_of_them = [process for rank in range(4) for process in processes(bench, "spawn_main", rank)]
     assert len(all_of_them) == 4
     bench.slurm("scancel", job)
     bench.wait_empty()
