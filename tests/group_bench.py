@@ -3,7 +3,6 @@
 import dataclasses
 import multiprocessing
 import signal
-import socket
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from experiments.parity import side
 from experiments.parity.job import Job
 from experiments.parity.ladder import Ladder
 from experiments.parity.rungs import Rung
+from experiments.running.meeting import LOCAL, free_port
 from tests.parity_bench import fresh_code
 
 Plant = Callable[[pytest.MonkeyPatch, Group], None]  # in a process of a group
@@ -33,9 +33,7 @@ class Processes:
     def __init__(self, backend: str, size: int, plants: Mapping[str, Plant] | None = None):
         """Args: plants: functions of modules, by the name that `climb` is given."""
         self.size, self.plants, self.ends, self.processes = size, dict(plants or {}), [], []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{probe.getsockname()[1]}"
+        address = f"{LOCAL}:{free_port(LOCAL)}"
         for rank in range(size):
             own, other = _CONTEXT.Pipe()
             arguments = (backend, Group(rank, size), address, other)

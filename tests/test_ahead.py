@@ -1,5 +1,6 @@
 """What JAX compiles for shapes alone is what a run then calls, and needs nothing on any device."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import backends
 from backends.contract import PREDICT_BATCH, ArrayDataset, DataSize
 from backends.jax import ahead, memory
 from backends.jax.program import DTYPES, JaxProgram
+from backends.microbatches import ALONE, Group
 from backends.models import folds
 from backends.specs import RunSpec
 from experiments import data
@@ -39,14 +41,20 @@ def resolved(cache: Path, **changes: dict[str, Any]) -> Trial:
 
 
 def run_spec(trial: Trial) -> RunSpec:
-    return RunSpec(precision=trial.train.precision)
+    return RunSpec(precision=trial.train.precision, microbatches=trial.train.microbatches)
 
 
 @pytest.mark.parametrize("num_replicas", [1, 2])
 @pytest.mark.parametrize(
     "changes",
-    [{}, EVERYTHING, {"train": {"optimizer": "sgd", "precision": "bfloat16"}}, {"train": {"precision": "float64"}}],
-    ids=["plain", "everything", "sgd in bfloat16", "float64"],
+    [
+        {},
+        EVERYTHING,
+        {"train": {"optimizer": "sgd", "precision": "bfloat16"}},
+        {"train": {"precision": "float64"}},
+        EVERYTHING | {"train": {"ema_decay": 0.9, "microbatches": 2}},
+    ],
+    ids=["plain", "everything", "sgd in bfloat16", "float64", "microbatches"],
 )
 def test_a_run_calls_what_was_compiled_for_its_shapes(
     changes: dict[str, Any], num_replicas: int, cache: Path, monkeypatch: pytest.MonkeyPatch
@@ -63,23 +71,24 @@ def test_a_run_calls_what_was_compiled_for_its_shapes(
     plans = [step_plan(trial, splits.train, 0, 3)] * num_replicas
     one = step_plan(trial, splits.train, 0, 1)
     sizes = ahead.Sizes(model, trial.optimizer, size, one, DTYPES[run.precision][0], run, num_replicas)
-    for function, arguments in (
-        (program.traced.train, sizes.train(program.device)),
-        (program.traced.predict, sizes.predict(program.device)),
-    ):
+    for name in sizes.functions:
+        function, arguments = getattr(program.traced, name), getattr(sizes, name)(program.device)
         _, seconds = ahead.compiled_form(function, arguments, program.device, run.remat)
         assert seconds > 0
     program.load([initial_state(trial)] * num_replicas)
     program.train(plans)
     program.predict(np.resize(splits.images, (PREDICT_BATCH, *splits.images.shape[1:])))
-    assert program.compile_s == 0 and len(ahead._compiled) == 2
+    assert program.compile_s == 0 and len(ahead._compiled) == len(sizes.functions)
 
 
-def needed(trial: Trial, num_examples: int = 60, num_replicas: int = 1, backend: str = "jax") -> int | None:
+def needed(
+    trial: Trial, num_examples: int = 60, num_replicas: int = 1, backend: str = "jax", group: Group = ALONE
+) -> int | None:
     size = DataSize(num_examples, "uint8", False)
     plan = step_plan(trial, np.arange(trial.train.batch_size, dtype=np.int32), 0, 1)
     own = backends.load(backend)
-    return own.memory_bytes(trial.model, trial.optimizer, size, plan, run_spec(trial), num_replicas)
+    run = dataclasses.replace(run_spec(trial), group=group)
+    return own.memory_bytes(trial.model, trial.optimizer, size, plan, run, num_replicas)
 
 
 def test_memory_is_that_of_the_compiled_programs(cache: Path) -> None:
@@ -99,6 +108,15 @@ def test_a_wide_model_needs_its_state_and_copies_of_it(cache: Path) -> None:
     state = 3 * folds.count(wide.model)
     bytes_ = needed(wide)
     assert bytes_ is not None and bytes_ >= 12 * state
+
+
+def test_a_group_needs_a_step_and_a_checkpoint_at_once(cache: Path) -> None:
+    """Its first process saves while all train on: two more copies of the state, beside a step that is mostly state."""
+    wide = {"hidden_dim": 1024, "num_blocks": 1, "channels_mlp_dim": 8192, "tokens_mlp_dim": 8}
+    trial = resolved(cache, model=wide, train={"microbatches": 2})
+    alone, group = needed(trial), needed(trial, group=Group(0, 2))
+    state = 4 * 3 * folds.count(trial.model)
+    assert alone is not None and group is not None and group > max(alone + state, 4 * state)
 
 
 def test_replicas_need_the_data_once_and_all_else_each(cache: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from experiments.machine.environment import ROOT
 from experiments.parity.job import Job, Work
 from experiments.parity.ladder import Ladder
 from experiments.parity.trials import Planned
+from experiments.running.meeting import LOCAL, free_port
 from experiments.running.pool import Slot, shares
 from experiments.spec.expand import expand
 
@@ -153,9 +153,7 @@ def _places(jobs: Sequence[Sequence[Job]]) -> list[list[Place]]:
 def _start(jobs: Sequence[Job], places: list[Place], pythons: Mapping[str, str], started: Processes) -> None:
     """Start the processes of a side.  Args: started: takes them, also those before one that cannot be started."""
     folder, backend = jobs[0].folder.parent, jobs[0].trial.backend
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"{LOCAL}:{free_port(LOCAL)}"
     Work(places, address, jobs).write(folder / "jobs.json")
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH", ""))))
     python = pythons.get(backend, sys.executable)
