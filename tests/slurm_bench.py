@@ -121,7 +121,7 @@ class Bench:
         return states_in(self.mixlab("status", name).out)
 
     def reference(self, path: Path) -> dict[str, Any]:
-        """The results of an undisturbed local run of the same trials."""
+        """The results of an undisturbed local run of the same trials, and of those asked for before."""
         whole = self.folder / "whole"
         quickly = {"QUICK_STEP_S": "0", "QUICK_SPARES": "1", "QUICK_ENDS": ""}
         self.mixlab("run", str(path), "--store", str(whole), "--jobs", "2", **quickly)
