@@ -26,7 +26,7 @@ test-streams: .venv/installed-dev  ## killed and resumed trials from memory, dis
 	MIXLAB_STREAMS=long $(BIN)/python -m pytest tests/test_streamed_trials.py
 
 test-groups: .venv/installed-dev  ## trials on 2, 4 and 8 devices: bits of every operator and augmentation, and ten kills, stops and deaths of each process
-	MIXLAB_GROUPS=long $(BIN)/python -m pytest tests/test_group.py tests/test_group_bits.py -s
+	MIXLAB_GROUPS=long $(BIN)/python -m pytest tests/test_group.py tests/test_group_faults.py tests/test_group_bits.py -s
 
 test-kill: .venv/installed-dev  ## 200 kills at random instants of a small grid (about an hour)
 	MIXLAB_KILLS=200 $(BIN)/python -m pytest tests/test_kill.py -s

@@ -1,5 +1,6 @@
 """A trial on several devices: the same bits on any number of them, and none is lost with one of them."""
 
+import functools
 import os
 import random
 import signal
@@ -18,6 +19,7 @@ LONG = os.environ.get("MIXLAB_GROUPS") == "long"
 AUGMENT: dict[str, Any] = {"flip": True, "crop": 1, "mixup": 0.4}
 ON_HOST: dict[str, Any] = {"inception": "tf", "cutmix": 1.0, "flip": True}
 FAST = {"checkpoint_every_s": 0.0}
+LASTING: dict[str, Any] = {"steps": 600, "train": {"evaluate_every": 200}, "run": FAST}
 
 
 def ablation(folder: Path, backend: str, steps: int = 6, **values: Any) -> Path:
@@ -76,7 +78,7 @@ def test_bits_that_differ_are_told(quick: Path, tmp_path: Path) -> None:
 
 def test_a_trial_goes_on_with_other_devices_and_in_the_other_framework(tmp_path: Path) -> None:
     """2 devices, then 4, then 1: the bits of one. From torch to jax: up to rounding."""
-    ablation(tmp_path, "torch", steps=600, train={"evaluate_every": 200}, run=FAST)
+    ablation(tmp_path, "torch", **LASTING)
     one = trained(tmp_path, 1)
     stopped(tmp_path, 2)
     stopped(tmp_path, 4, "run.sharded_optimizer=true")
@@ -122,17 +124,30 @@ def children(pid: int) -> list[int]:
 
 
 MOMENTS = random.Random(0)
-FAULTS = [(signal.SIGKILL, 0), (signal.SIGKILL, 1)] + ([(signal.SIGSTOP, 1)] if LONG else [])
+FAULTS = [(signal.SIGKILL, 0), (signal.SIGKILL, 1)] + ([(signal.SIGSTOP, 0), (signal.SIGSTOP, 1)] if LONG else [])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("alone")
+
+
+@functools.cache
+def undisturbed(folder: Path, backend: str) -> dict[str, Any]:
+    """Of the trial on one device."""
+    folder.mkdir()
+    ablation(folder, backend, **LASTING)
+    return trained(folder, 1)
 
 
 @pytest.mark.parametrize("number", range(10 if LONG else 1))
 @pytest.mark.parametrize(("fault", "rank"), FAULTS)
 @pytest.mark.parametrize("backend", ["torch", "jax"] if LONG else ["torch"])
 def test_a_process_that_dies_or_hangs_ends_its_group_and_nothing_is_lost(
-    backend: str, fault: signal.Signals, rank: int, number: int, tmp_path: Path
+    backend: str, fault: signal.Signals, rank: int, number: int, alone: Path, tmp_path: Path
 ) -> None:
-    ablation(tmp_path, backend, steps=600, train={"evaluate_every": 200}, run=FAST)
-    one = trained(tmp_path, 1)
+    ablation(tmp_path, backend, **LASTING)
+    one = undisturbed(alone / backend, backend)
     process = start(tmp_path, "run", "one.yaml", "run.devices=2", "--store", "cut")
     all_of_them = processes_of(process)
     wait_until(lambda: newest(tmp_path / "cut") > 0, "a checkpoint is written")
@@ -142,9 +157,10 @@ def test_a_process_that_dies_or_hangs_ends_its_group_and_nothing_is_lost(
     ended = end(process)
     assert time.monotonic() - cut < 30 and ended.code == 1, ended.out
     wait_until(lambda: not [pid for pid in all_of_them if is_running(pid)], "all processes have ended", 30)
-    if rank:
-        how = "was killed by signal SIGKILL" if fault == signal.SIGKILL else "no sign of life for 20 s"
-        assert f"rank 1 on {os.uname().nodename}: it" in ended.out and how in ended.out
+    if fault == signal.SIGSTOP:
+        assert f"rank {rank} on {os.uname().nodename}: it has given no sign of life for 20 s" in ended.out
+    elif rank:
+        assert f"rank 1 on {os.uname().nodename}: its process was killed by signal SIGKILL" in ended.out
     assert command(tmp_path, "run", "one.yaml", "run.devices=2", "--store", "cut").code == 0
     assert bits_of(tmp_path / "cut") == one
 

@@ -1,7 +1,7 @@
 """Every operator of token mixing, every family and every augmentation has the bits of one process on several.
 
-`MIXLAB_GROUPS=long`: all trials that the parity ladder climbs, on 2, 4 and 8 processes, in both frameworks, in float32
-and float64, also with the optimizer's state shared out; else some of them, in torch, on two.
+`MIXLAB_GROUPS=long`: all trials that the parity ladder climbs, on 2, 4 and 8 processes, in both frameworks, in float32,
+float64 and bfloat16, also with the optimizer's state shared out; else some of them, in torch, on two.
 """
 
 import dataclasses
@@ -98,7 +98,7 @@ def trial_of(backend: str, precision: str, name: str, root: Path, **run: Any) ->
 @pytest.mark.parametrize(
     "shared", [False, True] if LONG else [True], ids=lambda shared: "shared" if shared else "whole"
 )
-@pytest.mark.parametrize("precision", ("float32", "float64") if LONG else ("float32",))
+@pytest.mark.parametrize("precision", ("float32", "float64", "bfloat16") if LONG else ("float32",))
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_trial_of_the_ladder_has_the_bits_of_one_process(

@@ -7,6 +7,7 @@ test_group.py. Here the first process is this one, and a fault is planted in the
 import functools
 import multiprocessing
 import os
+import random
 import signal
 import threading
 import time
@@ -20,12 +21,15 @@ import pytest
 
 from backends.contract import PREDICT_BATCH
 from experiments.data.ahead import Interrupted
+from experiments.design.ablation import GridTrial
 from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.store import Store
 from experiments.running import follower, group, meeting, messages, watch, worker
-from experiments.running.events import Ended, Event, Stepped
+from experiments.running.events import Ended, Event, Noted, Stepped
+from experiments.running.local import LocalRun
 from experiments.running.opener import WorkerSpec
+from experiments.running.pool import Pool, Summary
 from experiments.running.worker import Worker
 from experiments.spec.trial import Trial
 from tests.conftest import base, is_alive, planned, records, wait_until, write_yaml
@@ -112,11 +116,15 @@ def trained(
 
 
 def trial_of(root: Path, backend: str = "quick", **train: Any) -> Trial:
+    return grid_trial_of(root, backend, **train).trial
+
+
+def grid_trial_of(root: Path, backend: str = "quick", **train: Any) -> GridTrial:
     """Of two microbatches, of which an evaluation has several batches and a checkpoint is written after each chunk."""
     values = {"steps": STEPS, "evaluate_every": 3, "microbatches": 2, **train}
     tree = base(backend=backend, data={"num_examples": 700}, train=values, run={"device": "cpu", "threads": 1,
                 "checkpoint_every_s": 0.0})  # fmt: skip
-    return planned(write_yaml(root / "a.yaml", base=tree, grid={"seed": [0]}), root / "data")[0].trial
+    return planned(write_yaml(root / "a.yaml", base=tree, grid={"seed": [0]}), root / "data")[0]
 
 
 def recorded(trial: Trial, root: Path) -> dict[str, Any]:
@@ -231,30 +239,35 @@ def test_a_signal_to_one_that_follows_stops_nothing(alone: Path, tmp_path: Path)
     assert bits_of(trial, tmp_path) == undisturbed(alone)
 
 
-def raises(patch: pytest.MonkeyPatch) -> None:
+def raises(patch: pytest.MonkeyPatch, at: int) -> None:
     """The leader's program fails in the midst of the training."""
     train = group.LedProgram.train
 
     def changed(self: Any, plans: Any) -> Any:
-        if plans[0].first_step < AT:
+        if plans[0].first_step < at:
             return train(self, plans)
         raise RuntimeError("boom")
 
     patch.setattr(group.LedProgram, "train", changed)
 
 
+MOMENTS = random.Random(0).sample(range(4, 300), 10) if os.environ.get("MIXLAB_GROUPS") == "long" else [AT]
+MANY = {"steps": 300, "evaluate_every": 100}
+
+
+@pytest.mark.parametrize("at", MOMENTS)
 @pytest.mark.parametrize("rank", [0, 1])
 def test_an_exception_of_a_process_ends_the_group_and_nothing_is_lost(
-    rank: int, monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+    rank: int, at: int, monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
 ) -> None:
-    expected, trial, pids = undisturbed(alone), trial_of(tmp_path), set[int]()
+    expected, trial, pids = undisturbed(alone, **MANY), trial_of(tmp_path, **MANY), set[int]()
     if not rank:
         monkeypatch.setattr(watch, "FOUND_S", 0.5)  # none is lost where the leader fails
     with pytest.MonkeyPatch.context() as patch:
         if rank:
-            patch.setenv("QUICK_FOLLOWER_FAILS_AT", str(AT))
+            patch.setenv("QUICK_FOLLOWER_FAILS_AT", str(at))
         else:
-            raises(patch)
+            raises(patch, at)
         ended = trained(trial, tmp_path, "none", lambda one, _: pids.update(pids_of(one)))
     assert ended.how == "crashed" and ended.failure is not None
     assert ended.failure.reason == (f"{WHO}RuntimeError: out of memory" if rank else "RuntimeError: boom")
@@ -273,7 +286,7 @@ LASTING = {"steps": 600, "evaluate_every": 300}  # six seconds
 def test_a_process_that_hangs_ends_its_group_and_nothing_is_lost(
     monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(watch, "SILENT_S", SILENT_S)
+    monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
     trial, stopped = trial_of(tmp_path, **LASTING), list[float]()
 
     def hear(one: Worker, event: Event) -> None:
@@ -367,6 +380,73 @@ def test_those_that_follow_a_leader_that_hangs_end_and_nothing_is_lost(
     assert process.exitcode == 0
     assert recorded(trial, tmp_path)["reason"] == f"{WHO}its process ended with exit code 1"
     goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
+
+
+class Hears:
+    """Calls what it is given with what is told of a trial."""
+
+    def __init__(self, hear: Callable[[Event], None]):
+        self.hear = hear
+
+    def on_event(self, planned: GridTrial, event: Event) -> None:
+        self.hear(event)
+
+
+def run_on_two(planned: GridTrial, root: Path, hear: Callable[[LocalRun, Event], None]) -> Summary:
+    """Run a trial on two devices, with two tries.  Args: hear: called with the run and what is told."""
+    trial = replace(planned.trial, run=replace(planned.trial.run, devices=2))
+    pool, reporter = Pool(environment={}, retries={"killed": 1}), Hears(lambda event: hear(run, event))
+    run = LocalRun([replace(planned, trial=trial)], Store(root / "runs"), root / "data", pool, reporter)
+    return run.run()
+
+
+def test_a_leader_that_hangs_is_ended_by_its_run_and_its_trial_goes_on(
+    monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)  # of the run, not of the group's processes
+    planned, pids, told = grid_trial_of(tmp_path, **LASTING), list[int](), list[str]()
+
+    def hear(run: LocalRun, event: Event) -> None:
+        if isinstance(event, Stepped) and event.step > AT and not pids:
+            pids.extend(child.pid for child in psutil.Process(run.slots[0].process.pid).children())
+            os.kill(run.slots[0].process.pid, signal.SIGSTOP)
+        if isinstance(event, Noted):
+            told.append(event.sentence)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUICK_STEP_S", "0.01")
+        summary = run_on_two(planned, tmp_path, hear)
+    assert summary.done == [planned.trial.id]
+    assert f"rank 0 on {os.uname().nodename}: it has given no sign of life for 2 s; it is begun again" in told
+    assert pids and not any(map(is_running, pids))
+    assert bits_of(planned.trial, tmp_path) == undisturbed(alone, **LASTING)
+
+
+def test_a_leader_that_works_for_long_lives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It tells nothing of its trial meanwhile."""
+    monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
+    monkeypatch.setenv("QUICK_STEP_S", str(3 * SILENT_S))
+    planned = grid_trial_of(tmp_path, steps=2)
+    assert run_on_two(planned, tmp_path, lambda run, event: None).done == [planned.trial.id]
+    assert len(recorded(planned.trial, tmp_path)["sessions"]) == 1
+
+
+def test_another_is_silent_only_while_this_process_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal stops all of them together, for hours."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    silence = meeting.Silence()
+
+    def after(seconds: int, step: int = 1) -> bool:
+        for _ in range(0, seconds, step):
+            now[0] += step
+            found = silence.is_too_long()
+        return found
+
+    assert not after(20) and after(1)
+    silence.hear()
+    assert not after(20)
+    assert not after(3600, 3600) and not after(20) and after(1)
 
 
 def is_running(pid: int) -> bool:

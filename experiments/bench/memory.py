@@ -17,7 +17,7 @@ from experiments.bench import process
 from experiments.design.ablation import COMMAND_LINE
 from experiments.machine import malloc, memory
 from experiments.machine.environment import ROOT
-from experiments.running.events import Ended, Event
+from experiments.running.events import Ended, Told
 from experiments.running.opener import WorkerSpec
 from experiments.running.worker import Worker
 from experiments.spec import fields
@@ -120,7 +120,7 @@ def _measured(settings: Mapping[str, Any], folder: Path) -> Measured:
     cpus = tuple(sorted(os.sched_getaffinity(0))[: trial.run.threads or None])  # as those of a worker
     os.sched_setaffinity(0, cpus)
     spec = WorkerSpec(trial.backend, cpus, folder / "runs", cache, {}, ROOT, time.monotonic())
-    events: list[Event] = []
+    events: list[Told] = []
     worker = Worker(spec, threading.Event(), events.append)
     worker.opener.room = math.inf  # as where memory is short, which is when the estimate decides
     run = {f"run.{name}": getattr(trial.run, name) for name in ("device", "compile", "threads")}
@@ -135,7 +135,7 @@ def _measured(settings: Mapping[str, Any], folder: Path) -> Measured:
     return Measured(worker.opener.needed_bytes, peak - before)
 
 
-def _peak(worker: Worker, trial: Trial, events: Sequence[Event]) -> int:
+def _peak(worker: Worker, trial: Trial, events: Sequence[Told]) -> int:
     """The peak that the record of a trial has.
 
     Args:   events: what the worker tells.

@@ -12,6 +12,7 @@ from experiments.spec.trial import Trial
 from experiments.training.events import Evaluated, Noted, Stepped
 
 __all__ = [
+    "Beat",
     "End",
     "Ended",
     "Evaluated",
@@ -24,6 +25,7 @@ __all__ = [
     "Started",
     "Stepped",
     "Stop",
+    "Told",
     "Train",
 ]
 
@@ -64,6 +66,11 @@ class Spent:
 
 
 @dataclass(frozen=True)
+class Beat:
+    """The first process of a group lives: told every second while it has trials."""
+
+
+@dataclass(frozen=True)
 class Returned:
     """A worker gives a trial back, whose state is as it was: it waits again.
 
@@ -77,7 +84,8 @@ class Returned:
     crashed: bool = False  # the process is not used again
 
 
-Event = Started | Returned | Stepped | Evaluated | Noted | Spent | Ended
+Event = Started | Returned | Stepped | Evaluated | Noted | Ended  # of a trial
+Told = Event | Spent | Beat
 
 
 @dataclass(frozen=True)

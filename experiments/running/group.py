@@ -6,7 +6,8 @@ batches of an evaluation. Nothing but gradients and what evaluations say is exch
 its own machine, or invites those that other tasks of its job start: see rendezvous.py.
 
 Who dies or hangs ends its group: each process sends a beat every second, and who hears none for SILENT_S ends itself,
-or, if it leads, the others. The trial is then begun again from its checkpoint, by the rules for a worker that died.
+or, if it leads, the others; the run that has started the leader ends it. The trial is then begun again from its
+checkpoint, by the rules for a worker that died.
 """
 
 import contextlib

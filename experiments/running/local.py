@@ -17,8 +17,9 @@ from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running.events import Ended, Event, Noted, Returned, Spent, Stop, Train
+from experiments.running.events import Beat, Ended, Noted, Returned, Spent, Stop, Told, Train
 from experiments.running.failures import Failure
+from experiments.running.meeting import Silence, ended, node_name
 from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
 from experiments.running.process import main
@@ -54,12 +55,7 @@ class LocalRun:
         self.store, self.cache, self.pool, self.reporter = store, cache, pool, reporter
         self.queue = Queue(trials, store, resume_on)
         self.busy: list[GridTrial] = []  # run by another process now
-        given = pool.devices
-        devices = [
-            given[i :: pool.jobs] or given[i % len(given) : i % len(given) + 1] if given else ()
-            for i in range(pool.jobs)
-        ]
-        self.slots = [Slot(*share) for share in zip(shares(pool.jobs, pool.cpus), devices, strict=True)]
+        self.slots = [Slot(cpus, pool.devices_of(i)) for i, cpus in enumerate(shares(pool.jobs, pool.cpus))]
         self.summary = Summary()
         self.tried: dict[tuple[str, str], int] = {}  # id and cause -> how often it was begun again
         self.stopping = False
@@ -152,6 +148,7 @@ class LocalRun:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         slot.backend, slot.num_devices = backend, planned.trial.run.devices
+        slot.silence = Silence() if slot.num_devices > 1 else None
 
     def _listen(self) -> None:
         """Handle the events that are there, or wait a moment for one."""
@@ -161,18 +158,24 @@ class LocalRun:
         ready = wait([slot.connection for slot in working if slot.connection], timeout=BUSY_POLL_S) if working else []
         for slot in working:
             if slot.connection is None or slot.connection not in ready:
+                if slot.silence and slot.silence.is_too_long():
+                    slot.process.kill()
                 continue
             try:
-                event: Event = slot.connection.recv()
+                told: Told = slot.connection.recv()
             except (EOFError, OSError):
                 self._bury(slot)
                 continue
-            self._handle(slot, event)
+            if slot.silence:
+                slot.silence.hear()
+            self._handle(slot, told)
         free = [planned for planned in self.busy if self.store.owner(planned.trial.id) is None]
         self.busy = [planned for planned in self.busy if planned not in free]
         self.queue.waiting += free
 
-    def _handle(self, slot: Slot, event: Event) -> None:
+    def _handle(self, slot: Slot, event: Told) -> None:
+        if isinstance(event, Beat):
+            return None
         if isinstance(event, Spent):
             return self.summary.add(event.seconds)
         planned = slot.trials[event.trial_id]
@@ -236,8 +239,8 @@ class LocalRun:
         if self.stopping:
             self.summary.left += [planned.trial.id for planned in buried]
             return
-        how = f"killed by signal {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        reason = f"its process was {how}" if code < 0 else f"its process {how}"
+        is_silent = slot.silence is not None and slot.silence.is_too_long()  # and was killed for it
+        reason = f"rank 0 on {node_name()}: {slot.silence}" if is_silent else f"its process {ended(code)}"
         is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
         if is_out_of_memory:
             reason += ": its memory was out"

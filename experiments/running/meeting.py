@@ -20,10 +20,32 @@ from experiments.machine.environment import slurm_job
 from experiments.running.failures import NODE_LOST, Failure, GroupLost
 
 BEAT_S, SILENT_S = 1.0, 20.0  # between two beats; without one, after which a process counts as hung
+GAP_S = 5.0  # between two looks at the beats of another, after which this process was stopped itself
 JOIN_S = 120.0  # for all processes to begin; NFS may show a file that calls them up to 60 s late
 WORD_S = 2.0  # for a task to say what has become of its process
 TOLD, BEATS, TASK = "told", "beats", "task"  # the connections of a member
 LOCAL = "127.0.0.1"
+
+
+class Silence:
+    """How long another process has given no sign of life, as far as this one was there to hear it."""
+
+    def __init__(self) -> None:
+        self._heard = self._looked = time.monotonic()
+
+    def hear(self) -> None:
+        self._heard = time.monotonic()
+
+    def is_too_long(self) -> bool:
+        """Whether it counts as hung; asked more often than every GAP_S."""
+        now = time.monotonic()
+        if now - self._looked > GAP_S:  # a terminal has stopped all processes, or the machine slept
+            self._heard = now
+        self._looked = now
+        return now - self._heard > SILENT_S
+
+    def __str__(self) -> str:
+        return f"it has given no sign of life for {SILENT_S:.0f} s"
 
 
 @dataclass
@@ -173,13 +195,13 @@ def meet(group: Group, address: tuple[str, int], key: bytes) -> Connection:
 
 
 def _beat(beats: Connection) -> None:
-    heard = time.monotonic()
-    while time.monotonic() - heard < SILENT_S:
+    silence = Silence()
+    while not silence.is_too_long():
         try:
             beats.send(None)
             while beats.poll(0):
                 beats.recv()
-                heard = time.monotonic()
+                silence.hear()
         except (OSError, EOFError):
             break
         time.sleep(BEAT_S)

@@ -12,6 +12,7 @@ from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import End, Event, Order
 from experiments.running.failures import Failure
+from experiments.running.meeting import Silence
 from experiments.running.rendezvous import Rendezvous
 from experiments.spec.config import RunConfig
 
@@ -93,6 +94,7 @@ class Slot:
     connection: Connection | None = None
     backend: str | None = None
     num_devices: int = 1  # of the worker's trials
+    silence: Silence | None = None  # of the worker; None: of one that leads no group, which may be stopped for long
     trials: dict[str, GridTrial] = field(default_factory=dict)  # in the worker's hands, by id
     is_spent: bool = False  # its worker is not used again
 

@@ -9,9 +9,12 @@ import queue
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 
-from experiments.running.events import Order, Stop, Train
+from experiments.running.events import Beat, Order, Stop, Told, Train
+from experiments.running.meeting import BEAT_S
 from experiments.running.opener import WorkerSpec
 from experiments.running.place import take_place
 from experiments.running.worker import Worker
@@ -24,16 +27,39 @@ def main(spec: WorkerSpec, connection: Connection) -> None:
     stop, orders = threading.Event(), queue.SimpleQueue[Train | None]()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     threading.Thread(target=_listen, args=(connection, stop, orders), daemon=True).start()
-    worker, has_compiled = Worker(spec, stop, connection.send), False
+    send, works = _one_after_the_other(connection.send), threading.Event()
+    if spec.num_devices > 1:
+        threading.Thread(target=_beat, args=(send, works), daemon=True).start()
+    worker, has_compiled = Worker(spec, stop, send), False
     while order := orders.get():
         has_compiled |= order.trials[0].run.compile
+        works.set()
         worker.run(*order.trials, until=order.until)
+        works.clear()
     worker.close()
     if has_compiled:
         return  # and let Inductor put its semaphores away, or Python warns of them
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # all is written; a framework takes up to a second to take itself down
+
+
+def _one_after_the_other(send: Callable[[Told], None]) -> Callable[[Told], None]:
+    """The same for several threads, whose words would else be mixed in the pipe."""
+    lock = threading.Lock()
+
+    def locked(told: Told) -> None:
+        with lock:
+            send(told)
+
+    return locked
+
+
+def _beat(send: Callable[[Told], None], works: threading.Event) -> None:
+    """Show that this process lives; while it has no trials, nobody listens."""
+    while works.wait():
+        send(Beat())
+        time.sleep(BEAT_S)
 
 
 def _listen(connection: Connection, stop: threading.Event, orders: "queue.SimpleQueue[Train | None]") -> None:

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from experiments.design.ablation import GridTrial
 from experiments.results.metrics import CHOOSES, STARVED
-from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Spent, Started, Stepped
+from experiments.running.events import Ended, Evaluated, Event, Noted, Returned, Started, Stepped
 
 LINE_S = 30.0  # how often a trial that runs is said to, without a terminal
 
@@ -43,7 +43,7 @@ class PlainReporter:
     def on_event(self, planned: GridTrial, event: Event) -> None:
         if isinstance(event, Evaluated):
             self.scores[event.trial_id] = _score(event)
-        if isinstance(event, (Evaluated, Returned, Spent)) or (
+        if isinstance(event, (Evaluated, Returned)) or (
             isinstance(event, Stepped) and not self._is_due(event.trial_id)
         ):
             return

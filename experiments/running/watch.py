@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from experiments.machine import memory
 from experiments.running.failures import Failure, GroupLost
-from experiments.running.meeting import BEAT_S, SILENT_S, WORD_S, Member, ended, named, task_lost, word
+from experiments.running.meeting import BEAT_S, WORD_S, Member, Silence, ended, named, task_lost, word
 
 STEPS_S, TIMES = 30.0, 20  # a call of steps that lasts longer, and so many times the longest before, hangs
 FOUND_S = 5.0  # after an error, until the loss that it may come from is found
@@ -75,21 +75,21 @@ class Watch:
 
     def _watch(self) -> None:
         """Answer the beats of the others, and find out who has none."""
-        heard = {member.rank: time.monotonic() for member in self.members}
+        silences = {member.rank: Silence() for member in self.members}
         while not self.is_closed and self.lost is None:
             for member in self.members:
                 try:
                     while member.beats.poll(0):
                         member.beats.recv()
-                        heard[member.rank] = time.monotonic()
+                        silences[member.rank].hear()
                     member.beats.send(None)
                     while member.task and not self.is_closed and member.task.poll(0):
                         if isinstance(said := member.task.recv(), Failure):
                             return self._lose(member, said)
                 except (OSError, EOFError):
                     return self._lose(member, None)
-                if time.monotonic() - heard[member.rank] > SILENT_S:
-                    return self._lose(member, f"it has given no sign of life for {SILENT_S:.0f} s")
+                if silences[member.rank].is_too_long():
+                    return self._lose(member, str(silences[member.rank]))
             since = self.since  # read once: the training sets it back meanwhile
             if since and self.longest_s and time.monotonic() - since > max(STEPS_S, TIMES * self.longest_s):
                 return self._lose(self.members[0], "no step has ended for too long", "the group")

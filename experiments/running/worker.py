@@ -26,7 +26,7 @@ from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import replicas
-from experiments.running.events import Ended, Event, How, Noted, Returned, Spent, Started
+from experiments.running.events import Ended, How, Noted, Returned, Spent, Started, Told
 from experiments.running.failures import NODE_LOST, DoesNotFit, Failure, GroupLost, failure
 from experiments.running.follower import follow
 from experiments.running.group import Leader
@@ -63,7 +63,7 @@ class InHand:
 class Worker:
     """Trains trials; keeps the data that they share."""
 
-    def __init__(self, spec: WorkerSpec, stop: threading.Event, send: Callable[[Event], None]):
+    def __init__(self, spec: WorkerSpec, stop: threading.Event, send: Callable[[Told], None]):
         self.spec, self.stop, self.send = spec, stop, send
         self.store = Store(spec.store)
         self.spending = Spending({"start": time.monotonic() - spec.hired_s})

@@ -37,7 +37,7 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/running/watch.py": [
         ("if since and self.longest_s and", "if False and", "group_faults -k do_not_end"),
         ("if since and self.longest_s and", "if since and", "group_faults -k first_steps"),
-        ("if time.monotonic() - heard[member.rank] > SILENT_S:", "if False:", "group_faults -k process_that_hangs"),
+        ("if silences[member.rank].is_too_long():", "if False:", "group_faults -k process_that_hangs"),
     ],
     "experiments/training/loop.py": [
         ("beside=self.group.size > 1 and not stops", "beside=False", "saving -k group_trains_on"),
@@ -47,6 +47,15 @@ FAULTS: dict[str, list[Row]] = {
         ("        self.finish_saving()\n        for step", "        for step", "saving -k next_checkpoint"),
     ],
     "experiments/running/meeting.py": [
-        ("while time.monotonic() - heard < SILENT_S:", "while True:", "group_faults -k those_that_follow"),
+        ("while not silence.is_too_long():", "while True:", "group_faults -k those_that_follow"),
+        ("if now - self._looked > GAP_S:", "if False:", "group_faults -k awake"),
+        ("return now - self._heard > SILENT_S", "return now - self._heard > 2 * SILENT_S", "group_faults -k awake"),
+    ],
+    "experiments/running/local.py": [
+        ("slot.silence = Silence() if", "slot.silence = None if", "group_faults -k leader_that_hangs_is"),
+        ("                slot.silence.hear()\n", "                pass\n", "group_faults -k works_for_long"),
+    ],
+    "experiments/running/process.py": [
+        ("        send(Beat())\n", "        pass\n", "group_faults -k works_for_long"),
     ],
 }
