@@ -178,7 +178,6 @@ def lines(
         ([Ended(KEY, "failed", Failure("error", "boom"))], ["[1/2] KEY seed=0: failed", "    boom"]),
         ([Ended(KEY, "busy")], ["[0/2] KEY seed=0: is run by another process, waiting"]),
         ([Ended(KEY, "stopped")], ["[0/2] KEY seed=0: stopped, its state is saved"]),
-        ([Spent({"train": 1.0})], []),
     ],
 )
 def test_each_event_has_its_line(tmp_path: Path, quick: Path, events: list[Event], expected: list[str]) -> None:
