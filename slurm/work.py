@@ -1,6 +1,5 @@
 """The work of a job that trains: a pack of trials, and what becomes of the job."""
 
-import contextlib
 import json
 import os
 import signal
@@ -150,8 +149,14 @@ class Work:
     def end(self, summary: Summary) -> int:
         """Requeue the job, let Slurm end it, or return its exit code."""
         if self.rendezvous:
-            with contextlib.suppress(OSError):  # else the end of this task ends the others
+            try:
                 self.rendezvous.close()
+            except OSError as error:  # with another code than 0 the end of this task ends the others
+                print(f"mixlab: the other tasks cannot be told that all is over: {error}", flush=True)
+                return self._code(summary) or 1
+        return self._code(summary)
+
+    def _code(self, summary: Summary) -> int:
         if summary.error and summary.error.cause == "import_error":
             return stop_array(self.array, summary.error)
         if summary.error:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import multiprocessing
-import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -80,7 +79,6 @@ def _serve(name: str, group: Group, address: str, end: Connection) -> None:
     """Join a group, and do what comes."""
     backend = backends.load(name)
     backend.join(group, address, JOIN_S)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX only notes it, and tests that are broken off hang
     while True:
         function, arguments = end.recv()
         error = result = None

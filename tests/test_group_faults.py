@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ import psutil
 import pytest
 
 from backends.contract import PREDICT_BATCH
+from backends.errors import BackendMissing
 from experiments.data.ahead import Interrupted
+from experiments.data.pixels import DataLost
 from experiments.design.ablation import GridTrial
 from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.store import Store
-from experiments.running import follower, group, meeting, messages, watch, worker
-from experiments.running.events import Ended, Event, Noted, Stepped
+from experiments.running import follower, group, local, meeting, messages, process, watch, worker
+from experiments.running.events import Ended, Event, Lost, Noted, Started, Stepped, Told
+from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
 from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Summary
@@ -38,6 +42,7 @@ from tests.test_shares import kept, of_rank_0
 AT = 6  # the step from which a fault is in the training
 STEPS = 12
 SILENT_S = 1.5  # in place of meeting.SILENT_S
+LASTS_S, STALLS_S = 1.5, 4.0  # in place of watch.LASTS_S; of a disk
 CONTEXT = multiprocessing.get_context("spawn")
 # What is planted in the process that follows, by name.
 
@@ -73,6 +78,63 @@ def soon_silent(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(meeting, "SILENT_S", SILENT_S)
 
 
+def slow_to_read(patch: pytest.MonkeyPatch) -> None:
+    """Its disk stalls once, for the steps of the second chunk."""
+    wait, begun = follower.Feeds.wait, list[float]()
+
+    def waits(self: Any, num_steps: int, seconds: float) -> bool:
+        begun.append(time.monotonic())
+        if len(begun) == 1 or time.monotonic() > begun[1] + STALLS_S:
+            return wait(self, num_steps, seconds)
+        time.sleep(seconds)
+        return False
+
+    patch.setattr(follower.Feeds, "wait", waits)
+
+
+def without_an_image(patch: pytest.MonkeyPatch) -> None:
+    """It cannot read one of the steps from AT on."""
+    wait, waited = follower.Feeds.wait, [0]
+
+    def waits(self: Any, num_steps: int, seconds: float) -> bool:
+        waited[0] += num_steps
+        for feed in self.feeds.values():
+            if waited[0] >= AT:
+                feed.error, feed.slots = DataLost("row 3 is damaged"), {}
+        return wait(self, num_steps, seconds)
+
+    patch.setattr(follower.Feeds, "wait", waits)
+
+
+def hangs(seconds: float, tells: bool) -> Callable[[pytest.MonkeyPatch], None]:
+    """Before an answer of the second evaluation.  Args: tells: it waits for images."""
+
+    def plant(patch: pytest.MonkeyPatch) -> None:
+        said, asked = follower.said, [0]
+
+        def late(*given: Any) -> Iterator[Any]:
+            asked[0] += 1
+            *_, idle = given
+            for answer in said(*given):
+                until = time.monotonic() + seconds
+                while asked[0] > 4 and time.monotonic() < until:
+                    time.sleep(0.1)
+                    if tells:
+                        idle()
+                yield answer
+
+        patch.setattr(follower, "said", late)
+
+    return plant
+
+
+def cannot_join(patch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> Any:
+        raise BackendMissing("backend: torch is not installed")
+
+    patch.setattr(follower.backends, "load", fail)
+
+
 PLANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "none": lambda patch: None,
     "it stops early": stops_early,
@@ -80,6 +142,12 @@ PLANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "it is a step behind": one_step_behind,
     "a batch counts twice": kept(of_rank_0),
     "it is soon silent": soon_silent,
+    "its disk stalls": slow_to_read,
+    "an image is damaged": without_an_image,
+    "it waits for images": hangs(STALLS_S, True),
+    "it waits for images for ever": hangs(3600, True),
+    "it hangs in an evaluation": hangs(3600, False),
+    "it cannot join": cannot_join,
 }
 
 
@@ -97,9 +165,9 @@ def trained(
     Args: plant: of PLANTS; None: on one device.    hear: called with the worker and what it tells.
           more: trials after it, of which the last one is told.
     """
-    events: list[Event] = []
+    events: list[Told] = []
 
-    def send(event: Event) -> None:
+    def send(event: Told) -> None:
         events.append(event)
         hear(one, event)
 
@@ -115,15 +183,16 @@ def trained(
     return [event for event in events if isinstance(event, Ended)][-1]
 
 
-def trial_of(root: Path, backend: str = "quick", **train: Any) -> Trial:
-    return grid_trial_of(root, backend, **train).trial
+def trial_of(root: Path, backend: str = "quick", streams: bool = False, **train: Any) -> Trial:
+    return grid_trial_of(root, backend, streams, **train).trial
 
 
-def grid_trial_of(root: Path, backend: str = "quick", **train: Any) -> GridTrial:
+def grid_trial_of(root: Path, backend: str = "quick", streams: bool = False, **train: Any) -> GridTrial:
     """Of two microbatches, of which an evaluation has several batches and a checkpoint is written after each chunk."""
     values = {"steps": STEPS, "evaluate_every": 3, "microbatches": 2, **train}
-    tree = base(backend=backend, data={"num_examples": 700}, train=values, run={"device": "cpu", "threads": 1,
-                "checkpoint_every_s": 0.0})  # fmt: skip
+    augment = {"inception": "tf"} if streams else {}  # then images are read by the process that takes the step
+    run = {"device": "cpu", "threads": 1, "checkpoint_every_s": 0.0}
+    tree = base(backend=backend, data={"num_examples": 700, "augment": augment}, train=values, run=run)
     return planned(write_yaml(root / "a.yaml", base=tree, grid={"seed": [0]}), root / "data")[0]
 
 
@@ -318,7 +387,7 @@ def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return self.leader.train(messages.Steps(plans[0].first_step, plans[0].num_steps), wait)
 
     monkeypatch.setattr(group.LedProgram, "train", waits)
-    monkeypatch.setattr(watch, "STEPS_S", SILENT_S)
+    monkeypatch.setattr(watch, "LASTS_S", SILENT_S)
     ended = trained(trial := trial_of(tmp_path), tmp_path, "none")
     assert ended.failure is not None and ended.failure.cause == "killed"
     assert ended.failure.reason == "the group: no step has ended for too long" and newest(trial, tmp_path) == AT
@@ -326,7 +395,7 @@ def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_first_steps_of_a_program_may_compile_for_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither what it takes to load the state nor the steps of the trial before say how long they last."""
-    monkeypatch.setattr(watch, "STEPS_S", 0.2)
+    monkeypatch.setattr(watch, "LASTS_S", 0.2)
     first, second = (trial_of(tmp_path, steps=1, batch_size=size) for size in (8, 4))
 
     def hear(one: Worker, event: Event) -> None:
@@ -340,9 +409,11 @@ def lead(trial: Trial, root: Path, plant: str) -> None:
     """Train in a process of its own; the folder gets a file `pid` of each that follows."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def hear(one: Worker, event: Event) -> None:
+    def hear(one: Worker, event: Told) -> None:
         for pid in pids_of(one):
             (root / f"{pid}.pid").touch()
+        if isinstance(event, Lost):
+            (root / "lost").write_text(f"{event.failure.cause}: {event.failure.reason}")
 
     trained(trial, root, plant, hear)
 
@@ -358,9 +429,9 @@ def led(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         return processes[-1]
 
     yield begin
-    for process in processes:
-        process.kill()
-        process.join()
+    for one in processes:
+        one.kill()
+        one.join()
 
 
 def test_those_that_follow_a_leader_that_hangs_end_and_nothing_is_lost(
@@ -382,6 +453,95 @@ def test_those_that_follow_a_leader_that_hangs_end_and_nothing_is_lost(
     goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
 
 
+def test_a_disk_that_stalls_for_one_process_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    """Longer than steps may last."""
+    monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
+    start, trial = time.monotonic(), trial_of(tmp_path, streams=True)
+    assert trained(trial, tmp_path, "its disk stalls").how == "done" and time.monotonic() - start > STALLS_S
+    assert bits_of(trial, tmp_path) == undisturbed(alone, streams=True)
+
+
+def test_an_image_that_one_process_cannot_read_is_named_and_the_state_is_saved(tmp_path: Path) -> None:
+    trial = trial_of(tmp_path, streams=True)
+    ended = trained(trial, tmp_path, "an image is damaged")
+    assert ended.how == "error" and ended.failure is not None and ended.failure.cause == "data_missing"
+    assert ended.failure.reason.startswith(f"trial {trial.id}: {WHO}row 3 is damaged; it is saved at step ")
+    assert 0 < newest(trial, tmp_path) < STEPS and not records(tmp_path / "runs")
+
+
+def test_an_evaluation_waits_for_the_images_of_another_process(
+    monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
+    trial = trial_of(tmp_path)
+    assert trained(trial, tmp_path, "it waits for images").how == "done"
+    assert bits_of(trial, tmp_path) == undisturbed(alone)
+
+
+def test_a_stop_is_answered_while_another_process_waits_for_images(tmp_path: Path) -> None:
+    trial, stopped = trial_of(tmp_path), list[float]()
+
+    def hear(one: Worker, event: Told) -> None:
+        if isinstance(event, Stepped) and event.waiting == 1.0 and not stopped:
+            one.stop.set()
+            stopped.append(time.monotonic())
+
+    assert trained(trial, tmp_path, "it waits for images for ever", hear).how == "stopped"
+    assert time.monotonic() - stopped[0] < 5 and newest(trial, tmp_path) > 0
+
+
+def test_a_process_that_hangs_in_an_evaluation_is_named(
+    monkeypatch: pytest.MonkeyPatch, alone: Path, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
+    trial = trial_of(tmp_path)
+    ended = trained(trial, tmp_path, "it hangs in an evaluation")
+    assert ended.failure == Failure("killed", f"{WHO}it has not answered in an evaluation for too long")
+    goes_on_as(undisturbed(alone), trial, tmp_path)
+
+
+def test_all_processes_read_images_from_where_the_first_one_finds_room(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A step has as many examples in each of them as one call takes there."""
+    told, tell = list[Any](), group.Leader._tell
+    monkeypatch.setattr(group.Leader, "_tell", lambda self, message: (told.append(message), tell(self, message)))
+    monkeypatch.setattr("experiments.running.storage.choose", lambda *given: "disk")
+    trial = trial_of(tmp_path)
+    assert trial.data.storage == "auto" and trained(trial, tmp_path, "none").how == "done"
+    (opened,) = (message.trial for message in told if isinstance(message, messages.Open))
+    assert (opened.id, opened.data.storage) == (trial.id, "disk")
+    assert recorded(trial, tmp_path)["data"]["storage"] == "disk" and any(isinstance(x, messages.Fed) for x in told)
+
+
+def test_a_loss_after_a_stop_was_asked_for_ends_no_trial(tmp_path: Path) -> None:
+    """What Slurm ends with the job may end before the trial has saved."""
+
+    def hear(one: Worker, event: Told) -> None:
+        if isinstance(event, Stepped) and event.step > AT:
+            one.stop.set()
+            os.kill(*pids_of(one), signal.SIGKILL)
+            wait_until(lambda: one.leader is None or one.leader.watch.lost, "it is found")
+
+    trial = trial_of(tmp_path)
+    assert trained(trial, tmp_path, "none", hear).how == "stopped" and not records(tmp_path / "runs")
+
+
+def test_a_signal_while_another_process_begins_does_not_end_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Slurm sends it to all processes of a step, also to one that still imports."""
+    begin, sent = group._CONTEXT.Process.start, list[int]()
+
+    def start(self: Any) -> None:
+        begin(self)
+        os.kill(self.pid, signal.SIGTERM)
+        sent.append(self.pid)
+
+    monkeypatch.setattr(group._CONTEXT.Process, "start", start)
+    assert trained(trial_of(tmp_path), tmp_path, "none").how == "done" and len(sent) == 1
+
+
 class Hears:
     """Calls what it is given with what is told of a trial."""
 
@@ -392,7 +552,9 @@ class Hears:
         self.hear(event)
 
 
-def run_on_two(planned: GridTrial, root: Path, hear: Callable[[LocalRun, Event], None]) -> Summary:
+def run_on_two(
+    planned: GridTrial, root: Path, hear: Callable[[LocalRun, Event], None] = lambda run, event: None
+) -> Summary:
     """Run a trial on two devices, with two tries.  Args: hear: called with the run and what is told."""
     trial = replace(planned.trial, run=replace(planned.trial.run, devices=2))
     pool, reporter = Pool(environment={}, retries={"killed": 1}), Hears(lambda event: hear(run, event))
@@ -427,8 +589,81 @@ def test_a_leader_that_works_for_long_lives(monkeypatch: pytest.MonkeyPatch, tmp
     monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
     monkeypatch.setenv("QUICK_STEP_S", str(3 * SILENT_S))
     planned = grid_trial_of(tmp_path, steps=2)
-    assert run_on_two(planned, tmp_path, lambda run, event: None).done == [planned.trial.id]
+    assert run_on_two(planned, tmp_path).done == [planned.trial.id]
     assert len(recorded(planned.trial, tmp_path)["sessions"]) == 1
+
+
+def begins_late(spec: WorkerSpec, connection: Connection) -> None:
+    """A worker whose imports take long."""
+    time.sleep(2 * SILENT_S)
+    process.main(spec, connection)
+
+
+def test_a_leader_may_take_long_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
+    monkeypatch.setattr(local, "main", begins_late)
+    planned = grid_trial_of(tmp_path)
+    assert run_on_two(planned, tmp_path).done == [planned.trial.id]
+
+
+LOSSES = [
+    Failure("import_error", "rank 1 on n2: backend: torch is not installed"),
+    Failure("out_of_memory", "rank 1 on n2: RuntimeError: out of memory"),
+]
+
+
+def loses(number: int, spec: WorkerSpec, connection: Connection) -> None:
+    """A worker that cannot go on for a loss."""
+    order = connection.recv()
+    connection.send(Started(order.trials[0].id, 0))
+    connection.send(Lost(LOSSES[number]))
+    os._exit(1)
+
+
+def test_a_worker_that_ends_for_a_loss_ends_its_trial_by_the_cause_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that would meet every trial ends the run instead."""
+    planned = grid_trial_of(tmp_path)
+    monkeypatch.setattr(local, "main", functools.partial(loses, 0))
+    assert run_on_two(planned, tmp_path).error == LOSSES[0] and not records(tmp_path / "runs")
+    monkeypatch.setattr(local, "main", functools.partial(loses, 1))
+    assert run_on_two(planned, tmp_path).failed == {planned.trial.id: LOSSES[1].reason}
+    assert recorded(planned.trial, tmp_path)["cause"] == "out_of_memory"
+
+
+def test_a_process_that_cannot_join_is_the_loss_for_which_its_leader_ends(
+    led: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The leader waits for it in a framework, for as long as an exchange may last."""
+    process = led(trial_of(tmp_path, "torch"), "it cannot join")
+    process.join(60)
+    assert process.exitcode == 1
+    assert (tmp_path / "lost").read_text() == f"import_error: {WHO}backend: torch is not installed"
+
+
+def test_what_lasts_too_long_is_measured_while_this_process_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    awake = meeting.Awake()
+    limit = watch.Limit(awake, "it lasts")
+
+    def passes(seconds: int, step: int = 1) -> None:
+        for _ in range(0, seconds, step):
+            now[0] += step
+            awake.look()
+
+    def is_over(seconds: int, compiled: float = 0.0) -> bool:
+        compiles = iter((0.0, compiled))
+        with limit.within(lambda: next(compiles)):
+            passes(seconds)
+            passes(3600, 3600)  # all are stopped
+            return limit.is_over()
+
+    assert not is_over(600, 598.0)  # it has compiled: the first time has no limit
+    assert not is_over(39) and is_over(2 * 20 * 39) and limit.longest_s == 39 * 40
+    limit.begin()
+    assert not is_over(3000) and not limit.is_over()
 
 
 def test_another_is_silent_only_while_this_process_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -445,8 +680,7 @@ def test_another_is_silent_only_while_this_process_is_awake(monkeypatch: pytest.
 
     assert not after(20) and after(1)
     silence.hear()
-    assert not after(20)
-    assert not after(3600, 3600) and not after(20) and after(1)
+    assert not after(10) and not after(3600, 3600) and not after(10) and after(1)
 
 
 def is_running(pid: int) -> bool:

@@ -2,7 +2,10 @@
 
 import os
 import secrets
+import signal
+import socket
 import threading
+import time
 from dataclasses import replace
 from multiprocessing import AuthenticationError
 from multiprocessing.connection import Client, Listener
@@ -23,7 +26,8 @@ from slurm.cluster_keys import cluster_from
 from slurm.needs import Needs
 from slurm.ranks import Rank
 from slurm.work import cores
-from tests.conftest import base, planned, write_yaml
+from tests.conftest import base, planned, wait_until, write_yaml
+from tests.group_bench import Processes
 
 
 @pytest.mark.parametrize(
@@ -150,9 +154,9 @@ def test_processes_of_several_nodes_have_a_device_and_their_machine_s_memory_eac
 
 def group_of(key: bytes, come: Any, size: int = 2) -> list[meeting.Member]:
     """Those that come, as their leader sees them.  Args: come: called with the address."""
-    with Listener(("127.0.0.1", 0), backlog=8, authkey=key) as listener:
+    with Listener(("127.0.0.1", 0), backlog=8) as listener:
         threading.Thread(target=come, args=(listener.address,), daemon=True).start()
-        return meeting.met(listener, size, {})
+        return meeting.met(listener, key, size, {})
 
 
 def test_a_task_that_does_not_come_is_a_lost_node(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,10 +189,82 @@ def test_who_does_not_know_the_key_is_not_let_in() -> None:
     def come(address: tuple[str, int]) -> None:
         with pytest.raises((AuthenticationError, EOFError, ConnectionError)):
             Client(address, authkey=b"other")
-        held.extend(meeting.connected(1, what, address, key) for what in (meeting.TOLD, meeting.BEATS, meeting.TASK))
+        held.extend(meeting.connected(1, what, address, key) for what in EVERY)
 
     (member,) = group_of(key, come)
     assert member.rank == 1 and member.task is not None and len(held) == 3
+
+
+EVERY = (meeting.TOLD, meeting.BEATS, meeting.TASK)
+
+
+def test_strangers_do_not_keep_a_group_from_meeting() -> None:
+    """One that speaks another language, and one that says nothing."""
+    key, held = secrets.token_bytes(16), list[Any]()
+
+    def come(address: tuple[str, int]) -> None:
+        for words in (b"", b"GET / HTTP/1.0\r\n\r\n"):
+            held.append(socket.create_connection(address))
+            held[-1].sendall(words)
+        time.sleep(0.5)
+        held.extend(meeting.connected(1, what, address, key) for what in EVERY)
+
+    (member,) = group_of(key, come)
+    assert member.rank == 1 and len(held) == 5
+
+
+def test_who_comes_first_hears_its_leader_wait_for_the_others() -> None:
+    """Else it would take it for hung."""
+    key, held, heard = secrets.token_bytes(16), list[Any](), list[bool]()
+
+    def come(address: tuple[str, int]) -> None:
+        held.extend(meeting.connected(1, what, address, key) for what in EVERY)
+        heard.append(held[1].poll(5))
+        held.extend(meeting.connected(2, what, address, key) for what in EVERY)
+
+    assert len(group_of(key, come, size=3)) == 2 and heard == [True]
+
+
+def test_nobody_listens_any_more_once_all_have_come() -> None:
+    key, held, before = secrets.token_bytes(16), list[Any](), threading.active_count()
+    group_of(key, lambda address: held.extend(meeting.connected(1, what, address, key) for what in EVERY))
+    wait_until(lambda: threading.active_count() == before, "the threads have ended")
+
+
+@pytest.mark.parametrize(("failed", "code"), [({}, 1), ({"a": "boom"}, 1)])
+def test_a_job_that_cannot_tell_its_tasks_that_all_is_over_ends_them_by_its_code(
+    failed: dict[str, str], code: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from experiments.running.pool import Summary
+    from slurm import work as slurm_work
+
+    class Rest:
+        rendezvous, _code = Rendezvous(tmp_path / "7.json", "n1", 4), slurm_work.Work._code
+
+    assert slurm_work.Work.end(Rest(), Summary()) == 0  # type: ignore[arg-type]
+
+    def full(self: Rendezvous) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Rendezvous, "close", full)
+    assert slurm_work.Work.end(Rest(), Summary(failed=failed)) == code  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_framework_leaves_the_signals_of_its_process_and_the_way_to_others_alone(backend: str) -> None:
+    """A worker saves its trial at SIGTERM, on one device as in a group."""
+    processes = Processes(backend, 2)
+    try:
+        for caught, interface in processes.do(signals_and_interface):
+            assert not caught and interface == (None if backend == "jax" else "lo")
+    finally:
+        processes.end()
+
+
+def signals_and_interface(backend: Any, group: Any) -> tuple[bool, str | None]:
+    """Whether something catches SIGTERM, for which nobody has asked; and the interface of the exchange."""
+    status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1), os.environ.get("GLOO_SOCKET_IFNAME")
 
 
 def test_a_lost_node_ends_the_job_and_no_trial(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:
@@ -215,7 +291,7 @@ def test_a_job_that_has_lost_a_node_goes_back_into_the_queue(monkeypatch: pytest
     from slurm import work as slurm_work
 
     class Rest:
-        rendezvous = None
+        rendezvous, _code = None, slurm_work.Work._code
 
     monkeypatch.setattr(slurm_work, "requeue", lambda: 77)
     lost = Summary(error=Failure(NODE_LOST, "rank 1: its task is gone"))

@@ -21,6 +21,7 @@ RANKS = "ranks"  # the axis of the mesh: a device of each process
 def join(group: Group, address: str, timeout_s: float) -> None:
     """See contract.Backend.join."""
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM from the worker, which saves
     jax.distributed.initialize(
         address,
         group.size,

@@ -1,8 +1,11 @@
 """Several processes as one, which train one trial or count themselves."""
 
+import os
+import socket
 from datetime import timedelta
 from typing import TypeVar
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -14,9 +17,22 @@ T = TypeVar("T")
 
 def join(group: Group, address: str, timeout_s: float) -> None:
     """See contract.Backend.join."""
+    # Gloo's own choice is what the machine's name resolves to, which may be an address that others do not reach.
+    if interface := _interface(address):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     timeout = timedelta(seconds=timeout_s)
     dist.init_process_group(None, f"tcp://{address}", timeout, group.size, group.rank)
     summed(torch.zeros((1, group.size)), group)
+
+
+def _interface(address: str) -> str | None:
+    """The name of the network interface by which this machine reaches an address, host:port; None: it has none."""
+    host, _, port = address.rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, int(port)))  # of UDP: nothing is sent
+        own = probe.getsockname()[0]
+    names = psutil.net_if_addrs().items()
+    return next((name for name, addresses in names if own in [one.address for one in addresses]), None)
 
 
 def summed(flat_rn: Tensor, group: Group) -> Tensor:

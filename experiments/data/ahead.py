@@ -106,6 +106,12 @@ class Ahead:
         with self.changed:
             return self.changed.wait_for(lambda: self.error is not None or self._are_made(num_steps), seconds)
 
+    def check(self, num_steps: int) -> None:
+        """Raises: DataLost, or what else a thread met that keeps so many steps from being made."""
+        with self.changed:
+            if self.error is not None and not self._are_made(num_steps):
+                raise self.error
+
     def take(self, num_steps: int) -> Array:
         """The pixels of the next steps, uint8 (k, b, h, w, c); a later call writes over them.
 
@@ -113,10 +119,8 @@ class Ahead:
         """
         while not self.wait(num_steps, 1.0):
             pass
+        self.check(num_steps)
         with self.changed:
-            if not self._are_made(num_steps):
-                assert self.error is not None
-                raise self.error
             slots = [self.slots.pop(self.step + i) for i in range(num_steps)]
         for i, slot in enumerate(slots):
             self.chunk[i] = slot.pixels

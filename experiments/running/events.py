@@ -18,6 +18,7 @@ __all__ = [
     "Evaluated",
     "Event",
     "How",
+    "Lost",
     "Noted",
     "Order",
     "Returned",
@@ -71,6 +72,13 @@ class Beat:
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Why the first process of a group is about to end, in the midst of what it waits for."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True)
 class Returned:
     """A worker gives a trial back, whose state is as it was: it waits again.
 
@@ -85,7 +93,7 @@ class Returned:
 
 
 Event = Started | Returned | Stepped | Evaluated | Noted | Ended  # of a trial
-Told = Event | Spent | Beat
+Told = Event | Spent | Beat | Lost
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,10 @@ CAUSES = {
 }
 
 
+# Causes that are not the trial's, where a process of its group has met them: those of its machine, or of all trials.
+NOT_ITS_OWN = frozenset({NODE_LOST, "import_error", "data_missing", "disk_full"})
+
+
 class DataMissing(MixlabError):
     """The data of a trial that was planned cannot be read, or has changed."""
 

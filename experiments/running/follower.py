@@ -8,22 +8,22 @@ import sys
 import threading
 import traceback
 from dataclasses import replace
-from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
 import backends
 from backends.errors import MixlabError
 from backends.microbatches import Group
+from experiments.data.ahead import WAIT_S, Interrupted
 from experiments.running.failures import failure
 from experiments.running.group import EXCHANGE_S
 from experiments.running.meeting import meet
-from experiments.running.messages import Halt, Join, Load, Open, Say, States, Steps, other_step
+from experiments.running.messages import Fed, Halt, Join, Load, Open, Say, States, Steps, Waits, other_step
 from experiments.running.opener import Opened, Opener, Spending, WorkerSpec
 from experiments.running.place import take_place
 from experiments.running.shares import said
 from experiments.spec.trial import Trial
-from experiments.training.feed import Feed, Feeds, batches, read_by
+from experiments.training.feed import Feed, Feeds, read_by
 from experiments.training.plan import step_plan
 
 
@@ -76,6 +76,8 @@ class Follower:
                 self._open(message.trial)
             elif isinstance(message, Load):
                 self._load(message)
+            elif isinstance(message, Fed):
+                self._tell_fed(message)
             elif isinstance(message, Steps):
                 self._train(message)
             elif isinstance(message, Say):
@@ -105,6 +107,15 @@ class Follower:
             span = (splits.train, message.first_step, message.last_step, len(self.spec.cpus), self.group)
             self.feeds = Feeds([Feed(self.trial, read_by(self.trial, source, splits), *span)])
 
+    def _tell_fed(self, message: Fed) -> None:
+        is_fed = self.feeds.wait(message.num, WAIT_S)
+        try:
+            self.feeds.check(message.num)
+        except Exception as error:  # of an image: the state is sound, and the leader saves it
+            self.connection.send(failure(error))
+        else:
+            self.connection.send(is_fed)
+
     def _train(self, message: Steps) -> None:
         assert self.trial is not None and self.opened is not None
         self._check_step(message.first)
@@ -121,11 +132,18 @@ class Follower:
     def _say(self, message: Say) -> None:
         assert self.opened is not None
         self._check_step(message.step)
-        read = partial(batches, num_threads=len(self.spec.cpus))
-        for answer in said(self.opened.program, self.opened.stored.splits.images, message.indices, self.group, read):
-            if self.connection.poll():  # told to halt
-                return
-            self.connection.send(answer)
+        program, images = self.opened.program, self.opened.stored.splits.images
+        with contextlib.suppress(Interrupted):
+            for answer in said(program, images, message.indices, self.group, len(self.spec.cpus), self._wait):
+                if self.connection.poll():
+                    return
+                self.connection.send(answer)
+
+    def _wait(self) -> None:
+        """An evaluation waits for images.  Raises: Interrupted: its leader tells to halt."""
+        if self.connection.poll():
+            raise Interrupted
+        self.connection.send(Waits())
 
     def _give(self) -> None:
         assert self.opened is not None

@@ -14,6 +14,7 @@ import contextlib
 import functools
 import multiprocessing
 import secrets
+import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from multiprocessing.connection import Listener
 from typing import Any
@@ -23,6 +24,8 @@ from backends.arrays import Array, State
 from backends.contract import Predictions, Program, StepMetrics
 from backends.microbatches import Group
 from backends.plan import StepPlan
+from experiments.data.ahead import WAIT_S
+from experiments.data.pixels import DataLost
 from experiments.machine import malloc
 from experiments.running.failures import Failure, GroupLost
 from experiments.running.meeting import (
@@ -33,13 +36,12 @@ from experiments.running.meeting import (
     named,
     node_name,
 )
-from experiments.running.messages import Halt, Join, Load, Open, Say, States, Steps, other_step
+from experiments.running.messages import Fed, Halt, Join, Load, Open, Say, States, Steps, Waits, other_step
 from experiments.running.opener import WorkerSpec
 from experiments.running.shares import in_order, said
 from experiments.running.watch import Watch
 from experiments.spec.trial import Trial
 from experiments.training.evaluate import Predict
-from experiments.training.feed import batches
 
 EXCHANGE_S = 1800.0  # of one exchange: a hang is found by beats, and others may compile for minutes meanwhile
 
@@ -91,13 +93,15 @@ class Leader:
         """A program whose steps all processes take."""
         return LedProgram(self, program, trial, first_step, last_step)
 
-    def predictor(self, program: Program, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
+    def predictor(
+        self, program: Program, images: Any, num_threads: int = 1, idle: Callable[[], None] = lambda: None
+    ) -> Predict:
         """What the programs of all say of some of the images, in their order; see evaluate.predictor."""
 
         def predict(indices: Array) -> Iterator[Sequence[Predictions]]:
             self._tell(Say(self.step, indices))
-            own = said(program, images, indices, self.group, read)
-            others = (functools.partial(self._hear, member) for member in self.members)
+            own = said(program, images, indices, self.group, num_threads, idle)
+            others = (functools.partial(self._hear_said, member, idle) for member in self.members)
             is_whole = False
             try:
                 yield from in_order(indices, [lambda: next(own, None), *others], self.names)
@@ -125,13 +129,24 @@ class Leader:
             do()
         self.step = load.first_step
 
-    def train(self, steps: Steps, do: Callable[[], list[StepMetrics]]) -> list[StepMetrics]:
+    def fed(self, num_steps: int) -> bool:
+        """Whether the others have the pixels of so many steps.  Raises: DataLost: one of them cannot read an image."""
+        self._tell(Fed(num_steps))
+        answers = {str(member): self._hear(member) for member in self.members}
+        for who, answer in answers.items():
+            if isinstance(answer, Failure):
+                raise DataLost(named(answer, who).reason)
+        return all(answers.values())
+
+    def train(
+        self, steps: Steps, do: Callable[[], list[StepMetrics]], compile_s: Callable[[], float] = lambda: 0.0
+    ) -> list[StepMetrics]:
         """Let all take some steps, within a time that follows from that of the steps before.
 
-        Args:   do: takes them here.
+        Args:   do: takes them here.    compile_s: see Limit.within.
         Raises: GroupLost: also where fewer or more were taken here, which the others would wait for.
         """
-        with self.watch.stepping():
+        with self.watch.steps.within(compile_s), self.watch.meeting():
             self._tell(steps)
             metrics = do()
         self.step, until = steps.first + len(metrics[0].loss), steps.first + steps.num
@@ -144,13 +159,32 @@ class Leader:
         with contextlib.suppress(GroupLost):
             self._tell(Halt())
             for member in self.members:
-                while not isinstance(self._hear(member), Halt):
+                while not isinstance(self._hear_said(member), Halt):
                     pass
 
     def _hear(self, member: Member) -> Any:
         """What one of the others answers.  Raises: GroupLost: its process has ended."""
         with self.watch.meeting():
             return member.told.recv()
+
+    def _hear_said(self, member: Member, idle: Callable[[], None] = lambda: None) -> Any:
+        """What it answers in an evaluation.
+
+        Args:   idle: called every WAIT_S while it is waited for.
+        Raises: GroupLost: its process has ended, or does not answer.    What `idle` raises.
+        """
+        while True:
+            with self.watch.answers.within(member=member):
+                while not self._has_answered(member):
+                    idle()
+                answer = self._hear(member)
+            if not isinstance(answer, Waits):
+                return answer
+            idle()
+
+    def _has_answered(self, member: Member) -> bool:
+        with self.watch.meeting():
+            return member.told.poll(WAIT_S)
 
     def _tell(self, message: Any) -> None:
         with self.watch.meeting():
@@ -162,14 +196,17 @@ def _called(spec: WorkerSpec, group: Group, follow: Callable[..., None]) -> list
     """The other processes of a group: invited where there is a rendezvous, else started.  Raises: GroupLost."""
     key, rendezvous, processes = secrets.token_bytes(16), spec.rendezvous, {}
     backlog = 3 * group.size  # all connect at once
-    with Listener(("" if rendezvous else LOCAL, 0), backlog=backlog, authkey=key) as listener, malloc.large_pages():
+    with Listener(("" if rendezvous else LOCAL, 0), backlog=backlog) as listener, malloc.large_pages():
         if rendezvous:
             rendezvous.invite(int(listener.address[1]), key, spec.backend, len(spec.cpus))
+        # inherited: Slurm sends it to all processes of a step, and until `follow` ignores it, it would end one
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         for rank, one in enumerate(spec.others, 1):
             arguments = (one, Group(rank, group.size), listener.address, key)
             processes[rank] = _CONTEXT.Process(target=follow, args=arguments, name=f"mixlab-rank-{rank}", daemon=True)
             processes[rank].start()
-        return met(listener, group.size, processes)
+        signal.pthread_sigmask(signal.SIG_SETMASK, held)
+        return met(listener, key, group.size, processes)
 
 
 class LedProgram:
@@ -200,7 +237,7 @@ class LedProgram:
 
     def train(self, plans: Sequence[StepPlan]) -> list[StepMetrics]:
         message = Steps(plans[0].first_step, plans[0].num_steps)
-        return self.leader.train(message, lambda: self.program.train(plans))
+        return self.leader.train(message, lambda: self.program.train(plans), lambda: self.program.compile_s)
 
     def predict(self, images: Array) -> list[Predictions]:
         return self.program.predict(images)

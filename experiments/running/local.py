@@ -17,8 +17,8 @@ from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
-from experiments.running.events import Beat, Ended, Noted, Returned, Spent, Stop, Told, Train
-from experiments.running.failures import Failure
+from experiments.running.events import Beat, Ended, Lost, Noted, Returned, Spent, Stop, Told, Train
+from experiments.running.failures import NOT_ITS_OWN, Failure
 from experiments.running.meeting import Silence, ended, node_name
 from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
@@ -148,7 +148,7 @@ class LocalRun:
         signal.pthread_sigmask(signal.SIG_SETMASK, held)
         theirs.close()
         slot.backend, slot.num_devices = backend, planned.trial.run.devices
-        slot.silence = Silence() if slot.num_devices > 1 else None
+        slot.silence = slot.lost = None
 
     def _listen(self) -> None:
         """Handle the events that are there, or wait a moment for one."""
@@ -175,6 +175,10 @@ class LocalRun:
 
     def _handle(self, slot: Slot, event: Told) -> None:
         if isinstance(event, Beat):
+            slot.silence = slot.silence or Silence()  # not before: what it imports may take long to come
+            return None
+        if isinstance(event, Lost):
+            slot.lost = event.failure
             return None
         if isinstance(event, Spent):
             return self.summary.add(event.seconds)
@@ -234,31 +238,40 @@ class LocalRun:
     def _bury(self, slot: Slot) -> None:
         """A worker died with trials in hand, by a signal (such as the kernel's, out of memory) or a crash."""
         slot.process.join()
-        code, buried = slot.process.exitcode, list(slot.trials.values())
+        failure, buried = self._cause_of_death(slot), list(slot.trials.values())
         slot.trials, slot.process, slot.connection, slot.backend, slot.is_spent = {}, None, None, None, False
         if self.stopping:
             self.summary.left += [planned.trial.id for planned in buried]
             return
-        is_silent = slot.silence is not None and slot.silence.is_too_long()  # and was killed for it
-        reason = f"rank 0 on {node_name()}: {slot.silence}" if is_silent else f"its process {ended(code)}"
-        is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
-        if is_out_of_memory:
-            reason += ": its memory was out"
-        failure = Failure("out_of_memory" if is_out_of_memory else "killed", reason)
         if len(buried) > 1:
-            self._note(buried[0], f"{reason}; those of its {len(buried)} trials that are not done are tried one by one")
+            sentence = f"{failure.reason}; those of its {len(buried)} trials that are not done are tried one by one"
+            self._note(buried[0], sentence)
         for planned in buried:
             record = self.store.sound_record(planned.trial.id)
             if record is not None and is_final(record):  # it died between its record and its word of it
                 self._end(planned, as_recorded(planned.trial.id, record))
             elif is_halted(planned, self.store):
                 self._end(planned, Ended(planned.trial.id, "paused"))
+            elif failure.cause in NOT_ITS_OWN:
+                self._end(planned, Ended(planned.trial.id, "error", failure))
             elif len(buried) > 1:  # the others may have been the cause: alone, a failure is a trial's own
                 self._take_back(planned, Returned(planned.trial.id, 1, failure, crashed=True))
             elif self._is_tried_again(planned, failure):
-                self._note(planned, f"{reason}; it is begun again")
+                self._note(planned, f"{failure.reason}; it is begun again")
             else:
                 self._fail(planned, failure)
+
+    def _cause_of_death(self, slot: Slot) -> Failure:
+        """Why a worker has ended."""
+        if slot.lost:
+            return slot.lost
+        is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
+        reason = f"its process {ended(slot.process.exitcode)}"
+        if is_out_of_memory:
+            return Failure("out_of_memory", f"{reason}: its memory was out")
+        if slot.silence and slot.silence.is_too_long():  # and was killed for it
+            reason = f"rank 0 on {node_name()}: {slot.silence}"
+        return Failure("killed", reason)
 
     def _note(self, planned: GridTrial, sentence: str) -> None:
         self.reporter.on_event(planned, Noted(planned.trial.id, sentence))

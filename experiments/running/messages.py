@@ -1,4 +1,4 @@
-"""What a leader tells the processes of its group; see group.py."""
+"""What a leader and the processes of its group tell each other; see group.py."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +28,18 @@ class Load:
     state: Mapping[str, Array]
     first_step: int
     last_step: int
+
+
+@dataclass(frozen=True)
+class Fed:
+    """Answer whether the pixels of so many steps are there, soon."""
+
+    num: int
+
+
+@dataclass(frozen=True)
+class Waits:
+    """What one that evaluates says while it waits for images."""
 
 
 @dataclass(frozen=True)

@@ -119,12 +119,28 @@ class Opener:
         device = self.spec.device.partition(":")[0] if self.spec.device else None
         return trial.run_spec(len(self.spec.cpus), device, self.spec.compile_cache, self.group)
 
+    def stored_as_here(self, trial: Trial) -> Trial:
+        """The trial with the storage that this process finds room for, which all of its group are to take.
+
+        Raises: DataMissing.    MixlabError: see storage.choose.
+        """
+        with self.spending.on("import"):
+            free = backends.load(self.spec.backend).free_memory_bytes(self.run_spec(trial))
+        with self.spending.on("data"):
+            how = self._storage(trial, self._load(trial), free)
+        return replace(trial, data=replace(trial.data, storage=how))
+
+    def _storage(self, trial: Trial, splits: Splits, free_bytes: int | None) -> str:
+        if self.held and self.held[0] == _images_of(trial) and trial.data.storage == AUTO:
+            return self.held[1].storage
+        return storage.choose(trial, splits, free_bytes, self.spec.num_here)
+
     def stored(self, trial: Trial, free_bytes: int | None) -> Stored:
         """The images of a trial, where it reads them from; trials of the same images share them."""
-        splits, augment = self._load(trial), trial.data.augment
-        key = (trial.info.content, host.needed(augment), bool(augment.inception))
-        if not (self.held and self.held[0] == key and trial.data.storage in (AUTO, self.held[1].storage)):
-            how, self.held = storage.choose(trial, splits, free_bytes), None  # first let go of what is not read again
+        splits, key = self._load(trial), _images_of(trial)
+        how = self._storage(trial, splits, free_bytes)
+        if not (self.held and self.held[0] == key and how == self.held[1].storage):
+            self.held = None  # first let go of what is not read again
             self.held = (key, storage.stored(trial, splits, how, self.spec.cache, self.check_stop))
         held = self.held[1]
         return replace(held, splits=replace(splits, images=held.splits.images))
@@ -149,3 +165,9 @@ class Opener:
             raise
         except MixlabError as error:
             raise DataMissing(str(error)) from error
+
+
+def _images_of(trial: Trial) -> tuple[Any, ...]:
+    """What trials share that read the same images in the same way."""
+    augment = trial.data.augment
+    return trial.info.content, host.needed(augment), bool(augment.inception)

@@ -97,6 +97,7 @@ class Slot:
     silence: Silence | None = None  # of the worker; None: of one that leads no group, which may be stopped for long
     trials: dict[str, GridTrial] = field(default_factory=dict)  # in the worker's hands, by id
     is_spent: bool = False  # its worker is not used again
+    lost: Failure | None = None  # of a process of the worker's group, for which the worker ends
 
     def places(self, run: RunConfig) -> list[tuple[tuple[int, ...], str | None]]:
         """The cores and the device of each process that trains a trial; None: the trial's own device."""

@@ -14,6 +14,7 @@ from backends.arrays import Array
 from backends.contract import PREDICT_BATCH, Predictions, Program
 from backends.microbatches import Group
 from experiments.running.failures import Failure, GroupLost
+from experiments.running.meeting import named
 from experiments.training.feed import batches
 
 
@@ -37,11 +38,16 @@ def share(indices: Array, group: Group) -> Array:
 
 
 def said(
-    program: Program, images: Any, indices: Array, group: Group, read: Callable[..., Iterator[Array]] = batches
+    program: Program,
+    images: Any,
+    indices: Array,
+    group: Group,
+    num_threads: int = 1,
+    idle: Callable[[], None] = lambda: None,
 ) -> Iterator[Said]:
-    """What a process's program says of its share, batch by batch.  Args: read: see evaluate.predictor."""
+    """What a process's program says of its share, batch by batch; see evaluate.predictor."""
     own = share(indices, group)
-    for i, pixels in enumerate(read(images, own, PREDICT_BATCH)):
+    for i, pixels in enumerate(batches(images, own, PREDICT_BATCH, num_threads, idle)):
         yield Said(own[i * PREDICT_BATCH : (i + 1) * PREDICT_BATCH], program.predict(pixels))
 
 
@@ -57,11 +63,11 @@ def in_order(
     for i, examples in enumerate(of_batches(indices)):
         answer, who = hear[i % len(hear)](), names[i % len(hear)]
         if isinstance(answer, Failure):
-            raise GroupLost(Failure(answer.cause, f"{who}: {answer.reason}"))
+            raise GroupLost(named(answer, who))
         if answer is None or not np.array_equal(answer.examples, examples):
             first = i * PREDICT_BATCH
             last = min(first + PREDICT_BATCH, len(indices)) - 1
             found = "none" if answer is None else "those of other examples"
             where = f"expected the predictions of examples {first} to {last} of an evaluation, got {found}"
-            raise GroupLost(Failure("error", f"{who}: {where}"))
+            raise GroupLost(named(Failure("error", where), who))
         yield answer.outputs

@@ -39,10 +39,11 @@ class Stored:
     source: Pixels | None
 
 
-def choose(trial: Trial, splits: Splits, free_bytes: int | None) -> str:
+def choose(trial: Trial, splits: Splits, free_bytes: int | None, num_here: int = 1) -> str:
     """The storage of a trial: memory, disk or encoded.
 
     Args:   free_bytes: of its device; None: it uses the machine's own memory.
+            num_here: processes of this machine that train it, each with images of its own.
     Raises: MixlabError: the data cannot be stored as `data.storage` asks.
     """
     asked, form = trial.data.storage, splits.pixels.form
@@ -51,7 +52,7 @@ def choose(trial: Trial, splits: Splits, free_bytes: int | None) -> str:
     if asked != AUTO:
         return asked
     num_bytes = fit.images_bytes(trial) if trial.data.augment.inception else limits.decoded_bytes(splits.about)
-    available, on_disk = memory.available_bytes(), "encoded" if form == "encoded" else "disk"
+    available, on_disk = memory.available_bytes() // num_here, "encoded" if form == "encoded" else "disk"
     if not _is_taken(form, num_bytes, available):
         return on_disk
     needed, free = (num_bytes, available) if free_bytes is None else (fit.need(trial, False).total, free_bytes)

@@ -11,11 +11,47 @@ from collections.abc import Callable, Iterator, Sequence
 
 from experiments.machine import memory
 from experiments.running.failures import Failure, GroupLost
-from experiments.running.meeting import BEAT_S, WORD_S, Member, Silence, ended, named, task_lost, word
+from experiments.running.meeting import BEAT_S, WORD_S, Awake, Member, Silence, ended, named, task_lost, word
 
-STEPS_S, TIMES = 30.0, 20  # a call of steps that lasts longer, and so many times the longest before, hangs
+LASTS_S, TIMES = 30.0, 20  # what lasts longer, and so many times the longest before, hangs
+LEAST_S = 0.001  # of what is not worth a measure
 FOUND_S = 5.0  # after an error, until the loss that it may come from is found
 ENDS_S = 10.0  # after a loss, until what waits for the others has ended by itself
+
+
+class Limit:
+    """How long something may last: LASTS_S, or TIMES the longest before; the first time may compile, and has none."""
+
+    def __init__(self, awake: Awake, sentence: str):
+        self.awake, self.sentence = awake, sentence
+        self.longest_s = 0.0
+        self.since: float | None = None  # when it has begun, by `awake`
+        self.member: Member | None = None  # that is waited for; None: all are
+
+    def begin(self) -> None:
+        """What comes is of another program."""
+        self.longest_s = 0.0
+
+    @contextlib.contextmanager
+    def within(self, compile_s: Callable[[], float] = lambda: 0.0, member: Member | None = None) -> Iterator[None]:
+        """Time what is done inside.
+
+        Args: compile_s: seconds for which the program has compiled, which say nothing of the next time.
+              member: who is waited for; None: all.
+        """
+        start, compiled = self.awake.seconds, compile_s()
+        self.since, self.member = start, member
+        try:
+            yield
+            lasted_s = self.awake.seconds - start - (compile_s() - compiled)
+            self.longest_s = max(self.longest_s, lasted_s, LEAST_S)
+        finally:
+            self.since = None
+
+    def is_over(self) -> bool:
+        since = self.since  # read once: the training sets it back meanwhile
+        too_long_s = max(LASTS_S, TIMES * self.longest_s)
+        return bool(self.longest_s) and since is not None and self.awake.seconds - since > too_long_s
 
 
 class Watch:
@@ -25,7 +61,9 @@ class Watch:
         """Args: on_lost: told of a loss that `meeting` has not met; this process ends then."""
         self.members, self.on_lost = members, on_lost
         self.lost: Failure | None = None
-        self.is_closed, self.longest_s, self.since = False, 0.0, 0.0
+        self.is_closed, self.awake = False, Awake()
+        self.steps = Limit(self.awake, "no step has ended for too long")
+        self.answers = Limit(self.awake, "it has not answered in an evaluation for too long")
         self.oom_kills = memory.oom_kills()
         threading.Thread(target=self._watch, name="group", daemon=True).start()
 
@@ -56,17 +94,10 @@ class Watch:
                 self._raise(error)
             raise
 
-    @contextlib.contextmanager
-    def stepping(self) -> Iterator[None]:
-        """The same of a call of steps, within a time that follows from those since `begin`."""
-        start = self.since = time.monotonic()
-        with self.meeting():
-            yield
-        self.since, self.longest_s = 0.0, max(self.longest_s, time.monotonic() - start)
-
     def begin(self) -> None:
-        """Another program takes the next steps; the first ones may compile for minutes."""
-        self.longest_s = 0.0
+        """Another program comes; its first steps and answers may compile for minutes."""
+        self.steps.begin()
+        self.answers.begin()
 
     def _raise(self, error: Exception | None) -> None:
         assert self.lost is not None
@@ -77,6 +108,7 @@ class Watch:
         """Answer the beats of the others, and find out who has none."""
         silences = {member.rank: Silence() for member in self.members}
         while not self.is_closed and self.lost is None:
+            self.awake.look()
             for member in self.members:
                 try:
                     while member.beats.poll(0):
@@ -90,9 +122,10 @@ class Watch:
                     return self._lose(member, None)
                 if silences[member.rank].is_too_long():
                     return self._lose(member, str(silences[member.rank]))
-            since = self.since  # read once: the training sets it back meanwhile
-            if since and self.longest_s and time.monotonic() - since > max(STEPS_S, TIMES * self.longest_s):
-                return self._lose(self.members[0], "no step has ended for too long", "the group")
+            for limit in (self.steps, self.answers):
+                if limit.is_over():
+                    waited = limit.member
+                    return self._lose(waited or self.members[0], limit.sentence, "" if waited else "the group")
             time.sleep(BEAT_S)
         return None
 

@@ -26,8 +26,8 @@ from experiments.results.claims import Claim, ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import replicas
-from experiments.running.events import Ended, How, Noted, Returned, Spent, Started, Told
-from experiments.running.failures import NODE_LOST, DoesNotFit, Failure, GroupLost, failure
+from experiments.running.events import Ended, How, Lost, Noted, Returned, Spent, Started, Told
+from experiments.running.failures import NOT_ITS_OWN, DoesNotFit, Failure, GroupLost, failure
 from experiments.running.follower import follow
 from experiments.running.group import Leader
 from experiments.running.opener import Opener, Spending, WorkerSpec
@@ -167,8 +167,9 @@ class Worker:
         """Train what is in hand. Args: trial: the one whose start is told already; it, or one like it, is in hand."""
         if self.spec.num_devices > 1 and self.leader is None:
             with self.spending.on("import"):
-                self.leader = Leader(self.spec, follow, self._note_loss)
+                self.leader = Leader(self.spec, follow, lambda lost: self.send(Lost(lost)))
         if self.leader:
+            trial = self.opener.stored_as_here(trial)
             self.leader.open(trial)
         try:
             opened = self.opener.open(trial, max(1, len(self.in_hand)))
@@ -220,7 +221,7 @@ class Worker:
             return Loop(runs, states, program, *rest)
         (run,) = runs
         led = self.leader.led(program, run.trial, run.progress.step, until or run.trial.num_steps)
-        return Loop(runs, states, led, *rest, self.group, self.leader.predictor)
+        return Loop(runs, states, led, *rest, self.group, self.leader.predictor, self.leader.fed)
 
     def _restored(self, one: InHand, splits: Splits) -> tuple[TrialRun, State]:
         self.store.begin(one.trial, self._environment)
@@ -261,9 +262,9 @@ class Worker:
             return Ended(key, "paused" if isinstance(error, Paused) else "stopped")
         if isinstance(error, ClaimLost):
             return Ended(key, "busy")
-        if isinstance(error, GroupLost) and error.failure.cause == NODE_LOST:
-            return Ended(key, "error", error.failure)  # of the whole job, and none of the trial
-        if isinstance(error, MixlabError):
+        if isinstance(error, GroupLost) and self.stop.is_set():  # as where a worker dies that was asked to stop
+            return Ended(key, "stopped")
+        if isinstance(error, MixlabError) or (isinstance(error, GroupLost) and error.failure.cause in NOT_ITS_OWN):
             return Ended(key, "error", self._with_way_on(key, failure(error)))
         if error is not None:
             failed = failure(error)
@@ -295,13 +296,6 @@ class Worker:
         """End the other processes of its group."""
         if self.leader:
             self.leader.close()
-
-    def _note_loss(self, lost: Failure) -> None:
-        """Why this process is about to end, in another thread than the training's."""
-        for one in self.in_hand:
-            self.send(Noted(one.trial.id, lost.reason))
-            if lost.cause == NODE_LOST:
-                self.send(Ended(one.trial.id, "error", lost))
 
     def _check_stop(self) -> None:
         """Images are read, for minutes where there are many.  Raises: Interrupted."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,10 @@ TOP = 5
 Predict = Callable[[Array], Iterator[Sequence[Predictions]]]
 
 
-def predictor(program: Trainer, images: Any, read: Callable[..., Iterator[Array]] = batches) -> Predict:
-    """What a program of this process says of some of the images.  Args: read: gives them, see feed.batches."""
-    return lambda indices: (program.predict(pixels) for pixels in read(images, indices, PREDICT_BATCH))
+def predictor(program: Trainer, images: Any, num_threads: int = 1, idle: Callable[[], None] = lambda: None) -> Predict:
+    """What a program of this process says of some of the images.  Args: see feed.batches."""
+    read = partial(batches, size=PREDICT_BATCH, num_threads=num_threads, idle=idle)
+    return lambda indices: (program.predict(pixels) for pixels in read(images, indices))
 
 
 @dataclass(frozen=True, eq=False)

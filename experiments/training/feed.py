@@ -73,6 +73,11 @@ class Feeds:
         until = time.monotonic() + seconds
         return all(feed.wait(num_steps, max(0.0, until - time.monotonic())) for feed in self.feeds.values())
 
+    def check(self, num_steps: int) -> None:
+        """Raises: what a thread met that keeps so many steps from being made."""
+        for feed in self.feeds.values():
+            feed.check(num_steps)
+
     def take(self, trial_id: str, num_steps: int) -> Array | None:
         """See Feed.take; None: the trial has no feed."""
         feed = self.feeds.get(trial_id)

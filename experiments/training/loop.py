@@ -24,7 +24,7 @@ from experiments.files import StoreError
 from experiments.results.metrics import EXCHANGE_SECONDS, SPLITS, WAIT_SECONDS
 from experiments.training import probe
 from experiments.training.evaluate import Evaluation, Predict, evaluate_each, fit_probes, predictor
-from experiments.training.feed import Feed, Feeds, batches, read_by
+from experiments.training.feed import Feed, Feeds, read_by
 from experiments.training.plan import step_plan
 from experiments.training.trial_run import Point, TrialRun
 
@@ -58,6 +58,7 @@ class Loop:
         num_threads: int = 1,
         group: Group = ALONE,
         predictor: Callable[..., Predict] = predictor,
+        fed: Callable[[int], bool] = lambda num_steps: True,
     ):
         """Bring trials onto a program.
 
@@ -67,6 +68,7 @@ class Loop:
                       None: the program has the images.
               num_threads: of each trial, that make its pixels, and those of evaluations.
               group: whose first process this is.    predictor: shares evaluations out in it, see evaluate.predictor.
+              fed: tells whether its other processes have the pixels of so many steps.
         Raises: MixlabError: a probe is asked for of more examples of a class than there are.
         """
         self.runs, self.program, self.splits = list(runs), program, splits
@@ -76,7 +78,7 @@ class Loop:
         self.shots = probe.draw(splits, self.trial.run.shots, "run.probe_shots")
         program.load(states)
         self.feeds, self.waited_s, self.waiting, self.num_threads = Feeds([]), 0.0, 0.0, num_threads
-        self.group, self.predictor = group, predictor
+        self.group, self.predictor, self.fed = group, predictor, fed
         if source is not None:
             span = (splits.train, self.step, self.last_step, num_threads, group)
             self.feeds = Feeds([Feed(run.trial, read_by(run.trial, source, splits), *span) for run in self.runs])
@@ -181,7 +183,9 @@ class Loop:
         if not self.feeds.feeds:
             return True
         start, compiled, is_fed = time.monotonic(), self.program.compile_s, False
-        while self.runs and not (is_fed := self.feeds.wait(num_steps, WAIT_S)) and not should_stop():
+        while self.runs and not (is_fed := self.feeds.wait(num_steps, WAIT_S) and self.fed(num_steps)):
+            if should_stop():
+                break
             self.waiting = 1.0
             yield from self._say()
         self.waited_s = self._spend(WAIT_SECONDS, start, compiled)
@@ -215,8 +219,7 @@ class Loop:
         return metrics
 
     def _evaluate(self, idle: Callable[[], None]) -> Leaving:
-        read = partial(batches, num_threads=self.num_threads, idle=idle)
-        predict = self.predictor(self.program, self.splits.images, read)
+        predict = self.predictor(self.program, self.splits.images, self.num_threads, idle)
         start, compiled = time.monotonic(), self.program.compile_s
         trained = self.splits.train[: self.trial.train.evaluate_train_examples]
         subsets = dict(zip(SPLITS, (trained, self.splits.validation, self.splits.test), strict=True))

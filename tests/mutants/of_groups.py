@@ -28,15 +28,21 @@ FAULTS: dict[str, list[Row]] = {
         ("self._check_step(message.step)\n", "\n", "group_faults -k does_other_work"),
         ("signal.signal(number, signal.SIG_IGN)", "pass", "group_faults -k signal_to_one"),
         ("connection.send(failure(error))\n        traceback", "pass\n        traceback", "group_faults -k exception"),
+        ("self.connection.send(Waits())", "pass", "group_faults -k evaluation_waits"),
+        ("self.feeds.check(message.num)", "pass", "group_faults -k cannot_read"),
     ],
     "experiments/running/group.py": [
         ("if self.step != until:", "if False:", "group_faults -k leader_that_stops_early"),
         ("self.watch.begin()\n", "pass\n", "group_faults -k first_steps"),
         ("self._halt()\n\n", "pass\n\n", "group_faults -k broken_off"),
+        ("return answer\n            idle()", "return answer", "group_faults -k stop_is_answered"),
+        ("{signal.SIGTERM})", "set())", "group_faults -k signal_while"),
     ],
     "experiments/running/watch.py": [
-        ("if since and self.longest_s and", "if False and", "group_faults -k do_not_end"),
-        ("if since and self.longest_s and", "if since and", "group_faults -k first_steps"),
+        ("if limit.is_over():", "if False:", "group_faults -k do_not_end"),
+        ("bool(self.longest_s) and since", "since", "group_faults -k first_steps"),
+        ("- (compile_s() - compiled)", "", "group_faults -k lasts_too_long"),
+        ("            self.since = None\n", "            pass\n", "group_faults -k lasts_too_long"),
         ("if silences[member.rank].is_too_long():", "if False:", "group_faults -k process_that_hangs"),
     ],
     "experiments/training/loop.py": [
@@ -48,12 +54,30 @@ FAULTS: dict[str, list[Row]] = {
     ],
     "experiments/running/meeting.py": [
         ("while not silence.is_too_long():", "while True:", "group_faults -k those_that_follow"),
-        ("if now - self._looked > GAP_S:", "if False:", "group_faults -k awake"),
-        ("return now - self._heard > SILENT_S", "return now - self._heard > 2 * SILENT_S", "group_faults -k awake"),
+        ("if now - self._looked < GAP_S:", "if True:", "group_faults -k awake"),
+        ("self._heard > SILENT_S", "self._heard > 2 * SILENT_S", "group_faults -k awake"),
+        ("            connection.send(None)\n", "            pass\n", "nodes -k comes_first"),
+        ("(OSError, EOFError, AuthenticationError)", "(ConnectionError, EOFError)", "nodes -k strangers"),
+        ("socket.create_connection((LOCAL, listener", "print((LOCAL, listener", "nodes -k nobody_listens"),
     ],
     "experiments/running/local.py": [
-        ("slot.silence = Silence() if", "slot.silence = None if", "group_faults -k leader_that_hangs_is"),
+        ("slot.process.kill()\n                continue", "pass\n                continue", "group_faults -k hangs_is"),
         ("                slot.silence.hear()\n", "                pass\n", "group_faults -k works_for_long"),
+        (
+            "slot.silence = slot.lost = None",
+            "slot.silence, slot.lost = Silence(), None",
+            "group_faults -k long_to_begin",
+        ),
+        ("elif failure.cause in NOT_ITS_OWN:", "elif False:", "group_faults -k by_the_cause_of_it"),
+        ("        if slot.lost:\n", "        if False:\n", "group_faults -k by_the_cause_of_it"),
+    ],
+    "experiments/running/worker.py": [
+        ("isinstance(error, GroupLost) and self.stop.is_set()", "False", "group_faults -k after_a_stop"),
+        ("trial = self.opener.stored_as_here(trial)", "pass", "group_faults -k finds_room"),
+        (", self.leader.predictor, self.leader.fed)", ", self.leader.predictor)", "group_faults -k disk_that"),
+    ],
+    "backends/jax/ranks.py": [
+        ('"jax_enable_preemption_service", False', '"jax_enable_preemption_service", True', "nodes -k signals_of"),
     ],
     "experiments/running/process.py": [
         ("        send(Beat())\n", "        pass\n", "group_faults -k works_for_long"),
