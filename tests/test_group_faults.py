@@ -465,6 +465,7 @@ def test_a_disk_that_stalls_for_one_process_is_waited_for(
 
 def test_an_image_that_one_process_cannot_read_is_named_and_the_state_is_saved(tmp_path: Path) -> None:
     trial = trial_of(tmp_path, streams=True)
+    trial = replace(trial, run=replace(trial.run, checkpoint_every_s=3600.0))
     ended = trained(trial, tmp_path, "an image is damaged")
     assert ended.how == "error" and ended.failure is not None and ended.failure.cause == "data_missing"
     assert ended.failure.reason.startswith(f"trial {trial.id}: {WHO}row 3 is damaged; it is saved at step ")
@@ -663,7 +664,9 @@ def test_what_lasts_too_long_is_measured_while_this_process_is_awake(monkeypatch
     assert not is_over(600, 598.0)  # it has compiled: the first time has no limit
     assert not is_over(39) and is_over(2 * 20 * 39) and limit.longest_s == 39 * 40
     limit.begin()
-    assert not is_over(3000) and not limit.is_over()
+    assert not is_over(300)
+    passes(20 * 310, 4)
+    assert not limit.is_over()  # nothing is under way
 
 
 def test_another_is_silent_only_while_this_process_is_awake(monkeypatch: pytest.MonkeyPatch) -> None:

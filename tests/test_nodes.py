@@ -142,8 +142,8 @@ def test_an_invitation_is_its_users_alone_and_the_next_one_has_the_next_number(t
     assert last and last.is_over and last.number == 3
 
 
-def test_processes_of_several_nodes_have_a_device_and_their_machine_s_memory_each(tmp_path: Path) -> None:
-    """Of eight devices of a trial on four nodes two are here: neither more nor fewer share this memory."""
+def test_processes_of_several_nodes_have_a_device_each(tmp_path: Path) -> None:
+    """Of eight devices of a trial on four nodes two are here."""
     from experiments.running.pool import Pool
 
     place = Rendezvous(tmp_path, "n1", 8, num_here=2)

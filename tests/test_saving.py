@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from backends.contract import StepMetrics
@@ -13,7 +14,7 @@ from backends.plan import StepPlan
 from experiments import data
 from experiments.data import Splits
 from experiments.files import StoreError
-from experiments.results import checkpoint
+from experiments.results import checkpoint, curves, kept
 from experiments.results.claims import Claim
 from experiments.results.store import CHECKPOINT, Store
 from experiments.training.loop import Loop, Stopped
@@ -54,7 +55,7 @@ class Slow:
 
 
 class Trains(Known):
-    """It does something at each call of steps."""
+    """It does something at each call of steps; its arrays are full of the number of the step."""
 
     exchange_s = 0.0
 
@@ -64,6 +65,9 @@ class Trains(Known):
 
     def train(self, plans: list[StepPlan]) -> list[StepMetrics]:
         self.do()
+        (state,) = self.held
+        last = plans[0].first_step + plans[0].num_steps
+        self.held = [{name: np.full_like(array, last) for name, array in state.items()}]
         return super().train(plans)
 
 
@@ -131,18 +135,26 @@ def test_what_is_written_has_the_state_and_the_best_weights_of_its_step(
     opened: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A kill at any instant leaves a whole checkpoint, and the weights that it names."""
-    slow, whole = Slow(monkeypatch), list[int]()
+    slow, (run, _), found = Slow(monkeypatch), opened, list[tuple[int, int | None]]()
     slow.goes_on.set()
-    drop = TrialRun.finish_saving
+    shapes = {name: array.shape for name, array in run.restore().items()}
+    drop = kept.drop_saved
 
-    def look(self: TrialRun) -> None:
-        drop(self)
-        if (self.folder / CHECKPOINT).exists():
-            whole.append(checkpoint.newest_step(self.folder / CHECKPOINT))
+    def look(folder: Path, **how: Any) -> None:
+        """After the write, in its thread, while the training goes on."""
+        drop(folder, **how)
+        if how.get("after", -1) >= 0:
+            return
+        state, progress = checkpoint.read(folder / CHECKPOINT, shapes)
+        assert all((array == progress["step"]).all() for array in state.values())
+        best = point["step"] if (point := curves.best(progress["curve"])) else None
+        assert best is None or (folder / f"best-{best:08d}.safetensors").exists()
+        found.append((progress["step"], best))
 
-    monkeypatch.setattr(TrialRun, "finish_saving", look)
+    monkeypatch.setattr(kept, "drop_saved", look)
     assert looped(opened, Group(0, 2)) == [None]
-    assert whole and whole == sorted(whole) and set(whole) <= set(slow.steps)
+    steps = [step for step, _ in found]
+    assert steps == sorted(steps) == slow.steps and found[-1][1]
 
 
 def test_the_next_checkpoint_waits_for_the_one_before(opened: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,15 @@ def test_auto_takes_memory_where_the_images_fit_into_the_machine(
     assert chosen(monkeypatch, available, None, sets[form], cache, "auto") == expected
 
 
+def test_each_process_of_a_machine_has_images_of_its_own(
+    sets: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial, splits = held(sets["array"], cache, "auto")
+    for available, expected in ((4 * BYTES, "memory"), (4 * BYTES - 1, "disk")):
+        monkeypatch.setattr(memory, "available_bytes", lambda available=available: available)
+        assert choose(trial, splits, None, num_here=4) == expected
+
+
 @pytest.mark.parametrize(("form", "else_taken"), [("array", "disk"), ("encoded", "encoded")])
 def test_auto_takes_memory_where_the_whole_trial_fits_into_the_device_too(
     form: str, else_taken: str, sets: dict[str, Path], cache: Path, monkeypatch: pytest.MonkeyPatch
