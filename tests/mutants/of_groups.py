@@ -57,7 +57,6 @@ FAULTS: dict[str, list[Row]] = {
         ("if now - self._looked < GAP_S:", "if True:", "group_faults -k awake"),
         ("self._heard > SILENT_S", "self._heard > 2 * SILENT_S", "group_faults -k awake"),
         ("            connection.send(None)\n", "            pass\n", "nodes -k comes_first"),
-        ("(OSError, EOFError, AuthenticationError)", "(ConnectionError, EOFError)", "nodes -k strangers"),
         ("socket.create_connection((LOCAL, listener", "print((LOCAL, listener", "nodes -k nobody_listens"),
     ],
     "experiments/running/local.py": [
