@@ -320,7 +320,7 @@ def raises(patch: pytest.MonkeyPatch, at: int) -> None:
     patch.setattr(group.LedProgram, "train", changed)
 
 
-MOMENTS = random.Random(0).sample(range(4, 300), 10) if os.environ.get("MIXLAB_GROUPS") == "long" else [AT]
+MOMENTS = random.Random(0).sample(range(4, 201), 10) if os.environ.get("MIXLAB_GROUPS") == "long" else [AT]
 MANY = {"steps": 300, "evaluate_every": 100}
 
 
