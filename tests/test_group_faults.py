@@ -92,7 +92,7 @@ def slow_to_read(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(follower.Feeds, "wait", waits)
 
 
-def without_an_image(patch: pytest.MonkeyPatch) -> None:
+def cannot_read(patch: pytest.MonkeyPatch, error: Exception) -> None:
     """It cannot read one of the steps from AT on."""
     wait, waited = follower.Feeds.wait, [0]
 
@@ -100,7 +100,7 @@ def without_an_image(patch: pytest.MonkeyPatch) -> None:
         waited[0] += num_steps
         for feed in self.feeds.values():
             if waited[0] >= AT:
-                feed.error, feed.slots = DataLost("row 3 is damaged"), {}
+                feed.error, feed.slots = error, {}
         return wait(self, num_steps, seconds)
 
     patch.setattr(follower.Feeds, "wait", waits)
@@ -143,7 +143,8 @@ PLANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "a batch counts twice": kept(of_rank_0),
     "it is soon silent": soon_silent,
     "its disk stalls": slow_to_read,
-    "an image is damaged": without_an_image,
+    "an image is damaged": functools.partial(cannot_read, error=DataLost("row 3 is damaged")),
+    "its memory is out": functools.partial(cannot_read, error=MemoryError("no room for a batch")),
     "it waits for images": hangs(STALLS_S, True),
     "it waits for images for ever": hangs(3600, True),
     "it hangs in an evaluation": hangs(3600, False),
@@ -470,6 +471,11 @@ def test_an_image_that_one_process_cannot_read_is_named_and_the_state_is_saved(t
     assert ended.how == "error" and ended.failure is not None and ended.failure.cause == "data_missing"
     assert ended.failure.reason.startswith(f"trial {trial.id}: {WHO}row 3 is damaged; it is saved at step ")
     assert 0 < newest(trial, tmp_path) < STEPS and not records(tmp_path / "runs")
+
+
+def test_what_else_fails_where_one_process_reads_keeps_its_cause(tmp_path: Path) -> None:
+    ended = trained(trial_of(tmp_path, streams=True), tmp_path, "its memory is out")
+    assert ended.failure == Failure("out_of_memory", f"{WHO}MemoryError: no room for a batch")
 
 
 def test_an_evaluation_waits_for_the_images_of_another_process(

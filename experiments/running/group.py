@@ -130,12 +130,16 @@ class Leader:
         self.step = load.first_step
 
     def fed(self, num_steps: int) -> bool:
-        """Whether the others have the pixels of so many steps.  Raises: DataLost: one of them cannot read an image."""
+        """Whether the others have the pixels of so many steps.
+
+        Raises: DataLost: one of them cannot read an image.    GroupLost: what else has failed there.
+        """
         self._tell(Fed(num_steps))
         answers = {str(member): self._hear(member) for member in self.members}
         for who, answer in answers.items():
             if isinstance(answer, Failure):
-                raise DataLost(named(answer, who).reason)
+                lost = named(answer, who)
+                raise DataLost(lost.reason) if lost.cause == "data_missing" else GroupLost(lost)
         return all(answers.values())
 
     def train(
