@@ -1,5 +1,6 @@
 """Trials on the devices of one or several nodes: what a job asks for, and how its tasks come together."""
 
+import importlib
 import os
 import secrets
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from backends.errors import MixlabError
+from backends.microbatches import Group
 from experiments.running import meeting
 from experiments.running.events import Ended
 from experiments.running.failures import NODE_LOST, Failure, GroupLost
@@ -251,20 +253,33 @@ def test_a_job_that_cannot_tell_its_tasks_that_all_is_over_ends_them_by_its_code
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_a_framework_leaves_the_signals_of_its_process_and_the_way_to_others_alone(backend: str) -> None:
+def test_a_framework_leaves_the_signals_of_its_process_alone(backend: str) -> None:
     """A worker saves its trial at SIGTERM, on one device as in a group."""
     processes = Processes(backend, 2)
     try:
-        for caught, interface in processes.do(signals_and_interface):
-            assert not caught and interface == (None if backend == "jax" else "lo")
+        assert processes.do(catches_sigterm) == [False, False]
     finally:
         processes.end()
 
 
-def signals_and_interface(backend: Any, group: Any) -> tuple[bool, str | None]:
-    """Whether something catches SIGTERM, for which nobody has asked; and the interface of the exchange."""
+def catches_sigterm(backend: Any, group: Any) -> bool:
+    """Whether something catches SIGTERM, for which nobody has asked."""
     status = dict(line.split(":\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\t" in line)
-    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1), os.environ.get("GLOO_SOCKET_IFNAME")
+    return bool(int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1)
+
+
+@pytest.mark.parametrize(("asked", "used", "left"), [(None, "lo", None), ("eth7", "eth7", "eth7")])
+def test_torch_exchanges_over_the_interface_that_reaches_the_leader(
+    monkeypatch: pytest.MonkeyPatch, asked: str | None, used: str, left: str | None
+) -> None:
+    """And a process that is started from this one, for another leader, has its own choice."""
+    ranks = importlib.import_module("backends.torch.ranks")
+    name, seen = "GLOO_SOCKET_IFNAME", []
+    monkeypatch.setenv(name, asked) if asked else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(ranks.dist, "init_process_group", lambda *_: seen.append(os.environ.get(name)))
+    monkeypatch.setattr(ranks, "summed", lambda *_: None)
+    ranks.join(Group(0, 2), f"{meeting.LOCAL}:1", 1.0)
+    assert seen == [used] and os.environ.get(name) == left
 
 
 def test_a_lost_node_ends_the_job_and_no_trial(monkeypatch: pytest.MonkeyPatch, cache: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TypeVar
 
@@ -17,12 +19,25 @@ T = TypeVar("T")
 
 def join(group: Group, address: str, timeout_s: float) -> None:
     """See contract.Backend.join."""
-    # Gloo's own choice is what the machine's name resolves to, which may be an address that others do not reach.
-    if interface := _interface(address):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     timeout = timedelta(seconds=timeout_s)
-    dist.init_process_group(None, f"tcp://{address}", timeout, group.size, group.rank)
+    with _reached_by(_interface(address)):
+        dist.init_process_group(None, f"tcp://{address}", timeout, group.size, group.rank)
     summed(torch.zeros((1, group.size)), group)
+
+
+@contextmanager
+def _reached_by(interface: str | None) -> Iterator[None]:
+    """Gloo listens on this interface, unless the user names another; its own choice is what the machine's name
+    resolves to, which may be an address that others do not reach."""
+    name = "GLOO_SOCKET_IFNAME"
+    if interface is None or name in os.environ:
+        yield
+        return
+    os.environ[name] = interface
+    try:
+        yield
+    finally:
+        del os.environ[name]  # a process that is started from here has its own way to the others
 
 
 def _interface(address: str) -> str | None:
