@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from experiments.design.ablation import GridTrial
 from experiments.design.stages import is_halted
-from experiments.running.local import pending
+from experiments.running.queue import pending
 from slurm import client, ledger
 from slurm.request import Request
 from slurm.status import overview

@@ -20,9 +20,10 @@ from experiments.machine.environment import ROOT, environment
 from experiments.results import checkpoint
 from experiments.results.store import Store
 from experiments.running.failures import NODE_LOST
-from experiments.running.local import STOP_SIGNALS, LocalRun, pending
+from experiments.running.local import STOP_SIGNALS, LocalRun
 from experiments.running.opener import WorkerSpec
 from experiments.running.pool import Pool, Summary
+from experiments.running.queue import pending
 from experiments.running.rendezvous import Rendezvous
 from experiments.running.task import follow_groups
 from slurm import ledger

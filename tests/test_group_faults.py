@@ -28,7 +28,7 @@ from experiments.design.ablation import GridTrial
 from experiments.machine.environment import ROOT
 from experiments.results import checkpoint
 from experiments.results.store import Store
-from experiments.running import follower, group, local, meeting, messages, process, watch, worker
+from experiments.running import follower, group, hiring, meeting, messages, process, watch, worker
 from experiments.running.events import Ended, Event, Lost, Noted, Started, Stepped, Told
 from experiments.running.failures import Failure
 from experiments.running.local import LocalRun
@@ -608,7 +608,7 @@ def begins_late(spec: WorkerSpec, connection: Connection) -> None:
 
 def test_a_leader_may_take_long_to_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
-    monkeypatch.setattr(local, "main", begins_late)
+    monkeypatch.setattr(hiring, "main", begins_late)
     planned = grid_trial_of(tmp_path)
     assert run_on_two(planned, tmp_path).done == [planned.trial.id]
 
@@ -632,9 +632,9 @@ def test_a_worker_that_ends_for_a_loss_ends_its_trial_by_the_cause_of_it(
 ) -> None:
     """One that would meet every trial ends the run instead."""
     planned = grid_trial_of(tmp_path)
-    monkeypatch.setattr(local, "main", functools.partial(loses, 0))
+    monkeypatch.setattr(hiring, "main", functools.partial(loses, 0))
     assert run_on_two(planned, tmp_path).error == LOSSES[0] and not records(tmp_path / "runs")
-    monkeypatch.setattr(local, "main", functools.partial(loses, 1))
+    monkeypatch.setattr(hiring, "main", functools.partial(loses, 1))
     assert run_on_two(planned, tmp_path).failed == {planned.trial.id: LOSSES[1].reason}
     assert recorded(planned.trial, tmp_path)["cause"] == "out_of_memory"
 

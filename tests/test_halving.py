@@ -18,8 +18,7 @@ from experiments.design.halving import Halving, stages_text
 from experiments.results import curves
 from experiments.results.states import Halt
 from experiments.results.store import Store
-from experiments.running.local import pending
-from experiments.running.queue import Queue
+from experiments.running.queue import Queue, pending
 from tests.conftest import base
 from tests.test_tune import MIXING, RATE, ablation_of, chosen, known, mixing, record
 

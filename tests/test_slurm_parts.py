@@ -17,7 +17,7 @@ from experiments.design import archive
 from experiments.files import StoreError
 from experiments.results.store import Store
 from experiments.running.failures import CAUSES, DataMissing, cause_of
-from experiments.running.local import pending
+from experiments.running.queue import pending
 from slurm import client, ledger, packing, snapshot, status
 from slurm.attempts import Attempts
 from slurm.batch import Ask, Batch

@@ -14,8 +14,9 @@ from experiments.doctor.check import Asked
 from experiments.machine.environment import ROOT
 from experiments.results.store import Store
 from experiments.running.events import Event, Stepped
-from experiments.running.local import LocalRun, pending
+from experiments.running.local import LocalRun
 from experiments.running.pool import Pool
+from experiments.running.queue import pending
 
 BASE = ROOT / "experiments/bases/small.yaml"  # digits, which scikit-learn holds
 

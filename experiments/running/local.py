@@ -1,37 +1,31 @@
 """Trials on this machine: a bounded pool of workers, each on its share of the cores."""
 
-import multiprocessing
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import FrameType
 
 from experiments.design.ablation import GridTrial
 from experiments.design.stages import is_halted
-from experiments.machine import malloc, memory
+from experiments.machine import memory
 from experiments.machine.environment import ROOT
 from experiments.results.claims import ClaimLost
 from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running.events import Beat, Ended, Lost, Noted, Returned, Spent, Stop, Told, Train
 from experiments.running.failures import NOT_ITS_OWN, Failure
+from experiments.running.hiring import dismiss, hire, send
 from experiments.running.meeting import Silence, ended, node_name
 from experiments.running.opener import WorkerSpec
-from experiments.running.pool import Pool, Reporter, Slot, Summary, dismiss, send, shares
-from experiments.running.process import main
+from experiments.running.outcome import as_recorded
+from experiments.running.pool import Pool, Reporter, Slot, Summary, shares
 from experiments.running.queue import Queue
-from experiments.running.worker import as_recorded
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # Slurm warns with one of the last two
 BUSY_POLL_S = 1.0  # how often a trial that another process runs is looked at again
-
-# A spawned worker gets this process's sys.path before its first import, and so this process's code; the fork server of
-# Python 3.11 would import what it preloads from wherever its own path leads.
-_CONTEXT = multiprocessing.get_context("spawn")
 
 
 class LocalRun:
@@ -116,7 +110,6 @@ class LocalRun:
                 or slot.num_devices != together[0].trial.run.devices
                 or not slot.process.is_alive()
             ):
-                dismiss(slot)
                 self._hire(slot, together[0])
             slot.trials = {planned.trial.id: planned for planned in together}
             send(slot, Train(tuple(planned.trial for planned in together), together[0].until))
@@ -125,30 +118,27 @@ class LocalRun:
         return given
 
     def _hire(self, slot: Slot, planned: GridTrial) -> None:
-        hired_s, backend = time.monotonic(), self.queue.backends[planned.trial.id]
-        slot.connection, theirs = _CONTEXT.Pipe()
-        about, compiled = dict(self.pool.environment), self.pool.compile_cache
-        places, run, meets = (self.store.root, self.cache), planned.trial.run, self.pool.rendezvous
+        """Let a worker on a trial's backend take a slot's place."""
+        dismiss(slot)
+        run, meets, hired_s = planned.trial.run, self.pool.rendezvous, time.monotonic()
         num_here = meets.num_here if meets else run.devices
-        if meets:
-            run = replace(run, devices=1)  # the other processes are other tasks'
         spec, *others = (
             WorkerSpec(
-                *(backend, cpus, *places, about, ROOT, hired_s, device, compiled, len(self.slots)), num_here=num_here
+                backend=self.queue.backends[planned.trial.id],
+                cpus=cpus,
+                store=self.store.root,
+                cache=self.cache,
+                environment=dict(self.pool.environment),
+                root=ROOT,
+                hired_s=hired_s,
+                device=device,
+                compile_cache=self.pool.compile_cache,
+                num_workers=len(self.slots),
+                num_here=num_here,
             )
-            for cpus, device in slot.places(run)
+            for cpus, device in slot.places(replace(run, devices=1) if meets else run)  # the others are other tasks'
         )
-        spec = replace(spec, others=tuple(others), rendezvous=meets)
-        slot.process = _CONTEXT.Process(target=main, args=(spec, theirs), name=f"mixlab-{backend}")
-        resource_tracker.ensure_running()  # else begun by the first start(), which would let Ctrl-C through again
-        # inherited: workers leave to us what a terminal or Slurm sends to all of our processes
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2})
-        with malloc.large_pages():
-            slot.process.start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, held)
-        theirs.close()
-        slot.backend, slot.num_devices = backend, planned.trial.run.devices
-        slot.silence = slot.lost = None
+        hire(slot, replace(spec, others=tuple(others), rendezvous=meets), run.devices)
 
     def _listen(self) -> None:
         """Handle the events that are there, or wait a moment for one."""
@@ -289,21 +279,3 @@ class LocalRun:
             return self._end(planned, as_recorded(trial_id, theirs))
         self.summary.failed[trial_id] = failure.reason
         self.reporter.on_event(planned, Ended(trial_id, "failed", failure))
-
-
-def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
-    """The trials that are not done, did not diverge, and have not come as far as they are trained for now.
-
-    A corrupt record is set aside and its trial runs again.
-    """
-    left, there = [], set(store.trial_ids())
-    for planned in {planned.trial.id: planned for planned in trials}.values():  # two settings may come to one trial
-        if planned.trial.id not in there:
-            left.append(planned)
-            continue
-        record, sentence = store.record_or_set_aside(planned.trial.id)
-        if sentence:
-            warn(sentence)
-        if (record is None or not is_final(record)) and not is_halted(planned, store):
-            left.append(planned)
-    return left

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from backends.errors import MixlabError
 from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
-from experiments.running.events import End, Event, Order
+from experiments.running.events import Event
 from experiments.running.failures import Failure
 from experiments.running.meeting import Silence
 from experiments.running.rendezvous import Rendezvous
@@ -106,27 +106,6 @@ class Slot:
         each: Sequence[str | None] = self.devices or (own if run.devices > 1 and kind != "cpu" else [None])
         cpus = shares(run.devices, self.cpus)
         return [(cpus[i][: run.threads or None], each[i % len(each)]) for i in range(run.devices)]
-
-
-def send(slot: Slot, order: Order) -> None:
-    """Send to a worker; one that has just died is found out by its silence."""
-    assert slot.connection is not None
-    try:
-        slot.connection.send(order)
-    except OSError:
-        return
-
-
-def dismiss(slot: Slot) -> None:
-    if slot.process is None:
-        return
-    send(slot, End())
-    slot.process.join(timeout=10)
-    if slot.process.is_alive():
-        slot.process.kill()
-        slot.process.join()
-    slot.process = slot.connection = slot.backend = None
-    slot.is_spent = False
 
 
 def shares(jobs: int, given: Sequence[int] = ()) -> list[tuple[int, ...]]:

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Hashable, Sequence
 
 from experiments.design.ablation import GridTrial
+from experiments.design.stages import is_halted
 from experiments.results import checkpoint
+from experiments.results.record import is_final
 from experiments.results.store import Store
 from experiments.running import replicas
 
@@ -78,3 +80,21 @@ class Queue:
 
     def _step(self, planned: GridTrial) -> int:
         return checkpoint.newest_step(self.store.checkpoint(planned.trial.id))
+
+
+def pending(trials: Sequence[GridTrial], store: Store, warn: Callable[[str], None]) -> list[GridTrial]:
+    """The trials that are not done, did not diverge, and have not come as far as they are trained for now.
+
+    A corrupt record is set aside and its trial runs again.
+    """
+    left, there = [], set(store.trial_ids())
+    for planned in {planned.trial.id: planned for planned in trials}.values():  # two settings may come to one trial
+        if planned.trial.id not in there:
+            left.append(planned)
+            continue
+        record, sentence = store.record_or_set_aside(planned.trial.id)
+        if sentence:
+            warn(sentence)
+        if (record is None or not is_final(record)) and not is_halted(planned, store):
+            left.append(planned)
+    return left

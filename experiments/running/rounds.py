@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from experiments.design import tune
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.results.store import Store
-from experiments.running.local import pending
+from experiments.running.queue import pending
 
 
 def rounds(

@@ -1,21 +1,16 @@
-"""A process that trains one trial after another on one backend, so that imports and compilation are paid once.
-
-It talks to its parent over a pipe: trials come in, events go out. When the parent dies it ends at once; the store is
-safe against that at any instant.
-"""
+"""Trains one trial after another on one backend, so that imports and compilation are paid once; see process.py."""
 
 import contextlib
 import threading
 import time
-import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import backends
 from backends.arrays import State
 from backends.contract import Program
-from backends.errors import Diverged, MixlabError
+from backends.errors import MixlabError
 from backends.microbatches import Group
 from experiments import data
 from experiments.data import Splits
@@ -27,22 +22,16 @@ from experiments.results.record import is_final, make_record
 from experiments.results.store import Store
 from experiments.running import replicas
 from experiments.running.events import Ended, How, Lost, Noted, Returned, Spent, Started, Told
-from experiments.running.failures import NOT_ITS_OWN, DoesNotFit, Failure, GroupLost, failure
+from experiments.running.failures import DoesNotFit, GroupLost, failure
 from experiments.running.follower import follow
 from experiments.running.group import Leader
 from experiments.running.opener import Opener, Spending, WorkerSpec
+from experiments.running.outcome import as_recorded, with_record, without_record
 from experiments.running.storage import Stored
 from experiments.spec.trial import Trial
-from experiments.training.loop import Loop, Paused, Stopped
+from experiments.training.loop import Loop, Stopped
 from experiments.training.transfer import NoStart, check
 from experiments.training.trial_run import TrialRun
-
-
-def as_recorded(trial_id: str, record: dict[str, Any]) -> Ended:
-    """What became of a trial that another process has ended."""
-    if record["status"] == "done":
-        return Ended(trial_id, "done")
-    return Ended(trial_id, "failed", Failure(str(record.get("cause", "error")), str(record["reason"])))
 
 
 @dataclass
@@ -257,40 +246,20 @@ class Worker:
 
     def _recorded(self, one: InHand, error: Exception | None) -> Ended:
         """What became of a trial, after it is in the record if it is done or failed. Raises: StoreError."""
-        key, failed, trace = one.trial.id, None, {}
-        if isinstance(error, (Paused, Stopped)):
-            return Ended(key, "paused" if isinstance(error, Paused) else "stopped")
-        if isinstance(error, ClaimLost):
-            return Ended(key, "busy")
-        if isinstance(error, GroupLost) and self.stop.is_set():  # as where a worker dies that was asked to stop
-            return Ended(key, "stopped")
-        if isinstance(error, MixlabError) or (isinstance(error, GroupLost) and error.failure.cause in NOT_ITS_OWN):
-            return Ended(key, "error", self._with_way_on(key, failure(error)))
-        if error is not None:
-            failed = failure(error)
-            is_expected = isinstance(error, (Diverged, DoesNotFit, NoStart))
-            trace = {} if is_expected else {"traceback": "".join(traceback.format_exception(error))}
-        outcome = {**failed.outcome, **trace} if failed else {"status": "done", "reason": None}
+        if ended := without_record(one.trial.id, error, self.store, self.stop.is_set()):
+            return ended
+        outcome, ended = with_record(one.trial.id, error)
         with self.spending.on("record"):
             peak = self.peak_bytes() or memory.peak_bytes()
             result = {"data": self.source, **one.run.result(peak)} if one.run else None
             record = make_record(one.trial, outcome, self._environment, one.started, result)
             try:
-                written = self.store.finish(key, record, one.claim)
+                written = self.store.finish(one.trial.id, record, one.claim)
             except ClaimLost:
-                return Ended(key, "busy")
-        if not written and (theirs := self.store.sound_record(key)) is not None:
-            return as_recorded(key, theirs)
-        return Ended(key, "crashed" if trace else "failed" if failed else "done", failed)
-
-    def _with_way_on(self, trial_id: str, failed: Failure) -> Failure:
-        """The failure; of a trial whose data is lost, with its name, what is saved of it, and how it goes on."""
-        if failed.cause != "data_missing":
-            return failed
-        step = checkpoint.newest_step(self.store.checkpoint(trial_id))
-        where = f"it is saved at step {step:,}, and goes on from there" if step else "it begins"
-        whose = "" if trial_id in failed.reason else f"trial {trial_id}: "
-        return replace(failed, reason=f"{whose}{failed.reason}; {where} when it is run or submitted again")
+                return Ended(one.trial.id, "busy")
+        if not written and (theirs := self.store.sound_record(one.trial.id)) is not None:
+            return as_recorded(one.trial.id, theirs)
+        return ended
 
     def close(self) -> None:
         """End the other processes of its group."""

@@ -62,16 +62,23 @@ FAULTS: dict[str, list[Row]] = {
     "experiments/running/local.py": [
         ("slot.process.kill()\n                continue", "pass\n                continue", "group_faults -k hangs_is"),
         ("                slot.silence.hear()\n", "                pass\n", "group_faults -k works_for_long"),
-        (
-            "slot.silence = slot.lost = None",
-            "slot.silence, slot.lost = Silence(), None",
-            "group_faults -k long_to_begin",
-        ),
         ("elif failure.cause in NOT_ITS_OWN:", "elif False:", "group_faults -k by_the_cause_of_it"),
         ("        if slot.lost:\n", "        if False:\n", "group_faults -k by_the_cause_of_it"),
     ],
+    "experiments/running/hiring.py": [
+        (
+            "slot.silence = slot.lost = None",
+            "import experiments.running.meeting as m; slot.silence, slot.lost = m.Silence(), None",
+            "group_faults -k long_to_begin",
+        ),
+    ],
+    "experiments/running/outcome.py": [
+        ("isinstance(error, GroupLost) and is_stopping", "False", "group_faults -k after_a_stop"),
+    ],
+    "backends/torch/ranks.py": [
+        ("del os.environ[name]", "pass", "nodes -k reaches_the_leader"),
+    ],
     "experiments/running/worker.py": [
-        ("isinstance(error, GroupLost) and self.stop.is_set()", "False", "group_faults -k after_a_stop"),
         ("trial = self.opener.stored_as_here(trial)", "pass", "group_faults -k finds_room"),
         (", self.leader.predictor, self.leader.fed)", ", self.leader.predictor)", "group_faults -k disk_that"),
     ],

@@ -32,10 +32,10 @@ FAULTS: dict[str, list[Row]] = {
         ('del tree["tune"]["halving"]', "pass", "halving -k is_kept"),
     ],
     "experiments/running/local.py": [
-        (" and not is_halted(planned, store)", "", "halving -k not_pending"),
         ("elif is_halted(planned, self.store):", "elif False:", "halving_run -k died"),
     ],
     "experiments/running/queue.py": [
+        (" and not is_halted(planned, store)", "", "halving -k not_pending"),
         ("replicas.common(planned.trial), planned.until)", "replicas.common(planned.trial))", "halving -k one_stage"),
     ],
     "experiments/running/rounds.py": [
