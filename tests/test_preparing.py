@@ -31,7 +31,7 @@ from experiments.data.room import Request
 from experiments.machine.environment import ROOT
 from tests.conftest import Ended, base, environment, fresh_cache, records, write_yaml
 from tests.prepared_sets import as_png, write
-from tests.reading import noise, unpacked
+from tests.reading import noise, unpacked, write_tar
 from tests.sources import WHERE, config, describe_and_load, parquet_folder
 
 cache = fresh_cache
@@ -484,7 +484,7 @@ def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Pa
 
 
 @pytest.mark.parametrize("form", ["array", "keep"])
-@pytest.mark.parametrize("kind", ["parquet", "tar", "zip"])
+@pytest.mark.parametrize("kind", ["parquet", "tar", "zip", "samples"])
 def test_names_of_images_in_tables_and_archives_are_kept_so_that_their_right_classes_are_found(
     tmp_path: Path, cache: Path, kind: str, form: str
 ) -> None:
@@ -496,6 +496,14 @@ def test_names_of_images_in_tables_and_archives_are_kept_so_that_their_right_cla
         (tmp_path / "set").mkdir()
         pq.write_table(pa.table({"image": rows, "label": labels}), tmp_path / "set" / "train.parquet")
         expected = files
+    elif kind == "samples":
+        pairs = zip(files, images, labels, strict=True)
+        members = [
+            member for name, image, label in pairs for member in ((name, image), (f"{name[:-5]}.cls", b"%d" % label))
+        ]
+        expected = files
+        (tmp_path / "set").mkdir()
+        write_tar(tmp_path / "set" / "train-0.tar", members)
     else:
         expected = [f"{'ab'[label]}/{name}" for name, label in zip(files, labels, strict=True)]
         unpacked(tmp_path / "folder", list(zip(expected, images, strict=True)))

@@ -25,18 +25,22 @@ from experiments.spec.config import DataConfig
 
 KIND = "WebDataset tar files"
 CLASS_FIELDS = ("label", "cls", "class", "class_id", "class_name", "label_name", "category", "target", "fine_label")
+Member = tuple[str, int, int]  # a file in a tar: its name, and the offset and size of its content
+NONE: Member = ("", 0, -1)
 LOOKED_AT = 16  # first files of a tar that show whether it is of this kind
 
 
 @dataclass(eq=False)
 class Images:
-    """The places of the images of one kind, sample by sample. size -1: the sample has none."""
+    """The images of one kind, sample by sample: their names and places. size -1: the sample has none."""
 
+    names: list[str] = field(default_factory=list)
     tars: "array[int]" = field(default_factory=lambda: array("q"))
     offsets: "array[int]" = field(default_factory=lambda: array("q"))
     sizes: "array[int]" = field(default_factory=lambda: array("q"))
 
-    def add(self, tar: int, offset: int, size: int) -> None:
+    def add(self, name: str, tar: int, offset: int, size: int) -> None:
+        self.names.append(name)
         for numbers, value in ((self.tars, tar), (self.offsets, offset), (self.sizes, size)):
             numbers.append(value)
 
@@ -105,7 +109,8 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
         raise MixlabError(f"{where}: {without}; remove them")
     images = _one_column_if_possible(samples.images)
     labels = pa.table(_classes(samples, config, where))
-    schema = pa.schema([*((name, pa.binary()) for name in images), *labels.schema])
+    of_image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    schema = pa.schema([*((name, of_image) for name in images), *labels.schema])
 
     def batches(column: str) -> Iterator[Any]:
         if column not in images:
@@ -113,7 +118,7 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
             return
         contents = _contents(samples.paths, images[column])
         while batch := list(islice(contents, BATCH_ROWS)):
-            yield pa.array(batch, pa.binary())
+            yield pa.array(batch, of_image)
 
     return Table(Path(), schema, {}, batches)
 
@@ -121,7 +126,7 @@ def _table(paths: Sequence[Path], config: DataConfig, scratch: Path, where: str)
 def _collect(samples: Samples, path: Path, where: str) -> None:
     """Add the samples of a tar, in which the members of a sample lie together."""
     samples.paths.append(path)
-    current, members = None, dict[str, tuple[int, int]]()
+    current, members = None, dict[str, Member]()
     with path.open("rb") as file:
         for member in tars.members(path, where):
             key, kind = _parts(member.name)
@@ -130,11 +135,11 @@ def _collect(samples: Samples, path: Path, where: str) -> None:
             if key != current:
                 _add(samples, current, members, file, where)
                 current, members = key, {}
-            members[kind] = (member.offset_data, member.size)
+            members[kind] = (member.name, member.offset_data, member.size)
         _add(samples, current, members, file, where)
 
 
-def _add(samples: Samples, key: str | None, members: Mapping[str, tuple[int, int]], file: Any, where: str) -> None:
+def _add(samples: Samples, key: str | None, members: Mapping[str, Member], file: Any, where: str) -> None:
     if key is None:
         return
     kinds = [kind for kind in members if is_image(f".{kind}")]
@@ -145,10 +150,11 @@ def _add(samples: Samples, key: str | None, members: Mapping[str, tuple[int, int
         if kind not in samples.images:  # those before it have none
             samples.images[kind] = Images()
             for _ in samples.texts:
-                samples.images[kind].add(-1, 0, -1)
+                samples.images[kind].add(NONE[0], -1, *NONE[1:])
     for kind, images in samples.images.items():
-        images.add(len(samples.paths) - 1, *members.get(kind, (0, -1)))
-    cls, fields = (_content(file, *members[kind]) if kind in members else None for kind in ("cls", "json"))
+        name, *place = members.get(kind, NONE)
+        images.add(name, len(samples.paths) - 1, *place)
+    cls, fields = (_content(file, *members[kind][1:]) if kind in members else None for kind in ("cls", "json"))
     samples.texts.append(None if cls is None else cls.decode("utf-8", "replace").strip())
     samples.fields.append(_fields(fields, key, where))
 
@@ -158,8 +164,9 @@ def _one_column_if_possible(images: Mapping[str, Images]) -> Mapping[str, Images
     if len(images) < 2:
         return images
     merged = Images()
-    for places in zip(*(zip(one.tars, one.offsets, one.sizes, strict=True) for one in images.values()), strict=True):
-        there = [place for place in places if place[2] >= 0]
+    of_kinds = (zip(one.names, one.tars, one.offsets, one.sizes, strict=True) for one in images.values())
+    for places in zip(*of_kinds, strict=True):
+        there = [place for place in places if place[3] >= 0]
         if len(there) > 1:
             return images
         merged.add(*there[0])
@@ -201,10 +208,10 @@ def _fields(content: bytes | None, key: str, where: str) -> dict[str, Any]:
     return held if isinstance(held, dict) else {"json": held}
 
 
-def _contents(paths: Sequence[Path], images: Images) -> Iterator[bytes | None]:
+def _contents(paths: Sequence[Path], images: Images) -> Iterator[dict[str, Any] | None]:
     opened, file = -1, None
     try:
-        for tar, offset, size in zip(images.tars, images.offsets, images.sizes, strict=True):
+        for name, tar, offset, size in zip(images.names, images.tars, images.offsets, images.sizes, strict=True):
             if size < 0:
                 yield None
                 continue
@@ -212,7 +219,7 @@ def _contents(paths: Sequence[Path], images: Images) -> Iterator[bytes | None]:
                 if file:
                     file.close()
                 opened, file = tar, paths[tar].open("rb")
-            yield _content(file, offset, size)
+            yield {"bytes": _content(file, offset, size), "path": name}
     finally:
         if file:
             file.close()
