@@ -35,7 +35,7 @@ from experiments.results.store import CorruptRecord, OtherSchema, Store
 
 THEN = ", then "  # between the sessions of a trial that went on elsewhere
 MAX_POINTS = 50  # of a curve; a longer one is thinned, and keeps its first and last point
-CACHE_VERSION = 6  # raise it when `_values` change
+CACHE_VERSION = 6  # raise it when `values_of` changes
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,13 +74,14 @@ def _read(planned: GridTrial, store: Store) -> Result:
     with contextlib.suppress(CorruptRecord, OtherSchema):  # `state` below gives the reason in `why`
         record = store.record(planned.trial.id, with_curve=True)
         if record is not None and record["status"] == "done":
-            return Result({"status": "done", "why": "", **_values(planned.trial.backend, record)}, _curve(record))
+            return Result({"status": "done", "why": "", **values_of(planned.trial.backend, record)}, _curve(record))
     now = state(store, planned.trial.id)
-    about = _values(planned.trial.backend, now.record) if now.record else {}
+    about = values_of(planned.trial.backend, now.record) if now.record else {}
     return Result({"status": now.status, "why": now.why, **about}, _curve({}))
 
 
-def _values(backend: str, record: dict[str, Any]) -> dict[str, Any]:
+def values_of(backend: str, record: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a trial says of it, by column of the frame.  Args: backend: the trial's own."""
     environment = sound(record, "environment") or {}
     about, packages = (sound(record, f"environment.{name}") or {} for name in ("backend", "packages"))
     sessions = record.get("sessions") or []

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     words = "a results directory, a commit of --store, or DIRECTORY@COMMIT"
     parser.add_argument("first", metavar="RUN_SET_A", help=words)
     parser.add_argument("second", metavar="RUN_SET_B", nargs="?", help="likewise; none: the frameworks of the first")
-    words = "compare the bits of the last states of the same trials, and end with 1 where any differ"
+    words = "compare the bits of the same trials' last states; end with 1 where any differ, or there are none"
     parser.add_argument("--bits", action="store_true", help=words)
     parser.add_argument("--metric", type=full, default=DEFAULT, help=f"(default: {DEFAULT})")
 
@@ -47,9 +47,9 @@ def command(arguments: argparse.Namespace) -> int:
 
 def _bits(first: "RunSet", rest: "list[RunSet]") -> int:
     """Print what is equal to the bit.  Raises: MixlabError: there is no second set."""
-    from analysis.terminal.bits import OTHER, bits_lines, verdicts
+    from analysis.terminal.bits import SAME, bits_lines, verdicts
 
     if not rest:
         raise MixlabError("command line: --bits: expected two sets of runs, got one; name a second one")
     print("\n".join(bits_lines(first, rest[0])))
-    return 1 if OTHER in verdicts(first, rest[0]).values() else 0
+    return 0 if set(verdicts(first, rest[0]).values()) == {SAME} else 1

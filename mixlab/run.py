@@ -4,7 +4,7 @@ import argparse
 import itertools
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,6 +101,7 @@ def command(arguments: argparse.Namespace) -> int:
         failed |= summary.failed
     for sentence in _choices(ablation, trials, store):
         print(f"mixlab: {sentence}", file=sys.stderr)
+    _say_saved(failed, store)
     in_table = [planned for planned in trials if planned.in_table]
     if in_table:
         print(_table(ablation, trials, store))
@@ -122,6 +123,18 @@ def _check_starts(trials: "list[GridTrial]", store: "Store") -> None:
 def _has_failed(planned: "GridTrial", failed: dict[str, str], store: "Store") -> bool:
     """Whether a trial has failed now, or is recorded as failed."""
     return planned.trial.id in failed or store.recorded_status(planned.trial.id) == "failed"
+
+
+def _say_saved(failed: "Iterable[str]", store: "Store") -> None:
+    """Say which trials that have failed go on from a saved state, if they are run again."""
+    from experiments.results import checkpoint
+    from experiments.results.record import is_final
+
+    steps = {trial_id: checkpoint.newest_step(store.checkpoint(trial_id)) for trial_id in failed}
+    records = {trial_id: store.sound_record(trial_id) for trial_id, step in steps.items() if step}
+    saved = [f"{key} at step {steps[key]:,}" for key, record in records.items() if record and not is_final(record)]
+    if saved:
+        print(f"mixlab: saved: {', '.join(saved)}; run again to go on from there", file=sys.stderr)
 
 
 def _stopped(ablation: "Ablation", trials: "list[GridTrial]", store: "Store") -> int:

@@ -126,7 +126,7 @@ def test_numbers_of_devices_have_columns_only_where_they_change_what_fits() -> N
     assert "8 devices, remat" in lines[0] and "4 devices, remat" in lines[0] and "2 devices" in lines[0]
     assert cells(lines)["4"][-2:] == ["-", "-"], "8 devices have no share of 4 microbatches"
     lines = fits_lines.lines(trial, Memory(80 * GIB))
-    assert "device" not in lines[0]
+    assert " of each device by train.microbatches" in lines[0]
     other = "run.devices=1, 2, 4 changes these by at most "
     (told,) = (line for line in lines if line.startswith(other))
     most = max(abs(fit.need(at(trial, 8, n), False).total - fit.need(trial, False).total) for n in (1, 2, 4))
@@ -139,6 +139,8 @@ def test_on_a_cpu_the_processes_of_a_trial_count_together_and_no_more_are_offere
     assert Memory(needed).needed(trial) == needed == 2 * fit.need(trial, True).total
     lines = fits_lines.lines(trial, Memory(needed - 1))
     assert "1 device " in lines[0] and "4 devices" not in "".join(lines)
+    assert " of all processes together by train.microbatches" in lines[0]
+    assert " of all processes together at the peak" in fits_lines.head(trial)
     assert lines[-1].endswith(": run.sharded_optimizer=true")
 
 

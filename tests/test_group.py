@@ -3,6 +3,7 @@
 import functools
 import os
 import random
+import re
 import signal
 import subprocess
 import time
@@ -44,7 +45,7 @@ def trained(folder: Path, devices: int, *words: str, store: str = "", **variable
     """What became of the trial on so many devices, in a store of its own."""
     store = store or f"on-{devices}"
     ended = command(folder, "run", "one.yaml", f"run.devices={devices}", *words, "--store", store, **variables)
-    assert ended.code == 0, ended.err
+    assert ended.code == 0 and "Gloo" not in ended.out, ended
     return bits_of(folder / store)
 
 
@@ -72,8 +73,11 @@ def test_bits_that_differ_are_told(quick: Path, tmp_path: Path) -> None:
     own = bits_of(tmp_path / "b")["bits"]
     path.write_text(path.read_text().replace(own, "00000000"))
     ended = command(tmp_path, "compare", "a", "b", "--bits")
-    assert ended.code == 1 and "1 other bits" in ended.out and "00000000" in ended.out
+    assert ended.code == 1 and "1 other bits" in ended.out and "00000000" in ended.out and " against " not in ended.out
     assert command(tmp_path, "compare", "a", "--bits").code == 2
+    path.rename(path.with_suffix(".away"))
+    ended = command(tmp_path, "compare", "a", "b", "--bits")
+    assert ended.code == 1 and "0 trials in both: none" in ended.out
 
 
 def test_a_trial_goes_on_with_other_devices_and_in_the_other_framework(tmp_path: Path) -> None:
@@ -91,6 +95,8 @@ def test_a_trial_goes_on_with_other_devices_and_in_the_other_framework(tmp_path:
     assert command(tmp_path, "run", "one.yaml", *words).code == 0
     last, theirs = (curve["curve"][-1]["test"]["loss"] for curve in (one, bits_of(tmp_path / "other")))
     assert theirs == pytest.approx(last, rel=1e-4)
+    ended = command(tmp_path, "compare", "on-1", "other", "--bits")
+    assert ended.code == 1 and re.search(r"^\w{12}: torch against torch, then jax$", ended.out, re.MULTILINE)
 
 
 def stopped(folder: Path, devices: int, *words: str, store: str = "parts") -> None:
@@ -159,8 +165,9 @@ def test_a_process_that_dies_or_hangs_ends_its_group_and_nothing_is_lost(
     wait_until(lambda: not [pid for pid in all_of_them if is_running(pid)], "all processes have ended", 30)
     if fault == signal.SIGSTOP:
         assert f"rank {rank} on {os.uname().nodename}: it has given no sign of life for 20 s" in ended.out
-    elif rank:
-        assert f"rank 1 on {os.uname().nodename}: its process was killed by signal SIGKILL" in ended.out
+    else:
+        assert f"rank {rank} on {os.uname().nodename}: its process was killed by signal SIGKILL" in ended.out
+    assert re.search(r"mixlab: saved: \w{12} at step [1-9]\d*; run again to go on from there", ended.err)
     assert command(tmp_path, "run", "one.yaml", "run.devices=2", "--store", "cut").code == 0
     assert bits_of(tmp_path / "cut") == one
 
@@ -203,13 +210,24 @@ def test_no_two_processes_of_a_trial_get_one_device(jobs: int, num: int, devices
 
     pool, run = Pool(jobs=jobs, devices=tuple(f"cuda:{i}" for i in range(num))), RunConfig(devices=devices)
     if not fits:
-        with pytest.raises(MixlabError, match=f"run.devices: {devices} devices train a trial, and {jobs} jobs share"):
+        with pytest.raises(MixlabError, match=f"run.devices: {devices} devices train a trial, and {jobs} jobs have"):
             pool.check_devices([run])
         return
     pool.check_devices([run])
     for job in range(jobs):
         given = [device for _, device in Slot((0,), pool.devices_of(job)).places(run)]
         assert len(set(given)) == devices
+
+
+def test_a_device_that_is_given_twice_is_refused_where_a_trial_takes_several() -> None:
+    from experiments.running.pool import Pool
+    from experiments.spec.config import RunConfig
+
+    pool = Pool(devices=("cuda:0", "cuda:1", "cuda:0"))
+    with pytest.raises(MixlabError, match=r"devices: cuda:0 is given twice, and run\.devices=2 .*; name each once"):
+        pool.check_devices([RunConfig(devices=2)])
+    pool.check_devices([RunConfig()])
+    Pool(devices=("cpu", "cpu")).check_devices([RunConfig(devices=2)])
 
 
 def test_as_many_trials_at_a_time_as_the_devices_can_train(quick: Path, tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ def test_a_report_of_a_probe_that_nobody_asked_for_is_refused(tmp_path: Path, ca
         MixlabError, match=r"5shot\.accuracy is measured where it is asked for; set run\.probe_shots to 5"
     ):
         load_ablation(path)
-    assert load_ablation(path, ["run.probe_shots=5"]).report.metric == "best.validation.probe.5shot.accuracy"
+    for word in ("run.probe_shots=5", "run.probe_shots=[5, 1]"):  # a list is no axis: it is how all trials run
+        assert load_ablation(path, [word]).report.metric == "best.validation.probe.5shot.accuracy"
 
 
 def held_back(labels: Any, num_train: int) -> Splits:

@@ -70,8 +70,9 @@ def head(trial: Trial) -> str:
     setting = Setting.of(trial)
     needed = storage.needed_bytes(trial)
     unit, digits = _unit({setting: needed})
+    whose = _of_several(setting.devices, Memory(0).on_host(trial) or trial.run.device == "auto")
     return (
-        f"memory {needed / unit:,.{digits}f} {_NAMES[unit]} at the peak, by estimate, with train.microbatches="
+        f"memory {needed / unit:,.{digits}f} {_NAMES[unit]}{whose} at the peak, by estimate, with train.microbatches="
         f"{setting.microbatches} run.devices={setting.devices} run.remat={str(setting.remat).lower()}"
     )
 
@@ -91,6 +92,7 @@ class _Table:
 
     own: Setting
     held: Memory
+    on_host: bool
     needed: dict[Setting, int]
 
     @classmethod
@@ -100,7 +102,8 @@ class _Table:
         parts = [number for number in microbatches(trial) if number <= most]
         sizes = product(parts, held.devices(trial), (False, True))
         settings = [Setting(*one, shares=own.shares and one[1] > 1) for one in sizes]
-        return cls(own, held, {one: held.needed(one.on(trial)) for one in settings if one.is_valid})
+        needed = {one: held.needed(one.on(trial)) for one in settings if one.is_valid}
+        return cls(own, held, held.on_host(trial), needed)
 
     @property
     def least(self) -> Setting:
@@ -121,7 +124,8 @@ class _Table:
             return f"{cells[setting] / unit:>{width},.{digits}f}{fits}{' (as set)' * (setting == self.own)}"
 
         names = [_named(devices, remat, len(columns) > 2) for devices, remat in columns]
-        rows = [[f"{_NAMES[unit]} by train.microbatches", *names]]
+        whose = _of_several(max(one.devices for one in cells), self.on_host)
+        rows = [[f"{_NAMES[unit]}{whose} by train.microbatches", *names]]
         for parts in sorted({one.microbatches for one in cells}):
             rows.append([str(parts), *(cell(self._setting(parts, *column)) for column in columns)])
         return rows
@@ -169,6 +173,11 @@ class _Table:
 
     def _fits(self, setting: Setting) -> bool:
         return self.needed[setting] <= self.held.num_bytes
+
+
+def _of_several(devices: int, on_host: bool) -> str:
+    """Whose memory is meant where a trial is on several devices."""
+    return "" if devices == 1 else " of all processes together" if on_host else " of each device"
 
 
 def _named(devices: int, remat: bool, counts_devices: bool) -> str:

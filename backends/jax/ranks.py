@@ -1,8 +1,12 @@
 """Several processes as one, which train one trial or count themselves."""
 
+import ctypes
 import operator
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import TypeVar
 
 import jax
@@ -30,8 +34,24 @@ def join(group: Group, address: str, timeout_s: float) -> None:
         heartbeat_timeout_seconds=round(timeout_s),
     )
     device = jax.local_devices()[0]
-    # At once: processes that come to their first exchange half a minute apart fail.
-    summed(jax.device_put(np.zeros((1, group.size), np.float32), device), group, device).block_until_ready()
+    with _unprinted():
+        # At once: processes that come to their first exchange half a minute apart fail.
+        summed(jax.device_put(np.zeros((1, group.size), np.float32), device), group, device).block_until_ready()
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Drops what is printed meanwhile: Gloo writes a line of its connections to the output of the user's command."""
+    flush, kept = ctypes.CDLL(None).fflush, os.dup(1)
+    flush(None)
+    with Path(os.devnull).open("wb") as nothing:
+        os.dup2(nothing.fileno(), 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @lru_cache

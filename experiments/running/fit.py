@@ -141,7 +141,7 @@ def _what(trial: Trial, estimate: Need) -> str:
     return {
         STEP: f"a step of train.batch_size {trial.train.batch_size}",
         EVALUATION: f"an evaluation of {PREDICT_BATCH} images",
-        SAVING: "a checkpoint",
+        SAVING: "training while a checkpoint is written" if trial.run.devices > 1 else "loading or saving its state",
     }[estimate.peak]
 
 

@@ -256,11 +256,12 @@ class LocalRun:
         if slot.lost:
             return slot.lost
         is_out_of_memory, self.oom_kills = memory.oom_kills() > self.oom_kills, memory.oom_kills()
-        reason = f"its process {ended(slot.process.exitcode)}"
+        who = f"rank 0 on {node_name()}: " if slot.num_devices > 1 else ""
+        reason = f"{who}its process {ended(slot.process.exitcode)}"
         if is_out_of_memory:
             return Failure("out_of_memory", f"{reason}: its memory was out")
         if slot.silence and slot.silence.is_too_long():  # and was killed for it
-            reason = f"rank 0 on {node_name()}: {slot.silence}"
+            reason = f"{who}{slot.silence}"
         return Failure("killed", reason)
 
     def _note(self, planned: GridTrial, sentence: str) -> None:

@@ -7,7 +7,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.design.ablation import GridTrial
 from experiments.machine.environment import environment
 from experiments.running.events import Event
@@ -56,8 +56,14 @@ class Pool:
         most, each = max((run.devices for run in runs), default=1), len(self.devices) // self.jobs
         if self.devices and most > max(1, each):
             raise MixlabError(
-                f"run.devices: {most} devices train a trial, and {self.jobs} jobs share {len(self.devices)} "
+                f"run.devices: {most} devices train a trial, and {counted(self.jobs, 'job')} have {len(self.devices)} "
                 f"({', '.join(self.devices)}); take fewer jobs or more devices"
+            )
+        twice = [name for name in dict.fromkeys(self.devices) if self.devices.count(name) > 1 and name != "cpu"]
+        if most > 1 and twice:
+            raise MixlabError(
+                f"devices: {twice[0]} is given twice, and run.devices={most} trains a trial on different ones; name "
+                f"each once"
             )
 
     def devices_of(self, job: int) -> tuple[str, ...]:

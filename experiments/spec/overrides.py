@@ -82,11 +82,15 @@ def _unquoted(text: str) -> str:
 
 
 def _list_of_lists(name: str, text: str, where: str, axes: bool) -> Any:
-    """The axis of a field that holds lists, or its one value, as a tuple: without axes every list is one."""
+    """The axis of a field that holds lists, or its one value, as a tuple: without axes every list is one.
+
+    So it is for a field of how a trial runs, which is no axis.
+    """
     listed = _list(name, text, where)
     if isinstance(listed, list) and len(listed) == 1 and isinstance(listed[0], list):
         return tuple(listed[0])
-    return listed if axes or not isinstance(listed, list) else tuple(listed)
+    is_axis = axes and not name.startswith("run.")
+    return listed if is_axis or not isinstance(listed, list) else tuple(listed)
 
 
 def _list(name: str, text: str, where: str) -> Any:
