@@ -101,8 +101,9 @@ class Program:
         if log := os.environ.get("QUICK_LOG"):
             with open(log, "a") as file:
                 file.write(f"{plans[0].first_step} {plans[0].num_steps} {len(plans)}\\n")
+        start = time.monotonic()
         time.sleep(plans[0].num_steps * float(os.environ.get("QUICK_STEP_S", "0")))
-        self.exchange_s += self.group.size > 1
+        self.exchange_s += (time.monotonic() - start) * (self.group.size > 1)
         if self.group.rank and plans[0].first_step >= int(os.environ.get("QUICK_FOLLOWER_FAILS_AT", 2**30)):
             raise RuntimeError("out of memory")
         if len(plans) > 1 and "QUICK_BREAKS" in os.environ:

@@ -210,7 +210,7 @@ def test_no_two_processes_of_a_trial_get_one_device(jobs: int, num: int, devices
 
     pool, run = Pool(jobs=jobs, devices=tuple(f"cuda:{i}" for i in range(num))), RunConfig(devices=devices)
     if not fits:
-        with pytest.raises(MixlabError, match=f"run.devices: {devices} devices train a trial, and {jobs} jobs have"):
+        with pytest.raises(MixlabError, match=f"run.devices: {devices} devices train a trial, and {jobs} jobs share"):
             pool.check_devices([run])
         return
     pool.check_devices([run])

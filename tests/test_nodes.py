@@ -150,7 +150,7 @@ def test_processes_of_several_nodes_have_a_device_each(tmp_path: Path) -> None:
 
     place = Rendezvous(tmp_path, "n1", 8, num_here=2)
     Pool(devices=("auto:0",), rendezvous=place).check_devices([RunConfig(devices=8)])
-    with pytest.raises(MixlabError, match="8 devices train a trial, and 1 jobs share 1"):
+    with pytest.raises(MixlabError, match="8 devices train a trial, and 1 job has auto:0"):
         Pool(devices=("auto:0",)).check_devices([RunConfig(devices=8)])
 
 

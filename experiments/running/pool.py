@@ -55,9 +55,9 @@ class Pool:
             return
         most, each = max((run.devices for run in runs), default=1), len(self.devices) // self.jobs
         if self.devices and most > max(1, each):
+            share = f"{counted(self.jobs, 'job')} {'has' if self.jobs == 1 else 'share'} {', '.join(self.devices)}"
             raise MixlabError(
-                f"run.devices: {most} devices train a trial, and {counted(self.jobs, 'job')} have {len(self.devices)} "
-                f"({', '.join(self.devices)}); take fewer jobs or more devices"
+                f"run.devices: {most} devices train a trial, and {share}; take fewer jobs or more devices"
             )
         twice = [name for name in dict.fromkeys(self.devices) if self.devices.count(name) > 1 and name != "cpu"]
         if most > 1 and twice:
