@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from experiments.results.store import Store
     from experiments.spec.config import DataConfig
 
+MOST_JOBS = 4  # processes for each core
 NEEDS_OUT = ("resize", "keep", "encode", "jobs", "cluster")
 
 
@@ -83,6 +84,8 @@ def _into(folder: str, arguments: argparse.Namespace, cache: Path, where: str, c
     jobs = len(os.sched_getaffinity(0)) if arguments.jobs is None else arguments.jobs
     if jobs < 1:
         raise MixlabError(f"{COMMAND_LINE}: --jobs: expected 1 or more, got {jobs}")
+    if jobs > (most := MOST_JOBS * len(os.sched_getaffinity(0))):  # more would only start processes for minutes
+        raise MixlabError(f"{COMMAND_LINE}: --jobs: expected at most {most}, {MOST_JOBS} a core, got {jobs}")
     held = prepare(Request(config, out, form, jobs, cache, where), source_tree(config.source, where))
     print(f"{config.source}: {_held(held.description)} in {out}", flush=True)
     return 0

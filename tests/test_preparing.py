@@ -307,13 +307,24 @@ def test_after_a_kill_it_goes_on_where_it_was(
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
 
 
-def test_what_was_begun_of_another_source_is_begun_anew_and_said(
+def test_what_was_begun_with_other_options_is_not_lost(tmp_path: Path, source: Path) -> None:
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    folder = tmp_path / ".out.preparing"
+    there = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with pytest.raises(
+        MixlabError, match=rf"out\.preparing holds {treating.CHUNK} images of .* other options; give those"
+    ):
+        prepare(source, tmp_path / "out", "png")
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == there
+
+
+def test_what_was_begun_of_files_that_changed_is_begun_anew_and_said(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopped(treating.CHUNK, "array", source, tmp_path / "out")
     (source / "a" / "000.png").write_bytes(as_png(255 - IMAGES[0]))
     held = prepare(source, tmp_path / "out")
-    assert "out.preparing was begun of another source" in capsys.readouterr().err
+    assert "out.preparing was begun before files of the source changed" in capsys.readouterr().err
     assert np.array_equal(np.load(tmp_path / "out" / "images.npy")[0], 255 - IMAGES[0])
     assert held.description == prepare(source, tmp_path / "whole").description
 
@@ -349,7 +360,7 @@ def test_names_of_files_may_be_any_bytes(tmp_path: Path, source: Path) -> None:
 
 def test_a_second_process_is_refused_while_the_first_writes(tmp_path: Path, source: Path) -> None:
     with (
-        staging.Staging(tmp_path / "out", "a", WHERE),
+        staging.Staging(tmp_path / "out", "a", "b", WHERE),
         pytest.raises(MixlabError, match="out is being prepared by another process; wait for it"),
     ):
         prepare(source, tmp_path / "out")
@@ -367,6 +378,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(
     ) as told:
         prepare(source, tmp_path / "out", form)
     assert ("by the mean" in str(told.value)) == (form != "array")
+    assert str(told.value).endswith("give --resize in place of --keep") == (form == "keep")
     assert not list(tmp_path.rglob("images.*"))
 
 
@@ -634,6 +646,7 @@ def test_the_command_says_what_it_wrote(run: Callable[..., Ended], tmp_path: Pat
         (("out", "--resize", "0"), "--resize: expected 1 or more pixels, got 0"),
         (("out", "--jobs", "-1"), "--jobs: expected 1 or more, got -1"),
         (("out", "--jobs", "0"), "--jobs: expected 1 or more, got 0"),
+        (("out", "--jobs", "100000"), ", 4 a core, got 100000"),
         (
             ("out", "--resize", "8", "data.image_channels=2"),
             "data.image_channels: expected 1 (grey) or 3",

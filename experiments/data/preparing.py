@@ -57,8 +57,8 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
     recipe = _recipe(request, listing(request.config, tree, request.cache, request.where), bool(tree))
     if held := _there(request, recipe):
         return held
-    question = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-    with Staging(request.out, question, request.where) as staging:
+    asked = {name: value for name, value in recipe.items() if name != "fingerprint"}
+    with Staging(request.out, _digest(recipe), _digest(asked), request.where) as staging:
         if held := _there(request, recipe):  # another process was faster
             return held
         scratch = staging.folder / SCRATCH
@@ -68,6 +68,10 @@ def prepare(request: Request, tree: Tree | None) -> Prepared:
     held = find(str(request.out), request.where)
     assert held is not None
     return held
+
+
+def _digest(recipe: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
 def _recipe(request: Request, fingerprint: str, is_files: bool) -> dict[str, Any]:
@@ -116,7 +120,7 @@ class _Making:
         """Write what is not there yet, and publish the folder."""
         staging, total, done = self.staging, len(self.labels), self.staging.look()
         if staging.begins_anew:
-            told = "was begun of another source, or with other options, and is begun anew"
+            told = "was begun before files of the source changed, and is begun anew"
             print(f"mixlab: {staging.folder} {told}", file=sys.stderr, flush=True)
         treatment = Treatment(self.decoder, self.request.form, wants_pixels=True)
         room.check(self.request, treatment, self.source, self.tree, total - done, staging.folder)

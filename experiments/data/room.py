@@ -19,6 +19,13 @@ GIB = 2**30
 SAMPLE = 2 * CHUNK  # images by whose bytes those of all are estimated
 NOTES_BYTES = 128  # of the small files, for each image
 
+LESS = {  # what needs less room, by the form that was asked for
+    "array": "give a smaller --resize or --encode jpeg",
+    "png": "give a smaller --resize or --encode jpeg",
+    "jpeg": "give a smaller --resize",
+    "keep": "give --resize in place of --keep",
+}
+
 
 @dataclass(frozen=True)
 class Request:
@@ -46,7 +53,7 @@ def check(
     if needed > free:
         raise MixlabError(
             f"{request.where}: {request.out}: {left:,} images take {needed / GIB:,.2f} GiB{how}, and "
-            f"{free / GIB:,.2f} GiB are free there; free more, or give a smaller --resize or --encode jpeg"
+            f"{free / GIB:,.2f} GiB are free there; free more, or {LESS[request.form]}"
         )
 
 

@@ -40,10 +40,11 @@ SYNC_S = 20.0  # seconds of work that a loss of power may cost
 class Staging:
     """The folder in which `out` is made. Entered, it is locked and holds what was done by then."""
 
-    def __init__(self, out: Path, question: str, where: str):
-        self.out, self.question, self.where = out, question, where
+    def __init__(self, out: Path, question: str, asked: str, where: str):
+        """Args: question: all that decides what is written.    asked: what the user says of it, without the files."""
+        self.out, self.question, self.asked, self.where = out, question, asked, where
         self.folder = out.with_name(f".{out.name}.preparing")
-        self.begins_anew = False  # what was there was of another source, or of other options
+        self.begins_anew = False  # the files of the source are others than when it was begun
         self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
@@ -72,13 +73,22 @@ class Staging:
         os.close(self.lock)
 
     def look(self) -> int:
-        """How many images are there already; what is of another question is removed."""
+        """How many images are there already; what is of files that have changed since is removed.
+
+        Raises: MixlabError: what is there is of another source, or of other options.
+        """
         try:
             held = json.loads((self.folder / PROGRESS).read_text("utf-8"))
             if held["question"] == self.question:
                 self.done = self.safe = int(held["done"])
                 return self.done
-            self.begins_anew = True
+            theirs = held.get("asked", self.asked)  # an earlier version did not write it
+            if held["done"] and theirs != self.asked:
+                raise MixlabError(
+                    f"{self.where}: {self.folder} holds {int(held['done']):,} images of another source, or with other "
+                    f"options; give those again to go on, name another folder, or remove it"
+                )
+            self.begins_anew = bool(held["done"])
         except FileNotFoundError:
             pass  # nothing of what is there was safe
         except (ValueError, TypeError, KeyError):
@@ -140,7 +150,8 @@ class Staging:
         for file in self.files:
             file.flush()
             os.fsync(file.fileno())
-        replace(self.folder / PROGRESS, json.dumps({"question": self.question, "done": self.done}).encode())
+        progress = {"question": self.question, "asked": self.asked, "done": self.done}
+        replace(self.folder / PROGRESS, json.dumps(progress).encode())
         self.safe, self.synced = self.done, time.monotonic()
 
     def all_rows(self) -> Array:
