@@ -70,7 +70,7 @@ def head(trial: Trial) -> str:
     setting = Setting.of(trial)
     needed = storage.needed_bytes(trial)
     unit, digits = _unit({setting: needed})
-    whose = _of_several(setting.devices, Memory(0).on_host(trial) or trial.run.device == "auto")
+    whose = _of_several(setting.devices, trial.run.device in ("auto", "cpu"))  # as needed_bytes takes it
     return (
         f"memory {needed / unit:,.{digits}f} {_NAMES[unit]}{whose} at the peak, by estimate, with train.microbatches="
         f"{setting.microbatches} run.devices={setting.devices} run.remat={str(setting.remat).lower()}"
