@@ -15,7 +15,7 @@ import pytest
 
 from backends.contract import PREDICT_BATCH
 from experiments.running import group, meeting, messages, watch
-from experiments.running.events import Event, Stepped, Told
+from experiments.running.events import Ended, Event, Stepped, Told
 from experiments.running.worker import Worker
 from tests.conftest import is_alive, records, wait_until
 from tests.faulty_group import (
@@ -78,7 +78,7 @@ def test_a_signal_to_one_that_follows_stops_nothing(alone: Path, tmp_path: Path)
                 os.kill(one.leader.members[0].process.pid, number)
 
     trial = trial_of(tmp_path)
-    assert trained(trial, tmp_path, "none", hear).how == "done"
+    assert trained(trial, tmp_path, "none", hear) == Ended(trial.id, "done")
     assert bits_of(trial, tmp_path) == undisturbed(alone)
 
 
@@ -133,7 +133,7 @@ def test_a_process_that_hangs_ends_its_group_and_nothing_is_lost(
         patch.setenv("QUICK_STEP_S", "0.01")
         ended = trained(trial, tmp_path, "none", hear)
     assert ended.failure is not None and ended.failure.cause == "killed"
-    assert ended.failure.reason == f"{WHO}it has given no sign of life for 2 s"
+    assert ended.failure.reason == f"{WHO}it has given no sign of life for {SILENT_S:.0f} s"
     assert time.monotonic() - stopped[0] < SILENT_S + 8
     goes_on_as(undisturbed(alone, **LASTING), trial, tmp_path)
 
@@ -161,4 +161,5 @@ def test_a_signal_while_another_process_begins_does_not_end_it(monkeypatch: pyte
         sent.append(self.pid)
 
     monkeypatch.setattr(group._CONTEXT.Process, "start", start)
-    assert trained(trial_of(tmp_path), tmp_path, "none").how == "done" and len(sent) == 1
+    trial = trial_of(tmp_path)
+    assert trained(trial, tmp_path, "none") == Ended(trial.id, "done") and len(sent) == 1

@@ -131,7 +131,8 @@ def test_a_leader_that_hangs_is_ended_by_its_run_and_its_trial_goes_on(
         patch.setenv("QUICK_STEP_S", "0.01")
         summary = run_on_two(planned, tmp_path, hear)
     assert summary.done == [planned.trial.id]
-    assert f"rank 0 on {os.uname().nodename}: it has given no sign of life for 2 s; it is begun again" in told
+    lost = f"rank 0 on {os.uname().nodename}: it has given no sign of life for {SILENT_S:.0f} s"
+    assert f"{lost}; it is begun again" in told
     assert pids and not any(map(is_running, pids))
     assert bits_of(planned.trial, tmp_path) == undisturbed(alone, **LASTING)
 
@@ -139,7 +140,7 @@ def test_a_leader_that_hangs_is_ended_by_its_run_and_its_trial_goes_on(
 def test_a_leader_that_works_for_long_lives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It tells nothing of its trial meanwhile."""
     monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
-    monkeypatch.setenv("QUICK_STEP_S", str(3 * SILENT_S))
+    monkeypatch.setenv("QUICK_STEP_S", str(1.5 * SILENT_S))
     planned = grid_trial_of(tmp_path, steps=2)
     assert run_on_two(planned, tmp_path).done == [planned.trial.id]
     assert len(recorded(planned.trial, tmp_path)["sessions"]) == 1
@@ -147,7 +148,7 @@ def test_a_leader_that_works_for_long_lives(monkeypatch: pytest.MonkeyPatch, tmp
 
 def begins_late(spec: WorkerSpec, connection: Connection) -> None:
     """A worker whose imports take long."""
-    time.sleep(2 * SILENT_S)
+    time.sleep(1.5 * SILENT_S)
     process.main(spec, connection)
 
 

@@ -17,7 +17,6 @@ from tests.conftest import records, wait_until
 from tests.faulty_group import (
     AT,
     LASTS_S,
-    SILENT_S,
     STALLS_S,
     STEPS,
     WHO,
@@ -56,7 +55,7 @@ def test_an_evaluation_that_is_broken_off_leaves_a_group_that_goes_on(
     trial, expected = trial_of(tmp_path, backend), undisturbed(alone, backend)
     trial = replace(trial, run=replace(trial.run, sharded_optimizer=True))
     monkeypatch.setattr(group, "said", breaks_off)
-    assert trained(trial, tmp_path, "none", hear, trial).how == "done"
+    assert trained(trial, tmp_path, "none", hear, trial) == Ended(trial.id, "done")
     assert broken and len(pids) == 2 and pids[0] == pids[1]
     assert bits_of(trial, tmp_path) == expected
 
@@ -76,7 +75,7 @@ def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
         return self.leader.train(messages.Steps(plans[0].first_step, plans[0].num_steps), wait)
 
     monkeypatch.setattr(group.LedProgram, "train", waits)
-    monkeypatch.setattr(watch, "LASTS_S", SILENT_S)
+    monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
     ended = trained(trial := trial_of(tmp_path), tmp_path, "none")
     assert ended.failure is not None and ended.failure.cause == "killed"
     assert ended.failure.reason == "the group: no step has ended for too long" and newest(trial, tmp_path) == AT
@@ -84,14 +83,14 @@ def test_steps_that_do_not_end_are_found(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 def test_the_first_steps_of_a_program_may_compile_for_longer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Neither what it takes to load the state nor the steps of the trial before say how long they last."""
-    monkeypatch.setattr(watch, "LASTS_S", 0.2)
+    monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
     first, second = (trial_of(tmp_path, steps=1, batch_size=size) for size in (8, 4))
 
     def hear(one: Worker, event: Event) -> None:
         if isinstance(event, Ended):
-            monkeypatch.setenv("QUICK_STEP_S", "2.5")
+            monkeypatch.setenv("QUICK_STEP_S", str(1.5 * LASTS_S))
 
-    assert trained(first, tmp_path, "none", hear, second).how == "done"
+    assert trained(first, tmp_path, "none", hear, second) == Ended(second.id, "done")
 
 
 def test_a_disk_that_stalls_for_one_process_is_waited_for(
@@ -100,7 +99,8 @@ def test_a_disk_that_stalls_for_one_process_is_waited_for(
     """Longer than steps may last."""
     monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
     start, trial = time.monotonic(), trial_of(tmp_path, streams=True)
-    assert trained(trial, tmp_path, "its disk stalls").how == "done" and time.monotonic() - start > STALLS_S
+    assert trained(trial, tmp_path, "its disk stalls") == Ended(trial.id, "done")
+    assert time.monotonic() - start > STALLS_S
     assert bits_of(trial, tmp_path) == undisturbed(alone, streams=True)
 
 
@@ -123,7 +123,7 @@ def test_an_evaluation_waits_for_the_images_of_another_process(
 ) -> None:
     monkeypatch.setattr(watch, "LASTS_S", LASTS_S)
     trial = trial_of(tmp_path)
-    assert trained(trial, tmp_path, "it waits for images").how == "done"
+    assert trained(trial, tmp_path, "it waits for images") == Ended(trial.id, "done")
     assert bits_of(trial, tmp_path) == undisturbed(alone)
 
 
@@ -157,7 +157,7 @@ def test_all_processes_read_images_from_where_the_first_one_finds_room(
     monkeypatch.setattr(group.Leader, "_tell", lambda self, message: (told.append(message), tell(self, message)))
     monkeypatch.setattr("experiments.running.storage.choose", lambda *given: "disk")
     trial = trial_of(tmp_path)
-    assert trial.data.storage == "auto" and trained(trial, tmp_path, "none").how == "done"
+    assert trial.data.storage == "auto" and trained(trial, tmp_path, "none") == Ended(trial.id, "done")
     (opened,) = (message.trial for message in told if isinstance(message, messages.Open))
     assert (opened.id, opened.data.storage) == (trial.id, "disk")
     assert recorded(trial, tmp_path)["data"]["storage"] == "disk" and any(isinstance(x, messages.Fed) for x in told)
