@@ -130,7 +130,6 @@ def test_a_check_reads_all_images_and_names_those_that_have_changed(
 def test_all_images_that_cannot_be_read_are_named_at_once(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, form: str, jobs: int
 ) -> None:
-    """To mend one makes another source, which is begun anew."""
     files = sorted(source.rglob("*.png"))
     files[40].write_bytes(b"no image")
     with pytest.raises(MixlabError, match=r"image 40 of split 'train', \S+040.png, cannot .*; replace or remove it$"):
@@ -261,7 +260,10 @@ def test_the_first_images_of_a_prepared_set_are_those_that_a_trial_has(
 
 
 def stopped(at: int, form: str, source: Path, out: Path, **fields: Any) -> int:
-    """The exit code of a process that prepares, and is killed after so many images; all it wrote is synced."""
+    """The exit code of a process that prepares, and is killed after so many images; all it wrote is synced.
+
+    Args: at: 0: it is killed as soon as its files are open.
+    """
     command = [sys.executable, "-c", STOPPED, str(at), form, str(source), str(out), json.dumps(fields)]
     return subprocess.run(command, env=environment(), check=False).returncode
 
@@ -275,8 +277,30 @@ def prepare_and_die(at: str, form: str, source: str, out: str, fields: str) -> N
         if self.done >= int(at):
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def open_and_die(self: staging.Staging, *given: Any) -> None:
+        opens(self, *given)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    opens = staging.Staging.open
+    if at == "0":
+        staging.Staging.open = open_and_die  # type: ignore[method-assign]
     preparing.Bar.advance = and_die  # type: ignore[method-assign]
     prepare(source, Path(out), form, **json.loads(fields))
+
+
+def treated_by(do: Callable[[], object]) -> int:
+    """How many images were treated."""
+    treated: list[int] = []
+    chunk = treating.Treatment.chunk
+
+    def count(self: treating.Treatment, items: list[treating.Item]) -> Any:
+        treated.append(len(items))
+        return chunk(self, items)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(treating.Treatment, "chunk", count)
+        do()
+    return sum(treated)
 
 
 @pytest.mark.parametrize(
@@ -291,17 +315,10 @@ def test_after_a_kill_it_goes_on_where_it_was(
     assert not (tmp_path / "out").exists()
     for path in (tmp_path / ".out.preparing").glob("[ir][mo]*.*"):  # images and rows that were not safe yet
         path.write_bytes(path.read_bytes() + b"a part of another image")
-    treated: list[int] = []
-    chunk = treating.Treatment.chunk
-
-    def count(self: treating.Treatment, items: list[treating.Item]) -> Any:
-        treated.append(len(items))
-        return chunk(self, items)
-
     monkeypatch.setattr(room, "SAMPLE", 1)
-    monkeypatch.setattr(treating.Treatment, "chunk", count)
+    made = treated_by(lambda: prepare(folder, tmp_path / "out", form, **fields))
+    assert made - (0 if form == "array" or form == "keep" else 1) == NUM - 2 * treating.CHUNK
     held = prepare(folder, tmp_path / "out", form, **fields)
-    assert sum(treated) - (0 if form == "array" or form == "keep" else 1) == NUM - 2 * treating.CHUNK
     assert held.description == whole.description and names(tmp_path / "out") == names(tmp_path / "whole")
     for path in (tmp_path / "whole").iterdir():
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
@@ -318,15 +335,67 @@ def test_what_was_begun_with_other_options_is_not_lost(tmp_path: Path, source: P
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == there
 
 
-def test_what_was_begun_of_files_that_changed_is_begun_anew_and_said(
-    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+CHANGES: dict[str, tuple[int, Callable[[list[Path]], Any]]] = {
+    "the first is another": (0, lambda files: files[0].write_bytes(as_png(255 - IMAGES[0]))),
+    "one is another": (20, lambda files: files[20].write_bytes(as_png(255 - IMAGES[20]))),
+    "one of the same size and content has another time": (20, lambda files: os.utime(files[20], (1, 1))),
+    "one is gone": (20, lambda files: files[20].unlink()),
+    "one came": (20, lambda files: shutil.copy(files[0], files[20].with_suffix(".a.png"))),
+    "one behind is another": (treating.CHUNK, lambda files: files[-1].write_bytes(as_png(255 - IMAGES[-1]))),
+    "a class came": (treating.CHUNK, lambda files: unpacked(files[0].parents[1], [("c/0.png", as_png(IMAGES[0]))])),
+}
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+@pytest.mark.parametrize("how", CHANGES)
+def test_of_files_that_changed_what_comes_before_stays(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], how: str, form: str
 ) -> None:
-    stopped(treating.CHUNK, "array", source, tmp_path / "out")
-    (source / "a" / "000.png").write_bytes(as_png(255 - IMAGES[0]))
+    stopped(treating.CHUNK, form, source, tmp_path / "out")
+    kept, change = CHANGES[how]
+    change(sorted(source.rglob("*.png")))
+    made = treated_by(lambda: prepare(source, tmp_path / "out", form))
+    what = f"{kept} images are of files that did not, and stay" if kept else "it is begun anew"
+    assert f"out.preparing was begun before files of the source changed: {what}" in capsys.readouterr().err
+    whole = prepare(source, tmp_path / "whole", form)
+    assert made == whole.description.num - kept
+    for path in (tmp_path / "whole").iterdir():
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes(), path.name
+
+
+@pytest.mark.parametrize("at", [0, 2 * treating.CHUNK])
+def test_what_a_kill_leaves_of_files_that_changed_goes_on(tmp_path: Path, source: Path, at: int) -> None:
+    """Also where the files are the first ones again."""
+    stopped(2 * treating.CHUNK, "array", source, tmp_path / "out")
+    image = source / "a" / "020.png"
+    content, stat = image.read_bytes(), image.stat()
+    image.write_bytes(as_png(255 - IMAGES[20]))
+    assert stopped(at, "array", source, tmp_path / "out") == -signal.SIGKILL
+    image.write_bytes(content)
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     held = prepare(source, tmp_path / "out")
-    assert "out.preparing was begun before files of the source changed" in capsys.readouterr().err
-    assert np.array_equal(np.load(tmp_path / "out" / "images.npy")[0], 255 - IMAGES[0])
     assert held.description == prepare(source, tmp_path / "whole").description
+
+
+def test_images_of_16_bits_are_made_anew_where_a_file_changed(tmp_path: Path) -> None:
+    """Their range is that of all files."""
+    images = noise(NUM, SIDE, SIDE, 1)[..., 0].astype(np.uint16) << 4
+    contents = [as_png(image) for image in images]
+    source = class_folders(tmp_path / "set", contents)
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    (source / "b" / f"{NUM - 1:03}.png").write_bytes(as_png(images[-1] << 4))
+    held = prepare(source, tmp_path / "out")
+    assert held.description == prepare(source, tmp_path / "whole").description
+
+
+def test_a_refusal_leaves_nothing(tmp_path: Path, source: Path, jpegs: Path) -> None:
+    with pytest.raises(MixlabError, match="expected 9 x 9, square"):
+        prepare(jpegs, tmp_path / "out")
+    for path in source.rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(MixlabError, match="cannot be read"):
+        prepare(source, tmp_path / "out", image_size=SIDE, image_channels=3)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_set_that_is_there_stays_and_another_is_refused(tmp_path: Path, source: Path) -> None:
@@ -410,7 +479,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_it_goes_on(
 def test_a_full_disk_is_a_sentence_whatever_files_still_hold_back(
     tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was written and is not safe is not told of as done, and leaves its room to the next."""
+    """What was written and is not safe is not told of as done; its room is free for the next, after a kill too."""
 
     class Full:
         def write(self, *_: Any) -> Any:
@@ -428,7 +497,10 @@ def test_a_full_disk_is_a_sentence_whatever_files_still_hold_back(
         patch.setattr(staging.Staging, "write", write_full)
         with pytest.raises(MixlabError, match=r"no space is left; free space there, and give the same command again$"):
             prepare(source, tmp_path / "out")
-    (tmp_path / ".out.preparing" / "images.npy").write_bytes(bytes(10**6))
+    folder = tmp_path / ".out.preparing"
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "images.npy").write_bytes(bytes(10**6))
     seen: list[int] = []
     usage = lambda folder: seen.append(sum(p.stat().st_size for p in folder.iterdir())) or SimpleNamespace(free=10**9)  # noqa: E731
     monkeypatch.setattr(shutil, "disk_usage", usage)

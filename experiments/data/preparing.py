@@ -26,10 +26,10 @@ from experiments.data.pictures import Decoder
 from experiments.data.pixels import decode, decoders
 from experiments.data.prepared import Prepared, find
 from experiments.data.progress import Bar
-from experiments.data.raw import RawSource, name_of
+from experiments.data.raw import Raw, RawSource, name_of
 from experiments.data.room import Request
 from experiments.data.sources import HUB_FOLDER, read_source
-from experiments.data.staging import SCRATCH, Staging
+from experiments.data.staging import MARK_BYTES, SCRATCH, Staging, mark
 from experiments.data.treating import ANEW, BLENDED, DEEP, FRAMES, Item, Made, Treatment, Workers
 from experiments.data.tree import Tree, place
 
@@ -118,10 +118,11 @@ class _Making:
 
     def run(self, recipe: dict[str, Any]) -> None:
         """Write what is not there yet, and publish the folder."""
-        staging, total, done = self.staging, len(self.labels), self.staging.look()
-        if staging.begins_anew:
-            told = "was begun before files of the source changed, and is begun anew"
-            print(f"mixlab: {staging.folder} {told}", file=sys.stderr, flush=True)
+        staging, total, done = self.staging, len(self.labels), self.staging.look(self._marks)
+        if staging.changed is not None:
+            what = f"{done:,} images are of files that did not, and stay" if done else "it is begun anew"
+            told = f"mixlab: {staging.folder} was begun before files of the source changed: {what}"
+            print(told, file=sys.stderr, flush=True)
         treatment = Treatment(self.decoder, self.request.form, wants_pixels=True)
         room.check(self.request, treatment, self.source, self.tree, total - done, staging.folder)
         shape = (total, *[self.decoder.size] * 2, self.decoder.channels) if self.request.form == "array" else None
@@ -134,7 +135,7 @@ class _Making:
                 self.broken += [one for one in found if isinstance(one, Unreadable)]
                 if len(self.broken) >= MOST_BROKEN:
                     break
-                if self.broken:  # the rest is looked at alone: to mend a file makes another source, begun anew
+                if self.broken:  # the rest is looked at alone, so that all are told at once
                     bar.advance(len(found))
                     continue
                 self._hash(made)
@@ -145,8 +146,22 @@ class _Making:
             raise opening.all_unreadable(self.broken, MOST_BROKEN, self.request.where)
         self._finish(recipe)
 
+    def _marks(self) -> Iterator[bytes | None]:
+        """By which the files of the images are known again; no file is opened."""
+        for split in self.source.splits:
+            for raw in split.images():
+                yield self._mark(raw)
+                if not isinstance(raw, str):
+                    return  # what follows would have to be read
+
+    def _mark(self, raw: Raw) -> bytes | None:
+        if not isinstance(raw, str) or self.tree is None:
+            return None
+        stat = self.tree.stat(raw.removeprefix(f"{self.tree.path}/"))
+        return mark(self.decoder.size, self.decoder.channels, raw, *stat) if stat else None
+
     def _items(self) -> Iterator[Item]:
-        """The images of the source, those of the training split first; the names of files are noted on the way."""
+        """The images of the source, those of the training split first; their files are noted on the way."""
         root, path = f"{place(self.request.config.source)}/", self.staging.folder / NAMES
         with path.open("w", encoding="utf-8", errors="surrogateescape") as names:
             self.named = 0
@@ -155,6 +170,7 @@ class _Making:
                     if (name := name_of(raw)) is not None:
                         names.write(name.removeprefix(root).replace("\n", "\\n") + "\n")
                         self.named += 1
+                    self.staging.marks.write(self._mark(raw) or bytes(MARK_BYTES))
                     yield Item(split.name, row, raw)
 
     def _hash(self, made: list[Made]) -> None:

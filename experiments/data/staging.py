@@ -2,6 +2,7 @@
 
 images.*       as they will be, in order
 rows.bin       of each image that is written: see ROW
+files.bin      of each image: see mark
 progress.json  {"question": what is made of what, "done": images that are safe on the disk}
 lock           held by the process that writes
 """
@@ -13,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments.data.damage import ABOUT, FILES
 from experiments.data.description import IMAGES, Description, as_json
-from experiments.data.treating import Made
+from experiments.data.treating import DEEP, Made
 from experiments.files import FULL, reason, replace
 
 ROW = np.dtype(
@@ -33,8 +34,14 @@ ROW = np.dtype(
         ("is_constant", "u1"), ("colour", "u1", (3,)),
     ]
 )  # fmt: skip
-ROWS, PROGRESS, LOCK, SCRATCH = "rows.bin", "progress.json", "lock", "scratch"
+ROWS, MARKS, PROGRESS, LOCK, SCRATCH = "rows.bin", "files.bin", "progress.json", "lock", "scratch"
+MARK_BYTES = 16
 SYNC_S = 20.0  # seconds of work that a loss of power may cost
+
+
+def mark(*what: object) -> bytes:
+    """Bytes by which an image's file is known again. Args: what: all that decides what is made of it."""
+    return hashlib.blake2b(repr(what).encode(errors="surrogateescape"), digest_size=MARK_BYTES).digest()
 
 
 class Staging:
@@ -44,7 +51,7 @@ class Staging:
         """Args: question: all that decides what is written.    asked: what the user says of it, without the files."""
         self.out, self.question, self.asked, self.where = out, question, asked, where
         self.folder = out.with_name(f".{out.name}.preparing")
-        self.begins_anew = False  # the files of the source are others than when it was begun
+        self.changed: int | None = None  # images that files of the source have changed since: they are made anew
         self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
@@ -64,17 +71,20 @@ class Staging:
         self.files: list[Any] = []
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         for file in self.files:
             with suppress(
                 OSError
             ):  # of a full disk, once more: what it holds back is lost, and was not counted as safe
                 file.close()
+        if error and not (self.folder / PROGRESS).exists():  # nothing is there to go on with
+            shutil.rmtree(self.folder, ignore_errors=True)
         os.close(self.lock)
 
-    def look(self) -> int:
-        """How many images are there already; what is of files that have changed since is removed.
+    def look(self, marks: Callable[[], Iterable[bytes | None]]) -> int:
+        """How many images are there already; what begins with a file that has changed since is removed.
 
+        Args:   marks: of the files of the images, in order, as they are now; None: an image is not known by a file.
         Raises: MixlabError: what is there is of another source, or of other options.
         """
         try:
@@ -88,28 +98,42 @@ class Staging:
                     f"{self.where}: {self.folder} holds {int(held['done']):,} images of another source, or with other "
                     f"options; give those again to go on, name another folder, or remove it"
                 )
-            self.begins_anew = bool(held["done"])
+            self.done = self._unchanged(int(held["done"]), marks())
+            self.changed = int(held["done"]) - self.done
+            if self.done:
+                self._note_safe()
+                return self.done
         except FileNotFoundError:
             pass  # nothing of what is there was safe
         except (ValueError, TypeError, KeyError):
-            self.begins_anew = True
+            self.changed = 0
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         return 0
 
+    def _unchanged(self, done: int, marks: Iterable[bytes | None]) -> int:
+        """How many of the first images are of files that are what they were."""
+        held = (self.folder / MARKS).read_bytes() if (self.folder / MARKS).exists() else b""
+        seen = np.fromfile(self.folder / ROWS, ROW, done)["seen"].tolist()
+        for row, (bits, now) in enumerate(zip(seen, marks, strict=False)):
+            at = row * MARK_BYTES
+            if now is None or now != held[at : at + MARK_BYTES] or bits & DEEP:  # of 16 bits: all files decide a range
+                return row
+        return len(seen)
+
     def open(self, images: str, shape: tuple[int, ...] | None) -> None:
         """Open the files behind what is done.  Args: images: their file.    shape: of an array; None: encoded."""
         self.image_bytes = int(np.prod(shape[1:])) if shape else None
         header = b"" if shape is None else _header(shape)
-        self.files = [self._opened(images), self._opened(ROWS)]
-        self.images, self.rows = self.files
+        self.files = [self._opened(images), self._opened(ROWS), self._opened(MARKS)]
+        self.images, self.rows, self.marks = self.files
+        self.marks.truncate(0)  # the files of all images are noted, also of those that are done
         rows = np.frombuffer(self._read(self.rows, self.done * ROW.itemsize), ROW)
         self.end = int(rows["end"][-1]) if self.done else 0
         self.first_byte = len(header)
-        if self.done == 0:
-            self.images.truncate(0)
-            self.images.write(header)
+        self.images.seek(0)
+        self.images.write(header)  # also where there are other images behind those that are done
         for file, end in ((self.images, self.first_byte + self.end), (self.rows, len(rows) * ROW.itemsize)):
             if os.fstat(file.fileno()).st_size < end and self.done:
                 raise MixlabError(f"{self.where}: {self.folder} is damaged; remove it, and give the same command again")
@@ -150,6 +174,9 @@ class Staging:
         for file in self.files:
             file.flush()
             os.fsync(file.fileno())
+        self._note_safe()
+
+    def _note_safe(self) -> None:
         progress = {"question": self.question, "asked": self.asked, "done": self.done}
         replace(self.folder / PROGRESS, json.dumps(progress).encode())
         self.safe, self.synced = self.done, time.monotonic()
@@ -179,7 +206,8 @@ class Staging:
             raise self._failed(error) from error
         finally:
             with suppress(OSError):
-                self.sync()
+                if self.done:
+                    self.sync()
 
     def publish(self, describe: Callable[[dict[str, int], dict[str, str]], Description]) -> None:
         """Write the description, the last file, and give the folder its name.
@@ -197,7 +225,7 @@ class Staging:
             self.folder.rename(self.out)
         except OSError as error:
             raise self._failed(error) from error
-        for name in (ROWS, PROGRESS, LOCK):
+        for name in (ROWS, MARKS, PROGRESS, LOCK):
             (self.out / name).unlink(missing_ok=True)
 
     def _failed(self, error: OSError) -> MixlabError:
