@@ -15,8 +15,11 @@ from PIL import Image
 from backends.arrays import Array
 from backends.errors import MixlabError
 from experiments import data
-from experiments.data import framing, pixels
+from experiments.data import framing, pixels, preparing
+from experiments.data.contents import contents
+from experiments.data.fingerprints import source_tree
 from experiments.data.pixels import DataLost
+from experiments.data.room import Request
 from tests.conftest import fresh_cache
 from tests.prepared_sets import as_png, write
 from tests.reading import noise, unpacked
@@ -239,6 +242,21 @@ def test_fields_that_made_a_set_cannot_be_others(
     data.describe(config(folder, layout="splits", image_channels=3), cache, WHERE)
     with pytest.raises(MixlabError, match=said):
         data.describe(config(folder, **fields), cache, WHERE)
+
+
+@pytest.mark.parametrize("asked", [{}, {"test_split": "validation"}], ids=["found", "asked"])
+def test_the_splits_that_a_set_was_made_of_may_be_named(tmp_path: Path, cache: Path, asked: dict[str, Any]) -> None:
+    names = [f"{split}/{row % 2}/{row}.png" for split in ("train", "val") for row in range(4)]
+    source = unpacked(tmp_path / "set", [(name, as_png(image)) for name, image in zip(names, IMAGES, strict=False)])
+    request = Request(config(source, **asked), tmp_path / "out", "array", 1, cache, WHERE)
+    preparing.prepare(request, source_tree(str(source), WHERE))
+    for given in ({}, {"test_split": "validation"}, {"test_split": "val", "train_split": "train"}):
+        info = data.describe(config(tmp_path / "out", **given), cache, WHERE)
+        assert info == data.describe(config(source, **given), cache, WHERE)
+    assert contents(config(tmp_path / "out"), cache, WHERE).test == "validation"
+    for field in ("test_split", "train_split"):
+        with pytest.raises(MixlabError, match=rf"data.{field}: .* was prepared with .*, got 'test'; leave it out"):
+            data.describe(config(tmp_path / "out", **{field: "test"}), cache, WHERE)
 
 
 def test_an_image_that_cannot_be_decoded_is_lost_data(tmp_path: Path, cache: Path) -> None:

@@ -73,7 +73,8 @@ def contents(config: DataConfig, cache: Path, where: str) -> Contents:
 def _of_prepared(held: prepared.Prepared) -> Contents:
     """What the small files of prepared data say; no image is read."""
     own, recipe, labels, sizes = held.description, held.description.recipe, held.labels, held.sizes
-    train, test = str(recipe.get("train_split") or "train"), str(recipe.get("test_split") or "test")
+    asked = str(recipe.get("train_split") or "train"), str(recipe.get("test_split") or "test")
+    train, test = [*own.splits, *asked[len(own.splits) :]]
     splits = []
     for name, part in ((train, slice(own.num_train)), (test, slice(own.num_train, own.num))):
         if len(labels[part]):

@@ -21,6 +21,7 @@ class Description:
     image_size: pixels a side; None: the images have several sizes.
     recipe:     the fields of the data and the options that it was made with, by name.
     files:      bytes of each file beside this one.
+    splits:     names of the splits of the source that were taken, that to train on first; empty where it was not noted.
     sums:       SHA-256 of each of them but that of the images, in hexadecimal; empty where it was not noted.
     """
 
@@ -39,6 +40,7 @@ class Description:
     files: Mapping[str, int]
     mixlab: str
     sums: Mapping[str, str] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
 
     @property
     def num(self) -> int:
@@ -47,7 +49,8 @@ class Description:
 
 def described(held: dict[str, Any]) -> Description:
     """The description of its JSON.  Raises: ValueError, TypeError: a field is missing, unknown or of another type."""
-    description = Description(**{**held, **{name: tuple(held.get(name, ())) for name in ("classes", "notes")}})
+    texts = {name: tuple(held.get(name, ())) for name in ("classes", "notes", "splits")}
+    description = Description(**{**held, **texts})
     if description.form not in IMAGES:
         raise ValueError(f"expected the form array or encoded, got {shown(description.form)}")
     numbers = [getattr(description, name) for name in ("num_train", "num_test", "num_classes", "image_channels")]

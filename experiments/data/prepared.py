@@ -40,6 +40,7 @@ from experiments.data.description import IMAGES, Description, described
 from experiments.data.known import About, Facts
 from experiments.data.pixels import Encoded, Framed, OnDisk, Pixels, decoders
 from experiments.data.tree import place
+from experiments.data.words import canonical
 from experiments.spec.config import DataConfig
 from experiments.spec.values import shown
 
@@ -178,6 +179,9 @@ class Prepared:
         own = self.description
         asked = {name: getattr(config, name) for name in MADE_BY if getattr(config, name) != getattr(DataConfig, name)}
         made = {name: own.recipe.get(name) for name in asked}
+        for name, taken in zip(("train_split", "test_split"), own.splits, strict=False):
+            if name in asked and (canonical(asked[name]) or asked[name]) == taken:  # also where it was found by itself
+                made[name] = asked[name]
         if own.recipe.get("image_size") and config.image_size in (None, own.image_size):  # resized, and not once more
             framed = {name: getattr(config, name) for name in ("shorter_side", "interpolation")}
             given = {name: value for name, value in framed.items() if value != getattr(DataConfig, name)}

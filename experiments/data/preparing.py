@@ -231,6 +231,7 @@ class _Making:
                 files=files,
                 mixlab=_own_version(),
                 sums=sums,
+                splits=tuple(split.name for split in self.source.splits),
             )
         )
 
