@@ -108,7 +108,7 @@ def hangs(seconds: float, tells: bool) -> Callable[[pytest.MonkeyPatch], None]:
                 if asked[0] > 4 and not hung:
                     hung.append(time.monotonic())
                 while hung and time.monotonic() < hung[0] + seconds:
-                    time.sleep(0.1)
+                    time.sleep(0.02)
                     if tells:
                         idle()
                 yield answer
