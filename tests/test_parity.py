@@ -126,11 +126,15 @@ def test_markdown_has_a_row_for_each_model_with_the_rung_that_is_nearest_to_its_
 
 def test_the_first_line_and_json_say_what_is_not_covered(run: Run, tmp_path: Path) -> None:
     write_base(tmp_path / "tiny.yaml", train={"batch_size": 24})
-    first = run("parity", "tiny.yaml", "--steps", "2").out.splitlines()[0]
-    assert first.startswith("tiny: torch (2.") and "; not covered: more than 2 steps, more than 70 in one call" in first
+    words = ("parity", "tiny.yaml", "--steps", "2", "--pair", "torch:float64,torch:float64")
+    first = run(*words).out.splitlines()[0]
+    assert (
+        first.startswith("tiny: torch:float64 (2.")
+        and "; not covered: more than 2 steps, more than 70 in one call" in first
+    )
     assert "other class counts than 2 and 1001, more than 2 replicas, run.compile (--with compile)" in first
     assert "batches above" not in first  # all 24 are taken, as 65,536 elements of dropout are more
-    (model,) = json.loads(run("parity", "tiny.yaml", "--steps", "2", "--json").out)
+    (model,) = json.loads(run(*words, "--json").out)
     assert "; not covered: " + ", ".join(model["not_covered"]) == first[first.index(";") :]
 
 
