@@ -17,7 +17,7 @@ from experiments.data.checks import TOO_MANY
 from experiments.design.ablation import Ablation
 from experiments.design.choice import Choice
 from experiments.design.names import AXIS
-from experiments.results.metrics import STARVED, WAIT_SECONDS
+from experiments.results.metrics import STARVED, STARVED_S, WAIT_SECONDS
 
 MAX_NOTES = 100  # lines
 REPEATED = "‡"
@@ -130,10 +130,10 @@ def _of_all(ablation: Ablation, cells: Rows, frame: pd.DataFrame) -> Iterator[st
 
 
 def _starved(frame: pd.DataFrame) -> Iterator[str]:
-    """Trials whose device waited for pixels for more than STARVED of the time of training."""
+    """Trials whose device waited for pixels for more than STARVED of the time of training, and STARVED_S."""
     if (column := f"seconds.{WAIT_SECONDS}") not in frame:
         return
-    shares = frame[column] / (frame[column] + frame["seconds.train"])
+    shares = (frame[column] / (frame[column] + frame["seconds.train"])).where(frame[column] > STARVED_S)
     if (starved := shares > STARVED).any():
         most, share = max(zip(shares.fillna(0.0), frame["id"], strict=True))[::-1]
         yield (

@@ -23,6 +23,7 @@ WAIT_SECONDS = "wait"  # beside SECONDS, of a trial whose pixels are read as it 
 FLOPS = ("forward_flops_per_image", "training_flops")  # which may pass 64 bits
 STEPS = "steps"
 STARVED = 0.05  # share of the time of training, waited for pixels, from which a device is told to be starved
+STARVED_S = 1.0  # seconds of waiting, from which a trial that has ended is
 COSTS = ("images_per_s", "parameters", "peak_memory_bytes", *FLOPS)
 MEANS = ("parameters", "training_flops", "images_per_s")  # of COSTS, those that a cell of a table averages
 # Of a point of the curve beside its splits; STEP_LOSS is the mean over the steps since the point before.
