@@ -119,7 +119,7 @@ class _Making:
     def run(self, recipe: dict[str, Any]) -> None:
         """Write what is not there yet, and publish the folder."""
         staging, total, done = self.staging, len(self.labels), self.staging.look(self._marks)
-        if staging.changed is not None:
+        if staging.has_changed:
             what = f"{done:,} images are of files that did not, and stay" if done else "it is begun anew"
             told = f"mixlab: {staging.folder} was begun before files of the source changed: {what}"
             print(told, file=sys.stderr, flush=True)

@@ -51,7 +51,7 @@ class Staging:
         """Args: question: all that decides what is written.    asked: what the user says of it, without the files."""
         self.out, self.question, self.asked, self.where = out, question, asked, where
         self.folder = out.with_name(f".{out.name}.preparing")
-        self.changed: int | None = None  # images that files of the source have changed since: they are made anew
+        self.has_changed = False  # whether files of the source are others than when it was begun
         self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
@@ -73,9 +73,7 @@ class Staging:
 
     def __exit__(self, error: object, *_: object) -> None:
         for file in self.files:
-            with suppress(
-                OSError
-            ):  # of a full disk, once more: what it holds back is lost, and was not counted as safe
+            with suppress(OSError):  # of a full disk, once more: what it holds back was not counted as safe
                 file.close()
         if error and not (self.folder / PROGRESS).exists():  # nothing is there to go on with
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -99,14 +97,14 @@ class Staging:
                     f"options; give those again to go on, name another folder, or remove it"
                 )
             self.done = self._unchanged(int(held["done"]), marks())
-            self.changed = int(held["done"]) - self.done
+            self.has_changed = bool(held["done"])
             if self.done:
                 self._note_safe()
                 return self.done
         except FileNotFoundError:
             pass  # nothing of what is there was safe
         except (ValueError, TypeError, KeyError):
-            self.changed = 0
+            self.has_changed = True
         for path in self.folder.iterdir():
             if path.name != LOCK:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
