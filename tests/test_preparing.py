@@ -355,7 +355,7 @@ def test_of_files_that_changed_what_comes_before_stays(
     kept, change = CHANGES[how]
     change(sorted(source.rglob("*.png")))
     made = treated_by(lambda: prepare(source, tmp_path / "out", form))
-    what = f"{kept} images are of files that did not, and stay" if kept else "it is begun anew"
+    what = f"{kept} images before the first of them stay" if kept else "it is begun anew"
     assert f"out.preparing was begun before files of the source changed: {what}" in capsys.readouterr().err
     whole = prepare(source, tmp_path / "whole", form)
     assert made == whole.description.num - kept
@@ -375,6 +375,77 @@ def test_what_a_kill_leaves_of_files_that_changed_goes_on(tmp_path: Path, source
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     held = prepare(source, tmp_path / "out")
     assert held.description == prepare(source, tmp_path / "whole").description
+
+
+@pytest.mark.parametrize("form", ["array", "keep"])
+def test_where_fewer_images_are_left_than_were_done_those_stay(tmp_path: Path, source: Path, form: str) -> None:
+    stopped(3 * treating.CHUNK, form, source, tmp_path / "out")
+    for path in sorted(source.rglob("*.png"))[-10:]:
+        path.unlink()
+    assert treated_by(lambda: prepare(source, tmp_path / "out", form)) == 0
+    held = prepare(source, tmp_path / "out", form)
+    assert held.description == prepare(source, tmp_path / "whole", form).description
+    assert len(held.hashes) == NUM - 10 and held.pixels().read(0).shape == (SIDE, SIDE, 3)
+
+
+def test_files_that_have_changed_their_names_are_others(tmp_path: Path) -> None:
+    """Also where all are of one size and time."""
+
+    def bmp(pixels: Array) -> bytes:
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "BMP")
+        return file.getvalue()
+
+    source = class_folders(tmp_path / "set", [bmp(image) for image in IMAGES], "bmp")
+    files = sorted(source.rglob("*.bmp"))
+    for path in files:
+        os.utime(path, (1, 1))
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    files[3].rename(tmp_path / "other")
+    files[4].rename(files[3])
+    (tmp_path / "other").rename(files[4])
+    files[-1].unlink()
+    prepare(source, tmp_path / "out")
+    images = np.load(tmp_path / "out" / "images.npy")
+    assert np.array_equal(images[3], IMAGES[4]) and np.array_equal(images[4], IMAGES[3])
+
+
+def test_what_is_made_anew_leaves_its_room_first(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped(2 * treating.CHUNK, "array", source, tmp_path / "out")
+    (source / "a" / "020.png").write_bytes(as_png(255 - IMAGES[20]))
+    seen: list[int] = []
+
+    def usage(folder: Path) -> Any:
+        seen.append((folder / "images.npy").stat().st_size)
+        return SimpleNamespace(free=10**9)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    prepare(source, tmp_path / "out")
+    assert seen == [128 + 20 * SIDE * SIDE * 3]
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path: Path) -> None:
+    """Who had it has ended without an image between two looks of another process."""
+    one = staging.Staging(tmp_path / "out", "a", "b", WHERE)
+    opens, removed = os.open, list[bool]()
+
+    def late(path: Any, *given: Any) -> int:
+        lock = opens(path, *given)
+        if not removed:
+            removed.append(True)
+            Path(path).unlink()
+        return lock
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "open", late)
+        one.__enter__()
+    with (
+        pytest.raises(MixlabError, match="is being prepared by another process"),
+        staging.Staging(tmp_path / "out", "a", "b", WHERE),
+    ):
+        pass
+    one.__exit__()
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_of_16_bits_are_made_anew_where_a_file_changed(tmp_path: Path) -> None:
@@ -504,7 +575,7 @@ def test_a_full_disk_is_a_sentence_whatever_files_still_hold_back(
     seen: list[int] = []
     usage = lambda folder: seen.append(sum(p.stat().st_size for p in folder.iterdir())) or SimpleNamespace(free=10**9)  # noqa: E731
     monkeypatch.setattr(shutil, "disk_usage", usage)
-    assert prepare(source, tmp_path / "out").description.num == NUM and seen == [0]
+    assert prepare(source, tmp_path / "out").description.num == NUM and seen == [128]  # the head of the array
 
 
 def test_a_decoder_that_is_killed_is_a_sentence_and_it_goes_on(
@@ -568,7 +639,7 @@ def test_the_test_split_of_a_table_is_prepared_with_it(tmp_path: Path, cache: Pa
 
 
 @pytest.mark.parametrize("form", ["array", "keep"])
-@pytest.mark.parametrize("kind", ["parquet", "tar", "zip", "samples"])
+@pytest.mark.parametrize("kind", ["parquet", "tar", "gztar", "zip", "samples"])
 def test_names_of_images_in_tables_and_archives_are_kept_so_that_their_right_classes_are_found(
     tmp_path: Path, cache: Path, kind: str, form: str
 ) -> None:

@@ -8,12 +8,13 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from backends.arrays import Array
-from backends.errors import MixlabError
+from backends.errors import MixlabError, counted
 from experiments.data import framing, known, opening, room, treating
 from experiments.data.builtin import BUILT_IN
 from experiments.data.checks import Watch
@@ -29,7 +30,7 @@ from experiments.data.progress import Bar
 from experiments.data.raw import Raw, RawSource, name_of
 from experiments.data.room import Request
 from experiments.data.sources import HUB_FOLDER, read_source
-from experiments.data.staging import MARK_BYTES, SCRATCH, Staging, mark
+from experiments.data.staging import MARK_BYTES, SCRATCH, Staging
 from experiments.data.treating import ANEW, BLENDED, DEEP, FRAMES, Item, Made, Treatment, Workers
 from experiments.data.tree import Tree, place
 
@@ -120,13 +121,13 @@ class _Making:
         """Write what is not there yet, and publish the folder."""
         staging, total, done = self.staging, len(self.labels), self.staging.look(self._marks)
         if staging.has_changed:
-            what = f"{done:,} images are of files that did not, and stay" if done else "it is begun anew"
+            what = f"{counted(done, 'image')} before the first of them stay" if done else "it is begun anew"
             told = f"mixlab: {staging.folder} was begun before files of the source changed: {what}"
             print(told, file=sys.stderr, flush=True)
         treatment = Treatment(self.decoder, self.request.form, wants_pixels=True)
-        room.check(self.request, treatment, self.source, self.tree, total - done, staging.folder)
         shape = (total, *[self.decoder.size] * 2, self.decoder.channels) if self.request.form == "array" else None
-        staging.open(IMAGES[self.request.kind], shape)
+        staging.open(IMAGES[self.request.kind], shape)  # which frees the room of what is made anew
+        room.check(self.request, treatment, self.source, self.tree, total - done, staging.folder)
         self._read_back()
         bar = Bar(f"preparing {self.request.config.source}", total, done)
         with Workers(treatment, self.request.jobs) as workers, bar, staging.safely():
@@ -147,18 +148,23 @@ class _Making:
         self._finish(recipe)
 
     def _marks(self) -> Iterator[bytes | None]:
-        """By which the files of the images are known again; no file is opened."""
+        """By which the files of the images are known again; no image is read behind the first that is in no file."""
         for split in self.source.splits:
             for raw in split.images():
                 yield self._mark(raw)
                 if not isinstance(raw, str):
-                    return  # what follows would have to be read
+                    return
 
     def _mark(self, raw: Raw) -> bytes | None:
-        if not isinstance(raw, str) or self.tree is None:
+        if not isinstance(raw, str):
             return None
-        stat = self.tree.stat(raw.removeprefix(f"{self.tree.path}/"))
-        return mark(self.decoder.size, self.decoder.channels, raw, *stat) if stat else None
+        try:
+            stat = Path(raw).stat()  # before it is read: of a file that changes meanwhile it is another the next time
+        except OSError:
+            return None
+        # A file that has another's name, such as one of folders that changed theirs, is known by its number.
+        same = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return self.staging.mark(self.decoder.size, self.decoder.channels, raw, *same)
 
     def _items(self) -> Iterator[Item]:
         """The images of the source, those of the training split first; their files are noted on the way."""

@@ -2,7 +2,7 @@
 
 images.*       as they will be, in order
 rows.bin       of each image that is written: see ROW
-files.bin      of each image: see mark
+files.bin      of each image that was looked at, by which its file is known again: see mark; zeros: it has none
 progress.json  {"question": what is made of what, "done": images that are safe on the disk}
 lock           held by the process that writes
 """
@@ -39,11 +39,6 @@ MARK_BYTES = 16
 SYNC_S = 20.0  # seconds of work that a loss of power may cost
 
 
-def mark(*what: object) -> bytes:
-    """Bytes by which an image's file is known again. Args: what: all that decides what is made of it."""
-    return hashlib.blake2b(repr(what).encode(errors="surrogateescape"), digest_size=MARK_BYTES).digest()
-
-
 class Staging:
     """The folder in which `out` is made. Entered, it is locked and holds what was done by then."""
 
@@ -55,70 +50,112 @@ class Staging:
         self.done = self.safe = 0  # images that are written, and those of them that a loss of power leaves
 
     def __enter__(self) -> "Staging":
+        self.is_locked = True
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self.lock = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+            self.lock = self._locked()
+        except BlockingIOError as error:
+            raise MixlabError(f"{self.where}: {self.out} is being prepared by another process; wait for it") from error
         except OSError as error:
             raise self._failed(error) from error
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(self.lock)
-            raise MixlabError(f"{self.where}: {self.out} is being prepared by another process; wait for it") from error
-        except OSError:
-            told = "cannot be locked on this file system: see to it that no two processes prepare it"
-            print(f"mixlab: {self.out} {told}", file=sys.stderr, flush=True)
         self.files: list[Any] = []
         return self
 
-    def __exit__(self, error: object, *_: object) -> None:
+    def _locked(self) -> int:
+        """The lock, once this process has it.  Raises: BlockingIOError: another one has it.    OSError."""
+        path = self.folder / LOCK
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise
+            except OSError:
+                self.is_locked = False
+                told = "cannot be locked on this file system: see to it that no two processes prepare it"
+                print(f"mixlab: {self.out} {told}", file=sys.stderr, flush=True)
+                return lock
+            with suppress(FileNotFoundError):
+                if os.fstat(lock).st_ino == path.stat().st_ino:
+                    return lock
+            os.close(lock)  # who had it has removed it meanwhile
+
+    def __exit__(self, *_: object) -> None:
         for file in self.files:
             with suppress(OSError):  # of a full disk, once more: what it holds back was not counted as safe
                 file.close()
-        if error and not (self.folder / PROGRESS).exists():  # nothing is there to go on with
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.is_locked and not (self.folder / PROGRESS).exists():  # nothing is there to go on with
+            with suppress(OSError):
+                self._clear(SCRATCH)
+                (self.folder / LOCK).unlink()
+                self.folder.rmdir()
         os.close(self.lock)
 
     def look(self, marks: Callable[[], Iterable[bytes | None]]) -> int:
-        """How many images are there already; what begins with a file that has changed since is removed.
+        """How many images are there already, up to the first whose file has changed since.
 
         Args:   marks: of the files of the images, in order, as they are now; None: an image is not known by a file.
         Raises: MixlabError: what is there is of another source, or of other options.
         """
-        try:
-            held = json.loads((self.folder / PROGRESS).read_text("utf-8"))
-            if held["question"] == self.question:
-                self.done = self.safe = int(held["done"])
-                return self.done
-            theirs = held.get("asked", self.asked)  # an earlier version did not write it
-            if held["done"] and theirs != self.asked:
-                raise MixlabError(
-                    f"{self.where}: {self.folder} holds {int(held['done']):,} images of another source, or with other "
-                    f"options; give those again to go on, name another folder, or remove it"
-                )
-            self.done = self._unchanged(int(held["done"]), marks())
-            self.has_changed = bool(held["done"])
-            if self.done:
-                self._note_safe()
-                return self.done
-        except FileNotFoundError:
-            pass  # nothing of what is there was safe
-        except (ValueError, TypeError, KeyError):
-            self.has_changed = True
-        for path in self.folder.iterdir():
-            if path.name != LOCK:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        return 0
+        held = self._progress()
+        done: int = held["done"]
+        if held["question"] == self.question:
+            self.done = self.safe = done
+            return done
+        if done and held["asked"] != self.asked:
+            raise MixlabError(
+                f"{self.where}: {self.folder} holds {done:,} images of another source, or with other "
+                f"options; give those again to go on, name another folder, or remove it"
+            )
+        self.has_changed = bool(done)
+        self.done = self._num_unchanged(done, marks()) if done else 0
+        if self.done:
+            self._note_safe()
+        else:
+            self._clear()
+        return self.done
 
-    def _unchanged(self, done: int, marks: Iterable[bytes | None]) -> int:
-        """How many of the first images are of files that are what they were."""
-        held = (self.folder / MARKS).read_bytes() if (self.folder / MARKS).exists() else b""
-        seen = np.fromfile(self.folder / ROWS, ROW, done)["seen"].tolist()
-        for row, (bits, now) in enumerate(zip(seen, marks, strict=False)):
-            at = row * MARK_BYTES
+    def _progress(self) -> dict[str, Any]:
+        """What progress.json says; of one that is not there, or cannot be read, that nothing is done."""
+        path = self.folder / PROGRESS
+        try:
+            held = json.loads(path.read_text("utf-8"))
+            # An earlier version did not write what was asked.
+            return {"question": held["question"], "asked": held.get("asked", self.asked), "done": int(held["done"])}
+        except FileNotFoundError:
+            pass
+        except (ValueError, TypeError, KeyError):
+            print(f"mixlab: {path} cannot be read: {self.out} is begun anew", file=sys.stderr, flush=True)
+        return {"question": None, "asked": None, "done": 0}
+
+    def _num_unchanged(self, done: int, marks: Iterable[bytes | None]) -> int:
+        """How many of the first images are of files that are what they were.  Args: done: that are safe."""
+        paths = [self.folder / name for name in (MARKS, ROWS)]
+        if not all(path.exists() for path in paths):
+            return 0
+        held, seen, num = paths[0].read_bytes(), np.fromfile(paths[1], ROW, done)["seen"].tolist(), 0
+        for bits, now in zip(seen, marks, strict=False):
+            at = num * MARK_BYTES
             if now is None or now != held[at : at + MARK_BYTES] or bits & DEEP:  # of 16 bits: all files decide a range
-                return row
-        return len(seen)
+                break
+            num += 1
+        return num
+
+    def _clear(self, *more: str) -> None:
+        """Remove what was begun.  Args: more: to remove beside it; what the source was unpacked to is in use."""
+        (self.folder / PROGRESS).unlink(missing_ok=True)  # first: it speaks of the others
+        for path in self.folder.iterdir():
+            if path.name not in {LOCK, SCRATCH}.difference(more):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def mark(self, *what: object) -> bytes:
+        """Bytes by which an image's file is known again.
+
+        Args: what: all that decides what is made of the image, beside what the user has asked for.
+        """
+        text = repr((self.asked, *what)).encode(errors="surrogateescape")
+        return hashlib.blake2b(text, digest_size=MARK_BYTES).digest()
 
     def open(self, images: str, shape: tuple[int, ...] | None) -> None:
         """Open the files behind what is done.  Args: images: their file.    shape: of an array; None: encoded."""
@@ -126,13 +163,12 @@ class Staging:
         header = b"" if shape is None else _header(shape)
         self.files = [self._opened(images), self._opened(ROWS), self._opened(MARKS)]
         self.images, self.rows, self.marks = self.files
-        self.marks.truncate(0)  # the files of all images are noted, also of those that are done
         rows = np.frombuffer(self._read(self.rows, self.done * ROW.itemsize), ROW)
-        self.end = int(rows["end"][-1]) if self.done else 0
+        self.end = int(rows["end"][-1]) if len(rows) else 0
         self.first_byte = len(header)
         self.images.seek(0)
         self.images.write(header)  # also where there are other images behind those that are done
-        for file, end in ((self.images, self.first_byte + self.end), (self.rows, len(rows) * ROW.itemsize)):
+        for file, end in ((self.images, self.first_byte + self.end), (self.rows, self.done * ROW.itemsize)):
             if os.fstat(file.fileno()).st_size < end and self.done:
                 raise MixlabError(f"{self.where}: {self.folder} is damaged; remove it, and give the same command again")
             file.flush()

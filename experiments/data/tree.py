@@ -40,14 +40,6 @@ class Tree:
             for name, stat in folder.files.items():
                 yield below + name, stat
 
-    def stat(self, path: str) -> tuple[int, int] | None:
-        """Bytes and time of change of a file, by its path relative to this folder; None: it is not there."""
-        *folders, name = path.split("/")
-        tree: Tree | None = self
-        for folder in folders:
-            tree = tree.folders.get(folder) if tree else None
-        return tree.files.get(name) if tree else None
-
     @property
     def holds(self) -> bool:
         """Tell whether there is a file in it or below."""

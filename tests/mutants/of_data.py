@@ -90,12 +90,17 @@ FAULTS: dict[str, list[Row]] = {
         ("is None or made == here:", "is None or True:", "preparing -k gives_other_pixels"),
     ],
     "experiments/data/preparing.py": [
+        ("same = (stat.st_ino, ", "same = (", "preparing -k have_changed_their_names"),
         ("islice(self._items(), done, None)", "self._items()", "preparing -k goes_on_where"),
         ("self._read_back()\n        bar", "bar", "preparing -k goes_on_where"),
         ("if self.stream and not all(one.height", "if False and not all(one.height", "preparing -k ends_with_another"),
     ],
     "experiments/data/staging.py": [
-        ('if held["question"] == self.question:', "if True:", "preparing -k begun_anew"),
+        ('if held["question"] == self.question:', "if True:", "preparing -k what_comes_before_stays"),
+        ("or now != held[at : at + MARK_BYTES]", "", "preparing -k what_comes_before_stays"),
+        (" or bits & DEEP:", ":", "preparing -k 16_bits"),
+        ("            self._note_safe()\n        else", "            pass\n        else", "preparing -k kill_leaves"),
+        ("{LOCK, SCRATCH}.difference(more)", "{LOCK}", "preparing -k names"),
         ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_SH | fcntl.LOCK_NB", "preparing -k second_process"),
     ],
     "experiments/data/treating.py": [
