@@ -21,7 +21,7 @@ from tests.test_report_files import BLOCKS, MIXING, NASTY, Bench, record
 RESULTS = ROOT / "analysis" / "results"
 KINDS = {".md", ".tex", ".csv", ".svg", ".json", ".gz"}
 COMMITTED = sorted(path.parent for path in RESULTS.rglob("tidy.csv"))
-MAX_BYTES = 800_000  # of all committed results; they were 1,244,456 with copies of the page's style and script
+MAX_BYTES = 900_000  # of all committed results; they were 1,244,456 with copies of the page's style and script
 
 
 def ablation_of(folder: Path) -> Ablation:
