@@ -8,6 +8,7 @@ import os
 import random
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,9 @@ def test_a_loss_after_a_stop_was_asked_for_ends_no_trial(tmp_path: Path) -> None
             wait_until(lambda: one.leader is None or one.leader.watch.lost, "it is found")
 
     trial = trial_of(tmp_path)
+    trial = replace(
+        trial, run=replace(trial.run, sharded_optimizer=True)
+    )  # so that it cannot be saved without the other
     assert trained(trial, tmp_path, "none", hear).how == "stopped" and not records(tmp_path / "runs")
 
 

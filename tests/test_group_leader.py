@@ -3,6 +3,7 @@
 import functools
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -138,11 +139,18 @@ def test_a_leader_that_hangs_is_ended_by_its_run_and_its_trial_goes_on(
 
 
 def test_a_leader_that_works_for_long_lives(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """It tells nothing of its trial meanwhile."""
+    """It tells nothing of its trial meanwhile. A short silence is none too long, also after much work."""
     monkeypatch.setattr(meeting, "SILENT_S", SILENT_S)
     monkeypatch.setenv("QUICK_STEP_S", str(1.5 * SILENT_S))
-    planned = grid_trial_of(tmp_path, steps=2)
-    assert run_on_two(planned, tmp_path).done == [planned.trial.id]
+    planned, stopped = grid_trial_of(tmp_path, steps=2), list[int]()
+
+    def hear(run: LocalRun, event: Event) -> None:
+        if isinstance(event, Stepped) and not stopped:
+            stopped.append(run.slots[0].process.pid)
+            os.kill(stopped[0], signal.SIGSTOP)
+            threading.Timer(0.5 * SILENT_S, os.kill, (stopped[0], signal.SIGCONT)).start()
+
+    assert run_on_two(planned, tmp_path, hear).done == [planned.trial.id] and stopped
     assert len(recorded(planned.trial, tmp_path)["sessions"]) == 1
 
 

@@ -86,6 +86,6 @@ FAULTS: dict[str, list[Row]] = {
         ('"jax_enable_preemption_service", False', '"jax_enable_preemption_service", True', "nodes -k signals_of"),
     ],
     "experiments/running/process.py": [
-        ("        send(Beat())\n", "        pass\n", "group_leader -k works_for_long"),
+        ("        send(Beat())\n", "        pass\n", "group_leader -k hangs_is"),
     ],
 }
