@@ -93,6 +93,15 @@ def identity(path: Path) -> tuple[int, int]:
     return found.st_dev, found.st_ino
 
 
+def stamp_of(path: str | Path) -> str:
+    """A text that changes whenever a file is written anew; empty without the file."""
+    try:
+        stat = os.stat(path)  # noqa: PTH116 - a Path is not made of a text
+    except OSError:
+        return ""
+    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
+
+
 def write_json(path: Path, value: Any) -> None:
     """As `write_whole`; see `as_json`."""
     write_whole(path, as_json(value))

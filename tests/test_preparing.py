@@ -448,6 +448,33 @@ def test_a_lock_that_was_removed_is_none(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_grey_images_are_made_anew_where_one_of_colour_came(tmp_path: Path) -> None:
+    """All images are of colour then."""
+    source = class_folders(tmp_path / "set", [as_png(image[..., :1]) for image in IMAGES])
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    (source / "b" / f"{NUM - 1:03}.png").write_bytes(as_png(IMAGES[-1]))
+    held = prepare(source, tmp_path / "out")
+    assert held.description == prepare(source, tmp_path / "whole").description
+    assert np.load(tmp_path / "out" / "images.npy").shape == (NUM, SIDE, SIDE, 3)
+
+
+@pytest.mark.parametrize("name", ["rows.bin", "images.npy"])
+def test_a_preparation_of_which_a_file_is_cut_off_is_damaged(tmp_path: Path, source: Path, name: str) -> None:
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    os.truncate(tmp_path / ".out.preparing" / name, 10 * staging.ROW.itemsize)
+    with pytest.raises(MixlabError, match=r"out.preparing is damaged; remove it, and give the same command again"):
+        prepare(source, tmp_path / "out")
+
+
+def test_a_preparation_that_does_not_say_how_far_it_is_is_begun_anew(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopped(treating.CHUNK, "array", source, tmp_path / "out")
+    (tmp_path / ".out.preparing" / "progress.json").write_text("{")
+    assert treated_by(lambda: prepare(source, tmp_path / "out")) == NUM
+    assert "progress.json cannot be read: " in (said := capsys.readouterr().err) and "changed" not in said
+
+
 def test_images_of_16_bits_are_made_anew_where_a_file_changed(tmp_path: Path) -> None:
     """Their range is that of all files."""
     images = noise(NUM, SIDE, SIDE, 1)[..., 0].astype(np.uint16) << 4

@@ -26,10 +26,11 @@ from analysis.labels import Label, field_text, keys, label_text, setting_text, v
 from experiments.design import stages
 from experiments.design.ablation import Ablation, GridTrial
 from experiments.design.report_spec import BACKEND, SEED
+from experiments.files import stamp_of
 from experiments.results import curves, metrics
 from experiments.results.metrics import BEST, COSTS, LEARNING_RATE, SECONDS, SPLITS, STEP, STEP_LOSS, TEST, measured
 from experiments.results.states import HALTED, Halt, state
-from experiments.results.store import Store, stamp_of
+from experiments.results.store import Store
 from experiments.spec.fields import text
 
 NUM_TRIALS = "trials"  # of the config of a mean: how many it is over

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +32,7 @@ from experiments.data.sources import HUB_FOLDER, read_source
 from experiments.data.staging import MARK_BYTES, SCRATCH, Staging
 from experiments.data.treating import ANEW, BLENDED, DEEP, FRAMES, Item, Made, Treatment, Workers
 from experiments.data.tree import Tree, place
+from experiments.files import stamp_of
 
 MOST_BROKEN = 20  # images that cannot be read, after which no further ones are looked for
 
@@ -158,13 +158,8 @@ class _Making:
     def _mark(self, raw: Raw) -> bytes | None:
         if not isinstance(raw, str):
             return None
-        try:
-            stat = Path(raw).stat()  # before it is read: of a file that changes meanwhile it is another the next time
-        except OSError:
-            return None
-        # A file that has another's name, such as one of folders that changed theirs, is known by its number.
-        same = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-        return self.staging.mark(self.decoder.size, self.decoder.channels, raw, *same)
+        stamp = stamp_of(raw)  # before it is read: of a file that changes meanwhile it is another the next time
+        return self.staging.mark(self.decoder.size, self.decoder.channels, raw, stamp) if stamp else None
 
     def _items(self) -> Iterator[Item]:
         """The images of the source, those of the training split first; their files are noted on the way."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.errors import MixlabError, choices
-from experiments.files import StoreError, as_json, set_aside, write_json, write_whole
+from experiments.files import StoreError, as_json, set_aside, stamp_of, write_json, write_whole
 from experiments.machine.environment import environment
 from experiments.results import checkpoint, claims, kept, predictions
 from experiments.results.claims import Claim
@@ -253,15 +253,6 @@ class Store:
     def owner(self, trial_id: str) -> dict[str, Any] | None:
         """The process that runs a trial now: pid, host, and its last step, loss and images/s; None: nobody alive."""
         return claims.owner(self.folder(trial_id))
-
-
-def stamp_of(path: str | Path) -> str:
-    """A text that changes whenever a file is written anew; empty without the file."""
-    try:
-        stat = os.stat(path)  # noqa: PTH116 - a Path is not made of a text
-    except OSError:
-        return ""
-    return f"{stat.st_mtime_ns}-{stat.st_size}-{stat.st_ino}"
 
 
 class OtherSchema(StoreError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from backends.arrays import Array
 from backends.errors import MixlabError
-from experiments.results.store import stamp_of
+from experiments.files import stamp_of
 from experiments.spec.trial import Start
 from experiments.weights import weight_files
 from experiments.weights.weight_files import Weights

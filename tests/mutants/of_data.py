@@ -90,12 +90,16 @@ FAULTS: dict[str, list[Row]] = {
         ("is None or made == here:", "is None or True:", "preparing -k gives_other_pixels"),
     ],
     "experiments/data/preparing.py": [
-        ("same = (stat.st_ino, ", "same = (", "preparing -k have_changed_their_names"),
+        ("self.decoder.channels, raw, stamp)", "raw, stamp)", "preparing -k of_colour_came"),
         ("islice(self._items(), done, None)", "self._items()", "preparing -k goes_on_where"),
         ("self._read_back()\n        bar", "bar", "preparing -k goes_on_where"),
         ("if self.stream and not all(one.height", "if False and not all(one.height", "preparing -k ends_with_another"),
     ],
+    "experiments/files.py": [
+        ("-{stat.st_ino}", "", "preparing -k have_changed_their_names"),
+    ],
     "experiments/data/staging.py": [
+        (" (self.rows, self.done * ROW.itemsize)", " (self.rows, len(rows) * ROW.itemsize)", "preparing -k cut_off"),
         ('if held["question"] == self.question:', "if True:", "preparing -k what_comes_before_stays"),
         ("or now != held[at : at + MARK_BYTES]", "", "preparing -k what_comes_before_stays"),
         (" or bits & DEEP:", ":", "preparing -k 16_bits"),
